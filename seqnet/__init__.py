@@ -1,0 +1,35 @@
+"""seqnet: layered recurrent networks on PyTensor, the Theano of today."""
+
+from seqnet import (
+    activations,
+    callbacks,
+    config,
+    data,
+    generation,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    optimizers,
+    regularizers,
+)
+from seqnet.config import set_random_seed
+from seqnet.model import Model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Model",
+    "activations",
+    "callbacks",
+    "config",
+    "data",
+    "generation",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "optimizers",
+    "regularizers",
+    "set_random_seed",
+]

@@ -1,0 +1,114 @@
+"""Activation functions: symbolic in, symbolic out, the same shape, any rank.
+
+The names are Keras 3's. ``hard_sigmoid`` has Keras 3's slope of 1/6; Keras 1 and 2 and Theano
+used 1/5 (see `docs/differences.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytensor.tensor as pt
+
+from seqnet.registry import get as _get
+from seqnet.registry import register
+
+
+@register("activation")
+def linear(x):
+    """Return `x` itself."""
+    return x
+
+
+@register("activation")
+def tanh(x):
+    """Hyperbolic tangent."""
+    return pt.tanh(x)
+
+
+@register("activation")
+def sigmoid(x):
+    """1 / (1 + exp(-x))."""
+    return pt.sigmoid(x)
+
+
+@register("activation")
+def hard_sigmoid(x):
+    """Piecewise linear sigmoid: x/6 + 1/2, cut to [0, 1] (Keras 3)."""
+    return pt.clip(x / 6.0 + 0.5, 0.0, 1.0)
+
+
+@register("activation")
+def relu(x):
+    """max(x, 0)."""
+    return pt.maximum(x, 0)
+
+
+@register("activation")
+def leaky_relu(x):
+    """Return x where it is positive, 0.2 x elsewhere (Keras 3's default slope)."""
+    return pt.switch(x > 0, x, 0.2 * x)
+
+
+@register("activation")
+def elu(x):
+    """Return x where it is positive, exp(x) - 1 elsewhere."""
+    return pt.switch(x > 0, x, pt.expm1(pt.minimum(x, 0)))
+
+
+@register("activation")
+def softplus(x):
+    """log(1 + exp(x))."""
+    return pt.softplus(x)
+
+
+@register("activation")
+def softsign(x):
+    """x / (1 + |x|)."""
+    return x / (1 + pt.abs(x))
+
+
+@register("activation")
+def exponential(x):
+    """exp(x)."""
+    return pt.exp(x)
+
+
+@register("activation", "swish")
+def silu(x):
+    """x sigmoid(x)."""
+    return x * pt.sigmoid(x)
+
+
+@register("activation")
+def gelu(x):
+    """x Phi(x) with the exact normal distribution function (Hendrycks and Gimpel, 2016)."""
+    return 0.5 * x * (1 + pt.erf(x * 0.5**0.5))
+
+
+@register("activation")
+def softmax(x):
+    """Exponentials normalised over the last axis."""
+    return pt.special.softmax(x, axis=-1)
+
+
+@register("activation")
+def log_softmax(x):
+    """Logarithm of the softmax over the last axis."""
+    return pt.special.log_softmax(x, axis=-1)
+
+
+def get(identifier: str | Callable | None) -> Callable:
+    """Return the activation of a name, a callable as it is, and `linear` for ``None``.
+
+    Examples
+    --------
+    >>> from seqnet import activations
+    >>> activations.get("tanh").__name__
+    'tanh'
+    >>> activations.get("tanhh")
+    Traceback (most recent call last):
+        ...
+    ValueError: Unknown activation 'tanhh'. Did you mean 'tanh'? ...
+    """
+    return linear if identifier is None else _get("activation", identifier)

@@ -1,0 +1,75 @@
+"""The only place that calls `pytensor.function`: which mode, and how long it took."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import pytensor
+from pytensor.compile.mode import OPT_FAST_RUN, Mode, get_mode
+from pytensor.link.vm import VMLinker
+
+from seqnet import config
+from seqnet.lowering import LowerForVM, inline_inner_graphs
+
+
+@cache
+def vm_mode() -> Mode:
+    """Return seqnet's own mode: PyTensor's Python virtual machine, nothing compiled but kernels."""
+    linker = VMLinker(use_cloop=False, c_thunks=False, allow_gc=False)
+    query = OPT_FAST_RUN.register(
+        # After stabilisation (1.5), which knows log(softmax), before specialisation (2).
+        (inline_inner_graphs, 1.6),
+        # After fusion (49), before in-place rewrites (50 and on), which are made for Elemwise.
+        (LowerForVM(vm_mode), 49.4),
+    )
+    return Mode(linker, query)
+
+
+def mode() -> Mode:
+    """Return the PyTensor mode of the backend that `seqnet.config` names."""
+    name = config.backend()
+    if name == "auto":
+        return vm_mode()
+    if name == "c":
+        return Mode("cvm", "fast_run")
+    return get_mode(name.upper())
+
+
+def compile(
+    inputs: Sequence,
+    outputs: Sequence,
+    updates: dict | None = None,
+    *,
+    name: str,
+    announce: bool = False,
+) -> Callable:
+    """Compile a graph with the configured backend.
+
+    Parameters
+    ----------
+    inputs, outputs : lists of variables
+    updates : dict, optional
+        New values of shared variables.
+    name : str
+        What the function is, for messages and profiles.
+    announce : bool
+        Say on the screen that it compiles and how long it took.
+    """
+    if announce:
+        print(f"Compiling the {name} function ...", end="", file=sys.stderr, flush=True)
+    start = time.perf_counter()
+    function = pytensor.function(
+        list(inputs),
+        list(outputs),
+        updates=list((updates or {}).items()),
+        mode=mode(),
+        name=name,
+        on_unused_input="ignore",
+    )
+    function.trust_input = True
+    if announce:
+        print(f" {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+    return function

@@ -1,0 +1,102 @@
+"""Settings of seqnet itself: the float type, the small constant, the backend and the random source.
+
+PyTensor's own configuration is never touched: what is set here is passed along explicitly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+FLOAT_DTYPES = ("float32", "float64")
+BACKENDS = {
+    "auto": "PyTensor's Python virtual machine over seqnet's kernels: compiles in about a second",
+    "numba": "PyTensor's Numba linker: one machine-code function, tens of seconds to compile",
+    "c": "PyTensor's C linker: needs a C++ compiler, tens of seconds to compile",
+    "jax": "PyTensor's JAX linker: needs the package jax",
+    "fast_compile": "PyTensor's FAST_COMPILE mode: hardly any rewriting, for debugging",
+}
+
+_settings = {"floatx": "float32", "epsilon": 1e-7, "backend": "auto"}
+_random = np.random.default_rng()
+
+
+def floatx() -> str:
+    """Return the name of the float type new layers get, ``"float32"`` unless changed.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.floatx()
+    'float32'
+    """
+    return _settings["floatx"]
+
+
+def set_floatx(dtype: str) -> None:
+    """Set the float type of layers made from now on: ``"float32"`` or ``"float64"``."""
+    _settings["floatx"] = check_float_dtype(dtype)
+
+
+def check_float_dtype(dtype: str) -> str:
+    """Return `dtype` as one of the float types seqnet computes in, or raise ``ValueError``."""
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    if name not in FLOAT_DTYPES:
+        raise ValueError(f"seqnet computes in {' or '.join(FLOAT_DTYPES)}, not in {dtype!r}.")
+    return name
+
+
+def epsilon() -> float:
+    """Return the small constant that keeps logarithms and divisions finite (1e-7)."""
+    return _settings["epsilon"]
+
+
+def set_epsilon(value: float) -> None:
+    """Set the small constant; it must be above zero."""
+    if not value > 0:
+        raise ValueError(f"epsilon must be above zero, got {value!r}.")
+    _settings["epsilon"] = float(value)
+
+
+def backend() -> str:
+    """Return the name of the backend that compiles functions (see `BACKENDS`)."""
+    return _settings["backend"]
+
+
+def set_backend(name: str) -> None:
+    """Choose what compiles the functions of models compiled from now on.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``seqnet.config.BACKENDS``: ``"auto"``, ``"numba"``, ``"c"``, ``"jax"`` or
+        ``"fast_compile"``.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"Unknown backend {name!r}; choose one of {', '.join(BACKENDS)}.")
+    _settings["backend"] = name
+
+
+def set_random_seed(seed: int) -> None:
+    """Start all of seqnet's random choices anew: initial weights, dropout, shuffling.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.set_random_seed(7)
+    >>> first = seqnet.initializers.get("glorot_uniform")((2, 3))
+    >>> seqnet.set_random_seed(7)
+    >>> bool((first == seqnet.initializers.get("glorot_uniform")((2, 3))).all())
+    True
+    """
+    global _random
+    _random = np.random.default_rng(seed)
+
+
+def random_generator() -> np.random.Generator:
+    """Return the NumPy generator that every random choice of seqnet draws from."""
+    return _random

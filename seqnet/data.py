@@ -1,0 +1,184 @@
+"""Arrays in, batches out: checking what the user passed, splitting, shuffling, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def as_array(values, name: str) -> np.ndarray:
+    """Return `values` as an array, or say why it cannot be one."""
+    if hasattr(values, "shape") and hasattr(values, "dtype") and not np.ma.isMaskedArray(values):
+        array = values if isinstance(values, np.ndarray) else np.asarray(values)
+    else:
+        try:
+            array = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(
+                f"{name} is not rectangular ({error}). Sequences of different lengths are padded "
+                "to one array with seqnet.data.pad_sequences."
+            ) from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name} must be an array of numbers, got {type(values).__name__} of dtype "
+            f"{array.dtype}."
+        )
+    if array.ndim == 0:
+        raise ValueError(f"{name} must have a batch axis, got the single number {array[()]!r}.")
+    return array
+
+
+def cast(array: np.ndarray, float_dtype: str) -> np.ndarray:
+    """Give an array the dtype that compiled functions take: int32, or the model's float type."""
+    return np.ascontiguousarray(array, dtype="int32" if array.dtype.kind in "iub" else float_dtype)
+
+
+@dataclass
+class Examples:
+    """Inputs with their targets, sample weights and mask, whatever of them there is.
+
+    Attributes
+    ----------
+    x : array (samples, ...)
+    y : array (samples, ...), optional
+    weight : array (samples,) or (samples, time), optional
+    mask : bool array (samples, time), optional
+    """
+
+    x: np.ndarray
+    y: np.ndarray | None = None
+    weight: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows) -> Examples:
+        """Return the examples of some rows (a slice or an array of numbers)."""
+        return Examples(*[None if a is None else a[rows] for a in self.parts()])
+
+    def parts(self) -> tuple:
+        """Return x, y, weight and mask."""
+        return (self.x, self.y, self.weight, self.mask)
+
+    def split(self, share: float) -> tuple[Examples, Examples]:
+        """Cut the last `share` off, as Keras's validation_split does."""
+        if not 0 < share < 1:
+            raise ValueError(f"validation_split is a share between 0 and 1, got {share}.")
+        at = int(len(self) * (1 - share))
+        if at == 0 or at == len(self):
+            raise ValueError(
+                f"validation_split={share} of {len(self)} samples leaves nothing to "
+                f"{'train' if at == 0 else 'validate'} on."
+            )
+        return self.take(slice(0, at)), self.take(slice(at, None))
+
+    def batches(
+        self, batch_size: int, rng: np.random.Generator | None = None
+    ) -> Iterator[Examples]:
+        """Yield batches in order, or shuffled if there is a generator; the last may be short."""
+        order = None if rng is None else rng.permutation(len(self))
+        for start in range(0, len(self), batch_size):
+            rows = slice(start, min(start + batch_size, len(self)))
+            yield self.take(rows if order is None else order[rows])
+
+
+def make_examples(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Examples:
+    """Check that the arrays of one data set go together; names in messages get a prefix."""
+    name = f"{prefix}X"
+    x = as_array(x, name)
+    if len(x) == 0:
+        raise ValueError(f"{name} is empty: its shape is {x.shape}.")
+    if 0 in x.shape:
+        raise ValueError(f"{name} has an axis of size 0: its shape is {x.shape}.")
+    examples = Examples(x)
+    if y is not None:
+        examples.y = as_array(y, f"{prefix}y")
+        same_count(name, x, f"{prefix}y", examples.y)
+    if weight is not None:
+        label = f"{prefix}sample_weight"
+        examples.weight = as_array(weight, label)
+        same_count(name, x, label, examples.weight)
+        if not np.isfinite(examples.weight).all() or (examples.weight < 0).any():
+            raise ValueError(f"{label} must be finite and not negative.")
+    if mask is not None:
+        examples.mask = as_array(mask, f"{prefix}mask").astype(bool)
+        if x.ndim < 2 or examples.mask.shape != x.shape[:2]:
+            raise ValueError(
+                f"{prefix}mask must have the shape (samples, time) of {name}, "
+                f"{x.shape[:2]}, got {examples.mask.shape}."
+            )
+    return examples
+
+
+def same_count(name: str, x: np.ndarray, other: str, values: np.ndarray) -> None:
+    """Raise if two arrays do not have the same number of samples."""
+    if len(x) != len(values):
+        raise ValueError(
+            f"{name} and {other} must have the same number of samples, got {len(x)} in {name} "
+            f"(shape {x.shape}) and {len(values)} in {other} (shape {values.shape})."
+        )
+
+
+def check_count(value, name: str, minimum: int = 1) -> int:
+    """Return a whole number of at least `minimum`, or raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}.")
+    return int(value)
+
+
+def pad_sequences(
+    sequences: Sequence,
+    maxlen: int | None = None,
+    dtype: str | None = None,
+    padding: str = "pre",
+    truncating: str = "pre",
+    value: float = 0.0,
+) -> np.ndarray:
+    """Make one array of sequences of different lengths (Keras's function and defaults).
+
+    Parameters
+    ----------
+    sequences : list of sequences, each (time,) or (time, features)
+    maxlen : int, optional
+        Length of the result; the longest sequence's by default.
+    dtype : str, optional
+        ``int32`` for whole numbers, ``float32`` else.
+    padding, truncating : "pre" or "post"
+        Where to add what is missing, and where to cut what is too much.
+    value : float
+        What to pad with.
+
+    Returns
+    -------
+    array (samples, maxlen) or (samples, maxlen, features)
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.data.pad_sequences([[1], [2, 3]]).tolist()
+    [[0, 1], [2, 3]]
+    """
+    for option, given in (("padding", padding), ("truncating", truncating)):
+        if given not in ("pre", "post"):
+            raise ValueError(f"{option} must be 'pre' or 'post', got {given!r}.")
+    rows = [np.asarray(s) for s in sequences]
+    if not rows:
+        raise ValueError("There are no sequences to pad.")
+    features = {r.shape[1:] for r in rows}
+    if len(features) > 1:
+        raise ValueError(f"The sequences' steps differ in shape: {sorted(features)}.")
+    length = max(len(r) for r in rows) if maxlen is None else check_count(maxlen, "maxlen")
+    whole = all(r.dtype.kind in "iub" for r in rows) and float(value).is_integer()
+    shape = (len(rows), length, *features.pop())
+    padded = np.full(shape, value, dtype=dtype or ("int32" if whole else "float32"))
+    for target, row in zip(padded, rows, strict=True):
+        kept = row[-length:] if truncating == "pre" else row[:length]
+        if len(kept):
+            where = slice(length - len(kept), None) if padding == "pre" else slice(0, len(kept))
+            target[where] = kept
+    return padded

@@ -1,0 +1,189 @@
+"""Initial values of weights: objects that turn a shape and a NumPy generator into an array.
+
+Fans follow Keras 3: for a kernel of shape ``(inputs, outputs)`` fan-in is the first, fan-out the
+second dimension.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from seqnet import config
+from seqnet.registry import Configurable, register
+from seqnet.registry import get as _get
+
+
+class Initializer(Configurable, ABC):
+    """Draws the first value of a weight: ``initializer(shape, rng, dtype)`` gives an array."""
+
+    def __call__(
+        self,
+        shape: Sequence[int],
+        rng: np.random.Generator | None = None,
+        dtype: str | None = None,
+    ) -> np.ndarray:
+        """Return an array of `shape`, drawn from `rng` (seqnet's own if ``None``)."""
+        rng = config.random_generator() if rng is None else rng
+        return np.asarray(self.draw(tuple(shape), rng), dtype=dtype or config.floatx())
+
+    @abstractmethod
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """Return float64 values of the given shape."""
+
+
+@register("initializer", "zeros")
+class Zeros(Initializer):
+    """All zeros."""
+
+    def draw(self, shape, rng):
+        return np.zeros(shape)
+
+
+@register("initializer", "ones")
+class Ones(Initializer):
+    """All ones."""
+
+    def draw(self, shape, rng):
+        return np.ones(shape)
+
+
+@register("initializer", "constant")
+class Constant(Initializer):
+    """One number everywhere."""
+
+    def __init__(self, value: float = 0.0):
+        self.value = value
+
+    def draw(self, shape, rng):
+        return np.full(shape, self.value)
+
+
+@register("initializer", "uniform", "random_uniform")
+class RandomUniform(Initializer):
+    """Uniform between two bounds (Keras's default: -0.05 to 0.05)."""
+
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05):
+        self.minval, self.maxval = minval, maxval
+
+    def draw(self, shape, rng):
+        return rng.uniform(self.minval, self.maxval, shape)
+
+
+@register("initializer", "normal", "random_normal")
+class RandomNormal(Initializer):
+    """Normal with a mean and a standard deviation (Keras's default: 0 and 0.05)."""
+
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05):
+        self.mean, self.stddev = mean, stddev
+
+    def draw(self, shape, rng):
+        return rng.normal(self.mean, self.stddev, shape)
+
+
+class VarianceScaling(Initializer):
+    """Zero-mean values with variance ``scale / n``, `n` being a fan of the weight's shape."""
+
+    scale: float
+    mode: str
+    distribution: str
+
+    def draw(self, shape, rng):
+        fan_in = int(np.prod(shape[:-1])) if len(shape) > 1 else (shape[0] if shape else 1)
+        fan_out = shape[-1] if shape else 1
+        fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+        variance = self.scale / max(1.0, fans[self.mode])
+        if self.distribution == "uniform":
+            limit = np.sqrt(3 * variance)
+            return rng.uniform(-limit, limit, shape)
+        # Values beyond two deviations are drawn again, and the deviation that this takes
+        # away is given back (the factor is the deviation of a normal cut at two).
+        values = rng.normal(0.0, 1.0, shape)
+        while (far := np.abs(values) > 2).any():
+            values[far] = rng.normal(0.0, 1.0, int(far.sum()))
+        return values * np.sqrt(variance) / 0.87962566103423978
+
+
+@register("initializer", "glorot_uniform")
+class GlorotUniform(VarianceScaling):
+    """Uniform, variance 2 / (fan_in + fan_out) (Glorot and Bengio, 2010)."""
+
+    scale, mode, distribution = 1.0, "fan_avg", "uniform"
+
+
+@register("initializer", "glorot_normal")
+class GlorotNormal(VarianceScaling):
+    """Truncated normal, variance 2 / (fan_in + fan_out) (Glorot and Bengio, 2010)."""
+
+    scale, mode, distribution = 1.0, "fan_avg", "normal"
+
+
+@register("initializer", "he_uniform")
+class HeUniform(VarianceScaling):
+    """Uniform, variance 2 / fan_in (He et al., 2015)."""
+
+    scale, mode, distribution = 2.0, "fan_in", "uniform"
+
+
+@register("initializer", "he_normal")
+class HeNormal(VarianceScaling):
+    """Truncated normal, variance 2 / fan_in (He et al., 2015)."""
+
+    scale, mode, distribution = 2.0, "fan_in", "normal"
+
+
+@register("initializer", "lecun_uniform")
+class LecunUniform(VarianceScaling):
+    """Uniform, variance 1 / fan_in (LeCun et al., 1998)."""
+
+    scale, mode, distribution = 1.0, "fan_in", "uniform"
+
+
+@register("initializer", "lecun_normal")
+class LecunNormal(VarianceScaling):
+    """Truncated normal, variance 1 / fan_in (LeCun et al., 1998)."""
+
+    scale, mode, distribution = 1.0, "fan_in", "normal"
+
+
+@register("initializer", "orthogonal")
+class Orthogonal(Initializer):
+    """A matrix with orthonormal rows or columns times `gain` (Saxe et al., 2013)."""
+
+    def __init__(self, gain: float = 1.0):
+        self.gain = gain
+
+    def draw(self, shape, rng):
+        if len(shape) < 2:
+            raise ValueError(f"Orthogonal needs a matrix, got the shape {shape}.")
+        rows, columns = int(np.prod(shape[:-1])), shape[-1]
+        q, r = np.linalg.qr(rng.normal(size=(max(rows, columns), min(rows, columns))))
+        q *= np.sign(np.diag(r))  # makes the draw uniform over the orthogonal matrices
+        return self.gain * (q if rows >= columns else q.T).reshape(shape)
+
+
+@register("initializer", "identity")
+class Identity(Initializer):
+    """The identity matrix times `gain`."""
+
+    def __init__(self, gain: float = 1.0):
+        self.gain = gain
+
+    def draw(self, shape, rng):
+        if len(shape) != 2:
+            raise ValueError(f"Identity needs a matrix, got the shape {shape}.")
+        return self.gain * np.eye(*shape)
+
+
+def get(identifier: str | Callable | dict | Initializer) -> Callable:
+    """Return the initializer of a name, a saved configuration or an object.
+
+    Examples
+    --------
+    >>> from seqnet import initializers
+    >>> initializers.get("zeros")((2,)).tolist()
+    [0.0, 0.0]
+    """
+    return _get("initializer", identifier)

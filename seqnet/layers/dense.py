@@ -1,0 +1,100 @@
+"""A matrix product, a bias and an activation."""
+
+from __future__ import annotations
+
+import pytensor.tensor as pt
+
+from seqnet import activations, initializers, regularizers
+from seqnet.layers.layer import Layer
+from seqnet.registry import register
+
+
+@register("layer")
+class Dense(Layer):
+    """``output = activation(inputs @ kernel + bias)`` over the last axis.
+
+    Input ``(batch, ..., features)``, output ``(batch, ..., units)``: every step of a sequence is
+    treated alike.
+
+    Parameters
+    ----------
+    units : int
+        Size of the output's last axis.
+    activation : str or callable, optional
+        None is linear.
+    use_bias : bool
+    kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer
+        Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> model = seqnet.Model([seqnet.layers.Dense(2, activation="softmax")])
+    >>> model.predict(np.zeros((1, 4), "float32"), verbose=0).tolist()
+    [[0.5, 0.5]]
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation=None,
+        *,
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if units < 1:
+            raise ValueError(f"Dense needs at least one unit, got {units}.")
+        self.units = int(units)
+        self.activation = activations.get(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+
+    def build(self, input_shape):
+        if len(input_shape) < 2:
+            raise ValueError(
+                f"Layer {self.display_name!r} (Dense) takes (batch, ..., features), got the shape "
+                f"{input_shape}."
+            )
+        features = self.needed_features(input_shape)
+        self.kernel = self.add_weight(
+            "kernel",
+            (features, self.units),
+            self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                "bias", (self.units,), self.bias_initializer, regularizer=self.bias_regularizer
+            )
+
+    def call(self, inputs, mask, phase):
+        return self.activation(affine(inputs, self.kernel, self.bias))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+
+def affine(inputs, kernel, bias=None):
+    """Return ``inputs @ kernel + bias`` over the last axis as one matrix product.
+
+    ``(batch, ..., features)`` times ``(features, units)`` gives ``(batch, ..., units)``; integer
+    inputs are cast to the kernel's float type.
+    """
+    if inputs.dtype != kernel.dtype:
+        inputs = pt.cast(inputs, kernel.dtype)
+    rows = inputs if inputs.ndim == 2 else inputs.reshape((-1, inputs.shape[-1]))
+    product = pt.dot(rows, kernel)
+    if bias is not None:
+        product = product + bias
+    if inputs.ndim == 2:
+        return product
+    return product.reshape((*tuple(inputs.shape)[:-1], kernel.shape[1]))

@@ -1,0 +1,110 @@
+"""Rows of a table, looked up by number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytensor.tensor as pt
+
+from seqnet import initializers, regularizers
+from seqnet.layers.layer import Layer
+from seqnet.registry import register
+
+
+@register("layer")
+class Embedding(Layer):
+    """Turn numbers into vectors: ``output[b, t] = embeddings[inputs[b, t]]``.
+
+    Input ``(batch, time)`` of integers in ``[0, input_dim)`` (any rank works), output
+    ``(batch, time, output_dim)``.
+
+    Parameters
+    ----------
+    input_dim : int
+        Size of the vocabulary.
+    output_dim : int
+        Length of each vector.
+    mask_zero : bool
+        Take 0 as padding: later layers get the mask ``inputs != 0``. Then 0 cannot stand for
+        anything else, and `input_dim` counts it.
+    embeddings_initializer, embeddings_regularizer
+        Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
+
+    Raises
+    ------
+    TypeError
+        If the inputs are not integers.
+    ValueError
+        If a number is outside ``[0, input_dim)``, negative ones included.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> model = seqnet.Model([seqnet.layers.Embedding(5, 3, mask_zero=True)])
+    >>> model.predict(np.array([[1, 2, 0]]), verbose=0).shape
+    (1, 3, 3)
+    """
+
+    integer_input = True
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        *,
+        mask_zero: bool = False,
+        embeddings_initializer="uniform",
+        embeddings_regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if input_dim < 1 or output_dim < 1:
+            raise ValueError(
+                f"Embedding needs input_dim and output_dim of at least 1, got {input_dim} and "
+                f"{output_dim}."
+            )
+        self.input_dim = int(input_dim)
+        self.output_dim = int(output_dim)
+        self.mask_zero = mask_zero
+        self.embeddings_initializer = initializers.get(embeddings_initializer)
+        self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
+
+    def build(self, input_shape):
+        self.embeddings = self.add_weight(
+            "embeddings",
+            (self.input_dim, self.output_dim),
+            self.embeddings_initializer,
+            regularizer=self.embeddings_regularizer,
+        )
+
+    def call(self, inputs, mask, phase):
+        if np.dtype(inputs.type.dtype).kind not in "iu":
+            raise TypeError(
+                f"Layer {self.display_name!r} (Embedding) looks numbers up, so its input must be "
+                f"integers, not {inputs.type.dtype}."
+            )
+        rows = self.embeddings[inputs.flatten()]
+        return rows.reshape((*tuple(inputs.shape), self.output_dim))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape, self.output_dim)
+
+    def compute_mask(self, inputs, mask):
+        if not self.mask_zero:
+            return mask
+        present = pt.neq(inputs, 0)
+        return present if mask is None else mask & present
+
+    def check_input(self, values, name):
+        if values.dtype.kind not in "iu":
+            raise TypeError(
+                f"{name} must be integers for the Embedding layer {self.display_name!r}, got the "
+                f"dtype {values.dtype}. Convert with {name}.astype('int32')."
+            )
+        if values.size and (values.min() < 0 or values.max() >= self.input_dim):
+            wrong = (values < 0) | (values >= self.input_dim)
+            where = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise ValueError(
+                f"{name} holds {values[where]} at {where}, but the Embedding layer "
+                f"{self.display_name!r} knows 0 to {self.input_dim - 1} "
+                f"(input_dim={self.input_dim})."
+            )

@@ -1,0 +1,85 @@
+"""The gated recurrent unit, in both of its variants."""
+
+from __future__ import annotations
+
+from seqnet import activations
+from seqnet.layers.recurrent import Recurrent
+from seqnet.registry import register
+
+
+@register("layer")
+class GRU(Recurrent):
+    """Gated recurrent unit, gates in Keras's order z, r, h::
+
+        z = recurrent_activation(x W_z + h U_z + b_z)        update gate
+        r = recurrent_activation(x W_r + h U_r + b_r)        reset gate
+        n = activation(x W_h + b_h + r (h U_h + c_h))        candidate, reset_after=True
+        n = activation(x W_h + b_h + (r h) U_h)              candidate, reset_after=False
+        h' = z h + (1 - z) n
+
+    Weights: `kernel` (features, 3 units), `recurrent_kernel` (units, 3 units), `bias` (2, 3 units)
+    with `reset_after` (one for the input, one for the recurrent product) and (3 units,) without.
+    Sources: Cho et al. (2014), whose reset comes before the product; cuDNN, PyTorch and Keras 3
+    have it after.
+
+    Parameters
+    ----------
+    units : int
+    recurrent_activation : str or callable
+        Of the two gates, by default sigmoid.
+    reset_after : bool
+        Apply the reset gate after the recurrent product (the default of Keras 3).
+    **kwargs
+        See `Recurrent`.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> model = seqnet.Model([seqnet.layers.GRU(4)])
+    >>> model.predict(np.zeros((2, 3, 5), "float32"), verbose=0).shape
+    (2, 4)
+    """
+
+    gates = ("z", "r", "h")
+    state_names = ("h",)
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        recurrent_activation="sigmoid",
+        reset_after: bool = True,
+        **kwargs,
+    ):
+        super().__init__(units, **kwargs)
+        self.recurrent_activation = activations.get(recurrent_activation)
+        self.reset_after = reset_after
+
+    def build_bias(self, columns):
+        self.bias = self.add_weight(
+            "bias",
+            (2, columns) if self.reset_after else (columns,),
+            lambda shape, dtype: self.initial_bias(shape),
+            regularizer=self.bias_regularizer,
+        )
+        if self.reset_after:
+            self.recurrent_bias = self.bias[1]
+
+    def input_bias(self):
+        return self.bias[0] if self.use_bias and self.reset_after else self.bias
+
+    def step(self, x, states, recur):
+        x_z, x_r, x_h = x
+        (h,) = states
+        if self.reset_after:
+            r_z, r_r, r_h = recur(h)
+        else:
+            r_z, r_r = recur(h, "z", "r")
+        z = self.recurrent_activation(x_z + r_z)
+        r = self.recurrent_activation(x_r + r_r)
+        if not self.reset_after:
+            (r_h,) = recur(r * h, "h")
+            candidate = self.activation(x_h + r_h)
+        else:
+            candidate = self.activation(x_h + r * r_h)
+        return (z * h + (1 - z) * candidate,)

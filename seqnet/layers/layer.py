@@ -1,0 +1,248 @@
+"""The base of all layers: named weights and a symbolic function of the inputs.
+
+A layer is used in two ways. A `Model` stacks layers and calls them while it compiles. And since a
+layer called on a PyTensor variable gives a PyTensor variable, any layer also works alone, inside
+any other PyTensor graph.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+
+from seqnet import config, initializers, regularizers
+from seqnet.registry import Configurable
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass
+class Phase:
+    """One pass through the layers while a graph is built.
+
+    What a pass decides and collects lives here, so that nothing about it is written onto layers.
+
+    Attributes
+    ----------
+    training : bool
+        Whether dropout and the like are active.
+    updates : dict
+        New values of shared variables (random generators) that a compiled function must store.
+    initial_states : dict
+        States to start from, by recurrent layer: lists of symbolic (batch, units).
+    final_states : dict
+        Filled with the states after the last step, by recurrent layer.
+    paths : dict
+        Filled with how each recurrent layer was run: ``"scan"`` or ``"unroll"``.
+    """
+
+    training: bool = False
+    updates: dict = field(default_factory=dict)
+    initial_states: dict[Layer, list] = field(default_factory=dict)
+    final_states: dict[Layer, list] = field(default_factory=dict)
+    paths: dict[Layer, str] = field(default_factory=dict)
+
+
+class Layer(Configurable, ABC):
+    """One stage of a model.
+
+    Subclasses implement `call`, and where needed `build` (make weights), `compute_output_shape`,
+    `compute_mask` and `check_input`.
+
+    Parameters
+    ----------
+    name : str, optional
+        Unique within a model; a model names what has no name.
+    input_shape : tuple, optional
+        Shape of one example, without the batch; only for the first layer of a model, and only
+        if the model is to have weights before it has seen data.
+    dtype : str, optional
+        ``"float32"`` or ``"float64"``; by default what `seqnet.config.floatx` says.
+    trainable : bool
+        Whether training changes the weights.
+    """
+
+    input_rank: int | tuple[int, ...] | None = None
+    """Ranks of input this layer takes, the batch axis included; None is any."""
+
+    integer_input = False
+    """Whether the layer takes numbers of classes and not quantities."""
+
+    needs_length = False
+    """Whether graphs need the number of steps when they are built."""
+
+    def __init__(
+        self,
+        name: str | None = None,
+        input_shape: Shape | None = None,
+        dtype: str | None = None,
+        trainable: bool = True,
+    ):
+        self.name = name
+        self.input_shape = None if input_shape is None else tuple(input_shape)
+        self.dtype = config.check_float_dtype(dtype or config.floatx())
+        self.trainable = trainable
+        self.built = False
+        self.weights: list = []
+        self.penalties: list = []
+        self.generators: list = []
+        self.features: int | None = None
+
+    # ---- what subclasses define
+
+    def build(self, input_shape: Shape) -> None:  # noqa: B027  (most layers have no weights)
+        """Make the weights for inputs of ``(batch, ...)`` shape; called once."""
+
+    @abstractmethod
+    def call(self, inputs, mask, phase: Phase):
+        """Return the symbolic output for symbolic inputs.
+
+        `mask` is (batch, time) bool, True where there is data, or None.
+        """
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return the output's shape, the batch and unknown sizes as None."""
+        return input_shape
+
+    def compute_mask(self, inputs, mask):
+        """Return the mask that goes with the output."""
+        return mask
+
+    def check_input(self, values: np.ndarray, name: str) -> None:
+        """Raise if an array of real data cannot be this layer's input (first layers only)."""
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"{name} must hold numbers, got the dtype {values.dtype}.")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+            raise ValueError(
+                f"{name} holds {values[where]} at {where}. Clean the data, or mark padding with "
+                "a Masking layer and a finite mask_value."
+            )
+
+    # ---- what subclasses use
+
+    def add_weight(self, name: str, shape, initializer, *, regularizer=None):
+        """Make, name, fill and enter one weight; return its shared variable."""
+        value = initializers.get(initializer)(shape, dtype=self.dtype)
+        if value.shape != tuple(shape):
+            raise ValueError(
+                f"The initializer of {self.display_name}/{name} gave the shape {value.shape}, "
+                f"not {tuple(shape)}."
+            )
+        # A size of one is left unknown: PyTensor takes a static one as "to be broadcast", and
+        # then a single unit, step or class would have another type than several.
+        static = tuple(None if size == 1 else size for size in shape)
+        weight = pytensor.shared(value, name=f"{self.display_name}/{name}", shape=static)
+        self.weights.append(weight)
+        if regularizer is not None:
+            self.penalties.append((regularizers.get(regularizer), weight))
+        return weight
+
+    def add_generator(self):
+        """Make and enter a shared random generator, seeded from seqnet's own random source."""
+        seed = int(config.random_generator().integers(2**63))
+        name = f"{self.display_name}/generator"
+        generator = pytensor.shared(np.random.default_rng(seed), name=name)
+        self.generators.append(generator)
+        return generator
+
+    @property
+    def display_name(self) -> str:
+        """The layer's name, or what its name would be if it stood alone."""
+        return self.name or snake_case(type(self).__name__)
+
+    def ensure_built(self, input_shape: Shape) -> None:
+        """Make the weights if that has not happened; check the rank in any case."""
+        ranks = (self.input_rank,) if isinstance(self.input_rank, int) else self.input_rank
+        if ranks is not None and len(input_shape) not in ranks:
+            wanted = " or ".join(str(r) for r in ranks)
+            raise ValueError(
+                f"Layer {self.display_name!r} ({type(self).__name__}) takes inputs of rank "
+                f"{wanted}{self.rank_hint()}, but got the shape {input_shape} of rank "
+                f"{len(input_shape)}."
+            )
+        if self.features is not None and input_shape[-1] not in (None, self.features):
+            raise ValueError(
+                f"Layer {self.display_name!r} ({type(self).__name__}) was built for "
+                f"{self.features} features, but got the shape {input_shape}, whose last axis has "
+                f"{input_shape[-1]}."
+            )
+        if not self.built:
+            self.build(input_shape)
+            self.built = True
+
+    def rank_hint(self) -> str:
+        """Spell the expected axes for the message about a wrong rank."""
+        return ""
+
+    def needed_features(self, input_shape: Shape) -> int:
+        """Return and remember the size of the last axis, which weights depend on."""
+        if input_shape[-1] is None:
+            raise ValueError(
+                f"Layer {self.display_name!r} needs to know the number of features to make its "
+                "weights: pass input_shape= to the model's first layer, or call fit or predict "
+                "with data first."
+            )
+        self.features = input_shape[-1]
+        return self.features
+
+    # ---- what users call
+
+    def __call__(self, inputs, mask=None, phase: Phase | None = None, training: bool = False):
+        """Apply the layer to a PyTensor variable (or anything that becomes one).
+
+        Weights are made at the first call, from the static shape of the input.
+        """
+        inputs = pt.as_tensor_variable(inputs)
+        phase = Phase(training=training) if phase is None else phase
+        self.ensure_built(tuple(inputs.type.shape))
+        return self.call(inputs, mask, phase)
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Return copies of the weights, in the order they were made."""
+        return [w.get_value() for w in self.weights]
+
+    def set_weights(self, values) -> None:
+        """Set all weights from arrays of the same shapes, in the order of `get_weights`."""
+        if len(values) != len(self.weights):
+            raise ValueError(
+                f"Layer {self.display_name!r} has {len(self.weights)} weights "
+                f"({', '.join(w.name.rpartition('/')[2] for w in self.weights) or 'none'}), but "
+                f"{len(values)} arrays were given."
+            )
+        arrays = [np.asarray(v) for v in values]
+        for weight, value in zip(self.weights, arrays, strict=True):
+            check_weight(weight, value)
+        for weight, value in zip(self.weights, arrays, strict=True):
+            weight.set_value(value.astype(weight.dtype))
+
+    def count_params(self) -> int:
+        """Return how many numbers the weights hold."""
+        return sum(int(w.get_value(borrow=True).size) for w in self.weights)
+
+    def runs_as(self) -> str:
+        """Say how the layer is run, where there is a choice (for summaries)."""
+        return ""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.display_name!r}>"
+
+
+def check_weight(weight, value: np.ndarray) -> None:
+    """Raise ``ValueError`` if an array cannot be the value of a weight."""
+    expected = weight.get_value(borrow=True).shape
+    if value.shape != expected:
+        raise ValueError(f"Weight {weight.name} has shape {expected}, but got {value.shape}.")
+    if value.dtype.kind not in "fiu":
+        raise ValueError(f"Weight {weight.name} takes numbers, but got the dtype {value.dtype}.")
+
+
+def snake_case(name: str) -> str:
+    """``SimpleRNN`` becomes ``simple_rnn``."""
+    name = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
+    return re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name).lower()

@@ -1,0 +1,242 @@
+"""Recurrent layers: a cell applied along time.
+
+The story of one call:
+
+1. The input ``(batch, time, features)`` is multiplied by the kernel for all steps at once. This
+   does not depend on the state, so it stays outside the loop.
+2. The cell's `step` says what happens at one time: it gets that step's part of the product,
+   one array per gate, and the states, and returns the new states.
+3. `seqnet.ops.recurrence.iterate` applies the step along time, as a scan or unrolled.
+
+A new cell is one small class: its gates, its states and a `step` (see `SimpleRNN`, `LSTM`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+import pytensor.tensor as pt
+
+from seqnet import activations, initializers, regularizers
+from seqnet.layers.dense import affine
+from seqnet.layers.layer import Layer
+from seqnet.ops.recurrence import iterate
+
+
+class Recurrent(Layer):
+    """A cell applied at every step. Subclasses describe one step; time lives here.
+
+    Input ``(batch, time, features)``; output ``(batch, units)``, the last step's, or
+    ``(batch, time, units)`` with `return_sequences`. A masked step keeps every state, so its
+    output repeats the one before it (zeros before the first).
+
+    Parameters
+    ----------
+    units : int
+        Size of the state and of the output.
+    activation : str or callable
+        Of the candidate and the output, by default tanh.
+    use_bias : bool
+    kernel_initializer, recurrent_initializer, bias_initializer
+        Names or objects of `seqnet.initializers`.
+    kernel_regularizer, recurrent_regularizer, bias_regularizer
+        Names or objects of `seqnet.regularizers`.
+    return_sequences : bool
+        Return every step's output and not only the last one's.
+    go_backwards : bool
+        Run from the last step to the first; outputs come in that order (as in Keras).
+    unroll : bool
+        True builds a Python loop over the steps, whose number must then be known; False builds
+        a scan, which takes any number of steps.
+
+    Attributes
+    ----------
+    gates : tuple of str
+        One name for each block of `units` columns of the kernels.
+    state_names : tuple of str
+        One name for each state; the first is the output.
+    """
+
+    gates: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ("h",)
+    input_rank = 3
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        activation="tanh",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        recurrent_regularizer=None,
+        bias_regularizer=None,
+        return_sequences: bool = False,
+        go_backwards: bool = False,
+        unroll: bool = False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if units < 1:
+            raise ValueError(f"{type(self).__name__} needs at least one unit, got {units}.")
+        self.units = int(units)
+        self.activation = activations.get(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.recurrent_initializer = initializers.get(recurrent_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.return_sequences = return_sequences
+        self.go_backwards = go_backwards
+        self.unroll = unroll
+
+    @property
+    def needs_length(self) -> bool:
+        """An unrolled graph has a fixed number of steps."""
+        return self.unroll
+
+    def runs_as(self) -> str:
+        return "unroll" if self.unroll else "scan"
+
+    # ---- what a cell defines
+
+    @abstractmethod
+    def step(self, x: tuple, states: tuple, recur: Callable) -> tuple:
+        """Return the new states of one step.
+
+        Parameters
+        ----------
+        x : tuple of variables, each (batch, units)
+            The projected input of this step, one for each gate.
+        states : tuple of variables, each (batch, units)
+            The states before this step, in the order of `state_names`.
+        recur : callable
+            ``recur(h)`` is `h` times the recurrent kernel (plus the recurrent bias, where the
+            cell has one), one ``(batch, units)`` array for each gate; ``recur(h, "r", "z")``
+            only those gates.
+        """
+
+    def initial_bias(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return the first value of the bias, one block of `units` for each gate."""
+        return self.bias_initializer(shape, dtype=self.dtype)
+
+    # ---- weights
+
+    def build(self, input_shape):
+        features = self.needed_features(input_shape)
+        columns = len(self.gates) * self.units
+        self.kernel = self.add_weight(
+            "kernel",
+            (features, columns),
+            self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+        )
+        self.recurrent_kernel = self.add_weight(
+            "recurrent_kernel",
+            (self.units, columns),
+            self.recurrent_initializer,
+            regularizer=self.recurrent_regularizer,
+        )
+        self.bias = self.recurrent_bias = None
+        if self.use_bias:
+            self.build_bias(columns)
+
+    def build_bias(self, columns: int) -> None:
+        """Make the bias; cells with more than one override this."""
+        self.bias = self.add_weight(
+            "bias",
+            (columns,),
+            lambda shape, dtype: self.initial_bias(shape),
+            regularizer=self.bias_regularizer,
+        )
+
+    def input_bias(self):
+        """Return the bias that is added to the projected input, (gates * units,), or None."""
+        return self.bias
+
+    # ---- one pass
+
+    def rank_hint(self):
+        return " (batch, time, features)"
+
+    def call(self, inputs, mask, phase):
+        length = inputs.type.shape[1]
+        projected = affine(inputs, self.kernel, self.input_bias())
+        sequence = projected.transpose(1, 0, 2)  # (time, batch, gates * units)
+        time_mask = None if mask is None else mask.transpose(1, 0)
+        if self.go_backwards:
+            sequence = sequence[::-1]
+            time_mask = None if time_mask is None else time_mask[::-1]
+        history = self.run(sequence, self.start(inputs, phase), time_mask, length, phase)
+        if self in phase.initial_states:
+            phase.final_states[self] = [h[-1] for h in history]
+        output = history[0]
+        return output.transpose(1, 0, 2) if self.return_sequences else output[-1]
+
+    def start(self, inputs, phase) -> list:
+        """Return the states before the first step, each (batch, units)."""
+        if self in phase.initial_states:
+            return list(phase.initial_states[self])
+        # alloc with a symbolic size of units, and not zeros((batch, units)): a static size of one
+        # would make the state a broadcastable type that the step does not return.
+        zeros = pt.alloc(
+            np.asarray(0, dtype=self.dtype), inputs.shape[0], self.recurrent_kernel.shape[0]
+        )
+        return [zeros for _ in self.state_names]
+
+    def run(self, sequence, states, mask, length, phase) -> list:
+        """Apply the step along time; return each state's history, (time, batch, units)."""
+        unroll = self.unroll or length == 1  # one step needs no loop
+        if unroll and length is None:
+            raise ValueError(
+                f"Layer {self.display_name!r} has unroll=True, so the number of steps must be "
+                "known when the graph is built, and it is not. Pass "
+                f"input_shape=(steps, {self.kernel.get_value(borrow=True).shape[0]}) to the "
+                "model's first layer, call fit or predict with data of one length, give the "
+                "symbolic input a static shape, or use unroll=False."
+            )
+        phase.paths[self] = "unroll" if unroll else "scan"
+        constants = [self.recurrent_kernel]
+        if self.recurrent_bias is not None:
+            constants.append(self.recurrent_bias)
+
+        def step(x, *rest):
+            count = len(self.state_names)
+            current, weights = rest[:count], rest[count:]
+
+            def recur(h, *gates):
+                return self.recurrent_product(h, gates or self.gates, *weights)
+
+            return self.step(self.split(x, self.gates), current, recur)
+
+        return iterate(step, [sequence], states, constants, mask, unroll=unroll, length=length)
+
+    def recurrent_product(self, h, gates, kernel, bias=None) -> tuple:
+        """Return ``h @ kernel (+ bias)`` for the given gates, each (batch, units)."""
+        if tuple(gates) != self.gates:
+            first, last = (self.gates.index(g) * self.units for g in (gates[0], gates[-1]))
+            kernel = kernel[:, first : last + self.units]
+            bias = None if bias is None else bias[first : last + self.units]
+        product = pt.dot(h, kernel)
+        return self.split(product if bias is None else product + bias, gates)
+
+    def split(self, joined, gates) -> tuple:
+        """Cut (batch, gates * units) into one (batch, units) array for each gate."""
+        if len(gates) == 1:
+            return (joined,)
+        return tuple(joined[:, k * self.units : (k + 1) * self.units] for k in range(len(gates)))
+
+    def compute_output_shape(self, input_shape):
+        batch, time, _ = input_shape
+        return (batch, time, self.units) if self.return_sequences else (batch, self.units)
+
+    def compute_mask(self, inputs, mask):
+        if not self.return_sequences:
+            return None
+        return mask[:, ::-1] if mask is not None and self.go_backwards else mask

@@ -1,0 +1,275 @@
+"""Losses: one value per example or step, never reduced here.
+
+The training step weights and averages them: ``sum(w * m * l) / sum(w * m)`` with sample weights
+``w`` and mask ``m``. Cross-entropies are computed from logits: where a prediction is the softmax
+or sigmoid of something, that something is used, so that a confident mistake neither saturates nor
+loses its gradient.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.scalar.math import Sigmoid
+from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.special import Softmax
+
+from seqnet import config
+from seqnet.registry import Configurable, register
+from seqnet.registry import get as _get
+
+
+def softmax_logits(y_pred):
+    """Return what `y_pred` is the softmax (over its last axis) of, or None."""
+    node = y_pred.owner
+    if node is not None and isinstance(node.op, Softmax) and node.op.axis == (y_pred.ndim - 1,):
+        return node.inputs[0]
+    return None
+
+
+def sigmoid_logits(y_pred):
+    """Return what `y_pred` is the sigmoid of, or None."""
+    node = y_pred.owner
+    if (
+        node is not None
+        and isinstance(node.op, Elemwise)
+        and isinstance(node.op.scalar_op, Sigmoid)
+    ):
+        return node.inputs[0]
+    return None
+
+
+def log_probabilities(y_pred, from_logits: bool = False):
+    """Return the logarithm of predicted class probabilities, stably."""
+    logits = y_pred if from_logits else softmax_logits(y_pred)
+    if logits is not None:
+        return pt.special.log_softmax(logits, axis=-1)
+    tiny = np.asarray(config.epsilon(), dtype=y_pred.dtype)
+    return pt.log(pt.clip(y_pred, tiny, np.asarray(1, dtype=y_pred.dtype)))
+
+
+def pick_class(values, targets):
+    """Return ``values[..., targets[...]]``: (..., classes) and integer (...) give (...)."""
+    rows = values.reshape((-1, values.shape[-1]))
+    flat = targets.flatten()
+    return rows[pt.arange(flat.shape[0]), flat].reshape(targets.shape)
+
+
+class Loss(Configurable, ABC):
+    """A value for each example or step: ``loss(y_true, y_pred)`` on symbolic arrays.
+
+    `y_pred` has shape ``(batch, ..., features)``; the value has shape ``(batch, ...)``.
+    """
+
+    integer_targets = False
+
+    @abstractmethod
+    def __call__(self, y_true, y_pred):
+        """Return the unreduced loss."""
+
+    def check_targets(self, y: np.ndarray, output_shape: tuple[int | None, ...], name: str) -> None:
+        """Raise ``ValueError`` or ``TypeError`` if targets `y` cannot belong to these outputs.
+
+        `output_shape` is that of the model's output, the batch and unknown lengths as None.
+        """
+        if y.dtype.kind not in "fiub":
+            raise TypeError(f"{name} must hold numbers, got the dtype {y.dtype}.")
+        if not fits(y.shape, output_shape):
+            raise ValueError(
+                f"{self.name} compares {name} with the model's output of shape "
+                f"{spell(output_shape)}, but {name} has shape {spell(y.shape)}.{self.hint(y)}"
+            )
+        if y.dtype.kind == "f" and not np.isfinite(y).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(y))[0])
+            raise ValueError(f"{name} holds {y[where]} at {where}.")
+
+    def hint(self, y: np.ndarray) -> str:
+        """Say what else the caller may have meant."""
+        return ""
+
+    @property
+    def name(self) -> str:
+        """The registered name of this loss."""
+        return getattr(self, "registered_name", type(self).__name__)
+
+
+def fits(shape: tuple, expected: tuple) -> bool:
+    """Tell whether a shape agrees with one that has None for what is not known."""
+    return len(shape) == len(expected) and all(
+        e is None or s == e for s, e in zip(shape, expected, strict=True)
+    )
+
+
+def spell(shape: tuple) -> str:
+    """Write a shape for a message, unknown sizes as words."""
+    words = ["batch" if i == 0 else "time" for i in range(len(shape))]
+    parts = [w if size is None else str(size) for w, size in zip(words, shape, strict=True)]
+    return "(" + ", ".join(parts) + ("," if len(parts) == 1 else "") + ")"
+
+
+@register("loss", "sparse_categorical_crossentropy")
+class SparseCategoricalCrossentropy(Loss):
+    """Minus the log probability of the target class; targets are class numbers.
+
+    ``l = -log softmax(z)[y]``, computed as ``logsumexp(z) - z[y]``. Predictions have shape
+    ``(batch, ..., classes)``, targets ``(batch, ...)`` and an integer dtype: no one-hot is made.
+
+    Parameters
+    ----------
+    from_logits : bool
+        The predictions are logits and not probabilities. A softmax at the end of the model is
+        recognised without this.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> loss = seqnet.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> loss.name
+    'sparse_categorical_crossentropy'
+    """
+
+    registered_name = "sparse_categorical_crossentropy"
+    integer_targets = True
+
+    def __init__(self, from_logits: bool = False):
+        self.from_logits = from_logits
+
+    def __call__(self, y_true, y_pred):
+        return -pick_class(log_probabilities(y_pred, self.from_logits), y_true)
+
+    def check_targets(self, y, output_shape, name):
+        if y.dtype.kind not in "iu":
+            raise TypeError(
+                f"{self.name} takes integer class numbers, but {name} has the dtype {y.dtype}. "
+                f"Convert with {name}.astype('int32'), or use categorical_crossentropy for "
+                "one-hot targets."
+            )
+        if not fits(y.shape, output_shape[:-1]):
+            one_hot = fits(y.shape, output_shape)
+            raise ValueError(
+                f"{self.name} needs one class number for each prediction: {name} of shape "
+                f"{spell(output_shape[:-1])} for an output of shape {spell(output_shape)}, got "
+                f"{spell(y.shape)}."
+                + (" For one-hot targets use categorical_crossentropy." if one_hot else "")
+                + (
+                    f" Drop the last axis: {name}[..., 0]."
+                    if y.shape[-1:] == (1,) and fits(y.shape[:-1], output_shape[:-1])
+                    else ""
+                )
+            )
+        classes = output_shape[-1]
+        if y.size and (y.min() < 0 or y.max() >= classes):
+            where = tuple(int(i) for i in np.argwhere((y < 0) | (y >= classes))[0])
+            raise ValueError(
+                f"{name} holds class {y[where]} at {where}, but the model's output has {classes} "
+                f"classes, 0 to {classes - 1}."
+            )
+
+
+@register("loss", "categorical_crossentropy")
+class CategoricalCrossentropy(Loss):
+    """Cross-entropy with target distributions: ``-sum_k y_k log p_k``.
+
+    Parameters
+    ----------
+    from_logits : bool
+        The predictions are logits. A softmax at the end of the model is recognised without this.
+    label_smoothing : float
+        Targets become ``y (1 - s) + s / classes`` (Szegedy et al., 2016).
+    """
+
+    registered_name = "categorical_crossentropy"
+
+    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0):
+        self.from_logits = from_logits
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, y_true, y_pred):
+        y_true = pt.cast(y_true, y_pred.dtype)
+        if self.label_smoothing:
+            share = pt.cast(self.label_smoothing / y_pred.shape[-1], y_pred.dtype)
+            y_true = y_true * np.asarray(1 - self.label_smoothing, y_pred.dtype) + share
+        return -pt.sum(y_true * log_probabilities(y_pred, self.from_logits), axis=-1)
+
+    def hint(self, y):
+        if y.dtype.kind in "iu":
+            return " For integer class numbers use sparse_categorical_crossentropy."
+        return ""
+
+
+@register("loss", "binary_crossentropy")
+class BinaryCrossentropy(Loss):
+    """Mean over the last axis of ``-y log p - (1 - y) log(1 - p)``.
+
+    From logits z this is ``softplus(z) - y z``, which never saturates.
+
+    Parameters
+    ----------
+    from_logits : bool
+        The predictions are logits. A sigmoid at the end of the model is recognised without this.
+    """
+
+    registered_name = "binary_crossentropy"
+
+    def __init__(self, from_logits: bool = False):
+        self.from_logits = from_logits
+
+    def __call__(self, y_true, y_pred):
+        y = pt.cast(y_true, y_pred.dtype)
+        logits = y_pred if self.from_logits else sigmoid_logits(y_pred)
+        if logits is None:
+            tiny = np.asarray(config.epsilon(), dtype=y_pred.dtype)
+            one = np.asarray(1, dtype=y_pred.dtype)
+            p = pt.clip(y_pred, tiny, one - tiny)
+            return pt.mean(-y * pt.log(p) - (one - y) * pt.log1p(-p), axis=-1)
+        return pt.mean(pt.softplus(logits) - y * logits, axis=-1)
+
+
+@register("loss", "mean_squared_error", "mse")
+class MeanSquaredError(Loss):
+    """Mean over the last axis of ``(y_true - y_pred)^2``."""
+
+    registered_name = "mean_squared_error"
+
+    def __call__(self, y_true, y_pred):
+        return pt.mean(pt.sqr(pt.cast(y_true, y_pred.dtype) - y_pred), axis=-1)
+
+
+@register("loss", "mean_absolute_error", "mae")
+class MeanAbsoluteError(Loss):
+    """Mean over the last axis of ``|y_true - y_pred|``."""
+
+    registered_name = "mean_absolute_error"
+
+    def __call__(self, y_true, y_pred):
+        return pt.mean(pt.abs(pt.cast(y_true, y_pred.dtype) - y_pred), axis=-1)
+
+
+def get(identifier: str | dict | Callable) -> Callable:
+    """Return the loss of a name, a saved configuration, an object or your own function.
+
+    Examples
+    --------
+    >>> from seqnet import losses
+    >>> losses.get("mse").name
+    'mean_squared_error'
+    """
+    return _get("loss", identifier)
+
+
+def guess(y_pred, y: np.ndarray) -> Loss:
+    """Choose the loss that goes with a model's last layer and the targets at hand.
+
+    A softmax gives a categorical cross-entropy (sparse if the targets are class numbers), a
+    sigmoid the binary cross-entropy, anything else the mean squared error.
+    """
+    if softmax_logits(y_pred) is not None:
+        if y.ndim == y_pred.ndim - 1 and y.dtype.kind in "iu":
+            return SparseCategoricalCrossentropy()
+        return CategoricalCrossentropy()
+    if sigmoid_logits(y_pred) is not None:
+        return BinaryCrossentropy()
+    return MeanSquaredError()

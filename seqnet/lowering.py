@@ -1,0 +1,186 @@
+"""What makes PyTensor's Python virtual machine fast: elementwise work as chains of NumPy calls.
+
+PyTensor's default linker turns a graph into one machine-code function, which takes tens of
+seconds. Its Python virtual machine starts at once but evaluates a fused or many-operand
+elementwise node one number at a time. The rewrite here replaces such nodes, at the very end of
+compilation, by an Op that runs a short Python function of whole-array NumPy calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+
+import numpy as np
+from pytensor.graph.basic import Apply, Constant
+from pytensor.compile.builders import OpFromGraph
+from pytensor.graph.op import Op
+from pytensor.graph.rewriting.basic import GraphRewriter, dfs_rewriter, node_rewriter
+from pytensor.scalar import basic as scalar
+from pytensor.scalar import math as scalar_math
+from pytensor.scan.op import Scan
+from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.rewriting.ofg import inline_ofg_node
+
+
+def _sigmoid(x):
+    return np.reciprocal(np.add(np.exp(np.negative(x)), np.asarray(1, dtype=x.dtype)))
+
+
+def _softplus(x):
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+_ARRAY_FUNCTIONS: dict[type, Callable] = {
+    scalar.Switch: np.where,
+    scalar.Clip: lambda x, low, high: np.minimum(np.maximum(x, low), high),
+    scalar.Second: lambda a, b: np.broadcast_arrays(a, b)[1],
+    scalar.Identity: lambda x: x,
+    scalar.Sqr: lambda x: np.multiply(x, x),
+    scalar_math.Sigmoid: _sigmoid,
+    scalar_math.Softplus: _softplus,
+}
+_CHAINED = (scalar.Add, scalar.Mul, scalar.AND, scalar.OR, scalar.Maximum, scalar.Minimum)
+
+
+def array_function(op: scalar.ScalarOp, dtype: str, operands: int) -> Callable | None:
+    """Return a function of whole arrays that does what a scalar op does, or None."""
+    if isinstance(op, scalar.Cast):
+        return lambda x: np.asarray(x).astype(dtype)
+    if type(op) in _ARRAY_FUNCTIONS:
+        return _ARRAY_FUNCTIONS[type(op)]
+    spec = getattr(op, "nfunc_spec", None)
+    if spec is None or spec[2] != 1 or spec[0].startswith("scipy."):
+        return None
+    ufunc = getattr(np, spec[0], None)
+    if ufunc is None:
+        return None
+    if operands == spec[1]:
+        return ufunc
+    if operands > 2 and isinstance(op, _CHAINED):
+
+        def chain(first, *others):
+            for other in others:
+                first = ufunc(first, other)
+            return first
+
+        return chain
+    return None
+
+
+def compile_scalar_graph(op: scalar.ScalarOp, node: Apply) -> Callable | None:
+    """Write a Python function of arrays for a (composite) scalar op, or return None."""
+    if isinstance(op, scalar.Composite):
+        inner_inputs, inner_outputs = op.fgraph.inputs, op.fgraph.outputs
+        inner_nodes = op.fgraph.toposort()
+    else:
+        fake = op.make_node(*[scalar.get_scalar_type(i.dtype)() for i in node.inputs])
+        inner_inputs, inner_outputs, inner_nodes = fake.inputs, fake.outputs, [fake]
+    names = {variable: f"x{k}" for k, variable in enumerate(inner_inputs)}
+    scope: dict[str, object] = {"asarray": np.asarray}
+    lines = []
+
+    def name_of(variable) -> str:
+        if variable not in names:
+            if not isinstance(variable, Constant):
+                raise KeyError(variable)
+            names[variable] = f"c{len(scope)}"
+            scope[names[variable]] = np.asarray(variable.data, dtype=variable.dtype)
+        return names[variable]
+
+    for inner in inner_nodes:
+        if len(inner.outputs) != 1:
+            return None
+        output = inner.outputs[0]
+        function = array_function(inner.op, output.dtype, len(inner.inputs))
+        if function is None:
+            return None
+        arguments = ", ".join(name_of(v) for v in inner.inputs)
+        label = f"f{len(scope)}"
+        scope[label] = function
+        names[output] = f"t{len(lines)}"
+        call = f"{label}({arguments})"
+        if function_changes_dtype(inner):
+            call = f"asarray({call}, dtype={output.dtype!r})"
+        lines.append(f"    {names[output]} = {call}")
+    results = ", ".join(name_of(v) for v in inner_outputs)
+    inputs = ", ".join(f"x{k}" for k in range(len(inner_inputs)))
+    source = f"def run({inputs}):\n" + "\n".join(lines) + f"\n    return ({results},)\n"
+    exec(source, scope)  # the source is made above, from the graph alone
+    return scope["run"]
+
+
+def function_changes_dtype(node: Apply) -> bool:
+    """Tell whether NumPy may pick another dtype than PyTensor did."""
+    dtypes = {v.dtype for v in node.inputs} | {node.outputs[0].dtype}
+    return len(dtypes) > 1 and node.outputs[0].dtype != "bool"
+
+
+class NumpyElemwise(Op):
+    """An elementwise node, evaluated by whole-array NumPy calls."""
+
+    __props__ = ("elemwise",)
+
+    def __init__(self, elemwise: Elemwise, run: Callable):
+        self.elemwise = elemwise
+        self.run = run
+
+    def make_node(self, *inputs):
+        return Apply(
+            self, list(inputs), [o.type() for o in self.elemwise(*inputs, return_list=True)]
+        )
+
+    def perform(self, node, inputs, output_storage):
+        with np.errstate(all="ignore"):
+            results = self.run(*inputs)
+        shape = np.broadcast_shapes(*[i.shape for i in inputs])
+        for result, storage, variable in zip(results, output_storage, node.outputs, strict=True):
+            result = np.asarray(result, dtype=variable.type.dtype)
+            if result.shape != shape or not result.flags.owndata:
+                result = np.array(np.broadcast_to(result, shape))
+            storage[0] = result
+
+    def infer_shape(self, fgraph, node, input_shapes):
+        return self.elemwise.infer_shape(fgraph, node, input_shapes)
+
+
+@node_rewriter([OpFromGraph])
+def inline_inner_graph(fgraph, node):
+    """Replace a node that stands for a graph (a softmax) by that graph, so that it can be fused.
+
+    Left alone, the virtual machine would compile the inner graph with PyTensor's default linker.
+    """
+    return inline_ofg_node(node)
+
+
+inline_inner_graphs = dfs_rewriter(inline_inner_graph)
+
+
+class LowerForVM(GraphRewriter):
+    """Replace elementwise nodes by `NumpyElemwise`, and compile scans' insides alike."""
+
+    def __init__(self, inner_mode: Callable):
+        self.inner_mode = inner_mode
+
+    def add_requirements(self, fgraph):
+        pass
+
+    def apply(self, fgraph):
+        for node in list(fgraph.toposort()):
+            if isinstance(node.op, Elemwise):
+                self.lower_elemwise(fgraph, node)
+            elif isinstance(node.op, Scan):
+                node.op = copy(node.op)
+                node.op.mode = self.inner_mode()
+                node.op._fn = None
+
+    def lower_elemwise(self, fgraph, node):
+        run = compile_scalar_graph(node.op.scalar_op, node)
+        if run is None:
+            return
+        plain = Elemwise(node.op.scalar_op)
+        lowered = NumpyElemwise(plain, run)
+        new = Apply(lowered, list(node.inputs), [o.type() for o in node.outputs])
+        fgraph.replace_all_validate(
+            list(zip(node.outputs, new.outputs, strict=True)), reason="LowerForVM"
+        )

@@ -1,0 +1,131 @@
+"""Metrics: a value per example or step, weighted and averaged like the loss.
+
+Because sums and weights come back from every batch, the figure of an epoch is exact: the mean over
+all unmasked steps, whatever the batches' sizes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+import pytensor.tensor as pt
+
+from seqnet import losses
+from seqnet.registry import Configurable, register
+from seqnet.registry import get as _get
+
+
+class Metric(Configurable, ABC):
+    """``metric(y_true, y_pred)`` gives a value for each step; `finish` turns the mean into it."""
+
+    @abstractmethod
+    def __call__(self, y_true, y_pred):
+        """Return the unreduced values, shape ``(batch, ...)``."""
+
+    def finish(self, mean: float) -> float:
+        """Turn the weighted mean over an epoch into the figure that is reported."""
+        return mean
+
+    @property
+    def name(self) -> str:
+        """The name the figure is reported under."""
+        return getattr(self, "registered_name", type(self).__name__)
+
+
+@register("metric", "sparse_categorical_accuracy", "sparse_accuracy")
+class SparseCategoricalAccuracy(Metric):
+    """Share of steps whose most probable class is the target class number."""
+
+    registered_name = "sparse_categorical_accuracy"
+
+    def __call__(self, y_true, y_pred):
+        return pt.cast(pt.eq(pt.argmax(y_pred, axis=-1), y_true), y_pred.dtype)
+
+
+@register("metric", "categorical_accuracy")
+class CategoricalAccuracy(Metric):
+    """Share of steps whose most probable class is the target's largest entry."""
+
+    registered_name = "categorical_accuracy"
+
+    def __call__(self, y_true, y_pred):
+        same = pt.eq(pt.argmax(y_pred, axis=-1), pt.argmax(y_true, axis=-1))
+        return pt.cast(same, y_pred.dtype)
+
+
+@register("metric", "binary_accuracy")
+class BinaryAccuracy(Metric):
+    """Share of outputs on the target's side of `threshold`, averaged over the last axis."""
+
+    registered_name = "binary_accuracy"
+
+    def __init__(self, threshold: float = 0.5):
+        self.threshold = threshold
+
+    def __call__(self, y_true, y_pred):
+        same = pt.eq(y_pred > np.asarray(self.threshold, y_pred.dtype), y_true > self.threshold)
+        return pt.mean(pt.cast(same, y_pred.dtype), axis=-1)
+
+
+@register("metric", "perplexity")
+class Perplexity(Metric):
+    """``exp`` of the mean cross-entropy in nats; targets are class numbers or distributions."""
+
+    registered_name = "perplexity"
+
+    def __call__(self, y_true, y_pred):
+        if y_true.ndim == y_pred.ndim - 1:
+            return losses.SparseCategoricalCrossentropy()(y_true, y_pred)
+        return losses.CategoricalCrossentropy()(y_true, y_pred)
+
+    def finish(self, mean):
+        return float(np.exp(min(mean, 700.0)))
+
+
+class LossMetric(Metric):
+    """A loss reported as a metric (``metrics=["mse"]``)."""
+
+    def __init__(self, loss: Callable):
+        self.loss = loss
+        self.registered_name = getattr(loss, "name", getattr(loss, "__name__", "loss"))
+
+    def __call__(self, y_true, y_pred):
+        return self.loss(y_true, y_pred)
+
+
+def get(identifier, loss=None) -> Metric:
+    """Return the metric of a name, an object, or your own function of (y_true, y_pred).
+
+    ``"accuracy"`` is the one that goes with the `loss`: sparse, categorical or binary. The name
+    of a loss reports that loss.
+
+    Examples
+    --------
+    >>> from seqnet import losses, metrics
+    >>> metrics.get("accuracy", losses.get("binary_crossentropy")).name
+    'binary_accuracy'
+    """
+    if identifier in ("accuracy", "acc"):
+        if isinstance(loss, losses.SparseCategoricalCrossentropy):
+            chosen: Metric = SparseCategoricalAccuracy()
+        elif isinstance(loss, losses.BinaryCrossentropy):
+            chosen = BinaryAccuracy()
+        elif isinstance(loss, losses.CategoricalCrossentropy):
+            chosen = CategoricalAccuracy()
+        else:
+            raise ValueError(
+                "'accuracy' goes with a cross-entropy; with this loss name the metric itself: "
+                "'sparse_categorical_accuracy', 'categorical_accuracy' or 'binary_accuracy'."
+            )
+        chosen.registered_name = identifier if identifier == "acc" else "accuracy"
+        return chosen
+    try:
+        found = _get("metric", identifier)
+    except ValueError as unknown:
+        try:
+            return LossMetric(losses.get(identifier))
+        except ValueError:
+            raise unknown from None
+    return found if isinstance(found, Metric) else LossMetric(found)

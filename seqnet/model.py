@@ -1,0 +1,327 @@
+"""A stack of layers that learns: compile, fit, evaluate, predict."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pytensor.tensor as pt
+
+from seqnet import config, losses, optimizers
+from seqnet import metrics as metrics_module
+from seqnet.callbacks import Callback, CallbackList, EpochLine, History, ProgressBar
+from seqnet.data import Examples, check_count, make_examples
+from seqnet.layers.layer import Layer, Phase
+from seqnet.stack import Stack, forward
+from seqnet.training import Figures, Program, arguments, signature_of
+
+log = logging.getLogger("seqnet")
+
+
+class Model(Stack):
+    """A stack of layers, trained with one compiled call for each batch.
+
+    Parameters
+    ----------
+    layers : list of Layer
+    name : str
+
+    Attributes
+    ----------
+    optimizer, loss, metrics
+        What `compile` chose.
+    history : History
+        The record of the last `fit`.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> from seqnet.layers import Embedding, LSTM, Dense
+    >>> model = seqnet.Model([Embedding(10, 4), LSTM(8), Dense(2, activation="softmax")])
+    >>> X, y = np.array([[1, 2, 3], [4, 5, 6]]), np.array([0, 1])
+    >>> history = model.fit(X, y, epochs=2, verbose=0)
+    >>> len(history.history["loss"])
+    2
+    >>> model.predict(X).shape
+    (2, 2)
+    """
+
+    def __init__(self, layers: Iterable[Layer] = (), name: str = "model"):
+        self._functions: dict = {}
+        self.optimizer = None
+        self.loss: Callable | None = None
+        self.metrics: list = []
+        self.history: History | None = None
+        self.stop_training = False
+        super().__init__(layers, name)
+
+    def add(self, layer: Layer) -> None:
+        super().add(layer)
+        self._functions.clear()
+
+    # ---- compiling
+
+    def compile(self, optimizer="adam", loss=None, metrics: Sequence = ()) -> None:
+        """Choose how to train; nothing is compiled until data comes.
+
+        Parameters
+        ----------
+        optimizer : str or Optimizer
+        loss : str, Loss or function of (y_true, y_pred), optional
+            None chooses by the last layer: a softmax gives a categorical cross-entropy (sparse
+            for integer targets), a sigmoid the binary cross-entropy, anything else the mean
+            squared error.
+        metrics : list of str, Metric or functions
+            ``"accuracy"`` is the one that fits the loss.
+
+        Raises
+        ------
+        ValueError
+            If a name is not known; the message has the nearest one.
+        """
+        if isinstance(metrics, str):
+            raise TypeError(f"metrics takes a list, such as [{metrics!r}].")
+        self.optimizer = optimizers.get(optimizer)
+        self.loss = None if loss is None else losses.get(loss)
+        self._metric_names = list(metrics)
+        self.metrics = []
+        self._functions.clear()
+        if self.loss is not None:
+            self._set_metrics()
+        else:  # unknown names are told now; "accuracy" is chosen when the loss is known
+            for name in self._metric_names:
+                if name not in ("accuracy", "acc"):
+                    metrics_module.get(name)
+
+    def _set_metrics(self) -> None:
+        self.metrics = [metrics_module.get(m, self.loss) for m in self._metric_names]
+
+    def _choose(self, examples: Examples, announce: bool) -> None:
+        """Settle what `compile` left open, now that there are targets, and say what."""
+        if self.optimizer is None:
+            self.compile()
+            if announce:
+                print(f"compile was not called: training with {self._optimizer_name()}.")
+        if self.loss is None:
+            output = self._symbolic_output(examples)
+            self.loss = losses.guess(output, examples.y)
+            self._set_metrics()
+            message = f"No loss was given: using {self.loss.name}, which fits the last layer."
+            log.info(message)
+            if announce:
+                print(message)
+
+    def _optimizer_name(self) -> str:
+        return f"{type(self.optimizer).__name__}(learning_rate={self.optimizer.learning_rate:g})"
+
+    def _symbolic_output(self, examples: Examples):
+        signature = signature_of("predict", examples, self.dtype, self.needs_length)
+        x = pt.tensor("x", dtype=signature.x_dtype, shape=signature.x_shape)
+        return forward(self.layers, x, None, Phase())[0]
+
+    def _function(self, kind: str, batch: Examples, announce: bool = False) -> Callable:
+        """Return the compiled function for a batch, compiled now if it is the first of its kind."""
+        signature = signature_of(kind, batch, self.dtype, self.needs_length)
+        key = (signature, config.backend())
+        if kind == "train":
+            trained = tuple(layer.trainable for layer in self.layers)
+            key = (*key, self.optimizer.structure(), trained)
+        if key not in self._functions:
+            program = Program(self.layers, self.dtype, self.loss, self.metrics, self.optimizer)
+            self._functions[key] = getattr(program, kind)(signature, announce)
+        return self._functions[key]
+
+    # ---- checking
+
+    def _prepare(self, x, y=None, weight=None, mask=None, *, prefix: str = "", announce=False):
+        """Check everything about a data set, build the weights, and return it as `Examples`."""
+        if not self.layers:
+            raise ValueError("The model has no layers; add some first.")
+        examples = make_examples(x, y, weight, mask, prefix=prefix)
+        self.layers[0].check_input(examples.x, f"{prefix}X")
+        self.build((None, *examples.x.shape[1:]))
+        if y is not None:
+            self._choose(examples, announce)
+            self._check_targets(examples, prefix)
+        return examples
+
+    def _check_targets(self, examples: Examples, prefix: str) -> None:
+        shape = (None, *self.compute_output_shape((None, *examples.x.shape[1:]))[1:])
+        if isinstance(self.loss, losses.Loss):
+            self.loss.check_targets(examples.y, shape, f"{prefix}y")
+        if examples.weight is not None:
+            allowed = {(len(examples),), (len(examples), *shape[1:-1])}
+            if examples.weight.shape not in allowed:
+                wanted = " or ".join(str(a) for a in sorted(allowed, key=len))
+                raise ValueError(
+                    f"{prefix}sample_weight must have the shape {wanted}, got "
+                    f"{examples.weight.shape}."
+                )
+
+    # ---- training
+
+    def fit(
+        self,
+        X,
+        y,
+        batch_size: int = 32,
+        epochs: int = 1,
+        verbose: int = 1,
+        callbacks: Sequence[Callback] = (),
+        validation_split: float = 0.0,
+        validation_data=None,
+        shuffle: bool = True,
+        sample_weight=None,
+        initial_epoch: int = 0,
+        mask=None,
+    ) -> History:
+        """Train on arrays.
+
+        Parameters
+        ----------
+        X : array (samples, time) of integers or (samples, time, features) or what the model takes
+        y : array
+            Targets as the loss wants them: class numbers ``(samples,)`` or ``(samples, time)`` for
+            the sparse cross-entropy, else the output's shape.
+        batch_size, epochs : int
+        verbose : 0, 1 or 2
+            Silent, a progress bar for each epoch, or one line for each.
+        callbacks : list of `seqnet.callbacks.Callback`
+        validation_split : float
+            Share at the end of the data that is not trained on but evaluated after each epoch.
+        validation_data : (X, y) or (X, y, sample_weight)
+        shuffle : bool
+            Draw a new order for each epoch.
+        sample_weight : array (samples,) or (samples, time)
+        initial_epoch : int
+            Number of the first epoch, when training goes on.
+        mask : bool array (samples, time), optional
+            True where there is data.
+
+        Returns
+        -------
+        History
+            ``history.history`` has a list of figures by name.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the arrays do not fit the model or each other; before anything is compiled.
+        """
+        batch_size = check_count(batch_size, "batch_size")
+        epochs = check_count(epochs, "epochs", 0)
+        initial_epoch = check_count(initial_epoch, "initial_epoch", 0)
+        announce = verbose > 0
+        examples = self._prepare(X, y, sample_weight, mask, announce=announce)
+        validation = None
+        if validation_data is not None:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+                raise ValueError("validation_data is (X, y) or (X, y, sample_weight).")
+            validation = self._prepare(*validation_data, prefix="validation ")
+        elif validation_split:
+            examples, validation = examples.split(validation_split)
+
+        self.history = History()
+        bars: list[Callback] = {1: [ProgressBar()], 2: [EpochLine()]}.get(int(verbose), [])
+        params = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "samples": len(examples),
+            "steps": -(-len(examples) // batch_size),
+        }
+        calls = CallbackList([self.history, *callbacks, *bars], self, params)
+        self.stop_training = False
+        # Compiled before the first epoch, so that its time is not the first batch's.
+        first = examples.take(slice(0, batch_size))
+        self._function("train", first, announce)
+        if validation is not None:
+            self._function("test", validation.take(slice(0, batch_size)), announce)
+        calls.on_train_begin()
+        try:
+            for epoch in range(initial_epoch, epochs):
+                calls.on_epoch_begin(epoch)
+                logs = self._train_epoch(examples, batch_size, shuffle, calls)
+                if validation is not None:
+                    logs |= self._run_test(validation, batch_size).result("val_")
+                calls.on_epoch_end(epoch, logs)
+                if self.stop_training:
+                    break
+        finally:
+            calls.on_train_end()
+        return self.history
+
+    def _train_epoch(self, examples, batch_size, shuffle, calls) -> dict[str, float]:
+        figures = Figures(self.metrics)
+        rng = config.random_generator() if shuffle else None
+        for number, batch in enumerate(examples.batches(batch_size, rng)):
+            for hook in calls.at_batch_begin:
+                hook(number)
+            figures.add(self._function("train", batch)(*arguments(batch, self.dtype)))
+            if calls.at_batch_end:
+                logs = figures.result()
+                for hook in calls.at_batch_end:
+                    hook(number, logs)
+        return figures.result()
+
+    def _run_test(self, examples: Examples, batch_size: int, announce: bool = False) -> Figures:
+        figures = Figures(self.metrics)
+        for batch in examples.batches(batch_size):
+            function = self._function("test", batch, announce)
+            figures.add(function(*arguments(batch, self.dtype)))
+        return figures
+
+    def evaluate(
+        self,
+        X,
+        y,
+        batch_size: int = 32,
+        verbose: int = 0,
+        sample_weight=None,
+        return_dict: bool = False,
+        mask=None,
+    ):
+        """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
+
+        Nothing about the model changes. With `return_dict` the figures come by name.
+        """
+        batch_size = check_count(batch_size, "batch_size")
+        examples = self._prepare(X, y, sample_weight, mask, announce=bool(verbose))
+        return self._report(self._run_test(examples, batch_size, bool(verbose)), return_dict)
+
+    def predict(self, X, batch_size: int = 32, verbose: int = 0, mask=None) -> np.ndarray:
+        """Return the outputs for inputs, (samples, ...)."""
+        batch_size = check_count(batch_size, "batch_size")
+        examples = self._prepare(X, mask=mask)
+        outputs = []
+        for batch in examples.batches(batch_size):
+            function = self._function("predict", batch, bool(verbose))
+            outputs.append(function(*arguments(batch, self.dtype))[0])
+        return np.concatenate(outputs)
+
+    def train_on_batch(self, X, y, sample_weight=None, return_dict: bool = False, mask=None):
+        """Make one update; return the figures before it, as `evaluate` does."""
+        batch = self._prepare(X, y, sample_weight, mask)
+        return self._one(batch, "train", return_dict)
+
+    def test_on_batch(self, X, y, sample_weight=None, return_dict: bool = False, mask=None):
+        """Return the figures of one batch, as `evaluate` does."""
+        batch = self._prepare(X, y, sample_weight, mask)
+        return self._one(batch, "test", return_dict)
+
+    def predict_on_batch(self, X, mask=None) -> np.ndarray:
+        """Return the outputs for one batch."""
+        batch = self._prepare(X, mask=mask)
+        return self._function("predict", batch)(*arguments(batch, self.dtype))[0]
+
+    def _one(self, batch: Examples, kind: str, return_dict: bool):
+        figures = Figures(self.metrics)
+        figures.add(self._function(kind, batch)(*arguments(batch, self.dtype)))
+        return self._report(figures, return_dict)
+
+    def _report(self, figures: Figures, return_dict: bool):
+        result = figures.result()
+        if return_dict:
+            return result
+        values = list(result.values())
+        return values if len(values) > 1 else values[0]

@@ -1,0 +1,1 @@
+"""Symbolic building blocks below the layers: the recurrence and dropout masks."""

@@ -1,0 +1,27 @@
+"""Dropout masks: drawn outside every loop, scaled so that nothing changes in expectation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytensor.tensor as pt
+
+
+def dropout_mask(rng, shape, rate: float, dtype: str):
+    """Draw a mask that is 0 with probability `rate` and ``1 / (1 - rate)`` elsewhere.
+
+    Parameters
+    ----------
+    rng : symbolic random generator
+    shape : sequence of symbolic or plain sizes
+    rate : float
+        Share that is dropped, in [0, 1).
+    dtype : str
+
+    Returns
+    -------
+    (next_rng, mask)
+        The generator to store for the next draw, and the mask.
+    """
+    next_rng, uniform = pt.random.uniform(0.0, 1.0, size=tuple(shape), rng=rng).owner.outputs
+    keep = np.asarray(1.0 / (1.0 - rate), dtype=dtype)
+    return next_rng, pt.switch(uniform >= rate, keep, np.asarray(0.0, dtype=dtype))

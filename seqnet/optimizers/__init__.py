@@ -1,0 +1,28 @@
+"""Optimizers, one file each; `get` turns names and configurations into objects."""
+
+from seqnet.optimizers.adadelta import AdaDelta
+from seqnet.optimizers.adagrad import AdaGrad
+from seqnet.optimizers.adam import Adam
+from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
+from seqnet.optimizers.rmsprop import RMSprop
+from seqnet.optimizers.sgd import SGD
+from seqnet.registry import get as _get
+
+__all__ = ["SGD", "AdaDelta", "AdaGrad", "Adam", "Hyperparameter", "Optimizer", "RMSprop", "get"]
+
+
+def get(identifier) -> Optimizer:
+    """Return the optimizer of a name, a saved configuration, a class or an object.
+
+    Examples
+    --------
+    >>> from seqnet import optimizers
+    >>> optimizers.get("sdg")
+    Traceback (most recent call last):
+        ...
+    ValueError: Unknown optimizer 'sdg'. Did you mean 'sgd'? ...
+    """
+    found = _get("optimizer", identifier)
+    if not isinstance(found, Optimizer):
+        raise TypeError(f"An optimizer is a seqnet.optimizers.Optimizer, got {found!r}.")
+    return found

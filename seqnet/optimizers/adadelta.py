@@ -1,0 +1,58 @@
+"""Steps in the units of the weights themselves."""
+
+from __future__ import annotations
+
+import pytensor.tensor as pt
+
+from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
+from seqnet.registry import register
+
+
+@register("optimizer", "adadelta")
+class AdaDelta(Optimizer):
+    """Zeiler's method, "ADADELTA: an adaptive learning rate method" (2012), algorithm 1::
+
+        s' = rho s + (1 - rho) g^2
+        d  = -sqrt(x + epsilon) / sqrt(s' + epsilon) g
+        x' = rho x + (1 - rho) d^2
+        w' = w + r d
+
+    The paper has no rate: r is 1 by default. Keras 3's default of 0.001 makes it a different,
+    far slower method.
+
+    Parameters
+    ----------
+    learning_rate : float
+        r
+    rho, epsilon : float
+    **kwargs
+        Clipping, see `Optimizer`.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.optimizers.AdaDelta(clipnorm=5.0).rho
+    0.95
+    """
+
+    slots = ("mean_square_gradient", "mean_square_change")
+    rho = Hyperparameter(below=1.0)
+    epsilon = Hyperparameter()
+
+    def __init__(
+        self,
+        learning_rate: float = 1.0,
+        rho: float = 0.95,
+        epsilon: float = 1e-6,
+        **kwargs,
+    ):
+        super().__init__(learning_rate, **kwargs)
+        self.rho = rho
+        self.epsilon = epsilon
+
+    def change(self, gradient, h, mean_square_gradient, mean_square_change):
+        s = h.rho * mean_square_gradient + (1 - h.rho) * pt.sqr(gradient)
+        change = -gradient * pt.sqrt(mean_square_change + h.epsilon) / pt.sqrt(s + h.epsilon)
+        x = h.rho * mean_square_change + (1 - h.rho) * pt.sqr(change)
+        new = {"mean_square_gradient": s, "mean_square_change": x}
+        return h.learning_rate * change, new

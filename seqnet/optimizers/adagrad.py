@@ -1,0 +1,61 @@
+"""A step for each weight that shrinks with the gradients it has seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytensor.tensor as pt
+
+from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
+from seqnet.registry import register
+
+
+@register("optimizer", "adagrad")
+class AdaGrad(Optimizer):
+    """``s' = s + g^2;  w' = w - r g / sqrt(s' + epsilon)`` (Duchi, Hazan and Singer, 2011).
+
+    The constant is inside the root, as in theano_lstm, Lasagne and Keras 3; Keras 1 and PyTorch
+    add it outside. The accumulator starts at zero, as in the paper; Keras 3 starts at 0.1.
+
+    Parameters
+    ----------
+    learning_rate : float
+        r
+    initial_accumulator_value : float
+        s before the first step
+    epsilon : float
+    **kwargs
+        Clipping, see `Optimizer`.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.optimizers.AdaGrad().learning_rate
+    0.01
+    """
+
+    slots = ("accumulator",)
+    epsilon = Hyperparameter()
+
+    def __init__(
+        self,
+        learning_rate: float = 0.01,
+        initial_accumulator_value: float = 0.0,
+        epsilon: float = 1e-6,
+        **kwargs,
+    ):
+        super().__init__(learning_rate, **kwargs)
+        if initial_accumulator_value < 0:
+            raise ValueError(
+                "initial_accumulator_value must not be negative, got "
+                f"{initial_accumulator_value!r}."
+            )
+        self.initial_accumulator_value = float(initial_accumulator_value)
+        self.epsilon = epsilon
+
+    def initial_slot(self, slot, weight):
+        return np.full_like(weight, self.initial_accumulator_value)
+
+    def change(self, gradient, h, accumulator):
+        accumulator = accumulator + pt.sqr(gradient)
+        change = -h.learning_rate * gradient / pt.sqrt(accumulator + h.epsilon)
+        return change, {"accumulator": accumulator}

@@ -1,0 +1,60 @@
+"""Running averages of gradients and of their squares."""
+
+from __future__ import annotations
+
+import pytensor.tensor as pt
+
+from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
+from seqnet.registry import register
+
+
+@register("optimizer", "adam")
+class Adam(Optimizer):
+    """Kingma and Ba (2015), in the form at the end of their section 2::
+
+        m' = b1 m + (1 - b1) g
+        v' = b2 v + (1 - b2) g^2
+        w' = w - r sqrt(1 - b2^t) / (1 - b1^t) m' / (sqrt(v') + epsilon)
+
+    with t the number of this step, from 1. Defaults are Keras 3's.
+
+    Parameters
+    ----------
+    learning_rate : float
+        r
+    beta_1, beta_2, epsilon : float
+        b1, b2 and the constant
+    **kwargs
+        Clipping, see `Optimizer`.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.optimizers.Adam(3e-3).beta_2
+    0.999
+    """
+
+    slots = ("momentum", "velocity")
+    beta_1 = Hyperparameter(below=1.0)
+    beta_2 = Hyperparameter(below=1.0)
+    epsilon = Hyperparameter()
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        **kwargs,
+    ):
+        super().__init__(learning_rate, **kwargs)
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+
+    def change(self, gradient, h, momentum, velocity):
+        m = h.beta_1 * momentum + (1 - h.beta_1) * gradient
+        v = h.beta_2 * velocity + (1 - h.beta_2) * pt.sqr(gradient)
+        correction = pt.sqrt(1 - h.beta_2**h.step) / (1 - h.beta_1**h.step)
+        change = -h.learning_rate * correction * m / (pt.sqrt(v) + h.epsilon)
+        return change, {"momentum": m, "velocity": v}

@@ -1,0 +1,239 @@
+"""The base of all optimizers: gradients in, new values of shared variables out.
+
+An optimizer is one equation (`change`) and the names of the averages it keeps for every weight
+(`slots`). Everything else is here: clipping, the averages' storage, the step count, and numbers
+such as the learning rate, which live in shared variables so that changing one needs no compiling.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+
+from seqnet.registry import Configurable
+
+
+class Hyperparameter:
+    """A number of an optimizer: a plain float outside, a shared variable inside graphs.
+
+    ``None`` (for an optional one) leaves it out of the graph altogether.
+    """
+
+    def __init__(self, minimum: float = 0.0, below: float = np.inf, optional: bool = False):
+        self.minimum, self.below, self.optional = minimum, below, optional
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, optimizer, owner=None):
+        if optimizer is None:
+            return self
+        if not optimizer.active.get(self.name, False):
+            return None
+        return float(optimizer.shared[self.name].get_value())
+
+    def __set__(self, optimizer, value):
+        shared = vars(optimizer).setdefault("shared", {})
+        active = vars(optimizer).setdefault("active", {})
+        if value is None and self.optional:
+            active[self.name] = False
+            return
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            raise TypeError(f"{self.name} must be a number, got {value!r}.")
+        if not (self.minimum <= value < self.below):
+            upper = "" if self.below == np.inf else f" and below {self.below}"
+            raise ValueError(f"{self.name} must be at least {self.minimum}{upper}, got {value!r}.")
+        active[self.name] = True
+        if self.name in shared:
+            shared[self.name].set_value(np.float64(value))
+        else:
+            shared[self.name] = pytensor.shared(np.float64(value), name=self.name)
+
+
+class Optimizer(Configurable, ABC):
+    """Turns gradients into changes of weights.
+
+    Parameters
+    ----------
+    learning_rate : float
+    clipvalue : float, optional
+        Cut every element of every gradient to ``[-clipvalue, clipvalue]``.
+    clipnorm : float, optional
+        Scale each weight's gradient down so that its own L2 norm is at most this (Keras 3's
+        meaning; Keras 1 used the name for the global norm).
+    global_clipnorm : float, optional
+        Scale all gradients together so that their joint L2 norm is at most this (Pascanu et al.,
+        2013).
+
+    Attributes
+    ----------
+    slots : tuple of str
+        Names of the arrays kept for each weight.
+
+    Raises
+    ------
+    ValueError
+        If more than one kind of clipping is asked for, or a number is out of its range.
+    """
+
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    learning_rate = Hyperparameter()
+    clipvalue = Hyperparameter(optional=True)
+    clipnorm = Hyperparameter(optional=True)
+    global_clipnorm = Hyperparameter(optional=True)
+
+    def __init__(
+        self,
+        learning_rate: float,
+        *,
+        clipvalue: float | None = None,
+        clipnorm: float | None = None,
+        global_clipnorm: float | None = None,
+    ):
+        self.learning_rate = learning_rate
+        self.clipvalue = clipvalue
+        self.clipnorm = clipnorm
+        self.global_clipnorm = global_clipnorm
+        self.check_clipping()
+        self.iterations = pytensor.shared(np.int64(0), name="iterations")
+        self.state: dict[str, dict[str, object]] = {slot: {} for slot in self.slots}
+
+    # ---- what a new optimizer defines
+
+    @abstractmethod
+    def change(self, gradient, h: SimpleNamespace, **slots):
+        """Return the change of one weight and the new values of its slots.
+
+        Parameters
+        ----------
+        gradient : variable
+            The clipped gradient, of the weight's shape.
+        h : namespace
+            The hyperparameters by name, and `step` (1 at the first update), as symbolic scalars of
+            the weight's dtype.
+        **slots : variables
+            The current value of each slot.
+
+        Returns
+        -------
+        (change, {slot: new value})
+            `change` is added to the weight.
+        """
+
+    def initial_slot(self, slot: str, weight: np.ndarray) -> np.ndarray:
+        """Return the first value of a slot: zeros of the weight's shape."""
+        return np.zeros_like(weight)
+
+    def used_slots(self) -> tuple[str, ...]:
+        """Return the slots that the present hyperparameters need."""
+        return self.slots
+
+    # ---- what everybody uses
+
+    def updates(self, loss, weights: Sequence) -> dict:
+        """Return ``{shared variable: new value}`` for one step down the gradient of `loss`.
+
+        Parameters
+        ----------
+        loss : symbolic scalar
+        weights : list of shared variables
+        """
+        gradients = pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
+        changes: dict = {self.iterations: self.iterations + np.int64(1)}
+        for weight, gradient in zip(weights, self.clip(gradients), strict=True):
+            h = self.hyperparameters(weight.dtype)
+            kept = {slot: self.slot(slot, weight) for slot in self.used_slots()}
+            change, new = self.change(gradient, h, **kept)
+            changes[weight] = weight + change
+            for slot, value in new.items():
+                changes[kept[slot]] = value
+        return changes
+
+    def hyperparameters(self, dtype: str) -> SimpleNamespace:
+        """Return the numbers as symbolic scalars of a weight's dtype (the one place of casts)."""
+        values = {n: pt.cast(v, dtype) for n, v in self.shared.items() if self.active[n]}
+        return SimpleNamespace(step=pt.cast(self.iterations + 1, dtype), **values)
+
+    def clip(self, gradients: list) -> list:
+        """Return the gradients clipped as the constructor was asked to."""
+        self.check_clipping()
+        if self.clipvalue is not None:
+            return [
+                pt.clip(g, -bound, bound)
+                for g in gradients
+                for bound in [self.hyperparameters(g.dtype).clipvalue]
+            ]
+        if self.clipnorm is not None:
+            return [scale_down(g, pt.sum(pt.sqr(g)), self.shared["clipnorm"]) for g in gradients]
+        if self.global_clipnorm is not None:
+            total = sum(pt.sum(pt.sqr(g)) for g in gradients)
+            return [scale_down(g, total, self.shared["global_clipnorm"]) for g in gradients]
+        return gradients
+
+    def check_clipping(self) -> None:
+        """Raise if more than one kind of clipping is set."""
+        kinds = ("clipvalue", "clipnorm", "global_clipnorm")
+        asked = [n for n in kinds if getattr(self, n) is not None]
+        if len(asked) > 1:
+            raise ValueError(
+                f"Only one of clipvalue, clipnorm and global_clipnorm can be set, got "
+                f"{' and '.join(asked)}."
+            )
+
+    def slot(self, slot: str, weight):
+        """Return the shared variable of a slot of a weight, made when first asked for."""
+        table = self.state.setdefault(slot, {})
+        if weight.name not in table:
+            value = self.initial_slot(slot, weight.get_value(borrow=True))
+            table[weight.name] = pytensor.shared(
+                np.asarray(value, dtype=weight.dtype),
+                name=f"{weight.name}/{slot}",
+                shape=weight.type.shape,
+            )
+        return table[weight.name]
+
+    def structure(self) -> tuple:
+        """Return what a compiled update depends on besides the values of numbers."""
+        return (type(self), tuple(sorted(n for n, on in self.active.items() if on)))
+
+    def get_state(self) -> dict[str, dict[str, np.ndarray] | int]:
+        """Return the step count and copies of all slots, by slot and weight name."""
+        return {
+            "iterations": int(self.iterations.get_value()),
+            "slots": {
+                slot: {name: v.get_value() for name, v in table.items()}
+                for slot, table in self.state.items()
+            },
+        }
+
+    def set_state(self, state: dict, weights: Sequence) -> None:
+        """Put back what `get_state` returned, for the weights of the same names."""
+        by_name = {w.name: w for w in weights}
+        for slot, table in state["slots"].items():
+            for name, value in table.items():
+                if name not in by_name:
+                    raise ValueError(f"The optimizer's {slot} belong to {name}, an unknown weight.")
+                variable = self.slot(slot, by_name[name])
+                expected = variable.get_value(borrow=True).shape
+                if value.shape != expected:
+                    raise ValueError(
+                        f"The optimizer's {slot} of {name} have shape {value.shape}, not "
+                        f"{expected}."
+                    )
+                variable.set_value(np.asarray(value, dtype=variable.dtype))
+        self.iterations.set_value(np.int64(state["iterations"]))
+
+
+def scale_down(gradient, squared_norm, bound):
+    """Return the gradient times ``min(1, bound / norm)``."""
+    dtype = gradient.dtype
+    norm = pt.sqrt(pt.cast(squared_norm, dtype))
+    bound = pt.cast(bound, dtype)
+    return gradient * (bound / pt.maximum(norm, bound))

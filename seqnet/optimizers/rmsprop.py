@@ -1,0 +1,49 @@
+"""Gradients divided by a running average of their size."""
+
+from __future__ import annotations
+
+import pytensor.tensor as pt
+
+from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
+from seqnet.registry import register
+
+
+@register("optimizer", "rmsprop")
+class RMSprop(Optimizer):
+    """``s' = rho s + (1 - rho) g^2;  w' = w - r g / sqrt(s' + epsilon)`` (Tieleman, Hinton, 2012).
+
+    Defaults and the place of the constant are Keras 3's.
+
+    Parameters
+    ----------
+    learning_rate : float
+        r
+    rho, epsilon : float
+    **kwargs
+        Clipping, see `Optimizer`.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.optimizers.RMSprop(0.002, rho=0.95).rho
+    0.95
+    """
+
+    slots = ("mean_square_gradient",)
+    rho = Hyperparameter(below=1.0)
+    epsilon = Hyperparameter()
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        rho: float = 0.9,
+        epsilon: float = 1e-7,
+        **kwargs,
+    ):
+        super().__init__(learning_rate, **kwargs)
+        self.rho = rho
+        self.epsilon = epsilon
+
+    def change(self, gradient, h, mean_square_gradient):
+        s = h.rho * mean_square_gradient + (1 - h.rho) * pt.sqr(gradient)
+        return -h.learning_rate * gradient / pt.sqrt(s + h.epsilon), {"mean_square_gradient": s}

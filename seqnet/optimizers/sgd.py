@@ -1,0 +1,62 @@
+"""Gradient descent, with or without momentum."""
+
+from __future__ import annotations
+
+from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
+from seqnet.registry import register
+
+
+@register("optimizer", "sgd")
+class SGD(Optimizer):
+    """Stochastic gradient descent.
+
+    Without momentum ``w' = w - r g``. With momentum ``v' = m v - r g`` and ``w' = w + v'``
+    (Polyak, 1964) or, with `nesterov`, ``w' = w + m v' - r g`` (Sutskever et al., 2013).
+
+    Parameters
+    ----------
+    learning_rate : float
+        r
+    momentum : float
+        m, in [0, 1)
+    nesterov : bool
+    **kwargs
+        Clipping, see `Optimizer`.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> optimizer = seqnet.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=5.0)
+    >>> optimizer.learning_rate = 0.05            # no recompiling
+    >>> optimizer.learning_rate
+    0.05
+    """
+
+    slots = ("velocity",)
+    momentum = Hyperparameter(below=1.0)
+
+    def __init__(
+        self,
+        learning_rate: float = 0.01,
+        momentum: float = 0.0,
+        *,
+        nesterov: bool = False,
+        **kwargs,
+    ):
+        super().__init__(learning_rate, **kwargs)
+        self.momentum = momentum
+        self.nesterov = nesterov
+
+    def used_slots(self):
+        return self.slots if self.momentum else ()
+
+    def structure(self):
+        return (*super().structure(), self.momentum > 0, self.nesterov)
+
+    def change(self, gradient, h, velocity=None):
+        step = -h.learning_rate * gradient
+        if velocity is None:
+            return step, {}
+        velocity = h.momentum * velocity + step
+        change = h.momentum * velocity + step if self.nesterov else velocity
+        return change, {"velocity": velocity}

@@ -1,0 +1,134 @@
+"""Names to objects and back: how a layer is written down in a file and made again from it.
+
+A class that inherits `Configurable` needs no code for this: its configuration is what its
+constructor takes, read from attributes of the same names. Loading looks names up here and
+nowhere else, so that a file can never name code to run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+_registered: dict[str, dict[str, Any]] = {}
+
+
+def register(kind: str, *names: str) -> Callable:
+    """Decorator: enter a class or function under `kind`, by its own name and by `names`."""
+
+    def enter(thing):
+        table = _registered.setdefault(kind, {})
+        for name in (thing.__name__, *names):
+            table[name] = thing
+        thing._registered_kind = kind
+        return thing
+
+    return enter
+
+
+def names(kind: str) -> list[str]:
+    """Return the known names of a kind, for messages and documentation."""
+    return sorted(_registered.get(kind, {}))
+
+
+def lookup(kind: str, name: str, custom_objects: dict[str, Any] | None = None) -> Any:
+    """Return what `name` stands for, or raise ``ValueError`` with the nearest match."""
+    if custom_objects and name in custom_objects:
+        return custom_objects[name]
+    table = _registered.get(kind, {})
+    if name in table:
+        return table[name]
+    lowered = {known.lower(): known for known in table}
+    if name.lower() in lowered:
+        return table[lowered[name.lower()]]
+    near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    hint = f" Did you mean {lowered[near[0]]!r}?" if near else ""
+    known = ", ".join(sorted({thing.__name__ for thing in table.values()}))
+    raise ValueError(
+        f"Unknown {kind} {name!r}.{hint} Known: {known}. One of your own is passed as an object, "
+        "or by name in custom_objects= when it comes from a file."
+    )
+
+
+def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None) -> Any:
+    """Turn a name, a saved configuration, a class or an object into an object of `kind`.
+
+    Names of classes give an instance with its defaults; names of functions the function.
+    """
+    if isinstance(identifier, dict) and "name" in identifier:
+        thing = lookup(kind, identifier["name"], custom_objects)
+        config = identifier.get("config", {})
+        if not isinstance(config, dict):
+            raise ValueError(f"The configuration of {kind} {identifier['name']!r} is no mapping.")
+        if inspect.isclass(thing):
+            return thing.from_config(config, custom_objects)
+        return thing
+    if isinstance(identifier, str):
+        thing = lookup(kind, identifier, custom_objects)
+        return thing() if inspect.isclass(thing) else thing
+    if inspect.isclass(identifier):
+        return identifier()
+    if callable(identifier) or isinstance(identifier, Configurable):
+        return identifier
+    raise TypeError(
+        f"A {kind} is given by name, as a callable or as an object; got {identifier!r} "
+        f"of type {type(identifier).__name__}."
+    )
+
+
+def serialize(value: Any) -> Any:
+    """Write a constructor argument down in what JSON can hold."""
+    if isinstance(value, Configurable):
+        return {"name": type(value).__name__, "config": value.get_config()}
+    if isinstance(value, (list, tuple)):
+        return [serialize(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): serialize(item) for key, item in value.items()}
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a NumPy scalar
+        return value.item()
+    if callable(value):
+        return {"name": value.__name__}
+    return value
+
+
+class Configurable:
+    """Something a file can describe: its configuration is its constructor's arguments."""
+
+    @classmethod
+    def parameters(cls) -> list[str]:
+        """Return the constructor's argument names; ``**kwargs`` stand for the base class's."""
+        found: list[str] = []
+        for klass in cls.__mro__:
+            if "__init__" not in vars(klass) or klass is object:
+                continue
+            arguments = list(inspect.signature(klass.__init__).parameters.values())[1:]
+            found += [a.name for a in arguments if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL)]
+            if not any(a.kind is a.VAR_KEYWORD for a in arguments):
+                break
+        return list(dict.fromkeys(found))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that would make this object again, as JSON can hold them."""
+        return {name: serialize(getattr(self, name)) for name in self.parameters()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None):
+        """Make an object from what `get_config` returned."""
+        known = cls.parameters()
+        for name in config:
+            if name not in known:
+                raise ValueError(
+                    f"{cls.__name__} takes no argument {name!r}; it takes {', '.join(known)}."
+                )
+        return cls(**{name: cls._revive(v, custom_objects) for name, v in config.items()})
+
+    @classmethod
+    def _revive(cls, value: Any, custom_objects: dict | None) -> Any:
+        """Hook for classes whose arguments hold other objects (a wrapped layer)."""
+        if custom_objects and isinstance(value, dict) and value.get("name") in custom_objects:
+            thing = custom_objects[value["name"]]
+            config = value.get("config", {})
+            return thing.from_config(config, custom_objects) if inspect.isclass(thing) else thing
+        return value

@@ -1,0 +1,181 @@
+"""A stack of layers: names, weights, shapes, and one symbolic function of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+
+from seqnet import config
+from seqnet.layers.layer import Layer, Phase, Shape, check_weight, snake_case
+
+
+def forward(layers: Sequence[Layer], x, mask, phase: Phase):
+    """Pass a symbolic input through layers; return the output and its mask."""
+    for layer in layers:
+        output = layer(x, mask=mask, phase=phase)
+        mask = layer.compute_mask(x, mask)
+        x = output
+    return x, mask
+
+
+class Stack:
+    """Layers on top of each other, each with a name of its own.
+
+    Parameters
+    ----------
+    layers : list of Layer
+    name : str
+
+    Attributes
+    ----------
+    layers : list of Layer
+    metadata : dict
+        What JSON can hold and should travel with the model in its file, such as a vocabulary.
+    """
+
+    def __init__(self, layers: Iterable[Layer] = (), name: str = "model"):
+        self.name = name
+        self.layers: list[Layer] = []
+        self.metadata: dict[str, Any] = {}
+        self.input_shape: Shape | None = None
+        for layer in layers:
+            self.add(layer)
+
+    def add(self, layer: Layer) -> None:
+        """Put a layer on top."""
+        if not isinstance(layer, Layer):
+            raise TypeError(
+                f"A model is made of layers (objects of seqnet.layers.Layer), got {layer!r}."
+            )
+        if any(layer is other for other in self.layers):
+            raise ValueError(f"Layer {layer.display_name!r} is already in this model.")
+        taken = {other.name for other in self.layers}
+        if layer.name is None:
+            base = snake_case(type(layer).__name__)
+            number = sum(type(other) is type(layer) for other in self.layers)
+            name = base if not number else f"{base}_{number}"
+            while name in taken:
+                number += 1
+                name = f"{base}_{number}"
+            layer.name = name
+        elif layer.name in taken:
+            raise ValueError(f"This model already has a layer named {layer.name!r}.")
+        self.layers.append(layer)
+        if self.input_shape is not None or layer.input_shape is not None:
+            self._build_from(self.input_shape or (None, *layer.input_shape))
+
+    def get_layer(self, name: str) -> Layer:
+        """Return the layer of a name."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        known = ", ".join(repr(layer.name) for layer in self.layers)
+        raise ValueError(f"No layer is named {name!r}; there are {known or 'none'}.")
+
+    @property
+    def built(self) -> bool:
+        """Whether all layers have their weights."""
+        return bool(self.layers) and all(layer.built for layer in self.layers)
+
+    def build(self, input_shape: Shape) -> None:
+        """Make the weights for inputs of ``(batch, ...)`` shape, None for what varies."""
+        if not self.layers:
+            raise ValueError("The model has no layers; add some first.")
+        self._build_from(tuple(input_shape))
+
+    def _build_from(self, input_shape: Shape) -> None:
+        shape = input_shape
+        for layer in self.layers:
+            layer.ensure_built(shape)
+            shape = layer.compute_output_shape(shape)
+        if self.input_shape is None:
+            self.input_shape = input_shape
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return the output's shape for an input's shape."""
+        shape = tuple(input_shape)
+        for layer in self.layers:
+            shape = layer.compute_output_shape(shape)
+        return shape
+
+    @property
+    def dtype(self) -> str:
+        """The float type of the model: that of its last layer with weights."""
+        for layer in reversed(self.layers):
+            if layer.weights:
+                return layer.dtype
+        return self.layers[-1].dtype if self.layers else config.floatx()
+
+    @property
+    def input_dtype(self) -> str:
+        """The dtype of arrays the first layer takes: int32 or the float type."""
+        return "int32" if self.layers and self.layers[0].integer_input else self.dtype
+
+    def __call__(self, inputs, mask=None, training: bool = False):
+        """Apply the stack to a PyTensor variable and return a PyTensor variable."""
+        output, _ = forward(
+            self.layers, pt.as_tensor_variable(inputs), mask, Phase(training=training)
+        )
+        return output
+
+    @property
+    def weights(self) -> list:
+        """The shared variables of all layers, in order."""
+        return [w for layer in self.layers for w in layer.weights]
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Return copies of all weights, layer by layer."""
+        return [w.get_value() for w in self.weights]
+
+    def set_weights(self, values: Sequence[np.ndarray]) -> None:
+        """Set all weights from arrays in the order of `get_weights`."""
+        weights = self._built_weights("set")
+        if len(values) != len(weights):
+            raise ValueError(f"The model has {len(weights)} weights, but got {len(values)} arrays.")
+        arrays = [np.asarray(v) for v in values]
+        for weight, value in zip(weights, arrays, strict=True):
+            check_weight(weight, value)
+        for weight, value in zip(weights, arrays, strict=True):
+            weight.set_value(value.astype(weight.dtype))
+
+    def _built_weights(self, verb: str) -> list:
+        if not self.built:
+            raise ValueError(
+                f"The model has no weights to {verb} yet: its input is not known. Pass "
+                "input_shape= to the first layer, call build, or call fit or predict with data."
+            )
+        return self.weights
+
+    def count_params(self) -> int:
+        """Return how many numbers the weights hold."""
+        return sum(layer.count_params() for layer in self.layers)
+
+    def summary(self, print_fn: Callable[[str], None] = print) -> None:
+        """Print the layers, their output shapes, weights, and how recurrent ones run."""
+        rows = [("Layer", "Output shape", "Weights", "Runs as")]
+        shape = self.input_shape
+        for layer in self.layers:
+            shape = None if shape is None else layer.compute_output_shape(shape)
+            rows.append(
+                (
+                    f"{layer.name} ({type(layer).__name__})",
+                    "?" if shape is None else str(shape),
+                    f"{layer.count_params():,}" if layer.built else "not built",
+                    layer.runs_as(),
+                )
+            )
+        widths = [max(len(row[k]) for row in rows) for k in range(4)]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
+        lines.insert(1, "-" * (sum(widths) + 6))
+        print_fn("\n".join(line.rstrip() for line in lines))
+        frozen = sum(layer.count_params() for layer in self.layers if not layer.trainable)
+        total = self.count_params()
+        print_fn(f"Weights: {total:,}, of which {total - frozen:,} are trained.")
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether compiled functions are for one number of steps only."""
+        return any(layer.needs_length for layer in self.layers)

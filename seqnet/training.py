@@ -1,0 +1,201 @@
+"""From layers to compiled functions: the train, test and predict functions and their figures.
+
+The story of a batch: the layers pass (value, mask) from one to the next; the loss gives a value
+for each step; values are weighted by sample weights and mask; the optimizer's updates happen
+inside the same compiled call. Sums come back, never means, so an epoch's figures are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytensor.tensor as pt
+
+from seqnet import backend
+from seqnet.data import Examples, cast
+from seqnet.layers.layer import Phase
+from seqnet.stack import forward
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What kind of arrays a compiled function takes; one function is kept for each."""
+
+    kind: str
+    x_shape: tuple[int | None, ...]
+    x_dtype: str
+    y_rank: int | None = None
+    y_dtype: str | None = None
+    weight_rank: int | None = None
+    has_mask: bool = False
+
+
+def signature_of(kind: str, batch: Examples, float_dtype: str, fixed_length: bool) -> Signature:
+    """Return the signature of arrays already cast to what functions take.
+
+    The length is part of it only for models that unroll.
+    """
+    time = batch.x.shape[1] if fixed_length and batch.x.ndim > 1 else None
+    x_shape = (None, time, *[None] * (batch.x.ndim - 2))[: batch.x.ndim]
+    return Signature(
+        kind,
+        x_shape,
+        kernel_dtype(batch.x, float_dtype),
+        None if batch.y is None else batch.y.ndim,
+        None if batch.y is None else kernel_dtype(batch.y, float_dtype),
+        None if batch.weight is None else batch.weight.ndim,
+        batch.mask is not None,
+    )
+
+
+def kernel_dtype(array: np.ndarray, float_dtype: str) -> str:
+    """Return the dtype an array is cast to before a compiled function sees it."""
+    return "int32" if array.dtype.kind in "iub" else float_dtype
+
+
+@dataclass
+class Inputs:
+    """The symbolic inputs of one compiled function, those of them that there are."""
+
+    x: object
+    y: object = None
+    weight: object = None
+    mask: object = None
+
+    @classmethod
+    def of(cls, signature: Signature, float_dtype: str) -> Inputs:
+        """Make variables for a signature."""
+        inputs = cls(pt.tensor("x", dtype=signature.x_dtype, shape=signature.x_shape))
+        if signature.y_rank is not None:
+            shape = (None,) * signature.y_rank
+            inputs.y = pt.tensor("y", dtype=signature.y_dtype, shape=shape)
+        if signature.weight_rank is not None:
+            shape = (None,) * signature.weight_rank
+            inputs.weight = pt.tensor("sample_weight", dtype=float_dtype, shape=shape)
+        if signature.has_mask:
+            inputs.mask = pt.tensor("mask", dtype="bool", shape=(None, None))
+        return inputs
+
+    def given(self) -> list:
+        """Return the variables in the order `arguments` gives arrays."""
+        return [v for v in (self.x, self.y, self.weight, self.mask) if v is not None]
+
+
+def arguments(batch: Examples, float_dtype: str) -> list[np.ndarray]:
+    """Return a batch's arrays as a compiled function takes them."""
+    values = [cast(batch.x, float_dtype)]
+    if batch.y is not None:
+        values.append(cast(batch.y, float_dtype))
+    if batch.weight is not None:
+        values.append(np.ascontiguousarray(batch.weight, dtype=float_dtype))
+    if batch.mask is not None:
+        values.append(np.ascontiguousarray(batch.mask))
+    return values
+
+
+def step_weights(values, weight, mask):
+    """Return the weight of each of a loss's values, of the same shape; None for all ones.
+
+    `weight` is (batch,) or (batch, time), `mask` (batch, time) bool. A mask counts only where the
+    values have a time axis.
+    """
+    total = None
+    if weight is not None:
+        total = weight
+        for _ in range(values.ndim - weight.ndim):
+            total = total[..., None]
+    if mask is not None and values.ndim >= 2:
+        present = pt.cast(mask, values.dtype)
+        for _ in range(values.ndim - 2):
+            present = present[..., None]
+        total = present if total is None else total * present
+    return total if total is None else total + pt.zeros_like(values)
+
+
+def weighted_sum(values, weights):
+    """Return ``sum(weights * values)``, in which a value of weight 0 counts nothing, NaN or not."""
+    if weights is None:
+        return pt.sum(values)
+    return pt.sum(pt.switch(pt.gt(weights, 0), weights * values, pt.zeros_like(values)))
+
+
+class Program:
+    """Builds the functions of a model from its layers, loss, metrics and optimizer."""
+
+    def __init__(self, layers, float_dtype: str, loss=None, metrics=(), optimizer=None):
+        self.layers = list(layers)
+        self.float_dtype = float_dtype
+        self.loss = loss
+        self.metrics = list(metrics)
+        self.optimizer = optimizer
+
+    def predict(self, signature: Signature, announce: bool) -> Callable:
+        """Compile ``x (, mask) -> [output]``."""
+        inputs = Inputs.of(signature, self.float_dtype)
+        output, _ = forward(self.layers, inputs.x, inputs.mask, Phase())
+        return backend.compile(inputs.given(), [output], name="prediction", announce=announce)
+
+    def test(self, signature: Signature, announce: bool) -> Callable:
+        """Compile ``x, y (, weight) (, mask) -> [sums]``; see `Figures`."""
+        inputs = Inputs.of(signature, self.float_dtype)
+        figures, _ = self.figures(inputs, Phase())
+        return backend.compile(inputs.given(), figures, name="evaluation", announce=announce)
+
+    def train(self, signature: Signature, announce: bool) -> Callable:
+        """Compile the same sums, computed before the update that the same call makes."""
+        inputs = Inputs.of(signature, self.float_dtype)
+        phase = Phase(training=True)
+        figures, objective = self.figures(inputs, phase)
+        weights = [w for layer in self.layers if layer.trainable for w in layer.weights]
+        updates = self.optimizer.updates(objective, weights) if weights else {}
+        updates.update(phase.updates)
+        return backend.compile(inputs.given(), figures, updates, name="training", announce=announce)
+
+    def figures(self, inputs: Inputs, phase: Phase):
+        """Return [loss sum, weight sum, penalty, metric sums...] and the scalar to minimise."""
+        output, mask = forward(self.layers, inputs.x, inputs.mask, phase)
+        values = self.loss(inputs.y, output)
+        if values.ndim == 0:
+            raise ValueError(
+                "A loss gives one value for each example or step, (batch,) or (batch, time), and "
+                "not one number: leave the averaging to seqnet, which knows masks and weights."
+            )
+        weights = step_weights(values, inputs.weight, mask)
+        loss_sum = weighted_sum(values, weights)
+        weight_sum = pt.cast(values.size, values.dtype) if weights is None else pt.sum(weights)
+        penalties = [penalty(w) for layer in self.layers for penalty, w in layer.penalties]
+        penalty = sum(penalties) if penalties else pt.zeros((), dtype=values.dtype)
+        one = np.asarray(1, dtype=values.dtype)
+        objective = loss_sum / pt.switch(pt.gt(weight_sum, 0), weight_sum, one) + penalty
+        sums = []
+        for metric in self.metrics:
+            metric_values = metric(inputs.y, output)
+            metric_weights = step_weights(metric_values, inputs.weight, mask)
+            sums.append(weighted_sum(metric_values, metric_weights))
+        return [loss_sum, weight_sum, penalty, *sums], objective
+
+
+class Figures:
+    """Adds up what train and test functions return, and turns it into figures by name."""
+
+    def __init__(self, metrics):
+        self.metrics = list(metrics)
+        self.sums = [0.0] * (3 + len(self.metrics))
+        self.batches = 0
+
+    def add(self, sums) -> None:
+        """Add one batch's sums."""
+        for k, value in enumerate(sums):
+            self.sums[k] += float(value)
+        self.batches += 1
+
+    def result(self, prefix: str = "") -> dict[str, float]:
+        """Return the means so far; 0 where nothing had any weight."""
+        loss_sum, weight_sum, penalty, *metric_sums = self.sums
+        scale = 1.0 / weight_sum if weight_sum > 0 else 0.0
+        result = {f"{prefix}loss": loss_sum * scale + penalty / max(self.batches, 1)}
+        for metric, value in zip(self.metrics, metric_sums, strict=True):
+            result[prefix + metric.name] = metric.finish(value * scale)
+        return result

@@ -1,0 +1,3 @@
+"""Keep pytest away from the scripts that need PyTorch or Keras to be imported."""
+
+collect_ignore = ["make_keras.py", "make_pytorch.py"]
