@@ -12,9 +12,10 @@ from seqnet import (
     metrics,
     optimizers,
     regularizers,
+    text,
 )
 from seqnet.config import set_random_seed
-from seqnet.model import Model
+from seqnet.model import Model, load_model
 
 __version__ = "0.1.0"
 
@@ -27,9 +28,11 @@ __all__ = [
     "generation",
     "initializers",
     "layers",
+    "load_model",
     "losses",
     "metrics",
     "optimizers",
     "regularizers",
     "set_random_seed",
+    "text",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet import config
+from seqnet import config, saving
 from seqnet.layers.layer import Layer, Phase, Shape, check_weight, snake_case
 
 
@@ -19,6 +19,40 @@ def forward(layers: Sequence[Layer], x, mask, phase: Phase):
         mask = layer.compute_mask(x, mask)
         x = output
     return x, mask
+
+
+def weight_arrays(stack: Stack) -> dict[str, np.ndarray]:
+    """Return a stack's weights by the names they have in files."""
+    return {f"weights/{w.name}": w.get_value(borrow=True) for w in stack.weights}
+
+
+def set_weight_arrays(stack: Stack, arrays: dict[str, np.ndarray], path) -> None:
+    """Set all weights from arrays by name, or raise without having changed any."""
+    stored = {
+        name.removeprefix("weights/"): a
+        for name, a in arrays.items()
+        if name.startswith("weights/")
+    }
+    for layer in stack.layers:
+        for weight in layer.weights:
+            value = stored.pop(weight.name, None)
+            where = f"{path} does not fit the model: layer {layer.name!r} ({type(layer).__name__})"
+            if value is None:
+                raise ValueError(f"{where} has the weight {weight.name}, which the file lacks.")
+            expected = weight.get_value(borrow=True).shape
+            if value.shape != expected:
+                raise ValueError(
+                    f"{where} has the weight {weight.name} of shape {expected}, but the file's "
+                    f"has shape {value.shape}."
+                )
+            check_weight(weight, value)
+    if stored:
+        raise ValueError(
+            f"{path} does not fit the model: it also has {', '.join(sorted(stored))}, which no "
+            "layer of the model has."
+        )
+    for weight in stack.weights:
+        weight.set_value(np.asarray(arrays[f"weights/{weight.name}"], dtype=weight.dtype))
 
 
 class Stack:
@@ -148,6 +182,24 @@ class Stack:
                 "input_shape= to the first layer, call build, or call fit or predict with data."
             )
         return self.weights
+
+    def save_weights(self, path) -> None:
+        """Write the weights to an HDF5 file, each under ``layer/weight``; whole or not at all."""
+        self._built_weights("save")
+        saving.write(path, {"kind": "weights"}, weight_arrays(self))
+
+    def load_weights(self, path) -> None:
+        """Set the weights from a file of `save_weights` or `Model.save`, by name.
+
+        Raises
+        ------
+        ValueError
+            If the file cannot be read, or does not have exactly this model's weights: the message
+            names the layer and the shapes. Then no weight is changed.
+        """
+        self._built_weights("load")
+        _, arrays = saving.read(path)
+        set_weight_arrays(self, arrays, path)
 
     def count_params(self) -> int:
         """Return how many numbers the weights hold."""

@@ -1,0 +1,168 @@
+"""Train a character-level LSTM on a text, then let it write.
+
+Without arguments it reads the documentation topics that come with every CPython, so nothing is
+downloaded. Try:
+
+    python examples/text_generation.py                       # trains, samples after each epoch
+    python examples/text_generation.py --corpus FILE         # any UTF-8 text
+    python examples/text_generation.py --load text.h5 --prime "The "   # writes, no training
+
+Each epoch ends with the cross-entropy on text that was held out, in nats and bits per character,
+beside what a bigram table reaches on the same text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+
+
+import seqnet
+from seqnet.callbacks import Callback, ProgressBar
+from seqnet.generation import Stepper, generate
+from seqnet.layers import LSTM, Dense, Dropout, Embedding, Softmax
+from seqnet.text import CharacterVocabulary, bigram_cross_entropy, next_step_examples
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Train a character-level LSTM on a text, then let it write.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--corpus", type=Path, help="UTF-8 text file; by default Python's documentation topics")
+    add("--characters", type=int, help="use only the first so many characters of the corpus")
+    add("--layers", type=int, default=1, help="number of LSTM layers")
+    add("--units", type=int, default=256, help="units of each LSTM layer")
+    add("--embedding", type=int, default=64, help="length of the character vectors")
+    add("--dropout", type=float, default=0.0, help="share dropped after each LSTM layer")
+    add("--length", type=int, default=100, help="characters of one training example")
+    add("--batch-size", type=int, default=32, help="examples of one update")
+    add("--epochs", type=int, default=8)
+    add("--optimizer", default="adam", help="sgd, adagrad, adadelta, rmsprop or adam")
+    add("--learning-rate", type=float, help="by default 0.003 for adam, else the optimizer's own")
+    add("--clip", type=float, default=5.0, help="bound of the gradients' global norm")
+    add("--unroll", action="store_true", help="unroll the recurrence instead of scanning")
+    add("--temperature", type=float, default=0.7, help="0 is always the likeliest character")
+    add("--sample", type=int, default=300, help="characters to write")
+    add("--prime", default="The ", help="what the written text starts with")
+    add("--seed", type=int, default=1)
+    add("--checkpoint", type=Path, default=Path("text.h5"), help="where the model is saved")
+    add("--load", type=Path, help="write with a saved model instead of training")
+    return parser.parse_args(arguments)
+
+
+def read_corpus(path: Path | None) -> str:
+    if path is not None:
+        return path.read_text(encoding="utf-8")
+    from pydoc_data import topics
+
+    return "\n".join(topics.topics[name] for name in sorted(topics.topics))
+
+
+def build(options, classes: int) -> seqnet.Model:
+    model = seqnet.Model([Embedding(classes, options.embedding)])
+    for _ in range(options.layers):
+        model.add(LSTM(options.units, return_sequences=True, unroll=options.unroll))
+        if options.dropout:
+            model.add(Dropout(options.dropout))
+    model.add(Dense(classes))
+    model.add(Softmax())
+    optimizer = seqnet.optimizers.get(options.optimizer)
+    optimizer.global_clipnorm = options.clip
+    rate = options.learning_rate
+    if rate is None and options.optimizer == "adam":
+        rate = 0.003
+    if rate is not None:
+        optimizer.learning_rate = rate
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    return model
+
+
+def write(model, vocabulary, options, stepper=None) -> None:
+    """Print a text the model makes up, character by character."""
+    print(options.prime, end="", flush=True)
+    numbers = generate(
+        model,
+        vocabulary.encode(options.prime),
+        options.sample,
+        temperature=options.temperature,
+        seed=options.seed,
+        stepper=stepper,
+    )
+    for number in numbers:
+        print(vocabulary.characters[number], end="", flush=True)
+    print("\n", flush=True)
+
+
+class AfterEachEpoch(Callback):
+    """Says how good the model is on held-out text, saves it, and lets it write."""
+
+    def __init__(self, options, vocabulary, baseline: float):
+        self.options, self.vocabulary, self.baseline = options, vocabulary, baseline
+        self.stepper = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.save(self.options.checkpoint)
+        loss = logs["val_loss"]
+        print(
+            f"\nEpoch {epoch + 1}: {loss:.3f} nats ({loss / math.log(2):.2f} bits) per held-out "
+            f"character; a bigram table needs {self.baseline:.3f}. It writes:\n",
+            flush=True,
+        )
+        self.stepper = self.stepper or Stepper(self.model)
+        write(self.model, self.vocabulary, self.options, self.stepper)
+
+
+def train(options) -> seqnet.Model:
+    text = read_corpus(options.corpus)[: options.characters]
+    vocabulary = CharacterVocabulary.of(text)
+    print(f"{len(text):,} characters, {len(vocabulary)} different ones.")
+    numbers = vocabulary.encode(text)
+    held_out = max(len(numbers) // 20, options.length + 1)
+    known, unseen = numbers[:-held_out], numbers[-held_out:]
+    X, y = next_step_examples(known, options.length)
+    validation = next_step_examples(unseen, options.length)
+    baseline = bigram_cross_entropy(known, unseen, len(vocabulary))
+
+    model = build(options, len(vocabulary))
+    model.metadata["vocabulary"] = vocabulary.characters
+    model.build((None, options.length))
+    model.summary()
+    start = time.perf_counter()
+    model.fit(
+        X,
+        y,
+        batch_size=options.batch_size,
+        epochs=options.epochs,
+        validation_data=validation,
+        callbacks=[
+            ProgressBar(unit="char", per_batch=options.batch_size * options.length),
+            AfterEachEpoch(options, vocabulary, baseline),
+        ],
+        verbose=3,
+    )
+    print(
+        f"Trained in {time.perf_counter() - start:.0f} s; saved as {options.checkpoint}. "
+        f'Let it write more: --load {options.checkpoint} --prime "..."'
+    )
+    return model
+
+
+def main(arguments=None) -> None:
+    options = parse(arguments)
+    seqnet.set_random_seed(options.seed)
+    if options.load is None:
+        train(options)
+        return
+    model = seqnet.load_model(options.load)
+    if "vocabulary" not in model.metadata:
+        sys.exit(f"{options.load} holds no vocabulary; was it saved by this script?")
+    write(model, CharacterVocabulary(model.metadata["vocabulary"]), options)
+
+
+if __name__ == "__main__":
+    main()

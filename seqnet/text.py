@@ -1,0 +1,123 @@
+"""Text as numbers: a character vocabulary, and long texts cut into training examples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seqnet.data import check_count
+
+
+class CharacterVocabulary:
+    """Characters and their numbers, both ways.
+
+    Parameters
+    ----------
+    characters : str or list of str
+        Each character once; its place is its number.
+
+    Examples
+    --------
+    >>> from seqnet.text import CharacterVocabulary
+    >>> vocabulary = CharacterVocabulary.of("hello")
+    >>> vocabulary.characters
+    'ehlo'
+    >>> vocabulary.encode("hole").tolist()
+    [1, 3, 2, 0]
+    >>> vocabulary.decode([1, 3, 2, 0])
+    'hole'
+    """
+
+    def __init__(self, characters):
+        characters = list(characters)
+        if any(len(c) != 1 for c in characters) or len(set(characters)) != len(characters):
+            raise ValueError("A vocabulary holds single characters, each once.")
+        if not characters:
+            raise ValueError("A vocabulary needs at least one character.")
+        self.characters = "".join(characters)
+        self._numbers = {c: k for k, c in enumerate(characters)}
+
+    @classmethod
+    def of(cls, text: str) -> CharacterVocabulary:
+        """Return the vocabulary of all characters of a text, in the order of their code points."""
+        return cls(sorted(set(text)))
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return the numbers of a text's characters, int32 (length,).
+
+        Raises
+        ------
+        ValueError
+            If a character is not in the vocabulary; the message says which and where.
+        """
+        try:
+            return np.fromiter((self._numbers[c] for c in text), "int32", len(text))
+        except KeyError as error:
+            unknown = error.args[0]
+            raise ValueError(
+                f"The character {unknown!r} at position {text.index(unknown)} is not in the "
+                f"vocabulary of {len(self)} characters."
+            ) from None
+
+    def decode(self, numbers) -> str:
+        """Return the text of some numbers."""
+        return "".join(self.characters[int(n)] for n in numbers)
+
+
+def next_step_examples(numbers: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut one long sequence into examples for predicting the next number at each step.
+
+    Parameters
+    ----------
+    numbers : array (total,)
+    length : int
+        Steps of each example. What is left at the end is dropped.
+
+    Returns
+    -------
+    (X, y), each (examples, length)
+        ``y`` is ``X`` shifted by one: ``y[n, t]`` follows ``X[n, t]``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.text import next_step_examples
+    >>> X, y = next_step_examples(np.arange(7), 3)
+    >>> X.tolist(), y.tolist()
+    ([[0, 1, 2], [3, 4, 5]], [[1, 2, 3], [4, 5, 6]])
+    """
+    numbers = np.asarray(numbers)
+    length = check_count(length, "length")
+    if numbers.ndim != 1:
+        raise ValueError(f"numbers must be one sequence, got the shape {numbers.shape}.")
+    count = (len(numbers) - 1) // length
+    if count < 1:
+        raise ValueError(
+            f"A sequence of {len(numbers)} numbers is too short for one example of {length} steps "
+            "and the number after each."
+        )
+    x = numbers[: count * length].reshape(count, length)
+    y = numbers[1 : count * length + 1].reshape(count, length)
+    return x, y
+
+
+def bigram_cross_entropy(train: np.ndarray, test: np.ndarray, classes: int) -> float:
+    """Return the nats per step of the best guess that knows only the number before.
+
+    Counts of pairs in `train`, one added to each (Laplace), give the probabilities that `test` is
+    scored with: a baseline any sequence model must beat.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.text import bigram_cross_entropy
+    >>> always = np.array([0, 1] * 500)
+    >>> bigram_cross_entropy(always, always, 2) < 0.01
+    True
+    """
+    counts = np.ones((classes, classes))
+    np.add.at(counts, (train[:-1], train[1:]), 1)
+    log_p = np.log(counts / counts.sum(axis=1, keepdims=True))
+    return float(-log_p[test[:-1], test[1:]].mean())
