@@ -64,7 +64,7 @@ def softplus(x):
 
 @register("activation")
 def softsign(x):
-    """x / (1 + |x|)."""
+    """X / (1 + |x|)."""
     return x / (1 + pt.abs(x))
 
 
@@ -76,13 +76,13 @@ def exponential(x):
 
 @register("activation", "swish")
 def silu(x):
-    """x sigmoid(x)."""
+    """X sigmoid(x)."""
     return x * pt.sigmoid(x)
 
 
 @register("activation")
 def gelu(x):
-    """x Phi(x) with the exact normal distribution function (Hendrycks and Gimpel, 2016)."""
+    """X Phi(x) with the exact normal distribution function (Hendrycks and Gimpel, 2016)."""
     return 0.5 * x * (1 + pt.erf(x * 0.5**0.5))
 
 

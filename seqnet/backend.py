@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from types import ModuleType
 
 import pytensor
 from pytensor.compile.mode import OPT_FAST_RUN, Mode, get_mode
@@ -13,6 +15,13 @@ from pytensor.link.vm import VMLinker
 
 from seqnet import config
 from seqnet.lowering import LowerForVM, inline_inner_graphs
+
+try:
+    from seqnet import kernels as compiled_kernels
+except ImportError:  # the folder may be deleted: everything works without it, slower
+    compiled_kernels = None
+
+log = logging.getLogger("seqnet")
 
 
 @cache
@@ -28,10 +37,27 @@ def vm_mode() -> Mode:
     return Mode(linker, query)
 
 
+def kernels() -> ModuleType | None:
+    """Return `seqnet.kernels` if the configured backend runs them and they can be compiled."""
+    if config.backend() != "auto" or compiled_kernels is None:
+        return None
+    usable, reason = compiled_kernels.available()
+    if not usable:
+        log_once(f"The compiled kernels are not used: {reason}")
+        return None
+    return compiled_kernels
+
+
+@cache
+def log_once(message: str) -> None:
+    """Log a warning, the first time only."""
+    log.warning(message)
+
+
 def mode() -> Mode:
     """Return the PyTensor mode of the backend that `seqnet.config` names."""
     name = config.backend()
-    if name == "auto":
+    if name in ("auto", "numpy"):
         return vm_mode()
     if name == "c":
         return Mode("cvm", "fast_run")

@@ -10,6 +10,7 @@ import numpy as np
 FLOAT_DTYPES = ("float32", "float64")
 BACKENDS = {
     "auto": "PyTensor's Python virtual machine over seqnet's kernels: compiles in about a second",
+    "numpy": "the same virtual machine without the kernels: needs no C compiler",
     "numba": "PyTensor's Numba linker: one machine-code function, tens of seconds to compile",
     "c": "PyTensor's C linker: needs a C++ compiler, tens of seconds to compile",
     "jax": "PyTensor's JAX linker: needs the package jax",
@@ -68,8 +69,8 @@ def set_backend(name: str) -> None:
     Parameters
     ----------
     name : str
-        A key of ``seqnet.config.BACKENDS``: ``"auto"``, ``"numba"``, ``"c"``, ``"jax"`` or
-        ``"fast_compile"``.
+        A key of ``seqnet.config.BACKENDS``: ``"auto"``, ``"numpy"``, ``"numba"``, ``"c"``,
+        ``"jax"`` or ``"fast_compile"``.
 
     Raises
     ------

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from copy import copy
 
 import numpy as np
-from pytensor.graph.basic import Apply, Constant
 from pytensor.compile.builders import OpFromGraph
+from pytensor.graph.basic import Apply, Constant
 from pytensor.graph.op import Op
 from pytensor.graph.rewriting.basic import GraphRewriter, dfs_rewriter, node_rewriter
 from pytensor.scalar import basic as scalar

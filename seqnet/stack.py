@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet import config, saving
+from seqnet import backend, config, saving
 from seqnet.layers.layer import Layer, Phase, Shape, check_weight, snake_case
 
 
@@ -216,7 +216,7 @@ class Stack:
                     f"{layer.name} ({type(layer).__name__})",
                     "?" if shape is None else str(shape),
                     f"{layer.count_params():,}" if layer.built else "not built",
-                    layer.runs_as(),
+                    layer.runs_as(backend.kernels()),
                 )
             )
         widths = [max(len(row[k]) for row in rows) for k in range(4)]

@@ -131,22 +131,26 @@ class Program:
         self.metrics = list(metrics)
         self.optimizer = optimizer
 
+    def phase(self, training: bool = False) -> Phase:
+        """Return a new pass, with the kernels that the configured backend runs."""
+        return Phase(training=training, kernels=backend.kernels())
+
     def predict(self, signature: Signature, announce: bool) -> Callable:
         """Compile ``x (, mask) -> [output]``."""
         inputs = Inputs.of(signature, self.float_dtype)
-        output, _ = forward(self.layers, inputs.x, inputs.mask, Phase())
+        output, _ = forward(self.layers, inputs.x, inputs.mask, self.phase())
         return backend.compile(inputs.given(), [output], name="prediction", announce=announce)
 
     def test(self, signature: Signature, announce: bool) -> Callable:
         """Compile ``x, y (, weight) (, mask) -> [sums]``; see `Figures`."""
         inputs = Inputs.of(signature, self.float_dtype)
-        figures, _ = self.figures(inputs, Phase())
+        figures, _ = self.figures(inputs, self.phase())
         return backend.compile(inputs.given(), figures, name="evaluation", announce=announce)
 
     def train(self, signature: Signature, announce: bool) -> Callable:
         """Compile the same sums, computed before the update that the same call makes."""
         inputs = Inputs.of(signature, self.float_dtype)
-        phase = Phase(training=True)
+        phase = self.phase(training=True)
         figures, objective = self.figures(inputs, phase)
         weights = [w for layer in self.layers if layer.trainable for w in layer.weights]
         updates = self.optimizer.updates(objective, weights) if weights else {}

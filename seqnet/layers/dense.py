@@ -6,6 +6,7 @@ import pytensor.tensor as pt
 
 from seqnet import activations, initializers, regularizers
 from seqnet.layers.layer import Layer
+from seqnet.ops.affine import Affine
 from seqnet.registry import register
 
 
@@ -77,20 +78,22 @@ class Dense(Layer):
             )
 
     def call(self, inputs, mask, phase):
-        return self.activation(affine(inputs, self.kernel, self.bias))
+        return self.activation(affine(inputs, self.kernel, self.bias, phase.kernels))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
 
 
-def affine(inputs, kernel, bias=None):
+def affine(inputs, kernel, bias=None, kernels=None):
     """Return ``inputs @ kernel + bias`` over the last axis as one matrix product.
 
     ``(batch, ..., features)`` times ``(features, units)`` gives ``(batch, ..., units)``; integer
-    inputs are cast to the kernel's float type.
+    inputs are cast to the kernel's float type. `kernels` is the `Phase`'s.
     """
     if inputs.dtype != kernel.dtype:
         inputs = pt.cast(inputs, kernel.dtype)
+    if kernels is not None:
+        return Affine(kernels)(inputs, kernel, *([] if bias is None else [bias]))
     rows = inputs if inputs.ndim == 2 else inputs.reshape((-1, inputs.shape[-1]))
     product = pt.dot(rows, kernel)
     if bias is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import numpy as np
 import pytensor
@@ -33,19 +34,19 @@ class Phase:
         Whether dropout and the like are active.
     updates : dict
         New values of shared variables (random generators) that a compiled function must store.
+    kernels : module, optional
+        `seqnet.kernels`, if the graph will be compiled by a backend that can run them.
     initial_states : dict
         States to start from, by recurrent layer: lists of symbolic (batch, units).
     final_states : dict
         Filled with the states after the last step, by recurrent layer.
-    paths : dict
-        Filled with how each recurrent layer was run: ``"scan"`` or ``"unroll"``.
     """
 
     training: bool = False
+    kernels: ModuleType | None = None
     updates: dict = field(default_factory=dict)
     initial_states: dict[Layer, list] = field(default_factory=dict)
     final_states: dict[Layer, list] = field(default_factory=dict)
-    paths: dict[Layer, str] = field(default_factory=dict)
 
 
 class Layer(Configurable, ABC):
@@ -225,8 +226,8 @@ class Layer(Configurable, ABC):
         """Return how many numbers the weights hold."""
         return sum(int(w.get_value(borrow=True).size) for w in self.weights)
 
-    def runs_as(self) -> str:
-        """Say how the layer is run, where there is a choice (for summaries)."""
+    def runs_as(self, kernels: ModuleType | None) -> str:
+        """Say how the layer is run with these kernels, where there is a choice."""
         return ""
 
     def __repr__(self) -> str:

@@ -6,15 +6,18 @@ The story of one call:
    does not depend on the state, so it stays outside the loop.
 2. The cell's `step` says what happens at one time: it gets that step's part of the product,
    one array per gate, and the states, and returns the new states.
-3. `seqnet.ops.recurrence.iterate` applies the step along time, as a scan or unrolled.
+3. The step is applied along time in one of three ways, with one result: as a scan or unrolled
+   (`seqnet.ops.recurrence.iterate`), or as one compiled kernel made from the same step
+   (`seqnet.ops.fused`), where the backend runs kernels and the step is elementwise.
 
 A new cell is one small class: its gates, its states and a `step` (see `SimpleRNN`, `LSTM`).
 """
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 import pytensor.tensor as pt
@@ -22,7 +25,11 @@ import pytensor.tensor as pt
 from seqnet import activations, initializers, regularizers
 from seqnet.layers.dense import affine
 from seqnet.layers.layer import Layer
+from seqnet.ops.fused import recurrence
 from seqnet.ops.recurrence import iterate
+
+log = logging.getLogger("seqnet")
+_fused_kernels: dict = {}
 
 
 class Recurrent(Layer):
@@ -50,6 +57,9 @@ class Recurrent(Layer):
     unroll : bool
         True builds a Python loop over the steps, whose number must then be known; False builds
         a scan, which takes any number of steps.
+    fused : "auto", True or False
+        Run the recurrence as one compiled kernel instead of a scan: ``"auto"`` where that is
+        possible, True or an error, False never. `Model.summary` shows what is done.
 
     Attributes
     ----------
@@ -78,6 +88,7 @@ class Recurrent(Layer):
         return_sequences: bool = False,
         go_backwards: bool = False,
         unroll: bool = False,
+        fused: bool | str = "auto",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -95,14 +106,24 @@ class Recurrent(Layer):
         self.return_sequences = return_sequences
         self.go_backwards = go_backwards
         self.unroll = unroll
+        self.fused = fused
+        if fused not in ("auto", True, False):
+            raise ValueError(f"fused is 'auto', True or False, got {fused!r}.")
+        if fused is True and unroll:
+            raise ValueError("fused=True and unroll=True contradict each other: choose one.")
 
     @property
     def needs_length(self) -> bool:
         """An unrolled graph has a fixed number of steps."""
         return self.unroll
 
-    def runs_as(self) -> str:
-        return "unroll" if self.unroll else "scan"
+    def runs_as(self, kernels) -> str:
+        if self.unroll:
+            return "unroll"
+        if self.fused is False:
+            return "scan"
+        kernel = self.fused_kernel(kernels)
+        return f"scan ({kernel})" if isinstance(kernel, str) else "fused"
 
     # ---- what a cell defines
 
@@ -166,18 +187,71 @@ class Recurrent(Layer):
         return " (batch, time, features)"
 
     def call(self, inputs, mask, phase):
-        length = inputs.type.shape[1]
-        projected = affine(inputs, self.kernel, self.input_bias())
+        projected = affine(inputs, self.kernel, self.input_bias(), phase.kernels)
         sequence = projected.transpose(1, 0, 2)  # (time, batch, gates * units)
         time_mask = None if mask is None else mask.transpose(1, 0)
+        history, last = self.run(sequence, time_mask, inputs, phase)
+        if self in phase.initial_states:
+            phase.final_states[self] = last
+        return history.transpose(1, 0, 2) if self.return_sequences else last[0]
+
+    def run(self, sequence, mask, inputs, phase):
+        """Return the output's history (time, batch, units) and the last states (batch, units)."""
+        if not self.unroll and self.fused is not False:
+            kernel = self.fused_kernel(phase.kernels)
+            if not isinstance(kernel, str):
+                histories, last = recurrence(
+                    kernel,
+                    sequence,
+                    self.recurrent_kernel,
+                    self.recurrent_bias,
+                    phase.initial_states.get(self),
+                    mask,
+                    backwards=self.go_backwards,
+                    save=phase.training,
+                )
+                return histories[0], list(last)
+            if self.fused is True:
+                raise ValueError(f"Layer {self.display_name!r} has fused=True, but {kernel}.")
+            if phase.kernels is not None:
+                log.info("Layer %r runs as a scan: %s.", self.display_name, kernel)
         if self.go_backwards:
             sequence = sequence[::-1]
-            time_mask = None if time_mask is None else time_mask[::-1]
-        history = self.run(sequence, self.start(inputs, phase), time_mask, length, phase)
-        if self in phase.initial_states:
-            phase.final_states[self] = [h[-1] for h in history]
-        output = history[0]
-        return output.transpose(1, 0, 2) if self.return_sequences else output[-1]
+            mask = None if mask is None else mask[::-1]
+        histories = self.loop(sequence, self.start(inputs, phase), mask, inputs.type.shape[1])
+        return histories[0], [h[-1] for h in histories]
+
+    def fused_kernel(self, kernels):
+        """Return the compiled kernel of this layer's step, or the reason why there is none."""
+        if kernels is None:
+            return "there are no kernels here"
+        key = (kernels, type(self), self.dtype, self.step_settings())
+        if key not in _fused_kernels:
+
+            def step(x, r, states):
+                def recur(h, *gates):
+                    if h is not states[0] or (gates and gates != self.gates):
+                        raise kernels.KernelUnavailable(
+                            "the step multiplies more than the state by the recurrent kernel"
+                        )
+                    return r
+
+                return self.step(x, states, recur)
+
+            try:
+                _fused_kernels[key] = kernels.RecurrenceKernel(
+                    step, len(self.gates), len(self.state_names), self.dtype
+                )
+            except kernels.KernelUnavailable as unavailable:
+                _fused_kernels[key] = str(unavailable)
+        return _fused_kernels[key]
+
+    def step_settings(self) -> tuple:
+        """Return the constructor arguments a step can depend on: functions, flags, numbers."""
+        apart = {"units", "name", "trainable", "dtype", "input_shape"}
+        apart |= {n for n in self.parameters() if n.endswith(("_initializer", "_regularizer"))}
+        values = ((n, getattr(self, n)) for n in self.parameters() if n not in apart)
+        return tuple((n, v if isinstance(v, Hashable) else id(v)) for n, v in values)
 
     def start(self, inputs, phase) -> list:
         """Return the states before the first step, each (batch, units)."""
@@ -190,18 +264,17 @@ class Recurrent(Layer):
         )
         return [zeros for _ in self.state_names]
 
-    def run(self, sequence, states, mask, length, phase) -> list:
+    def loop(self, sequence, states, mask, length) -> list:
         """Apply the step along time; return each state's history, (time, batch, units)."""
         unroll = self.unroll or length == 1  # one step needs no loop
         if unroll and length is None:
             raise ValueError(
                 f"Layer {self.display_name!r} has unroll=True, so the number of steps must be "
                 "known when the graph is built, and it is not. Pass "
-                f"input_shape=(steps, {self.kernel.get_value(borrow=True).shape[0]}) to the "
-                "model's first layer, call fit or predict with data of one length, give the "
-                "symbolic input a static shape, or use unroll=False."
+                f"input_shape=(steps, {self.features}) to the model's first layer, call fit or "
+                "predict with data of one length, give the symbolic input a static shape, or use "
+                "unroll=False."
             )
-        phase.paths[self] = "unroll" if unroll else "scan"
         constants = [self.recurrent_kernel]
         if self.recurrent_bias is not None:
             constants.append(self.recurrent_bias)

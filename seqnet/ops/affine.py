@@ -1,0 +1,91 @@
+"""``x @ kernel + bias`` over the last axis, as one Op with one Op for the weights' gradient.
+
+Rows are multiplied in the order they have in memory. A sequence computed time-major and seen
+batch-major through a transpose is never copied for a product.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pytensor.gradient import DisconnectedType
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
+from pytensor.tensor.type import TensorType
+
+
+def memory_order(x: np.ndarray) -> tuple[int, ...]:
+    """Return the order of the axes but the last in which `x` lies in memory, slowest first."""
+    return tuple(sorted(range(x.ndim - 1), key=lambda axis: -abs(x.strides[axis])))
+
+
+def rows_of(x: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+    """Return `x` as (rows, features), the leading axes taken in the given order."""
+    return x.transpose(*order, x.ndim - 1).reshape(-1, x.shape[-1])
+
+
+def shape_back(rows: np.ndarray, shape: tuple[int, ...], order: tuple[int, ...]) -> np.ndarray:
+    """Undo `rows_of` for an array of leading `shape` and any number of features."""
+    inverse = np.argsort(order)
+    ordered = rows.reshape(*(shape[axis] for axis in order), rows.shape[-1])
+    return ordered.transpose(*inverse, len(order))
+
+
+class KernelOp(Op):
+    """An Op computed by one of the functions of `seqnet.kernels`, which it is given."""
+
+    __props__: tuple[str, ...] = ("kernels",)
+
+    def __init__(self, kernels):
+        self.kernels = kernels
+
+
+def like(variable, ndim: int | None = None, dtype: str | None = None):
+    """Return a new variable of the dtype and rank of another, its sizes unknown."""
+    rank = variable.ndim if ndim is None else ndim
+    return TensorType(dtype or variable.dtype, (None,) * rank)()
+
+
+class Affine(KernelOp):
+    """``(..., features) @ (features, units) + (units,)`` gives ``(..., units)``."""
+
+    def make_node(self, x, kernel, *bias):
+        return Apply(self, [x, kernel, *bias], [like(x)])
+
+    def perform(self, node, inputs, outputs):
+        x, kernel, *bias = inputs
+        order = memory_order(x)
+        product = self.kernels.gemm(rows_of(x, order), kernel, bias=bias[0] if bias else None)
+        outputs[0][0] = shape_back(product, x.shape, order)
+
+    def infer_shape(self, fgraph, node, shapes):
+        return [(*shapes[0][:-1], shapes[1][1])]
+
+    def pullback(self, inputs, outputs, gradients):
+        x, kernel, *bias = inputs
+        (gradient,) = gradients
+        of_weights = AffineGradient(self.kernels)(x, gradient)
+        return [Affine(self.kernels)(gradient, kernel.T), *of_weights[: 1 + len(bias)]]
+
+
+class AffineGradient(KernelOp):
+    """The gradients of an affine map's kernel and bias, from its input and output gradient."""
+
+    def make_node(self, x, gradient):
+        return Apply(self, [x, gradient], [like(x, 2), like(x, 1)])
+
+    def perform(self, node, inputs, outputs):
+        x, gradient = inputs
+        order = memory_order(x)
+        kernel, bias = self.kernels.gemm(
+            rows_of(x, order).T, rows_of(gradient, order), column_sums=True
+        )
+        outputs[0][0], outputs[1][0] = kernel, bias
+
+    def infer_shape(self, fgraph, node, shapes):
+        features, units = shapes[0][-1], shapes[1][-1]
+        return [(features, units), (units,)]
+
+
+def connected(gradients) -> list[bool]:
+    """Tell which output gradients there are."""
+    return [not isinstance(g.type, DisconnectedType) for g in gradients]
