@@ -2,6 +2,7 @@
 
 from seqnet import (
     activations,
+    backend,
     callbacks,
     config,
     data,
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Model",
     "activations",
+    "backend",
     "callbacks",
     "config",
     "data",

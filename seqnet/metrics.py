@@ -104,8 +104,8 @@ def get(identifier, loss=None) -> Metric:
     Examples
     --------
     >>> from seqnet import losses, metrics
-    >>> metrics.get("accuracy", losses.get("binary_crossentropy")).name
-    'binary_accuracy'
+    >>> type(metrics.get("accuracy", losses.get("binary_crossentropy"))).__name__
+    'BinaryAccuracy'
     """
     if identifier in ("accuracy", "acc"):
         if isinstance(loss, losses.SparseCategoricalCrossentropy):

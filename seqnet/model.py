@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet import config, losses, optimizers, registry, saving
+from seqnet import config, losses, optimizers, saving
 from seqnet import metrics as metrics_module
 from seqnet.callbacks import Callback, CallbackList, EpochLine, History, ProgressBar
 from seqnet.data import Examples, check_count, make_examples
 from seqnet.layers.layer import Layer, Phase
-from seqnet.stack import Stack, forward, set_weight_arrays, weight_arrays
+from seqnet.packing import pack, unpack
+from seqnet.stack import Stack, forward
 from seqnet.training import Figures, Program, arguments, signature_of
 
 log = logging.getLogger("seqnet")
@@ -52,7 +53,7 @@ class Model(Stack):
         self.optimizer = None
         self.loss: Callable | None = None
         self.metrics: list = []
-        self._metrics_asked: list = []
+        self.metrics_asked: list = []
         self.history: History | None = None
         self.stop_training = False
         super().__init__(layers, name)
@@ -85,18 +86,18 @@ class Model(Stack):
             raise TypeError(f"metrics takes a list, such as [{metrics!r}].")
         self.optimizer = optimizers.get(optimizer)
         self.loss = None if loss is None else losses.get(loss)
-        self._metrics_asked = list(metrics)
+        self.metrics_asked = list(metrics)
         self.metrics = []
         self._functions.clear()
         if self.loss is not None:
             self._set_metrics()
         else:  # unknown names are told now; "accuracy" is chosen when the loss is known
-            for name in self._metrics_asked:
+            for name in self.metrics_asked:
                 if name not in ("accuracy", "acc"):
                     metrics_module.get(name)
 
     def _set_metrics(self) -> None:
-        self.metrics = [metrics_module.get(m, self.loss) for m in self._metrics_asked]
+        self.metrics = [metrics_module.get(m, self.loss) for m in self.metrics_asked]
 
     def _choose(self, examples: Examples, announce: bool) -> None:
         """Settle what `compile` left open, now that there are targets, and say what."""
@@ -336,29 +337,7 @@ class Model(Stack):
         it was. A model loaded from it goes on with exactly the update this one would make next.
         """
         self._built_weights("save")
-        header = {
-            "kind": "model",
-            "name": self.name,
-            "input_shape": self.input_shape,
-            "layers": [registry.serialize(layer) for layer in self.layers],
-            "metadata": self.metadata,
-            "generators": [g.get_value().bit_generator.state for g in self._generators()],
-        }
-        arrays = weight_arrays(self)
-        if self.optimizer is not None:
-            state = self.optimizer.get_state()
-            header["training"] = {
-                "optimizer": registry.serialize(self.optimizer),
-                "loss": None if self.loss is None else registry.serialize(self.loss),
-                "metrics": registry.serialize(self._metrics_asked),
-                "iterations": state["iterations"],
-            }
-            for slot, table in state["slots"].items():
-                arrays |= {f"optimizer/{slot}/{name}": value for name, value in table.items()}
-        saving.write(path, header, arrays)
-
-    def _generators(self) -> list:
-        return [g for layer in self.layers for g in layer.generators]
+        saving.write(path, *pack(self))
 
 
 def load_model(path, custom_objects: dict | None = None) -> Model:
@@ -388,43 +367,4 @@ def load_model(path, custom_objects: dict | None = None) -> Model:
     [(3, 2), (2,)]
     """
     header, arrays = saving.read(path)
-    if header.get("kind") != "model":
-        raise ValueError(
-            f"{path} holds {header.get('kind')!r}, not a whole model: make the model and call "
-            "load_weights."
-        )
-    try:
-        layers = [registry.get("layer", layer, custom_objects) for layer in header["layers"]]
-        model = Model(layers, name=header["name"])
-        model.build(tuple(header["input_shape"]))
-        model.metadata = header["metadata"]
-        training = header.get("training")
-        if training is not None:
-            loss = training["loss"]
-            model.compile(
-                registry.get("optimizer", training["optimizer"], custom_objects),
-                None if loss is None else registry.get("loss", loss, custom_objects),
-                [revive_metric(m, custom_objects) for m in training["metrics"]],
-            )
-        generators, states = model._generators(), header["generators"]
-        for generator, state in zip(generators, states, strict=True):
-            value = generator.get_value()
-            value.bit_generator.state = state
-            generator.set_value(value)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not describe a model that can be made: {error!r}.") from None
-    set_weight_arrays(model, arrays, path)
-    if training is not None:
-        slots: dict[str, dict[str, np.ndarray]] = {}
-        for name, value in arrays.items():
-            if name.startswith("optimizer/"):
-                _, slot, weight = name.split("/", 2)
-                slots.setdefault(slot, {})[weight] = value
-        state = {"iterations": training["iterations"], "slots": slots}
-        model.optimizer.set_state(state, model.weights)
-    return model
-
-
-def revive_metric(saved, custom_objects: dict | None):
-    """Return what was given to `compile` as a metric: a name stays one."""
-    return saved if isinstance(saved, str) else registry.get("metric", saved, custom_objects)
+    return unpack(Model(), header, arrays, path, custom_objects)

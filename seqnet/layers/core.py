@@ -183,7 +183,8 @@ class TimeDistributed(Layer):
                 f"Layer {self.display_name!r} (TimeDistributed) takes (batch, time, ...), got the "
                 f"shape {input_shape}."
             )
-        self.layer.name = f"{self.display_name}/{self.layer.display_name}"
+        own_name = self.layer.display_name.rpartition("/")[2]
+        self.layer.name = f"{self.display_name}/{own_name}"
         self.layer.ensure_built((None, *input_shape[2:]))
         self.weights = self.layer.weights
         self.penalties = self.layer.penalties
