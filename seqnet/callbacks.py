@@ -106,16 +106,26 @@ def spell_figures(logs: Mapping | None) -> dict[str, str]:
     return {name: f"{value:.4g}" for name, value in (logs or {}).items()}
 
 
+def check_callbacks(callbacks) -> list[Callback]:
+    """Return what a user passed as callbacks as a list, or raise; None is none."""
+    if callbacks is None:
+        return []
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"callbacks takes a list of callbacks, got {callbacks!r}.")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks takes objects of seqnet.callbacks.Callback, got {callback!r}."
+            )
+    return list(callbacks)
+
+
 class CallbackList:
     """Calls each of several callbacks in turn."""
 
     def __init__(self, callbacks, model, params: Mapping):
         self.callbacks = list(callbacks)
         for callback in self.callbacks:
-            if not isinstance(callback, Callback):
-                raise TypeError(
-                    f"callbacks takes objects of seqnet.callbacks.Callback, got {callback!r}."
-                )
             callback.model = model
             callback.params = params
         # Most callbacks leave the hooks around batches alone: those are not called at all.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seqnet.checks import check_count
+
 
 def as_array(values, name: str) -> np.ndarray:
     """Return `values` as an array, or say why it cannot be one."""
@@ -27,6 +29,13 @@ def as_array(values, name: str) -> np.ndarray:
         )
     if array.ndim == 0:
         raise ValueError(f"{name} must have a batch axis, got the single number {array[()]!r}.")
+    if array.dtype.kind in "iu" and array.dtype.itemsize >= 4 and array.size:
+        for value in (int(array.min()), int(array.max())):
+            if not -(2**31) <= value < 2**31:
+                raise ValueError(
+                    f"{name} holds {value}, but whole numbers are computed with as 32-bit "
+                    f"integers. For quantities convert with {name}.astype('float64')."
+                )
     return array
 
 
@@ -97,6 +106,7 @@ def make_examples(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Exa
     if y is not None:
         examples.y = as_array(y, f"{prefix}y")
         same_count(name, x, f"{prefix}y", examples.y)
+        check_finite(examples.y, f"{prefix}y")
     if weight is not None:
         label = f"{prefix}sample_weight"
         examples.weight = as_array(weight, label)
@@ -113,6 +123,13 @@ def make_examples(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Exa
     return examples
 
 
+def check_finite(array: np.ndarray, name: str) -> None:
+    """Raise if floats hold what is not a number."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{name} holds {array[where]} at {where}.")
+
+
 def same_count(name: str, x: np.ndarray, other: str, values: np.ndarray) -> None:
     """Raise if two arrays do not have the same number of samples."""
     if len(x) != len(values):
@@ -120,15 +137,6 @@ def same_count(name: str, x: np.ndarray, other: str, values: np.ndarray) -> None
             f"{name} and {other} must have the same number of samples, got {len(x)} in {name} "
             f"(shape {x.shape}) and {len(values)} in {other} (shape {values.shape})."
         )
-
-
-def check_count(value, name: str, minimum: int = 1) -> int:
-    """Return a whole number of at least `minimum`, or raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number, got {value!r}.")
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}.")
-    return int(value)
 
 
 def pad_sequences(

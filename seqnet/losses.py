@@ -18,6 +18,7 @@ from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.special import Softmax
 
 from seqnet import config
+from seqnet.ops.crossentropy import SoftmaxCrossEntropy
 from seqnet.registry import Configurable, register
 from seqnet.registry import get as _get
 
@@ -64,11 +65,16 @@ class Loss(Configurable, ABC):
     `y_pred` has shape ``(batch, ..., features)``; the value has shape ``(batch, ...)``.
     """
 
-    integer_targets = False
-
     @abstractmethod
     def __call__(self, y_true, y_pred):
         """Return the unreduced loss."""
+
+    def with_kernels(self, kernels) -> Callable:
+        """Return a function of (y_true, y_pred) that computes this loss by compiled kernels.
+
+        The loss itself, unless a subclass has one.
+        """
+        return self
 
     def check_targets(self, y: np.ndarray, output_shape: tuple[int | None, ...], name: str) -> None:
         """Raise ``ValueError`` or ``TypeError`` if targets `y` cannot belong to these outputs.
@@ -82,9 +88,6 @@ class Loss(Configurable, ABC):
                 f"{self.name} compares {name} with the model's output of shape "
                 f"{spell(output_shape)}, but {name} has shape {spell(y.shape)}.{self.hint(y)}"
             )
-        if y.dtype.kind == "f" and not np.isfinite(y).all():
-            where = tuple(int(i) for i in np.argwhere(~np.isfinite(y))[0])
-            raise ValueError(f"{name} holds {y[where]} at {where}.")
 
     def hint(self, y: np.ndarray) -> str:
         """Say what else the caller may have meant."""
@@ -132,13 +135,21 @@ class SparseCategoricalCrossentropy(Loss):
     """
 
     registered_name = "sparse_categorical_crossentropy"
-    integer_targets = True
 
     def __init__(self, from_logits: bool = False):
         self.from_logits = from_logits
 
     def __call__(self, y_true, y_pred):
         return -pick_class(log_probabilities(y_pred, self.from_logits), y_true)
+
+    def with_kernels(self, kernels):
+        def loss(y_true, y_pred):
+            logits = y_pred if self.from_logits else softmax_logits(y_pred)
+            if logits is None:
+                return self(y_true, y_pred)
+            return SoftmaxCrossEntropy(kernels)(logits, y_true)
+
+        return loss
 
     def check_targets(self, y, output_shape, name):
         if y.dtype.kind not in "iu":

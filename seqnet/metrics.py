@@ -6,6 +6,7 @@ all unmasked steps, whatever the batches' sizes.
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -127,5 +128,9 @@ def get(identifier, loss=None) -> Metric:
         try:
             return LossMetric(losses.get(identifier))
         except ValueError:
+            if difflib.get_close_matches(identifier.lower(), ["accuracy"], cutoff=0.7):
+                raise ValueError(
+                    f"Unknown metric {identifier!r}. Did you mean 'accuracy'?"
+                ) from None
             raise unknown from None
     return found if isinstance(found, Metric) else LossMetric(found)

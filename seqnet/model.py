@@ -10,8 +10,16 @@ import pytensor.tensor as pt
 
 from seqnet import config, losses, optimizers, saving
 from seqnet import metrics as metrics_module
-from seqnet.callbacks import Callback, CallbackList, EpochLine, History, ProgressBar
-from seqnet.data import Examples, check_count, make_examples
+from seqnet.callbacks import (
+    Callback,
+    CallbackList,
+    EpochLine,
+    History,
+    ProgressBar,
+    check_callbacks,
+)
+from seqnet.checks import check_count
+from seqnet.data import Examples, make_examples
 from seqnet.layers.layer import Layer, Phase
 from seqnet.packing import pack, unpack
 from seqnet.stack import Stack, forward
@@ -232,7 +240,7 @@ class Model(Stack):
             "samples": len(examples),
             "steps": -(-len(examples) // batch_size),
         }
-        calls = CallbackList([self.history, *callbacks, *bars], self, params)
+        calls = CallbackList([self.history, *check_callbacks(callbacks), *bars], self, params)
         self.stop_training = False
         # Compiled before the first epoch, so that its time is not the first batch's.
         first = examples.take(slice(0, batch_size))

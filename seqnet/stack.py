@@ -162,7 +162,7 @@ class Stack:
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of all weights, layer by layer."""
-        return [w.get_value() for w in self.weights]
+        return [w.get_value() for w in self._built_weights("get")]
 
     def set_weights(self, values: Sequence[np.ndarray]) -> None:
         """Set all weights from arrays in the order of `get_weights`."""

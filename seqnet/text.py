@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqnet.data import check_count
+from seqnet.checks import check_count
 
 
 class CharacterVocabulary:

@@ -16,6 +16,7 @@ import pytensor.tensor as pt
 from seqnet import backend
 from seqnet.data import Examples, cast
 from seqnet.layers.layer import Phase
+from seqnet.losses import Loss
 from seqnet.stack import forward
 
 
@@ -160,7 +161,10 @@ class Program:
     def figures(self, inputs: Inputs, phase: Phase):
         """Return [loss sum, weight sum, penalty, metric sums...] and the scalar to minimise."""
         output, mask = forward(self.layers, inputs.x, inputs.mask, phase)
-        values = self.loss(inputs.y, output)
+        loss = self.loss
+        if phase.kernels is not None and isinstance(loss, Loss):
+            loss = loss.with_kernels(phase.kernels)
+        values = loss(inputs.y, output)
         if values.ndim == 0:
             raise ValueError(
                 "A loss gives one value for each example or step, (batch,) or (batch, time), and "

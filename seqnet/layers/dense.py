@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytensor.tensor as pt
 
 from seqnet import activations, initializers, regularizers
+from seqnet.checks import check_count
 from seqnet.layers.layer import Layer
 from seqnet.ops.affine import Affine
 from seqnet.registry import register
@@ -48,9 +49,7 @@ class Dense(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if units < 1:
-            raise ValueError(f"Dense needs at least one unit, got {units}.")
-        self.units = int(units)
+        self.units = check_count(units, "The units of Dense")
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)

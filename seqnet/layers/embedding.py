@@ -6,7 +6,9 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import initializers, regularizers
+from seqnet.checks import check_count
 from seqnet.layers.layer import Layer
+from seqnet.ops.lookup import Gather
 from seqnet.registry import register
 
 
@@ -57,13 +59,8 @@ class Embedding(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if input_dim < 1 or output_dim < 1:
-            raise ValueError(
-                f"Embedding needs input_dim and output_dim of at least 1, got {input_dim} and "
-                f"{output_dim}."
-            )
-        self.input_dim = int(input_dim)
-        self.output_dim = int(output_dim)
+        self.input_dim = check_count(input_dim, "The input_dim of Embedding")
+        self.output_dim = check_count(output_dim, "The output_dim of Embedding")
         self.mask_zero = mask_zero
         self.embeddings_initializer = initializers.get(embeddings_initializer)
         self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
@@ -82,6 +79,8 @@ class Embedding(Layer):
                 f"Layer {self.display_name!r} (Embedding) looks numbers up, so its input must be "
                 f"integers, not {inputs.type.dtype}."
             )
+        if phase.kernels is not None:
+            return Gather(phase.kernels)(self.embeddings, inputs)
         rows = self.embeddings[inputs.flatten()]
         return rows.reshape((*tuple(inputs.shape), self.output_dim))
 

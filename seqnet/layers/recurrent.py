@@ -23,6 +23,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations, initializers, regularizers
+from seqnet.checks import check_count
 from seqnet.layers.dense import affine
 from seqnet.layers.layer import Layer
 from seqnet.ops.fused import recurrence
@@ -92,9 +93,7 @@ class Recurrent(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if units < 1:
-            raise ValueError(f"{type(self).__name__} needs at least one unit, got {units}.")
-        self.units = int(units)
+        self.units = check_count(units, f"The units of {type(self).__name__}")
         self.activation = activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = initializers.get(kernel_initializer)

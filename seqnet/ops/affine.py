@@ -38,18 +38,24 @@ class KernelOp(Op):
     def __init__(self, kernels):
         self.kernels = kernels
 
+    def __str__(self):
+        return type(self).__name__
 
-def like(variable, ndim: int | None = None, dtype: str | None = None):
-    """Return a new variable of the dtype and rank of another, its sizes unknown."""
+
+def like(variable, ndim: int | None = None, leading: tuple[int | None, ...] = ()):
+    """Return a new variable of another's dtype, of its rank or `ndim`.
+
+    `leading` are the sizes of the first axes, as far as they are known.
+    """
     rank = variable.ndim if ndim is None else ndim
-    return TensorType(dtype or variable.dtype, (None,) * rank)()
+    return TensorType(variable.dtype, (*leading, *[None] * (rank - len(leading))))()
 
 
 class Affine(KernelOp):
     """``(..., features) @ (features, units) + (units,)`` gives ``(..., units)``."""
 
     def make_node(self, x, kernel, *bias):
-        return Apply(self, [x, kernel, *bias], [like(x)])
+        return Apply(self, [x, kernel, *bias], [like(x, leading=x.type.shape[:-1])])
 
     def perform(self, node, inputs, outputs):
         x, kernel, *bias = inputs

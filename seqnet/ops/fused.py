@@ -43,6 +43,9 @@ class Recurrence(Op):
     def __init__(self, kernel, names: tuple[str, ...], backwards: bool, save: bool):
         self.kernel, self.names, self.backwards, self.save = kernel, names, backwards, save
 
+    def __str__(self):
+        return f"Recurrence({', '.join(self.names)})"
+
     def make_node(self, projected, recurrent_kernel, *others):
         states = self.kernel.states
         outputs = [like(projected) for _ in range(states)]
@@ -105,6 +108,9 @@ class RecurrenceGradient(Op):
     def __init__(self, kernel, names, histories, lasts, backwards):
         self.kernel, self.names, self.backwards = kernel, names, backwards
         self.histories, self.lasts = histories, lasts
+
+    def __str__(self):
+        return f"RecurrenceGradient({', '.join(self.names)})"
 
     def make_node(self, *inputs):
         wanted = [like(v) for n, v in zip(self.names, inputs, strict=False) if n != "mask"]

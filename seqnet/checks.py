@@ -1,0 +1,23 @@
+"""Checks of single values that a user passes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def check_count(value, name: str, minimum: int = 1) -> int:
+    """Return a whole number of at least `minimum`, or raise.
+
+    Examples
+    --------
+    >>> from seqnet.checks import check_count
+    >>> check_count(2.0, "batch_size")
+    Traceback (most recent call last):
+        ...
+    TypeError: batch_size must be a whole number, got 2.0.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}.")
+    return int(value)
