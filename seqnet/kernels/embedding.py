@@ -1,0 +1,109 @@
+"""Rows of a table by number, and the gradient of that."""
+
+from __future__ import annotations
+
+from ctypes import CDLL, Structure, byref, c_long, c_void_p
+
+import numpy as np
+
+from . import memory
+from .core import address, core, count_call, get_num_threads
+
+
+class _Arguments(Structure):  # embedding_arguments in src/rows.c
+    _fields_ = [
+        *((n, c_long) for n in ("count", "width", "vocabulary")),
+        *((n, c_void_p) for n in ("ids", "table", "rows")),
+    ]
+
+
+def gather(table: np.ndarray, ids: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """``table[ids]``, where a negative id is a mistake and not a row from the end.
+
+    Parameters
+    ----------
+    table
+        ``(vocabulary, width)``.
+    ids
+        Whole numbers of any shape.
+    out
+        Contiguous ``(*ids.shape, width)``, to write to.
+
+    Raises
+    ------
+    IndexError
+        If an id is not a row; the text names it and its place.
+    """
+    library = core(table.dtype)
+    if table.ndim != 2:
+        raise ValueError(f"gather: the table must be (vocabulary, width), got {table.shape}")
+    table = np.ascontiguousarray(table)
+    shape = (*ids.shape, table.shape[1])
+    if out is None:
+        out = memory.empty(shape, table.dtype)
+    elif out.shape != shape or out.dtype != table.dtype or not out.flags.c_contiguous:
+        raise ValueError(
+            f"gather: out must be contiguous, {table.dtype}{shape}, got {out.dtype}{out.shape}"
+        )
+    ids = checked_ids(ids, table.shape[0], "id", library)
+    if out.size:
+        library.gather(byref(_arguments(ids, table, out)), get_num_threads())
+    count_call("gather")
+    return out
+
+
+def scatter_add(
+    rows: np.ndarray, ids: np.ndarray, vocabulary: int, out: np.ndarray | None = None
+) -> np.ndarray:
+    """The gradient of `gather` with respect to its table: rows of one id are added, in order.
+
+    Parameters
+    ----------
+    rows
+        ``(*ids.shape, width)``.
+    ids
+        Whole numbers of any shape.
+    vocabulary
+        Rows of the table.
+    out
+        Contiguous ``(vocabulary, width)``, to write to.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(vocabulary, width)``, 0 where no row was added.
+    """
+    library = core(rows.dtype)
+    if rows.shape[:-1] != ids.shape:
+        raise ValueError(f"scatter_add: rows {rows.shape} and ids {ids.shape} do not fit")
+    rows = np.ascontiguousarray(rows)
+    shape = (vocabulary, rows.shape[-1])
+    if out is None:
+        out = memory.empty(shape, rows.dtype)
+    elif out.shape != shape or out.dtype != rows.dtype or not out.flags.c_contiguous:
+        raise ValueError(
+            f"scatter_add: out must be contiguous, {rows.dtype}{shape}, got {out.dtype}{out.shape}"
+        )
+    ids = checked_ids(ids, vocabulary, "id", library)
+    if out.size:
+        library.scatter_add(byref(_arguments(ids, out, rows)), get_num_threads())
+    count_call("scatter_add")
+    return out
+
+
+def checked_ids(ids: np.ndarray, limit: int, name: str, library: CDLL) -> np.ndarray:
+    """The ids as contiguous int64, all of them in ``[0, limit)``."""
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{name}s must be whole numbers, got {ids.dtype}")
+    flat = np.ascontiguousarray(ids, np.int64)
+    wrong = library.first_outside(address(flat), flat.size, limit) if flat.size else -1
+    if wrong >= 0:
+        place = tuple(int(i) for i in np.unravel_index(wrong, ids.shape))
+        raise IndexError(f"{name} {flat.flat[wrong]} at position {place} is not in [0, {limit})")
+    return flat
+
+
+def _arguments(ids: np.ndarray, table: np.ndarray, rows: np.ndarray) -> _Arguments:
+    return _Arguments(
+        ids.size, table.shape[1], table.shape[0], address(ids), address(table), address(rows)
+    )

@@ -1,0 +1,138 @@
+"""Writes C for elementwise expressions: one straight line of vector operations.
+
+What comes out follows the one calling convention of ``src/block.h``. Before the line every input is
+loaded, after it every output is stored, so that outputs may take the place of inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .expression import COMPARISONS, Expressions
+
+SOURCES = Path(__file__).with_name("src")
+
+TEMPLATES = {
+    **{
+        "add": "{0} + {1}",
+        "sub": "{0} - {1}",
+        "mul": "{0} * {1}",
+        "div": "{0} / {1}",
+        "neg": "-{0}",
+    },
+    **{
+        "exp": "v_exp({0})",
+        "tanh": "v_tanh({0})",
+        "sigmoid": "v_sigmoid({0})",
+        "sqrt": "v_sqrt({0})",
+    },
+    **{"abs": "v_abs({0})", "sign": "v_sign({0})", "switch": "v_select({0}, {1}, {2})"},
+    **{
+        "maximum": "v_maximum({0}, {1})",
+        "minimum": "v_minimum({0}, {1})",
+        "number": "v_from_mask({0})",
+    },
+    "clip": "v_select((vmask)({0} < {1}), {1}, v_select((vmask)({0} > {2}), {2}, {0}))",
+    **{"and": "{0} & {1}", "or": "{0} | {1}", "xor": "{0} ^ {1}", "not": "~{0}"},
+    **{name: f"(vmask)({{0}} {sign} {{1}})" for name, sign in COMPARISONS.items()},
+}
+
+
+def read_source(name: str) -> str:
+    """A C file with the files of this folder that it includes put in place, each once."""
+    return _expand(name, set())
+
+
+def _expand(name: str, seen: set[str]) -> str:
+    lines = []
+    for line in SOURCES.joinpath(name).read_text().splitlines():
+        if line.startswith('#include "'):
+            part = line.split('"')[1]
+            if part not in seen:
+                seen.add(part)
+                lines.append(_expand(part, seen))
+        else:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def header(dtype) -> str:
+    """The beginning of every numeric unit: the precision, then the vectors."""
+    return f"#define REAL_BITS {np.dtype(dtype).itemsize * 8}\n"
+
+
+def block_function(
+    name: str,
+    expressions: Expressions,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    single: Sequence[int] = (),
+) -> str:
+    """C of a block function.
+
+    Parameters
+    ----------
+    name
+        What the exported function is called.
+    expressions
+        Where the values live.
+    inputs
+        The values that come in, in the order of the block arguments. Those that the outputs do not
+        need are not read.
+    outputs
+        The values that go out, in order.
+    single
+        Positions of inputs that are one number rather than an array.
+    """
+    needed = expressions.needed(outputs, inputs)
+    place = {value: i for i, value in reversed(list(enumerate(inputs)))}
+    used = [place[v] for v in needed if v in place]
+    arrays = [i for i in used if i not in single]
+    lines = []
+    for value in needed:
+        kind = "vmask" if expressions.is_mask(value) else "vreal"
+        lines.append(f"    {kind} v{value} = {_formula(expressions, value, place, single)};")
+    for i, value in enumerate(outputs):
+        lines.append(f"    store(to[{i}] + at, {_as_number(expressions, value)});")
+    return "\n".join(
+        [
+            f"INLINE void {name}_vector(const real *const *from, real *const *to, long at) {{",
+            *lines,
+            "}",
+            f"static const int {name}_reads[] = {{{', '.join(map(str, [*arrays, -1]))}}};",
+            f"static const int {name}_singles[] = {{{', '.join(map(str, [*single, -1]))}}};",
+            f"BLOCK_FUNCTION({name}, {len(inputs)}, {len(outputs)})",
+            "",
+        ]
+    )
+
+
+def unit(dtype, functions: Sequence[str]) -> str:
+    """A whole text for the compiler from block functions."""
+    return header(dtype) + read_source("generated.h") + "".join(functions)
+
+
+def _as_number(expressions: Expressions, value: int) -> str:
+    return f"v_from_mask(v{value})" if expressions.is_mask(value) else f"v{value}"
+
+
+def _formula(
+    expressions: Expressions, value: int, place: dict[int, int], single: Sequence[int]
+) -> str:
+    if value in place:
+        i = place[value]
+        return f"splat(*from[{i}])" if i in single else f"load(from[{i}] + at)"
+    operation, *arguments = expressions.nodes[value]
+    if operation == "constant":
+        number = float.fromhex(arguments[0])
+        if np.isfinite(number):
+            return f"splat(REAL({number!r}))"
+        return (
+            "splat((real)NAN)"
+            if np.isnan(number)
+            else f"splat((real){'-' if number < 0 else ''}INFINITY)"
+        )
+    return TEMPLATES[operation].format(*(f"v{a}" for a in arguments))

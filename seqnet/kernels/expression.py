@@ -1,0 +1,259 @@
+"""Elementwise PyTensor graphs as a small list of operations, each written once.
+
+PyTensor's graph of a cell and its gradient says the same thing many times (`tanh` of the same
+number in four places) and wraps numbers in shape operations. `Expressions` holds the arithmetic
+alone: a list of ``(operation, arguments)`` in an order that can be computed, equal ones shared,
+with only such simplifications as ``x * 1`` and ``x + 0``. What a kernel computes is thereby close
+to what was written, and nothing here takes more than some milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .compiler import KernelUnavailable
+
+COMPARISONS = {"lt": "<", "gt": ">", "le": "<=", "ge": ">=", "eq": "==", "neq": "!="}
+MASKS = {*COMPARISONS, "and", "or", "not", "xor"}
+TRANSCENDENTAL = {"exp", "tanh", "sigmoid"}
+
+# PyTensor's scalar operation, by class name -> ours
+SIMPLE = {
+    **{
+        "Add": "add",
+        "Mul": "mul",
+        "Sub": "sub",
+        "TrueDiv": "div",
+        "Neg": "neg",
+        "Sqrt": "sqrt",
+        "Abs": "abs",
+    },
+    **{"Sign": "sign", "Exp": "exp", "Tanh": "tanh", "Sigmoid": "sigmoid", "Switch": "switch"},
+    **{
+        "Maximum": "maximum",
+        "Minimum": "minimum",
+        "ScalarMaximum": "maximum",
+        "ScalarMinimum": "minimum",
+    },
+    **{"LT": "lt", "GT": "gt", "LE": "le", "GE": "ge", "EQ": "eq", "NEQ": "neq"},
+    **{"AND": "and", "OR": "or", "XOR": "xor", "Invert": "not"},
+}
+# Operations that change nothing here if what they take is a single number: everything else has one
+# shape.
+SHAPES = (
+    "DimShuffle",
+    "ExpandDims",
+    "Squeeze",
+    "TensorFromScalar",
+    "ScalarFromTensor",
+    "SpecifyShape",
+    "Alloc",
+)
+
+
+class Expressions:
+    """Operations in computable order; a value is its index in `nodes`."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = np.dtype(dtype)
+        self.nodes: list[tuple] = []
+        self._known: dict[tuple, int] = {}
+
+    # ---- building -------------------------------------------------------------------
+    def add(self, operation: str, *arguments) -> int:
+        """The value of an operation: an old one if it has been asked for before."""
+        simpler = self._simplify(operation, arguments)
+        if simpler is not None:
+            return simpler
+        key = (operation, *arguments)
+        if key not in self._known:
+            self._known[key] = len(self.nodes)
+            self.nodes.append(key)
+        return self._known[key]
+
+    def constant(self, value: float) -> int:
+        """A number, rounded to the kernel's precision."""
+        number = float(self.dtype.type(value))
+        return self.add("constant", number.hex())  # as text, because -0.0 == 0.0 and NaN != NaN
+
+    def is_mask(self, value: int) -> bool:
+        """Whether a value is true or false rather than a number."""
+        return self.nodes[value][0] in MASKS
+
+    def value_of(self, value: int) -> float | None:
+        """The number behind a constant, else None."""
+        operation, *arguments = self.nodes[value]
+        return float.fromhex(arguments[0]) if operation == "constant" else None
+
+    def _simplify(self, operation: str, arguments: tuple) -> int | None:
+        if operation in ("input", "constant"):
+            return None
+        numbers = [self.value_of(a) for a in arguments]
+        if (
+            operation == "mul" and 0.0 in numbers
+        ):  # a gradient that does not exist is written as 0 * something
+            return self.constant(0.0)
+        if operation == "mul" and 1.0 in numbers:
+            return self.number(arguments[1 - numbers.index(1.0)])
+        if operation == "add" and 0.0 in numbers:
+            return self.number(arguments[1 - numbers.index(0.0)])
+        if operation in ("sub", "div") and numbers[1] == (0.0 if operation == "sub" else 1.0):
+            return self.number(arguments[0])
+        if operation == "neg" and numbers[0] is not None:
+            return self.constant(-numbers[0])
+        return None
+
+    def number(self, value: int) -> int:
+        """A value as a number: masks become 1 and 0."""
+        return self.add("number", value) if self.is_mask(value) else value
+
+    def mask(self, value: int) -> int:
+        """A value as a mask: numbers become true where they are not 0."""
+        return value if self.is_mask(value) else self.add("neq", value, self.constant(0.0))
+
+    # ---- reading PyTensor -----------------------------------------------------------
+    def read(self, outputs: Sequence, known: dict) -> list[int]:
+        """Values of PyTensor variables, given those of the variables they are made from.
+
+        Parameters
+        ----------
+        outputs
+            Variables, each an elementwise function of the keys of `known`.
+        known
+            The value of each input variable. Intermediate variables are added.
+
+        Raises
+        ------
+        KernelUnavailable
+            If an operation is not elementwise, not known here, or of another precision.
+        """
+        from pytensor.graph.traversal import io_toposort
+
+        for node in io_toposort(list(known), outputs):
+            for variable in node.inputs:
+                if variable not in known:
+                    known[variable] = self._leaf(variable)
+            if len(node.outputs) == 1 and node.outputs[0] in known:
+                continue
+            arguments = [known[v] for v in node.inputs]
+            for variable, value in zip(node.outputs, self._apply(node, arguments), strict=True):
+                known[variable] = value
+        return [known[v] if v in known else self._leaf(v) for v in outputs]
+
+    def _leaf(self, variable) -> int:
+        data = getattr(variable, "data", None)
+        if data is None:
+            raise KernelUnavailable(
+                f"a kernel cannot be made: {variable} is not one of the declared inputs"
+            )
+        data = np.asarray(data)
+        if data.size != 1 and not (data.size and (data == data.flat[0]).all()):
+            raise KernelUnavailable(
+                f"a kernel cannot be made: the constant {variable} is more than one number"
+            )
+        return self.constant(data.flat[0])
+
+    def _apply(self, node, arguments: list[int]) -> list[int]:
+        op, name = node.op, type(node.op).__name__
+        if name == "Elemwise":
+            return self._scalar(op.scalar_op, node, arguments)
+        if name in SHAPES and (
+            name == "SpecifyShape" or all(getattr(node.inputs[0].type, "broadcastable", ()))
+        ):
+            return [arguments[0]]
+        raise KernelUnavailable(
+            f"a kernel cannot be made: the operation {op} is not elementwise or not known"
+        )
+
+    def _scalar(self, op, node, arguments: list[int]) -> list[int]:
+        """One PyTensor scalar operation; `node` gives the types."""
+        name = type(op).__name__
+        if name == "Composite":
+            return self._composite(op, arguments)
+        output = node.outputs[0].type.dtype
+        if output != "bool" and np.dtype(output).kind == "f" and output != self.dtype.name:
+            raise KernelUnavailable(
+                f"a kernel cannot be made: {op} gives {output}, the kernel is {self.dtype.name}"
+            )
+        if np.dtype(output).kind not in "fb":
+            raise KernelUnavailable(
+                f"a kernel cannot be made: {op} gives {output}; only floats and bools are known"
+            )
+        if name == "Second":
+            return [arguments[1]]
+        if name in ("Identity", "Cast") or name.startswith("Cast"):
+            return [self.mask(arguments[0]) if output == "bool" else self.number(arguments[0])]
+        if name == "Sqr":
+            return [self.add("mul", self.number(arguments[0]), self.number(arguments[0]))]
+        if name == "Reciprocal":
+            return [self.add("div", self.constant(1.0), self.number(arguments[0]))]
+        if name == "Clip":
+            return [self.add("clip", *map(self.number, arguments))]
+        if name == "Pow":
+            return [self._power(*arguments)]
+        if name == "Switch":
+            return [self.add("switch", self.mask(arguments[0]), *map(self.number, arguments[1:]))]
+        if name not in SIMPLE:
+            raise KernelUnavailable(
+                f"a kernel cannot be made: the operation {op} ({name}) is not known"
+            )
+        operation = SIMPLE[name]
+        if operation in ("and", "or", "xor", "not"):
+            return [self.add(operation, *map(self.mask, arguments))]
+        if output == "bool" and operation not in COMPARISONS:
+            raise KernelUnavailable(f"a kernel cannot be made: {op} of bools")
+        values = [self.number(a) for a in arguments]
+        while operation in ("add", "mul", "maximum", "minimum") and len(values) > 2:
+            values[:2] = [self.add(operation, *values[:2])]
+        return (
+            [self.add(operation, *values)]
+            if len(values) > 1 or operation not in ("add", "mul")
+            else values
+        )
+
+    def _composite(self, op, arguments: list[int]) -> list[int]:
+        graph = op.fgraph
+        values = dict(zip(graph.inputs, arguments, strict=True))
+        for node in graph.toposort():
+            for variable in node.inputs:
+                if variable not in values:
+                    values[variable] = self._leaf(variable)
+            results = self._scalar(node.op, node, [values[v] for v in node.inputs])
+            values.update(zip(node.outputs, results, strict=True))
+        return [values[v] if v in values else self._leaf(v) for v in graph.outputs]
+
+    def _power(self, base: int, exponent: int) -> int:
+        power, base = self.value_of(exponent), self.number(base)
+        if power == 0.5:
+            return self.add("sqrt", base)
+        if power is None or power != int(power) or abs(power) > 16:
+            raise KernelUnavailable(
+                "a kernel cannot be made: a power is only known for small whole constant exponents"
+            )
+        result = None
+        for bit in bin(abs(int(power)))[:1:-1]:  # from the least
+            if bit == "1":
+                result = base if result is None else self.add("mul", result, base)
+            base = self.add("mul", base, base)
+        result = self.constant(1.0) if result is None else result
+        return result if power >= 0 else self.add("div", self.constant(1.0), result)
+
+    # ---- questions ------------------------------------------------------------------
+    def arguments(self, value: int) -> tuple[int, ...]:
+        """The values that a value is computed from."""
+        operation, *arguments = self.nodes[value]
+        return () if operation in ("input", "constant") else tuple(arguments)
+
+    def needed(self, outputs: Sequence[int], given: Sequence[int] = ()) -> list[int]:
+        """What `outputs` are made from, in computable order, stopping at those `given`."""
+        wanted: set[int] = set()
+        stack = list(outputs)
+        while stack:
+            value = stack.pop()
+            if value not in wanted:
+                wanted.add(value)
+                if value not in given:
+                    stack.extend(self.arguments(value))
+        return sorted(wanted)

@@ -1,0 +1,338 @@
+"""A recurrence as one kernel: any elementwise cell, all time steps, forwards and backwards.
+
+`Cell` turns the step into two small C functions. The loops over time, threads and tiles around them
+are in ``src/recurrence.c``, already compiled; here arguments are checked and put together for it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from ctypes import Structure, addressof, byref, c_long, c_void_p
+from typing import NamedTuple
+
+import numpy as np
+
+from . import memory
+from .cell import Cell
+from .compiler import KernelUnavailable
+from .core import address, core, count_call, get_num_threads
+
+MOST_BLOCKS = 96  # as in src/recurrence.c
+
+
+class _Sequence(Structure):  # sequence in src/recurrence.c
+    _fields_ = [("data", c_void_p), ("time_step", c_long), ("batch_step", c_long)]
+
+
+class _Arguments(Structure):  # recurrence in src/recurrence.c
+    _fields_ = [
+        *(
+            (n, c_long)
+            for n in ("time", "batch", "units", "gates", "states", "saved_values", "distinct")
+        ),
+        *(
+            (n, c_void_p)
+            for n in ("distinct_slot", "cell", "cell_gradient", "kernel", "bias", "initial", "mask")
+        ),
+        *((n, c_long) for n in ("mask_time_step", "mask_batch_step")),
+        *(("projected", _Sequence), ("state", c_void_p), ("saved", c_void_p)),
+        *(("gradient", c_void_p), ("carried", c_void_p), ("d_projected", _Sequence)),
+        *((n, c_void_p) for n in ("dr", "d_kernel", "d_bias")),
+        *(("want_initial", c_long), ("scratch", c_void_p)),
+    ]
+
+
+class Gradients(NamedTuple):
+    """What `RecurrenceKernel.backward` gives."""
+
+    projected: np.ndarray  # (time, batch, gates * units)
+    recurrent_kernel: np.ndarray  # (units, gates * units)
+    recurrent_bias: np.ndarray | None  # (gates * units,)
+    initial_states: list[np.ndarray] | None  # (batch, units) each
+
+
+class RecurrenceKernel:
+    """A compiled recurrence of one cell, of any size: one serves every layer that has this cell.
+
+    Parameters
+    ----------
+    step
+        ``step(x, r, states) -> new_states`` on tuples of PyTensor variables ``(batch, units)``,
+        elementwise: per gate the projected input ``x`` and ``r = states[0] @ recurrent_kernel +
+        recurrent_bias``.
+    gates
+        Number of gates.
+    states
+        Number of states. The first is the one that is multiplied by the recurrent kernel.
+    dtype
+        ``"float32"`` or ``"float64"``.
+
+    Raises
+    ------
+    KernelUnavailable
+        If the step uses an operation that is not known, or there is no compiler.
+    """
+
+    def __init__(self, step: Callable, gates: int, states: int, dtype: str = "float32") -> None:
+        self.gates, self.states, self.dtype = gates, states, np.dtype(dtype)
+        cell = Cell(step, gates, states, self.dtype.name)
+        self.saved_values = len(cell.saved)
+        self.needs_projected = cell.needs_projected
+        self._distinct = len(cell.distinct)
+        if 2 * gates + 4 * states + self.saved_values + self._distinct > MOST_BLOCKS:
+            raise KernelUnavailable(
+                f"the cell has too many gates, states and intermediate results ({MOST_BLOCKS} fit)"
+            )
+        slots = [cell.distinct.index(g) if g in cell.distinct else -1 for g in range(gates)]
+        self._slots = (c_long * gates)(*slots)
+        self._core, self._library = core(self.dtype.name, cell.source)
+        self._functions = [
+            ctypes.cast(f, c_void_p) for f in (self._library.cell, self._library.cell_gradient)
+        ]
+        self._padding = self._core.vector_bytes() // self.dtype.itemsize
+
+    def forward(
+        self,
+        projected: np.ndarray,
+        recurrent_kernel: np.ndarray,
+        recurrent_bias: np.ndarray | None = None,
+        initial_states: Sequence[np.ndarray] | None = None,
+        mask: np.ndarray | None = None,
+        save: bool = True,
+        out: Sequence[np.ndarray] | None = None,
+    ) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """Every state after every step.
+
+        Parameters
+        ----------
+        projected
+            ``(time, batch, gates * units)``: gate ``g`` has the columns from ``g * units``. Any
+            strides of time and batch, so that a reversed or transposed view needs no copy.
+        recurrent_kernel
+            ``(units, gates * units)``.
+        recurrent_bias
+            ``(gates * units,)``.
+        initial_states
+            ``(batch, units)`` for each state; zeros if not given.
+        mask
+            ``(time, batch)`` of bool: where False, the states keep their values.
+        save
+            Whether to keep what `backward` needs.
+        out
+            Contiguous ``(time, batch, units)`` for each state, to write to.
+
+        Returns
+        -------
+        states : list of numpy.ndarray
+            ``(time, batch, units)`` each.
+        saved : numpy.ndarray or None
+            For `backward`; the layout is the kernel's own.
+        """
+        time, batch, units = self._sizes(projected, recurrent_kernel)
+        shape = (time, batch, units)
+        states = (
+            [memory.empty(shape, self.dtype) for _ in range(self.states)]
+            if out is None
+            else list(out)
+        )
+        self._expect("out", states, shape)
+        padded = -(-units // self._padding) * self._padding
+        saved = memory.empty((time, self.saved_values, batch, padded), self.dtype) if save else None
+        keep, a = self._arguments(
+            projected, recurrent_kernel, recurrent_bias, initial_states, mask, states, saved
+        )
+        if time and batch and units:
+            self._core.recurrence_forward(byref(a), get_num_threads())
+        count_call("recurrence.forward")
+        del keep
+        return states, saved
+
+    def backward(
+        self,
+        recurrent_kernel: np.ndarray,
+        states: Sequence[np.ndarray],
+        saved: np.ndarray,
+        grads: Sequence[np.ndarray | None],
+        *,
+        projected: np.ndarray | None = None,
+        recurrent_bias: np.ndarray | None = None,
+        initial_states: Sequence[np.ndarray] | None = None,
+        mask: np.ndarray | None = None,
+        final_grads: Sequence[np.ndarray | None] | None = None,
+        out: np.ndarray | None = None,
+    ) -> Gradients:
+        """Gradients of a number with respect to everything that `forward` took.
+
+        Parameters
+        ----------
+        recurrent_kernel, projected, recurrent_bias, initial_states, mask
+            As given to `forward`. `projected` is read only if `needs_projected`; of the bias only
+            the presence counts.
+        states, saved
+            As returned by `forward`.
+        grads
+            For each state the gradient with respect to its sequence, ``(time, batch, units)`` with
+            the last axis contiguous, or None.
+        final_grads
+            For each state the gradient with respect to its last value alone, ``(batch, units)``, or
+            None: added to `grads`.
+        out
+            ``(time, batch, gates * units)`` with any strides of time and batch, for the gradient of
+            `projected`: a reversed view here undoes a reversed view there.
+
+        Returns
+        -------
+        Gradients
+            `recurrent_bias` is None without a bias, `initial_states` None without initial states.
+        """
+        columns = recurrent_kernel.shape[-1]
+        time, batch, units = states[0].shape
+        shape = (time, batch, units)
+        self._expect("states", states, shape)
+        d_projected = memory.empty((time, batch, columns), self.dtype) if out is None else out
+        if projected is None:
+            if self.needs_projected:
+                raise ValueError(
+                    "this cell's gradient needs `projected`, as it was given to forward"
+                )
+            projected = d_projected  # never read
+        if (
+            self._sizes(projected, recurrent_kernel) != shape
+            or d_projected.shape != projected.shape
+        ):
+            raise ValueError(
+                f"projected {projected.shape}, out {d_projected.shape}, states {shape}: no fit"
+            )
+        keep, a = self._arguments(
+            projected, recurrent_kernel, recurrent_bias, initial_states, mask, states, saved
+        )
+        given = (_Sequence * self.states)(
+            *(self._sequence(g, f"grads[{s}]", shape) for s, g in enumerate(grads))
+        )
+        carried = [memory.empty((batch, units), self.dtype) for _ in range(self.states)]
+        for s, array in enumerate(carried):
+            array[...] = 0 if final_grads is None or final_grads[s] is None else final_grads[s]
+        pointers = self._pointers(carried)
+        dr = (
+            memory.empty((time, batch, self._distinct * units), self.dtype)
+            if self._distinct
+            else None
+        )
+        d_kernel = memory.empty((units, columns), self.dtype)
+        d_bias = None if recurrent_bias is None else memory.empty((columns,), self.dtype)
+        a.gradient, a.carried = addressof(given), addressof(pointers)
+        a.d_projected = self._sequence(d_projected, "out", d_projected.shape)
+        a.dr, a.d_kernel = dr is not None and address(dr), address(d_kernel)
+        a.d_bias = d_bias is not None and address(d_bias)
+        a.want_initial = initial_states is not None
+        if time and batch and units:
+            self._core.recurrence_backward(byref(a), get_num_threads())
+            if time == 1 and initial_states is None and d_bias is None:
+                d_kernel[...] = 0
+        else:
+            d_kernel[...] = 0
+            if d_bias is not None:
+                d_bias[...] = 0
+        count_call("recurrence.backward")
+        del keep
+        return Gradients(
+            d_projected, d_kernel, d_bias, carried if initial_states is not None else None
+        )
+
+    # ---- putting the arguments together -------------------------------------------------
+    def _sizes(self, projected: np.ndarray, recurrent_kernel: np.ndarray) -> tuple[int, int, int]:
+        units = recurrent_kernel.shape[0]
+        if recurrent_kernel.shape != (units, self.gates * units):
+            raise ValueError(
+                f"recurrent_kernel must be (units, {self.gates} * units), "
+                f"got {recurrent_kernel.shape}"
+            )
+        if projected.ndim != 3 or projected.shape[2] != self.gates * units:
+            raise ValueError(
+                f"projected must be (time, batch, {self.gates * units}), got {projected.shape}"
+            )
+        return (*projected.shape[:2], units)
+
+    def _arguments(
+        self, projected, recurrent_kernel, recurrent_bias, initial_states, mask, states, saved
+    ):
+        """The C structure for both directions, and what must stay alive while it is used."""
+        time, batch, units = states[0].shape
+        self._expect(
+            "recurrent_kernel", [recurrent_kernel := np.ascontiguousarray(recurrent_kernel)]
+        )
+        if recurrent_bias is not None:
+            self._expect(
+                "recurrent_bias",
+                [recurrent_bias := np.ascontiguousarray(recurrent_bias)],
+                (self.gates * units,),
+            )
+        initial = [None] * self.states
+        if initial_states is not None:
+            initial = [np.ascontiguousarray(s) for s in initial_states]
+            self._expect("initial_states", initial, (batch, units))
+        if mask is not None and (mask.shape != (time, batch) or mask.dtype != bool):
+            raise ValueError(f"mask must be bool({time}, {batch}), got {mask.dtype}{mask.shape}")
+        threads = get_num_threads()
+        size = self._core.recurrence_scratch(batch, units, self.gates, self.states, threads)
+        scratch = memory.empty((size,), self.dtype)
+        initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)
+        keep = (
+            recurrent_kernel,
+            recurrent_bias,
+            initial,
+            mask,
+            scratch,
+            initial_pointers,
+            state_pointers,
+        )
+        return keep, _Arguments(
+            *(time, batch, units, self.gates, self.states, self.saved_values, self._distinct),
+            *(addressof(self._slots), *self._functions, address(recurrent_kernel)),
+            *(
+                None if recurrent_bias is None else address(recurrent_bias),
+                addressof(initial_pointers),
+            ),
+            *((None, 0, 0) if mask is None else (address(mask), *mask.strides)),
+            *(self._sequence(projected, "projected", projected.shape), addressof(state_pointers)),
+            None if saved is None else address(saved),
+            scratch=address(scratch),
+        )
+
+    def _sequence(self, array: np.ndarray | None, name: str, shape: tuple[int, ...]) -> _Sequence:
+        if array is None:
+            return _Sequence(None, 0, 0)
+        size = self.dtype.itemsize
+        time_step, batch_step, step = array.strides
+        if (
+            array.shape != shape
+            or array.dtype != self.dtype
+            or (step != size and array.size and shape[2] > 1)
+        ):
+            raise ValueError(
+                f"{name} must be {self.dtype}{shape} with its last axis contiguous, "
+                f"got {array.dtype}{array.shape} with strides {array.strides}"
+            )
+        return _Sequence(address(array), time_step // size, batch_step // size)
+
+    @staticmethod
+    def _pointers(arrays):
+        return (c_void_p * len(arrays))(*(None if a is None else address(a) for a in arrays))
+
+    def _expect(
+        self, name: str, arrays: Sequence[np.ndarray], shape: tuple[int, ...] | None = None
+    ) -> None:
+        if shape is not None and len(shape) > 1 and len(arrays) != self.states:
+            raise ValueError(f"{name} must be {self.states} arrays, got {len(arrays)}")
+        for array in arrays:
+            if (
+                array.dtype != self.dtype
+                or not array.flags.c_contiguous
+                or (shape and array.shape != shape)
+            ):
+                wanted = shape if shape else "any shape"
+                raise ValueError(
+                    f"{name} must be contiguous, {self.dtype} and {wanted}, "
+                    f"got {array.dtype}{array.shape}"
+                )

@@ -1,0 +1,19 @@
+/* The library of one precision: the parts below are put together here into one unit for the compiler. */
+#include "vector.h"
+#include "team.h"
+#include "tile.h"
+#include "block.h"
+
+/* The team lives in a library of its own, because the float and the double library share it. */
+static team_run_function *team_run;
+static team_barrier_function *team_barrier;
+void attach_team(team_run_function *run, team_barrier_function *barrier) {
+    team_run = run;
+    team_barrier = barrier;
+}
+
+#include "gemm.c"
+#include "recurrence.c"
+#include "rows.c"
+
+long vector_bytes(void) { return VECTOR_BYTES; }

@@ -1,0 +1,189 @@
+/* Matrix products of any shape and strides: C = A B, plus a row of biases, plus C.
+ *
+ * The story of one thread: it owns a rectangle of C, and goes over K in blocks, over its rows in blocks and over its
+ * columns in panels. A panel of B is copied ("packed") so that the tile reads it in order; A is read where it lies
+ * unless its K axis is strided, as in a transpose. A thread's scratch memory comes from the caller.
+ */
+#define DEPTH_BLOCK 512L                  /* of K: a packed panel then fits the second-level cache */
+#define ROW_BLOCK (96L * TILE_ROWS)       /* of M, for packed A */
+#define FEW_ROWS (2L * TILE_ROWS)         /* so few that packing B would cost more than it saves */
+#define IN_PLACE_BLOCK 32L                /* of K, then: goes along the rows of B, as the memory does */
+#define TRANSPOSE_BLOCK 16L               /* lines written at a time when packing turns a matrix around */
+#define GEMM_SCRATCH (DEPTH_BLOCK * (PANEL + ROW_BLOCK) + TILE_ROWS * PANEL) /* elements a thread */
+
+/* One side of a product. Index k of the common axis lies at (k % inner) * k_step + (k / inner) * k_outer, so that the
+ * axis may be two axes of an array, such as time and batch, with any strides. */
+typedef struct {
+    const real *data;
+    long step; /* along this side's own axis: rows of A, columns of B */
+    long k_step, k_outer, inner;
+} gemm_side;
+
+typedef struct {
+    long m, n, k;
+    gemm_side a, b;
+    real *c;
+    long c_row;
+    const real *bias;  /* (n,) or NULL */
+    long accumulate;   /* add to what C holds */
+    real *column_sums; /* (n,) or NULL: the sums of B over k, which cost nearly nothing here */
+    long first_sums;   /* begin column_sums, rather than add to them */
+    real *scratch;
+    long row_parts, column_parts; /* the grid of threads */
+} gemm_arguments;
+
+/* Where index k of the common axis lies, and how many indices from there lie in one line. */
+static const real *line_from(const gemm_side *s, long k, long depth, long *run) {
+    long rest = s->inner - k % s->inner;
+    *run = rest < depth ? rest : depth;
+    return s->data + (k % s->inner) * s->k_step + (k / s->inner) * s->k_outer;
+}
+
+static inline void copy_some(real *to, const real *from, long n) { /* memcpy costs more to call than these few take */
+    long i = 0;
+    for (; i + LANES <= n; i += LANES) store(to + i, load(from + i));
+    for (; i < n; i++) to[i] = from[i];
+}
+
+/* B[k0:k0+depth, column:column+width] -> packed (depth, vectors * LANES), zeros beyond the width */
+static void pack_b(const gemm_side *b, long k0, long depth, long column, long width, real *packed) {
+    long full = (width + LANES - 1) / LANES * LANES, run;
+    for (long k = 0; k < depth; k += run, packed += run * full) {
+        const real *from = line_from(b, k0 + k, depth - k, &run) + column * b->step;
+        if (b->step == 1) {
+            for (long i = 0; i < run; i++) {
+                copy_some(packed + i * full, from + i * b->k_step, width);
+                for (long c = width; c < full; c++) packed[i * full + c] = 0;
+            }
+        } else {
+            for (long i0 = 0; i0 < run; i0 += TRANSPOSE_BLOCK)
+                for (long c = 0; c < full; c++)
+                    for (long i = i0; i < run && i < i0 + TRANSPOSE_BLOCK; i++)
+                        packed[i * full + c] = c < width ? from[c * b->step + i * b->k_step] : 0;
+        }
+    }
+}
+
+/* A[row:row+rows, k0:k0+depth] -> tile after tile of (depth, rows of the tile) */
+static void pack_a(const gemm_side *a, long row, long rows, long k0, long depth, real *packed) {
+    for (long i = 0, run; i < tile_count(rows); i++) {
+        long r0 = tile_start(rows, i), height = tile_start(rows, i + 1) - r0;
+        for (long k = 0; k < depth; k += run) {
+            const real *from = line_from(a, k0 + k, depth - k, &run) + (row + r0) * a->step;
+            for (long j = 0; j < run; j++, packed += height, from += a->k_step) {
+                if (height == TILE_ROWS && a->step == 1)
+                    memcpy(packed, from, TILE_ROWS * sizeof(real));
+                else
+                    for (long r = 0; r < height; r++) packed[r] = from[r * a->step];
+            }
+        }
+    }
+}
+
+static void add_column_sums(const real *packed, long depth, long width, long first, real *sums) {
+    long full = (width + LANES - 1) / LANES * LANES;
+    for (long v = 0; v < width; v += LANES) {
+        vreal sum = splat(0);
+        real out[LANES];
+        long lanes = width - v < LANES ? width - v : LANES;
+        for (long c = 0; c < lanes; c++) sum[c] = first ? 0 : sums[v + c];
+        for (long k = 0; k < depth; k++) sum += load(packed + k * full + v);
+        store(out, sum);
+        memcpy(sums + v, out, (size_t)lanes * sizeof(real));
+    }
+}
+
+/* rows x width of C for one block of K, by tiles; a panel that is not whole vectors goes through a small buffer */
+static void product(long rows, long width, long depth, const real *a, long a_row, long a_k, int a_packed, const real *b,
+                    long b_k, const real *init, long init_row, real *c, long c_row, real *edge) {
+    long vectors = (width + LANES - 1) / LANES, whole = vectors * LANES == width;
+    for (long i = 0; i < tile_count(rows); i++) {
+        long r0 = tile_start(rows, i), height = tile_start(rows, i + 1) - r0;
+        const real *from = init ? init + r0 * init_row : NULL;
+        real *to = c + r0 * c_row;
+        const real *tile_a = a_packed ? a + r0 * depth : a + r0 * a_row;
+        long row_step = a_packed ? 1 : a_row, k_step = a_packed ? height : a_k;
+        tile_function *tile = tiles[vectors - 1][height - 1];
+        if (whole) {
+            tile(depth, tile_a, row_step, k_step, b, b_k, from, init_row, to, c_row);
+            continue;
+        }
+        for (long r = 0; from && r < height; r++) copy_some(edge + r * PANEL, from + r * init_row, width);
+        tile(depth, tile_a, row_step, k_step, b, b_k, from ? edge : NULL, PANEL, edge, PANEL);
+        for (long r = 0; r < height; r++) copy_some(to + r * c_row, edge + r * PANEL, width);
+    }
+}
+
+static void gemm_job(void *argument, const team_member *me) {
+    gemm_arguments *g = argument;
+    long parts = g->row_parts * g->column_parts;
+    long vectors = (g->n + LANES - 1) / LANES;
+    for (long part = me->index; part < parts; part += me->count) {
+        team_member down = {part / g->column_parts, g->row_parts}, across = {part % g->column_parts, g->column_parts};
+        long m0 = share_start(g->m, &down), m1 = share_end(g->m, &down);
+        long n0 = share_start(vectors, &across) * LANES, n1 = share_end(vectors, &across) * LANES;
+        real *packed_b = g->scratch + me->index * GEMM_SCRATCH, *packed_a = packed_b + DEPTH_BLOCK * PANEL;
+        real *edge = packed_a + DEPTH_BLOCK * ROW_BLOCK;
+        int a_in_place = g->a.k_step == 1 && g->a.inner >= g->k;
+        int b_in_place = g->b.step == 1 && g->m <= FEW_ROWS && g->b.inner >= g->k && !g->column_sums;
+        if (n1 > g->n) n1 = g->n;
+        if (g->bias && g->accumulate)
+            for (long m = m0; m < m1; m++)
+                for (long n = n0; n < n1; n++) g->c[m * g->c_row + n] += g->bias[n];
+        long block = b_in_place ? IN_PLACE_BLOCK : DEPTH_BLOCK;
+        for (long k0 = 0; k0 == 0 || k0 < g->k; k0 += block) {
+            long depth = g->k - k0 < block ? g->k - k0 : block;
+            long row_blocks = (m1 - m0 + ROW_BLOCK - 1) / ROW_BLOCK;
+            for (long i = 0; i < row_blocks; i++) {
+                long row = m0 + (m1 - m0) * i / row_blocks, rows = m0 + (m1 - m0) * (i + 1) / row_blocks - row;
+                const real *a = a_in_place ? g->a.data + row * g->a.step + k0 : packed_a;
+                if (!a_in_place) pack_a(&g->a, row, rows, k0, depth, packed_a);
+                for (long n = n0; n < n1; n += PANEL) {
+                    long width = n1 - n < PANEL ? n1 - n : PANEL;
+                    long full = (width + LANES - 1) / LANES * LANES, b_k = full;
+                    const real *b = packed_b, *init = g->bias ? g->bias + n : NULL;
+                    long init_row = 0;
+                    real *c = g->c + row * g->c_row + n;
+                    if (b_in_place && full == width)
+                        b = g->b.data + n + k0 * g->b.k_step, b_k = g->b.k_step;
+                    else
+                        pack_b(&g->b, k0, depth, n, width, packed_b);
+                    if (g->column_sums && down.index == 0 && i == 0)
+                        add_column_sums(packed_b, depth, width, !k0 && g->first_sums, g->column_sums + n);
+                    if (k0 || g->accumulate) init = c, init_row = g->c_row;
+                    product(rows, width, depth, a, g->a.step, 1, !a_in_place, b, b_k, init, init_row, c, g->c_row, edge);
+                }
+            }
+        }
+    }
+}
+
+/* The grid of threads with the least work a thread, counting what each has to pack. */
+static long gemm_plan(gemm_arguments *g, long threads) {
+    double best = 1e300;
+    long chosen = 1;
+    if (2.0 * g->m * g->n * g->k < 200e3) threads = 1;
+    g->row_parts = g->column_parts = 1;
+    for (long down = 1; down <= threads; down++) {
+        long across = threads / down;
+        if (down > tile_count(g->m) && down > 1) break;
+        if (across > (g->n + LANES - 1) / LANES) across = (g->n + LANES - 1) / LANES;
+        if (across < 1) across = 1;
+        double rows = (double)tile_count((g->m + down - 1) / down) * TILE_ROWS;
+        double columns = (double)(((g->n + LANES - 1) / LANES + across - 1) / across) * LANES;
+        double cost = rows * columns + 16 * columns + (g->a.k_step == 1 ? 2 : 16) * rows;
+        if (cost < best) best = cost, g->row_parts = down, g->column_parts = across, chosen = down * across;
+    }
+    return chosen;
+}
+
+static void gemm_with_team(gemm_arguments *g, long threads) {
+    if (g->m <= 0 || g->n <= 0) return;
+    if (g->a.inner <= 0) g->a.inner = g->k + 1;
+    if (g->b.inner <= 0) g->b.inner = g->k + 1;
+    long parts = gemm_plan(g, threads);
+    team_run(gemm_job, g, parts);
+}
+
+long gemm_scratch(long threads) { return threads * GEMM_SCRATCH; }
+void gemm(gemm_arguments *g, long threads) { gemm_with_team(g, threads); }
