@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytensor.tensor as pt
 
 from seqnet.registry import get as _get
 from seqnet.registry import register
+
+
+def constant(value: float, x):
+    """Return a number in the float type of `x`: PyTensor takes 0.2 for a float64, and x with it."""
+    return np.asarray(value, dtype=x.dtype if x.dtype.startswith("float") else "float64")
 
 
 @register("activation")
@@ -35,7 +41,7 @@ def sigmoid(x):
 @register("activation")
 def hard_sigmoid(x):
     """Piecewise linear sigmoid: x/6 + 1/2, cut to [0, 1] (Keras 3)."""
-    return pt.clip(x / 6.0 + 0.5, 0.0, 1.0)
+    return pt.clip(x / constant(6.0, x) + constant(0.5, x), constant(0.0, x), constant(1.0, x))
 
 
 @register("activation")
@@ -47,7 +53,7 @@ def relu(x):
 @register("activation")
 def leaky_relu(x):
     """Return x where it is positive, 0.2 x elsewhere (Keras 3's default slope)."""
-    return pt.switch(x > 0, x, 0.2 * x)
+    return pt.switch(x > 0, x, constant(0.2, x) * x)
 
 
 @register("activation")
@@ -83,7 +89,7 @@ def silu(x):
 @register("activation")
 def gelu(x):
     """X Phi(x) with the exact normal distribution function (Hendrycks and Gimpel, 2016)."""
-    return 0.5 * x * (1 + pt.erf(x * 0.5**0.5))
+    return constant(0.5, x) * x * (1 + pt.erf(x * constant(0.5**0.5, x)))
 
 
 @register("activation")

@@ -25,14 +25,30 @@ log = logging.getLogger("seqnet")
 
 
 @cache
-def vm_mode() -> Mode:
+def vm_mode(with_kernels: bool) -> Mode:
     """Return seqnet's own mode: PyTensor's Python virtual machine, nothing compiled but kernels."""
-    linker = VMLinker(use_cloop=False, c_thunks=False, allow_gc=False)
-    query = OPT_FAST_RUN.register(
+    linker = VMLinker(use_cloop=False, c_thunks=False, allow_gc=True)
+
+    def inner_mode() -> Mode:
+        return vm_mode(with_kernels)
+
+    def compile_inner(op) -> Callable:
+        function = pytensor.function(
+            list(op.inner_inputs),
+            list(op.inner_outputs),
+            mode=inner_mode(),
+            on_unused_input="ignore",
+        )
+        function.trust_input = True
+        return function
+
+    lower = LowerForVM(inner_mode, compile_inner, compiled_kernels if with_kernels else None)
+    query = OPT_FAST_RUN.excluding("BlasOpt") if with_kernels else OPT_FAST_RUN
+    query = query.register(
         # After stabilisation (1.5), which knows log(softmax), before specialisation (2).
         (inline_inner_graphs, 1.6),
         # After fusion (49), before in-place rewrites (50 and on), which are made for Elemwise.
-        (LowerForVM(vm_mode), 49.4),
+        (lower, 49.4),
     )
     return Mode(linker, query)
 
@@ -58,7 +74,7 @@ def mode() -> Mode:
     """Return the PyTensor mode of the backend that `seqnet.config` names."""
     name = config.backend()
     if name in ("auto", "numpy"):
-        return vm_mode()
+        return vm_mode(with_kernels=kernels() is not None)
     if name == "c":
         return Mode("cvm", "fast_run")
     return get_mode(name.upper())

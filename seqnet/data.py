@@ -181,7 +181,7 @@ def pad_sequences(
     if len(features) > 1:
         raise ValueError(f"The sequences' steps differ in shape: {sorted(features)}.")
     length = max(len(r) for r in rows) if maxlen is None else check_count(maxlen, "maxlen")
-    whole = all(r.dtype.kind in "iub" for r in rows) and float(value).is_integer()
+    whole = all(r.dtype.kind in "iub" for r in rows if r.size) and float(value).is_integer()
     shape = (len(rows), length, *features.pop())
     padded = np.full(shape, value, dtype=dtype or ("int32" if whole else "float32"))
     for target, row in zip(padded, rows, strict=True):

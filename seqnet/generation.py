@@ -8,6 +8,8 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import backend
+from seqnet.checks import check_count
+from seqnet.data import as_array
 from seqnet.layers.layer import Phase
 from seqnet.layers.recurrent import Recurrent
 from seqnet.stack import forward
@@ -46,8 +48,9 @@ class Stepper:
                 )
         if not model.built:
             raise ValueError("The model has no weights yet: call build, fit or predict first.")
-        rank = len(model.input_shape)
-        shape = (None, 1, *[None] * (rank - 2))
+        self.rank = len(model.input_shape)
+        self.check_input = model.layers[0].check_input
+        shape = (None, 1, *[None] * (self.rank - 2))
         x = pt.tensor("x", dtype=model.input_dtype, shape=shape)
         before = {
             layer: [pt.matrix(f"{layer.name}/{n}", dtype=layer.dtype) for n in layer.state_names]
@@ -70,7 +73,19 @@ class Stepper:
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Take one step: ``(batch,)`` numbers or ``(batch, features)`` in, the output back."""
+        values = as_array(values, "The step")
+        self.check_input(values, "The step")
+        if values.ndim != self.rank - 1:
+            raise ValueError(
+                f"A step has {self.rank - 1} axes, the model's input of {self.rank} without time; "
+                f"got the shape {values.shape}."
+            )
         values = np.asarray(values, dtype=self.dtype)[:, None]
+        if self.states and len(values) != len(self.states[0]):
+            raise ValueError(
+                f"The states are those of {len(self.states[0])} sequences, but this step has "
+                f"{len(values)}. To start anew call reset."
+            )
         if self.states is None:
             self.states = [
                 np.zeros((len(values), layer.units), dtype=layer.dtype)
@@ -110,6 +125,10 @@ def sample(
     """
     if temperature < 0:
         raise ValueError(f"temperature must not be negative, got {temperature}.")
+    if top_k is not None:
+        top_k = check_count(top_k, "top_k")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is a probability above 0 and at most 1, got {top_p}.")
     p = np.asarray(probabilities, dtype="float64")
     if temperature == 0:
         return int(p.argmax())
@@ -118,7 +137,7 @@ def sample(
     p = np.exp(logits - logits.max())
     if top_k is not None or top_p is not None:
         order = np.argsort(-p, kind="stable")
-        keep = len(p) if top_k is None else max(1, int(top_k))
+        keep = len(p) if top_k is None else top_k
         if top_p is not None:
             reached = np.cumsum(p[order]) / p.sum()
             keep = min(keep, int(np.searchsorted(reached, top_p)) + 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from types import ModuleType
 
 import numpy as np
 from pytensor.compile.builders import OpFromGraph
@@ -20,7 +21,11 @@ from pytensor.scalar import basic as scalar
 from pytensor.scalar import math as scalar_math
 from pytensor.scan.op import Scan
 from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.math import Dot
 from pytensor.tensor.rewriting.ofg import inline_ofg_node
+
+from seqnet.ops.affine import Affine
+from seqnet.ops.unrolled import Part, Step
 
 
 def _sigmoid(x):
@@ -95,7 +100,12 @@ def compile_scalar_graph(op: scalar.ScalarOp, node: Apply) -> Callable | None:
         function = array_function(inner.op, output.dtype, len(inner.inputs))
         if function is None:
             return None
-        arguments = ", ".join(name_of(v) for v in inner.inputs)
+        arguments = ", ".join(
+            f"asarray({name_of(v)}, dtype={output.dtype!r})"
+            if whole_to_float(inner)
+            else name_of(v)
+            for v in inner.inputs
+        )
         label = f"f{len(scope)}"
         scope[label] = function
         names[output] = f"t{len(lines)}"
@@ -108,6 +118,15 @@ def compile_scalar_graph(op: scalar.ScalarOp, node: Apply) -> Callable | None:
     source = f"def run({inputs}):\n" + "\n".join(lines) + f"\n    return ({results},)\n"
     exec(source, scope)  # the source is made above, from the graph alone
     return scope["run"]
+
+
+def whole_to_float(node: Apply) -> bool:
+    """Tell whether a node makes floats of integers only; NumPy would compute small ones in halves.
+
+    ``exp`` of int8 is float16 in NumPy and float32 in PyTensor.
+    """
+    kinds = {np.dtype(v.dtype).kind for v in node.inputs}
+    return np.dtype(node.outputs[0].dtype).kind == "f" and kinds <= set("iub")
 
 
 def function_changes_dtype(node: Apply) -> bool:
@@ -140,8 +159,8 @@ class NumpyElemwise(Op):
                 result = np.array(np.broadcast_to(result, shape))
             storage[0] = result
 
-    def infer_shape(self, fgraph, node, input_shapes):
-        return self.elemwise.infer_shape(fgraph, node, input_shapes)
+    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+        return self.elemwise.infer_shape(*given)
 
 
 @node_rewriter([OpFromGraph])
@@ -150,22 +169,30 @@ def inline_inner_graph(fgraph, node):
 
     Left alone, the virtual machine would compile the inner graph with PyTensor's default linker.
     """
-    return inline_ofg_node(node)
+    return False if isinstance(node.op, Part) else inline_ofg_node(node)
 
 
 inline_inner_graphs = dfs_rewriter(inline_inner_graph)
 
 
 class LowerForVM(GraphRewriter):
-    """Replace elementwise nodes by `NumpyElemwise`, and compile scans' insides alike."""
+    """Replace nodes by ones the virtual machine runs fast.
 
-    def __init__(self, inner_mode: Callable):
+    Elementwise nodes become `NumpyElemwise`; products of matrices run by `kernels`, if there are
+    any, so that no second pool of threads competes for the cores; scans and the steps of unrolled
+    loops have their insides compiled in the same mode.
+    """
+
+    def __init__(self, inner_mode: Callable, compile_inner: Callable, kernels: ModuleType | None):
         self.inner_mode = inner_mode
+        self.compile_inner = compile_inner
+        self.kernels = kernels
 
     def add_requirements(self, fgraph):
         pass
 
     def apply(self, fgraph):
+        steps: dict[Step, Step] = {}
         for node in list(fgraph.toposort()):
             if isinstance(node.op, Elemwise):
                 self.lower_elemwise(fgraph, node)
@@ -173,6 +200,19 @@ class LowerForVM(GraphRewriter):
                 node.op = copy(node.op)
                 node.op.mode = self.inner_mode()
                 node.op._fn = None
+            elif isinstance(node.op, Dot) and self.kernels is not None:
+                self.lower_product(fgraph, node)
+            elif isinstance(node.op, Step):
+                if node.op not in steps:
+                    steps[node.op] = copy(node.op)
+                    steps[node.op].run = self.compile_inner(node.op)
+                node.op = steps[node.op]
+
+    def lower_product(self, fgraph, node):
+        x, y = node.inputs
+        if x.ndim == y.ndim == 2 and x.dtype == y.dtype in ("float32", "float64"):
+            product = Apply(Affine(self.kernels), [x, y], [node.outputs[0].type()])
+            fgraph.replace_validate(node.outputs[0], product.outputs[0], reason="LowerForVM")
 
     def lower_elemwise(self, fgraph, node):
         run = compile_scalar_graph(node.op.scalar_op, node)

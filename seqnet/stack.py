@@ -148,12 +148,13 @@ class Stack:
         """The dtype of arrays the first layer takes: int32 or the float type."""
         return "int32" if self.layers and self.layers[0].integer_input else self.dtype
 
-    def __call__(self, inputs, mask=None, training: bool = False):
-        """Apply the stack to a PyTensor variable and return a PyTensor variable."""
-        output, _ = forward(
-            self.layers, pt.as_tensor_variable(inputs), mask, Phase(training=training)
-        )
-        return output
+    def __call__(self, inputs, mask=None, phase: Phase | None = None, training: bool = False):
+        """Apply the stack to a PyTensor variable and return a PyTensor variable.
+
+        A `phase` of one's own collects what a compiled function must store (`Phase.updates`).
+        """
+        phase = Phase(training=training) if phase is None else phase
+        return forward(self.layers, pt.as_tensor_variable(inputs), mask, phase)[0]
 
     @property
     def weights(self) -> list:

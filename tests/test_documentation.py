@@ -15,7 +15,7 @@ def python_of(page: Path) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL))
 
 
-@pytest.mark.parametrize("page", filter(python_of, PAGES), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", list(filter(python_of, PAGES)), ids=lambda page: page.name)
 def test_python_in_the_documentation_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(python_of(page), page.name, "exec"), {"__name__": "documentation"})

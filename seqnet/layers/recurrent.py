@@ -26,6 +26,7 @@ from seqnet import activations, initializers, regularizers
 from seqnet.checks import check_count
 from seqnet.layers.dense import affine
 from seqnet.layers.layer import Layer
+from seqnet.ops.cell import Cell
 from seqnet.ops.fused import recurrence
 from seqnet.ops.recurrence import iterate
 
@@ -274,35 +275,16 @@ class Recurrent(Layer):
                 "predict with data of one length, give the symbolic input a static shape, or use "
                 "unroll=False."
             )
-        constants = [self.recurrent_kernel]
-        if self.recurrent_bias is not None:
-            constants.append(self.recurrent_bias)
-
-        def step(x, *rest):
-            count = len(self.state_names)
-            current, weights = rest[:count], rest[count:]
-
-            def recur(h, *gates):
-                return self.recurrent_product(h, gates or self.gates, *weights)
-
-            return self.step(self.split(x, self.gates), current, recur)
-
-        return iterate(step, [sequence], states, constants, mask, unroll=unroll, length=length)
-
-    def recurrent_product(self, h, gates, kernel, bias=None) -> tuple:
-        """Return ``h @ kernel (+ bias)`` for the given gates, each (batch, units)."""
-        if tuple(gates) != self.gates:
-            first, last = (self.gates.index(g) * self.units for g in (gates[0], gates[-1]))
-            kernel = kernel[:, first : last + self.units]
-            bias = None if bias is None else bias[first : last + self.units]
-        product = pt.dot(h, kernel)
-        return self.split(product if bias is None else product + bias, gates)
-
-    def split(self, joined, gates) -> tuple:
-        """Cut (batch, gates * units) into one (batch, units) array for each gate."""
-        if len(gates) == 1:
-            return (joined,)
-        return tuple(joined[:, k * self.units : (k + 1) * self.units] for k in range(len(gates)))
+        return iterate(
+            Cell(self.step, self.gates, self.units),
+            sequence,
+            states,
+            self.recurrent_kernel,
+            self.recurrent_bias,
+            mask,
+            unroll=unroll,
+            length=length,
+        )
 
     def compute_output_shape(self, input_shape):
         batch, time, _ = input_shape

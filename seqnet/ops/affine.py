@@ -63,7 +63,8 @@ class Affine(KernelOp):
         product = self.kernels.gemm(rows_of(x, order), kernel, bias=bias[0] if bias else None)
         outputs[0][0] = shape_back(product, x.shape, order)
 
-    def infer_shape(self, fgraph, node, shapes):
+    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+        shapes = given[-1]
         return [(*shapes[0][:-1], shapes[1][1])]
 
     def pullback(self, inputs, outputs, gradients):
@@ -87,7 +88,8 @@ class AffineGradient(KernelOp):
         )
         outputs[0][0], outputs[1][0] = kernel, bias
 
-    def infer_shape(self, fgraph, node, shapes):
+    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+        shapes = given[-1]
         features, units = shapes[0][-1], shapes[1][-1]
         return [(features, units), (units,)]
 

@@ -23,7 +23,8 @@ class SoftmaxCrossEntropy(KernelOp):
         )
         outputs[0][0] = shape_back(loss[:, None], logits.shape[:-1], order)[..., 0]
 
-    def infer_shape(self, fgraph, node, shapes):
+    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+        shapes = given[-1]
         return [shapes[1]]
 
     def connection_pattern(self, node):
@@ -50,5 +51,6 @@ class SoftmaxCrossEntropyGradient(KernelOp):
         )
         outputs[0][0] = shape_back(rows, logits.shape[:-1], order)
 
-    def infer_shape(self, fgraph, node, shapes):
+    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+        shapes = given[-1]
         return [shapes[0]]

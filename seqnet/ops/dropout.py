@@ -22,6 +22,8 @@ def dropout_mask(rng, shape, rate: float, dtype: str):
     (next_rng, mask)
         The generator to store for the next draw, and the mask.
     """
-    next_rng, uniform = pt.random.uniform(0.0, 1.0, size=tuple(shape), rng=rng).owner.outputs
+    next_rng, uniform = pt.random.uniform(
+        0.0, 1.0, size=tuple(shape), rng=rng, return_next_rng=True
+    )
     keep = np.asarray(1.0 / (1.0 - rate), dtype=dtype)
     return next_rng, pt.switch(uniform >= rate, keep, np.asarray(0.0, dtype=dtype))

@@ -69,7 +69,8 @@ class Recurrence(Op):
             storage[0] = history[-1].copy()
         outputs[-1][0] = saved
 
-    def infer_shape(self, fgraph, node, shapes):
+    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+        shapes = given[-1]
         time, batch, _ = shapes[0]
         units = shapes[1][0]
         states = self.kernel.states
@@ -144,7 +145,8 @@ class RecurrenceGradient(Op):
         for storage, value in zip(outputs, values, strict=True):
             storage[0] = value
 
-    def infer_shape(self, fgraph, node, shapes):
+    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+        shapes = given[-1]
         return [s for n, s in zip(self.names, shapes, strict=False) if n != "mask"]
 
 

@@ -26,7 +26,8 @@ class Gather(KernelOp):
         else:
             outputs[0][0] = self.kernels.gather(table, ids)
 
-    def infer_shape(self, fgraph, node, shapes):
+    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+        shapes = given[-1]
         return [(*shapes[1], shapes[0][1])]
 
     def connection_pattern(self, node):
@@ -51,5 +52,6 @@ class ScatterAdd(KernelOp):
             rows.transpose(*order, rows.ndim - 1), ids.transpose(order), int(count)
         )
 
-    def infer_shape(self, fgraph, node, shapes):
+    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+        node, shapes = given[-2:]
         return [(node.inputs[2], shapes[0][-1])]

@@ -1,13 +1,17 @@
-"""The recurrence, written once: one step applied along time, as a scan or as a Python loop.
+"""The recurrence, written once: one step applied along time, and its gradient.
 
-Everything here is time-major, ``(time, batch, features)``; layers are batch-major outside. This
-is the only file of seqnet with a call of `pytensor.scan`, an unrolled loop, or the rule of masks:
+Everything here is time-major, ``(time, batch, features)``; layers are batch-major outside. This is
+the only file of seqnet with a call of `pytensor.scan` or a loop over time.
 
-    A step whose mask is False keeps every state as it was, so that its output repeats the
-    output before it.
+The story in four parts:
 
-Work that does not depend on the state (embedding gathers, input projections) is done by the
-caller before the loop, for all steps in one product.
+1. `seqnet.ops.cell` says what one step is, and what its gradient is.
+2. `run_loop` applies a body along time, as a scan or as a Python loop (`seqnet.ops.unrolled`).
+3. `Iterated` is the whole forward loop as one differentiable Op. Besides the states it gives the
+   products with the recurrent kernel, which the gradient needs.
+4. Its gradient is a second loop, backwards in time, of the step's own gradient. Elementwise work is
+   done again there, products are not; and the kernel's gradient is one product after the loop,
+   never one for each step.
 """
 
 from __future__ import annotations
@@ -16,38 +20,76 @@ from collections.abc import Callable, Sequence
 
 import pytensor
 import pytensor.tensor as pt
+from pytensor.compile.builders import OpFromGraph
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.gradient import disconnected_type
+from pytensor.graph.traversal import graph_inputs
+
+from seqnet.ops.affine import connected
+from seqnet.ops.cell import Cell, matrix_like, run_step, step_gradient
+from seqnet.ops.unrolled import Step, stack, unstack
 
 
-def keep_where_masked(mask, new: Sequence, old: Sequence) -> list:
-    """Return `new` where the mask of this step, (batch,) bool, is True, and `old` elsewhere."""
-    # A switch and not arithmetic: a NaN computed from padding must not reach the state, and
-    # integer masks would turn float32 states into float64.
-    return [pt.switch(mask[:, None], n, o) for n, o in zip(new, old, strict=True)]
+def run_loop(
+    body: Callable, sequences, states, constants, *, unroll: bool, length, backwards=False
+):
+    """Apply `body` along time and return all its outputs' histories, (time, batch, ...).
+
+    ``body(*sequence_values, *states, *constants)`` gives the new states, then whatever else should
+    be kept of each step. With `backwards` time runs from the end; histories are in time's order all
+    the same.
+    """
+    if not unroll:
+        count = len(states)
+        values = [s[0] for s in sequences]
+        extra = len(body(*values, *states, *constants)) - count
+        result = pytensor.scan(
+            body,
+            sequences=list(sequences),
+            outputs_info=[*states, *[None] * extra],
+            non_sequences=list(constants),
+            go_backwards=backwards,
+            strict=True,
+            return_updates=False,
+        )
+        histories = list(result) if isinstance(result, (list, tuple)) else [result]
+        return [h[::-1] for h in histories] if backwards else histories
+    if length is None:
+        raise ValueError("An unrolled recurrence needs its number of steps.")
+    steps = [unstack(s, length) for s in sequences]
+    apply = Step.of(body, [s[0] for s in steps], states, constants)
+    current, kept = list(states), [None] * length
+    for t in reversed(range(length)) if backwards else range(length):
+        outputs = apply(*[s[t] for s in steps], *current, *constants)
+        kept[t] = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        current = kept[t][: len(states)]
+    return [stack(values) for values in zip(*kept, strict=True)]
 
 
 def iterate(
-    step: Callable[..., Sequence],
-    sequences: Sequence,
+    cell: Cell,
+    projected,
     states: Sequence,
-    constants: Sequence = (),
+    kernel,
+    bias=None,
     mask=None,
     *,
     unroll: bool = False,
     length: int | None = None,
 ) -> list:
-    """Apply `step` at every time and return each state after every step.
+    """Apply a cell's step at every time and return each state after every step.
 
     Parameters
     ----------
-    step : callable
-        ``step(*sequence_values, *states, *constants)`` gives the new states. Sequence values
-        have shape ``(batch, features)``, states ``(batch, units)``.
-    sequences : list of variables, each (time, batch, features)
-        What changes from step to step.
+    cell : Cell
+    projected : variable (time, batch, gates * units)
+        The projected input.
     states : list of variables, each (batch, units)
         The states before the first step.
-    constants : list of variables
-        What is the same at every step (weights, dropout masks).
+    kernel : variable (units, gates * units)
+        The recurrent kernel.
+    bias : variable (gates * units,), optional
+        Added to the product with the recurrent kernel.
     mask : variable (time, batch), bool, optional
         True where there is data.
     unroll : bool
@@ -59,32 +101,161 @@ def iterate(
     -------
     list of variables, each (time, batch, units)
     """
-    count = len(sequences)
+    inputs = {"projected": projected, "kernel": kernel}
+    inputs |= {f"state{k}": state for k, state in enumerate(states)}
+    if bias is not None:
+        inputs["bias"] = bias
+    if mask is not None:
+        inputs["mask"] = mask
+    inputs |= {f"extra{k}": shared for k, shared in enumerate(shared_of(cell, projected, states))}
+    loop = Iterated(cell, inputs, len(states), unroll, length)
+    return loop(*inputs.values(), return_list=True)[: len(states)]
 
-    def masked_step(*values):
-        values = list(values)
-        step_mask = values.pop(0) if mask is not None else None
-        previous = values[count : count + len(states)]
-        new = list(step(*values))
-        return new if step_mask is None else keep_where_masked(step_mask, new, previous)
 
-    over_time = ([mask] if mask is not None else []) + list(sequences)
-    if unroll:
-        if length is None:
-            raise ValueError("An unrolled recurrence needs its number of steps.")
-        history = []
-        current = list(states)
-        for t in range(length):
-            current = masked_step(*[s[t] for s in over_time], *current, *constants)
-            history.append(current)
-        return [pt.stack(steps, axis=0) for steps in zip(*history, strict=True)]
+def shared_of(cell: Cell, projected, states) -> list[SharedVariable]:
+    """Return the shared variables a step refers to on its own."""
+    x, before = matrix_like(projected), [matrix_like(s) for s in states]
+    new, products = run_step(cell, x, before, lambda h, gates: matrix_like(x), {})
+    roots = graph_inputs([*new, *(p.operand for p in products)])
+    return list(dict.fromkeys(v for v in roots if isinstance(v, SharedVariable)))
 
-    result = pytensor.scan(
-        lambda *values: masked_step(*values),
-        sequences=over_time,
-        outputs_info=[pt.as_tensor_variable(s) for s in states],
-        non_sequences=list(constants),
-        strict=True,
-        return_updates=False,
-    )
-    return list(result) if isinstance(result, (list, tuple)) else [result]
+
+class Iterated(OpFromGraph):
+    """The forward loop of a cell as one Op with a gradient of its own; inlined when compiled.
+
+    Its outputs are the states' histories, then, for every product with the recurrent kernel, the
+    histories of the product and of what was multiplied.
+    """
+
+    def __init__(self, cell: Cell, given: dict, states: int, unroll: bool, length: int | None):
+        self.cell, self.states, self.unroll, self.length = cell, states, unroll, length
+        self.names = tuple(given)
+        inputs = {name: variable.type() for name, variable in given.items()}
+        self.shared = [v for name, v in given.items() if name.startswith("extra")]
+        self.products: list[tuple[str, ...]] = []
+        super().__init__(list(inputs.values()), self.forward(**inputs), inline=True)
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        return self is other
+
+    def constants(self, given: dict) -> tuple[list, Callable]:
+        """Return the loop's constants, and a function that reads a step's copies of them."""
+        names = [n for n in given if n in ("kernel", "bias") or n.startswith("extra")]
+
+        def read(values):
+            found = dict(zip(names, values, strict=True))
+            extras = [found[n] for n in names if n.startswith("extra")]
+            return (
+                found["kernel"],
+                found.get("bias"),
+                dict(zip(self.shared, extras, strict=True)),
+            )
+
+        return [given[n] for n in names], read
+
+    def forward(self, projected, kernel, **others):
+        """Build the forward loop."""
+        given = {"kernel": kernel, **others}
+        constants, read = self.constants(given)
+        mask = others.get("mask")
+        sequences = [projected] if mask is None else [projected, mask]
+
+        def body(*values):
+            values = list(values)
+            x = values.pop(0)
+            step_mask = None if mask is None else values.pop(0)
+            kernel, bias, extras = read(values[self.states :])
+
+            def product(h, gates):
+                result = pt.dot(h, self.cell.columns(kernel, gates))
+                return result if bias is None else result + self.cell.columns(bias, gates)
+
+            new, products = run_step(
+                self.cell, x, values[: self.states], product, extras, step_mask
+            )
+            self.products = [p.gates for p in products]
+            return [*new, *(v for p in products for v in (p.value, p.operand))]
+
+        states = [others[f"state{k}"] for k in range(self.states)]
+        return run_loop(body, sequences, states, constants, unroll=self.unroll, length=self.length)
+
+    def connection_pattern(self, node):
+        return [[name != "mask"] * len(node.outputs) for name in self.names]
+
+    def pullback(self, inputs, outputs, gradients):
+        """Build the loop backwards in time, then the gradients of weights in one product each."""
+        given = dict(zip(self.names, inputs, strict=True))
+        histories, saved = outputs[: self.states], outputs[self.states :]
+        initial = [given[f"state{k}"] for k in range(self.states)]
+        there = connected(gradients)
+        if any(there[self.states :]):
+            raise NotImplementedError("The products inside a recurrence have no gradient.")
+        of_histories = [g for g, yes in zip(gradients, there, strict=True) if yes]
+        before = [
+            pt.concatenate([first[None], history[:-1]], axis=0)
+            for first, history in zip(initial, histories, strict=True)
+        ]
+        constants, read = self.constants(given)
+        products = saved[0::2]
+        sequences = [given["projected"], *before, *products, *of_histories]
+        if "mask" in given:
+            sequences.append(given["mask"])
+
+        def body(*values):
+            values = list(values)
+            step_mask = values.pop(len(sequences) - 1) if "mask" in given else None
+            x, old, values = values[0], values[1 : 1 + self.states], values[1 + self.states :]
+            kept, values = values[: len(products)], values[len(products) :]
+            incoming, values = values[: len(of_histories)], values[len(of_histories) :]
+            carried, values = values[: self.states], values[self.states :]
+            incoming = iter(incoming)
+            d_new = [
+                d + next(incoming) if yes else d
+                for d, yes in zip(carried, there[: self.states], strict=True)
+            ]
+            kernel, _, extras = read(values)
+            return step_gradient(self.cell, x, old, kept, d_new, kernel, extras, step_mask)
+
+        zeros = [pt.zeros_like(state) for state in initial]
+        results = run_loop(
+            body,
+            sequences,
+            zeros,
+            constants,
+            unroll=self.unroll,
+            length=self.length,
+            backwards=True,
+        )
+        d_states = [h[0] for h in results[: self.states]]
+        d_projected, *rest = results[self.states :]
+        d_products, of_extras = rest[: len(products)], rest[len(products) :]
+        found = {"projected": d_projected, "kernel": None, "bias": None}
+        found["kernel"] = self.assemble(
+            [pt.dot(flat(u).T, flat(d)) for u, d in zip(saved[1::2], d_products, strict=True)]
+        )
+        if "bias" in given:
+            found["bias"] = self.assemble([flat(d).sum(axis=0) for d in d_products])
+        found |= {f"state{k}": d for k, d in enumerate(d_states)}
+        found |= {f"extra{k}": d.sum(axis=0) for k, d in enumerate(of_extras)}
+        return [disconnected_type() if n == "mask" else found[n] for n in self.names]
+
+    def assemble(self, parts: list):
+        """Put gradients for the columns of each product together, for all gates in order."""
+        if len(parts) == 1 and self.products[0] == self.cell.gates:
+            return parts[0]
+        size, columns = self.cell.units, []
+        for gate in self.cell.gates:
+            uses = [
+                part[..., gates.index(gate) * size : (gates.index(gate) + 1) * size]
+                for part, gates in zip(parts, self.products, strict=True)
+                if gate in gates
+            ]
+            columns.append(sum(uses[1:], uses[0]))
+        return pt.concatenate(columns, axis=-1)
+
+
+def flat(history):
+    """Return (time, batch, features) as (time * batch, features)."""
+    return history.reshape((-1, history.shape[2]))

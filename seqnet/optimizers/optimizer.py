@@ -22,11 +22,12 @@ from seqnet.registry import Configurable
 class Hyperparameter:
     """A number of an optimizer: a plain float outside, a shared variable inside graphs.
 
-    ``None`` (for an optional one) leaves it out of the graph altogether.
+    It is at least 0 and below `below`. An optional one is above 0, or ``None``, which leaves it
+    out of the graph altogether.
     """
 
-    def __init__(self, minimum: float = 0.0, below: float = np.inf, optional: bool = False):
-        self.minimum, self.below, self.optional = minimum, below, optional
+    def __init__(self, below: float = np.inf, optional: bool = False):
+        self.below, self.optional = below, optional
 
     def __set_name__(self, owner, name):
         self.name = name
@@ -46,9 +47,10 @@ class Hyperparameter:
             return
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
             raise TypeError(f"{self.name} must be a number, got {value!r}.")
-        if not (self.minimum <= value < self.below):
-            upper = "" if self.below == np.inf else f" and below {self.below}"
-            raise ValueError(f"{self.name} must be at least {self.minimum}{upper}, got {value!r}.")
+        if not 0 <= value < self.below or (self.optional and value == 0):
+            lower = "above 0 or None" if self.optional else "at least 0"
+            upper = "finite" if self.below == np.inf else f"below {self.below}"
+            raise ValueError(f"{self.name} must be {lower} and {upper}, got {value!r}.")
         active[self.name] = True
         if self.name in shared:
             shared[self.name].set_value(np.float64(value))
@@ -104,6 +106,7 @@ class Optimizer(Configurable, ABC):
         self.check_clipping()
         self.iterations = pytensor.shared(np.int64(0), name="iterations")
         self.state: dict[str, dict[str, object]] = {slot: {} for slot in self.slots}
+        self.owners: dict[str, object] = {}
 
     # ---- what a new optimizer defines
 
@@ -190,6 +193,11 @@ class Optimizer(Configurable, ABC):
     def slot(self, slot: str, weight):
         """Return the shared variable of a slot of a weight, made when first asked for."""
         table = self.state.setdefault(slot, {})
+        if self.owners.setdefault(weight.name, weight) is not weight:
+            raise ValueError(
+                f"This {type(self).__name__} has trained another weight named {weight.name}. Make "
+                "a new optimizer for each model."
+            )
         if weight.name not in table:
             value = self.initial_slot(slot, weight.get_value(borrow=True))
             table[weight.name] = pytensor.shared(

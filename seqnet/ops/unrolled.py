@@ -1,0 +1,107 @@
+"""What an unrolled loop is made of: one Op for a step, and time cut into steps and put together.
+
+Unrolling copies the step once for each time. As single operations that makes tens of thousands of
+nodes, which take minutes to rewrite; as one node for a step, a loop of a thousand steps is a graph
+of some thousand nodes, and the step is compiled once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.compile.builders import OpFromGraph
+from pytensor.tensor.exceptions import ShapeError
+
+
+class Part(OpFromGraph):
+    """A piece of graph kept as one node; equal only to itself."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        return self is other
+
+    def __str__(self):
+        return type(self).__name__
+
+
+class Step(Part):
+    """One step of a loop: sequence values, states and constants in, what the body returns out."""
+
+    @classmethod
+    def of(cls, body: Callable, values: Sequence, states: Sequence, constants: Sequence) -> Step:
+        """Make the step of a body from examples of what it is called with."""
+        inputs = [v.type() for v in (*values, *states, *constants)]
+        return cls(inputs, list(body(*inputs)), on_unused_input="ignore")
+
+    run: Callable | None = None
+    """The compiled inside, where a backend has provided it."""
+
+    def perform(self, node, inputs, outputs):
+        if self.run is None:
+            super().perform(node, inputs, outputs)
+            return
+        for storage, value in zip(outputs, self.run(*inputs), strict=True):
+            storage[0] = value
+
+    def infer_shape(self, *given):
+        # Working shapes out through a thousand copies of the inner graph takes minutes.
+        raise ShapeError
+
+
+class Unstack(Part):
+    """(time, ...) to its steps."""
+
+    def __init__(self, variable, length: int):
+        self.length = length
+        whole = variable.type()
+        super().__init__([whole], [whole[t] for t in range(length)])
+        self.view_map = {t: [0] for t in range(length)}
+
+    def perform(self, node, inputs, outputs):
+        (whole,) = inputs
+        if len(whole) != self.length:
+            raise ValueError(
+                f"An unrolled recurrence built for {self.length} steps got {len(whole)}."
+            )
+        for storage, value in zip(outputs, whole, strict=True):
+            storage[0] = value
+
+    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+        shapes = given[-1]
+        return [shapes[0][1:]] * self.length
+
+    def pullback(self, inputs, outputs, gradients):
+        zero = [pt.zeros_like(v) for v in outputs[:1]]
+        known = [g if hasattr(g.type, "dtype") else zero[0] for g in gradients]
+        return [stack(known)]
+
+
+class Stack(Part):
+    """Steps to (time, ...)."""
+
+    def __init__(self, steps: Sequence):
+        parts = [v.type() for v in steps]
+        super().__init__(parts, [pt.stack(parts, axis=0)])
+
+    def perform(self, node, inputs, outputs):
+        outputs[0][0] = np.stack(inputs)
+
+    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+        node, shapes = given[-2:]
+        return [(len(node.inputs), *shapes[0])]
+
+    def pullback(self, inputs, outputs, gradients):
+        return list(unstack(gradients[0], len(inputs)))
+
+
+def unstack(variable, length: int) -> list:
+    """Return the steps of a variable (time, ...), each (...)."""
+    return Unstack(variable, length)(variable, return_list=True)
+
+
+def stack(steps: Sequence):
+    """Return steps (...) put together as (time, ...)."""
+    return Stack(steps)(*steps)

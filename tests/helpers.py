@@ -1,0 +1,161 @@
+"""What several test files share: layers compiled once for values, states and gradients."""
+
+import functools
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+import seqnet
+from seqnet import backend
+from seqnet.layers import GRU, LSTM, Phase, Recurrent, SimpleRNN
+from seqnet.registry import register
+
+
+@register("layer")
+class MinimalGatedUnit(Recurrent):
+    """The unit of Zhou et al. (2016), written as a user would: a cell in one class.
+
+    ``f = sigmoid(x W_f + h U_f + b_f)``, ``h' = (1 - f) h + f tanh(x W_h + (f h) U_h + b_h)``.
+    """
+
+    gates = ("f", "h")
+    state_names = ("h",)
+
+    def step(self, x, states, recur):
+        x_f, x_h = x
+        (h,) = states
+        (r_f,) = recur(h, "f")
+        f = pt.sigmoid(x_f + r_f)
+        (r_h,) = recur(f * h, "h")
+        return ((1 - f) * h + f * self.activation(x_h + r_h),)
+
+
+CELLS = {
+    "simple_rnn": (SimpleRNN, {}),
+    "lstm": (LSTM, {}),
+    "gru": (GRU, {}),
+    "gru_reset_before": (GRU, {"reset_after": False}),
+    "minimal_gated_unit": (MinimalGatedUnit, {}),
+}
+
+
+class Compiled:
+    """A float64 recurrent layer and one function of its values, last states and gradients."""
+
+    def __init__(self, cls, units, features, length, masked, path, **options):
+        self.layer = cls(
+            units,
+            dtype="float64",
+            return_sequences=True,
+            unroll=path == "unroll",
+            fused=path == "fused",
+            **options,
+        )
+        x = pt.tensor("x", dtype="float64", shape=(None, length, features))
+        mask = pt.matrix("mask", dtype="bool") if masked else None
+        before = [pt.dmatrix(f"{name}0") for name in self.layer.state_names]
+        kernels = backend.kernels() if path == "fused" else None
+        phase = Phase(training=True, kernels=kernels, initial_states={self.layer: before})
+        y = self.layer(x, mask=mask, phase=phase)
+        cotangent = pt.dtensor3("cotangent")
+        inputs = [x, *self.layer.weights, *before]
+        self.gradient_names = [
+            "d_x",
+            *[f"d_{w.name.rpartition('/')[2]}" for w in self.layer.weights],
+            *[f"d_{name}0" for name in self.layer.state_names],
+        ]
+        gradients = pytensor.grad(pt.sum(y * cotangent), inputs)
+        self.masked = masked
+        self.inputs = [x, cotangent, *before, *([mask] if masked else [])]
+        self.outputs = [y, *phase.final_states[self.layer], *gradients]
+        self.function = backend.compile(self.inputs, self.outputs, name="test")
+
+    def __call__(self, arrays):
+        """Return y, the last states and all gradients, by the names of the reference."""
+        layer = self.layer
+        layer.set_weights([arrays[w.name.rpartition("/")[2]] for w in layer.weights])
+        before = [arrays[f"{name}0"] for name in layer.state_names]
+        mask = [arrays["mask"]] if self.masked else []
+        y, *others = self.function(arrays["x"], arrays["cotangent"], *before, *mask)
+        names = [f"{name}_last" for name in layer.state_names] + self.gradient_names
+        return {"y": y} | dict(zip(names, others, strict=True))
+
+
+@functools.cache
+def compiled_layer(cls, units, features, length, masked, path, options=()):
+    """Return a `Compiled`, made once for each kind; its `length` is a number if it unrolls."""
+    return Compiled(cls, units, features, length, masked, path, **dict(options))
+
+
+def skip_without_kernel(cls, own):
+    """Skip a test of the fused path where there is none: no compiler, or a cell without one."""
+    kernels = backend.kernels()
+    if kernels is None:
+        pytest.skip("The compiled kernels are not available here.")
+    if isinstance(reason := cls(1, dtype="float64", **own).fused_kernel(kernels), str):
+        pytest.skip(f"There is no kernel: {reason}.")
+
+
+def run_cell(cell, arrays, path="scan", **options):
+    """Run a cell of `CELLS` on arrays named as in the reference, by scan, unroll or fused."""
+    cls, own = CELLS[cell]
+    if path == "fused":
+        skip_without_kernel(cls, own | options)
+    _, time, features = arrays["x"].shape
+    units = arrays["recurrent_kernel"].shape[0]
+    kind = tuple(sorted((own | options).items()))
+    length = time if path == "unroll" else None
+    return compiled_layer(cls, units, features, length, "mask" in arrays, path, kind)(arrays)
+
+
+def random_arrays(cell, batch, time, units, features=3, mask=None, seed=0):
+    """Make an input, weights, states and a cotangent for a cell of `CELLS`."""
+    cls, own = CELLS[cell]
+    rng = np.random.default_rng([seed, batch, time, units])
+    columns = len(cls.gates) * units
+    both = cls is GRU and own.get("reset_after", True)
+    shapes = {
+        "x": (batch, time, features),
+        "kernel": (features, columns),
+        "recurrent_kernel": (units, columns),
+        "bias": (2, columns) if both else (columns,),
+        "cotangent": (batch, time, units),
+    } | {f"{name}0": (batch, units) for name in cls.state_names}
+    arrays = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    return arrays if mask is None else arrays | {"mask": mask}
+
+
+def values_and_gradients(layer, arrays, x_name="x"):
+    """Return y and the gradients of sum(y * cotangent), by the names of the reference."""
+    x = arrays[x_name]
+    dtype = "int32" if x.dtype.kind == "i" else "float64"
+    symbolic = pt.tensor("x", dtype=dtype, shape=(None,) * (x.ndim - 1) + x.shape[-1:])
+    layer.ensure_built(symbolic.type.shape)
+    layer.set_weights([arrays[w.name.rpartition("/")[2]] for w in layer.weights])
+    phase = Phase(training=True, kernels=backend.kernels())
+    y = layer(symbolic, phase=phase)
+    wanted = layer.weights + ([symbolic] if dtype == "float64" else [])
+    total = pt.sum(y * pt.constant(arrays["cotangent"]))
+    f = backend.compile([symbolic], [y, *pytensor.grad(total, wanted)], name="test")
+    names = ["y", *[f"d_{w.name.rpartition('/')[2]}" for w in wanted[: len(layer.weights)]], "d_x"]
+    return dict(zip(names, f(x.astype(dtype)), strict=False))
+
+
+def numpy_mode():
+    """Return the mode of the backend "numpy": the virtual machine without compiled kernels."""
+    chosen = seqnet.config.backend()
+    seqnet.config.set_backend("numpy")
+    mode = backend.mode()
+    seqnet.config.set_backend(chosen)
+    return mode
+
+
+def assert_same(result, expected, tolerance=1e-10):
+    """Compare arrays by name; `expected` says which."""
+    for name, value in expected.items():
+        assert result[name].shape == value.shape, name
+        np.testing.assert_allclose(
+            result[name], value, rtol=tolerance, atol=tolerance, err_msg=name
+        )

@@ -1,0 +1,498 @@
+"""Every mistake gets one clear error, before anything is compiled."""
+
+import re
+
+import numpy as np
+import pytensor.tensor as pt
+import pytest
+
+import seqnet
+from seqnet import layers, optimizers
+from seqnet.layers import GRU, LSTM, Dense, Dropout, Embedding, Masking, SimpleRNN
+
+pytestmark = pytest.mark.usefixtures("no_compile")
+
+TOKENS = np.array([[1, 2, 3], [4, 0, 1], [2, 2, 2], [3, 1, 4]])
+CLASSES = np.array([0, 1, 2, 1])
+SERIES = np.linspace(-1, 1, 24).reshape(4, 3, 2)
+VALUES = np.linspace(0, 1, 4).reshape(4, 1)
+
+
+def says(error, *parts):
+    """Expect an error whose message has all of these parts, whatever is between them."""
+    pattern = "".join(f"(?=.*{re.escape(part)})" for part in parts)
+    return pytest.raises(error, match=f"(?s){pattern}")
+
+
+def classifier(**options):
+    model = seqnet.Model([Embedding(5, 3), LSTM(2, **options), Dense(3, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+def regressor(**options):
+    model = seqnet.Model([LSTM(2, **options), Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+VERBS = pytest.mark.parametrize("verb", ["fit", "evaluate", "train_on_batch", "test_on_batch"])
+
+# ------------------------------------------------------------------------------ the inputs
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("x", "error", "parts"),
+    [
+        (TOKENS[:, :, None], ValueError, ["lstm", "rank 3", "(None, 3, 1, 3)"]),
+        (TOKENS.astype(float), TypeError, ["X", "integers", "embedding", "float64", "astype"]),
+        (np.full((4, 3), 5), ValueError, ["X holds 5 at (0, 0)", "embedding", "0 to 4"]),
+        (np.array([[0, 1, 2]] * 3 + [[0, -1, 2]]), ValueError, ["X holds -1 at (3, 1)", "0 to 4"]),
+        ([[1, 2], [3], [1], [2]], ValueError, ["X", "not rectangular", "pad_sequences"]),
+        (np.array([["a", "b", "c"]] * 4), TypeError, ["X", "numbers", "<U1"]),
+        ([["a", "b", "c"]] * 4, TypeError, ["X", "numbers"]),
+        ([[None, 1, 2]] * 4, TypeError, ["X", "numbers", "object"]),
+        (np.array(TOKENS, dtype=complex), TypeError, ["X", "numbers", "complex"]),
+        (np.zeros((0, 3), int), ValueError, ["X is empty", "(0, 3)"]),
+        (np.zeros((4, 0), int), ValueError, ["X", "axis of size 0", "(4, 0)"]),
+        ([], ValueError, ["X is empty"]),
+        (3, ValueError, ["X", "batch axis", "3"]),
+        (TOKENS[:3], ValueError, ["X", "y", "3 in X", "4 in y", "(3, 3)", "(4,)"]),
+        (np.full((4, 3), 2**40), ValueError, ["X holds", str(2**40)]),
+    ],
+)
+def test_wrong_tokens(verb, x, error, parts):
+    with says(error, *parts):
+        getattr(classifier(), verb)(x, CLASSES)
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("x", "error", "parts"),
+    [
+        (SERIES[0], ValueError, ["lstm", "(batch, time, features)", "rank 3", "(None, 2)"]),
+        (
+            np.where(SERIES > 0.9, np.nan, SERIES),
+            ValueError,
+            ["X holds nan at (3, 2, 0)", "Masking"],
+        ),
+        (np.where(SERIES > 0.9, np.inf, SERIES), ValueError, ["X holds inf at (3, 2, 0)"]),
+    ],
+)
+def test_wrong_series(verb, x, error, parts):
+    with says(error, *parts):
+        getattr(regressor(), verb)(x, VALUES[: len(x)])
+
+
+@pytest.mark.parametrize("verb", ["predict", "predict_on_batch"])
+def test_wrong_inputs_of_predict(verb):
+    with says(ValueError, "X holds 9 at (0, 0)"):
+        getattr(classifier(), verb)(np.full((4, 3), 9))
+    with says(ValueError, "X holds nan"):
+        getattr(regressor(), verb)(SERIES * np.nan)
+
+
+def test_other_features_than_the_weights_were_made_for():
+    model = regressor()
+    model.build((None, None, 2))
+    with says(ValueError, "lstm", "built for 2 features", "last axis has 3"):
+        model.predict(np.zeros((4, 3, 3)))
+    with says(ValueError, "lstm", "built for 2 features"):
+        model.fit(np.zeros((4, 3, 3)), VALUES)
+
+
+def test_integers_beyond_32_bits_are_refused_and_not_wrapped():
+    with says(ValueError, "X holds 3000000000", "astype('float64')"):
+        regressor().predict(np.full((1, 3, 2), 3_000_000_000))
+    with says(ValueError, "y holds 3000000000"):
+        regressor().fit(SERIES, np.full((4, 1), 3_000_000_000))
+
+
+# ----------------------------------------------------------------------------- the targets
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("y", "error", "parts"),
+    [
+        (np.array([0, 1, 3, 1]), ValueError, ["y holds class 3 at (2,)", "3 classes", "0 to 2"]),
+        (np.array([0, -1, 1, 1]), ValueError, ["y holds class -1 at (1,)"]),
+        (np.eye(3)[CLASSES], TypeError, ["integer class numbers", "float64", "astype('int32')"]),
+        (
+            np.eye(3, dtype=int)[CLASSES],
+            ValueError,
+            ["one class number", "(batch,)", "categorical_crossentropy"],
+        ),
+        (CLASSES[:, None], ValueError, ["(4, 1)", "y[..., 0]"]),
+        (TOKENS % 3, ValueError, ["one class number for each prediction", "(4, 3)"]),
+        (CLASSES[:3], ValueError, ["same number of samples", "4 in X", "3 in y"]),
+        (["a", "b", "c", "a"], TypeError, ["y", "numbers"]),
+        ([[0], [1, 2], [0], [1]], ValueError, ["y", "not rectangular"]),
+    ],
+)
+def test_targets_that_do_not_fit_the_sparse_loss(verb, y, error, parts):
+    with says(error, *parts):
+        getattr(classifier(), verb)(TOKENS, y)
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("y", "error", "parts"),
+    [
+        (VALUES[:, 0], ValueError, ["mean_squared_error", "(batch, 1)", "(4,)"]),
+        (np.zeros((4, 3, 1)), ValueError, ["mean_squared_error", "(batch, 1)", "(4, 3, 1)"]),
+        (np.array([[0], [np.inf], [1], [1]]), ValueError, ["y holds inf at (1, 0)"]),
+        (np.array([[0], [0], [np.nan], [1]]), ValueError, ["y holds nan at (2, 0)"]),
+    ],
+)
+def test_targets_that_do_not_fit_the_squared_error(verb, y, error, parts):
+    with says(error, *parts):
+        getattr(regressor(), verb)(SERIES, y)
+
+
+def test_integer_targets_of_the_dense_cross_entropy_get_a_hint():
+    model = classifier()
+    model.compile("sgd", "categorical_crossentropy")
+    with says(ValueError, "categorical_crossentropy", "use sparse_categorical_crossentropy"):
+        model.fit(TOKENS, CLASSES)
+
+
+def test_a_custom_loss_is_protected_from_infinite_targets():
+    model = regressor()
+    model.compile("sgd", lambda y, p: pt.mean(pt.abs(y - p), axis=-1))
+    with says(ValueError, "y holds inf at (1, 0)"):
+        model.fit(SERIES, np.array([[0], [np.inf], [1], [1]]))
+
+
+# ---------------------------------------------------------------------- weights and masks
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("weight", "error", "parts"),
+    [
+        (np.ones(3), ValueError, ["sample_weight", "4 in X", "3 in sample_weight"]),
+        (np.ones((4, 2)), ValueError, ["sample_weight", "(4,)", "got (4, 2)"]),
+        (np.array([1, -1, 1, 1]), ValueError, ["sample_weight", "not negative"]),
+        (np.array([1, np.nan, 1, 1]), ValueError, ["sample_weight", "finite"]),
+        (["a"] * 4, TypeError, ["sample_weight", "numbers"]),
+    ],
+)
+def test_wrong_sample_weights(verb, weight, error, parts):
+    with says(error, *parts):
+        getattr(classifier(), verb)(TOKENS, CLASSES, sample_weight=weight)
+
+
+def test_weights_for_each_step_have_the_length_of_the_sequences():
+    model = seqnet.Model([Embedding(5, 3), LSTM(2, return_sequences=True), Dense(5)])
+    model.compile("sgd", seqnet.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with says(ValueError, "sample_weight", "(4,) or (4, 3)", "(4, 2)"):
+        model.fit(TOKENS, TOKENS, sample_weight=np.ones((4, 2)))
+
+
+def test_a_mask_has_the_shape_of_samples_and_steps():
+    with says(ValueError, "mask", "(samples, time)", "(4, 3)", "got (4, 2)"):
+        regressor().fit(SERIES, VALUES, mask=np.ones((4, 2), bool))
+    with says(ValueError, "mask", "(4, 3)", "got (3, 4)"):
+        regressor().predict(SERIES, mask=np.ones((3, 4), bool))
+
+
+# ------------------------------------------------------------------------ numbers for fit
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "parts"),
+    [
+        ({"batch_size": 0}, ValueError, ["batch_size", "at least 1", "0"]),
+        ({"batch_size": 2.0}, TypeError, ["batch_size", "whole number", "2.0"]),
+        ({"batch_size": "2"}, TypeError, ["batch_size", "whole number", "'2'"]),
+        ({"batch_size": True}, TypeError, ["batch_size", "whole number"]),
+        ({"epochs": -1}, ValueError, ["epochs", "at least 0", "-1"]),
+        ({"epochs": 1.5}, TypeError, ["epochs", "whole number", "1.5"]),
+        ({"initial_epoch": -1}, ValueError, ["initial_epoch"]),
+        ({"validation_split": 1.0}, ValueError, ["validation_split", "1.0"]),
+        ({"validation_split": -0.1}, ValueError, ["validation_split", "-0.1"]),
+        ({"validation_split": 1e-18}, ValueError, ["validation_split", "4 samples", "nothing"]),
+        ({"validation_split": 0.99}, ValueError, ["validation_split", "nothing to train"]),
+        ({"validation_data": SERIES}, ValueError, ["validation_data", "(X, y)"]),
+        ({"validation_data": (SERIES,)}, ValueError, ["validation_data", "(X, y)"]),
+        (
+            {"validation_data": (SERIES, VALUES[:2])},
+            ValueError,
+            ["validation X", "validation y", "4 in", "2 in"],
+        ),
+        (
+            {"validation_data": (SERIES * np.nan, VALUES)},
+            ValueError,
+            ["validation X holds nan"],
+        ),
+        (
+            {"validation_data": (SERIES, VALUES, -np.ones(4))},
+            ValueError,
+            ["validation sample_weight", "negative"],
+        ),
+        ({"callbacks": [print]}, TypeError, ["callbacks", "Callback"]),
+        ({"callbacks": seqnet.callbacks.History()}, TypeError, ["callbacks", "list"]),
+    ],
+)
+def test_wrong_options_of_fit(options, error, parts):
+    with says(error, *parts):
+        regressor().fit(SERIES, VALUES, verbose=0, **options)
+
+
+@pytest.mark.parametrize("size", [0, 1.5, None])
+def test_wrong_batch_sizes_elsewhere(size):
+    with pytest.raises((ValueError, TypeError), match="batch_size"):
+        regressor().evaluate(SERIES, VALUES, batch_size=size)
+    with pytest.raises((ValueError, TypeError), match="batch_size"):
+        regressor().predict(SERIES, batch_size=size)
+
+
+# ----------------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [
+        (lambda: seqnet.Model().compile("sdg"), ["optimizer 'sdg'", "'sgd'"]),
+        (lambda: seqnet.Model().compile("adamm"), ["optimizer 'adamm'", "'adam'"]),
+        (
+            lambda: seqnet.Model().compile("sgd", "categorical_crosentropy"),
+            ["loss 'categorical_crosentropy'", "'categorical_crossentropy'"],
+        ),
+        (
+            lambda: seqnet.Model().compile("sgd", "mse", metrics=["perplexty"]),
+            ["metric 'perplexty'", "'perplexity'"],
+        ),
+        (
+            lambda: seqnet.Model().compile("sgd", metrics=["acuracy"]),
+            ["metric 'acuracy'", "accuracy"],
+        ),
+        (lambda: Dense(2, activation="sofmax"), ["activation 'sofmax'", "'softmax'"]),
+        (
+            lambda: Dense(2, kernel_initializer="ortogonal"),
+            ["initializer 'ortogonal'", "'orthogonal'"],
+        ),
+        (lambda: Dense(2, kernel_regularizer="l3"), ["regularizer 'l3'", "Did you mean"]),
+        (lambda: seqnet.registry.get("layer", "LTSM"), ["layer 'LTSM'", "'LSTM'"]),
+        (lambda: seqnet.config.set_backend("cuda"), ["backend 'cuda'", "numba"]),
+        (lambda: seqnet.config.set_floatx("float16"), ["float16", "float32"]),
+        (lambda: Dense(2, dtype="int32"), ["int32", "float32"]),
+    ],
+)
+def test_unknown_names_come_with_the_nearest(make, parts):
+    with says(ValueError, *parts):
+        make()
+
+
+def test_metrics_are_a_list():
+    with says(TypeError, "metrics takes a list", "['accuracy']"):
+        regressor().compile("sgd", "mse", metrics="accuracy")
+
+
+def test_accuracy_needs_a_loss_it_goes_with():
+    with says(ValueError, "accuracy", "cross-entropy", "binary_accuracy"):
+        regressor().compile("sgd", "mse", metrics=["accuracy"])
+
+
+def test_accuracy_is_refused_when_the_loss_is_chosen_by_the_last_layer():
+    model = seqnet.Model([Dense(1)])
+    model.compile("sgd", metrics=["accuracy"])
+    with says(ValueError, "accuracy", "cross-entropy"):
+        model.fit(np.zeros((4, 2)), VALUES, verbose=0)
+
+
+@pytest.mark.parametrize("thing", [3, None, [], object()])
+def test_an_optimizer_is_a_name_or_an_object(thing):
+    with pytest.raises(TypeError, match="optimizer"):
+        regressor().compile(thing, "mse")
+
+
+def test_a_layer_is_no_optimizer():
+    with pytest.raises(TypeError, match="optimizer"):
+        regressor().compile(Dense(2), "mse")
+
+
+# --------------------------------------------------------------------------------- layers
+
+
+@pytest.mark.parametrize("units", [0, -3])
+@pytest.mark.parametrize("cls", [Dense, SimpleRNN, LSTM, GRU])
+def test_there_is_at_least_one_unit(cls, units):
+    with says(ValueError, cls.__name__, "at least 1", str(units)):
+        cls(units)
+
+
+@pytest.mark.parametrize("units", [2.5, "3", None, True])
+@pytest.mark.parametrize("cls", [Dense, LSTM])
+def test_units_are_a_whole_number(cls, units):
+    with says(TypeError, "units", "whole number", repr(units)):
+        cls(units)
+
+
+def test_a_vocabulary_has_a_whole_size():
+    with says(ValueError, "input_dim", "at least 1", "0"):
+        Embedding(0, 3)
+    with says(TypeError, "input_dim", "whole number"):
+        Embedding(5.5, 3)
+    with says(TypeError, "output_dim", "whole number"):
+        Embedding(5, "3")
+
+
+@pytest.mark.parametrize("rate", [1, 1.5, -0.1, np.nan])
+def test_a_dropout_rate_is_below_one(rate):
+    with says(ValueError, "rate", "[0, 1)", str(rate)):
+        Dropout(rate)
+
+
+def test_a_mask_value_is_finite():
+    with says(ValueError, "mask_value", "finite"):
+        Masking(np.nan)
+
+
+def test_the_same_layer_twice():
+    layer = Dense(2, name="head")
+    with says(ValueError, "'head'", "already in this model"):
+        seqnet.Model([layer, layer])
+
+
+def test_two_layers_of_one_name():
+    with says(ValueError, "already has a layer named 'head'"):
+        seqnet.Model([Dense(2, name="head"), Dense(2, name="head")])
+
+
+def test_a_model_is_made_of_layers():
+    with says(TypeError, "layers", "'dense'"):
+        seqnet.Model(["dense"])
+    with says(TypeError, "layers", "Dense"):
+        seqnet.Model([Dense])
+
+
+def test_no_layers():
+    for verb in ("fit", "evaluate", "train_on_batch"):
+        with says(ValueError, "no layers"):
+            getattr(seqnet.Model(), verb)(SERIES, VALUES)
+    with says(ValueError, "no layers"):
+        seqnet.Model().predict(SERIES)
+    with says(ValueError, "no layers"):
+        seqnet.Model().build((None, 3))
+
+
+def test_weights_before_the_input_is_known():
+    for call in (
+        lambda model: model.get_weights(),
+        lambda model: model.set_weights([]),
+    ):
+        with says(ValueError, "no weights", "input_shape=", "build", "fit or predict"):
+            call(regressor())
+
+
+def test_the_features_must_be_known_to_make_weights():
+    with says(ValueError, "'lstm'", "number of features", "input_shape="):
+        regressor().build((None, None, None))
+    with says(ValueError, "'lstm'", "number of features"):
+        LSTM(2)(pt.ftensor3("x"))
+
+
+def test_weights_of_other_shapes_change_nothing():
+    model = regressor()
+    model.build((None, None, 2))
+    before = model.get_weights()
+    wrong = [w + 1 for w in before]
+    wrong[-1] = np.zeros((2, 2))
+    with says(ValueError, "dense/bias", "(1,)", "(2, 2)"):
+        model.set_weights(wrong)
+    with says(ValueError, "5 weights", "1 arrays"):
+        model.set_weights(before[:1])
+    with says(ValueError, "lstm", "3 weights", "kernel", "2 arrays"):
+        model.layers[0].set_weights(before[:2])
+    with says(ValueError, "lstm/kernel", "numbers"):
+        model.set_weights([np.full(before[0].shape, "a"), *before[1:]])
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_unrolling_needs_the_number_of_steps():
+    x = pt.tensor("x", dtype="float32", shape=(None, None, 2))
+    with says(ValueError, "'lstm'", "unroll=True", "number of steps", "input_shape=(steps, 2)"):
+        LSTM(2, unroll=True)(x)
+    with says(ValueError, "'lstm'", "unroll=True"):
+        regressor(unroll=True)(x)
+
+
+def test_fused_and_unroll_contradict_each_other():
+    with says(ValueError, "fused=True", "unroll=True"):
+        LSTM(2, fused=True, unroll=True)
+    with says(ValueError, "fused", "'auto'", "'yes'"):
+        LSTM(2, fused="yes")
+
+
+def test_the_embedding_refuses_symbolic_floats():
+    with says(TypeError, "embedding", "integers", "float32"):
+        Embedding(5, 3)(pt.fmatrix("x"))
+
+
+def test_an_initializer_must_give_the_right_shape():
+    layer = Dense(2, kernel_initializer=lambda shape, dtype: np.zeros(3, dtype))
+    with says(ValueError, "dense/kernel", "(3,)", "(4, 2)"):
+        layer.ensure_built((None, 4))
+
+
+def test_time_distributed_needs_a_time_axis():
+    with says(ValueError, "time_distributed", "(batch, time, ...)", "(None, 2)"):
+        seqnet.Model([layers.TimeDistributed(Dense(2))]).build((None, 2))
+
+
+def test_a_noise_shape_has_the_rank_of_the_input():
+    with says(ValueError, "noise_shape (None, 1)", "dropout", "rank 3"):
+        Dropout(0.5, noise_shape=(None, 1))(pt.ftensor3("x"), training=True)
+
+
+# ------------------------------------------------------------------------------ optimizers
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "parts"),
+    [
+        (lambda: optimizers.SGD(-0.1), ValueError, ["learning_rate", "at least 0", "-0.1"]),
+        (lambda: optimizers.SGD(np.nan), ValueError, ["learning_rate", "nan"]),
+        (lambda: optimizers.SGD(np.inf), ValueError, ["learning_rate", "inf"]),
+        (lambda: optimizers.SGD("0.1"), TypeError, ["learning_rate", "number", "'0.1'"]),
+        (lambda: optimizers.SGD(None), TypeError, ["learning_rate", "number", "None"]),
+        (lambda: optimizers.SGD(momentum=1.0), ValueError, ["momentum", "below 1.0", "1.0"]),
+        (lambda: optimizers.Adam(beta_1=1.0), ValueError, ["beta_1", "below 1.0"]),
+        (lambda: optimizers.RMSprop(rho=-0.1), ValueError, ["rho", "at least 0"]),
+        (lambda: optimizers.AdaGrad(epsilon=-1e-9), ValueError, ["epsilon"]),
+        (
+            lambda: optimizers.AdaGrad(initial_accumulator_value=-1),
+            ValueError,
+            ["initial_accumulator_value", "negative"],
+        ),
+        (lambda: optimizers.SGD(clipvalue=-1), ValueError, ["clipvalue", "above 0", "-1"]),
+        (lambda: optimizers.SGD(clipnorm=0), ValueError, ["clipnorm", "above 0"]),
+        (lambda: optimizers.SGD(global_clipnorm=0), ValueError, ["global_clipnorm", "above 0"]),
+        (
+            lambda: optimizers.SGD(clipnorm=1, clipvalue=1),
+            ValueError,
+            ["Only one of", "clipvalue and clipnorm"],
+        ),
+        (
+            lambda: optimizers.Adam(clipnorm=1, global_clipnorm=1),
+            ValueError,
+            ["Only one of", "clipnorm and global_clipnorm"],
+        ),
+    ],
+)
+def test_wrong_numbers_for_optimizers(make, error, parts):
+    with says(error, *parts):
+        make()
+
+
+def test_wrong_numbers_are_refused_later_too():
+    optimizer = optimizers.SGD(0.1, momentum=0.5)
+    with says(ValueError, "learning_rate", "-1"):
+        optimizer.learning_rate = -1
+    with says(ValueError, "momentum", "2"):
+        optimizer.momentum = 2
+    assert (optimizer.learning_rate, optimizer.momentum) == (0.1, 0.5)

@@ -1,0 +1,175 @@
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from reference import cases, load_arrays, numpy_training
+
+import seqnet
+from seqnet import activations, backend, losses
+from seqnet.layers import Activation, Dense, Softmax, TimeDistributed
+from seqnet.training import step_weights, weighted_sum
+
+KERAS = load_arrays("keras")
+HELD = [(peer, name) for peer in ("keras", "pytorch") for name in cases.loss_inputs()]
+STORED = {"keras": KERAS, "pytorch": load_arrays("pytorch")}
+NAMES = {"squared_error": "mean_squared_error", "absolute_error": "mean_absolute_error"}
+
+
+def make(case):
+    """Return the loss of a stored case, and what its model ends with."""
+    name = case.removesuffix("_extreme")
+    ending = {
+        "sparse_categorical_crossentropy": activations.softmax,
+        "categorical_crossentropy": activations.softmax,
+        "binary_crossentropy": activations.sigmoid,
+    }.get(name, activations.linear)
+    return losses.get(NAMES.get(name, name)), ending
+
+
+def evaluate(loss, ending, arrays, kernels=None):
+    """Return values, weighted mean and its gradient, as the training step computes them."""
+    logits = pt.tensor("logits", dtype="float64", shape=(None,) * arrays["logits"].ndim)
+    targets = arrays["targets"]
+    dtype = "int32" if targets.dtype.kind == "i" else "float64"
+    y = pt.tensor("y", dtype=dtype, shape=(None,) * targets.ndim)
+    weights, mask = pt.dmatrix("weights"), pt.matrix("mask", dtype="bool")
+    values = (loss if kernels is None else loss.with_kernels(kernels))(y, ending(logits))
+    steps = step_weights(values, weights, mask)
+    mean = weighted_sum(values, steps) / pt.sum(steps)
+    outputs = [values, mean, pytensor.grad(mean, logits)]
+    f = backend.compile([logits, y, weights, mask], outputs, name="test")
+    return f(arrays["logits"], targets.astype(dtype), arrays["weights"], arrays["mask"])
+
+
+@pytest.mark.parametrize("kernels", [False, True], ids=["plain", "kernels"])
+@pytest.mark.parametrize(("peer", "case"), HELD)
+def test_values_means_and_gradients_are_the_peers(peer, case, kernels):
+    """The ``_extreme`` cases have logits of thousands: nothing saturates, no gradient is lost."""
+    arrays = STORED[peer][case]
+    loss, ending = make(case)
+    found = None
+    if kernels:
+        found = backend.kernels()
+        if found is None or type(loss).with_kernels is losses.Loss.with_kernels:
+            pytest.skip("This loss has no kernel here.")
+    values, mean, gradient = evaluate(loss, ending, arrays, found)
+    np.testing.assert_allclose(values, arrays["losses"], rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(mean, arrays["weighted_mean"], rtol=1e-10)
+    np.testing.assert_allclose(gradient, arrays["d_logits"], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"],
+)
+def test_logits_and_probabilities_give_the_same_loss(case):
+    arrays = KERAS[case]
+    loss, ending = make(case)
+    from_logits, _, _ = evaluate(type(loss)(from_logits=True), lambda x: x, arrays)
+    # Hidden behind a function, the ending cannot be recognised: probabilities it is.
+    from_probabilities, _, _ = evaluate(loss, lambda x: 1.0 * ending(x), arrays)
+    np.testing.assert_allclose(from_logits, arrays["losses"], rtol=1e-12)
+    np.testing.assert_allclose(from_probabilities, arrays["losses"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        [Dense(3, activation="softmax")],
+        [Dense(3), Activation("softmax")],
+        [Dense(3), Softmax()],
+        [TimeDistributed(Dense(3, activation="softmax"))],
+    ],
+)
+def test_a_softmax_is_recognised_wherever_it_comes_from(last):
+    model = seqnet.Model(last)
+    output = model(pt.tensor("x", dtype="float32", shape=(None, None, 4)))
+    assert losses.softmax_logits(output) is not None
+    assert losses.sigmoid_logits(output) is None
+    assert isinstance(
+        losses.guess(output, np.zeros((2, 3), int)), (losses.SparseCategoricalCrossentropy)
+    )
+
+
+def test_a_softmax_over_another_axis_is_not_taken_for_one_over_classes():
+    x = pt.dtensor3("x")
+    assert losses.softmax_logits(pt.special.softmax(x, axis=1)) is None
+    assert losses.softmax_logits(pt.special.softmax(x, axis=-1)) is x
+    assert losses.sigmoid_logits(pt.sigmoid(x)) is x
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_confident_mistake_still_learns_in_float32(activation):
+    model = seqnet.Model([Dense(2, activation=activation, kernel_initializer="identity")])
+    model.compile(seqnet.optimizers.SGD(1.0))
+    x = np.array([[500.0, -500.0]], "float32")
+    y = np.array([1]) if activation == "softmax" else np.array([[0.0, 1.0]])
+    loss = model.train_on_batch(x, y)
+    assert loss == pytest.approx(1000.0 if activation == "softmax" else 500.0)
+    change = model.get_weights()[1]
+    share = 1.0 if activation == "softmax" else 0.5
+    np.testing.assert_allclose(change, [-share, share])
+
+
+def test_label_smoothing_mixes_in_the_uniform_distribution():
+    arrays = KERAS["categorical_crossentropy"]
+    smooth = losses.CategoricalCrossentropy(label_smoothing=0.2)
+    values, _, gradient = evaluate(smooth, activations.softmax, arrays)
+    targets = 0.8 * arrays["targets"] + 0.2 / 5
+    expected, d_logits = numpy_training.categorical_crossentropy(targets, arrays["logits"])
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+    by = arrays["weights"], arrays["mask"]
+    np.testing.assert_allclose(
+        gradient, numpy_training.weighted_mean_backward(d_logits, *by), rtol=1e-10, atol=1e-14
+    )
+    again = losses.get({"name": "CategoricalCrossentropy", "config": smooth.get_config()})
+    assert again.label_smoothing == 0.2
+
+
+def test_an_impossible_probability_costs_much_but_not_infinity():
+    prediction, target = pt.dmatrix("p"), pt.ivector("y")
+    value = losses.SparseCategoricalCrossentropy()(target, prediction)
+    f = backend.compile([prediction, target], [value], name="test")
+    (cost,) = f(np.array([[0.0, 1.0]]), np.array([0], "int32"))
+    np.testing.assert_allclose(cost, [-np.log(1e-7)])
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        ("mse", losses.MeanSquaredError),
+        ("mae", losses.MeanAbsoluteError),
+        ("MeanSquaredError", losses.MeanSquaredError),
+        ("binary_crossentropy", losses.BinaryCrossentropy),
+    ],
+)
+def test_losses_are_found_by_name(name, cls):
+    assert type(losses.get(name)) is cls
+
+
+def test_a_value_of_weight_zero_counts_nothing_even_if_it_is_no_number():
+    values, weights = pt.dvector("v"), pt.dvector("w")
+    f = backend.compile([values, weights], [weighted_sum(values, weights)], name="test")
+    assert f(np.array([1.0, np.nan, np.inf]), np.array([2.0, 0.0, 0.0]))[0] == 2.0
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4), (3, 4, 5)])
+@pytest.mark.parametrize("weight_rank", [None, 1, 2])
+@pytest.mark.parametrize("masked", [False, True])
+def test_step_weights_are_the_references(shape, weight_rank, masked):
+    if (weight_rank or 0) > len(shape) or not (weight_rank or masked):
+        pytest.skip("There is no such case.")
+    rng = np.random.default_rng(0)
+    weights = None if weight_rank is None else rng.uniform(size=shape[:weight_rank])
+    mask = rng.uniform(size=(3, 4)) > 0.5 if masked else None
+    steps = step_weights(
+        pt.constant(np.zeros(shape)),
+        None if weights is None else pt.constant(weights),
+        None if mask is None else pt.constant(mask),
+    )
+    # A mask of steps says nothing about values that are one for each example.
+    expected = numpy_training.step_weights(shape, weights, mask if len(shape) > 1 else None)
+    if steps is None:
+        assert (expected == 1).all()
+    else:
+        np.testing.assert_allclose(backend.compile([], [steps], name="test")()[0], expected)

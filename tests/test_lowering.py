@@ -1,0 +1,248 @@
+"""What the virtual machine computes with NumPy is what PyTensor computes."""
+
+import warnings
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from helpers import numpy_mode
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pytensor.tensor.elemwise import Elemwise
+
+from seqnet.lowering import NumpyElemwise
+
+# PyTensor's own modes look for a BLAS of their own.
+pytestmark = pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS")
+
+
+def run_both(inputs, outputs, values):
+    """Return the results of seqnet's mode and of FAST_COMPILE, and seqnet's graph."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # of PyTensor's own evaluation
+        ours = pytensor.function(inputs, outputs, mode=numpy_mode())
+        theirs = pytensor.function(inputs, outputs, mode="FAST_COMPILE")
+        return ours(*values), theirs(*values), ours.maker.fgraph.toposort()
+
+
+def assert_equal(ours, theirs, tolerance=1e-6):
+    for one, other in zip(ours, theirs, strict=True):
+        assert np.asarray(one).dtype == np.asarray(other).dtype
+        assert np.shape(one) == np.shape(other)
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+def is_lowered(nodes):
+    """Tell whether there is elementwise work, all of it done by NumPy."""
+    return any(isinstance(n.op, NumpyElemwise) for n in nodes) and not any(
+        isinstance(n.op, Elemwise) for n in nodes
+    )
+
+
+A = np.array([[-2.5, -1.0, -0.5, 0.0], [0.5, 1.0, 1.5, 30.0]], dtype="float32")
+B = np.array([[2.0], [-0.75]], dtype="float32")
+
+UNARY = {
+    "neg": lambda x: -x,
+    "abs": pt.abs,
+    "exp": pt.exp,
+    "expm1": pt.expm1,
+    "log": pt.log,
+    "log1p": pt.log1p,
+    "sqrt": pt.sqrt,
+    "sqr": pt.sqr,
+    "tanh": pt.tanh,
+    "sigmoid": pt.sigmoid,
+    "softplus": pt.softplus,
+    "sign": pt.sign,
+    "floor": pt.floor,
+    "ceil": pt.ceil,
+    "round": pt.round,
+    "sin": pt.sin,
+    "cos": pt.cos,
+    "arctan": pt.arctan,
+    "reciprocal": pt.reciprocal,
+    "isnan": pt.isnan,
+    "isinf": pt.isinf,
+    "to float64": lambda x: pt.cast(x, "float64"),
+    "to int32": lambda x: pt.cast(x, "int32"),
+    "to bool": lambda x: pt.cast(x, "bool"),
+    "copy": pt.tensor_copy,
+    "clip": lambda x: pt.clip(x, np.float32(-1), np.float32(1.25)),
+    "erf": pt.erf,
+}
+BINARY = {
+    "add": lambda x, y: x + y,
+    "sub": lambda x, y: x - y,
+    "mul": lambda x, y: x * y,
+    "div": lambda x, y: x / y,
+    "floor div": lambda x, y: x // y,
+    "mod": lambda x, y: x % y,
+    "pow": lambda x, y: pt.abs(x) ** y,
+    "maximum": pt.maximum,
+    "minimum": pt.minimum,
+    "less": lambda x, y: x < y,
+    "less or equal": lambda x, y: x <= y,
+    "greater": lambda x, y: x > y,
+    "greater or equal": lambda x, y: x >= y,
+    "equal": pt.eq,
+    "not equal": pt.neq,
+    "switch": lambda x, y: pt.switch(x > y, x, y),
+    "second": lambda x, y: pt.second(x, y),
+    "and": lambda x, y: (x > 0) & (y > 0),
+    "or": lambda x, y: (x > 0) | (y > 0),
+    "xor": lambda x, y: (x > 0) ^ (y > 0),
+    "not": lambda x, y: ~(x > y),
+    "arctan2": pt.arctan2,
+    "sum of four": lambda x, y: pt.add(x, y, x, y),
+    "product of three": lambda x, y: pt.mul(x, y, x),
+    "largest of three": lambda x, y: pt.maximum(pt.maximum(x, y), 0.25),
+}
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_functions_of_one_array(name):
+    x = pt.fmatrix("x")
+    ours, theirs, nodes = run_both([x], [UNARY[name](x)], [A])
+    assert_equal(ours, theirs)
+    assert is_lowered(nodes) or name in ("erf", "copy")
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_functions_of_two_arrays_that_broadcast(name):
+    x, y = pt.fmatrix("x"), pt.tensor("y", dtype="float32", shape=(None, 1))
+    ours, theirs, nodes = run_both([x, y], [BINARY[name](x, y)], [A, B])
+    assert_equal(ours, theirs)
+    assert is_lowered(nodes) or name == "second"  # which becomes an Alloc
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "bool", "float64"])
+@pytest.mark.parametrize("name", ["sigmoid", "exp", "sqrt", "neg", "abs", "sqr", "tanh", "floor"])
+def test_functions_of_other_dtypes(name, dtype):
+    if dtype == "bool" and name == "neg":
+        pytest.skip("There is no negative of a boolean.")
+    x = pt.tensor("x", dtype=dtype, shape=(None,))
+    value = np.array([0, 1, 3, 7]).astype(dtype)
+    ours, theirs, _ = run_both([x], [UNARY[name](x)], [value])
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("first", ["int8", "int32", "bool", "float32"])
+@pytest.mark.parametrize("second", ["uint8", "int64", "float32", "float64"])
+@pytest.mark.parametrize("name", ["add", "mul", "div", "floor div", "maximum", "less", "switch"])
+def test_two_dtypes_together(name, first, second):
+    x = pt.tensor("x", dtype=first, shape=(None,))
+    y = pt.tensor("y", dtype=second, shape=(None,))
+    values = [np.array([0, 1, 3, 5]).astype(first), np.array([1, 2, 2, 7]).astype(second)]
+    ours, theirs, _ = run_both([x, y], [BINARY[name](x, y)], values)
+    assert_equal(ours, theirs)
+
+
+def test_several_results_of_one_fused_node():
+    x, y = pt.fmatrix("x"), pt.fvector("y")
+    gate = pt.sigmoid(x + y)
+    outputs = [gate, gate * x, pt.tanh(gate * x) + y, pt.switch(gate > 0.5, x, y) * 2]
+    values = [A, np.arange(4, dtype="float32")]
+    ours, theirs, nodes = run_both([x, y], outputs, values)
+    assert_equal(ours, theirs)
+    assert is_lowered(nodes)
+
+
+@pytest.mark.parametrize("value", [-3.5, 0.0, 2.25])
+def test_numbers_without_axes(value):
+    x = pt.fscalar("x")
+    outputs = [pt.sigmoid(x) * 2 + 1, pt.maximum(x, 0), pt.softplus(x), pt.switch(x > 0, x, -x)]
+    ours, theirs, _ = run_both([x], outputs, [np.float32(value)])
+    assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+def test_empty_arrays(shape):
+    x = pt.tensor("x", dtype="float32", shape=(None,) * len(shape))
+    outputs = [pt.sigmoid(x) * x + 1, pt.exp(x).sum(), pt.switch(x > 0, x, 2 * x)]
+    ours, theirs, _ = run_both([x], outputs, [np.zeros(shape, "float32")])
+    assert_equal(ours, theirs)
+
+
+def test_extreme_numbers_stay_what_they_are_without_a_warning():
+    x = pt.dvector("x")
+    outputs = [pt.sigmoid(x), pt.softplus(x), pt.tanh(x), pt.exp(x), pt.log(x), 1 / x]
+    value = np.array([-1e4, -750.0, -0.0, 0.0, 750.0, 1e4, np.inf, -np.inf, np.nan])
+    ours, theirs, _ = run_both([x], outputs, [value])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pytensor.function([x], outputs, mode=numpy_mode())(value)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-300)
+
+
+def test_a_copy_is_no_view_of_the_input():
+    x = pt.fvector("x")
+    f = pytensor.function([x], [pt.tensor_copy(x), pt.second(x, x)], mode=numpy_mode())
+    value = np.arange(3, dtype="float32")
+    for result in f(value):
+        assert not np.shares_memory(result, value)
+
+
+def test_results_do_not_share_memory_with_each_other_or_with_shared_variables():
+    state = pytensor.shared(np.zeros(3))
+    x = pt.dvector("x")
+    f = pytensor.function(
+        [x], [state + x, pt.second(x, state)], updates=[(state, state + x)], mode=numpy_mode()
+    )
+    first, before = f(np.ones(3))
+    state.get_value(borrow=True)[:] = 99.0
+    np.testing.assert_array_equal(first, 1.0)
+    np.testing.assert_array_equal(before, 0.0)
+
+
+def test_the_caller_keeps_its_array_when_a_result_is_changed_in_place():
+    x = pt.dvector("x")
+    copied = pt.tensor_copy(x)
+    f = pytensor.function([x], [pt.inc_subtensor(copied[0], 5.0)], mode=numpy_mode())
+    value = np.zeros(3)
+    np.testing.assert_array_equal(f(value)[0], [5.0, 0.0, 0.0])
+    np.testing.assert_array_equal(value, 0.0)
+
+
+def test_the_inside_of_a_scan_is_lowered_too():
+    x = pt.dmatrix("x")
+    result = pytensor.scan(
+        lambda v, s: pt.tanh(v * 2 + s) * pt.sigmoid(s),
+        sequences=[x],
+        outputs_info=[pt.zeros((3,))],
+        return_updates=False,
+    )
+    f = pytensor.function([x], result, mode=numpy_mode())
+    scans = [n.op for n in f.maker.fgraph.toposort() if hasattr(n.op, "fgraph")]
+    value = np.linspace(-1, 1, 12).reshape(4, 3)
+    state, expected = np.zeros(3), []
+    for row in value:
+        state = np.tanh(row * 2 + state) / (1 + np.exp(-state))
+        expected.append(state)
+    np.testing.assert_allclose(f(value), expected, rtol=1e-12)
+    assert is_lowered(scans[0].fn.maker.fgraph.toposort())
+
+
+x, y, z = pt.dvector("x"), pt.dvector("y"), pt.bvector("z")
+numbers = st.lists(st.floats(-50, 50), min_size=3, max_size=3)
+
+
+@pytest.fixture(scope="module")
+def mixture():
+    """One graph with many kinds of nodes, compiled both ways once."""
+    outputs = [
+        pt.switch(z > 0, pt.sigmoid(x) * y, pt.tanh(y) - x),
+        pt.clip(x * y, -3, 3) + pt.cast(z, "float64"),
+        pt.grad(pt.sum(pt.softplus(x * y) + pt.log1p(pt.sqr(y))), y),
+    ]
+    return [pytensor.function([x, y, z], outputs, mode=m) for m in (numpy_mode(), "FAST_COMPILE")]
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(a=numbers, b=numbers, c=st.lists(st.integers(-128, 127), min_size=3, max_size=3))
+def test_a_mixture_of_everything_on_any_numbers(mixture, a, b, c):
+    ours, theirs = mixture
+    values = np.array(a), np.array(b), np.array(c, "int8")
+    assert_equal(ours(*values), theirs(*values), tolerance=1e-10)

@@ -1,0 +1,83 @@
+import numpy as np
+import pytensor.tensor as pt
+import pytest
+from reference import numpy_training
+
+from seqnet import backend, losses, metrics
+
+RNG = np.random.default_rng(20260730)
+SCORES = RNG.dirichlet(np.ones(4), (3, 5))
+LABELS = RNG.integers(0, 4, (3, 5))
+TARGETS = RNG.dirichlet(np.ones(4), (3, 5))
+BITS = RNG.integers(0, 2, (3, 5, 4))
+
+
+def values_of(metric, targets, scores=SCORES):
+    y = pt.constant(targets.astype("int32") if targets.dtype.kind == "i" else targets)
+    return backend.compile([], [metric(y, pt.constant(scores))], name="test")()[0]
+
+
+@pytest.mark.parametrize("name", ["sparse", "categorical", "binary"])
+def test_accuracies_are_the_references(name):
+    name = f"{name}_categorical_accuracy" if name == "sparse" else f"{name}_accuracy"
+    targets = {"s": LABELS, "c": TARGETS, "b": BITS}[name[0]]
+    expected = getattr(numpy_training, name)(targets, SCORES)
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(values_of(metrics.get(name), targets), expected)
+
+
+def test_the_threshold_of_binary_accuracy_is_settable():
+    metric = metrics.BinaryAccuracy(threshold=0.25)
+    scores = np.array([[0.3, 0.2, 0.9, 0.1]])
+    np.testing.assert_array_equal(values_of(metric, np.array([[1, 1, 1, 0]]), scores), [0.75])
+    expected = numpy_training.binary_accuracy(BITS, SCORES, threshold=0.25)
+    assert values_of(metric, BITS.astype(float)).shape == expected.shape
+
+
+def test_perplexity_is_the_exponential_of_the_mean_and_takes_both_kinds_of_targets():
+    metric = metrics.get("perplexity")
+    sparse = values_of(metric, LABELS)
+    dense = values_of(metric, np.eye(4)[LABELS])
+    np.testing.assert_allclose(sparse, dense, rtol=1e-12)
+    expected, _ = numpy_training.sparse_categorical_crossentropy(LABELS, np.log(SCORES))
+    assert metric.finish(sparse.mean()) == pytest.approx(numpy_training.perplexity(expected))
+    uniform = values_of(metric, LABELS, np.full((3, 5, 4), 0.25))
+    assert metric.finish(uniform.mean()) == pytest.approx(4.0)
+
+
+def test_a_hopeless_perplexity_is_large_and_finite():
+    assert np.isfinite(metrics.Perplexity().finish(1e9))
+
+
+@pytest.mark.parametrize(
+    ("loss", "cls"),
+    [
+        (losses.SparseCategoricalCrossentropy(), metrics.SparseCategoricalAccuracy),
+        (losses.CategoricalCrossentropy(), metrics.CategoricalAccuracy),
+        (losses.BinaryCrossentropy(), metrics.BinaryAccuracy),
+    ],
+)
+@pytest.mark.parametrize("name", ["accuracy", "acc"])
+def test_accuracy_is_the_one_that_goes_with_the_loss(loss, cls, name):
+    metric = metrics.get(name, loss)
+    assert type(metric) is cls
+    assert metric.name == name
+    assert metrics.get(cls()).name != name
+
+
+def test_a_loss_is_a_metric_by_its_name():
+    metric = metrics.get("mse")
+    assert metric.name == "mean_squared_error"
+    expected, _ = numpy_training.squared_error(TARGETS, SCORES)
+    np.testing.assert_allclose(values_of(metric, TARGETS), expected, rtol=1e-12)
+    assert metric.finish(3.0) == 3.0
+
+
+def test_a_function_is_a_metric_of_its_own_name():
+    def largest_error(y_true, y_pred):
+        return pt.max(pt.abs(y_true - y_pred), axis=-1)
+
+    metric = metrics.get(largest_error)
+    assert metric.name == "largest_error"
+    expected = np.abs(TARGETS - SCORES).max(axis=-1)
+    np.testing.assert_allclose(values_of(metric, TARGETS), expected)
