@@ -14,7 +14,7 @@ from pytensor.compile.mode import OPT_FAST_RUN, Mode, get_mode
 from pytensor.link.vm import VMLinker
 
 from seqnet import config
-from seqnet.lowering import LowerForVM, inline_inner_graphs
+from seqnet.lowering import LowerForVM, inline_inner_graphs, work_in_place
 
 try:
     from seqnet import kernels as compiled_kernels
@@ -49,6 +49,8 @@ def vm_mode(with_kernels: bool) -> Mode:
         (inline_inner_graphs, 1.6),
         # After fusion (49), before in-place rewrites (50 and on), which are made for Elemwise.
         (lower, 49.4),
+        # With the in-place rewrites, which check that nothing reads what is overwritten.
+        (work_in_place, 70),
     )
     return Mode(linker, query)
 

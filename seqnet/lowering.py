@@ -25,6 +25,7 @@ from pytensor.tensor.math import Dot
 from pytensor.tensor.rewriting.ofg import inline_ofg_node
 
 from seqnet.ops.affine import Affine
+from seqnet.ops.lookup import SetRows
 from seqnet.ops.unrolled import Part, Step
 
 
@@ -173,6 +174,15 @@ def inline_inner_graph(fgraph, node):
 
 
 inline_inner_graphs = dfs_rewriter(inline_inner_graph)
+
+
+@node_rewriter([SetRows])
+def set_rows_in_place(fgraph, node):
+    """Let a change of some rows overwrite the table, where nothing else reads it afterwards."""
+    return False if node.op.inplace else [SetRows(inplace=True)(*node.inputs)]
+
+
+work_in_place = dfs_rewriter(set_rows_in_place, ignore_newtrees=True)
 
 
 class LowerForVM(GraphRewriter):

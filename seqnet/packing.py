@@ -9,6 +9,8 @@ import numpy as np
 from seqnet import registry
 from seqnet.stack import set_weight_arrays, weight_arrays
 
+LAST_STEP = "last_step"
+
 
 def pack(model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return what describes a built model, and its arrays by name."""
@@ -29,7 +31,7 @@ def pack(model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             "metrics": registry.serialize(model.metrics_asked),
             "iterations": state["iterations"],
         }
-        for slot, table in state["slots"].items():
+        for slot, table in (state["slots"] | {LAST_STEP: state["last_steps"]}).items():
             arrays |= {f"optimizer/{slot}/{name}": value for name, value in table.items()}
     return header, arrays
 
@@ -62,7 +64,11 @@ def unpack(model, header: dict, arrays: dict, path, custom_objects: dict | None)
             if name.startswith("optimizer/"):
                 _, slot, weight = name.split("/", 2)
                 slots.setdefault(slot, {})[weight] = value
-        state = {"iterations": header["training"]["iterations"], "slots": slots}
+        state = {
+            "iterations": header["training"]["iterations"],
+            "last_steps": slots.pop(LAST_STEP, {}),
+            "slots": slots,
+        }
         model.optimizer.set_state(state, model.weights)
     return model
 

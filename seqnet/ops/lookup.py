@@ -1,12 +1,21 @@
-"""Rows of a table by number, and the gradient of that, each as one Op."""
+"""Rows of a table by number, the gradient of that, and changes of some rows only.
+
+The gradient of a table is zero but for the rows that were looked up. `touched_rows` finds them in a
+graph, so that an optimizer can leave the others alone: a step then costs what it touches, not what
+the table holds.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
 
-from seqnet.ops.affine import KernelOp, like, memory_order
+from seqnet.ops.affine import KernelOp, like, memory_order, rows_of
 
 
 class Gather(KernelOp):
@@ -55,3 +64,70 @@ class ScatterAdd(KernelOp):
     def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
         node, shapes = given[-2:]
         return [(node.inputs[2], shapes[0][-1])]
+
+
+class SumRows(KernelOp):
+    """Sum rows with the same number: (..., width) and (...) give (n,) numbers and (n, width)."""
+
+    def make_node(self, rows, ids):
+        return Apply(self, [rows, ids], [pt.vector(dtype="int64"), like(rows, 2)])
+
+    def perform(self, node, inputs, outputs):
+        rows, ids = inputs
+        order = memory_order(rows)
+        flat = ids.transpose(order).reshape(-1)
+        unique, place = np.unique(flat, return_inverse=True)
+        outputs[0][0] = unique.astype("int64")
+        outputs[1][0] = self.kernels.scatter_add(
+            rows_of(rows, order), place.reshape(-1), len(unique)
+        )
+
+
+class SetRows(Op):
+    """A table with some rows replaced: (count, ...), different numbers (n,), (n, ...).
+
+    The virtual machine lets it work in place where nothing else needs the old table.
+    """
+
+    __props__ = ("inplace",)
+
+    def __init__(self, inplace: bool = False):
+        self.inplace = inplace
+        if inplace:
+            self.destroy_map = {0: [0]}
+
+    def make_node(self, table, ids, rows):
+        return Apply(self, [table, ids, rows], [table.type()])
+
+    def perform(self, node, inputs, outputs):
+        table, ids, rows = inputs
+        table = table if self.inplace else table.copy()
+        table[ids] = rows
+        outputs[0][0] = table
+
+    def infer_shape(self, fgraph, node, shapes):
+        return [shapes[0]]
+
+
+class Touched(NamedTuple):
+    """The rows of a table that have a gradient: their numbers (n,) and gradients (n, width)."""
+
+    ids: object
+    gradients: object
+
+
+FEW_ROWS = 1024
+"""Tables with fewer rows are updated whole: that costs less than finding the rows."""
+
+
+def touched_rows(table, gradient) -> Touched | None:
+    """Return the touched rows of a table from its gradient, or None if it has others too.
+
+    Only a table that is looked up, once, and used for nothing else has such a gradient.
+    """
+    node = gradient.owner
+    if node is None or not isinstance(node.op, ScatterAdd):
+        return None
+    if table.get_value(borrow=True).shape[0] < FEW_ROWS:
+        return None
+    return Touched(*SumRows(node.op.kernels)(*node.inputs[:2]))

@@ -36,7 +36,7 @@ class AdaDelta(Optimizer):
     """
 
     slots = ("mean_square_gradient", "mean_square_change")
-    rho = Hyperparameter(below=1.0)
+    rho = Hyperparameter(below=1.0, decays=True)
     epsilon = Hyperparameter()
 
     def __init__(
@@ -49,6 +49,16 @@ class AdaDelta(Optimizer):
         super().__init__(learning_rate, **kwargs)
         self.rho = rho
         self.epsilon = epsilon
+
+    def spares_idle_rows(self):
+        return True
+
+    def idle(self, h, steps, mean_square_gradient, mean_square_change):
+        decay = h.rho**steps
+        return {
+            "mean_square_gradient": decay * mean_square_gradient,
+            "mean_square_change": decay * mean_square_change,
+        }
 
     def change(self, gradient, h, mean_square_gradient, mean_square_change):
         s = h.rho * mean_square_gradient + (1 - h.rho) * pt.sqr(gradient)

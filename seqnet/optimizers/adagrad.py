@@ -55,6 +55,9 @@ class AdaGrad(Optimizer):
     def initial_slot(self, slot, weight):
         return np.full_like(weight, self.initial_accumulator_value)
 
+    def spares_idle_rows(self):
+        return True
+
     def change(self, gradient, h, accumulator):
         accumulator = accumulator + pt.sqr(gradient)
         change = -h.learning_rate * gradient / pt.sqrt(accumulator + h.epsilon)

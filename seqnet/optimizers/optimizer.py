@@ -16,6 +16,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
+from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.registry import Configurable
 
 
@@ -23,11 +24,11 @@ class Hyperparameter:
     """A number of an optimizer: a plain float outside, a shared variable inside graphs.
 
     It is at least 0 and below `below`. An optional one is above 0, or ``None``, which leaves it
-    out of the graph altogether.
+    out of the graph altogether. One that `decays` is used by `Optimizer.idle`.
     """
 
-    def __init__(self, below: float = np.inf, optional: bool = False):
-        self.below, self.optional = below, optional
+    def __init__(self, below: float = np.inf, optional: bool = False, decays: bool = False):
+        self.below, self.optional, self.decays = below, optional, decays
 
     def __set_name__(self, owner, name):
         self.name = name
@@ -53,6 +54,8 @@ class Hyperparameter:
             raise ValueError(f"{self.name} must be {lower} and {upper}, got {value!r}.")
         active[self.name] = True
         if self.name in shared:
+            if self.decays:
+                optimizer.settle()  # what was missed was missed at the old value
             shared[self.name].set_value(np.float64(value))
         else:
             shared[self.name] = pytensor.shared(np.float64(value), name=self.name)
@@ -107,6 +110,7 @@ class Optimizer(Configurable, ABC):
         self.iterations = pytensor.shared(np.int64(0), name="iterations")
         self.state: dict[str, dict[str, object]] = {slot: {} for slot in self.slots}
         self.owners: dict[str, object] = {}
+        self.last_steps: dict[str, object] = {}
 
     # ---- what a new optimizer defines
 
@@ -138,6 +142,20 @@ class Optimizer(Configurable, ABC):
         """Return the slots that the present hyperparameters need."""
         return self.slots
 
+    def spares_idle_rows(self) -> bool:
+        """Whether a row of a table with a gradient of zero keeps its value.
+
+        Then a step on a large embedding changes only the rows it looked up.
+        """
+        return False
+
+    def idle(self, h: SimpleNamespace, steps, **slots) -> dict:
+        """Return a row's slots after `steps` updates with a gradient of zero.
+
+        Works on symbolic and on NumPy arrays; `steps` is (rows, 1). Unchanged by default.
+        """
+        return slots
+
     # ---- what everybody uses
 
     def updates(self, loss, weights: Sequence) -> dict:
@@ -149,15 +167,68 @@ class Optimizer(Configurable, ABC):
         weights : list of shared variables
         """
         gradients = pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
+        touched = [
+            touched_rows(w, g) if self.spares_idle_rows() else None
+            for w, g in zip(weights, gradients, strict=True)
+        ]
+        gradients = self.clip(
+            [
+                g if rows is None else rows.gradients
+                for g, rows in zip(gradients, touched, strict=True)
+            ]
+        )
         changes: dict = {self.iterations: self.iterations + np.int64(1)}
-        for weight, gradient in zip(weights, self.clip(gradients), strict=True):
+        for weight, gradient, rows in zip(weights, gradients, touched, strict=True):
             h = self.hyperparameters(weight.dtype)
+            if rows is not None:
+                changes |= self.row_updates(weight, rows.ids, gradient, h)
+                continue
             kept = {slot: self.slot(slot, weight) for slot in self.used_slots()}
             change, new = self.change(gradient, h, **kept)
             changes[weight] = weight + change
             for slot, value in new.items():
                 changes[kept[slot]] = value
         return changes
+
+    def row_updates(self, table, ids, gradient, h: SimpleNamespace) -> dict:
+        """Return the new table and slots when only the rows `ids` have a gradient, (n, width).
+
+        What the other rows' slots miss meanwhile (`idle`) is made up for when a row is touched
+        again. The result is that of the whole update, to rounding.
+        """
+        variables = {slot: self.slot(slot, table) for slot in self.used_slots()}
+        kept = {slot: variable[ids] for slot, variable in variables.items()}
+        changes = {}
+        if type(self).idle is not Optimizer.idle:
+            last = self.last_step(table)
+            missed = pt.cast(self.iterations - last[ids], table.dtype)[:, None]
+            kept = self.idle(h, missed, **kept)
+            changes[last] = SetRows()(last, ids, pt.zeros_like(ids) + self.iterations + 1)
+        change, new = self.change(gradient, h, **kept)
+        changes[table] = SetRows()(table, ids, table[ids] + change)
+        for slot, value in new.items():
+            changes[variables[slot]] = SetRows()(variables[slot], ids, value)
+        return changes
+
+    def last_step(self, table):
+        """Return the shared (rows,) numbers of updates after which each row's slots stand."""
+        if table.name not in self.last_steps:
+            rows = table.get_value(borrow=True).shape[0]
+            value = np.full(rows, self.iterations.get_value(), dtype="int64")
+            self.last_steps[table.name] = pytensor.shared(value, name=f"{table.name}/last_step")
+        return self.last_steps[table.name]
+
+    def settle(self) -> None:
+        """Make up for what the slots of idle rows missed, now and for all rows."""
+        step = self.iterations.get_value()
+        for name, last in self.last_steps.items():
+            tables = {slot: self.state[slot][name] for slot in self.used_slots()}
+            arrays = {slot: variable.get_value(borrow=True) for slot, variable in tables.items()}
+            missed = (step - last.get_value())[:, None]
+            numbers = SimpleNamespace(**{n: getattr(self, n) for n in self.shared})
+            for slot, value in self.idle(numbers, missed, **arrays).items():
+                tables[slot].set_value(value.astype(tables[slot].dtype))
+            last.set_value(np.full(len(missed), step, dtype="int64"))
 
     def hyperparameters(self, dtype: str) -> SimpleNamespace:
         """Return the numbers as symbolic scalars of a weight's dtype (the one place of casts)."""
@@ -209,7 +280,8 @@ class Optimizer(Configurable, ABC):
 
     def structure(self) -> tuple:
         """Return what a compiled update depends on besides the values of numbers."""
-        return (type(self), tuple(sorted(n for n, on in self.active.items() if on)))
+        active = tuple(sorted(n for n, on in self.active.items() if on))
+        return (type(self), active, tuple(self.last_steps))
 
     def get_state(self) -> dict[str, dict[str, np.ndarray] | int]:
         """Return the step count and copies of all slots, by slot and weight name."""
@@ -219,6 +291,7 @@ class Optimizer(Configurable, ABC):
                 slot: {name: v.get_value() for name, v in table.items()}
                 for slot, table in self.state.items()
             },
+            "last_steps": {name: last.get_value() for name, last in self.last_steps.items()},
         }
 
     def set_state(self, state: dict, weights: Sequence) -> None:
@@ -237,6 +310,8 @@ class Optimizer(Configurable, ABC):
                     )
                 variable.set_value(np.asarray(value, dtype=variable.dtype))
         self.iterations.set_value(np.int64(state["iterations"]))
+        for name, value in state.get("last_steps", {}).items():
+            self.last_step(by_name[name]).set_value(np.asarray(value, dtype="int64"))
 
 
 def scale_down(gradient, squared_norm, bound):

@@ -30,7 +30,7 @@ class RMSprop(Optimizer):
     """
 
     slots = ("mean_square_gradient",)
-    rho = Hyperparameter(below=1.0)
+    rho = Hyperparameter(below=1.0, decays=True)
     epsilon = Hyperparameter()
 
     def __init__(
@@ -43,6 +43,12 @@ class RMSprop(Optimizer):
         super().__init__(learning_rate, **kwargs)
         self.rho = rho
         self.epsilon = epsilon
+
+    def spares_idle_rows(self):
+        return True
+
+    def idle(self, h, steps, mean_square_gradient):
+        return {"mean_square_gradient": h.rho**steps * mean_square_gradient}
 
     def change(self, gradient, h, mean_square_gradient):
         s = h.rho * mean_square_gradient + (1 - h.rho) * pt.sqr(gradient)

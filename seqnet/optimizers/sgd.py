@@ -53,6 +53,9 @@ class SGD(Optimizer):
     def structure(self):
         return (*super().structure(), self.momentum > 0, self.nesterov)
 
+    def spares_idle_rows(self):
+        return not self.momentum
+
     def change(self, gradient, h, velocity=None):
         step = -h.learning_rate * gradient
         if velocity is None:
