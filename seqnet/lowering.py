@@ -17,12 +17,14 @@ from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply, Constant
 from pytensor.graph.op import Op
 from pytensor.graph.rewriting.basic import GraphRewriter, dfs_rewriter, node_rewriter
+from pytensor.graph.traversal import ancestors
 from pytensor.scalar import basic as scalar
 from pytensor.scalar import math as scalar_math
 from pytensor.scan.op import Scan
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.math import Dot
 from pytensor.tensor.rewriting.ofg import inline_ofg_node
+from pytensor.tensor.type import TensorType
 
 from seqnet.ops.affine import Affine
 from seqnet.ops.lookup import SetRows
@@ -136,32 +138,103 @@ def function_changes_dtype(node: Apply) -> bool:
     return len(dtypes) > 1 and node.outputs[0].dtype != "bool"
 
 
-class NumpyElemwise(Op):
-    """An elementwise node, evaluated by whole-array NumPy calls."""
+class LoweredElemwise(Op):
+    """An elementwise node that is computed in another way."""
 
-    __props__ = ("elemwise",)
+    __props__: tuple[str, ...] = ("elemwise",)
 
     def __init__(self, elemwise: Elemwise, run: Callable):
         self.elemwise = elemwise
         self.run = run
 
+    def __str__(self):
+        return f"{type(self).__name__}{{{self.elemwise.scalar_op}}}"
+
     def make_node(self, *inputs):
-        return Apply(
-            self, list(inputs), [o.type() for o in self.elemwise(*inputs, return_list=True)]
-        )
+        outputs = self.elemwise(*inputs, return_list=True)
+        return Apply(self, list(inputs), [o.type() for o in outputs])
+
+    def infer_shape(self, *given):
+        return self.elemwise.infer_shape(*given)
+
+
+class NumpyElemwise(LoweredElemwise):
+    """An elementwise node, evaluated by whole-array NumPy calls."""
+
+    def __init__(self, elemwise: Elemwise, run: Callable):
+        super().__init__(elemwise, run)
+        self.complete = outputs_depend_on_all(elemwise.scalar_op)
 
     def perform(self, node, inputs, output_storage):
         with np.errstate(all="ignore"):
             results = self.run(*inputs)
-        shape = np.broadcast_shapes(*[i.shape for i in inputs])
+        shape = None if self.complete else np.broadcast_shapes(*[i.shape for i in inputs])
         for result, storage, variable in zip(results, output_storage, node.outputs, strict=True):
             result = np.asarray(result, dtype=variable.type.dtype)
-            if result.shape != shape or not result.flags.owndata:
-                result = np.array(np.broadcast_to(result, shape))
+            if shape is not None and result.shape != shape:
+                result = np.broadcast_to(result, shape)
+            flags = result.flags
+            storage[0] = result if flags.owndata and flags.writeable else result.copy()
+
+
+def outputs_depend_on_all(op: scalar.ScalarOp) -> bool:
+    """Tell whether every output of a scalar op is computed from every input."""
+    if not isinstance(op, scalar.Composite):
+        return not isinstance(op, scalar.Second)
+    wanted = set(op.fgraph.inputs)
+    return all(wanted <= set(ancestors([output])) for output in op.fgraph.outputs)
+
+
+class KernelElemwise(LoweredElemwise):
+    """An elementwise node over arrays of one shape and single numbers, as a compiled kernel."""
+
+    __props__ = ("elemwise", "numbers")
+
+    def __init__(self, elemwise: Elemwise, run: Callable, numbers: tuple[int, ...]):
+        super().__init__(elemwise, run)
+        self.numbers = numbers
+
+    def perform(self, node, inputs, output_storage):
+        inputs = list(inputs)
+        for k in self.numbers:
+            inputs[k] = inputs[k].reshape(())
+        for storage, result in zip(output_storage, self.run(*inputs), strict=True):
             storage[0] = result
 
-    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
-        return self.elemwise.infer_shape(*given)
+
+SMALL = 4096
+"""Arrays with fewer elements are worked on as fast by NumPy, a call of a kernel being dearer."""
+
+
+def elementwise_kernel(node: Apply, kernels: ModuleType) -> KernelElemwise | None:
+    """Return an Op that runs an elementwise node as a kernel, if that pays and is possible.
+
+    It pays for what is known to be large: the weights, when an optimizer changes them.
+    """
+    scalar_op, output = node.op.scalar_op, node.outputs[0]
+    if output.dtype not in ("float32", "float64") or any(
+        v.dtype != output.dtype for v in (*node.inputs, *node.outputs)
+    ):
+        return None
+    if not isinstance(scalar_op, scalar.Composite) or len(scalar_op.fgraph.apply_nodes) < 2:
+        return None
+    sizes = output.type.shape
+    if not sizes or None in sizes or np.prod(sizes) < SMALL:
+        return None
+    numbers = tuple(k for k, v in enumerate(node.inputs) if all(v.type.broadcastable))
+    arrays = [v for k, v in enumerate(node.inputs) if k not in numbers]
+    if not arrays or any(any(v.type.broadcastable) for v in arrays):
+        return None
+    plain = Elemwise(scalar_op)
+    variables = [
+        TensorType(v.dtype, () if k in numbers else (None,) * v.ndim)()
+        for k, v in enumerate(node.inputs)
+    ]
+    try:
+        kernel = kernels.ElementwiseKernel(variables, plain(*variables, return_list=True))
+    except kernels.KernelUnavailable:
+        return None
+    return KernelElemwise(plain, kernel, numbers)
 
 
 @node_rewriter([OpFromGraph])
@@ -183,6 +256,23 @@ def set_rows_in_place(fgraph, node):
 
 
 work_in_place = dfs_rewriter(set_rows_in_place, ignore_newtrees=True)
+
+
+class VMScan(Scan):
+    """A scan whose loop is PyTensor's precompiled one, and whose inside a mode of ours."""
+
+    @classmethod
+    def of(cls, scan: Scan, mode) -> VMScan:
+        """Return a copy of a scan with its inside compiled in another mode."""
+        result = copy(scan)
+        result.__class__ = cls
+        result.mode = mode
+        result._fn = None
+        return result
+
+    def make_thunk(self, node, storage_map, compute_map, no_recycling, impl=None):
+        # The virtual machine asks for Python; the loop itself need not be.
+        return super().make_thunk(node, storage_map, compute_map, no_recycling, impl=None)
 
 
 class LowerForVM(GraphRewriter):
@@ -207,9 +297,7 @@ class LowerForVM(GraphRewriter):
             if isinstance(node.op, Elemwise):
                 self.lower_elemwise(fgraph, node)
             elif isinstance(node.op, Scan):
-                node.op = copy(node.op)
-                node.op.mode = self.inner_mode()
-                node.op._fn = None
+                node.op = VMScan.of(node.op, self.inner_mode())
             elif isinstance(node.op, Dot) and self.kernels is not None:
                 self.lower_product(fgraph, node)
             elif isinstance(node.op, Step):
@@ -225,11 +313,12 @@ class LowerForVM(GraphRewriter):
             fgraph.replace_validate(node.outputs[0], product.outputs[0], reason="LowerForVM")
 
     def lower_elemwise(self, fgraph, node):
-        run = compile_scalar_graph(node.op.scalar_op, node)
-        if run is None:
-            return
-        plain = Elemwise(node.op.scalar_op)
-        lowered = NumpyElemwise(plain, run)
+        lowered = None if self.kernels is None else elementwise_kernel(node, self.kernels)
+        if lowered is None:
+            run = compile_scalar_graph(node.op.scalar_op, node)
+            if run is None:
+                return
+            lowered = NumpyElemwise(Elemwise(node.op.scalar_op), run)
         new = Apply(lowered, list(node.inputs), [o.type() for o in node.outputs])
         fgraph.replace_all_validate(
             list(zip(node.outputs, new.outputs, strict=True)), reason="LowerForVM"

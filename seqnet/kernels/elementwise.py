@@ -24,7 +24,7 @@ MOST_BLOCKS = 96  # as in src/recurrence.c
 class _Arguments(Structure):  # elementwise_arguments in src/rows.c
     _fields_ = [
         ("function", c_void_p),
-        *((n, c_long) for n in ("count", "inputs", "outputs")),
+        *((n, c_long) for n in ("rows", "columns", "inputs", "outputs")),
         *((n, c_void_p) for n in ("inputs_at", "outputs_at")),
     ]
 
@@ -98,18 +98,19 @@ class ElementwiseKernel:
         if len(arrays) != self._inputs or (out is not None and len(out) != self._outputs):
             raise ValueError(f"this kernel takes {self._inputs} arrays and gives {self._outputs}")
         shape = arrays[self._is_array.index(True)].shape
-        given, blocks = (
-            [],
-            [],
-        )  # a block (src/block.h) is an address, then 1, or 0 for a single number
+        # One long row, unless some input is a matrix whose rows lie apart.
+        whole = all(np.asarray(a).flags.c_contiguous or not has_rows(a) for a in arrays)
+        size = self.dtype.itemsize
+        given, blocks = [], []  # a block (src/block.h): an address, then the distance of rows
         for array, is_array in zip(arrays, self._is_array, strict=True):
-            array = np.asarray(array, order="C")
+            array = np.asarray(array, order="C") if whole or not has_rows(array) else array
             if array.dtype != self.dtype or array.shape != (shape if is_array else ()):
                 raise ValueError(
                     f"input {len(given)} is {array.dtype}{array.shape}, not {self.dtype}{shape}"
                 )
             given.append(array)
-            blocks += address(array), is_array
+            row = 0 if not is_array else 1 if whole else max(array.strides[0] // size, 1)
+            blocks += address(array), row
         results = [
             memory.empty(shape, self.dtype) if o is None else o
             for o in out or [None] * self._outputs
@@ -125,14 +126,26 @@ class ElementwiseKernel:
                     f"an output must be contiguous, writeable and {self.dtype}{shape}, "
                     f"got {array.dtype}{array.shape}"
                 )
-            blocks += address(array), 1
+            blocks += address(array), shape[-1]
         packed = (c_long * len(blocks))(*blocks)
         at, count = addressof(packed), prod(shape)
+        rows, columns = (1, count) if whole else shape
         inputs = self._inputs
         arguments = _Arguments(
-            self._function, count, inputs, self._outputs, at, at + inputs * 2 * sizeof(c_long)
+            *(self._function, rows, columns, inputs, self._outputs),
+            *(at, at + inputs * 2 * sizeof(c_long)),
         )
         if count:
             self._core.elementwise(byref(arguments), get_num_threads())
         count_call("elementwise")
         return results
+
+
+def has_rows(array: np.ndarray) -> bool:
+    """Whether an array is a matrix with contiguous rows, at any distance from each other."""
+    return (
+        array.ndim == 2
+        and array.strides[1] == array.itemsize
+        and array.strides[0] >= array.shape[1] * array.itemsize
+        and array.strides[0] % array.itemsize == 0
+    )

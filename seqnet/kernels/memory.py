@@ -14,7 +14,7 @@ from math import prod
 
 import numpy as np
 
-SMALLEST = 1 << 14  # bytes; below, the ordinary allocator does as well
+SMALLEST = 1 << 16  # bytes; below, the ordinary allocator does as well
 MOST_UNUSED = 1 << 30  # bytes kept for nobody, looked at whenever new memory is needed
 ALIGNMENT = 64  # a cache line, and the widest vector
 

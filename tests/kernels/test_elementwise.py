@@ -209,3 +209,13 @@ def test_wrong_arguments_are_named():
         kernel(a)
     with pytest.raises(ValueError, match="contiguous"):
         kernel(a, a, out=[np.zeros(6, "float32")[::2]])
+
+
+def test_rows_that_lie_apart_are_read_where_they_are():
+    x, y = pt.matrix(dtype="float64"), pt.matrix(dtype="float64")
+    kernel = kernels.ElementwiseKernel([x, y], [pt.tanh(x) + y, x * y])
+    wide = np.random.default_rng(0).normal(size=(7, 40))
+    a, b = wide[:, 3:22], wide[:, 20:39]
+    total, product = kernel(a, b)
+    np.testing.assert_allclose(total, np.tanh(a) + b, rtol=1e-14)
+    np.testing.assert_array_equal(product, a * b)

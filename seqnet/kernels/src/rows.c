@@ -107,21 +107,31 @@ void scatter_add(embedding_arguments *q, long threads) {
 
 typedef struct {
     block_function *function;
-    long count, inputs, outputs;
-    const block *in, *out; /* `row` is 0 for a single number, else 1 */
+    long rows, columns, inputs, outputs;
+    const block *in, *out; /* `row` is 0 for a single number */
 } elementwise_arguments;
 
+/* Contiguous arrays are one long row, which threads share out by vectors; else they share the rows. */
 static void elementwise_job(void *argument, const team_member *me) {
     const elementwise_arguments *q = argument;
     block in[MOST_BLOCKS], out[MOST_BLOCKS];
-    long vectors = (q->count + LANES - 1) / LANES;
-    long start = share_start(vectors, me) * LANES, end = share_end(vectors, me) * LANES;
-    if (end > q->count) end = q->count;
-    for (long i = 0; i < q->inputs; i++) in[i] = (block){q->in[i].data + q->in[i].row * start, 0};
-    for (long i = 0; i < q->outputs; i++) out[i] = (block){q->out[i].data + start, 0};
-    if (end > start) q->function(1, end - start, in, out);
+    long parts = q->rows == 1 ? (q->columns + LANES - 1) / LANES : q->rows;
+    long start = share_start(parts, me), end = share_end(parts, me);
+    if (end <= start) return;
+    long column = q->rows == 1 ? start * LANES : 0, row = q->rows == 1 ? 0 : start;
+    long stop = q->rows == 1 && end < parts ? end * LANES : q->columns;
+    for (long i = 0; i < q->inputs; i++) {
+        long skip = q->in[i].row ? q->in[i].row * row + column : 0;
+        in[i] = (block){q->in[i].data + skip, q->in[i].row};
+    }
+    for (long i = 0; i < q->outputs; i++) {
+        long skip = q->out[i].row * row + column;
+        out[i] = (block){q->out[i].data + skip, q->out[i].row};
+    }
+    q->function(q->rows == 1 ? 1 : end - start, stop - column, in, out);
 }
 
 void elementwise(elementwise_arguments *q, long threads) {
-    team_run(elementwise_job, q, q->count * (q->inputs + q->outputs) < 60000 ? 1 : threads);
+    long work = q->rows * q->columns * (q->inputs + q->outputs);
+    team_run(elementwise_job, q, work < 60000 ? 1 : threads);
 }
