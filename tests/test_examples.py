@@ -1,0 +1,70 @@
+"""The examples run as a user runs them, and the character model learns."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import seqnet
+from seqnet.text import CharacterVocabulary, bigram_cross_entropy, next_step_examples
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_character_model_is_far_better_than_a_bigram_table(tmp_path, capsys):
+    example = load("text_generation")
+    checkpoint = tmp_path / "text.h5"
+    settings = "--characters 250000 --units 128 --batch-size 16 --epochs 5 --sample 40 --seed 3"
+    example.main([*settings.split(), "--checkpoint", str(checkpoint)])
+    printed = capsys.readouterr().out
+    losses = [float(x) for x in re.findall(r"(\d+\.\d+) nats", printed)]
+    baseline = float(re.search(r"a bigram table needs (\d+\.\d+)", printed).group(1))
+    assert len(losses) == 5 and losses == sorted(losses, reverse=True)
+    assert losses[-1] < baseline - 0.5, printed
+    assert losses[-1] < 2.0, printed
+
+    example.main(["--load", str(checkpoint), "--prime", "The ", "--sample", "60"])
+    first = capsys.readouterr().out
+    example.main(["--load", str(checkpoint), "--prime", "The ", "--sample", "60"])
+    assert first.startswith("The ") and len(first) > 50
+    assert capsys.readouterr().out == first
+
+
+def test_the_example_takes_any_text_and_unrolls(tmp_path, capsys):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("grün, blau, gelb und rot; " * 60, encoding="utf-8")
+    checkpoint = tmp_path / "colours.h5"
+    settings = "--units 8 --layers 2 --length 10 --epochs 1 --sample 5 --dropout 0.1 --unroll"
+    options = [*settings.split(), "--corpus", str(corpus), "--checkpoint", str(checkpoint)]
+    load("text_generation").main([*options, "--prime", "blau", "--optimizer", "adadelta"])
+    printed = capsys.readouterr().out
+    assert "unroll" in printed and "blau" in printed
+    model = seqnet.load_model(checkpoint)
+    assert set(model.metadata["vocabulary"]) == set(corpus.read_text(encoding="utf-8"))
+
+
+def test_a_character_outside_the_vocabulary_is_named(tmp_path):
+    vocabulary = CharacterVocabulary.of("abc")
+    with pytest.raises(ValueError, match="'x' at position 1"):
+        vocabulary.encode("axb")
+    with pytest.raises(ValueError, match="single characters, each once"):
+        CharacterVocabulary("aa")
+    with pytest.raises(ValueError, match="too short for one example of 5 steps"):
+        next_step_examples(np.arange(5), 5)
+
+
+def test_the_bigram_baseline_is_the_entropy_of_a_known_source():
+    rng = np.random.default_rng(0)
+    coin = rng.integers(0, 2, 20000)
+    assert bigram_cross_entropy(coin[:10000], coin[10000:], 2) == pytest.approx(np.log(2), abs=1e-3)
