@@ -27,6 +27,7 @@ from pytensor.tensor.rewriting.ofg import inline_ofg_node
 from pytensor.tensor.type import TensorType
 
 from seqnet.ops.affine import Affine
+from seqnet.ops.crossentropy import SoftmaxCrossEntropy
 from seqnet.ops.lookup import SetRows
 from seqnet.ops.unrolled import Part, Step
 
@@ -202,7 +203,7 @@ class KernelElemwise(LoweredElemwise):
             storage[0] = result
 
 
-SMALL = 4096
+SMALL = 32768
 """Arrays with fewer elements are worked on as fast by NumPy, a call of a kernel being dearer."""
 
 
@@ -298,6 +299,8 @@ class LowerForVM(GraphRewriter):
                 self.lower_elemwise(fgraph, node)
             elif isinstance(node.op, Scan):
                 node.op = VMScan.of(node.op, self.inner_mode())
+            elif isinstance(node.op, SoftmaxCrossEntropy) and not fgraph.clients[node.outputs[1]]:
+                node.op = SoftmaxCrossEntropy(self.kernels, slope=False)
             elif isinstance(node.op, Dot) and self.kernels is not None:
                 self.lower_product(fgraph, node)
             elif isinstance(node.op, Step):

@@ -1,4 +1,4 @@
-"""Cross-entropy of a softmax with class numbers, as one Op with one Op for its gradient."""
+"""Cross-entropy of a softmax with class numbers, and its slope, in one pass over the logits."""
 
 from __future__ import annotations
 
@@ -9,48 +9,38 @@ from seqnet.ops.affine import KernelOp, like, memory_order, rows_of, shape_back
 
 
 class SoftmaxCrossEntropy(KernelOp):
-    """``logsumexp(z) - z[y]``: logits (..., classes) and class numbers (...) give (...)."""
+    """``logsumexp(z) - z[y]``: logits z (..., classes) and class numbers y (...) give (...).
+
+    The second output is the derivative ``softmax(z) - onehot(y)``, (..., classes), which costs
+    little while the exponentials are at hand; with `slope` False it is not computed.
+    """
+
+    __props__ = ("kernels", "slope")
+    default_output = 0
+
+    def __init__(self, kernels, slope: bool = True):
+        super().__init__(kernels)
+        self.slope = slope
 
     def make_node(self, logits, targets):
         loss = like(logits, logits.ndim - 1, logits.type.shape[:-1])
-        return Apply(self, [logits, targets], [loss])
+        return Apply(self, [logits, targets], [loss, logits.type()])
 
     def perform(self, node, inputs, outputs):
         logits, targets = inputs
         order = memory_order(logits)
-        loss, _ = self.kernels.softmax_cross_entropy(
-            rows_of(logits, order), targets.transpose(order).reshape(-1), gradient=False
+        loss, slope = self.kernels.softmax_cross_entropy(
+            rows_of(logits, order), targets.transpose(order).reshape(-1), gradient=self.slope
         )
         outputs[0][0] = shape_back(loss[:, None], logits.shape[:-1], order)[..., 0]
+        outputs[1][0] = shape_back(slope, logits.shape[:-1], order) if self.slope else logits
 
-    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
-        shapes = given[-1]
-        return [shapes[1]]
+    def infer_shape(self, *given):
+        logits, targets = given[-1]
+        return [targets, logits]
 
     def connection_pattern(self, node):
-        return [[True], [False]]
+        return [[True, False], [False, False]]
 
     def pullback(self, inputs, outputs, gradients):
-        gradient = SoftmaxCrossEntropyGradient(self.kernels)(*inputs, *gradients)
-        return [gradient, disconnected_type()]
-
-
-class SoftmaxCrossEntropyGradient(KernelOp):
-    """``(softmax(z) - onehot(y)) g`` for logits z, class numbers y and the losses' gradient g."""
-
-    def make_node(self, logits, targets, gradient):
-        return Apply(self, [logits, targets, gradient], [logits.type()])
-
-    def perform(self, node, inputs, outputs):
-        logits, targets, gradient = inputs
-        order = memory_order(logits)
-        _, rows = self.kernels.softmax_cross_entropy(
-            rows_of(logits, order),
-            targets.transpose(order).reshape(-1),
-            gradient.transpose(order).reshape(-1),
-        )
-        outputs[0][0] = shape_back(rows, logits.shape[:-1], order)
-
-    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
-        shapes = given[-1]
-        return [shapes[0]]
+        return [outputs[1] * gradients[0][..., None], disconnected_type()]
