@@ -45,6 +45,9 @@ RETURNS = dict.fromkeys(
     ("recurrence_scratch", "gemm_scratch", "first_outside", "vector_bytes"), c_long
 )
 
+ALONE = 1_000_000
+"""Multiplications that one thread does sooner than two: waking and waiting take microseconds."""
+
 
 def core(dtype, *more: str) -> ctypes.CDLL | list[ctypes.CDLL]:
     """The library of one precision.
@@ -138,6 +141,11 @@ def set_num_threads(count: int) -> None:
             f"the number of threads must be a whole number from 1 to 255, got {count!r}"
         )
     _threads = int(count)
+
+
+def threads_for(work: int) -> int:
+    """Threads for a kernel that does `work` multiplications between two waits for each other."""
+    return get_num_threads() if work >= ALONE else 1
 
 
 def count_call(name: str) -> None:

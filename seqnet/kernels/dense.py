@@ -7,14 +7,12 @@ from ctypes import Structure, byref, c_long, c_void_p
 import numpy as np
 
 from . import memory
-from .core import address, core, count_call, get_num_threads
+from .core import address, core, count_call, threads_for
 
 SIDE = (
     ("data", c_void_p),
     *((n, c_long) for n in ("step", "k_step", "k_outer", "inner")),
 )  # gemm_side in src/gemm.c
-
-ALONE = 4_000_000  # multiplications that one thread does by itself
 
 
 class _Arguments(Structure):  # gemm_arguments in src/gemm.c
@@ -89,8 +87,7 @@ def gemm(
     (a_row, a_k), (b_k, b_column) = a.strides, b.strides
     if (a_row | a_k | b_k | b_column | out.strides[0]) & (size - 1):
         raise ValueError("gemm: strides must be whole numbers of elements")
-    # Waking another thread takes longer than a small product.
-    threads = get_num_threads() if m * n * k > ALONE else 1
+    threads = threads_for(m * n * k // 4)
     scratch = memory.empty((library.gemm_scratch(threads),), a.dtype)
     arguments = _Arguments(
         *(m, n, k),

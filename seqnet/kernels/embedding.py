@@ -7,7 +7,7 @@ from ctypes import CDLL, Structure, byref, c_long, c_void_p
 import numpy as np
 
 from . import memory
-from .core import address, core, count_call, get_num_threads
+from .core import address, core, count_call, threads_for
 
 
 class _Arguments(Structure):  # embedding_arguments in src/rows.c
@@ -47,7 +47,7 @@ def gather(table: np.ndarray, ids: np.ndarray, out: np.ndarray | None = None) ->
         )
     ids = checked_ids(ids, table.shape[0], "id", library)
     if out.size:
-        library.gather(byref(_arguments(ids, table, out)), get_num_threads())
+        library.gather(byref(_arguments(ids, table, out)), threads_for(2 * out.size))
     count_call("gather")
     return out
 
@@ -86,7 +86,7 @@ def scatter_add(
         )
     ids = checked_ids(ids, vocabulary, "id", library)
     if out.size:
-        library.scatter_add(byref(_arguments(ids, out, rows)), get_num_threads())
+        library.scatter_add(byref(_arguments(ids, out, rows)), threads_for(2 * rows.size))
     count_call("scatter_add")
     return out
 

@@ -16,7 +16,7 @@ import numpy as np
 from . import memory
 from .cell import Cell
 from .compiler import KernelUnavailable
-from .core import address, core, count_call, get_num_threads
+from .core import address, core, count_call, threads_for
 
 MOST_BLOCKS = 96  # as in src/recurrence.c
 
@@ -92,6 +92,10 @@ class RecurrenceKernel:
         ]
         self._padding = self._core.vector_bytes() // self.dtype.itemsize
 
+    def _threads(self, batch: int, units: int) -> int:
+        """Threads that wait for each other at every time step."""
+        return threads_for(self.gates * units * units * batch)
+
     def forward(
         self,
         projected: np.ndarray,
@@ -143,7 +147,7 @@ class RecurrenceKernel:
             projected, recurrent_kernel, recurrent_bias, initial_states, mask, states, saved
         )
         if time and batch and units:
-            self._core.recurrence_forward(byref(a), get_num_threads())
+            self._core.recurrence_forward(byref(a), self._threads(batch, units))
         count_call("recurrence.forward")
         del keep
         return states, saved
@@ -227,7 +231,7 @@ class RecurrenceKernel:
         a.d_bias = d_bias is not None and address(d_bias)
         a.want_initial = initial_states is not None
         if time and batch and units:
-            self._core.recurrence_backward(byref(a), get_num_threads())
+            self._core.recurrence_backward(byref(a), self._threads(batch, units))
             if time == 1 and initial_states is None and d_bias is None:
                 d_kernel[...] = 0
         else:
@@ -274,7 +278,7 @@ class RecurrenceKernel:
             self._expect("initial_states", initial, (batch, units))
         if mask is not None and (mask.shape != (time, batch) or mask.dtype != bool):
             raise ValueError(f"mask must be bool({time}, {batch}), got {mask.dtype}{mask.shape}")
-        threads = get_num_threads()
+        threads = self._threads(batch, units)
         size = self._core.recurrence_scratch(batch, units, self.gates, self.states, threads)
         scratch = memory.empty((size,), self.dtype)
         initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)

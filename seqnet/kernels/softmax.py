@@ -7,7 +7,7 @@ from ctypes import Structure, byref, c_long, c_void_p
 import numpy as np
 
 from . import memory
-from .core import address, core, count_call, get_num_threads
+from .core import address, core, count_call, threads_for
 from .embedding import checked_ids
 
 SOFTMAX, LOG_SOFTMAX, CROSS_ENTROPY = range(3)  # as in src/rows.c
@@ -112,6 +112,6 @@ def _run(kind, logits, out, targets, weights, loss):
         *(None if a is None else address(a) for a in (targets, weights, loss, out)),
     )
     if logits.size:
-        core(logits.dtype).softmax(byref(arguments), get_num_threads())
+        core(logits.dtype).softmax(byref(arguments), threads_for(20 * logits.size))
     count_call(("softmax", "log_softmax", "softmax_cross_entropy")[kind])
     return out
