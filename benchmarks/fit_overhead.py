@@ -1,0 +1,61 @@
+"""What does `fit` cost over the bare compiled function?
+
+    python benchmarks/fit_overhead.py
+
+One worker trains on the same batches three ways, again and again: it calls the compiled function on
+arrays that are ready, it calls `train_on_batch`, and it calls `fit` (which shuffles, cuts batches,
+checks them, adds up figures and calls callbacks). What is wanted is at most 3 % for size A.
+"""
+
+from __future__ import annotations
+
+from harness import Report, Worker, parser, size_settings, spread, table
+
+WAYS = ("bare", "train_on_batch", "fit")
+
+
+def main(arguments=None) -> None:
+    result = parser(__doc__)
+    result.add_argument("--sizes", default="A")
+    result.add_argument("--batches", type=int, default=100, help="in an epoch")
+    result.add_argument("--rounds", type=int, default=15)
+    options = result.parse_args(arguments)
+    report = Report("fit_overhead", options)
+    rows = [["size", "way", "ms a batch", "over bare %", "quartiles"]]
+    for size in options.sizes.split(","):
+        for verbose in (0, 1):
+            with Worker("seqnet", size_settings(size)) as worker:
+                worker.ask("first")
+                worker.call("overhead", batches=min(options.batches, 10), verbose=verbose)
+                report.begin()
+                found = [
+                    worker.call("overhead", batches=options.batches, verbose=verbose)
+                    for _ in range(options.rounds)
+                ]
+            over = {
+                way: spread([100 * (f[way] / f["bare"] - 1) for f in found]) for way in WAYS[1:]
+            }
+            record = report.add(
+                size=size,
+                verbose=verbose,
+                batches=options.batches,
+                ms={way: spread([f[way] for f in found]) for way in WAYS},
+                over_bare_percent=over,
+            )
+            for way in WAYS:
+                more = over.get(way)
+                name = f"fit(verbose={verbose})" if way == "fit" else way
+                rows.append(
+                    [
+                        size + (" (busy)" if record["busy"] else ""),
+                        name,
+                        f"{record['ms'][way]['median']:.3f}",
+                        f"{more['median']:.1f}" if more else "",
+                        f"{more['q1']:.1f} to {more['q3']:.1f}" if more else "",
+                    ]
+                )
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()

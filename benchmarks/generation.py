@@ -1,0 +1,102 @@
+"""How many characters a second does a model write, one step at a time?
+
+    python benchmarks/generation.py
+
+seqnet's `generate` over a `Stepper`, and PyTorch in inference mode: with nn.LSTM called for one
+step at a time, the same without oneDNN, and with nn.LSTMCell; with all threads, and with one. The
+weights are the same, and without chance (--temperature 0) so must be what they write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+import time
+
+from harness import SETTLE_S, Report, Worker, WorkerError, parser, size_settings, spread, table
+
+WAYS = {
+    "seqnet": ["stepper"],
+    "pytorch": ["layer", "layer, no mkldnn", "cell"],
+    "pytorch:1thread": ["layer", "layer, no mkldnn", "cell"],
+}
+CHECKED = 40  # characters written without chance that all must agree on
+
+
+def check_agreement(workers: dict) -> None:
+    """Raise `SystemExit` unless all write the same when they take the likeliest character."""
+    written = {
+        (side, how): worker.call("generate", count=CHECKED, temperature=0, how=how)["written"]
+        for side, worker in workers.items()
+        for how in WAYS[side]
+    }
+    (first, expected), *others = written.items()
+    for other, found in others:
+        if found != expected:
+            sys.exit(f"{other} and {first} do not write the same: {found} and {expected}.")
+
+
+def main(arguments=None) -> None:
+    result = parser(__doc__)
+    add = result.add_argument
+    add("--size", default="B", help="for vocabulary, embedding, units and layers")
+    add("--units", type=int)
+    add("--layers", type=int)
+    add("--cell", default="lstm", choices=["simple_rnn", "gru", "lstm"])
+    add("--temperature", type=float, default=1.0)
+    add("--count", type=int, default=2000, help="characters in a turn")
+    add("--rounds", type=int, default=8)
+    options = result.parse_args(arguments)
+    settings = {**size_settings(options.size), "cell": options.cell}
+    settings |= {n: getattr(options, n) for n in ("units", "layers") if getattr(options, n)}
+    report = Report("generation", options)
+    rates: dict = {}
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        for side in WAYS:
+            try:
+                workers[side] = stack.enter_context(Worker(side, settings))
+            except WorkerError as error:
+                if side == "seqnet":
+                    sys.exit(str(error))
+                print(f"Left out: {error}", file=sys.stderr)
+        check_agreement(workers)
+        report.begin()
+        for _ in range(options.rounds):
+            for side, worker in workers.items():
+                for how in WAYS[side]:
+                    time.sleep(SETTLE_S)
+                    found = worker.call(
+                        "generate", count=options.count, temperature=options.temperature, how=how
+                    )
+                    rates.setdefault((side, how), []).append(found["per_second"])
+    best = max((w for w in rates if w[0] != "seqnet"), default=None, key=lambda w: median(rates[w]))
+    ratio = None
+    if best:
+        pairs = zip(rates["seqnet", "stepper"], rates[best], strict=True)
+        ratio = spread([a / b for a, b in pairs])
+    record = report.add(
+        settings=settings,
+        temperature=options.temperature,
+        count=options.count,
+        per_second=[
+            {"side": side, "how": how, **spread(found)} for (side, how), found in rates.items()
+        ],
+        best_peer=best,
+        ratio_to_best_peer=ratio,
+    )
+    rows = [["side", "how", "characters / s", "quartiles"]]
+    for found in record["per_second"]:
+        row = [found["side"], found["how"], f"{found['median']:,.0f}"]
+        rows.append([*row, f"{found['q1']:,.0f}-{found['q3']:,.0f}"])
+    table(rows)
+    if ratio:
+        print(f"seqnet / best peer: {ratio['median']:.2f}", file=sys.stderr)
+
+
+median = statistics.median
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""How much memory does training take at most?
+
+    python benchmarks/memory.py
+
+Each figure comes from a process of its own: the largest resident size after some steps, and how
+much of it came after the imports.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from harness import SIDES, Report, Worker, WorkerError, parser, size_settings, table
+
+
+def main(arguments=None) -> None:
+    result = parser(__doc__)
+    add = result.add_argument
+    add("--sides", default="seqnet,seqnet:scan,pytorch", help=f"of {', '.join(SIDES)}")
+    add("--size", default="B", help="everything but the length")
+    add("--lengths", default="50,500")
+    add("--cell", default="lstm", choices=["simple_rnn", "gru", "lstm"])
+    add("--steps", type=int, default=30)
+    options = result.parse_args(arguments)
+    report = Report("memory", options)
+    report.quiet = True  # memory does not depend on what else runs
+    rows = [["size", "length", "side", "peak MiB", "after import", "growth"]]
+    for length in options.lengths.split(","):
+        for side in options.sides.split(","):
+            settings = {**size_settings(options.size), "length": int(length), "cell": options.cell}
+            settings["distinct"] = 2
+            try:
+                with Worker(side, settings) as worker:
+                    worker.ask("first")
+                    worker.ask(f"step {options.steps}")
+                    found = worker.ask("memory")
+            except WorkerError as error:
+                print(f"Left out: {error}", file=sys.stderr)
+                report.add(size=options.size, length=int(length), side=side, error=str(error))
+                continue
+            growth = found["peak_mb"] - found["after_import_mb"]
+            report.add(
+                size=options.size, length=int(length), side=side, settings=settings,
+                steps=options.steps, growth_mb=growth, versions=worker.versions, **found,
+            )  # fmt: skip
+            figures = (found["peak_mb"], found["after_import_mb"], growth)
+            rows.append([options.size, length, side, *[f"{f:.0f}" for f in figures]])
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What do sequences of different lengths cost, beside the same padded to the longest?
+
+    python benchmarks/ragged.py
+
+One process makes epochs of `fit` with the same sequences in turn: as a list, and as an array padded
+to the longest, with a mask. Their mean length is about a quarter of the longest (exponential,
+cut off there). Steps counts those of all batches, padding included.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from harness import Report, parser, spread, table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import seqnet  # noqa: E402
+from seqnet.layers import LSTM, Dense, Embedding  # noqa: E402
+
+VOCABULARY = 1000
+
+
+def sequences(count: int, longest: int) -> list[np.ndarray]:
+    """Return sequences of numbers; the longest has that length."""
+    rng = np.random.default_rng(0)
+    lengths = np.minimum(1 + rng.exponential(longest / 4, count).astype(int), longest)
+    lengths[0] = longest
+    return [rng.integers(1, VOCABULARY, n) for n in lengths]
+
+
+def main(arguments=None) -> None:
+    result = parser(__doc__)
+    result.add_argument("--sequences", type=int, default=640)
+    result.add_argument("--longest", type=int, default=100)
+    result.add_argument("--units", type=int, default=128)
+    result.add_argument("--batch-size", type=int, default=32)
+    result.add_argument("--rounds", type=int, default=5)
+    options = result.parse_args(arguments)
+    logging.getLogger("seqnet").setLevel(logging.ERROR)
+    x = sequences(options.sequences, options.longest)
+    lengths = [len(row) for row in x]
+    padded = seqnet.data.pad_sequences(x, padding="post")
+    mask = np.arange(options.longest) < np.array(lengths)[:, None]
+    model = seqnet.Model(
+        [
+            Embedding(VOCABULARY, 64),
+            LSTM(options.units, return_sequences=True),
+            Dense(VOCABULARY, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    ways = {"list": (x, x, {}), "padded": (padded, padded, {"mask": mask})}
+    steps: dict[str, list] = {way: [] for way in ways}
+    seconds: dict[str, list] = {way: [] for way in ways}
+    current, cast = "", seqnet.model.arguments
+
+    def count(batch, dtype):
+        steps[current].append(batch.x.size)
+        return cast(batch, dtype)
+
+    seqnet.model.arguments = count
+    report = Report("ragged", options)
+    for number in range(options.rounds + 1):  # the first round compiles and is not counted
+        if number == 1:
+            report.begin()
+        for current, (inputs, targets, more) in ways.items():
+            steps[current].clear()
+            began = time.perf_counter()
+            model.fit(inputs, targets, batch_size=options.batch_size, verbose=0, **more)
+            if number:
+                seconds[current].append(time.perf_counter() - began)
+    pairs = zip(seconds["list"], seconds["padded"], strict=True)
+    record = report.add(
+        sequences=options.sequences,
+        longest=options.longest,
+        mean_length=float(np.mean(lengths)),
+        units=options.units,
+        batch_size=options.batch_size,
+        steps={way: sum(counts) for way, counts in steps.items()},
+        epoch_s={way: spread(values) for way, values in seconds.items()},
+        list_over_padded=spread([a / b for a, b in pairs]),
+    )
+    rows = [["passed as", "steps", "epoch s", "over padded"]]
+    for way in ways:
+        share = record["list_over_padded"]["median"] if way == "list" else 1.0
+        median = record["epoch_s"][way]["median"]
+        rows.append([way, record["steps"][way], f"{median:.3f}", f"{share:.2f}"])
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""Turn saved results into the tables of docs/performance.md, so that no figure is typed by hand.
+
+    python benchmarks/report.py results.jsonl                              # prints the tables
+    python benchmarks/report.py results.jsonl --fill docs/performance.md   # puts them in place
+
+Of the same measurement made twice the later one counts. A figure measured while something else used
+the machine has an asterisk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+MARKS = "<!-- table: {0} -->", "<!-- end of table: {0} -->"
+
+
+def read(paths: list[Path]) -> dict[str, list[dict]]:
+    """Return the records by question, the last of each measurement, in order of appearance."""
+    by_question: dict[str, dict] = {}
+    for path in paths:
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            names = ("part", "size", "side", "steps", "verbose", "optimizer", "length")
+            key = [record.get(n) for n in (*names, "vocabulary", "settings")]
+            key.append(sorted(record["sides"]) if "sides" in record else None)
+            table = by_question.setdefault(record["question"], {})
+            table[json.dumps(key, sort_keys=True)] = record
+    return {question: list(found.values()) for question, found in by_question.items()}
+
+
+def markdown(heads: list[str], rows: list[list]) -> str:
+    """Return a table; all columns but the first are aligned right."""
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def star(record: dict) -> str:
+    return "*" if record["busy"] else ""
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def ratio(found: dict) -> str:
+    return f"{found['median']:.2f} ({found['q1']:.2f}-{found['q3']:.2f})"
+
+
+def milliseconds(found: dict) -> str:
+    return f"{number(found['median'])} ({number(found['q1'])}-{number(found['q3'])})"
+
+
+def compare(records: list[dict]) -> str:
+    rows = []
+    for record in records:
+        s, ours = record["settings"], record["side"]
+        extras = [x for x in ("masks", "go_backwards") if s[x]]
+        if s["dtype"] != "float32":
+            extras.append(s["dtype"])
+        what = ", ".join([record["size"], s["cell"], s["optimizer"], *extras]) + star(record)
+        for side, found in record["sides"].items():
+            rows.append(
+                [
+                    what if side == ours else "",
+                    side,
+                    milliseconds(found["step_ms"]),
+                    ratio(found["ratio"]) if "ratio" in found else "",
+                    number(found["first_step_ms"] / 1e3),
+                ]
+            )
+    return markdown(["", "system", "step, ms", "seqnet / system", "first step, s"], rows)
+
+
+def compile_time(records: list[dict]) -> str:
+    rows = []
+    for r in records:
+        if r["part"] != "first step":
+            continue
+        cells = []
+        for runs in (r["cold"], r["warm"]):
+            good = [f["first_s"] for f in runs if "first_s" in f]
+            cells.append(number(min(good)) if good else "not in the time allowed")
+        rows.append([r["side"], f"{r['steps']}{star(r)}", *cells])
+    text = markdown(["system", "time steps", "first use, s", "second process, s"], rows)
+    for r in records:
+        if r["part"] == "import":
+            seconds = {m: number(found["median"]) for m, found in r["seconds"].items()}
+            text += (
+                f"\n\n`import pytensor` takes {seconds['pytensor']} s, `import seqnet` "
+                f"{seconds['seqnet']} s{star(r)}: "
+                f"{number(r['more_than_pytensor_s']['median'])} s more."
+            )
+    return text
+
+
+def fit_overhead(records: list[dict]) -> str:
+    rows = []
+    for r in records:
+        for way, found in r["ms"].items():
+            over = r["over_bare_percent"].get(way)
+            name = f"fit(verbose={r['verbose']})" if way == "fit" else way
+            percent = ""
+            if over:
+                percent = f"{over['median']:.1f} % ({over['q1']:.1f} to {over['q3']:.1f})"
+            rows.append([r["size"] + star(r), name, milliseconds(found), percent])
+    return markdown(["size", "way", "a batch, ms", "over the bare function"], rows)
+
+
+def embedding_rows(records: list[dict]) -> str:
+    rows, counts = [], []
+    for r in records:
+        if "error" not in r:
+            counts = list(r["step_ms"])
+            figures = [milliseconds(found) for found in r["step_ms"].values()]
+            rows.append([r["side"], r["optimizer"] + star(r), *figures, ratio(r["ratio"])])
+    heads = [f"{int(n):,} rows, ms" for n in counts]
+    return markdown(["system", "optimizer", *heads, "ratio"], rows)
+
+
+def memory(records: list[dict]) -> str:
+    rows = [
+        [f"{r['size']}, length {r['length']}", r["side"]]
+        + [number(r[key]) for key in ("peak_mb", "after_import_mb", "growth_mb")]
+        for r in records
+        if "error" not in r
+    ]
+    return markdown(["size", "system", "peak, MiB", "after the imports", "growth"], rows)
+
+
+def unroll_vs_scan(records: list[dict]) -> str:
+    rows = []
+    for r in records:
+        for side, found in r["sides"].items():
+            differ = r["gradients_differ_by"].get(side)
+            rows.append(
+                [
+                    f"{r['vocabulary']:,}",
+                    f"{r['length']}{star(r)}",
+                    side,
+                    number(found["step_ms"]["median"]),
+                    number(found["compile_s"]),
+                    "" if differ is None else f"{differ:.1e}",
+                ]
+            )
+    heads = ["vocabulary", "time steps", "form", "step, ms", "compile, s", "gradients differ by"]
+    return markdown(heads, rows)
+
+
+def generation(records: list[dict]) -> str:
+    rows = []
+    for r in records:
+        s = r["settings"]
+        for found in r["per_second"]:
+            what = f"{s['layers']} x {s['units']} {s['cell']}{star(r)}"
+            how = f"{found['side']}, {found['how']}"
+            rows.append([what, how, *[f"{found[k]:,.0f}" for k in ("median", "q1", "q3")]])
+    return markdown(["model", "system", "characters a second", "quartile", "quartile"], rows)
+
+
+def machine(by_question: dict[str, list[dict]]) -> str:
+    """Describe machines and versions; more than one of either is worth a second look."""
+    records = [r for found in by_question.values() for r in found]
+    machines = {
+        f"{r['machine']['cpu']}, {r['machine']['cores']} cores, "
+        f"{', '.join(r['machine']['vectors'])}; {r['machine']['system']}"
+        for r in records
+    }
+    versions: dict[str, set] = {}
+    for side in (s for r in by_question.get("compare", []) for s in r["sides"].values()):
+        for name, version in side["versions"].items():
+            if name not in ("python", "numpy", "threads", "recurrence"):
+                versions.setdefault(name, set()).add(str(version))
+    dates = sorted({r["when"][:10] for r in records})
+    lines = [f"- Machine: {m}" for m in sorted(machines)]
+    lines += [f"- {name} {', '.join(sorted(found))}" for name, found in sorted(versions.items())]
+    return "\n".join([*lines, f"- Measured: {' to '.join(dict.fromkeys((dates[0], dates[-1])))}"])
+
+
+TABLES: dict[str, Callable] = {
+    f.__name__: f
+    for f in (
+        compare,
+        compile_time,
+        fit_overhead,
+        embedding_rows,
+        memory,
+        unroll_vs_scan,
+        generation,
+    )
+}
+
+
+def tables(by_question: dict[str, list[dict]]) -> dict[str, str]:
+    found = {"machine": machine(by_question)}
+    return found | {n: make(by_question[n]) for n, make in TABLES.items() if n in by_question}
+
+
+def fill(text: str, name: str, content: str, path: Path) -> str:
+    """Return a document with what is between the marks of a table replaced."""
+    begin, end = (mark.format(name) for mark in MARKS)
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(text):
+        sys.exit(f"{path} has no place for {name}: it needs the lines\n{begin}\n{end}")
+    return pattern.sub(lambda _: f"{begin}\n\n{content}\n\n{end}", text)
+
+
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", type=Path, help="what the benchmarks saved")
+    parser.add_argument("--fill", type=Path, metavar="FILE", help="a document to put tables into")
+    options = parser.parse_args(arguments)
+    found = tables(read(options.files))
+    if options.fill is None:
+        print("\n\n".join(f"### {name}\n\n{content}" for name, content in found.items()))
+        return
+    text = options.fill.read_text()
+    for name, content in found.items():
+        text = fill(text, name, content, options.fill)
+    options.fill.write_text(text)
+    print(f"{options.fill}: filled {', '.join(found)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Trains with seqnet, through `Model.train_on_batch`.
+
+Settings beside the common ones: ``path`` (fused, scan, unroll; none: seqnet's choice) and
+``backend`` (see `seqnet.config.BACKENDS`).
+"""
+
+from __future__ import annotations
+
+import time
+
+import protocol  # first: it starts the clock of the import time
+
+# isort: split
+import numpy as np
+import pytensor
+
+import seqnet
+from seqnet.generation import Stepper, generate
+from seqnet.layers import GRU, LSTM, Dense, Embedding, SimpleRNN
+
+CELLS = {"simple_rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
+PATHS = {
+    None: {},
+    "fused": {"fused": True},
+    "scan": {"fused": False},
+    "unroll": {"unroll": True},
+}
+
+
+class Trainer:
+    """See `protocol.Session`."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        seqnet.config.set_floatx(settings.dtype)
+        seqnet.config.set_backend(getattr(settings, "backend", "auto"))
+        cell = CELLS[settings.cell]
+        how = dict(PATHS[getattr(settings, "path", None)], go_backwards=settings.go_backwards)
+        self.model = seqnet.Model(
+            [
+                Embedding(settings.vocabulary, settings.embedding, mask_zero=settings.masks),
+                *[
+                    cell(settings.units, return_sequences=True, **how)
+                    for _ in range(settings.layers)
+                ],
+                Dense(settings.classes, activation="softmax"),
+            ]
+        )
+        self.model.build((None, None))
+        first = protocol.first_weights(settings)
+        weights = [first.embedding, *[w for layer in first.layers for w in layer]]
+        self.model.set_weights([*weights, first.kernel, first.bias])
+        self.batches = protocol.random_batches(settings)
+
+    def versions(self):
+        summary = []
+        self.model.summary(lambda text: summary.extend(text.splitlines()))
+        layer = next(line for line in summary if self.model.layers[1].name + " (" in line)
+        return {
+            "recurrence": layer.split("  ")[-1].strip(),
+            "seqnet": seqnet.__version__,
+            "pytensor": pytensor.__version__,
+            "numpy": np.__version__,
+        }
+
+    def compile(self):
+        name = self.settings.optimizer
+        optimizer = seqnet.optimizers.get(name)
+        optimizer.learning_rate = protocol.RATES[name]
+        self.model.compile(optimizer, "sparse_categorical_crossentropy")
+
+    def step(self, number):
+        x, y = self.batches[number % len(self.batches)]
+        return float(self.model.train_on_batch(x, y))
+
+    def overhead(self, batches, verbose):
+        """Return milliseconds a batch for the bare compiled function, train_on_batch and fit."""
+        x, y = (
+            np.concatenate([self.batches[k % len(self.batches)][part] for k in range(batches)])
+            for part in (0, 1)
+        )
+        size = self.settings.batch
+        pieces = [slice(k * size, (k + 1) * size) for k in range(batches)]
+        # What the compiled function is given is taken down while train_on_batch calls it.
+        ((key, function),) = self.model._functions.items()
+        ready = []
+        self.model._functions[key] = lambda *given: ready.append(given) or function(*given)
+        for rows in pieces:
+            self.model.train_on_batch(x[rows], y[rows])
+        self.model._functions[key] = function
+
+        start = time.perf_counter()
+        for given in ready:
+            function(*given)
+        bare = time.perf_counter() - start
+        start = time.perf_counter()
+        for rows in pieces:
+            self.model.train_on_batch(x[rows], y[rows])
+        on_batch = time.perf_counter() - start
+        start = time.perf_counter()
+        self.model.fit(x, y, batch_size=size, epochs=1, verbose=verbose)
+        fit = time.perf_counter() - start
+        return {
+            name: 1e3 * seconds / batches
+            for name, seconds in (("bare", bare), ("train_on_batch", on_batch), ("fit", fit))
+        }
+
+    def generate(self, count, temperature, how):
+        """Return characters a second, and the characters, of writing on from character 1."""
+        if how != "stepper":
+            raise protocol.UnsupportedError("only how='stepper' here")
+        stepper = Stepper(self.model)
+        list(generate(self.model, [1], 5, temperature=temperature, stepper=stepper))
+        numbers = generate(self.model, [1], count, temperature=temperature, seed=1, stepper=stepper)
+        start = time.perf_counter()
+        written = list(numbers)
+        return {"per_second": count / (time.perf_counter() - start), "written": written}
+
+
+if __name__ == "__main__":
+    protocol.serve(Trainer)
