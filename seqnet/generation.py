@@ -23,7 +23,7 @@ class Stepper:
     Parameters
     ----------
     model : Model
-        Built, and without layers that need the whole sequence (`go_backwards`).
+        Built, and without layers that need the whole sequence (`go_backwards`, `Bidirectional`).
 
     Examples
     --------
@@ -40,11 +40,11 @@ class Stepper:
 
     def __init__(self, model):
         self.layers = [layer for layer in model.layers if isinstance(layer, Recurrent)]
-        for layer in self.layers:
-            if layer.go_backwards:
+        for layer in model.layers:
+            if layer.reads_ahead:
                 raise ValueError(
-                    f"Layer {layer.display_name!r} runs backwards, so it needs the whole sequence "
-                    "and cannot go step by step."
+                    f"Layer {layer.display_name!r} {layer.reads_ahead}, so it needs the "
+                    "whole sequence and cannot go step by step."
                 )
         if not model.built:
             raise ValueError("The model has no weights yet: call build, fit or predict first.")
@@ -87,11 +87,7 @@ class Stepper:
                 f"{len(values)}. To start anew call reset."
             )
         if self.states is None:
-            self.states = [
-                np.zeros((len(values), layer.units), dtype=layer.dtype)
-                for layer in self.layers
-                for _ in layer.state_names
-            ]
+            self.states = [s for layer in self.layers for s in layer.first_states(len(values))]
         output, *self.states = self.function(values, *self.states)
         return output[:, 0] if self.sequence_output else output
 

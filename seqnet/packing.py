@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from seqnet import registry
+from seqnet.layers.states import RUNS, carried_states
 from seqnet.stack import set_weight_arrays, weight_arrays
 
 LAST_STEP = "last_step"
@@ -23,6 +24,13 @@ def pack(model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "generators": [g.get_value().bit_generator.state for g in generators(model)],
     }
     arrays = weight_arrays(model)
+    for carried in carried_states(model.layers):
+        arrays |= {
+            f"states/{run}/{carried.layer.name}/{name}": value
+            for run in RUNS
+            for name, value in zip(carried.names, carried.get(run), strict=True)
+            if len(value)
+        }
     if model.optimizer is not None:
         state = model.optimizer.get_state()
         header["training"] = {
@@ -58,6 +66,11 @@ def unpack(model, header: dict, arrays: dict, path, custom_objects: dict | None)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not describe a model that can be made: {error!r}.") from None
     set_weight_arrays(model, arrays, path)
+    for carried in carried_states(model.layers):
+        for run in RUNS:
+            names = [f"states/{run}/{carried.layer.name}/{name}" for name in carried.names]
+            if names[0] in arrays:
+                carried.set([arrays[name] for name in names if name in arrays], run)
     if "training" in header:
         slots: dict[str, dict[str, np.ndarray]] = {}
         for name, value in arrays.items():

@@ -10,6 +10,7 @@ import pytensor.tensor as pt
 
 from seqnet import backend, config, saving
 from seqnet.layers.layer import Layer, Phase, Shape, check_weight, snake_case
+from seqnet.layers.states import all_layers, carried_states
 
 
 def forward(layers: Sequence[Layer], x, mask, phase: Phase):
@@ -83,6 +84,12 @@ class Stack:
         if not isinstance(layer, Layer):
             raise TypeError(
                 f"A model is made of layers (objects of seqnet.layers.Layer), got {layer!r}."
+            )
+        if layer.several_outputs:
+            raise ValueError(
+                f"Layer {layer.display_name!r} ({type(layer).__name__}) gives several outputs "
+                "(return_state=True, or a Bidirectional without a merge), but a model hands one "
+                "on from layer to layer. Call such a layer on a variable, outside a model."
             )
         if any(layer is other for other in self.layers):
             raise ValueError(f"Layer {layer.display_name!r} is already in this model.")
@@ -229,6 +236,37 @@ class Stack:
         print_fn(f"Weights: {total:,}, of which {total - frozen:,} are trained.")
 
     @property
+    def stateful(self) -> bool:
+        """Whether a layer carries its states from batch to batch."""
+        return any(layer.stateful for layer in all_layers(self.layers))
+
+    def reset_states(self) -> None:
+        """Let stateful layers start their next batch from zeros, in all kinds of run.
+
+        `fit`, `train_on_batch` go on from the training's states, epoch after epoch and call after
+        call; `test_on_batch` and `predict_on_batch` from the evaluation's and the prediction's.
+        `evaluate`, `predict` and the validation in `fit` start from zeros at each call, carry
+        states from batch to batch within it, and leave all states as they were.
+
+        Examples
+        --------
+        >>> import numpy as np, seqnet
+        >>> model = seqnet.Model([seqnet.layers.SimpleRNN(2, stateful=True)])
+        >>> x = np.ones((1, 3, 1), "float32")
+        >>> first, second = model.predict_on_batch(x), model.predict_on_batch(x)
+        >>> model.reset_states()
+        >>> bool((model.predict_on_batch(x) == first).all()), bool((second == first).all())
+        (True, False)
+        """
+        for carried in carried_states(self.layers):
+            carried.reset()
+
+    @property
     def needs_length(self) -> bool:
         """Whether compiled functions are for one number of steps only."""
         return any(layer.needs_length for layer in self.layers)
+
+    @property
+    def runs_backwards(self) -> bool:
+        """Whether outputs at steps come last step first."""
+        return sum(layer.reverses_time for layer in self.layers) % 2 == 1

@@ -42,24 +42,24 @@ CELLS = {
 
 
 class Compiled:
-    """A float64 recurrent layer and one function of its values, last states and gradients."""
+    """A recurrent layer and one function of its values, last states and gradients."""
 
-    def __init__(self, cls, units, features, length, masked, path, **options):
+    def __init__(self, cls, units, features, length, masked, path, dtype="float64", **options):
         self.layer = cls(
             units,
-            dtype="float64",
+            dtype=dtype,
             return_sequences=True,
             unroll=path == "unroll",
             fused=path == "fused",
             **options,
         )
-        x = pt.tensor("x", dtype="float64", shape=(None, length, features))
+        x = pt.tensor("x", dtype=dtype, shape=(None, length, features))
         mask = pt.matrix("mask", dtype="bool") if masked else None
-        before = [pt.dmatrix(f"{name}0") for name in self.layer.state_names]
+        before = [pt.matrix(f"{name}0", dtype=dtype) for name in self.layer.state_names]
         kernels = backend.kernels() if path == "fused" else None
         phase = Phase(training=True, kernels=kernels, initial_states={self.layer: before})
         y = self.layer(x, mask=mask, phase=phase)
-        cotangent = pt.dtensor3("cotangent")
+        cotangent = pt.tensor3("cotangent", dtype=dtype)
         inputs = [x, *self.layer.weights, *before]
         self.gradient_names = [
             "d_x",
@@ -94,7 +94,7 @@ def skip_without_kernel(cls, own):
     kernels = backend.kernels()
     if kernels is None:
         pytest.skip("The compiled kernels are not available here.")
-    if isinstance(reason := cls(1, dtype="float64", **own).fused_kernel(kernels), str):
+    if isinstance(reason := cls(1, **({"dtype": "float64"} | own)).fused_kernel(kernels), str):
         pytest.skip(f"There is no kernel: {reason}.")
 
 

@@ -1,14 +1,15 @@
-"""Layers without weights: activations, dropout, masking, and a layer applied to every step."""
+"""Layers without weights: activations, dropout, masking, repeating, and a function as a layer."""
 
 from __future__ import annotations
+
+import inspect
 
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet import activations, registry
+from seqnet import activations
+from seqnet.checks import check_count, check_rate
 from seqnet.layers.layer import Layer
-from seqnet.losses import softmax_logits
-from seqnet.ops.dropout import dropout_mask
 from seqnet.registry import register
 
 
@@ -79,9 +80,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float, *, noise_shape=None, **kwargs):
         super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise ValueError(f"The rate is the share to drop, in [0, 1); got {rate}.")
-        self.rate = float(rate)
+        self.rate = check_rate(rate, "The rate")
         self.noise_shape = None if noise_shape is None else tuple(noise_shape)
 
     def build(self, input_shape):
@@ -100,8 +99,7 @@ class Dropout(Layer):
             sizes = tuple(
                 own if n is None else n for own, n in zip(sizes, self.noise_shape, strict=True)
             )
-        current = phase.updates.get(self.generator, self.generator)
-        phase.updates[self.generator], kept = dropout_mask(current, sizes, self.rate, inputs.dtype)
+        kept = phase.dropout_mask(self.generator, sizes, self.rate, inputs.dtype)
         if self.noise_shape is not None:
             ones = [axis for axis, n in enumerate(self.noise_shape) if n == 1]
             kept = pt.specify_broadcastable(kept, *ones) if ones else kept
@@ -146,60 +144,148 @@ class Masking(Layer):
         present = pt.any(pt.neq(inputs, value), axis=-1)
         return present if mask is None else mask & present
 
+    def known_mask(self, values):
+        return (values != np.asarray(self.mask_value, dtype=self.dtype)).any(axis=-1)
+
 
 @register("layer")
-class TimeDistributed(Layer):
-    """Apply a layer to every step of a sequence by itself.
+class RepeatVector(Layer):
+    """Repeat a vector as every step of a sequence, as between an encoder and a decoder.
 
-    Input ``(batch, time, ...)``; the wrapped layer sees ``(batch * time, ...)``. `Dense`,
-    `Softmax`, `Activation` and `Dropout` do this on their own and need no wrapping.
+    Input ``(batch, features)``, output ``(batch, n, features)``.
 
     Parameters
     ----------
-    layer : Layer
+    n : int
+        Number of steps.
 
     Examples
     --------
-    >>> import seqnet
-    >>> layer = seqnet.layers.TimeDistributed(seqnet.layers.Dense(8))
+    >>> import numpy as np, seqnet
+    >>> seqnet.layers.RepeatVector(2)(np.array([[1.0, 2.0]])).eval().tolist()
+    [[[1.0, 2.0], [1.0, 2.0]]]
     """
 
-    def __init__(self, layer: Layer, **kwargs):
-        if isinstance(layer, dict):
-            layer = registry.get("layer", layer)
-        super().__init__(dtype=kwargs.pop("dtype", layer.dtype), **kwargs)
-        self.layer = layer
-        self.needs_length = layer.needs_length
+    input_rank = 2
+    supports_masking = False
+    reads_ahead = "makes all steps from one input"
+
+    def __init__(self, n: int, **kwargs):
+        super().__init__(**kwargs)
+        self.n = check_count(n, "The n of RepeatVector")
+
+    def rank_hint(self):
+        return " (batch, features)"
+
+    def call(self, inputs, mask, phase):
+        return pt.alloc(inputs[:, None, :], inputs.shape[0], self.n, inputs.shape[1])
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.n, input_shape[1])
+
+
+@register("layer")
+class Lambda(Layer):
+    """Apply a function of a PyTensor variable.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(inputs) -> output`` of PyTensor variables, the batch as their first axis. If it
+        has an argument named ``mask``, it is given the mask (batch, time) or None.
+    output_shape : tuple, optional
+        Shape of one example of the output, without the batch, None for what varies. By default it
+        is found by applying the function to a variable of the input's shape.
+    supports_masking : bool
+        Say that each step of the output is the same step of the input, so that the input's mask is
+        the output's. Else a mask is an error, unless the function takes one and uses it up.
+
+    Notes
+    -----
+    A file holds the function's name and not its code: to load the model, pass
+    ``custom_objects={"name": function}``. A ``lambda`` expression has no name and cannot be saved.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> last = seqnet.layers.Lambda(lambda x: x[:, -1])
+    >>> last(np.array([[[1.0], [2.0]]])).eval().tolist()
+    [[2.0]]
+    >>> last.compute_output_shape((None, None, 4))
+    (None, 4)
+    """
+
+    def __init__(self, function, output_shape=None, *, supports_masking: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        if not callable(function):
+            raise TypeError(f"Lambda takes a function of a PyTensor variable, got {function!r}.")
+        self.function = function
+        self.output_shape = None if output_shape is None else tuple(output_shape)
+        self.hands_mask_on = supports_masking
+        self.takes_mask = "mask" in argument_names(function)
+
+    @property
+    def supports_masking(self) -> bool:
+        """Whether the mask is handed on or used up."""
+        return self.hands_mask_on or self.takes_mask
+
+    def masking_hint(self):
+        return (
+            "If each step of its output is the same step of its input, say supports_masking=True; "
+            "else let the function take an argument named mask."
+        )
+
+    def apply(self, inputs, mask=None):
+        """Return the function of a variable."""
+        output = self.function(inputs, mask=mask) if self.takes_mask else self.function(inputs)
+        return pt.as_tensor_variable(output)
+
+    def call(self, inputs, mask, phase):
+        return self.apply(inputs, mask)
+
+    def compute_mask(self, inputs, mask):
+        return mask if self.hands_mask_on else None
+
+    def compute_output_shape(self, input_shape):
+        if self.output_shape is not None:
+            return (input_shape[0], *self.output_shape)
+        inputs = pt.tensor(dtype=self.dtype, shape=input_shape)
+        mask = pt.tensor(dtype="bool", shape=input_shape[:2])
+        try:
+            return tuple(self.apply(inputs, mask).type.shape)
+        except Exception as error:
+            raise ValueError(
+                f"The function of layer {self.display_name!r} (Lambda) cannot be applied to a "
+                f"variable of the shape {input_shape} and the dtype {self.dtype} to find its "
+                f"output's shape ({error}). Pass output_shape=, without the batch."
+            ) from error
+
+    def get_config(self):
+        name = getattr(self.function, "__name__", "<lambda>")
+        if not name.isidentifier():
+            raise ValueError(
+                f"Layer {self.display_name!r} (Lambda) cannot be saved, because its function has "
+                "no name. Write it with def, and pass it in custom_objects= when you load the "
+                "model."
+            )
+        return super().get_config() | {"supports_masking": self.hands_mask_on}
 
     @classmethod
     def _revive(cls, value, custom_objects):
         if isinstance(value, dict) and "name" in value:
-            return registry.get("layer", value, custom_objects)
+            name = value["name"]
+            if name not in (custom_objects or {}):
+                raise ValueError(
+                    f"A Lambda layer of the file holds the function {name!r}, and files hold no "
+                    f"code: pass custom_objects={{{name!r}: {name}}}."
+                )
+            return custom_objects[name]
         return value
 
-    def build(self, input_shape):
-        if len(input_shape) < 3:
-            raise ValueError(
-                f"Layer {self.display_name!r} (TimeDistributed) takes (batch, time, ...), got the "
-                f"shape {input_shape}."
-            )
-        own_name = self.layer.display_name.rpartition("/")[2]
-        self.layer.name = f"{self.display_name}/{own_name}"
-        self.layer.ensure_built((None, *input_shape[2:]))
-        self.weights = self.layer.weights
-        self.penalties = self.layer.penalties
-        self.generators = self.layer.generators
 
-    def call(self, inputs, mask, phase):
-        sizes = tuple(inputs.shape)
-        steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
-        output = self.layer.call(steps, None, phase)
-        whole = (sizes[0], sizes[1], *tuple(output.shape)[1:])
-        logits = softmax_logits(output)
-        if logits is not None:  # the softmax goes outside, where a loss can see it
-            return activations.softmax(logits.reshape(whole, ndim=output.ndim + 1))
-        return output.reshape(whole, ndim=output.ndim + 1)
-
-    def compute_output_shape(self, input_shape):
-        inner = self.layer.compute_output_shape((None, *input_shape[2:]))
-        return (*input_shape[:2], *inner[1:])
+def argument_names(function) -> list[str]:
+    """Return the names of a function's arguments, none if they cannot be read."""
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # some of those written in C
+        return []

@@ -93,6 +93,9 @@ class Embedding(Layer):
         present = pt.neq(inputs, 0)
         return present if mask is None else mask & present
 
+    def known_mask(self, values):
+        return values != 0 if self.mask_zero else None
+
     def check_input(self, values, name):
         if values.dtype.kind not in "iu":
             raise TypeError(

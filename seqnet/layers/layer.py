@@ -17,6 +17,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from seqnet import config, initializers, regularizers
+from seqnet.ops.dropout import dropout_mask
 from seqnet.registry import Configurable
 
 Shape = tuple[int | None, ...]
@@ -33,13 +34,16 @@ class Phase:
     training : bool
         Whether dropout and the like are active.
     updates : dict
-        New values of shared variables (random generators) that a compiled function must store.
+        New values of shared variables (random generators, carried states) that a compiled function
+        must store.
     kernels : module, optional
         `seqnet.kernels`, if the graph will be compiled by a backend that can run them.
     initial_states : dict
         States to start from, by recurrent layer: lists of symbolic (batch, units).
     final_states : dict
         Filled with the states after the last step, by recurrent layer.
+    run : "train", "test" or "predict"
+        Whose states stateful layers go on from; by default what `training` says.
     """
 
     training: bool = False
@@ -47,6 +51,19 @@ class Phase:
     updates: dict = field(default_factory=dict)
     initial_states: dict[Layer, list] = field(default_factory=dict)
     final_states: dict[Layer, list] = field(default_factory=dict)
+    run: str = ""
+
+    def __post_init__(self):
+        self.run = self.run or ("train" if self.training else "predict")
+
+    def dropout_mask(self, generator, shape, rate: float, dtype: str):
+        """Draw a mask from a layer's generator, and note the generator's next value.
+
+        The mask is 0 with probability `rate` and ``1 / (1 - rate)`` elsewhere.
+        """
+        current = self.updates.get(generator, generator)
+        self.updates[generator], mask = dropout_mask(current, shape, rate, dtype)
+        return mask
 
 
 class Layer(Configurable, ABC):
@@ -76,6 +93,25 @@ class Layer(Configurable, ABC):
 
     needs_length = False
     """Whether graphs need the number of steps when they are built."""
+
+    reverses_time = False
+    """Whether the steps of the output come in the opposite order of the input's."""
+
+    reads_ahead: str = ""
+    """Why nothing can be computed step by step ("runs backwards"); empty if it can."""
+
+    supports_masking = True
+    """Whether the layer can be given a mask: each step of its output is that step of its input, or
+    it uses the mask up."""
+
+    stateful = False
+    """Whether the layer carries states from batch to batch."""
+
+    several_outputs = False
+    """Whether calling the layer gives a list, which the next layer of a stack cannot take."""
+
+    inner_layers: tuple[Layer, ...] = ()
+    """The layers that this one wraps."""
 
     def __init__(
         self,
@@ -113,6 +149,13 @@ class Layer(Configurable, ABC):
     def compute_mask(self, inputs, mask):
         """Return the mask that goes with the output."""
         return mask
+
+    def known_mask(self, values: np.ndarray) -> np.ndarray | None:
+        """Return the mask this layer finds in real data as a first layer, None if none.
+
+        Steps come as the first axes of the values; their features, if any, as the last.
+        """
+        return None
 
     def check_input(self, values: np.ndarray, name: str) -> None:
         """Raise if an array of real data cannot be this layer's input (first layers only)."""
@@ -181,6 +224,13 @@ class Layer(Configurable, ABC):
         """Spell the expected axes for the message about a wrong rank."""
         return ""
 
+    def masking_hint(self) -> str:
+        """Say what to do about a mask that cannot be carried."""
+        return (
+            "Put it after a layer that uses the mask up, such as a recurrent layer without "
+            "return_sequences."
+        )
+
     def needed_features(self, input_shape: Shape) -> int:
         """Return and remember the size of the last axis, which weights depend on."""
         if input_shape[-1] is None:
@@ -194,15 +244,23 @@ class Layer(Configurable, ABC):
 
     # ---- what users call
 
-    def __call__(self, inputs, mask=None, phase: Phase | None = None, training: bool = False):
+    def __call__(
+        self, inputs, mask=None, phase: Phase | None = None, training: bool = False, **options
+    ):
         """Apply the layer to a PyTensor variable (or anything that becomes one).
 
-        Weights are made at the first call, from the static shape of the input.
+        Weights are made at the first call, from the static shape of the input. `options` are what
+        the layer's own `call` takes besides, such as the ``initial_state`` of a recurrent layer.
         """
         inputs = pt.as_tensor_variable(inputs)
         phase = Phase(training=training) if phase is None else phase
         self.ensure_built(tuple(inputs.type.shape))
-        return self.call(inputs, mask, phase)
+        if mask is not None and not self.supports_masking:
+            raise ValueError(
+                f"Layer {self.display_name!r} ({type(self).__name__}) cannot carry the mask that "
+                f"comes with its input. {self.masking_hint()}"
+            )
+        return self.call(inputs, mask, phase, **options)
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of the weights, in the order they were made."""

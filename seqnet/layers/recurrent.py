@@ -9,6 +9,8 @@ The story of one call:
 3. The step is applied along time in one of three ways, with one result: as a scan or unrolled
    (`seqnet.ops.recurrence.iterate`), or as one compiled kernel made from the same step
    (`seqnet.ops.fused`), where the backend runs kernels and the step is elementwise.
+4. The states it starts from are given, carried from the batch before (`seqnet.layers.states`),
+   learned, or zero.
 
 A new cell is one small class: its gates, its states and a `step` (see `SimpleRNN`, `LSTM`).
 """
@@ -17,24 +19,24 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations, initializers, regularizers
-from seqnet.checks import check_count
+from seqnet.checks import check_count, check_rate
 from seqnet.layers.dense import affine
-from seqnet.layers.layer import Layer
+from seqnet.layers.fusing import kernel_of
+from seqnet.layers.states import CarriedStates, Stateful, given_states
 from seqnet.ops.cell import Cell
 from seqnet.ops.fused import recurrence
 from seqnet.ops.recurrence import iterate
 
 log = logging.getLogger("seqnet")
-_fused_kernels: dict = {}
 
 
-class Recurrent(Layer):
+class Recurrent(Stateful):
     """A cell applied at every step. Subclasses describe one step; time lives here.
 
     Input ``(batch, time, features)``; output ``(batch, units)``, the last step's, or
@@ -54,6 +56,9 @@ class Recurrent(Layer):
         Names or objects of `seqnet.regularizers`.
     return_sequences : bool
         Return every step's output and not only the last one's.
+    return_state : bool
+        Calling the layer on a variable gives the list [output, *last states], the states in the
+        order of `state_names`, each ``(batch, units)``. Not in a stack of layers.
     go_backwards : bool
         Run from the last step to the first; outputs come in that order (as in Keras).
     unroll : bool
@@ -62,6 +67,22 @@ class Recurrent(Layer):
     fused : "auto", True or False
         Run the recurrence as one compiled kernel instead of a scan: ``"auto"`` where that is
         possible, True or an error, False never. `Model.summary` shows what is done.
+    dropout : float
+        Share of the input's features that training sets to zero, one mask for each sequence: a
+        feature is dropped at all steps or at none. What is kept is scaled by ``1 / (1 - rate)``.
+    recurrent_dropout : float
+        The same for the state where it is multiplied by the recurrent kernel: one mask ``(batch,
+        units)``, drawn before the loop, for all steps and all gates. The state itself, as it is
+        carried on and given out, is not dropped. Source of both: Gal and Ghahramani, "A
+        theoretically grounded application of dropout in recurrent neural networks" (2016).
+        Training then runs as a scan, because the kernels know no such mask.
+    stateful : bool
+        Start each batch from the states after the batch before, row by row, with no gradient from
+        one batch to the one before. A batch of another size starts from zeros. Training,
+        evaluation and prediction carry states of their own; see `Model.reset_states`.
+    learn_initial_state : bool
+        Start from weights ``initial_h`` (and so on, one ``(units,)`` for each state), the same for
+        every sequence, that are trained; they are zero at first.
 
     Attributes
     ----------
@@ -88,9 +109,14 @@ class Recurrent(Layer):
         recurrent_regularizer=None,
         bias_regularizer=None,
         return_sequences: bool = False,
+        return_state: bool = False,
         go_backwards: bool = False,
         unroll: bool = False,
         fused: bool | str = "auto",
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        stateful: bool = False,
+        learn_initial_state: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -104,18 +130,47 @@ class Recurrent(Layer):
         self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.return_sequences = return_sequences
+        self.return_state = return_state
         self.go_backwards = go_backwards
         self.unroll = unroll
         self.fused = fused
+        self.dropout = check_rate(dropout, "dropout")
+        self.recurrent_dropout = check_rate(recurrent_dropout, "recurrent_dropout")
+        self.stateful = stateful
+        self.learn_initial_state = learn_initial_state
         if fused not in ("auto", True, False):
             raise ValueError(f"fused is 'auto', True or False, got {fused!r}.")
         if fused is True and unroll:
             raise ValueError("fused=True and unroll=True contradict each other: choose one.")
+        if fused is True and recurrent_dropout:
+            raise ValueError(
+                "fused=True and recurrent_dropout contradict each other: the kernels know no mask "
+                "of the state. With fused='auto' training runs as a scan."
+            )
+        if stateful and learn_initial_state:
+            raise ValueError(
+                "stateful=True and learn_initial_state=True contradict each other: a batch starts "
+                "from the states before it or from learned ones."
+            )
 
     @property
     def needs_length(self) -> bool:
         """An unrolled graph has a fixed number of steps."""
         return self.unroll
+
+    @property
+    def reads_ahead(self) -> str:
+        """Backwards, the first step of the output is that of the last input."""
+        return "runs backwards" if self.go_backwards else ""
+
+    @property
+    def several_outputs(self) -> bool:
+        """With `return_state` a call gives a list."""
+        return self.return_state
+
+    @property
+    def reverses_time(self) -> bool:
+        return self.go_backwards and self.return_sequences
 
     def runs_as(self, kernels) -> str:
         if self.unroll:
@@ -123,7 +178,9 @@ class Recurrent(Layer):
         if self.fused is False:
             return "scan"
         kernel = self.fused_kernel(kernels)
-        return f"scan ({kernel})" if isinstance(kernel, str) else "fused"
+        if isinstance(kernel, str):
+            return f"scan ({kernel})"
+        return "fused (training: scan, recurrent_dropout)" if self.recurrent_dropout else "fused"
 
     # ---- what a cell defines
 
@@ -167,6 +224,15 @@ class Recurrent(Layer):
         self.bias = self.recurrent_bias = None
         if self.use_bias:
             self.build_bias(columns)
+        if self.learn_initial_state:
+            self.initial_state = [
+                self.add_weight(f"initial_{name}", (self.units,), "zeros")
+                for name in self.state_names
+            ]
+        if self.stateful:
+            self.carried = CarriedStates(self, self.state_names, self.units)
+        if self.dropout or self.recurrent_dropout:
+            self.generator = self.add_generator()
 
     def build_bias(self, columns: int) -> None:
         """Make the bias; cells with more than one override this."""
@@ -186,26 +252,46 @@ class Recurrent(Layer):
     def rank_hint(self):
         return " (batch, time, features)"
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, phase, initial_state=None):
+        """Return the output, with `return_state` the list [output, *last states].
+
+        `initial_state` is a list of one variable or array for each state, ``(batch, units)`` or
+        ``(units,)`` for all sequences alike; it goes before carried, learned and zero states.
+        """
+        batch, length = inputs.shape[0], inputs.type.shape[1]
+        if phase.training and self.dropout:
+            inputs = pt.cast(inputs, self.dtype)
+            kept = (batch, inputs.shape[2])
+            dropped = phase.dropout_mask(self.generator, kept, self.dropout, self.dtype)
+            inputs = inputs * dropped[:, None, :]
         projected = affine(inputs, self.kernel, self.input_bias(), phase.kernels)
         sequence = projected.transpose(1, 0, 2)  # (time, batch, gates * units)
         time_mask = None if mask is None else mask.transpose(1, 0)
-        history, last = self.run(sequence, time_mask, inputs, phase)
-        if self in phase.initial_states:
-            phase.final_states[self] = last
-        return history.transpose(1, 0, 2) if self.return_sequences else last[0]
+        states = self.start(batch, phase, initial_state)
+        history, last = self.run(sequence, time_mask, states, length, phase)
+        phase.final_states[self] = last
+        if self.carried is not None and self not in phase.initial_states:
+            self.carried.store(phase, last)
+        output = history.transpose(1, 0, 2) if self.return_sequences else last[0]
+        return [output, *last] if self.return_state else output
 
-    def run(self, sequence, mask, inputs, phase):
+    def run(self, sequence, mask, states, length, phase):
         """Return the output's history (time, batch, units) and the last states (batch, units)."""
+        dropped = None
+        if phase.training and self.recurrent_dropout:
+            kept = (sequence.shape[1], self.recurrent_kernel.shape[0])
+            dropped = phase.dropout_mask(self.generator, kept, self.recurrent_dropout, self.dtype)
         if not self.unroll and self.fused is not False:
             kernel = self.fused_kernel(phase.kernels)
+            if dropped is not None:
+                kernel = "the kernels know no recurrent_dropout"
             if not isinstance(kernel, str):
                 histories, last = recurrence(
                     kernel,
                     sequence,
                     self.recurrent_kernel,
                     self.recurrent_bias,
-                    phase.initial_states.get(self),
+                    states,
                     mask,
                     backwards=self.go_backwards,
                     save=phase.training,
@@ -218,53 +304,44 @@ class Recurrent(Layer):
         if self.go_backwards:
             sequence = sequence[::-1]
             mask = None if mask is None else mask[::-1]
-        histories = self.loop(sequence, self.start(inputs, phase), mask, inputs.type.shape[1])
+        if states is None:
+            states = self.zeros(sequence.shape[1])
+        histories = self.loop(sequence, states, mask, dropped, length)
         return histories[0], [h[-1] for h in histories]
 
     def fused_kernel(self, kernels):
         """Return the compiled kernel of this layer's step, or the reason why there is none."""
-        if kernels is None:
-            return "there are no kernels here"
-        key = (kernels, type(self), self.dtype, self.step_settings())
-        if key not in _fused_kernels:
+        return kernel_of(self, kernels)
 
-            def step(x, r, states):
-                def recur(h, *gates):
-                    if h is not states[0] or (gates and gates != self.gates):
-                        raise kernels.KernelUnavailable(
-                            "the step multiplies more than the state by the recurrent kernel"
-                        )
-                    return r
-
-                return self.step(x, states, recur)
-
-            try:
-                _fused_kernels[key] = kernels.RecurrenceKernel(
-                    step, len(self.gates), len(self.state_names), self.dtype
-                )
-            except kernels.KernelUnavailable as unavailable:
-                _fused_kernels[key] = str(unavailable)
-        return _fused_kernels[key]
-
-    def step_settings(self) -> tuple:
-        """Return the constructor arguments a step can depend on: functions, flags, numbers."""
-        apart = {"units", "name", "trainable", "dtype", "input_shape"}
-        apart |= {n for n in self.parameters() if n.endswith(("_initializer", "_regularizer"))}
-        values = ((n, getattr(self, n)) for n in self.parameters() if n not in apart)
-        return tuple((n, v if isinstance(v, Hashable) else id(v)) for n, v in values)
-
-    def start(self, inputs, phase) -> list:
-        """Return the states before the first step, each (batch, units)."""
-        if self in phase.initial_states:
+    def start(self, batch, phase, given=None) -> list | None:
+        """Return the states before the first step, each (batch, units); None is zeros."""
+        if given is not None:
+            states = given_states(self, given, self.state_names, self.units)
+        elif self in phase.initial_states:
             return list(phase.initial_states[self])
+        elif self.carried is not None:
+            return self.carried.start(phase, batch, self.recurrent_kernel.shape[0])
+        elif self.learn_initial_state:
+            states = self.initial_state
+        else:
+            return None
+        return [pt.alloc(state, batch, self.recurrent_kernel.shape[0]) for state in states]
+
+    def zeros(self, batch) -> list:
+        """Return states of zeros, each (batch, units)."""
         # alloc with a symbolic size of units, and not zeros((batch, units)): a static size of one
         # would make the state a broadcastable type that the step does not return.
-        zeros = pt.alloc(
-            np.asarray(0, dtype=self.dtype), inputs.shape[0], self.recurrent_kernel.shape[0]
-        )
+        zeros = pt.alloc(np.asarray(0, dtype=self.dtype), batch, self.recurrent_kernel.shape[0])
         return [zeros for _ in self.state_names]
 
-    def loop(self, sequence, states, mask, length) -> list:
+    def first_states(self, batch: int) -> list[np.ndarray]:
+        """Return the values of the states before anything is read: zeros, or the learned ones."""
+        shape = (batch, self.units)
+        if self.learn_initial_state:
+            return [np.broadcast_to(w.get_value(), shape).copy() for w in self.initial_state]
+        return [np.zeros(shape, dtype=self.dtype) for _ in self.state_names]
+
+    def loop(self, sequence, states, mask, dropped, length) -> list:
         """Apply the step along time; return each state's history, (time, batch, units)."""
         unroll = self.unroll or length == 1  # one step needs no loop
         if unroll and length is None:
@@ -282,6 +359,7 @@ class Recurrent(Layer):
             self.recurrent_kernel,
             self.recurrent_bias,
             mask,
+            dropped,
             unroll=unroll,
             length=length,
         )

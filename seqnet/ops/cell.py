@@ -53,17 +53,18 @@ class Product:
     value: object
 
 
-def run_step(cell: Cell, x, states, product: Callable, extras: dict, mask=None):
+def run_step(cell: Cell, x, states, product: Callable, extras: dict, mask=None, dropout=None):
     """Run one step; return the new states and the products it asked for.
 
     `product(operand, gates)` gives (batch, gates * units). `extras` replaces shared variables the
-    step refers to. The mask, (batch,) bool, keeps the old states where it is False.
+    step refers to. The mask, (batch,) bool, keeps the old states where it is False. `dropout`,
+    (batch, units), multiplies the operand of every product.
     """
     products: list[Product] = []
 
     def recur(h, *gates):
         gates = gates or cell.gates
-        operand = pt.tensor_copy(h)  # a variable of its own, whose gradient can be asked for
+        operand = operand_of(h, dropout)
         value = product(operand, gates)
         products.append(Product(operand, gates, value))
         return cell.split(value, gates)
@@ -84,7 +85,14 @@ def run_step(cell: Cell, x, states, product: Callable, extras: dict, mask=None):
     return new, products
 
 
-def step_gradient(cell: Cell, x, old, kept, d_new, kernel, extras: dict, mask=None) -> list:
+def operand_of(h, dropout=None):
+    """Return what is multiplied for `h`: a variable of its own, whose gradient can be asked for."""
+    return pt.tensor_copy(h if dropout is None else h * dropout)
+
+
+def step_gradient(
+    cell: Cell, x, old, kept, d_new, kernel, extras: dict, mask=None, dropout=None
+) -> list:
     """Return the gradients of one step from those of its new states.
 
     Parameters
@@ -96,7 +104,7 @@ def step_gradient(cell: Cell, x, old, kept, d_new, kernel, extras: dict, mask=No
         The values of its products with the recurrent kernel, in the order it asked for them.
     d_new : list of variables
         The gradients of the new states.
-    kernel, extras, mask
+    kernel, extras, mask, dropout
         As `run_step` takes them.
 
     Returns
@@ -114,7 +122,7 @@ def step_gradient(cell: Cell, x, old, kept, d_new, kernel, extras: dict, mask=No
 
     def recur(h, *gates):
         gates = gates or cell.gates
-        operand = pt.tensor_copy(h)
+        operand = operand_of(h, dropout)
         values = [matrix_like(x) for _ in gates]
         parts.append(values)
         products.append(Product(operand, gates, remaining.pop(0)))

@@ -23,6 +23,7 @@ import pytensor.tensor as pt
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.gradient import disconnected_type
+from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import graph_inputs
 
 from seqnet.ops.affine import connected
@@ -40,13 +41,18 @@ def run_loop(
     the same.
     """
     if not unroll:
-        count = len(states)
-        values = [s[0] for s in sequences]
-        extra = len(body(*values, *states, *constants)) - count
+        # Built once, on variables without a history: what a body replaces in its own graph then
+        # never reaches back into the graph that its constants come from.
+        examples = [v.type() for v in (*(s[0] for s in sequences), *states, *constants)]
+        outputs = list(body(*examples))
+
+        def step(*values):
+            return graph_replace(outputs, dict(zip(examples, values, strict=True)), strict=False)
+
         result = pytensor.scan(
-            body,
+            step,
             sequences=list(sequences),
-            outputs_info=[*states, *[None] * extra],
+            outputs_info=[*states, *[None] * (len(outputs) - len(states))],
             non_sequences=list(constants),
             go_backwards=backwards,
             strict=True,
@@ -73,6 +79,7 @@ def iterate(
     kernel,
     bias=None,
     mask=None,
+    dropout=None,
     *,
     unroll: bool = False,
     length: int | None = None,
@@ -92,6 +99,9 @@ def iterate(
         Added to the product with the recurrent kernel.
     mask : variable (time, batch), bool, optional
         True where there is data.
+    dropout : variable (batch, units), optional
+        Multiplies what every product with the recurrent kernel is made of, the same at every
+        step; a constant for the gradient.
     unroll : bool
         Build the steps one by one, in a Python loop, and not as a scan.
     length : int, optional
@@ -107,6 +117,8 @@ def iterate(
         inputs["bias"] = bias
     if mask is not None:
         inputs["mask"] = mask
+    if dropout is not None:
+        inputs["dropout"] = dropout
     inputs |= {f"extra{k}": shared for k, shared in enumerate(shared_of(cell, projected, states))}
     loop = Iterated(cell, inputs, len(states), unroll, length)
     return loop(*inputs.values(), return_list=True)[: len(states)]
@@ -118,6 +130,9 @@ def shared_of(cell: Cell, projected, states) -> list[SharedVariable]:
     new, products = run_step(cell, x, before, lambda h, gates: matrix_like(x), {})
     roots = graph_inputs([*new, *(p.operand for p in products)])
     return list(dict.fromkeys(v for v in roots if isinstance(v, SharedVariable)))
+
+
+WITHOUT_GRADIENT = ("mask", "dropout")
 
 
 class Iterated(OpFromGraph):
@@ -142,7 +157,8 @@ class Iterated(OpFromGraph):
 
     def constants(self, given: dict) -> tuple[list, Callable]:
         """Return the loop's constants, and a function that reads a step's copies of them."""
-        names = [n for n in given if n in ("kernel", "bias") or n.startswith("extra")]
+        known = ("kernel", "bias", "dropout")
+        names = [n for n in given if n in known or n.startswith("extra")]
 
         def read(values):
             found = dict(zip(names, values, strict=True))
@@ -151,6 +167,7 @@ class Iterated(OpFromGraph):
                 found["kernel"],
                 found.get("bias"),
                 dict(zip(self.shared, extras, strict=True)),
+                found.get("dropout"),
             )
 
         return [given[n] for n in names], read
@@ -166,14 +183,14 @@ class Iterated(OpFromGraph):
             values = list(values)
             x = values.pop(0)
             step_mask = None if mask is None else values.pop(0)
-            kernel, bias, extras = read(values[self.states :])
+            kernel, bias, extras, dropout = read(values[self.states :])
 
             def product(h, gates):
                 result = pt.dot(h, self.cell.columns(kernel, gates))
                 return result if bias is None else result + self.cell.columns(bias, gates)
 
             new, products = run_step(
-                self.cell, x, values[: self.states], product, extras, step_mask
+                self.cell, x, values[: self.states], product, extras, step_mask, dropout
             )
             self.products = [p.gates for p in products]
             return [*new, *(v for p in products for v in (p.value, p.operand))]
@@ -182,7 +199,7 @@ class Iterated(OpFromGraph):
         return run_loop(body, sequences, states, constants, unroll=self.unroll, length=self.length)
 
     def connection_pattern(self, node):
-        return [[name != "mask"] * len(node.outputs) for name in self.names]
+        return [[name not in WITHOUT_GRADIENT] * len(node.outputs) for name in self.names]
 
     def pullback(self, inputs, outputs, gradients):
         """Build the loop backwards in time, then the gradients of weights in one product each."""
@@ -215,8 +232,8 @@ class Iterated(OpFromGraph):
                 d + next(incoming) if yes else d
                 for d, yes in zip(carried, there[: self.states], strict=True)
             ]
-            kernel, _, extras = read(values)
-            return step_gradient(self.cell, x, old, kept, d_new, kernel, extras, step_mask)
+            kernel, _, extras, dropout = read(values)
+            return step_gradient(self.cell, x, old, kept, d_new, kernel, extras, step_mask, dropout)
 
         zeros = [pt.zeros_like(state) for state in initial]
         results = run_loop(
@@ -239,7 +256,7 @@ class Iterated(OpFromGraph):
             found["bias"] = self.assemble([flat(d).sum(axis=0) for d in d_products])
         found |= {f"state{k}": d for k, d in enumerate(d_states)}
         found |= {f"extra{k}": d.sum(axis=0) for k, d in enumerate(of_extras)}
-        return [disconnected_type() if n == "mask" else found[n] for n in self.names]
+        return [disconnected_type() if n in WITHOUT_GRADIENT else found[n] for n in self.names]
 
     def assemble(self, parts: list):
         """Put gradients for the columns of each product together, for all gates in order."""

@@ -12,9 +12,12 @@ from seqnet.layers import (
     Activation,
     Dense,
     Dropout,
+    Embedding,
+    Lambda,
     Layer,
     Masking,
     Phase,
+    RepeatVector,
     Softmax,
     TimeDistributed,
 )
@@ -134,43 +137,117 @@ def test_layers_that_do_not_touch_time_hand_the_mask_on():
         assert layer.compute_mask(x, mask) is mask
 
 
-# ----------------------------------------------------------------------- time distributed
+# ------------------------------------------------------------------------ repeat, function
 
 
-def test_time_distributed_dense_is_dense():
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_repeated_vector_is_every_step(n):
+    x = np.random.default_rng(0).normal(size=(4, 2))
+    layer, symbolic = RepeatVector(n, dtype="float64"), pt.dmatrix("x")
+    y = layer(symbolic)
+    weights = pt.dtensor3("weights")
+    gradient = pytensor.grad((y * weights).sum(), symbolic)
+    f = backend.compile([symbolic, weights], [y, gradient], name="test")
+    w = np.random.default_rng(1).normal(size=(4, n, 2))
+    repeated, of_x = f(x, w)
+    np.testing.assert_array_equal(repeated, np.repeat(x[:, None], n, axis=1))
+    np.testing.assert_allclose(of_x, w.sum(axis=1), rtol=1e-12)
+    assert layer.compute_output_shape((None, 2)) == (None, n, 2)
+
+
+def test_an_encoder_and_an_unrolled_decoder_train():
+    """The number of steps is known from RepeatVector, so the decoder can be unrolled."""
+    x = np.random.default_rng(0).normal(size=(16, 3, 2)).astype("float32")
+    model = seqnet.Model(
+        [LSTM(6), RepeatVector(3), LSTM(6, return_sequences=True, unroll=True), Dense(2)]
+    )
+    model.compile(seqnet.optimizers.Adam(0.02), "mse")
+    losses = model.fit(x, x, epochs=30, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+    with pytest.raises(ValueError, match="'repeat_vector' makes all steps from one input"):
+        seqnet.generation.Stepper(model)
+
+
+def test_repeat_vector_refuses_sequences_masks_and_counts_below_one():
+    with pytest.raises(ValueError, match=r"rank 2 \(batch, features\)"):
+        RepeatVector(2)(pt.ftensor3("x"))
+    with pytest.raises(ValueError, match="'repeat_vector'.*cannot carry the mask"):
+        RepeatVector(2)(pt.fmatrix("x"), mask=pt.matrix("mask", dtype="bool"))
+    with pytest.raises(ValueError, match="at least 1"):
+        RepeatVector(0)
+
+
+def double(x):
+    return 2 * x
+
+
+def masked_mean(x, mask):
+    present = mask[:, :, None].astype(x.dtype)
+    return (x * present).sum(axis=1) / present.sum(axis=1)
+
+
+def test_a_lambda_layer_is_its_function_with_shapes_and_gradients():
     x = np.random.default_rng(0).normal(size=(2, 3, 4))
-    inner = Dense(5, "softmax", dtype="float64")
-    layer = TimeDistributed(inner)
-    symbolic = pt.tensor("x", dtype="float64", shape=(None, None, 4))
-    f = backend.compile([symbolic], [layer(symbolic), inner(symbolic)], name="test")
-    ours, expected = f(x)
-    assert ours.shape == (2, 3, 5)
-    np.testing.assert_allclose(ours, expected, rtol=1e-12)
-    assert layer.compute_output_shape((None, None, 4)) == (None, None, 5)
-    assert layer.weights == inner.weights
+    layer = Lambda(lambda x: pt.tanh(x)[:, :, :2], dtype="float64")
+    assert layer.compute_output_shape((None, None, 4)) == (None, None, 2)
+    assert layer.compute_output_shape((None, 5, 4)) == (None, 5, 2)
+    y = values_and_gradients(layer, {"x": x, "cotangent": np.ones((2, 3, 2))})["y"]
+    np.testing.assert_allclose(y, np.tanh(x)[:, :, :2], rtol=1e-12)
 
 
-def test_time_distributed_recurrent_reads_a_sequence_at_every_step():
-    x = np.random.default_rng(0).normal(size=(2, 3, 4, 2))
-    inner = LSTM(5, dtype="float64")
-    layer = TimeDistributed(inner)
-    symbolic = pt.tensor("x", dtype="float64", shape=(None, None, None, 2))
-    steps = pt.tensor("steps", dtype="float64", shape=(None, None, 2))
-    f = backend.compile([symbolic, steps], [layer(symbolic), inner(steps)], name="test")
-    ours, expected = f(x, x[:, 1])
-    np.testing.assert_allclose(ours[:, 1], expected, rtol=1e-12)
+def test_a_shape_that_cannot_be_found_is_asked_for():
+    def needs_four(x):
+        return pt.specify_shape(x, (None, 4))
+
+    layer = Lambda(needs_four)
+    with pytest.raises(ValueError, match="'lambda'.*Pass output_shape="):
+        layer.compute_output_shape((None, 3, 3))
+    told = Lambda(needs_four, output_shape=(4,))
+    assert told.compute_output_shape((None, None)) == (None, 4)
+    model = seqnet.Model([told, Dense(2)])
+    assert model.predict(np.ones((1, 4), "float32")).shape == (1, 2)
 
 
-def test_time_distributed_names_do_not_grow_when_it_is_made_again():
-    layer = TimeDistributed(Dense(2, kernel_regularizer="l2"), name="each")
-    layer.ensure_built((None, None, 3))
-    names = [w.name for w in layer.weights]
-    assert names == ["each/dense/kernel", "each/dense/bias"]
-    assert len(layer.penalties) == 1
-    for _ in range(2):
-        layer = registry.get("layer", registry.serialize(layer))
-        layer.ensure_built((None, None, 3))
-    assert [w.name for w in layer.weights] == names
+def test_a_lambda_says_by_name_that_it_cannot_carry_a_mask():
+    tokens = np.array([[1, 2, 0]])
+
+    def stack(*layers):
+        return seqnet.Model([Embedding(4, 3, mask_zero=True), *layers])
+
+    with pytest.raises(ValueError, match=r"'late' \(Lambda\) cannot carry the mask.*supports_mask"):
+        stack(Lambda(lambda x: x[:, 1:], name="late"), LSTM(2)).predict(tokens)
+    kept = stack(Lambda(double, supports_masking=True), LSTM(2, return_sequences=True))
+    y = kept.predict(tokens)
+    np.testing.assert_array_equal(y[:, 1], y[:, 2])
+    used = stack(Lambda(masked_mean), Dense(1))
+    table = used.predict(tokens) is not None and used.layers[0].get_weights()[0]
+    kernel, bias = used.layers[2].get_weights()
+    expected = table[[1, 2]].mean(axis=0) @ kernel + bias
+    np.testing.assert_allclose(used.predict(tokens)[0], expected, rtol=1e-5)
+    stack(LSTM(2), Lambda(double)).predict(tokens)  # the mask was used up before
+
+
+def test_a_lambda_is_saved_by_the_name_of_its_function(tmp_path):
+    model = seqnet.Model([Lambda(masked_mean, name="mean"), Dense(1)])
+    x = np.random.default_rng(0).normal(size=(2, 3, 4))
+    mask = np.ones((2, 3), bool)
+    expected = model.predict(x, mask=mask)
+    model.save(tmp_path / "model.h5")
+    with pytest.raises(ValueError, match="custom_objects={'masked_mean': masked_mean}"):
+        seqnet.load_model(tmp_path / "model.h5")
+    again = seqnet.load_model(tmp_path / "model.h5", custom_objects={"masked_mean": masked_mean})
+    np.testing.assert_array_equal(again.predict(x, mask=mask), expected)
+    assert not again.layers[0].hands_mask_on
+    nameless = seqnet.Model([Lambda(lambda x: 2 * x), Dense(1)])
+    nameless.predict(x)
+    with pytest.raises(ValueError, match="'lambda'.*cannot be saved.*Write it with def"):
+        nameless.save(tmp_path / "other.h5")
+    assert not (tmp_path / "other.h5").exists()
+
+
+def test_a_lambda_takes_functions_only():
+    with pytest.raises(TypeError, match="takes a function of a PyTensor variable, got 3"):
+        Lambda(3)
 
 
 # --------------------------------------------------------------------- layers of one's own

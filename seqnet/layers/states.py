@@ -1,0 +1,211 @@
+"""States that a layer carries from one batch to the next, for each kind of run apart.
+
+A stateful layer has up to three sets of states: the training's, the evaluation's and the
+prediction's. A run reads its own set before the first step, and its compiled function writes the
+states after the last step back; nothing of one run ever reaches another. As the states are shared
+variables, no gradient goes from one batch into the batch before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.gradient import disconnected_grad
+
+from seqnet.layers.layer import Layer, Phase
+
+RUNS = ("train", "test", "predict")
+
+
+class CarriedStates:
+    """The shared variables of one stateful layer: for each run, one for each state.
+
+    Parameters
+    ----------
+    layer : Layer
+        Whose states they are.
+    names : tuple of str
+        Of the states.
+    units : int
+    """
+
+    def __init__(self, layer: Layer, names: Sequence[str], units: int):
+        self.layer, self.names, self.units = layer, tuple(names), units
+        self._variables: dict[str, list] = {}
+
+    def variables(self, run: str) -> list:
+        """Return the shared variables of a run, each (batch, units); (0, units) before a batch."""
+        if run not in RUNS:
+            raise ValueError(f"A run is one of {', '.join(RUNS)}, got {run!r}.")
+        if run not in self._variables:
+            self._variables[run] = [
+                pytensor.shared(
+                    np.zeros((0, self.units), dtype=self.layer.dtype),
+                    name=f"{self.layer.display_name}/{run}/{name}",
+                    shape=(None, None),
+                )
+                for name in self.names
+            ]
+        return self._variables[run]
+
+    def start(self, phase: Phase, batch, units) -> list:
+        """Return the states a run goes on from, each (batch, units), zeros if the sizes differ.
+
+        Parameters
+        ----------
+        phase : Phase
+            Says whose run it is.
+        batch, units : symbolic numbers
+        """
+        found = []
+        for shared in self.variables(phase.run):
+            state = disconnected_grad(phase.updates.get(shared, shared))
+            # Rows that fit or none; both are copied into zeros, so that no branch is needed.
+            rows = pt.switch(pt.eq(state.shape[0], batch), state.shape[0], 0)
+            zeros = pt.alloc(np.asarray(0, dtype=shared.dtype), batch, units)
+            found.append(pt.set_subtensor(zeros[:rows], state[:rows]))
+        return found
+
+    def store(self, phase: Phase, last: Sequence) -> None:
+        """Note the states after the last step as a run's next ones."""
+        phase.updates.update(zip(self.variables(phase.run), last, strict=True))
+
+    def get(self, run: str) -> list[np.ndarray]:
+        """Return copies of a run's states."""
+        return [shared.get_value() for shared in self.variables(run)]
+
+    def set(self, values: Sequence, run: str) -> None:
+        """Set a run's states, each (batch, units), after checking them all."""
+        arrays = [np.asarray(value, dtype=self.layer.dtype) for value in values]
+        shapes = {array.shape for array in arrays}
+        wanted = f"{len(self.names)} of shape (batch, {self.units})"
+        if len(arrays) != len(self.names) or len(shapes) != 1:
+            got = ", ".join(str(array.shape) for array in arrays) or "none"
+            raise ValueError(
+                f"The states of layer {self.layer.display_name!r} ({', '.join(self.names)}) are "
+                f"{wanted}; got {got}."
+            )
+        (shape,) = shapes
+        if len(shape) != 2 or shape[1] != self.units:
+            raise ValueError(
+                f"The states of layer {self.layer.display_name!r} are {wanted}; got {shape}."
+            )
+        for shared, array in zip(self.variables(run), arrays, strict=True):
+            shared.set_value(array)
+
+    def reset(self, run: str | None = None) -> None:
+        """Forget a run's states, or those of all runs."""
+        for name in list(self._variables) if run is None else [run]:
+            for shared in self.variables(name):
+                shared.set_value(np.zeros((0, self.units), dtype=shared.dtype))
+
+
+class Stateful(Layer):
+    """A layer that has carried states itself (`carried`) or in the layers it wraps."""
+
+    carried: CarriedStates | None = None
+
+    def get_states(self, run: str = "train") -> list[np.ndarray]:
+        """Return copies of the carried states, each (batch, units); (0, units) before a batch.
+
+        Parameters
+        ----------
+        run : "train", "test" or "predict"
+            Training, evaluation and prediction have states of their own.
+
+        Raises
+        ------
+        ValueError
+            If the layer is not stateful, or not built.
+        """
+        return [value for carried in self._all_carried() for value in carried.get(run)]
+
+    def set_states(self, values: Sequence, run: str = "train") -> None:
+        """Set the states that the next batch of a run starts from, in `get_states`'s order."""
+        values, found = list(values), self._all_carried()
+        count = sum(len(carried.names) for carried in found)
+        if len(values) != count:
+            raise ValueError(
+                f"Layer {self.display_name!r} carries {count} states, but {len(values)} were given."
+            )
+        for carried in found:
+            carried.set(values[: len(carried.names)], run)
+            values = values[len(carried.names) :]
+
+    def reset_states(self, run: str | None = None) -> None:
+        """Start the next batch from zeros: of one run, or of all."""
+        for carried in self._all_carried():
+            carried.reset(run)
+
+    def _all_carried(self) -> list[CarriedStates]:
+        found = carried_states([self])
+        if not found:
+            reason = "has no states yet: it is not built" if self.stateful else "is not stateful"
+            raise ValueError(
+                f"Layer {self.display_name!r} {reason}. stateful=True and the first batch, or "
+                "model.build, make states that are carried."
+            )
+        return found
+
+
+def given_states(layer: Layer, given, names: Sequence[str], units: int) -> list:
+    """Return initial states that a caller gave, as variables of the layer's dtype, after checks.
+
+    Parameters
+    ----------
+    layer : Layer
+        For messages and the dtype.
+    given : list, or for one state that state
+        Variables or arrays, each (batch, units) or (units,).
+    names : tuple of str
+        Of the states.
+    units : int
+    """
+    states = list(given) if isinstance(given, (list, tuple)) else [given]
+    if len(states) != len(names):
+        raise ValueError(
+            f"Layer {layer.display_name!r} has the states {', '.join(names)}, so initial_state is "
+            f"a list of {len(names)}; got {len(states)}."
+        )
+    found = []
+    for name, state in zip(names, states, strict=True):
+        state = pt.cast(pt.as_tensor_variable(state), layer.dtype)
+        shape = state.type.shape
+        if state.ndim not in (1, 2) or shape[-1] not in (None, units):
+            raise ValueError(
+                f"The initial state {name} of layer {layer.display_name!r} must have the shape "
+                f"(batch, {units}) or ({units},), got {shape}."
+            )
+        found.append(state)
+    return found
+
+
+def carried_states(layers: Iterable[Layer]) -> list[CarriedStates]:
+    """Return the carried states of layers and of those that they wrap, in order."""
+    every = (getattr(layer, "carried", None) for layer in all_layers(layers))
+    return [carried for carried in every if carried is not None]
+
+
+def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """Yield layers, each followed by those that it wraps."""
+    for layer in layers:
+        yield layer
+        yield from all_layers(layer.inner_layers)
+
+
+@contextmanager
+def fresh_states(layers: Iterable[Layer], run: str) -> Iterator[None]:
+    """Let a run start from zeros inside the block, and put its states back after it."""
+    found = carried_states(layers)
+    before = [carried.get(run) for carried in found]
+    for carried in found:
+        carried.reset(run)
+    try:
+        yield
+    finally:
+        for carried, values in zip(found, before, strict=True):
+            carried.set(values, run)

@@ -1,0 +1,236 @@
+"""Dropout in recurrent layers: one mask for a sequence, of the input or of the state."""
+
+import copy
+import logging
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from helpers import CELLS, MinimalGatedUnit, random_arrays, run_cell
+from pytensor.graph.replace import clone_replace
+from pytensor.scan.op import Scan
+from reference.numpy_layers import sigmoid
+
+import seqnet
+from seqnet import backend
+from seqnet.layers import GRU, LSTM, Dense, Phase, SimpleRNN
+from seqnet.ops.fused import Recurrence
+
+MASK = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0]], dtype=bool)
+PATHS = {"scan": {"fused": False}, "unroll": {"unroll": True}, "fused": {}}
+EVERY_PATH = pytest.mark.parametrize("path", PATHS)
+EVERY_CELL = pytest.mark.parametrize("cell", CELLS)
+
+
+def drawn(layer, *sizes):
+    """Return the masks that the layer's generator gives next, as NumPy draws them."""
+    generator = copy.deepcopy(layer.generators[0].get_value())
+    rates = [rate for rate in (layer.dropout, layer.recurrent_dropout) if rate]
+    return [
+        (generator.uniform(size=size) >= rate) / (1 - rate)
+        for rate, size in zip(rates, sizes, strict=True)
+    ]
+
+
+def built(cell, arrays, path, **options):
+    cls, own = CELLS[cell]
+    options |= PATHS[path] | own
+    layer = cls(2, dtype="float64", return_sequences=True, **options)
+    layer.ensure_built((None, 4, 3))
+    layer.set_weights([arrays[w.name.rpartition("/")[2]] for w in layer.weights])
+    return layer
+
+
+def training(layer, mask=None):
+    """Compile the output, and the gradient of its weighted sum in x and all weights."""
+    x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
+    phase = Phase(training=True, kernels=backend.kernels())
+    y = layer(x, mask=None if mask is None else pt.constant(mask), phase=phase)
+    cotangent = pt.dtensor3("cotangent")
+    gradients = pytensor.grad(pt.sum(y * cotangent), [x, *layer.weights])
+    return backend.compile([x, cotangent], [y, *gradients], phase.updates, name="test")
+
+
+@EVERY_PATH
+@pytest.mark.parametrize("cell", ["lstm", "gru", "minimal_gated_unit"])
+def test_input_dropout_is_the_layer_on_inputs_with_dropped_features(cell, path):
+    arrays = random_arrays(cell, 3, 4, 2, mask=MASK)
+    layer = built(cell, arrays, path, dropout=0.4)
+    (kept,) = drawn(layer, (3, 3))
+    assert 0 < (kept == 0).sum() < 9
+    y, d_x, *d_weights = training(layer, MASK)(arrays["x"], arrays["cotangent"])
+    zeros = {f"{n}0": np.zeros((3, 2)) for n in layer.state_names}
+    expected = run_cell(cell, arrays | zeros | {"x": arrays["x"] * kept[:, None]})
+    np.testing.assert_allclose(y, expected["y"], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(d_x, expected["d_x"] * kept[:, None], rtol=1e-10, atol=1e-13)
+    for weight, gradient in zip(layer.weights, d_weights, strict=True):
+        name = "d_" + weight.name.rpartition("/")[2]
+        np.testing.assert_allclose(gradient, expected[name], rtol=1e-10, atol=1e-12)
+
+
+@EVERY_PATH
+def test_recurrent_dropout_multiplies_the_state_in_every_recurrent_product(path):
+    """The minimal gated unit by hand: both of its products, h U_f and (f h) U_h, are dropped."""
+    arrays = random_arrays("minimal_gated_unit", 3, 4, 2, mask=MASK)
+    layer = built("minimal_gated_unit", arrays, path, recurrent_dropout=0.4)
+    (kept,) = drawn(layer, (3, 2))
+    assert 0 < (kept == 0).sum() < 6
+    y = training(layer, MASK)(arrays["x"], arrays["cotangent"])[0]
+    k_f, k_h = np.split(arrays["kernel"], 2, axis=1)
+    u_f, u_h = np.split(arrays["recurrent_kernel"], 2, axis=1)
+    b_f, b_h = np.split(arrays["bias"], 2)
+    h, outputs = np.zeros((3, 2)), []
+    for t in range(4):
+        x = arrays["x"][:, t]
+        f = sigmoid(x @ k_f + (h * kept) @ u_f + b_f)
+        new = (1 - f) * h + f * np.tanh(x @ k_h + (f * h * kept) @ u_h + b_h)
+        h = np.where(MASK[:, t, None], new, h)
+        outputs.append(h)
+    np.testing.assert_allclose(y, np.stack(outputs, axis=1), rtol=1e-12)
+
+
+@EVERY_CELL
+def test_recurrent_dropout_of_one_sequence_is_a_recurrent_kernel_with_dropped_rows(cell):
+    arrays = random_arrays(cell, 1, 4, 2, mask=MASK[1:2])
+    layer = built(cell, arrays, "scan", recurrent_dropout=0.5)
+    for _ in range(20):  # to a mask that drops one of the two and keeps one
+        (kept,) = drawn(layer, (1, 2))
+        if set(kept[0]) == {0.0, 2.0}:
+            break
+        layer.generators[0].set_value(np.random.default_rng(_))
+    y, d_x, *d_weights = training(layer, MASK[1:2])(arrays["x"], arrays["cotangent"])
+    zeros = {f"{n}0": np.zeros((1, 2)) for n in layer.state_names}
+    rows = {"recurrent_kernel": arrays["recurrent_kernel"] * kept[0][:, None]}
+    expected = run_cell(cell, arrays | zeros | rows)
+    np.testing.assert_allclose(y, expected["y"], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(d_x, expected["d_x"], rtol=1e-10, atol=1e-13)
+    found = dict(zip([w.name.rpartition("/")[2] for w in layer.weights], d_weights, strict=True))
+    expected["d_recurrent_kernel"] *= kept[0][:, None]
+    for name, gradient in found.items():
+        np.testing.assert_allclose(gradient, expected[f"d_{name}"], rtol=1e-10, atol=1e-12)
+
+
+@EVERY_PATH
+@EVERY_CELL
+def test_gradients_through_both_kinds_are_the_numerical_ones(cell, path):
+    arrays = random_arrays(cell, 3, 4, 2)
+    layer = built(cell, arrays, path, dropout=0.3, recurrent_dropout=0.3)
+    phase = Phase(training=True, kernels=backend.kernels())
+    x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
+    y = layer(x, mask=pt.constant(MASK), phase=phase)  # one draw of masks: no updates are stored
+
+    def value(point, kernel):
+        given = {x: pt.specify_shape(point, (None, 4, 3))}
+        given[layer.recurrent_kernel] = pt.specify_shape(kernel, layer.recurrent_kernel.type.shape)
+        return clone_replace(y, given)
+
+    points = [arrays["x"], arrays["recurrent_kernel"]]
+    rng = np.random.default_rng(0)
+    pytensor.gradient.verify_grad(value, points, rng=rng, mode=backend.mode(), eps=1e-6)
+
+
+@EVERY_PATH
+def test_every_path_drops_the_same(path):
+    results = []
+    for way in ("scan", path):
+        seqnet.set_random_seed(1)
+        arrays = random_arrays("lstm", 3, 4, 2)
+        layer = built("lstm", arrays, way, dropout=0.3, recurrent_dropout=0.3)
+        f = training(layer, MASK)
+        results.append([f(arrays["x"], arrays["cotangent"]) for _ in range(2)])
+    for first, second in zip(*results, strict=True):
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+    assert not np.allclose(results[0][0][0], results[0][1][0])  # drawn anew at each call
+
+
+def test_masks_are_drawn_for_each_sequence_and_feature_once():
+    layer = SimpleRNN(
+        30, dropout=0.5, activation="linear", use_bias=False, return_sequences=True, dtype="float64"
+    )
+    layer.ensure_built((None, None, 30))
+    layer.set_weights([np.eye(30), np.zeros((30, 30))])
+    x = pt.tensor("x", dtype="float64", shape=(None, None, 30))
+    phase = Phase(training=True)
+    y = backend.compile([x], [layer(x, phase=phase)], phase.updates, name="test")(
+        np.ones((20, 6, 30))
+    )[0]
+    assert set(np.unique(y)) == {0.0, 2.0}
+    np.testing.assert_array_equal(y, np.repeat(y[:, :1], 6, axis=1))
+    assert 0.4 < (y == 0).mean() < 0.6
+    assert not np.array_equal(y[0], y[1])
+
+
+def test_prediction_and_a_rate_of_zero_drop_nothing():
+    arrays = random_arrays("gru", 3, 4, 2)
+    zeros = {"h0": np.zeros((3, 2))}
+    expected = run_cell("gru", arrays | zeros)["y"]
+    layer = built("gru", arrays, "fused", dropout=0.5, recurrent_dropout=0.5)
+    x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
+    phase = Phase()
+    y = backend.compile([x], [layer(x, phase=phase)], name="test")(arrays["x"])[0]
+    np.testing.assert_allclose(y, expected, rtol=1e-12)
+    assert not phase.updates
+    assert not built("gru", arrays, "fused", dropout=0.0).generators
+
+
+def has(function, kind):
+    return any(isinstance(node.op, kind) for node in function.maker.fgraph.toposort())
+
+
+def test_input_dropout_stays_fused_and_recurrent_dropout_trains_as_a_scan_and_says_so(caplog):
+    if backend.kernels() is None:
+        pytest.skip("The compiled kernels are not available here.")
+    arrays = random_arrays("lstm", 3, 4, 2)
+    layer = built("lstm", arrays, "fused", dropout=0.5)
+    assert layer.runs_as(backend.kernels()) == "fused"
+    function = training(layer)
+    assert has(function, Recurrence) and not has(function, Scan)
+    layer = built("lstm", arrays, "fused", recurrent_dropout=0.5, name="dropping")
+    assert layer.runs_as(backend.kernels()) == "fused (training: scan, recurrent_dropout)"
+    with caplog.at_level(logging.INFO, logger="seqnet"):
+        assert has(training(layer), Scan)
+    assert "'dropping' runs as a scan: the kernels know no recurrent_dropout" in caplog.text
+    x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
+    predict = backend.compile([x], [layer(x, phase=Phase(kernels=backend.kernels()))], name="test")
+    assert has(predict, Recurrence)
+
+
+def test_a_file_keeps_the_generators_so_that_training_goes_on_exactly(tmp_path):
+    x = np.random.default_rng(0).normal(size=(8, 4, 3))
+    model = seqnet.Model([GRU(4, dropout=0.3, recurrent_dropout=0.3), Dense(1)])
+    model.compile("adam", "mse")
+    y = x[:, 0, :1]
+    first = model.train_on_batch(x, y)
+    model.save(tmp_path / "model.h5")
+    again = seqnet.load_model(tmp_path / "model.h5")
+    assert again.layers[0].recurrent_dropout == 0.3
+    ahead = [model.train_on_batch(x, y) for _ in range(2)]
+    assert [again.train_on_batch(x, y) for _ in range(2)] == ahead
+    assert first not in ahead
+
+
+def test_inputs_of_whole_numbers_stay_in_the_layers_float_type():
+    layer = LSTM(2, dropout=0.5)
+    y = layer(pt.tensor("x", dtype="int32", shape=(None, None, 3)), training=True)
+    assert y.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"dropout": 1.0}, ValueError, r"dropout is the share to drop, in \[0, 1\); got 1.0"),
+        ({"recurrent_dropout": -0.1}, ValueError, "recurrent_dropout is the share"),
+        ({"dropout": "half"}, TypeError, "dropout must be a number, got 'half'"),
+        ({"recurrent_dropout": 0.1, "fused": True}, ValueError, "contradict each other"),
+    ],
+)
+def test_rates_that_cannot_be_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        LSTM(2, **options)
+
+
+def test_a_cell_of_ones_own_has_both_kinds():
+    layer = MinimalGatedUnit(2, dropout=0.2, recurrent_dropout=0.2)
+    assert layer.get_config()["recurrent_dropout"] == 0.2
