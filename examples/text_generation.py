@@ -19,7 +19,6 @@ import sys
 import time
 from pathlib import Path
 
-
 import seqnet
 from seqnet.callbacks import Callback, ProgressBar
 from seqnet.generation import Stepper, generate

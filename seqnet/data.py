@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,8 @@ def as_array(values, name: str) -> np.ndarray:
             array = np.asarray(values)
         except ValueError as error:
             raise ValueError(
-                f"{name} is not rectangular ({error}). Sequences of different lengths are padded "
-                "to one array with seqnet.data.pad_sequences."
+                f"{name} is not rectangular ({error}). Sequences of different lengths come as a "
+                "list of arrays, and then targets for each step do too."
             ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(
@@ -64,6 +64,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """The shape of a batch of inputs, None for what varies."""
+        return (None, *self.x.shape[1:])
+
     def take(self, rows) -> Examples:
         """Return the examples of some rows (a slice or an array of numbers)."""
         return Examples(*[None if a is None else a[rows] for a in self.parts()])
@@ -84,14 +89,35 @@ class Examples:
             )
         return self.take(slice(0, at)), self.take(slice(at, None))
 
+    def whole(self) -> Examples:
+        """Return everything as one batch."""
+        return self
+
+    def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator:
+        """Yield the rows of each batch, in order, or shuffled if there is a generator."""
+        order = None if rng is None else rng.permutation(len(self))
+        for start in range(0, len(self), batch_size):
+            rows = slice(start, min(start + batch_size, len(self)))
+            yield rows if order is None else order[rows]
+
     def batches(
         self, batch_size: int, rng: np.random.Generator | None = None
     ) -> Iterator[Examples]:
         """Yield batches in order, or shuffled if there is a generator; the last may be short."""
-        order = None if rng is None else rng.permutation(len(self))
-        for start in range(0, len(self), batch_size):
-            rows = slice(start, min(start + batch_size, len(self)))
-            yield self.take(rows if order is None else order[rows])
+        for rows in self.plan(batch_size, rng):
+            yield self.take(rows).whole()
+
+    def by_length(self) -> Examples:
+        """Return the examples in the order that costs least; `join` undoes it."""
+        return self
+
+    def join(self, outputs: list[np.ndarray]):
+        """Return the outputs of all batches as one result, in the caller's order."""
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+
+    def check(self, part: str, check: Callable, name: str) -> None:
+        """Run ``check(values, name)`` on a part."""
+        check(getattr(self, part), name)
 
 
 def make_examples(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Examples:
@@ -106,13 +132,11 @@ def make_examples(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Exa
     if y is not None:
         examples.y = as_array(y, f"{prefix}y")
         same_count(name, x, f"{prefix}y", examples.y)
-        check_finite(examples.y, f"{prefix}y")
     if weight is not None:
         label = f"{prefix}sample_weight"
         examples.weight = as_array(weight, label)
         same_count(name, x, label, examples.weight)
-        if not np.isfinite(examples.weight).all() or (examples.weight < 0).any():
-            raise ValueError(f"{label} must be finite and not negative.")
+        check_weights(examples.weight, label)
     if mask is not None:
         examples.mask = as_array(mask, f"{prefix}mask").astype(bool)
         if x.ndim < 2 or examples.mask.shape != x.shape[:2]:
@@ -128,6 +152,12 @@ def check_finite(array: np.ndarray, name: str) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name} holds {array[where]} at {where}.")
+
+
+def check_weights(array: np.ndarray, name: str) -> None:
+    """Raise if sample weights are negative or not numbers."""
+    if not np.isfinite(array).all() or (array < 0).any():
+        raise ValueError(f"{name} must be finite and not negative.")
 
 
 def same_count(name: str, x: np.ndarray, other: str, values: np.ndarray) -> None:
@@ -190,3 +220,46 @@ def pad_sequences(
             where = slice(length - len(kept), None) if padding == "pre" else slice(0, len(kept))
             target[where] = kept
     return padded
+
+
+def range_weights(starts, lengths, time):
+    """Return weights that are 1 for a range of steps of each sequence and 0 elsewhere.
+
+    As ``sample_weight`` of `seqnet.Model.fit` they make a model learn, and be measured, at those
+    steps only, such as the answer after a question. Targets at other steps may hold anything.
+
+    Parameters
+    ----------
+    starts : int array (samples,)
+        The first step that counts.
+    lengths : int or int array (samples,)
+        How many steps count.
+    time : int, or int array (samples,)
+        How many steps there are; one number for each sequence of a list.
+
+    Returns
+    -------
+    float32 array (samples, time), or a list of arrays (time,)
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.data.range_weights([2, 0], [1, 2], 3).tolist()
+    [[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
+    >>> [w.tolist() for w in seqnet.data.range_weights([1, 0], 1, [2, 1])]
+    [[0.0, 1.0], [1.0]]
+    """
+    starts = as_array(starts, "starts")
+    times = np.broadcast_to(time, starts.shape)
+    lengths = np.broadcast_to(lengths, starts.shape)
+    wrong = (starts < 0) | (lengths < 0) | (starts + lengths > times)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"Sequence {row} has {times[row]} steps, so {lengths[row]} from step {starts[row]} on "
+            "are not there."
+        )
+    pairs = zip(starts, lengths, times, strict=True)
+    rows = [((t := np.arange(n)) >= s) & (t < s + k) for s, k, n in pairs]
+    weights = [row.astype("float32") for row in rows]
+    return np.stack(weights) if np.ndim(time) == 0 else weights

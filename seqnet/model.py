@@ -5,9 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
-import pytensor.tensor as pt
-
 from seqnet import config, losses, optimizers, saving
 from seqnet import metrics as metrics_module
 from seqnet.callbacks import (
@@ -19,11 +16,14 @@ from seqnet.callbacks import (
     check_callbacks,
 )
 from seqnet.checks import check_count
-from seqnet.data import Examples, make_examples
-from seqnet.layers.layer import Layer, Phase
+from seqnet.data import Examples
+from seqnet.feeding import mask_for, prepare
+from seqnet.layers.layer import Layer
+from seqnet.layers.states import fresh_states
 from seqnet.packing import pack, unpack
-from seqnet.stack import Stack, forward
+from seqnet.stack import Stack
 from seqnet.training import Figures, Program, arguments, signature_of
+from seqnet.windows import check_windows, windows, zero_states
 
 log = logging.getLogger("seqnet")
 
@@ -58,6 +58,7 @@ class Model(Stack):
 
     def __init__(self, layers: Iterable[Layer] = (), name: str = "model"):
         self._functions: dict = {}
+        self.padded_lengths: tuple[int, ...] = ()
         self.optimizer = None
         self.loss: Callable | None = None
         self.metrics: list = []
@@ -98,43 +99,21 @@ class Model(Stack):
         self.metrics = []
         self._functions.clear()
         if self.loss is not None:
-            self._set_metrics()
+            self.set_metrics()
         else:  # unknown names are told now; "accuracy" is chosen when the loss is known
             for name in self.metrics_asked:
                 if name not in ("accuracy", "acc"):
                     metrics_module.get(name)
 
-    def _set_metrics(self) -> None:
+    def set_metrics(self) -> None:
+        """Make the metrics that were asked for, now that the loss is known."""
         self.metrics = [metrics_module.get(m, self.loss) for m in self.metrics_asked]
-
-    def _choose(self, examples: Examples, announce: bool) -> None:
-        """Settle what `compile` left open, now that there are targets, and say what."""
-        if self.optimizer is None:
-            self.compile()
-            if announce:
-                print(f"compile was not called: training with {self._optimizer_name()}.")
-        if self.loss is None:
-            output = self._symbolic_output(examples)
-            self.loss = losses.guess(output, examples.y)
-            self._set_metrics()
-            message = f"No loss was given: using {self.loss.name}, which fits the last layer."
-            log.info(message)
-            if announce:
-                print(message)
-
-    def _optimizer_name(self) -> str:
-        return f"{type(self.optimizer).__name__}(learning_rate={self.optimizer.learning_rate:g})"
-
-    def _symbolic_output(self, examples: Examples):
-        signature = signature_of("predict", examples, self.dtype, self.needs_length)
-        x = pt.tensor("x", dtype=signature.x_dtype, shape=signature.x_shape)
-        return forward(self.layers, x, None, Phase())[0]
 
     def _function(self, kind: str, batch: Examples, announce: bool = False) -> Callable:
         """Return the compiled function for a batch, compiled now if it is the first of its kind."""
         signature = signature_of(kind, batch, self.dtype, self.needs_length)
         key = (signature, config.backend())
-        if kind == "train":
+        if kind in ("train", "train_window"):
             trained = tuple(layer.trainable for layer in self.layers)
             key = (*key, self.optimizer.structure(), trained)
         if key not in self._functions:
@@ -142,32 +121,18 @@ class Model(Stack):
             self._functions[key] = getattr(program, kind)(signature, announce)
         return self._functions[key]
 
+    def forget_functions(self, lengths: set) -> None:
+        """Drop the compiled functions for some numbers of steps."""
+        for key in [k for k in self._functions if lengths & set(k[0].x_shape[1:2])]:
+            del self._functions[key]
+
     # ---- checking
 
-    def _prepare(self, x, y=None, weight=None, mask=None, *, prefix: str = "", announce=False):
+    def _prepare(
+        self, x, y=None, weight=None, mask=None, lengths=None, *, prefix="", announce=False
+    ) -> Examples:
         """Check everything about a data set, build the weights, and return it as `Examples`."""
-        if not self.layers:
-            raise ValueError("The model has no layers; add some first.")
-        examples = make_examples(x, y, weight, mask, prefix=prefix)
-        self.layers[0].check_input(examples.x, f"{prefix}X")
-        self.build((None, *examples.x.shape[1:]))
-        if y is not None:
-            self._choose(examples, announce)
-            self._check_targets(examples, prefix)
-        return examples
-
-    def _check_targets(self, examples: Examples, prefix: str) -> None:
-        shape = (None, *self.compute_output_shape((None, *examples.x.shape[1:]))[1:])
-        if isinstance(self.loss, losses.Loss):
-            self.loss.check_targets(examples.y, shape, f"{prefix}y")
-        if examples.weight is not None:
-            allowed = {(len(examples),), (len(examples), *shape[1:-1])}
-            if examples.weight.shape not in allowed:
-                wanted = " or ".join(str(a) for a in sorted(allowed, key=len))
-                raise ValueError(
-                    f"{prefix}sample_weight must have the shape {wanted}, got "
-                    f"{examples.weight.shape}."
-                )
+        return prepare(self, x, y, weight, mask, lengths, prefix=prefix, announce=announce)
 
     # ---- training
 
@@ -185,15 +150,20 @@ class Model(Stack):
         sample_weight=None,
         initial_epoch: int = 0,
         mask=None,
+        lengths=None,
+        tbptt: int | None = None,
     ) -> History:
         """Train on arrays.
 
         Parameters
         ----------
         X : array (samples, time) of integers or (samples, time, features) or what the model takes
+            Or a list of sequences of any lengths, (time,) or (time, features): batches are then
+            made of sequences of similar length, padded to the longest of them, with a mask.
         y : array
             Targets as the loss wants them: class numbers ``(samples,)`` or ``(samples, time)`` for
-            the sparse cross-entropy, else the output's shape.
+            the sparse cross-entropy, else the output's shape. With a list of sequences, targets
+            for each step are a list of the same lengths.
         batch_size, epochs : int
         verbose : 0, 1 or 2
             Silent, a progress bar for each epoch, or one line for each.
@@ -202,12 +172,20 @@ class Model(Stack):
             Share at the end of the data that is not trained on but evaluated after each epoch.
         validation_data : (X, y) or (X, y, sample_weight)
         shuffle : bool
-            Draw a new order for each epoch.
-        sample_weight : array (samples,) or (samples, time)
+            Draw a new order for each epoch. With a stateful layer row k of a batch goes on where
+            row k of the batch before ended, so it wants ``shuffle=False`` and samples in that
+            order; see `reset_states`.
+        sample_weight : array (samples,) or (samples, time), or a list of (time,)
         initial_epoch : int
             Number of the first epoch, when training goes on.
         mask : bool array (samples, time), optional
             True where there is data.
+        lengths : int array (samples,), optional
+            How many steps of each row of X are data, where padding comes after them; batches are
+            then made as for a list.
+        tbptt : int, optional
+            Truncated backpropagation: cut each batch into windows of so many steps and make an
+            update for each. States go on from window to window, gradients do not.
 
         Returns
         -------
@@ -223,7 +201,12 @@ class Model(Stack):
         epochs = check_count(epochs, "epochs", 0)
         initial_epoch = check_count(initial_epoch, "initial_epoch", 0)
         announce = verbose > 0
-        examples = self._prepare(X, y, sample_weight, mask, announce=announce)
+        if shuffle and self.stateful:
+            log.warning("shuffle=True mixes what stateful layers carry on: use shuffle=False.")
+        examples = self._prepare(X, y, sample_weight, mask, lengths, announce=announce)
+        if tbptt is not None:
+            tbptt = check_count(tbptt, "tbptt")
+            check_windows(self, examples)
         validation = None
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
@@ -243,15 +226,18 @@ class Model(Stack):
         calls = CallbackList([self.history, *check_callbacks(callbacks), *bars], self, params)
         self.stop_training = False
         # Compiled before the first epoch, so that its time is not the first batch's.
-        first = examples.take(slice(0, batch_size))
-        self._function("train", first, announce)
+        first = examples.take(slice(0, batch_size)).whole()
+        if tbptt is None:
+            self._function("train", first, announce)
+        else:
+            self._function("train_window", next(windows(first, tbptt)), announce)
         if validation is not None:
-            self._function("test", validation.take(slice(0, batch_size)), announce)
+            self._function("test", validation.take(slice(0, batch_size)).whole(), announce)
         calls.on_train_begin()
         try:
             for epoch in range(initial_epoch, epochs):
                 calls.on_epoch_begin(epoch)
-                logs = self._train_epoch(examples, batch_size, shuffle, calls)
+                logs = self._train_epoch(examples, batch_size, shuffle, calls, tbptt)
                 if validation is not None:
                     logs |= self._run_test(validation, batch_size).result("val_")
                 calls.on_epoch_end(epoch, logs)
@@ -261,24 +247,37 @@ class Model(Stack):
             calls.on_train_end()
         return self.history
 
-    def _train_epoch(self, examples, batch_size, shuffle, calls) -> dict[str, float]:
+    def _train_epoch(self, examples, batch_size, shuffle, calls, tbptt) -> dict[str, float]:
         figures = Figures(self.metrics)
         rng = config.random_generator() if shuffle else None
         for number, batch in enumerate(examples.batches(batch_size, rng)):
             for hook in calls.at_batch_begin:
                 hook(number)
-            figures.add(self._function("train", batch)(*arguments(batch, self.dtype)))
+            if tbptt is None:
+                figures.add(self._function("train", batch)(*arguments(batch, self.dtype)))
+            else:
+                self._train_windows(batch, tbptt, figures)
             if calls.at_batch_end:
                 logs = figures.result()
                 for hook in calls.at_batch_end:
                     hook(number, logs)
         return figures.result()
 
+    def _train_windows(self, batch: Examples, size: int, figures: Figures) -> None:
+        states = zero_states(self.layers, len(batch))
+        for window in windows(batch, size):
+            function = self._function("train_window", window)
+            found = function(*arguments(window, self.dtype), *states)
+            states = found[len(found) - len(states) :]
+            figures.add(found[: len(found) - len(states)])
+
     def _run_test(self, examples: Examples, batch_size: int, announce: bool = False) -> Figures:
         figures = Figures(self.metrics)
-        for batch in examples.batches(batch_size):
-            function = self._function("test", batch, announce)
-            figures.add(function(*arguments(batch, self.dtype)))
+        examples = examples if self.stateful else examples.by_length()
+        with fresh_states(self.layers, "test"):
+            for batch in examples.batches(batch_size):
+                function = self._function("test", batch, announce)
+                figures.add(function(*arguments(batch, self.dtype)))
         return figures
 
     def evaluate(
@@ -290,39 +289,52 @@ class Model(Stack):
         sample_weight=None,
         return_dict: bool = False,
         mask=None,
+        lengths=None,
     ):
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
         Nothing about the model changes. With `return_dict` the figures come by name.
         """
         batch_size = check_count(batch_size, "batch_size")
-        examples = self._prepare(X, y, sample_weight, mask, announce=bool(verbose))
+        examples = self._prepare(X, y, sample_weight, mask, lengths, announce=bool(verbose))
         return self._report(self._run_test(examples, batch_size, bool(verbose)), return_dict)
 
-    def predict(self, X, batch_size: int = 32, verbose: int = 0, mask=None) -> np.ndarray:
-        """Return the outputs for inputs, (samples, ...)."""
-        batch_size = check_count(batch_size, "batch_size")
-        examples = self._prepare(X, mask=mask)
-        outputs = []
-        for batch in examples.batches(batch_size):
-            function = self._function("predict", batch, bool(verbose))
-            outputs.append(function(*arguments(batch, self.dtype))[0])
-        return np.concatenate(outputs)
+    def predict(self, X, batch_size: int = 32, verbose: int = 0, mask=None, lengths=None):
+        """Return the outputs for inputs, (samples, ...).
 
-    def train_on_batch(self, X, y, sample_weight=None, return_dict: bool = False, mask=None):
+        For a list of sequences of different lengths and an output at every step, that is a list of
+        arrays (time, ...), in the order of the sequences.
+        """
+        batch_size = check_count(batch_size, "batch_size")
+        examples = self._prepare(X, mask=mask_for(X, mask, lengths))
+        examples = examples if self.stateful else examples.by_length()
+        outputs = []
+        with fresh_states(self.layers, "predict"):
+            for batch in examples.batches(batch_size):
+                function = self._function("predict", batch, bool(verbose))
+                outputs.append(function(*arguments(batch, self.dtype))[0])
+        return examples.join(outputs)
+
+    def train_on_batch(
+        self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None
+    ):
         """Make one update; return the figures before it, as `evaluate` does."""
-        batch = self._prepare(X, y, sample_weight, mask)
+        batch = self._prepare(X, y, sample_weight, mask, lengths).whole()
         return self._one(batch, "train", return_dict)
 
-    def test_on_batch(self, X, y, sample_weight=None, return_dict: bool = False, mask=None):
+    def test_on_batch(
+        self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None
+    ):
         """Return the figures of one batch, as `evaluate` does."""
-        batch = self._prepare(X, y, sample_weight, mask)
+        batch = self._prepare(X, y, sample_weight, mask, lengths).whole()
         return self._one(batch, "test", return_dict)
 
-    def predict_on_batch(self, X, mask=None) -> np.ndarray:
-        """Return the outputs for one batch."""
-        batch = self._prepare(X, mask=mask)
-        return self._function("predict", batch)(*arguments(batch, self.dtype))[0]
+    def predict_on_batch(self, X, mask=None, lengths=None):
+        """Return the outputs for one batch, as `predict` does."""
+        examples = self._prepare(X, mask=mask_for(X, mask, lengths))
+        batch = examples.whole()
+        output = self._function("predict", batch)(*arguments(batch, self.dtype))[0]
+        return examples.join([output])
 
     def _one(self, batch: Examples, kind: str, return_dict: bool):
         figures = Figures(self.metrics)

@@ -18,6 +18,7 @@ from seqnet.data import Examples, cast
 from seqnet.layers.layer import Phase
 from seqnet.losses import Loss
 from seqnet.stack import forward
+from seqnet.windows import symbolic_states
 
 
 @dataclass(frozen=True)
@@ -132,31 +133,53 @@ class Program:
         self.metrics = list(metrics)
         self.optimizer = optimizer
 
-    def phase(self, training: bool = False) -> Phase:
-        """Return a new pass, with the kernels that the configured backend runs."""
-        return Phase(training=training, kernels=backend.kernels())
+    def phase(self, run: str) -> Phase:
+        """Return a new pass of a kind of run, with the kernels that the configured backend runs."""
+        return Phase(training=run == "train", run=run, kernels=backend.kernels())
 
     def predict(self, signature: Signature, announce: bool) -> Callable:
         """Compile ``x (, mask) -> [output]``."""
         inputs = Inputs.of(signature, self.float_dtype)
-        output, _ = forward(self.layers, inputs.x, inputs.mask, self.phase())
-        return backend.compile(inputs.given(), [output], name="prediction", announce=announce)
+        phase = self.phase("predict")
+        output, _ = forward(self.layers, inputs.x, inputs.mask, phase)
+        return backend.compile(
+            inputs.given(), [output], phase.updates, name="prediction", announce=announce
+        )
 
     def test(self, signature: Signature, announce: bool) -> Callable:
         """Compile ``x, y (, weight) (, mask) -> [sums]``; see `Figures`."""
         inputs = Inputs.of(signature, self.float_dtype)
-        figures, _ = self.figures(inputs, self.phase())
-        return backend.compile(inputs.given(), figures, name="evaluation", announce=announce)
+        phase = self.phase("test")
+        figures, _ = self.figures(inputs, phase)
+        return backend.compile(
+            inputs.given(), figures, phase.updates, name="evaluation", announce=announce
+        )
 
     def train(self, signature: Signature, announce: bool) -> Callable:
         """Compile the same sums, computed before the update that the same call makes."""
+        return self.updating(signature, announce, {})
+
+    def train_window(self, signature: Signature, announce: bool) -> Callable:
+        """Compile ``x, y (, ...), states... -> [sums, last states...]``, with the update."""
+        return self.updating(signature, announce, symbolic_states(self.layers))
+
+    def updating(self, signature: Signature, announce: bool, states: dict) -> Callable:
+        """Compile a training step that starts from given states of some layers."""
         inputs = Inputs.of(signature, self.float_dtype)
-        phase = self.phase(training=True)
+        phase = self.phase("train")
+        phase.initial_states |= states
         figures, objective = self.figures(inputs, phase)
         weights = [w for layer in self.layers if layer.trainable for w in layer.weights]
         updates = self.optimizer.updates(objective, weights) if weights else {}
         updates.update(phase.updates)
-        return backend.compile(inputs.given(), figures, updates, name="training", announce=announce)
+        last = [state for layer in states for state in phase.final_states[layer]]
+        return backend.compile(
+            [*inputs.given(), *(state for values in states.values() for state in values)],
+            [*figures, *last],
+            updates,
+            name="training",
+            announce=announce,
+        )
 
     def figures(self, inputs: Inputs, phase: Phase):
         """Return [loss sum, weight sum, penalty, metric sums...] and the scalar to minimise."""

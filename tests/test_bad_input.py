@@ -49,7 +49,6 @@ VERBS = pytest.mark.parametrize("verb", ["fit", "evaluate", "train_on_batch", "t
         (TOKENS.astype(float), TypeError, ["X", "integers", "embedding", "float64", "astype"]),
         (np.full((4, 3), 5), ValueError, ["X holds 5 at (0, 0)", "embedding", "0 to 4"]),
         (np.array([[0, 1, 2]] * 3 + [[0, -1, 2]]), ValueError, ["X holds -1 at (3, 1)", "0 to 4"]),
-        ([[1, 2], [3], [1], [2]], ValueError, ["X", "not rectangular", "pad_sequences"]),
         (np.array([["a", "b", "c"]] * 4), TypeError, ["X", "numbers", "<U1"]),
         ([["a", "b", "c"]] * 4, TypeError, ["X", "numbers"]),
         ([[None, 1, 2]] * 4, TypeError, ["X", "numbers", "object"]),
@@ -128,7 +127,7 @@ def test_integers_beyond_32_bits_are_refused_and_not_wrapped():
         (TOKENS % 3, ValueError, ["one class number for each prediction", "(4, 3)"]),
         (CLASSES[:3], ValueError, ["same number of samples", "4 in X", "3 in y"]),
         (["a", "b", "c", "a"], TypeError, ["y", "numbers"]),
-        ([[0], [1, 2], [0], [1]], ValueError, ["y", "not rectangular"]),
+        ([[0], [1, 2], [0], [1]], ValueError, ["y", "not rectangular", "list"]),
     ],
 )
 def test_targets_that_do_not_fit_the_sparse_loss(verb, y, error, parts):
@@ -196,6 +195,180 @@ def test_a_mask_has_the_shape_of_samples_and_steps():
         regressor().fit(SERIES, VALUES, mask=np.ones((4, 2), bool))
     with says(ValueError, "mask", "(4, 3)", "got (3, 4)"):
         regressor().predict(SERIES, mask=np.ones((3, 4), bool))
+
+
+# ------------------------------------------------------------ sequences of different lengths
+
+ROWS = [[1, 2, 3], [4], [0, 1]]
+TAGS = [[0, 1, 2], [1], [2, 2]]
+
+
+def tagger(**options):
+    model = seqnet.Model(
+        [
+            Embedding(5, 3),
+            LSTM(2, return_sequences=True, **options),
+            Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("x", "error", "parts"),
+    [
+        ([[1, 2, 3], [], [0, 1]], ValueError, ["X[1] is empty", "at least one step"]),
+        ([[1, 2, 3], [4], [0, 5]], ValueError, ["X[2] holds 5 at (1,)", "embedding", "0 to 4"]),
+        ([[1, 2, 3], [-1], [0, 1]], ValueError, ["X[1] holds -1 at (0,)", "0 to 4"]),
+        ([[1, 2, 3], [2**40], [0, 1]], ValueError, ["X[1] holds", str(2**40)]),
+        ([[1, 2, 3], [0.5], [0, 1]], TypeError, ["X", "integers", "float64"]),
+        ([["a", "b"], ["c"], [1]], TypeError, ["X[0]", "numbers"]),
+        ([[1, 2, 3], [None], [0, 1]], TypeError, ["X[1]", "numbers", "object"]),
+        ([[1, 2, 3], [[4]], [0, 1]], ValueError, ["X[1]", "(1,)", "X[0]", "()"]),
+        ([[1, 2, 3], [4], [[0], [1, 2]]], ValueError, ["X[2] is not rectangular"]),
+        (ROWS[:2], ValueError, ["same number of samples", "2 in X", "3 in y"]),
+    ],
+)
+def test_wrong_ragged_tokens(verb, x, error, parts):
+    with says(error, *parts):
+        getattr(tagger(), verb)(x, TAGS)
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("x", "parts"),
+    [
+        ([np.zeros((3, 2)), np.zeros((1, 4))], ["X[1]", "(4,)", "X[0]", "(2,)", "features"]),
+        ([np.zeros((3, 2)), np.zeros((3, 4))], ["X[1]", "(4,)", "X[0]", "(2,)"]),
+        ([np.zeros((3, 2)), np.zeros((0, 2))], ["X[1] is empty"]),
+        ([np.zeros((3, 2)), np.full((1, 2), np.nan)], ["X[1] holds nan at (0, 0)", "Masking"]),
+        ([np.zeros((3, 2)), np.full((1, 2), np.inf)], ["X[1] holds inf at (0, 0)"]),
+        ([np.zeros(3), np.zeros(2)], ["lstm", "rank 3", "(batch, time, features)"]),
+    ],
+)
+def test_wrong_ragged_series(verb, x, parts):
+    with says(ValueError, *parts):
+        getattr(regressor(), verb)(x, np.zeros((2, 1)))
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("y", "error", "parts"),
+    [
+        ([[0, 1, 2], [1, 1], [2, 2]], ValueError, ["y[1] has 2 steps", "X[1] has 1"]),
+        ([[0, 1, 2], 1, [2, 2]], ValueError, ["y[1] is a single value", "X[1] has 1"]),
+        (np.zeros((3, 3), int), ValueError, ["y[1] has 3 steps", "X[1] has 1"]),
+        (np.zeros(3, int), ValueError, ["y[0] is a single value", "X[0] has 3"]),
+        ([[0, 1, 2], [3], [2, 2]], ValueError, ["y[1] holds class 3 at (0,)", "3 classes"]),
+        ([[0, 1, 2], [1], [2, -1]], ValueError, ["y[2] holds class -1 at (1,)"]),
+        ([[0, 1, 2], [0.5], [2, 2]], TypeError, ["y", "integer class numbers"]),
+        ([[0, 1, 2], [None], [2, 2]], TypeError, ["y[1]", "numbers"]),
+        (TAGS[:2], ValueError, ["same number of samples", "3 in X", "2 in y"]),
+        (3, TypeError, ["y must have one entry for each sequence", "3"]),
+    ],
+)
+def test_ragged_targets_that_do_not_fit(verb, y, error, parts):
+    with says(error, *parts):
+        getattr(tagger(), verb)(ROWS, y)
+
+
+def test_ragged_targets_of_vectors():
+    model = seqnet.Model([LSTM(2, return_sequences=True), Dense(1)])
+    model.compile("sgd", "mse")
+    x = [np.zeros((3, 2)), np.zeros((1, 2))]
+    with says(ValueError, "y[1] holds nan at (0, 0)"):
+        model.fit(x, [np.zeros((3, 1)), np.full((1, 1), np.nan)])
+    with says(ValueError, "mean_squared_error", "(batch, 1)"):
+        model.fit(x, [np.zeros(3), np.zeros(1)])
+    with says(ValueError, "The steps of y[1]", "(2,)", "y[0]", "(1,)"):
+        model.fit(x, [np.zeros((3, 1)), np.zeros((1, 2))])
+
+
+@VERBS
+def test_targets_for_each_step_of_a_model_with_one_answer(verb):
+    with says(ValueError, "y has sequences", "one output for each sequence", "return_sequences"):
+        getattr(classifier(), verb)(ROWS, TAGS)
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("options", "error", "parts"),
+    [
+        ({"sample_weight": [1, 2]}, ValueError, ["3 in X", "2 in sample_weight"]),
+        ({"sample_weight": [1, -1, 1]}, ValueError, ["sample_weight", "not negative"]),
+        ({"sample_weight": [[1, 1, 1], [1], [1]]}, ValueError, ["sample_weight[2] has 1 steps"]),
+        ({"sample_weight": [[1, 1, 1], [-1], [1, 1]]}, ValueError, ["sample_weight[1]", "negat"]),
+        ({"sample_weight": np.ones((3, 3))}, ValueError, ["sample_weight[1] has 3 steps"]),
+        ({"sample_weight": [np.ones((k, 1)) for k in (3, 1, 2)]}, ValueError, ["one value"]),
+        ({"sample_weight": 2.0}, TypeError, ["sample_weight", "one entry for each sequence"]),
+        ({"mask": [[1, 1, 1], [1]]}, ValueError, ["3 in X", "2 in mask"]),
+        ({"mask": np.ones((3, 3), bool)}, ValueError, ["mask[1] has 3 steps", "X[1] has 1"]),
+        ({"mask": [True] * 3}, ValueError, ["mask[0] is a single value", "X[0] has 3"]),
+        ({"lengths": [3, 1, 2]}, ValueError, ["lengths goes with an array", "have their own"]),
+    ],
+)
+def test_what_does_not_go_with_ragged_sequences(verb, options, error, parts):
+    with says(error, *parts):
+        getattr(tagger(), verb)(ROWS, TAGS, **options)
+
+
+def test_weights_for_each_step_of_a_model_with_one_answer():
+    with says(ValueError, "sample_weight", "(3,)", "one output for each sequence"):
+        classifier().fit(ROWS, CLASSES[:3], sample_weight=[[1, 1, 1], [1], [1, 1]])
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("options", "error", "parts"),
+    [
+        ({"lengths": [3, 3, 0, 1]}, ValueError, ["lengths[2] is 0", "3 steps", "from 1 to 3"]),
+        ({"lengths": [3, 4, 1, 1]}, ValueError, ["lengths[1] is 4", "from 1 to 3"]),
+        ({"lengths": [3, -1, 1, 1]}, ValueError, ["lengths[1] is -1"]),
+        ({"lengths": [3, 3, 3]}, ValueError, ["lengths", "(4,)", "got (3,)"]),
+        ({"lengths": np.ones((4, 1), int)}, ValueError, ["lengths", "(4,)", "got (4, 1)"]),
+        ({"lengths": [1.0, 2, 3, 1]}, TypeError, ["lengths", "whole numbers", "float64"]),
+        ({"lengths": "abcd"}, TypeError, ["lengths", "numbers"]),
+        (
+            {"lengths": [1, 2, 3, 1], "mask": np.ones((4, 3), bool)},
+            ValueError,
+            ["mask or lengths", "not both"],
+        ),
+        (
+            {"lengths": [1, 2, 3, 1], "sample_weight": np.ones((4, 2))},
+            ValueError,
+            ["sample_weight", "(4, 3)", "(4, 2)"],
+        ),
+    ],
+)
+def test_wrong_lengths(verb, options, error, parts):
+    with says(error, *parts):
+        getattr(tagger(), verb)(TOKENS, TOKENS % 3, **options)
+
+
+def test_lengths_elsewhere():
+    with says(ValueError, "lengths[0] is 4", "from 1 to 3"):
+        tagger().predict(TOKENS, lengths=[4, 1, 1, 1])
+    with says(ValueError, "lengths goes with sequences", "(4,)"):
+        seqnet.Model([Dense(1)]).predict(np.zeros(4), lengths=[1, 1, 1, 1])
+    with says(ValueError, "y must have the (samples, time) of X, (4, 3)", "(4, 2)"):
+        tagger().fit(TOKENS, TOKENS[:, :2] % 3, lengths=[1, 2, 3, 1])
+    with says(ValueError, "validation X[1] is empty"):
+        tagger().fit(ROWS, TAGS, validation_data=([[1, 2], []], [[0, 1], []]))
+
+
+def test_what_counts_is_checked_where_other_things_are_masked():
+    mask = np.array([[True, True, False]] * 4)
+    y = TOKENS % 3
+    y[:, 2] = -1
+    y[1, 1] = 7
+    with says(ValueError, "y holds class 7 at (1, 1)"):
+        tagger().fit(TOKENS, y, mask=mask)
+    x = np.where(mask, TOKENS, 99)
+    x[2, 0] = 5
+    with says(ValueError, "X holds 5 at (2, 0)"):
+        tagger().fit(x, TOKENS % 3, mask=mask)
 
 
 # ------------------------------------------------------------------------ numbers for fit

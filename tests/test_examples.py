@@ -68,3 +68,40 @@ def test_the_bigram_baseline_is_the_entropy_of_a_known_source():
     rng = np.random.default_rng(0)
     coin = rng.integers(0, 2, 20000)
     assert bigram_cross_entropy(coin[:10000], coin[10000:], 2) == pytest.approx(np.log(2), abs=1e-3)
+
+
+def write_ts(path, rows):
+    lines = ["#comment", "@problemName Signs", "@classLabel true up down", "@data"]
+    lines += [":".join([*(",".join(map(str, f)) for f in x.T), y]) for x, y in rows]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_sequences_of_different_lengths_are_classified(tmp_path, capsys):
+    example = load("sequence_classification")
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(60):
+        sign = 1 if k % 2 else -1
+        x = rng.normal(size=(int(rng.integers(1, 9)), 2)) + [sign, 0]
+        rows.append((x.round(3), "up" if k % 2 else "down"))
+    write_ts(tmp_path / "TRAIN.ts", rows[:40])
+    write_ts(tmp_path / "TEST.ts", rows[40:])
+    sequences, labels, names = example.read_ts(tmp_path / "TRAIN.ts")
+    assert names == ["up", "down"] and labels[:2].tolist() == [1, 0]
+    for x, (expected, _) in zip(sequences, rows, strict=False):
+        np.testing.assert_allclose(x, expected, rtol=1e-6)
+    files = ["--train", str(tmp_path / "TRAIN.ts"), "--test", str(tmp_path / "TEST.ts")]
+    settings = "--units 8 --epochs 15 --batch-size 8 --cell gru --learning-rate 0.02"
+    curve = tmp_path / "curve.png"
+    accuracy = example.main([*files, *settings.split(), "--curve", str(curve)])
+    assert accuracy >= 80
+    assert "40 sequences of 1 to 8 steps of 2 features" in capsys.readouterr().out
+    assert curve.exists() == (importlib.util.find_spec("matplotlib") is not None)
+
+
+def test_the_speakers_are_told_apart_as_well_as_in_the_literature(tmp_path):
+    if importlib.util.find_spec("aeon") is None:
+        pytest.skip("The data set is in the package aeon: pip install --no-deps aeon")
+    example = load("sequence_classification")
+    accuracy = example.main(["--epochs", "25", "--curve", str(tmp_path / "curve.png")])
+    assert accuracy >= min(example.LITERATURE.values())

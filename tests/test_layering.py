@@ -21,16 +21,18 @@ LEVELS = (
     ("ops/",),
     ("activations.py", "initializers.py", "regularizers.py", "losses.py", "metrics.py"),
     ("layers/", "optimizers/"),
-    ("kernels/", "data.py", "callbacks.py", "saving.py", "lowering.py"),
+    ("kernels/", "data.py", "ragged.py", "callbacks.py", "saving.py", "lowering.py"),
     ("text.py", "backend.py"),
-    ("stack.py",),
-    ("training.py", "packing.py"),
+    ("stack.py", "windows.py"),
+    ("training.py", "packing.py", "feeding.py"),
     ("generation.py", "model.py"),
     ("__init__.py",),
 )
 # Files that use another of their own level, which is then the lower one.
 WITHIN_A_LEVEL = {
     ("metrics.py", "losses.py"),
+    ("ragged.py", "data.py"),
+    ("feeding.py", "training.py"),
     ("model.py", "generation.py"),
 }
 # What works without the package, and says so.

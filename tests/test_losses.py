@@ -173,3 +173,66 @@ def test_step_weights_are_the_references(shape, weight_rank, masked):
         assert (expected == 1).all()
     else:
         np.testing.assert_allclose(backend.compile([], [steps], name="test")()[0], expected)
+
+
+# ---------------------------------------------------------------------------- masked_loss
+
+
+def masked(arrays, predictions, predictions_given=None):
+    """Return the losses and their gradient; the cotangent is not all ones."""
+    given = [pt.constant(arrays[name]) for name in ("labels", "lengths", "starts")]
+    loss = losses.masked_loss(predictions, *given)
+    total = pt.sum(loss * pt.constant(arrays["cotangent"]))
+    f = backend.compile([predictions], [loss, pytensor.grad(total, predictions)], name="test")
+    return f(arrays["predictions"] if predictions_given is None else predictions_given)
+
+
+def test_masked_loss_and_its_gradient_are_pytorchs():
+    arrays = STORED["pytorch"]["masked_loss"]
+    loss, gradient = masked(arrays, pt.dtensor3("p"))
+    np.testing.assert_allclose(loss, arrays["losses"], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(gradient, arrays["d_predictions"], rtol=1e-10, atol=1e-12)
+
+
+def test_masked_loss_has_theano_lstms_values():
+    uniform = np.full((2, 3, 5), 0.2)
+    labels = np.array([[-1, 9, 4], [1, 2, 77]])  # nothing outside of the ranges is read
+    loss = losses.masked_loss(uniform, labels, np.array([1, 2]), np.array([2, 0]))
+    values = loss.eval(mode=backend.mode())
+    np.testing.assert_allclose(values, [1.609438, 3.218876], rtol=1e-6)
+
+
+def test_masked_loss_keeps_zeros_outside_of_its_range_out_of_the_gradient():
+    arrays = STORED["pytorch"]["masked_loss"]
+    given = arrays["predictions"].copy()
+    given[1, 3:] = 0  # its range is step 2 alone
+    _, gradient = masked(arrays, pt.dtensor3("p"), given)
+    np.testing.assert_allclose(gradient, arrays["d_predictions"], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("number", "value", "name"),
+    [
+        (0, np.zeros((2, 3)), "predictions must hold floats and have rank 3, got float64"),
+        (0, np.zeros((2, 3, 5), int), "predictions must hold floats"),
+        (1, np.zeros((2, 3)), "padded_labels must hold integers and have rank 2, got float64"),
+        (1, np.zeros(2, int), "padded_labels .* rank 2, got int64 and rank 1"),
+        (2, np.zeros((2, 1), int), "codelengths must hold integers and have rank 1"),
+        (2, np.zeros(2), "codelengths must hold integers"),
+        (3, np.zeros((2, 1), int), "label_starts must hold integers and have rank 1"),
+        (3, np.zeros(2), "label_starts must hold integers"),
+    ],
+)
+def test_masked_loss_checks_its_arguments_when_it_is_built(number, value, name):
+    given = [np.full((2, 3, 5), 0.2), np.zeros((2, 3), int), np.array([1, 2]), np.array([2, 0])]
+    given[number] = value
+    with pytest.raises(ValueError, match=name):
+        losses.masked_loss(*given)
+
+
+@pytest.mark.parametrize(("lengths", "starts"), [([2, 2], [2, 0]), ([1, 1], [-1, 0])])
+def test_masked_loss_refuses_steps_that_are_not_there(lengths, starts):
+    given = [np.full((2, 3, 5), 0.2), np.zeros((2, 3), int), np.array(lengths), np.array(starts)]
+    loss = losses.masked_loss(*given)
+    with pytest.raises(ValueError, match="steps that are not there"):
+        loss.eval(mode=backend.mode())

@@ -1,0 +1,376 @@
+"""Sequences of different lengths: kept end to end, grouped by length, padded within a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from seqnet.data import Examples, as_array, check_weights
+
+WINDOW = 50
+"""Batches in a window of shuffled examples that is sorted by length."""
+
+SPREAD = 0.1
+"""How much longer than it is a sequence may be taken for, so that epochs group differently."""
+
+MOST_LENGTHS = 8
+"""Lengths that unrolled models get functions for, of each kind."""
+
+
+@dataclass(kw_only=True)
+class RaggedExamples(Examples):
+    """Examples whose sequences have lengths of their own.
+
+    What belongs to steps is kept without padding, all sequences end to end, so any selection of
+    them costs nothing; `batches` yields `Examples` padded to the batch's longest, with a mask.
+
+    Attributes
+    ----------
+    x : array (steps of all sequences, ...)
+    y, weight : array (samples, ...) or (steps of all sequences, ...), optional
+    mask : bool array (steps of all sequences,), optional
+    starts, lengths : int array (samples,)
+        Where each sequence is.
+    per_step : bool
+        Whether outputs and targets are one for each step.
+    weight_per_step : bool
+        Whether weights are.
+    backwards : bool
+        Whether outputs come last step first, so that padding is before and not after them.
+    lengths_allowed : tuple of int
+        What batches may be padded to, for models that unroll; empty for any length.
+    places : int array (samples,), optional
+        The place of each example in the caller's order, if that is another one.
+    """
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    per_step: bool = False
+    weight_per_step: bool = False
+    backwards: bool = False
+    lengths_allowed: tuple[int, ...] = ()
+    places: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        return (None, None, *self.x.shape[1:])
+
+    def take(self, rows) -> RaggedExamples:
+        def own(values, steps):
+            return values if steps or values is None else values[rows]
+
+        return RaggedExamples(
+            self.x,
+            own(self.y, self.per_step),
+            own(self.weight, self.weight_per_step),
+            self.mask,
+            starts=self.starts[rows],
+            lengths=self.lengths[rows],
+            per_step=self.per_step,
+            weight_per_step=self.weight_per_step,
+            backwards=self.backwards,
+            lengths_allowed=self.lengths_allowed,
+        )
+
+    def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator:
+        """Yield the rows of each batch: in order, or shuffled and then grouped by length.
+
+        The examples are shuffled, cut into windows of `WINDOW` batches, sorted by length within
+        each, cut into batches, and the batches shuffled. Lengths are blurred by `SPREAD` for
+        sorting, so that no two epochs group alike.
+        """
+        if rng is None:
+            yield from super().plan(batch_size)
+            return
+        order = rng.permutation(len(self))
+        found: list[np.ndarray] = []
+        for start in range(0, len(order), WINDOW * batch_size):
+            near = order[start : start + WINDOW * batch_size]
+            blurred = self.lengths[near] * rng.uniform(1, 1 + SPREAD, len(near))
+            near = near[np.argsort(blurred)]
+            sizes = [min(batch_size, len(near) - k) for k in range(0, len(near), batch_size)]
+            found += np.split(near, np.cumsum(rng.permutation(sizes))[:-1])
+        for k in rng.permutation(len(found)):
+            yield found[k]
+
+    def whole(self) -> Examples:
+        """Return everything as one batch, padded to the longest, with its mask."""
+        time = int(self.lengths.max())
+        time = min((n for n in self.lengths_allowed if n >= time), default=time)
+        steps = np.arange(time)
+        mask = steps < self.lengths[:, None]
+        at = np.where(mask, self.starts[:, None] + steps, 0)
+        targets_mask, targets_at = mask, at
+        if self.backwards:
+            targets_mask, targets_at = mask[:, ::-1], at_the_end(at, self.lengths)
+
+        def targets(values, per_step):
+            return padded(values, targets_at, targets_mask) if per_step else values
+
+        return Examples(
+            padded(self.x, at, mask),
+            None if self.y is None else targets(self.y, self.per_step),
+            None if self.weight is None else targets(self.weight, self.weight_per_step),
+            mask if self.mask is None else padded(self.mask, at, mask),
+        )
+
+    def by_length(self) -> RaggedExamples:
+        order = np.argsort(self.lengths, kind="stable")
+        ordered = self.take(order)
+        ordered.places = order if self.places is None else self.places[order]
+        return ordered
+
+    def join(self, outputs):
+        """Return an array (samples, ...), or a list of arrays (time, ...) if outputs are steps."""
+        places = np.arange(len(self)) if self.places is None else self.places
+        if not self.per_step:
+            joined = np.concatenate(outputs)
+            result = np.empty_like(joined)
+            result[places] = joined
+            return result
+        found: list = [None] * len(self)
+        rows = (row for batch in outputs for row in batch)
+        for place, row, length in zip(places, rows, self.lengths, strict=True):
+            found[place] = row[len(row) - length :] if self.backwards else row[:length]
+        return found
+
+    def steps_of(self, row: int) -> slice:
+        """Return where the steps of one sequence are."""
+        return slice(self.starts[row], self.starts[row] + self.lengths[row])
+
+    def check(self, part: str, check: Callable, name: str) -> None:
+        """Run ``check(values, name)`` on a part; if it fails, the message names the sequence."""
+        values = getattr(self, part)
+        steps = {"x": True, "y": self.per_step, "weight": self.weight_per_step}[part]
+        try:
+            check(values, name)
+        except ValueError:  # a TypeError is about all of them
+            for row in range(len(self) if steps else 0):
+                check(values[self.steps_of(row)], f"{name}[{row}]")
+            raise
+
+    def flipped(self, values: np.ndarray) -> np.ndarray:
+        """Return what belongs to steps with each sequence in the opposite order."""
+        at = np.arange(len(values))
+        for row in range(len(self)):
+            at[self.steps_of(row)] = at[self.steps_of(row)][::-1]
+        return values[at]
+
+
+def padded(values: np.ndarray, at: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return ``values[at]``, zero where the mask is False."""
+    result = values[at]
+    result[~mask] = 0
+    return result
+
+
+def at_the_end(at: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Move each row's first numbers, as many as its length, to the end of the row."""
+    time = at.shape[1]
+    return at[np.arange(len(at))[:, None], (np.arange(time) + lengths[:, None]) % time]
+
+
+# ---- what users pass
+
+
+def size_of(value) -> int | None:
+    """Return the length of a sequence, None for what is none."""
+    try:
+        return None if isinstance(value, str) else len(value)
+    except TypeError:
+        return None
+
+
+def is_ragged(values) -> bool:
+    """Tell whether these are sequences that do not fit one array."""
+    if isinstance(values, np.ndarray):
+        if values.dtype != object or values.ndim != 1:
+            return False
+    elif not isinstance(values, (list, tuple)):
+        return False
+    sizes = {size_of(value) for value in values}
+    if not sizes or None in sizes:
+        return False
+    if len(sizes) > 1 or isinstance(values, np.ndarray):
+        return True
+    try:
+        np.asarray(values)
+    except ValueError:
+        return True
+    return False
+
+
+def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps of all sequences end to end, (steps, ...), and the lengths.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a sequence is empty, holds no numbers, or its steps differ in shape from the first's;
+        the message names it.
+    """
+    arrays: list[np.ndarray] = []
+    for number, values in enumerate(sequences):
+        label = f"{name}[{number}]"
+        try:
+            array = np.asarray(values)
+        except ValueError:
+            raise ValueError(f"{label} is not rectangular: its steps differ in shape.") from None
+        if array.ndim == 0:
+            raise ValueError(f"{label} must be a sequence, got the single value {values!r}.")
+        if len(array) == 0:
+            raise ValueError(f"{label} is empty: a sequence has at least one step. Leave it out.")
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{label} must hold numbers, got the dtype {array.dtype}.")
+        if arrays and array.shape[1:] != arrays[0].shape[1:]:
+            raise ValueError(
+                f"The steps of {label} have the shape {array.shape[1:]}, but those of {name}[0] "
+                f"have {arrays[0].shape[1:]}: all sequences have the same features."
+            )
+        arrays.append(array)
+    return np.concatenate(arrays), np.array([len(a) for a in arrays])
+
+
+def ragged_examples(x, mask=None, *, prefix: str = "") -> RaggedExamples:
+    """Return sequences of different lengths as examples, still without targets."""
+    name = f"{prefix}X"
+    flat, lengths = flatten(x, name)
+    examples = RaggedExamples(flat, starts=np.cumsum(lengths) - lengths, lengths=lengths)
+    examples.check("x", as_array, name)
+    if mask is not None:
+        label = f"{prefix}mask"
+        same_number(examples, mask, label, prefix)
+        examples.mask = one_for_each_step(examples, mask, label, prefix).astype(bool)
+    return examples
+
+
+def enter_targets(examples: RaggedExamples, y=None, weight=None, *, prefix: str = "") -> None:
+    """Check that targets and weights belong to the sequences, and enter them.
+
+    `examples.per_step` must be known.
+    """
+    if y is not None:
+        name = f"{prefix}y"
+        same_number(examples, y, name, prefix)
+        if examples.per_step:
+            examples.y = steps_like(examples, y, name, prefix)
+        elif is_ragged(y):
+            raise ValueError(
+                f"{name} has sequences of different lengths, but the model gives one output for "
+                "each sequence. For an output at every step, the last recurrent layer needs "
+                "return_sequences=True."
+            )
+        else:
+            examples.y = as_array(y, name)
+        examples.check("y", as_array, name)
+    if weight is not None:
+        name = f"{prefix}sample_weight"
+        same_number(examples, weight, name, prefix)
+        examples.weight_per_step = size_of(weight[0]) is not None
+        if examples.weight_per_step and not examples.per_step:
+            raise ValueError(
+                f"{name} must have the shape ({len(examples)},): the model gives one output for "
+                "each sequence."
+            )
+        if examples.weight_per_step:
+            examples.weight = one_for_each_step(examples, weight, name, prefix)
+        else:
+            examples.weight = as_array(weight, name)
+        examples.check("weight", check_weights, name)
+
+
+def same_number(examples: RaggedExamples, values, name: str, prefix: str) -> None:
+    """Raise if there are not as many values as sequences."""
+    count = size_of(values)
+    if count is None:
+        raise TypeError(f"{name} must have one entry for each sequence, got {values!r}.")
+    if count != len(examples):
+        raise ValueError(
+            f"{prefix}X and {name} must have the same number of samples, got {len(examples)} in "
+            f"{prefix}X and {count} in {name}."
+        )
+
+
+def steps_like(examples: RaggedExamples, values, name: str, prefix: str) -> np.ndarray:
+    """Return what belongs to the steps of the sequences end to end, if the lengths agree."""
+    for number, (value, length) in enumerate(zip(values, examples.lengths, strict=True)):
+        steps = size_of(value)
+        if steps != length:
+            found = "is a single value" if steps is None else f"has {steps} steps"
+            raise ValueError(f"{name}[{number}] {found}, but {prefix}X[{number}] has {length}.")
+    return flatten(values, name)[0]
+
+
+def one_for_each_step(examples: RaggedExamples, values, name: str, prefix: str) -> np.ndarray:
+    """Return single values that belong to the steps, end to end."""
+    flat = steps_like(examples, values, name, prefix)
+    if flat.ndim > 1:
+        raise ValueError(f"{name}[0] must have one value for each step, got {flat.shape[1:]}.")
+    return flat
+
+
+# ---- lengths beside an array
+
+
+def mask_of_lengths(x: np.ndarray, lengths, *, prefix: str = "") -> np.ndarray:
+    """Return the mask, bool (samples, time), of sequences that begin at the first step.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is not one length from 1 to the number of steps for each sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.ragged import mask_of_lengths
+    >>> mask_of_lengths(np.zeros((2, 3)), [1, 3]).astype(int).tolist()
+    [[1, 0, 0], [1, 1, 1]]
+    """
+    name = f"{prefix}lengths"
+    if x.ndim < 2:
+        raise ValueError(f"{name} goes with sequences, but {prefix}X has the shape {x.shape}.")
+    lengths = as_array(lengths, name)
+    if lengths.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold whole numbers, got the dtype {lengths.dtype}.")
+    if lengths.shape != x.shape[:1]:
+        raise ValueError(
+            f"{name} must have the shape (samples,) of {prefix}X, ({len(x)},), got {lengths.shape}."
+        )
+    wrong = (lengths < 1) | (lengths > x.shape[1])
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"{name}[{row}] is {lengths[row]}, but {prefix}X has {x.shape[1]} steps: a length is "
+            f"from 1 to {x.shape[1]}."
+        )
+    return np.arange(x.shape[1]) < lengths[:, None]
+
+
+def lengths_to_allow(lengths: np.ndarray, known: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Choose the few lengths that sequences are padded to for a model that unrolls.
+
+    Quantiles of the lengths at first; longer sequences later add their longest. There are never
+    more than `MOST_LENGTHS`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.ragged import lengths_to_allow
+    >>> lengths_to_allow(np.arange(1, 14))
+    (3, 5, 7, 9, 11, 13)
+    >>> lengths_to_allow(np.array([3, 20]), (2, 4))
+    (2, 4, 20)
+    """
+    longest = int(lengths.max())
+    if not known:
+        shares = np.linspace(0, 1, MOST_LENGTHS - 1)[1:]
+        return tuple(int(n) for n in np.unique(np.quantile(lengths, shares, method="higher")))
+    if longest <= known[-1]:
+        return known
+    return (*known[: MOST_LENGTHS - 1], longest)

@@ -1,0 +1,73 @@
+"""Truncated backpropagation: a batch cut along time, states handed from window to window.
+
+A window starts from the states that the window before ended with, as numbers: no gradient goes back
+past its first step, and what a step costs in memory does not grow with the sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytensor.tensor as pt
+
+from seqnet.data import Examples
+from seqnet.layers.recurrent import Recurrent
+from seqnet.ragged import RaggedExamples
+
+
+def windows(batch: Examples, size: int) -> Iterator[Examples]:
+    """Cut a batch (samples, time, ...) into windows of some steps; the last may be shorter."""
+    for start in range(0, batch.x.shape[1], size):
+        steps = slice(start, start + size)
+        weight = batch.weight
+        yield Examples(
+            batch.x[:, steps],
+            batch.y[:, steps],
+            weight if weight is None or weight.ndim == 1 else weight[:, steps],
+            None if batch.mask is None else batch.mask[:, steps],
+        )
+
+
+def recurrent_layers(layers) -> list[Recurrent]:
+    """Return the layers whose states are handed on."""
+    return [layer for layer in layers if isinstance(layer, Recurrent)]
+
+
+def symbolic_states(layers) -> dict[Recurrent, list]:
+    """Return variables for the states that a window starts from, each (batch, units)."""
+    return {
+        layer: [pt.matrix(name, dtype=layer.dtype) for name in layer.state_names]
+        for layer in recurrent_layers(layers)
+    }
+
+
+def zero_states(layers, batch: int) -> list[np.ndarray]:
+    """Return the states of the first window."""
+    return [
+        np.zeros((batch, layer.units), dtype=layer.dtype)
+        for layer in recurrent_layers(layers)
+        for _ in layer.state_names
+    ]
+
+
+def check_windows(model, examples: Examples) -> None:
+    """Raise ``ValueError`` if a model cannot be trained window by window."""
+    if isinstance(examples, RaggedExamples):
+        per_step = examples.per_step
+    else:
+        shape = model.compute_output_shape(examples.input_shape)
+        per_step = len(shape) > 2 and shape[1:2] == examples.x.shape[1:2]
+    if not per_step:
+        raise ValueError(
+            "tbptt cuts sequences and their targets, so the model must give an output at each "
+            "step: return_sequences=True for all recurrent layers."
+        )
+    for layer in model.layers:
+        reason = layer.reads_ahead
+        if isinstance(layer, Recurrent) and layer.stateful:
+            reason = "is stateful, but with tbptt each batch starts anew"
+        elif isinstance(layer, Recurrent) and layer.learn_initial_state:
+            reason = "learns its initial state, which windows after the first do not have"
+        if reason:
+            raise ValueError(f"tbptt does not go with layer {layer.display_name!r}: it {reason}.")

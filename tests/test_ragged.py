@@ -1,0 +1,598 @@
+"""Sequences of different lengths: what they cost, and that nothing else depends on padding."""
+
+import functools
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import seqnet
+from seqnet import layers, optimizers
+from seqnet.data import range_weights
+from seqnet.layers import GRU, LSTM, Dense, Embedding, Masking, SimpleRNN
+from seqnet.ragged import MOST_LENGTHS, lengths_to_allow, ragged_examples
+
+PATHS = {"fused": {}, "scan": {"fused": False}, "unroll": {"unroll": True}}
+TIME = 6  # of arrays with padding; sequences are shorter
+CLASSES = 4
+
+paths = pytest.mark.parametrize("path", PATHS)
+some_lengths = st.lists(st.integers(1, 4), min_size=1, max_size=4)
+seeds = st.integers(0, 2**32 - 1)
+few = settings(max_examples=8, deadline=None)
+
+
+@functools.cache
+def tagger(path):
+    """A float64 model with an answer at each step, compiled once; a step of SGD is the gradient."""
+    seqnet.set_random_seed(1)
+    model = seqnet.Model(
+        [
+            Embedding(9, 3, dtype="float64"),
+            LSTM(3, return_sequences=True, dtype="float64", **PATHS[path]),
+            Dense(CLASSES, activation="softmax", dtype="float64"),
+        ]
+    )
+    model.compile(optimizers.SGD(1.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.build((None, None))
+    model.start = model.get_weights()
+    return model
+
+
+@functools.cache
+def classifier(path):
+    """A float64 model with one answer for each sequence of vectors."""
+    seqnet.set_random_seed(2)
+    model = seqnet.Model(
+        [
+            GRU(3, dtype="float64", **PATHS[path]),
+            Dense(2, dtype="float64"),
+        ]
+    )
+    model.compile(optimizers.SGD(1.0), "mse", metrics=["mae"])
+    model.build((None, None, 2))
+    model.start = model.get_weights()
+    return model
+
+
+def tokens(lengths, seed):
+    """Return sequences of numbers, targets and weights for each step; some weights are zero."""
+    rng = np.random.default_rng(seed)
+    x = [rng.integers(0, 9, n) for n in lengths]
+    y = [rng.integers(0, CLASSES, n) for n in lengths]
+    weights = [rng.choice([0.0, 0.5, 2.0], n) for n in lengths]
+    return x, y, weights
+
+
+def train_from_start(model, *args, **options):
+    """Return [figures, gradients...] of one batch; the weights end as they began."""
+    model.set_weights(model.start)
+    figures = model.train_on_batch(*args, **options)
+    after = model.get_weights()
+    model.set_weights(model.start)
+    return [np.array(figures), *(a - b for a, b in zip(model.start, after, strict=True))]
+
+
+def one_by_one(model, x, y, weights):
+    """Return what `train_from_start` does for a batch, from batches of one and their weights."""
+    total = sum(np.sum(w) for w in weights)
+    parts = [
+        train_from_start(model, xi[None], yi[None], sample_weight=np.asarray(w)[None])
+        for xi, yi, w in zip(x, y, weights, strict=True)
+    ]
+    if total == 0:
+        return [np.zeros_like(p) for p in parts[0]]
+    shares = [np.sum(w) / total for w in weights]
+    return [sum(s * p for s, p in zip(shares, ps, strict=True)) for ps in zip(*parts, strict=True)]
+
+
+def same(one, other):
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def spread(rows, rng, fill, time=TIME):
+    """Put sequences into a padded array, in order but anywhere; return it and its mask."""
+    mask = np.zeros((len(rows), time), bool)
+    for m, row in zip(mask, rows, strict=True):
+        m[rng.choice(time, len(row), replace=False)] = True
+    return fill_in(rows, mask, fill), mask
+
+
+def fill_in(rows, mask, fill):
+    rows = [np.asarray(row) for row in rows]
+    padded = np.full((*mask.shape, *rows[0].shape[1:]), fill, dtype=rows[0].dtype)
+    for target, m, row in zip(padded, mask, rows, strict=True):
+        target[m] = row
+    return padded
+
+
+# -------------------------------------------------- a batch and its members, one at a time
+
+
+@paths
+@few
+@given(lengths=some_lengths, seed=seeds)
+def test_a_ragged_batch_is_its_members_one_at_a_time(path, lengths, seed):
+    model = tagger(path)
+    x, y, weights = tokens(lengths, seed)
+    expected = one_by_one(model, x, y, weights)
+    same(train_from_start(model, x, y, sample_weight=weights), expected)
+    ones = [np.ones(n) for n in lengths]
+    same(train_from_start(model, x, y), one_by_one(model, x, y, ones))
+    predictions = model.predict(x)
+    for xi, p in zip(x, predictions, strict=True):
+        np.testing.assert_allclose(p, model.predict(xi[None])[0], rtol=1e-9)
+
+
+@paths
+@few
+@given(lengths=some_lengths, seed=seeds)
+def test_one_answer_for_each_ragged_sequence_is_that_of_the_sequence_alone(path, lengths, seed):
+    model = classifier(path)
+    rng = np.random.default_rng(seed)
+    x = [rng.normal(size=(n, 2)) for n in lengths]
+    y = rng.normal(size=(len(x), 2))
+    weights = rng.uniform(0, 2, len(x))
+    expected = one_by_one(model, x, y, weights)
+    same(train_from_start(model, x, y, sample_weight=weights), expected)
+    predictions = model.predict(x)
+    assert isinstance(predictions, np.ndarray)
+    alone = np.concatenate([model.predict(xi[None]) for xi in x])
+    np.testing.assert_allclose(predictions, alone, rtol=1e-9)
+    padded, mask = spread(x, rng, np.nan)
+    same(train_from_start(model, padded, y, sample_weight=weights, mask=mask), expected)
+
+
+@paths
+@few
+@given(lengths=some_lengths, seed=seeds)
+def test_padding_anywhere_changes_nothing(path, lengths, seed):
+    """Padding before, after and in between; what stands there is no class at all."""
+    model = tagger(path)
+    x, y, weights = tokens(lengths, seed)
+    rng = np.random.default_rng(seed)
+    expected = train_from_start(model, x, y, sample_weight=weights)
+    padded, mask = spread(x, rng, 8)
+    y_padded, w_padded = fill_in(y, mask, 77), fill_in(weights, mask, 3.0)
+    options = {"sample_weight": w_padded, "mask": mask}
+    same(train_from_start(model, padded, y_padded, **options), expected)
+    order = rng.permutation(len(x))
+    options = {"sample_weight": w_padded[order], "mask": mask[order]}
+    same(train_from_start(model, padded[order], y_padded[order], **options), expected)
+    predictions = model.predict(padded, mask=mask)
+    for p, m, alone in zip(predictions, mask, model.predict(x), strict=True):
+        np.testing.assert_allclose(p[m], alone, rtol=1e-9)
+    nothing = [np.concatenate([a, a[:1]]) for a in (padded, y_padded, w_padded)]
+    mask = np.concatenate([mask, np.zeros((1, TIME), bool)])
+    result = train_from_start(model, *nothing[:2], sample_weight=nothing[2], mask=mask)
+    same(result, expected)
+
+
+@paths
+@few
+@given(lengths=some_lengths, seed=seeds)
+def test_lengths_are_a_mask_of_padding_after(path, lengths, seed):
+    model = tagger(path)
+    x, y, weights = tokens(lengths, seed)
+    expected = train_from_start(model, x, y, sample_weight=weights)
+    mask = np.arange(TIME) < np.array(lengths)[:, None]
+    padded, y_padded, w_padded = (
+        fill_in(rows, mask, fill) for rows, fill in ((x, -1), (y, -1), (weights, 3.0))
+    )
+    for options in ({"lengths": lengths}, {"mask": mask}):
+        same(train_from_start(model, padded, y_padded, sample_weight=w_padded, **options), expected)
+        figures = model.evaluate(padded, y_padded, sample_weight=w_padded, **options)
+        np.testing.assert_allclose(figures, expected[0], rtol=1e-9)
+        predictions = model.predict(padded, **options)
+        assert predictions.shape == (len(x), TIME, CLASSES)
+        for p, alone in zip(predictions, model.predict(x), strict=True):
+            np.testing.assert_allclose(p[: len(alone)], alone, rtol=1e-9)
+
+
+@paths
+def test_nothing_but_masked_steps_is_zero_and_changes_nothing(path):
+    model = tagger(path)
+    x, y = np.ones((2, TIME), int), np.full((2, TIME), -1)
+    for options in (
+        {"mask": np.zeros((2, TIME), bool)},
+        {"sample_weight": np.zeros(2)},
+        {"sample_weight": np.zeros((2, TIME)), "mask": np.ones((2, TIME), bool)},
+    ):
+        for values in train_from_start(model, x, y, **options):
+            assert (values == 0).all()
+        assert model.evaluate(x, y, **options) == [0.0, 0.0]
+
+
+def test_weights_mask_and_what_layers_find_are_all_counted_at_once():
+    model = seqnet.Model(
+        [
+            Masking(-1.0, dtype="float64"),
+            GRU(3, return_sequences=True, dtype="float64"),
+            Dense(2, dtype="float64"),
+        ]
+    )
+    model.compile("sgd", "mse", metrics=["mae"])
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(5, 7, 2)), rng.normal(size=(5, 7, 2))
+    found, passed = rng.uniform(size=(5, 7)) < 0.7, rng.uniform(size=(5, 7)) < 0.7
+    weights = rng.uniform(size=(5, 7))
+    x[~found] = -1.0
+    total = weights * found * passed
+    predictions = model.predict(x, mask=passed)
+    errors = [(predictions - y) ** 2, np.abs(predictions - y)]
+    expected = [(total * e.mean(axis=-1)).sum() / total.sum() for e in errors]
+    y[total == 0] = np.nan
+    figures = model.evaluate(x, y, batch_size=2, sample_weight=weights, mask=passed)
+    np.testing.assert_allclose(figures, expected, rtol=1e-10)
+
+
+def test_targets_at_padding_that_an_embedding_finds_may_hold_anything():
+    model = seqnet.Model(
+        [Embedding(6, 2, mask_zero=True), GRU(2, return_sequences=True), Dense(3, "softmax")]
+    )
+    x = np.array([[1, 2, 0, 0], [3, 4, 5, 0]])
+    y = np.array([[0, 1, -100, -100], [2, 1, 0, 99]])
+    zeros = np.where(x == 0, 0, y)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert model.evaluate(x, y) == model.evaluate(x, zeros)
+    with pytest.raises(ValueError, match=r"y holds class -100 at \(0, 1\)"):
+        model.evaluate(x, np.where(x == 2, -100, y))
+
+
+def test_a_mask_that_is_used_up_does_not_excuse_targets():
+    model = seqnet.Model([Embedding(6, 2, mask_zero=True), GRU(2), Dense(3, "softmax")])
+    with pytest.raises(ValueError, match=r"y holds class -1 at \(1,\)"):
+        model.fit(np.array([[1, 2], [0, 0]]), np.array([1, -1]), verbose=0)
+
+
+class Forget(layers.Layer):
+    """Passes everything on but the mask."""
+
+    def call(self, inputs, mask, phase):
+        return inputs * 1
+
+    def compute_mask(self, inputs, mask):
+        return None
+
+
+def test_a_mask_that_a_layer_drops_does_not_excuse_targets():
+    model = seqnet.Model(
+        [Embedding(6, 2, mask_zero=True), Forget(), GRU(2, return_sequences=True), Dense(3)]
+    )
+    model.compile("sgd", seqnet.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match=r"y holds class -1 at \(0, 1\)"):
+        model.evaluate(np.array([[1, 0], [2, 3]]), np.array([[1, -1], [0, 2]]))
+
+
+def test_targets_of_ragged_sequences_of_weight_zero_may_hold_anything():
+    model = tagger("fused")
+    expected = model.evaluate([[1, 2, 3], [5, 6]], [[0, 1, 2], [2, 1]], sample_weight=[2, 1])
+    x, y = [[1, 2, 3], [4], [5, 6]], [[0, 1, 2], [-1], [2, 1]]
+    np.testing.assert_allclose(model.evaluate(x, y, sample_weight=[2, 0, 1]), expected)
+    with pytest.raises(ValueError, match=r"y\[1\] holds class -1 at \(0,\)"):
+        model.evaluate(x, y, sample_weight=[2, 1, 0])
+
+
+# -------------------------------------------------------------------------- what is passed
+
+
+@pytest.mark.parametrize("kind", ["lists", "arrays", "object"])
+def test_sequences_may_be_lists_and_arrays(kind):
+    model = tagger("fused")
+    rows = [[1, 2, 3], [4], [5, 6]]
+    targets = [[0, 1, 2], [3], [1, 1]]
+    expected = model.evaluate([np.array(r) for r in rows], [np.array(t) for t in targets])
+    if kind == "arrays":
+        rows = tuple(np.array(r, "int8") for r in rows)
+    elif kind == "object":
+        array = np.empty(3, object)
+        array[:] = rows
+        rows = array
+    assert model.evaluate(rows, targets) == expected
+    assert [p.shape for p in model.predict(rows)] == [(3, 4), (1, 4), (2, 4)]
+    assert [p.shape for p in model.predict_on_batch(rows)] == [(3, 4), (1, 4), (2, 4)]
+
+
+def test_predictions_come_in_the_order_of_the_sequences():
+    rng = np.random.default_rng(0)
+    x = [rng.integers(0, 9, n) for n in rng.integers(1, 20, 40)]
+    model = tagger("fused")
+    for p, xi in zip(model.predict(x, batch_size=7), x, strict=True):
+        np.testing.assert_allclose(p, model.predict(xi[None])[0], rtol=1e-9)
+    vectors = [rng.normal(size=(n, 2)) for n in rng.integers(1, 20, 40)]
+    result = classifier("fused").predict(vectors, batch_size=7)
+    alone = np.concatenate([classifier("fused").predict(v[None]) for v in vectors])
+    np.testing.assert_allclose(result, alone, rtol=1e-9)
+
+
+def test_a_mask_goes_with_ragged_sequences_too():
+    model = tagger("fused")
+    x, y = [[1, 2, 3], [4, 5]], [[0, 9, 2], [3, 1]]
+    shorter = model.evaluate([[1, 3], [4, 5]], [[0, 2], [3, 1]], batch_size=1)
+    masked = model.evaluate(x, y, mask=[[True, False, True], [True, True]])
+    np.testing.assert_allclose(masked, shorter, rtol=1e-9)
+
+
+def test_a_layer_that_runs_backwards_answers_from_the_last_step():
+    seqnet.set_random_seed(0)
+    options = {"return_sequences": True, "go_backwards": True, "dtype": "float64"}
+    model = seqnet.Model([SimpleRNN(2, **options)])
+    model.compile(optimizers.SGD(0.0), "mse")
+    rng = np.random.default_rng(1)
+    x = [rng.normal(size=(n, 2)) for n in (1, 4, 2)]
+    y = [rng.normal(size=(n, 2)) for n in (1, 4, 2)]
+    weights = [rng.uniform(size=n) for n in (1, 4, 2)]
+    alone = [model.predict(xi[None])[0] for xi in x]
+    for p, expected in zip(model.predict(x), alone, strict=True):
+        np.testing.assert_allclose(p, expected, rtol=1e-12)
+    losses = [((p - t) ** 2).mean(axis=1) for p, t in zip(alone, y, strict=True)]
+    expected = np.average(np.concatenate(losses), weights=np.concatenate(weights))
+    np.testing.assert_allclose(model.evaluate(x, y, sample_weight=weights), expected)
+    targets, masses = (
+        seqnet.data.pad_sequences(rows, padding="pre", dtype="float64", value=np.nan)
+        for rows in (y, [w[:, None] for w in weights])
+    )
+    inputs = seqnet.data.pad_sequences(x, padding="post", dtype="float64")
+    masses = np.nan_to_num(masses[:, :, 0])
+    figure = model.evaluate(inputs, targets, sample_weight=masses, lengths=[1, 4, 2])
+    np.testing.assert_allclose(figure, expected)
+    y[1][3] = np.nan  # belongs to the first step of the input, which is masked
+    weights[1][3] = 0
+    mask = [np.ones(n, bool) for n in (1, 4, 2)]
+    mask[1][0] = False
+    changed = model.evaluate(x, y, mask=mask)
+    weights = [np.ones(n) for n in (1, 4, 2)]
+    weights[1][3] = 0
+    np.testing.assert_allclose(model.evaluate(x, y, sample_weight=weights), changed)
+
+
+def test_fit_takes_validation_and_weights_for_ragged_sequences():
+    model = tagger("fused")
+    model.set_weights(model.start)
+    x, y, weights = tokens([3, 1, 4, 2, 2, 4, 1, 3, 2, 4], 5)
+    model.compile(optimizers.SGD(0.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    try:
+        split = model.fit(x, y, validation_split=0.3, sample_weight=weights, verbose=0).history
+        given = model.fit(
+            x[:7],
+            y[:7],
+            validation_data=(x[7:], y[7:], weights[7:]),
+            sample_weight=weights[:7],
+            verbose=0,
+            batch_size=3,
+        ).history
+        for name, values in split.items():
+            np.testing.assert_allclose(given[name], values, rtol=1e-9, err_msg=name)
+        expected = model.evaluate(x[7:], y[7:], sample_weight=weights[7:])
+        np.testing.assert_allclose([split["val_loss"][0], split["val_accuracy"][0]], expected)
+    finally:
+        model.compile(optimizers.SGD(1.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+
+
+def test_the_loss_is_chosen_from_ragged_targets():
+    model = seqnet.Model([Embedding(9, 2), GRU(2, return_sequences=True), Dense(3, "softmax")])
+    model.fit([[1, 2], [3]], [[0, 1], [2]], verbose=0)
+    assert model.loss.name == "sparse_categorical_crossentropy"
+
+
+def test_a_range_of_steps_is_a_sample_weight():
+    """The loss of the range alone, as masked_loss has it, averaged over its steps."""
+    model = tagger("fused")
+    rng = np.random.default_rng(2)
+    x, starts, lengths = rng.integers(0, 9, (3, 5)), [4, 0, 2], [1, 3, 2]
+    y = rng.integers(0, CLASSES, (3, 5))
+    predictions = model.predict(x)
+    loss = seqnet.losses.masked_loss(predictions, y, np.array(lengths), np.array(starts))
+    expected = loss.eval(mode=seqnet.backend.mode()).sum() / sum(lengths)
+    weights = range_weights(starts, lengths, 5)
+    y[weights == 0] = -1
+    np.testing.assert_allclose(model.evaluate(x, y, sample_weight=weights)[0], expected)
+    ragged = range_weights([4, 0], [1, 1], [5, 2])
+    assert [w.tolist() for w in ragged] == [[0, 0, 0, 0, 1], [1, 0]]
+    with pytest.raises(ValueError, match="Sequence 1 has 2 steps, so 2 from step 1 on"):
+        range_weights([0, 1], 2, 2)
+
+
+# ------------------------------------------------------------------------ batches and cost
+
+
+def steps_of_epoch(monkeypatch, fit):
+    """Return how many steps, padding included, the batches of a call have."""
+    counted = []
+    cast = seqnet.model.arguments
+
+    def count(batch, dtype):
+        counted.append(batch.x.shape[0] * batch.x.shape[1])
+        return cast(batch, dtype)
+
+    monkeypatch.setattr(seqnet.model, "arguments", count)
+    fit()
+    return sum(counted)
+
+
+@pytest.mark.parametrize("way", ["list", "lengths"])
+def test_an_epoch_costs_what_the_data_have_and_not_their_longest(monkeypatch, way):
+    rng = np.random.default_rng(0)
+    lengths = np.minimum(1 + rng.exponential(24, 640).astype(int), 100)
+    lengths[0] = 100
+    assert 0.2 < lengths.mean() / 100 < 0.27
+    x = [rng.normal(size=(n, 2)) for n in lengths]
+    y = rng.normal(size=(640, 2))
+    model = classifier("fused")
+    if way == "list":
+        steps = steps_of_epoch(monkeypatch, lambda: model.fit(x, y, verbose=0))
+    else:
+        padded = seqnet.data.pad_sequences(x, padding="post")
+        fit = functools.partial(model.fit, padded, y, lengths=lengths, verbose=0)
+        steps = steps_of_epoch(monkeypatch, fit)
+    assert lengths.sum() <= steps <= 0.4 * 640 * 100
+    assert steps <= 1.25 * lengths.sum()
+    if way == "list":
+        steps = steps_of_epoch(monkeypatch, lambda: model.predict(x))
+        assert lengths.sum() <= steps <= 1.15 * lengths.sum()
+
+
+def examples_of(lengths):
+    """Return examples whose steps and targets tell which sequence they are of."""
+    examples = ragged_examples([np.full(n, k) for k, n in enumerate(lengths)])
+    examples.y = np.arange(len(lengths))
+    return examples
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=40), size=st.integers(1, 7))
+def test_batches_have_every_sequence_once_with_what_belongs_to_it(lengths, size):
+    for rng in (None, np.random.default_rng(0)):
+        batches = list(examples_of(lengths).batches(size, rng))
+        assert len(batches) == -(-len(lengths) // size)
+        assert sorted(len(b) for b in batches)[1:] == [size] * (len(batches) - 1)
+        assert sorted(np.concatenate([b.y for b in batches])) == list(range(len(lengths)))
+        for batch in batches:
+            assert batch.x.shape[1] == max(lengths[k] for k in batch.y)
+            for row, mask, k in zip(batch.x, batch.mask, batch.y, strict=True):
+                assert mask.tolist() == [t < lengths[k] for t in range(len(mask))]
+                assert (row[mask] == k).all() and (row[~mask] == 0).all()
+        if rng is None:
+            assert np.concatenate([b.y for b in batches]).tolist() == list(range(len(lengths)))
+
+
+def test_epochs_group_in_ways_of_their_own_and_the_seed_decides_them():
+    lengths = list(range(1, 65))  # all different, so that sorting alone would always group alike
+
+    def groups(rng):
+        return {tuple(sorted(b.y)) for b in examples_of(lengths).batches(4, rng)}
+
+    rng = np.random.default_rng(1)
+    first, second = groups(rng), groups(rng)
+    assert len(first & second) < len(first) / 2
+    assert groups(np.random.default_rng(1)) == first
+    assert groups(np.random.default_rng(2)) != first
+
+    def history(seed):
+        seqnet.set_random_seed(seed)
+        model = tagger("fused")
+        model.set_weights(model.start)
+        x, y, _ = tokens([1, 4, 2, 3] * 4, 0)
+        return model.fit(x, y, batch_size=3, epochs=2, verbose=0).history["loss"]
+
+    assert history(1) == history(1)
+    assert history(1) != history(2)
+
+
+def test_one_function_is_compiled_for_all_lengths(compiled):
+    model = seqnet.Model([Embedding(9, 2), GRU(2)])
+    for lengths in ([1, 2], [7, 3, 30], [5, 6]):
+        model.predict(tokens(lengths, 0)[0])
+    assert compiled == ["prediction"]
+
+
+def test_unrolled_models_get_functions_for_a_few_lengths(compiled, caplog):
+    rng = np.random.default_rng(0)
+    model = seqnet.Model([SimpleRNN(2, unroll=True)])
+    other = seqnet.Model([SimpleRNN(2)])
+    for longest in (20, 12, 25, 30, 35):
+        x = [rng.normal(size=(n, 1)) for n in rng.integers(1, longest + 1, 60)]
+        with caplog.at_level(logging.INFO, "seqnet"):
+            result = model.predict(x, batch_size=2)
+        other.build((None, None, 1))
+        other.set_weights(model.get_weights())
+        np.testing.assert_allclose(result, other.predict(x), rtol=1e-5, atol=1e-6)
+    kept = [key for key in model._functions]
+    assert len(kept) <= MOST_LENGTHS
+    assert compiled.count("prediction") <= MOST_LENGTHS + 3
+    assert "Unrolled layers: sequences are padded to one of the lengths" in caplog.text
+
+
+@given(batches=st.lists(st.lists(st.integers(1, 99), min_size=1), min_size=1, max_size=12))
+def test_the_lengths_to_pad_to_are_few_and_long_enough(batches):
+    known = ()
+    for lengths in batches:
+        known = lengths_to_allow(np.array(lengths), known)
+        assert known[-1] >= max(lengths)
+        assert list(known) == sorted(set(known))
+        assert len(known) <= MOST_LENGTHS
+
+
+# ------------------------------------------------------------- truncated backpropagation
+
+
+def follower(rate=0.3, path="fused", **options):
+    """Return a float64 model of vectors with an answer at each step, always the same at first."""
+    seqnet.set_random_seed(4)
+    options = {"return_sequences": True, "dtype": "float64", **PATHS[path], **options}
+    model = seqnet.Model([LSTM(3, **options), GRU(2, **options), Dense(1, dtype="float64")])
+    model.compile(optimizers.SGD(rate), "mse", metrics=["mae"])
+    model.build((None, None, 2))
+    return model
+
+
+SERIES = np.random.default_rng(5).normal(size=(4, 7, 2))
+SUMS = SERIES.sum(axis=2, keepdims=True).cumsum(axis=1)
+
+
+@paths
+def test_windows_are_the_updates_of_a_stateful_model(path):
+    model = follower(path=path)
+    history = model.fit(SERIES, SUMS, shuffle=False, batch_size=4, tbptt=3, verbose=0).history
+    other = follower(path=path, stateful=True)
+    losses = [
+        other.train_on_batch(SERIES[:, s : s + 3], SUMS[:, s : s + 3])[0] * min(3, 7 - s)
+        for s in (0, 3, 6)
+    ]
+    np.testing.assert_allclose(history["loss"], sum(losses) / 7, rtol=1e-9)
+    for one, another in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(one, another, rtol=1e-9, atol=1e-12)
+
+
+def test_a_window_of_the_whole_sequence_is_no_truncation():
+    model, other = follower(), follower()
+    for one, size in ((model, 7), (other, None)):
+        one.fit(SERIES, SUMS, batch_size=2, shuffle=False, epochs=2, tbptt=size, verbose=0)
+    for one, another in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(one, another, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_windows_carry_states_and_figures_are_those_of_the_whole(size):
+    model = follower(rate=0.0)
+    x, y = [s[:n] for s, n in zip(SERIES, (7, 1, 4, 6), strict=True)], []
+    y = [s[: len(xi)] for s, xi in zip(SUMS, x, strict=True)]
+    weights = [np.linspace(0, 1, len(xi)) for xi in x]
+    expected = model.evaluate(x, y, sample_weight=weights)
+    options = {"sample_weight": weights, "validation_data": (x, y, weights)}
+    history = model.fit(x, y, batch_size=2, tbptt=size, verbose=0, **options).history
+    np.testing.assert_allclose([history["loss"][0], history["mean_absolute_error"][0]], expected)
+    np.testing.assert_allclose(history["val_loss"][0], expected[0])
+
+
+def test_windows_of_ragged_batches_train_as_the_sequence_alone():
+    model, other = follower(), follower()
+    model.fit([SERIES[0, :5]], [SUMS[0, :5]], tbptt=2, verbose=0)
+    padded, mask = np.full((2, 9, 2), 5.0), np.zeros((2, 9), bool)
+    padded[0, :5], mask[0, :5] = SERIES[0, :5], True
+    y = np.full((2, 9, 1), np.nan)
+    y[0, :5] = SUMS[0, :5]
+    other.fit(padded, y, mask=mask, tbptt=2, shuffle=False, verbose=0)
+    for one, another in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(one, another, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "message"),
+    [
+        ({}, 0, "tbptt must be at least 1"),
+        ({}, 1.5, "tbptt must be a whole number"),
+        ({"return_sequences": True, "go_backwards": True}, 2, "'lstm': it runs backwards"),
+        ({"return_sequences": True, "stateful": True}, 2, "'lstm': it is stateful"),
+        ({"return_sequences": True, "learn_initial_state": True}, 2, "learns its initial state"),
+        ({"return_sequences": False}, 2, "an output at each step: return_sequences=True"),
+    ],
+)
+def test_what_cannot_be_trained_in_windows_is_refused(options, size, message, no_compile):
+    model = seqnet.Model([LSTM(2, **{"return_sequences": True, **options}), Dense(1)])
+    model.compile("sgd", "mse")
+    y = SUMS if options.get("return_sequences", True) else SUMS[:, 0]
+    with pytest.raises((ValueError, TypeError), match=message):
+        model.fit(SERIES, y, tbptt=size, shuffle=False, verbose=0)
