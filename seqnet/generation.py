@@ -56,7 +56,7 @@ class Stepper:
             layer: [pt.matrix(f"{layer.name}/{n}", dtype=layer.dtype) for n in layer.state_names]
             for layer in self.layers
         }
-        phase = Phase(initial_states=before)
+        phase = Phase(initial_states=before, kernels=backend.kernels())
         output, _ = forward(model.layers, x, None, phase)
         after = [state for layer in self.layers for state in phase.final_states[layer]]
         inputs = [x, *[state for states in before.values() for state in states]]
