@@ -60,8 +60,8 @@ class Dense(Layer):
     def build(self, input_shape):
         if len(input_shape) < 2:
             raise ValueError(
-                f"Layer {self.display_name!r} (Dense) takes (batch, ..., features), got the shape "
-                f"{input_shape}."
+                f"Layer {self.display_name!r} ({type(self).__name__}) takes (batch, ..., "
+                f"features), got the shape {input_shape}."
             )
         features = self.needed_features(input_shape)
         self.kernel = self.add_weight(
