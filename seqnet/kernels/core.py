@@ -87,6 +87,7 @@ def _load(name: str, more: tuple[str, ...]) -> list[ctypes.CDLL]:
     library.attach_team(
         ctypes.cast(_team.team_run, c_void_p), ctypes.cast(_team.team_barrier, c_void_p)
     )
+    library.gemm_scratch_size = library.gemm_scratch(1)  # for each thread
     _cores[name] = _cores[np.dtype(name)] = library
     return others
 
