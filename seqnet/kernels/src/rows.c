@@ -13,44 +13,57 @@ typedef struct {
     real *out;              /* (rows, columns), contiguous; NULL with CROSS_ENTROPY: the loss alone */
 } softmax_arguments;
 
-static inline vreal load_some(const real *p, long lanes, real fill) {
-    real some[LANES];
-    for (long i = 0; i < LANES; i++) some[i] = i < lanes ? p[i] : fill;
+/* The last vector of a row, that may overlap the one before; `mine` tells the lanes that are not in an earlier one. */
+static inline vreal load_last(const real *x, long n, vmask *mine) {
+    real some[LANES], counted[LANES];
+    long first = n >= LANES ? LANES - n % LANES : 0, end = n >= LANES ? LANES : n;
+    for (long i = 0; i < LANES; i++) counted[i] = i >= first && i < end;
+    *mine = (vmask)(load(counted) > splat(0));
+    if (n >= LANES) return load(x + n - LANES);
+    for (long i = 0; i < LANES; i++) some[i] = i < n ? x[i] : (real)-INFINITY;
     return load(some);
 }
 
-static inline void store_some(real *p, long lanes, vreal x) {
-    if (lanes >= LANES)
-        store(p, x);
+static inline void store_last(real *out, long n, vreal v) {
+    if (n >= LANES)
+        store(out + n - LANES, v);
     else
-        memcpy(p, &x, (size_t)lanes * sizeof(real));
+        memcpy(out, &v, (size_t)n * sizeof(real));
 }
 
 static void softmax_job(void *argument, const team_member *me) {
     const softmax_arguments *q = argument;
-    long n = q->columns;
+    long n = q->columns, whole = n / LANES * LANES;
     for (long r = share_start(q->rows, me); r < share_end(q->rows, me); r++) {
         const real *x = q->logits + r * q->logits_row;
         real *out = q->out ? q->out + r * n : NULL;
-        vreal most = splat((real)-INFINITY), sums = splat(0);
-        for (long c = 0; c < n; c += LANES) {
-            vreal v = n - c >= LANES ? load(x + c) : load_some(x + c, n - c, (real)-INFINITY);
+        vmask mine = {0};
+        vreal most = splat((real)-INFINITY), sums = splat(0), last = most;
+        if (whole < n) last = most = load_last(x, n, &mine); /* before `out`, which may be x, is written to */
+        for (long c = 0; c < whole; c += LANES) {
+            vreal v = load(x + c);
             most = v_select((vmask)(v > most), v, most);
         }
-        real highest = v_largest(most);
-        for (long c = 0; c < n; c += LANES) {
-            vreal v = n - c >= LANES ? load(x + c) : load_some(x + c, n - c, (real)-INFINITY);
-            vreal e = v_exp_of_negative(v - highest);
+        real highest = v_largest(most), target = q->targets ? x[q->targets[r]] : 0;
+        for (long c = 0; c < whole; c += LANES) {
+            vreal v = load(x + c) - highest, e = v_exp_of_negative(v);
             sums += e;
-            if (out) store_some(out + c, n - c, q->kind == LOG_SOFTMAX ? v - highest : e);
+            if (out) store(out + c, q->kind == LOG_SOFTMAX ? v : e);
+        }
+        if (whole < n) {
+            vreal v = last - highest, e = v_exp_of_negative(v);
+            sums += v_select(mine, e, splat(0));
+            if (out) store_last(out, n, q->kind == LOG_SOFTMAX ? v : e);
         }
         real sum = v_sum(sums), weight = q->weights ? q->weights[r] : 1, log_sum = (real)log((double)sum);
-        if (q->kind == CROSS_ENTROPY) q->loss[r] = (log_sum - (x[q->targets[r]] - highest)) * weight;
+        if (q->kind == CROSS_ENTROPY) q->loss[r] = (log_sum - (target - highest)) * weight;
         if (!out) continue;
-        if (q->kind == LOG_SOFTMAX)
+        if (q->kind == LOG_SOFTMAX) {
             for (long c = 0; c < n; c++) out[c] -= log_sum;
-        else
-            for (long c = 0; c < n; c++) out[c] *= weight / sum;
+        } else {
+            real scale = weight / sum;
+            for (long c = 0; c < n; c++) out[c] *= scale;
+        }
         if (q->kind == CROSS_ENTROPY) out[q->targets[r]] -= weight;
     }
 }

@@ -151,14 +151,19 @@ INLINE vreal v_sigmoid(vreal x) {
     return v_select((vmask)(x < splat(0)), e, splat(REAL(1.0))) / (e + REAL(1.0));
 }
 
+/* Halves are put together again and again: four steps for 16 lanes rather than 15. */
 INLINE real v_sum(vreal x) {
-    real s = x[0];
-    for (long i = 1; i < LANES; i++) s += x[i];
-    return s;
+    real some[LANES] __attribute__((aligned(VECTOR_BYTES)));
+    memcpy(some, &x, sizeof x);
+    for (long half = LANES / 2; half; half /= 2)
+        for (long i = 0; i < half; i++) some[i] += some[i + half];
+    return some[0];
 }
 INLINE real v_largest(vreal x) {
-    real s = x[0];
-    for (long i = 1; i < LANES; i++) s = x[i] > s ? x[i] : s;
-    return s;
+    real some[LANES] __attribute__((aligned(VECTOR_BYTES)));
+    memcpy(some, &x, sizeof x);
+    for (long half = LANES / 2; half; half /= 2)
+        for (long i = 0; i < half; i++) some[i] = some[i + half] > some[i] ? some[i + half] : some[i];
+    return some[0];
 }
 #endif
