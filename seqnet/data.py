@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -101,10 +102,13 @@ class Examples:
             yield rows if order is None else order[rows]
 
     def batches(
-        self, batch_size: int, rng: np.random.Generator | None = None
+        self, batch_size: int, rng: np.random.Generator | None = None, first: int = 0
     ) -> Iterator[Examples]:
-        """Yield batches in order, or shuffled if there is a generator; the last may be short."""
-        for rows in self.plan(batch_size, rng):
+        """Yield batches in order, or shuffled if there is a generator; the last may be short.
+
+        Those before number `first` are skipped, and nothing of them is read.
+        """
+        for rows in islice(self.plan(batch_size, rng), first, None):
             yield self.take(rows).whole()
 
     def by_length(self) -> Examples:

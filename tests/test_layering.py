@@ -24,7 +24,7 @@ LEVELS = (
     ("kernels/", "data.py", "ragged.py", "callbacks.py", "saving.py", "lowering.py"),
     ("text.py", "backend.py"),
     ("stack.py", "windows.py"),
-    ("training.py", "packing.py", "feeding.py"),
+    ("training.py", "packing.py", "feeding.py", "fitting.py"),
     ("generation.py", "model.py"),
     ("__init__.py",),
 )
@@ -33,6 +33,7 @@ WITHIN_A_LEVEL = {
     ("metrics.py", "losses.py"),
     ("ragged.py", "data.py"),
     ("feeding.py", "training.py"),
+    ("fitting.py", "training.py"),
     ("model.py", "generation.py"),
 }
 # What works without the package, and says so.
