@@ -11,7 +11,7 @@ from seqnet.callbacks import CallbackList
 from seqnet.checks import check_count
 from seqnet.data import Examples
 from seqnet.layers.states import fresh_states
-from seqnet.training import Figures, arguments
+from seqnet.training import Figures
 from seqnet.windows import windows, zero_states
 
 
@@ -126,14 +126,12 @@ class Fit:
 
     def update(self, batch: Examples) -> None:
         """Train on one batch, whole or window by window."""
-        model = self.model
         if self.tbptt is None:
-            self.figures.add(model.function_for("train", batch)(*arguments(batch, model.dtype)))
+            self.figures.add(self.model.compute("train", batch))
             return
-        states = zero_states(model.layers, len(batch))
+        states = zero_states(self.model.layers, len(batch))
         for window in windows(batch, self.tbptt):
-            function = model.function_for("train_window", window)
-            found = function(*arguments(window, model.dtype), *states)
+            found = self.model.compute("train_window", window, *states)
             states = found[len(found) - len(states) :]
             self.figures.add(found[: len(found) - len(states)])
 
@@ -159,8 +157,7 @@ def measure(
     examples = examples if model.stateful else examples.by_length()
     with fresh_states(model.layers, "test"):
         for batch in examples.batches(batch_size):
-            function = model.function_for("test", batch, announce)
-            figures.add(function(*arguments(batch, model.dtype)))
+            figures.add(model.compute("test", batch, announce=announce))
             after_batch()
     return figures
 

@@ -115,6 +115,11 @@ class Model(Stack):
             self._functions[key] = getattr(program, kind)(signature, announce)
         return self._functions[key]
 
+    def compute(self, kind: str, batch: Examples, *states, announce: bool = False) -> list:
+        """Run the compiled function for a batch; return its outputs."""
+        function = self.function_for(kind, batch, announce)
+        return function(*arguments(batch, self.dtype), *states)
+
     def forget_functions(self, lengths: set) -> None:
         """Drop the compiled functions for some numbers of steps."""
         for key in [k for k in self._functions if lengths & set(k[0].x_shape[1:2])]:
@@ -262,8 +267,7 @@ class Model(Stack):
         outputs = []
         with fresh_states(self.layers, "predict"):
             for batch in examples.batches(batch_size):
-                function = self.function_for("predict", batch, bool(verbose))
-                outputs.append(function(*arguments(batch, self.dtype))[0])
+                outputs.append(self.compute("predict", batch, announce=bool(verbose))[0])
         return examples.join(outputs)
 
     def train_on_batch(
@@ -284,12 +288,11 @@ class Model(Stack):
         """Return the outputs for one batch, as `predict` does."""
         examples = self._prepare(X, mask=mask_for(X, mask, lengths))
         batch = examples.whole()
-        output = self.function_for("predict", batch)(*arguments(batch, self.dtype))[0]
-        return examples.join([output])
+        return examples.join(self.compute("predict", batch))
 
     def _one(self, batch: Examples, kind: str, return_dict: bool):
         figures = Figures(self.metrics)
-        figures.add(self.function_for(kind, batch)(*arguments(batch, self.dtype)))
+        figures.add(self.compute(kind, batch))
         return self._report(figures, return_dict)
 
     def _report(self, figures: Figures, return_dict: bool):
