@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from signal import SIGTERM
 
 import numpy as np
 
-from seqnet import config
+from seqnet import config, resuming
+from seqnet.backup import BackupAndRestore
 from seqnet.callbacks import CallbackList
 from seqnet.checks import check_count
 from seqnet.data import Examples
+from seqnet.interruption import Interrupted, Interruption
 from seqnet.layers.states import fresh_states
 from seqnet.training import Figures
 from seqnet.windows import windows, zero_states
+
+log = logging.getLogger("seqnet")
 
 
 class Fit:
@@ -27,6 +33,9 @@ class Fit:
     examples, validation : Examples
         Checked; None for no validation.
     callbacks : list of Callback
+        The user's, whose states belong to that of the run.
+    reports : list of Callback
+        Those that only tell, such as the history.
     epochs, initial_epoch, batch_size : int
     shuffle : bool
     tbptt : int, optional
@@ -42,7 +51,12 @@ class Fit:
         What the order of the epoch's examples is drawn from.
     figures : Figures
         The epoch's so far.
+    ended_well : bool
+        Whether all epochs are done, or a callback stopped the training.
     """
+
+    arguments = ("batch_size", "shuffle", "tbptt", "validation_freq", "initial_epoch")
+    """What must not change when a run is gone on with."""
 
     def __init__(
         self,
@@ -50,6 +64,7 @@ class Fit:
         examples: Examples,
         validation: Examples | None,
         callbacks: Sequence,
+        reports: Sequence = (),
         *,
         batch_size: int,
         epochs: int,
@@ -59,37 +74,62 @@ class Fit:
         validation_freq=1,
     ):
         self.model, self.examples, self.validation = model, examples, validation
-        self.batch_size, self.epochs = batch_size, epochs
+        self.batch_size, self.epochs, self.initial_epoch = batch_size, epochs, initial_epoch
         self.shuffle, self.tbptt = shuffle, tbptt
         self.validation_freq = validation_freq
         self.epoch, self.batch = initial_epoch, 0
         self.order: int | None = None
         self.figures = Figures(model.metrics)
+        self.ended_well = False
+        self.interruption = Interruption()
+        self.callbacks = list(callbacks)
+        self.backup = only_backup(callbacks)
+        self.asked: dict = {}
         params = {
             "epochs": epochs,
             "batch_size": batch_size,
             "samples": len(examples),
             "steps": -(-len(examples) // batch_size),
         }
-        self.calls = CallbackList(callbacks, model, params)
+        # A backup comes last, so that what it saves has all that the others did.
+        called = [c for c in [*reports, *callbacks] if c is not self.backup]
+        called += [] if self.backup is None else [self.backup]
+        self.calls = CallbackList(called, model, params)
+
+    # ---- from the first batch to the last
+
+    def run(self, announce: bool = False) -> None:
+        """Train to the end, or until a callback stops the training."""
+        saved = None
+        if self.backup is not None:  # a file that does not fit is told before anything is compiled
+            self.backup.run, self.asked = self, resuming.describe(self)
+            saved = resuming.load(self, self.backup.path)
+        self.compile(announce)
+        self.model.stop_training = False
+        with self.interruption:
+            self.calls.on_train_begin()
+            try:
+                if saved is not None:
+                    self.go_on_from(*saved)
+                self.finish()
+                self.ended_well = True
+            except Interrupted:
+                raise self.interruption.error(self.stopped()) from None
+            finally:
+                self.calls.on_train_end()
+
+    def finish(self) -> None:
+        """Do all epochs that are not done yet."""
+        while not self.over:
+            if self.batch == 0:
+                self.begin_epoch()
+            self.train()
+            self.end_epoch()
 
     @property
     def over(self) -> bool:
         """Whether no epoch is under way and none comes next."""
         return self.batch == 0 and (self.epoch >= self.epochs or self.model.stop_training)
-
-    def run(self) -> None:
-        """Train to the end, or until a callback stops the training."""
-        self.model.stop_training = False
-        self.calls.on_train_begin()
-        try:
-            while not self.over:
-                if self.batch == 0:
-                    self.begin_epoch()
-                self.train()
-                self.end_epoch()
-        finally:
-            self.calls.on_train_end()
 
     def compile(self, announce: bool) -> None:
         """Compile what the first batches need, so that its time is not theirs."""
@@ -123,6 +163,7 @@ class Fit:
                 logs = self.figures.result()
                 for hook in self.calls.at_batch_end:
                     hook(number, logs)
+            self.interruption.check()
 
     def update(self, batch: Examples) -> None:
         """Train on one batch, whole or window by window."""
@@ -139,10 +180,61 @@ class Fit:
         """Validate, if it is time to, and report the epoch."""
         logs = self.figures.result()
         if self.validation is not None and is_due(self.epoch, self.validation_freq):
-            logs |= measure(self.model, self.validation, self.batch_size).result("val_")
+            figures = measure(
+                self.model, self.validation, self.batch_size, after_batch=self.interruption.check
+            )
+            logs |= figures.result("val_")
         done = self.epoch
         self.epoch, self.batch = done + 1, 0
         self.calls.on_epoch_end(done, logs)
+        self.interruption.check()
+
+    # ---- stopping and going on
+
+    def position(self) -> dict:
+        """Return where the run is, as JSON can hold it."""
+        figures = {"sums": self.figures.sums, "batches": self.figures.batches}
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "order": self.order,
+            "figures": figures,
+        }
+
+    def save(self, path) -> None:
+        """Write all that decides how the run goes on to a file, between two batches."""
+        resuming.save(self, path)
+
+    def go_on_from(self, header: dict, arrays: dict) -> None:
+        """Put everything where it was when a file was saved."""
+        position = header[resuming.RUN]["position"]
+        self.epoch, self.batch = position["epoch"], position["batch"]
+        if self.batch:  # what this changes was saved, and is put back next
+            self.calls.on_epoch_begin(self.epoch)
+        self.order = position["order"]
+        vars(self.figures).update(position["figures"])
+        resuming.restore(self, header, arrays, self.backup.path)
+
+    def stopped(self) -> str:
+        """Save the run, which was interrupted between two batches; say where it is."""
+        where = f"after batch {self.batch} of epoch {self.epoch + 1}"
+        if self.batch == 0:
+            where = f"after epoch {self.epoch}"
+        message = f"Training was interrupted {where} of {self.epochs}."
+        if self.backup is not None:
+            self.backup.save()
+            message += f" Its state is in {self.backup.path}: the same program goes on from there."
+        if self.interruption.caught == SIGTERM:
+            log.warning(message)
+        return message
+
+
+def only_backup(callbacks: Sequence) -> BackupAndRestore | None:
+    """Return the callback that saves the state of the training, if there is one."""
+    found = [callback for callback in callbacks if isinstance(callback, BackupAndRestore)]
+    if len(found) > 1:
+        raise ValueError(f"fit takes one BackupAndRestore, got {len(found)}.")
+    return found[0] if found else None
 
 
 def measure(

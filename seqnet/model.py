@@ -224,7 +224,8 @@ class Model(Stack):
             self,
             examples,
             validation,
-            [self.history, *check_callbacks(callbacks), *bars],
+            check_callbacks(callbacks),
+            [self.history, *bars],
             batch_size=batch_size,
             epochs=epochs,
             initial_epoch=initial_epoch,
@@ -232,8 +233,7 @@ class Model(Stack):
             tbptt=tbptt,
             validation_freq=validation_freq,
         )
-        fit.compile(announce)
-        fit.run()
+        fit.run(announce)
         return self.history
 
     def evaluate(
