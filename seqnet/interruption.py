@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 
 TERMINATED = 128 + signal.SIGTERM
 """The exit status of a process that SIGTERM ended (143)."""
@@ -44,7 +45,8 @@ class Interruption:
             raise self.error("Interrupted a second time, in the middle of a batch.")
         self.caught = number
         if number == signal.SIGINT:  # not print, which may be what was interrupted
-            os.write(2, b"\nThis batch is finished first; Ctrl-C again stops at once.\n")
+            with suppress(OSError):
+                os.write(2, b"\nThis batch is finished first; Ctrl-C again stops at once.\n")
 
     def check(self) -> None:
         """Raise `Interrupted` if a signal came."""
