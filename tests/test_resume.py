@@ -215,7 +215,8 @@ class Training:
     def used(self, model):
         """Change all of a model that training changes, but what it is compared by."""
         seqnet.set_random_seed(99)
-        model.reset_states()
+        if model.stateful:
+            model.predict_on_batch(self.data[0][:2])
         for layer, new in zip(model.layers, self.layers(), strict=True):
             layer.trainable = new.trainable
             for generator in layer.generators:
@@ -505,6 +506,25 @@ def test_more_epochs_and_another_verbosity_are_no_other_training(tmp_path, capsy
     path = stopped_run(tmp_path)
     assert go_on(path, epochs=5, verbose=2).epoch == [0, 1, 2, 3, 4]
     assert "Epoch 1/5" in capsys.readouterr().out
+
+
+def test_callbacks_are_told_the_epoch_that_goes_on(tmp_path, capsys):
+    path = stopped_run(tmp_path)
+    told = []
+
+    class Signals(Callback):  # the name is what is compared
+        def on_train_begin(self, logs=None):
+            told.append("train")
+
+        def on_epoch_begin(self, epoch, logs=None):
+            told.append(f"epoch {epoch}")
+
+        def on_batch_begin(self, batch, logs=None):
+            told.append(batch)
+
+    go_on(path, callbacks=[Signals()], epochs=2, verbose=1)
+    assert told == ["train", "epoch 0", 2, 3, 4, "epoch 1", 0, 1, 2, 3, 4]
+    assert "Epoch 1/2" in capsys.readouterr().err
 
 
 def test_a_model_that_went_on_in_the_same_process_is_no_other_training(tmp_path):
