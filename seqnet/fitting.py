@@ -213,7 +213,7 @@ class Fit:
             self.calls.on_epoch_begin(self.epoch)
         self.order = position["order"]
         vars(self.figures).update(position["figures"])
-        resuming.restore(self, header, arrays, self.backup.path)
+        resuming.restore(self, header, arrays)
 
     def stopped(self) -> str:
         """Save the run, which was interrupted between two batches; say where it is."""

@@ -198,6 +198,9 @@ class Model(Stack):
         ------
         ValueError, TypeError
             If the arrays do not fit the model or each other; before anything is compiled.
+        KeyboardInterrupt, SystemExit
+            After Ctrl-C or SIGTERM, when the batch that was under way is finished; at once if they
+            come a second time.
         """
         batch_size = check_count(batch_size, "batch_size")
         epochs = check_count(epochs, "epochs", 0)
