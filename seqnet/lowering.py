@@ -29,6 +29,7 @@ from pytensor.tensor.type import TensorType
 from seqnet.ops.affine import Affine
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
 from seqnet.ops.lookup import SetRows
+from seqnet.ops.shared_updates import SharedUpdates, merge_updates
 from seqnet.ops.unrolled import Part, Step
 
 
@@ -250,13 +251,13 @@ def inline_inner_graph(fgraph, node):
 inline_inner_graphs = dfs_rewriter(inline_inner_graph)
 
 
-@node_rewriter([SetRows])
-def set_rows_in_place(fgraph, node):
-    """Let a change of some rows overwrite the table, where nothing else reads it afterwards."""
-    return False if node.op.inplace else [SetRows(inplace=True)(*node.inputs)]
+@node_rewriter([SetRows, SharedUpdates])
+def overwrite(fgraph, node):
+    """Let new values overwrite the old ones, where nothing else reads these afterwards."""
+    return False if node.op.inplace else node.op.in_place()(*node.inputs, return_list=True)
 
 
-work_in_place = dfs_rewriter(set_rows_in_place, ignore_newtrees=True)
+work_in_place = dfs_rewriter(overwrite, ignore_newtrees=True)
 
 
 class VMScan(Scan):
@@ -293,6 +294,8 @@ class LowerForVM(GraphRewriter):
         pass
 
     def apply(self, fgraph):
+        if self.kernels is not None:
+            merge_updates(fgraph, self.kernels)
         steps: dict[Step, Step] = {}
         for node in list(fgraph.toposort()):
             if isinstance(node.op, Elemwise):

@@ -150,7 +150,7 @@ class Program:
         """Compile ``x, y (, weight) (, mask) -> [sums]``; see `Figures`."""
         inputs = Inputs.of(signature, self.float_dtype)
         phase = self.phase("test")
-        figures, _ = self.figures(inputs, phase)
+        figures, *_ = self.figures(inputs, phase)
         return backend.compile(
             inputs.given(), figures, phase.updates, name="evaluation", announce=announce
         )
@@ -168,9 +168,12 @@ class Program:
         inputs = Inputs.of(signature, self.float_dtype)
         phase = self.phase("train")
         phase.initial_states |= states
-        figures, objective = self.figures(inputs, phase)
+        figures, total, over = self.figures(inputs, phase)
         weights = [w for layer in self.layers if layer.trainable for w in layer.weights]
-        updates = self.optimizer.updates(objective, weights) if weights else {}
+        updates = {}
+        if weights:
+            gradients = self.optimizer.gradients(total, weights, over, phase.kernels)
+            updates = self.optimizer.descend(gradients)
         updates.update(phase.updates)
         last = [state for layer in states for state in phase.final_states[layer]]
         return backend.compile(
@@ -182,7 +185,10 @@ class Program:
         )
 
     def figures(self, inputs: Inputs, phase: Phase):
-        """Return [loss sum, weight sum, penalty, metric sums...] and the scalar to minimise."""
+        """Return [loss sum, weight sum, penalty, metric sums...], and what to minimise.
+
+        That is a sum and the weight to divide it by.
+        """
         output, mask = forward(self.layers, inputs.x, inputs.mask, phase)
         loss = self.loss
         if phase.kernels is not None and isinstance(loss, Loss):
@@ -199,13 +205,14 @@ class Program:
         penalties = [penalty(w) for layer in self.layers for penalty, w in layer.penalties]
         penalty = sum(penalties) if penalties else pt.zeros((), dtype=values.dtype)
         one = np.asarray(1, dtype=values.dtype)
-        objective = loss_sum / pt.switch(pt.gt(weight_sum, 0), weight_sum, one) + penalty
+        over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
+        total = loss_sum + penalty * over if penalties else loss_sum
         sums = []
         for metric in self.metrics:
             metric_values = metric(inputs.y, output)
             metric_weights = step_weights(metric_values, inputs.weight, mask)
             sums.append(weighted_sum(metric_values, metric_weights))
-        return [loss_sum, weight_sum, penalty, *sums], objective
+        return [loss_sum, weight_sum, penalty, *sums], total, over
 
 
 class Figures:

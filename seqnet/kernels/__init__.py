@@ -13,6 +13,7 @@ from .dense import gemm
 from .elementwise import ElementwiseKernel
 from .embedding import gather, scatter_add
 from .memory import empty, release
+from .norms import squared_norms
 from .recurrence import Gradients, RecurrenceKernel
 from .softmax import log_softmax, softmax, softmax_cross_entropy
 
@@ -33,5 +34,6 @@ __all__ = [
     "set_num_threads",
     "softmax",
     "softmax_cross_entropy",
+    "squared_norms",
     "vector_bytes",
 ]

@@ -31,8 +31,9 @@ _threads: int | None = None
 SIGNATURES = {
     **{
         name: [c_void_p, c_long]
-        for name in ("gemm", "softmax", "gather", "scatter_add", "elementwise")
+        for name in ("gemm", "softmax", "gather", "scatter_add", "squared_norms")
     },
+    "elementwise": [c_void_p, c_void_p, c_long, c_long],
     "recurrence_forward": [c_void_p, c_long],
     "recurrence_backward": [c_void_p, c_long],
     "recurrence_scratch": [c_long] * 5,
@@ -45,7 +46,7 @@ RETURNS = dict.fromkeys(
     ("recurrence_scratch", "gemm_scratch", "first_outside", "vector_bytes"), c_long
 )
 
-ALONE = 1_000_000
+ALONE = 20_000
 """Multiplications that one thread does sooner than two: waking and waiting take microseconds."""
 
 
@@ -86,6 +87,7 @@ def _load(name: str, more: tuple[str, ...]) -> list[ctypes.CDLL]:
     library.attach_team(
         ctypes.cast(_team.team_run, c_void_p), ctypes.cast(_team.team_barrier, c_void_p)
     )
+    library.gemm_scratch_size = library.gemm_scratch(1)  # for each thread
     _cores[name] = _cores[np.dtype(name)] = library
     return others
 

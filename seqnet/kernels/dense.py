@@ -88,7 +88,7 @@ def gemm(
     if (a_row | a_k | b_k | b_column | out.strides[0]) & (size - 1):
         raise ValueError("gemm: strides must be whole numbers of elements")
     threads = threads_for(m * n * k // 4)
-    scratch = memory.empty((library.gemm_scratch(threads),), a.dtype)
+    scratch = memory.scratch(threads * library.gemm_scratch_size * size)
     arguments = _Arguments(
         *(m, n, k),
         *(address(a), a_row // size, a_k // size, 0, 0),
@@ -100,7 +100,7 @@ def gemm(
             None if sums is None else address(sums),
             1,
         ),
-        *(address(scratch), 0, 0),
+        *(scratch, 0, 0),
     )
     library.gemm(byref(arguments), threads)
     count_call("gemm")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from ctypes import Structure, addressof, byref, c_long, c_void_p, sizeof
-from math import prod
 
 import numpy as np
 
@@ -21,12 +20,16 @@ from .expression import Expressions
 MOST_BLOCKS = 96  # as in src/recurrence.c
 
 
-class _Arguments(Structure):  # elementwise_arguments in src/rows.c
+class _Function(Structure):  # elementwise_function in src/rows.c
     _fields_ = [
         ("function", c_void_p),
-        *((n, c_long) for n in ("rows", "columns", "inputs", "outputs")),
-        *((n, c_void_p) for n in ("inputs_at", "outputs_at")),
+        *((n, c_long) for n in ("inputs", "outputs")),
+        ("single", c_void_p),
     ]
+
+
+class _Call(Structure):  # elementwise_call in src/rows.c
+    _fields_ = [("size", c_long), ("arrays", c_void_p)]
 
 
 class ElementwiseKernel:
@@ -65,13 +68,15 @@ class ElementwiseKernel:
             raise KernelUnavailable(f"a kernel takes and gives at most {MOST_BLOCKS} arrays")
         self.dtype = np.dtype(dtypes.pop())
         self._is_array = [v.type.ndim != 0 for v in inputs]
-        self._inputs, self._outputs = len(inputs), len(outputs)
+        self.inputs, self.outputs = len(inputs), len(outputs)
         if len({v.type.ndim for v in [*inputs, *outputs]} - {0}) != 1:
             raise KernelUnavailable(
                 "the arrays of a kernel have one number of axes; there are several here, or none"
             )
         if not any(self._is_array):
             raise KernelUnavailable("a kernel needs at least one input that is an array")
+        self._first = self._is_array.index(True)
+        self._single = (c_long * len(inputs))(*(not is_array for is_array in self._is_array))
         e = Expressions(self.dtype.name)
         values = [e.add("input", "array", i) for i in range(len(inputs))]
         results = e.read(outputs, dict(zip(inputs, values, strict=True)))
@@ -95,57 +100,57 @@ class ElementwiseKernel:
         out
             For each output a contiguous array to write to, which may be one of the inputs, or None.
         """
-        if len(arrays) != self._inputs or (out is not None and len(out) != self._outputs):
-            raise ValueError(f"this kernel takes {self._inputs} arrays and gives {self._outputs}")
-        shape = arrays[self._is_array.index(True)].shape
-        # One long row, unless some input is a matrix whose rows lie apart.
-        whole = all(np.asarray(a).flags.c_contiguous or not has_rows(a) for a in arrays)
-        size = self.dtype.itemsize
-        given, blocks = [], []  # a block (src/block.h): an address, then the distance of rows
+        return self.each([(arrays, out)])[0]
+
+    def each(self, calls: Sequence[tuple]) -> list[list[np.ndarray]]:
+        """Do several calls, each ``(arrays, out)``, at once: threads share the work of all."""
+        keep: list[np.ndarray] = []  # what addresses point into
+        pointers: list[int] = []
+        sizes, found = [], []
+        for arrays, out in calls:
+            given = self._given(arrays)
+            size = given[self._first].size
+            results = self._results(given, out or [None] * self.outputs)
+            pointers += map(address, given)
+            pointers += map(address, results)
+            keep += given
+            sizes.append(size)
+            found.append(results)
+        packed = (c_void_p * len(pointers))(*pointers)
+        step = sizeof(c_void_p) * (self.inputs + self.outputs)
+        starts = range(addressof(packed), addressof(packed) + len(calls) * step, step)
+        arguments = (_Call * len(calls))(*zip(sizes, starts, strict=True))
+        function = _Function(self._function, self.inputs, self.outputs, addressof(self._single))
+        self._core.elementwise(byref(function), arguments, len(calls), get_num_threads())
+        count_call("elementwise")
+        return found
+
+    def _given(self, arrays) -> list[np.ndarray]:
+        """Check the inputs of a call; those that are not contiguous are copied."""
+        if len(arrays) != self.inputs:
+            raise ValueError(f"this kernel takes {self.inputs} arrays, got {len(arrays)}")
+        shape, dtype, given = arrays[self._first].shape, self.dtype, []
         for array, is_array in zip(arrays, self._is_array, strict=True):
-            array = np.asarray(array, order="C") if whole or not has_rows(array) else array
-            if array.dtype != self.dtype or array.shape != (shape if is_array else ()):
+            array = array if is_array else np.asarray(array)
+            if array.dtype != dtype or array.shape != (shape if is_array else ()):
                 raise ValueError(
-                    f"input {len(given)} is {array.dtype}{array.shape}, not {self.dtype}{shape}"
+                    f"input {len(given)} is {array.dtype}{array.shape}, not {dtype}{shape}"
                 )
-            given.append(array)
-            row = 0 if not is_array else 1 if whole else max(array.strides[0] // size, 1)
-            blocks += address(array), row
-        results = [
-            memory.empty(shape, self.dtype) if o is None else o
-            for o in out or [None] * self._outputs
-        ]
+            given.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))
+        return given
+
+    def _results(self, given, out) -> list[np.ndarray]:
+        """Check the arrays to write to; make those that are not given."""
+        if len(out) != self.outputs:
+            raise ValueError(f"this kernel gives {self.outputs} arrays, not {len(out)}")
+        shape, dtype = given[self._first].shape, self.dtype
+        results = [memory.empty(shape, dtype) if array is None else array for array in out]
         for array in results:
             flags = array.flags
-            if (
-                array.dtype != self.dtype
-                or array.shape != shape
-                or not (flags.c_contiguous and flags.writeable)
-            ):
+            fits = array.dtype == dtype and array.shape == shape
+            if not (fits and flags.c_contiguous and flags.writeable):
                 raise ValueError(
-                    f"an output must be contiguous, writeable and {self.dtype}{shape}, "
+                    f"an output must be contiguous, writeable and {dtype}{shape}, "
                     f"got {array.dtype}{array.shape}"
                 )
-            blocks += address(array), shape[-1]
-        packed = (c_long * len(blocks))(*blocks)
-        at, count = addressof(packed), prod(shape)
-        rows, columns = (1, count) if whole else shape
-        inputs = self._inputs
-        arguments = _Arguments(
-            *(self._function, rows, columns, inputs, self._outputs),
-            *(at, at + inputs * 2 * sizeof(c_long)),
-        )
-        if count:
-            self._core.elementwise(byref(arguments), get_num_threads())
-        count_call("elementwise")
         return results
-
-
-def has_rows(array: np.ndarray) -> bool:
-    """Whether an array is a matrix with contiguous rows, at any distance from each other."""
-    return (
-        array.ndim == 2
-        and array.strides[1] == array.itemsize
-        and array.strides[0] >= array.shape[1] * array.itemsize
-        and array.strides[0] % array.itemsize == 0
-    )

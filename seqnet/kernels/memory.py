@@ -49,6 +49,25 @@ def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
         return np.ndarray(shape, dtype, memory, offset)
 
 
+class _Scratch(threading.local):
+    """Each thread's own."""
+
+    size = at = 0
+    array = None
+
+
+_scratch = _Scratch()
+
+
+def scratch(size: int) -> int:
+    """The address of so many bytes, which hold until this thread asks again."""
+    if size > _scratch.size:
+        _scratch.array = np.empty(size + ALIGNMENT, np.uint8)
+        _scratch.at = -(-_scratch.array.ctypes.data // ALIGNMENT) * ALIGNMENT
+        _scratch.size = size
+    return _scratch.at
+
+
 def _make_room() -> None:
     unused = sum(
         size for size, blocks in _blocks.items() for b, _ in blocks if sys.getrefcount(b) == _UNUSED
@@ -70,6 +89,7 @@ def release() -> None:
     """Give back the memory that nothing refers to."""
     with _lock:
         _drop_unused()
+    _scratch.array, _scratch.size = None, 0
 
 
 def _count_references() -> int:

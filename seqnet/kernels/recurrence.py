@@ -280,14 +280,13 @@ class RecurrenceKernel:
             raise ValueError(f"mask must be bool({time}, {batch}), got {mask.dtype}{mask.shape}")
         threads = self._threads(batch, units)
         size = self._core.recurrence_scratch(batch, units, self.gates, self.states, threads)
-        scratch = memory.empty((size,), self.dtype)
+        scratch = memory.scratch(size * self.dtype.itemsize)
         initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)
         keep = (
             recurrent_kernel,
             recurrent_bias,
             initial,
             mask,
-            scratch,
             initial_pointers,
             state_pointers,
         )
@@ -301,7 +300,7 @@ class RecurrenceKernel:
             *((None, 0, 0) if mask is None else (address(mask), *mask.strides)),
             *(self._sequence(projected, "projected", projected.shape), addressof(state_pointers)),
             None if saved is None else address(saved),
-            scratch=address(scratch),
+            scratch=scratch,
         )
 
     def _sequence(self, array: np.ndarray | None, name: str, shape: tuple[int, ...]) -> _Sequence:

@@ -8,6 +8,7 @@ from seqnet import activations, initializers, regularizers
 from seqnet.checks import check_count
 from seqnet.layers.layer import Layer
 from seqnet.ops.affine import Affine
+from seqnet.ops.lookup_affine import LookupAffine, looked_up
 from seqnet.registry import register
 
 
@@ -92,7 +93,11 @@ def affine(inputs, kernel, bias=None, kernels=None):
     if inputs.dtype != kernel.dtype:
         inputs = pt.cast(inputs, kernel.dtype)
     if kernels is not None:
-        return Affine(kernels)(inputs, kernel, *([] if bias is None else [bias]))
+        weights = [kernel] if bias is None else [kernel, bias]
+        found = looked_up(inputs)
+        if found is not None:
+            return LookupAffine(kernels)(*found, *weights)
+        return Affine(kernels)(inputs, *weights)
     rows = inputs if inputs.ndim == 2 else inputs.reshape((-1, inputs.shape[-1]))
     product = pt.dot(rows, kernel)
     if bias is not None:

@@ -30,6 +30,18 @@ def shape_back(rows: np.ndarray, shape: tuple[int, ...], order: tuple[int, ...])
     return ordered.transpose(*inverse, len(order))
 
 
+def affine(kernels, x: np.ndarray, kernel: np.ndarray, bias: np.ndarray | None = None):
+    """Return ``x @ kernel + bias`` over the last axis."""
+    order = memory_order(x)
+    return shape_back(kernels.gemm(rows_of(x, order), kernel, bias=bias), x.shape, order)
+
+
+def affine_gradient(kernels, x: np.ndarray, gradient: np.ndarray):
+    """Return the gradients of an affine map's kernel and bias."""
+    order = memory_order(x)
+    return kernels.gemm(rows_of(x, order).T, rows_of(gradient, order), column_sums=True)
+
+
 class KernelOp(Op):
     """An Op computed by one of the functions of `seqnet.kernels`, which it is given."""
 
@@ -58,10 +70,7 @@ class Affine(KernelOp):
         return Apply(self, [x, kernel, *bias], [like(x, leading=x.type.shape[:-1])])
 
     def perform(self, node, inputs, outputs):
-        x, kernel, *bias = inputs
-        order = memory_order(x)
-        product = self.kernels.gemm(rows_of(x, order), kernel, bias=bias[0] if bias else None)
-        outputs[0][0] = shape_back(product, x.shape, order)
+        outputs[0][0] = affine(self.kernels, *inputs)
 
     def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
         shapes = given[-1]
@@ -81,12 +90,7 @@ class AffineGradient(KernelOp):
         return Apply(self, [x, gradient], [like(x, 2), like(x, 1)])
 
     def perform(self, node, inputs, outputs):
-        x, gradient = inputs
-        order = memory_order(x)
-        kernel, bias = self.kernels.gemm(
-            rows_of(x, order).T, rows_of(gradient, order), column_sums=True
-        )
-        outputs[0][0], outputs[1][0] = kernel, bias
+        outputs[0][0], outputs[1][0] = affine_gradient(self.kernels, *inputs)
 
     def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
         shapes = given[-1]

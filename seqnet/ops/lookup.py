@@ -18,6 +18,19 @@ from pytensor.graph.op import Op
 from seqnet.ops.affine import KernelOp, like, memory_order, rows_of
 
 
+def look_up(kernels, table: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return ``table[ids]``; of ids (batch, time) it lies time by time in memory."""
+    if ids.ndim == 2:
+        return kernels.gather(table, ids.T).transpose(1, 0, 2)
+    return kernels.gather(table, ids)
+
+
+def sum_rows(kernels, rows: np.ndarray, ids: np.ndarray, count: int) -> np.ndarray:
+    """Return (count, width): the sum of the rows (..., width) of each number in `ids` (...)."""
+    order = memory_order(rows)
+    return kernels.scatter_add(rows.transpose(*order, rows.ndim - 1), ids.transpose(order), count)
+
+
 class Gather(KernelOp):
     """``table[ids]``: (rows, width) and integers of any shape give (..., width).
 
@@ -29,11 +42,7 @@ class Gather(KernelOp):
         return Apply(self, [table, ids], [like(table, ids.ndim + 1, ids.type.shape)])
 
     def perform(self, node, inputs, outputs):
-        table, ids = inputs
-        if ids.ndim == 2:
-            outputs[0][0] = self.kernels.gather(table, ids.T).transpose(1, 0, 2)
-        else:
-            outputs[0][0] = self.kernels.gather(table, ids)
+        outputs[0][0] = look_up(self.kernels, *inputs)
 
     def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
         shapes = given[-1]
@@ -56,10 +65,7 @@ class ScatterAdd(KernelOp):
 
     def perform(self, node, inputs, outputs):
         rows, ids, count = inputs
-        order = memory_order(rows)
-        outputs[0][0] = self.kernels.scatter_add(
-            rows.transpose(*order, rows.ndim - 1), ids.transpose(order), int(count)
-        )
+        outputs[0][0] = sum_rows(self.kernels, rows, ids, int(count))
 
     def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
         node, shapes = given[-2:]
@@ -95,6 +101,10 @@ class SetRows(Op):
         self.inplace = inplace
         if inplace:
             self.destroy_map = {0: [0]}
+
+    def in_place(self) -> SetRows:
+        """Return the Op that works in place."""
+        return SetRows(inplace=True)
 
     def make_node(self, table, ids, rows):
         return Apply(self, [table, ids, rows], [table.type()])

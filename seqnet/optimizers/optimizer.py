@@ -10,13 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
 from seqnet.ops.lookup import SetRows, touched_rows
+from seqnet.ops.norms import squared_norms
 from seqnet.registry import Configurable
 
 
@@ -59,6 +60,26 @@ class Hyperparameter:
             shared[self.name].set_value(np.float64(value))
         else:
             shared[self.name] = pytensor.shared(np.float64(value), name=self.name)
+
+
+class Gradients(NamedTuple):
+    """The gradients of several weights, not clipped.
+
+    Attributes
+    ----------
+    weights : list of shared variables
+    values : list of variables
+        Of the weights' shapes; of a table of which few rows were looked up (n, width).
+    ids : list of variables (n,)
+        The rows that were looked up, None for whole weights.
+    norms : float64 variable (weights,)
+        The L2 norm of each.
+    """
+
+    weights: list
+    values: list
+    ids: list
+    norms: object
 
 
 class Optimizer(Configurable, ABC):
@@ -166,22 +187,42 @@ class Optimizer(Configurable, ABC):
         loss : symbolic scalar
         weights : list of shared variables
         """
-        gradients = pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
+        return self.descend(self.gradients(loss, weights))
+
+    def gradients(self, loss, weights: Sequence, over=None, kernels=None) -> Gradients:
+        """Return the gradients of ``loss / over``.
+
+        Parameters
+        ----------
+        loss : symbolic scalar
+        weights : list of shared variables
+        over : symbolic scalar, optional
+            What a sum is divided by to be a mean. The gradient of the sum is taken, and divided
+            where it is used, which costs less than to divide at the beginning.
+        kernels : module, optional
+            The `Phase`'s.
+        """
+        found = pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
         touched = [
             touched_rows(w, g) if self.spares_idle_rows() else None
-            for w, g in zip(weights, gradients, strict=True)
+            for w, g in zip(weights, found, strict=True)
         ]
-        gradients = self.clip(
-            [
-                g if rows is None else rows.gradients
-                for g, rows in zip(gradients, touched, strict=True)
-            ]
-        )
+        values = [g if t is None else t.gradients for g, t in zip(found, touched, strict=True)]
+        norms = pt.sqrt(squared_norms(values, kernels))
+        if over is not None:
+            values = [v / pt.cast(over, v.dtype) for v in values]
+            norms = norms / pt.cast(over, "float64")
+        ids = [None if t is None else t.ids for t in touched]
+        return Gradients(list(weights), values, ids, norms)
+
+    def descend(self, gradients: Gradients) -> dict:
+        """Return ``{shared variable: new value}`` for one step down these gradients."""
         changes: dict = {self.iterations: self.iterations + np.int64(1)}
-        for weight, gradient, rows in zip(weights, gradients, touched, strict=True):
+        clipped = self.clip(gradients)
+        for weight, gradient, ids in zip(gradients.weights, clipped, gradients.ids, strict=True):
             h = self.hyperparameters(weight.dtype)
-            if rows is not None:
-                changes |= self.row_updates(weight, rows.ids, gradient, h)
+            if ids is not None:
+                changes |= self.row_updates(weight, ids, gradient, h)
                 continue
             kept = {slot: self.slot(slot, weight) for slot in self.used_slots()}
             change, new = self.change(gradient, h, **kept)
@@ -235,21 +276,21 @@ class Optimizer(Configurable, ABC):
         values = {n: pt.cast(v, dtype) for n, v in self.shared.items() if self.active[n]}
         return SimpleNamespace(step=pt.cast(self.iterations + 1, dtype), **values)
 
-    def clip(self, gradients: list) -> list:
-        """Return the gradients clipped as the constructor was asked to."""
+    def clip(self, gradients: Gradients) -> list:
+        """Return the gradients' values, clipped as the constructor was asked to."""
         self.check_clipping()
+        values = gradients.values
         if self.clipvalue is not None:
-            return [
-                pt.clip(g, -bound, bound)
-                for g in gradients
-                for bound in [self.hyperparameters(g.dtype).clipvalue]
-            ]
+            bounds = [self.hyperparameters(v.dtype).clipvalue for v in values]
+            return [pt.clip(v, -b, b) for v, b in zip(values, bounds, strict=True)]
         if self.clipnorm is not None:
-            return [scale_down(g, pt.sum(pt.sqr(g)), self.shared["clipnorm"]) for g in gradients]
+            factors = shrinking(gradients.norms, self.shared["clipnorm"])
+            return [v * pt.cast(factors[k], v.dtype) for k, v in enumerate(values)]
         if self.global_clipnorm is not None:
-            total = sum(pt.sum(pt.sqr(g)) for g in gradients)
-            return [scale_down(g, total, self.shared["global_clipnorm"]) for g in gradients]
-        return gradients
+            norm = pt.sqrt(pt.sum(pt.sqr(gradients.norms)))
+            factor = shrinking(norm, self.shared["global_clipnorm"])
+            return [v * pt.cast(factor, v.dtype) for v in values]
+        return values
 
     def check_clipping(self) -> None:
         """Raise if more than one kind of clipping is set."""
@@ -314,9 +355,6 @@ class Optimizer(Configurable, ABC):
             self.last_step(by_name[name]).set_value(np.asarray(value, dtype="int64"))
 
 
-def scale_down(gradient, squared_norm, bound):
-    """Return the gradient times ``min(1, bound / norm)``."""
-    dtype = gradient.dtype
-    norm = pt.sqrt(pt.cast(squared_norm, dtype))
-    bound = pt.cast(bound, dtype)
-    return gradient * (bound / pt.maximum(norm, bound))
+def shrinking(norm, bound):
+    """Return the factor ``min(1, bound / norm)``."""
+    return bound / pt.maximum(norm, bound)

@@ -107,31 +107,72 @@ void scatter_add(embedding_arguments *q, long threads) {
 
 typedef struct {
     block_function *function;
-    long rows, columns, inputs, outputs;
-    const block *in, *out; /* `row` is 0 for a single number */
-} elementwise_arguments;
+    long inputs, outputs;
+    const long *single; /* (inputs,): 1 for a single number, 0 for an array */
+} elementwise_function;
 
-/* Contiguous arrays are one long row, which threads share out by vectors; else they share the rows. */
+typedef struct {
+    long size;           /* of every array */
+    real *const *arrays; /* inputs, then outputs */
+} elementwise_call;
+
+typedef struct {
+    const elementwise_function *f;
+    const elementwise_call *calls;
+    long count;
+} elementwise_work;
+
+/* Threads share out each call's arrays by vectors. */
 static void elementwise_job(void *argument, const team_member *me) {
-    const elementwise_arguments *q = argument;
-    block in[MOST_BLOCKS], out[MOST_BLOCKS];
-    long parts = q->rows == 1 ? (q->columns + LANES - 1) / LANES : q->rows;
-    long start = share_start(parts, me), end = share_end(parts, me);
-    if (end <= start) return;
-    long column = q->rows == 1 ? start * LANES : 0, row = q->rows == 1 ? 0 : start;
-    long stop = q->rows == 1 && end < parts ? end * LANES : q->columns;
-    for (long i = 0; i < q->inputs; i++) {
-        long skip = q->in[i].row ? q->in[i].row * row + column : 0;
-        in[i] = (block){q->in[i].data + skip, q->in[i].row};
+    const elementwise_work *q = argument;
+    const elementwise_function *f = q->f;
+    block blocks[2 * MOST_BLOCKS];
+    for (const elementwise_call *call = q->calls; call < q->calls + q->count; call++) {
+        long vectors = (call->size + LANES - 1) / LANES;
+        long start = share_start(vectors, me) * LANES, end = smaller(share_end(vectors, me) * LANES, call->size);
+        if (end <= start) continue;
+        for (long i = 0; i < f->inputs + f->outputs; i++) {
+            int single = i < f->inputs && f->single[i];
+            blocks[i] = (block){call->arrays[i] + (single ? 0 : start), !single};
+        }
+        f->function(1, end - start, blocks, blocks + f->inputs);
     }
-    for (long i = 0; i < q->outputs; i++) {
-        long skip = q->out[i].row * row + column;
-        out[i] = (block){q->out[i].data + skip, q->out[i].row};
-    }
-    q->function(q->rows == 1 ? 1 : end - start, stop - column, in, out);
 }
 
-void elementwise(elementwise_arguments *q, long threads) {
-    long work = q->rows * q->columns * (q->inputs + q->outputs);
-    team_run(elementwise_job, q, work < 60000 ? 1 : threads);
+void elementwise(const elementwise_function *f, const elementwise_call *calls, long count, long threads) {
+    long work = 0;
+    for (long i = 0; i < count; i++) work += calls[i].size * (f->inputs + f->outputs);
+    elementwise_work q = {f, calls, count};
+    team_run(elementwise_job, &q, work < 60000 ? 1 : threads);
+}
+
+/* ---- norms ------------------------------------------------------------------------------ */
+
+typedef struct {
+    const real *data;
+    long size;
+    double squares; /* the result */
+} norm_arguments;
+
+/* Sums of so many numbers are taken in vectors, their sum in double. */
+#define PIECE 4096
+
+static double sum_of_squares(const real *x, long n) {
+    vreal sums[4] = {splat(0), splat(0), splat(0), splat(0)};
+    long i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+        for (long k = 0; k < 4; k++) sums[k] += load(x + i + k * LANES) * load(x + i + k * LANES);
+    double sum = v_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    if (!isfinite(sum)) /* squares leave the range of floats long before they leave that of doubles */
+        for (sum = 0, i = 0; i < n; i++) sum += (double)x[i] * x[i];
+    for (; i < n; i++) sum += (double)x[i] * x[i];
+    return sum;
+}
+
+void squared_norms(norm_arguments *arrays, long count) {
+    for (long i = 0; i < count; i++) {
+        arrays[i].squares = 0;
+        for (long at = 0; at < arrays[i].size; at += PIECE)
+            arrays[i].squares += sum_of_squares(arrays[i].data + at, smaller(PIECE, arrays[i].size - at));
+    }
 }

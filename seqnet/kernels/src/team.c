@@ -21,7 +21,7 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define TEAM_WATCH_NS 100000 /* bridges the host's work between two kernels of one training step */
+#define TEAM_WATCH_NS 1000000 /* bridges the host's work between two kernels of one training step */
 #define TEAM_MOST 256
 #define LINE __attribute__((aligned(128))) /* on a cache line of its own */
 

@@ -1,0 +1,32 @@
+"""Squared norms, for all sizes around the vectors' and beyond the range of floats."""
+
+import numpy as np
+import pytest
+
+from seqnet import kernels
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_squared_norms_agree_with_numpy(dtype):
+    random = np.random.default_rng(0)
+    shapes = [(), (0,), *((n,) for n in range(1, 140)), (4095,), (4097,), (100, 200)]
+    arrays = [np.asarray(random.normal(size=s)).astype(dtype) for s in shapes]
+    expected = [float(np.sum(np.square(a, dtype="float64"))) for a in arrays]
+    np.testing.assert_allclose(kernels.squared_norms(arrays), expected, rtol=2e-6)
+    transposed = [a.T for a in arrays]
+    np.testing.assert_allclose(kernels.squared_norms(transposed), expected, rtol=2e-6)
+
+
+def test_large_and_broken_numbers():
+    huge = np.full(300, 1e30, "float32")
+    np.testing.assert_allclose(kernels.squared_norms([huge]), [3e62], rtol=1e-6)
+    broken, infinite = np.ones(100, "float32"), np.ones(100, "float32")
+    broken[37], infinite[99] = np.nan, np.inf
+    found = kernels.squared_norms([broken, infinite, np.ones(3, "float32")])
+    assert np.isnan(found[0]) and found[1] == np.inf and found[2] == 3
+
+
+def test_one_dtype():
+    with pytest.raises(ValueError, match="float32.*float64"):
+        kernels.squared_norms([np.ones(2, "float32"), np.ones(2)])
+    assert kernels.squared_norms([]) == []
