@@ -8,7 +8,7 @@ downloaded. Try:
     python examples/text_generation.py --load text.h5 --prime "The "   # writes, no training
 
 Each epoch ends with the cross-entropy on text that was held out, in nats and bits per character,
-beside what a bigram table reaches on the same text.
+beside what a bigram table reaches on the same text. After Ctrl-C the same command goes on there.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import seqnet
+from seqnet.backup import BackupAndRestore
 from seqnet.callbacks import Callback, ProgressBar
 from seqnet.generation import Stepper, generate
 from seqnet.layers import LSTM, Dense, Dropout, Embedding, Softmax
@@ -141,6 +142,7 @@ def train(options) -> seqnet.Model:
         callbacks=[
             ProgressBar(unit="char", per_batch=options.batch_size * options.length),
             AfterEachEpoch(options, vocabulary, baseline),
+            BackupAndRestore(options.checkpoint.with_suffix(".backup.h5")),
         ],
         verbose=3,
     )

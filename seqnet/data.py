@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -101,10 +103,13 @@ class Examples:
             yield rows if order is None else order[rows]
 
     def batches(
-        self, batch_size: int, rng: np.random.Generator | None = None
+        self, batch_size: int, rng: np.random.Generator | None = None, first: int = 0
     ) -> Iterator[Examples]:
-        """Yield batches in order, or shuffled if there is a generator; the last may be short."""
-        for rows in self.plan(batch_size, rng):
+        """Yield batches in order, or shuffled if there is a generator; the last may be short.
+
+        Those before number `first` are skipped, and nothing of them is read.
+        """
+        for rows in islice(self.plan(batch_size, rng), first, None):
             yield self.take(rows).whole()
 
     def by_length(self) -> Examples:
@@ -114,6 +119,12 @@ class Examples:
     def join(self, outputs: list[np.ndarray]):
         """Return the outputs of all batches as one result, in the caller's order."""
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+
+    def fingerprint(self) -> dict[str, dict]:
+        """Return the shape, dtype and a checksum of each part, to tell data sets apart."""
+        names = ("X", "y", "sample_weight", "mask")
+        pairs = zip(names, self.parts(), strict=True)
+        return {name: fingerprint(part) for name, part in pairs if part is not None}
 
     def check(self, part: str, check: Callable, name: str) -> None:
         """Run ``check(values, name)`` on a part."""
@@ -145,6 +156,17 @@ def make_examples(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Exa
                 f"{x.shape[:2]}, got {examples.mask.shape}."
             )
     return examples
+
+
+FINGERPRINTED = 2**26
+"""Of larger arrays, about so many bytes are read for a fingerprint: rows at regular distances."""
+
+
+def fingerprint(array: np.ndarray) -> dict:
+    """Return an array's shape, dtype and a checksum, as JSON can hold them."""
+    rows = array[:: 1 + array.nbytes // FINGERPRINTED]
+    checksum = zlib.crc32(np.ascontiguousarray(rows))
+    return {"shape": list(array.shape), "dtype": array.dtype.name, "checksum": checksum}
 
 
 def check_finite(array: np.ndarray, name: str) -> None:

@@ -7,23 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 
 from seqnet import config, losses, optimizers, saving
 from seqnet import metrics as metrics_module
-from seqnet.callbacks import (
-    Callback,
-    CallbackList,
-    EpochLine,
-    History,
-    ProgressBar,
-    check_callbacks,
-)
+from seqnet.callbacks import Callback, EpochLine, History, ProgressBar, check_callbacks
 from seqnet.checks import check_count
 from seqnet.data import Examples
 from seqnet.feeding import mask_for, prepare
+from seqnet.fitting import Fit, check_first_epoch, check_frequency, measure
 from seqnet.layers.layer import Layer
 from seqnet.layers.states import fresh_states
 from seqnet.packing import pack, unpack
 from seqnet.stack import Stack
 from seqnet.training import Figures, Program, arguments, signature_of
-from seqnet.windows import check_windows, windows, zero_states
+from seqnet.windows import check_windows
 
 log = logging.getLogger("seqnet")
 
@@ -109,7 +103,7 @@ class Model(Stack):
         """Make the metrics that were asked for, now that the loss is known."""
         self.metrics = [metrics_module.get(m, self.loss) for m in self.metrics_asked]
 
-    def _function(self, kind: str, batch: Examples, announce: bool = False) -> Callable:
+    def function_for(self, kind: str, batch: Examples, announce: bool = False) -> Callable:
         """Return the compiled function for a batch, compiled now if it is the first of its kind."""
         signature = signature_of(kind, batch, self.dtype, self.needs_length)
         key = (signature, config.backend())
@@ -120,6 +114,11 @@ class Model(Stack):
             program = Program(self.layers, self.dtype, self.loss, self.metrics, self.optimizer)
             self._functions[key] = getattr(program, kind)(signature, announce)
         return self._functions[key]
+
+    def compute(self, kind: str, batch: Examples, *states, announce: bool = False) -> list:
+        """Run the compiled function for a batch; return its outputs."""
+        function = self.function_for(kind, batch, announce)
+        return function(*arguments(batch, self.dtype), *states)
 
     def forget_functions(self, lengths: set) -> None:
         """Drop the compiled functions for some numbers of steps."""
@@ -152,6 +151,7 @@ class Model(Stack):
         mask=None,
         lengths=None,
         tbptt: int | None = None,
+        validation_freq: int | Sequence[int] = 1,
     ) -> History:
         """Train on arrays.
 
@@ -177,7 +177,7 @@ class Model(Stack):
             order; see `reset_states`.
         sample_weight : array (samples,) or (samples, time), or a list of (time,)
         initial_epoch : int
-            Number of the first epoch, when training goes on.
+            Number of the first epoch, when training goes on; `epochs` is where it ends.
         mask : bool array (samples, time), optional
             True where there is data.
         lengths : int array (samples,), optional
@@ -186,6 +186,8 @@ class Model(Stack):
         tbptt : int, optional
             Truncated backpropagation: cut each batch into windows of so many steps and make an
             update for each. States go on from window to window, gradients do not.
+        validation_freq : int or list of int
+            Validate after every so many epochs, or after those of a list, counted from 1.
 
         Returns
         -------
@@ -196,10 +198,14 @@ class Model(Stack):
         ------
         ValueError, TypeError
             If the arrays do not fit the model or each other; before anything is compiled.
+        KeyboardInterrupt, SystemExit
+            After Ctrl-C or SIGTERM, when the batch that was under way is finished; at once if they
+            come a second time.
         """
         batch_size = check_count(batch_size, "batch_size")
         epochs = check_count(epochs, "epochs", 0)
-        initial_epoch = check_count(initial_epoch, "initial_epoch", 0)
+        initial_epoch = check_first_epoch(initial_epoch, epochs)
+        validation_freq = check_frequency(validation_freq)
         announce = verbose > 0
         if shuffle and self.stateful:
             log.warning("shuffle=True mixes what stateful layers carry on: use shuffle=False.")
@@ -217,68 +223,21 @@ class Model(Stack):
 
         self.history = History()
         bars: list[Callback] = {1: [ProgressBar()], 2: [EpochLine()]}.get(int(verbose), [])
-        params = {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "samples": len(examples),
-            "steps": -(-len(examples) // batch_size),
-        }
-        calls = CallbackList([self.history, *check_callbacks(callbacks), *bars], self, params)
-        self.stop_training = False
-        # Compiled before the first epoch, so that its time is not the first batch's.
-        first = examples.take(slice(0, batch_size)).whole()
-        if tbptt is None:
-            self._function("train", first, announce)
-        else:
-            self._function("train_window", next(windows(first, tbptt)), announce)
-        if validation is not None:
-            self._function("test", validation.take(slice(0, batch_size)).whole(), announce)
-        calls.on_train_begin()
-        try:
-            for epoch in range(initial_epoch, epochs):
-                calls.on_epoch_begin(epoch)
-                logs = self._train_epoch(examples, batch_size, shuffle, calls, tbptt)
-                if validation is not None:
-                    logs |= self._run_test(validation, batch_size).result("val_")
-                calls.on_epoch_end(epoch, logs)
-                if self.stop_training:
-                    break
-        finally:
-            calls.on_train_end()
+        fit = Fit(
+            self,
+            examples,
+            validation,
+            check_callbacks(callbacks),
+            [self.history, *bars],
+            batch_size=batch_size,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            shuffle=shuffle,
+            tbptt=tbptt,
+            validation_freq=validation_freq,
+        )
+        fit.run(announce)
         return self.history
-
-    def _train_epoch(self, examples, batch_size, shuffle, calls, tbptt) -> dict[str, float]:
-        figures = Figures(self.metrics)
-        rng = config.random_generator() if shuffle else None
-        for number, batch in enumerate(examples.batches(batch_size, rng)):
-            for hook in calls.at_batch_begin:
-                hook(number)
-            if tbptt is None:
-                figures.add(self._function("train", batch)(*arguments(batch, self.dtype)))
-            else:
-                self._train_windows(batch, tbptt, figures)
-            if calls.at_batch_end:
-                logs = figures.result()
-                for hook in calls.at_batch_end:
-                    hook(number, logs)
-        return figures.result()
-
-    def _train_windows(self, batch: Examples, size: int, figures: Figures) -> None:
-        states = zero_states(self.layers, len(batch))
-        for window in windows(batch, size):
-            function = self._function("train_window", window)
-            found = function(*arguments(window, self.dtype), *states)
-            states = found[len(found) - len(states) :]
-            figures.add(found[: len(found) - len(states)])
-
-    def _run_test(self, examples: Examples, batch_size: int, announce: bool = False) -> Figures:
-        figures = Figures(self.metrics)
-        examples = examples if self.stateful else examples.by_length()
-        with fresh_states(self.layers, "test"):
-            for batch in examples.batches(batch_size):
-                function = self._function("test", batch, announce)
-                figures.add(function(*arguments(batch, self.dtype)))
-        return figures
 
     def evaluate(
         self,
@@ -297,7 +256,7 @@ class Model(Stack):
         """
         batch_size = check_count(batch_size, "batch_size")
         examples = self._prepare(X, y, sample_weight, mask, lengths, announce=bool(verbose))
-        return self._report(self._run_test(examples, batch_size, bool(verbose)), return_dict)
+        return self._report(measure(self, examples, batch_size, bool(verbose)), return_dict)
 
     def predict(self, X, batch_size: int = 32, verbose: int = 0, mask=None, lengths=None):
         """Return the outputs for inputs, (samples, ...).
@@ -311,8 +270,7 @@ class Model(Stack):
         outputs = []
         with fresh_states(self.layers, "predict"):
             for batch in examples.batches(batch_size):
-                function = self._function("predict", batch, bool(verbose))
-                outputs.append(function(*arguments(batch, self.dtype))[0])
+                outputs.append(self.compute("predict", batch, announce=bool(verbose))[0])
         return examples.join(outputs)
 
     def train_on_batch(
@@ -333,12 +291,11 @@ class Model(Stack):
         """Return the outputs for one batch, as `predict` does."""
         examples = self._prepare(X, mask=mask_for(X, mask, lengths))
         batch = examples.whole()
-        output = self._function("predict", batch)(*arguments(batch, self.dtype))[0]
-        return examples.join([output])
+        return examples.join(self.compute("predict", batch))
 
     def _one(self, batch: Examples, kind: str, return_dict: bool):
         figures = Figures(self.metrics)
-        figures.add(self._function(kind, batch)(*arguments(batch, self.dtype)))
+        figures.add(self.compute(kind, batch))
         return self._report(figures, return_dict)
 
     def _report(self, figures: Figures, return_dict: bool):

@@ -57,16 +57,28 @@ def unpack(model, header: dict, arrays: dict, path, custom_objects: dict | None)
             model.add(registry.get("layer", layer, custom_objects))
         model.build(tuple(header["input_shape"]))
         model.metadata = header["metadata"]
-        for generator, state in zip(generators(model), header["generators"], strict=True):
-            value = generator.get_value()
-            value.bit_generator.state = state
-            generator.set_value(value)
+        set_generators(model, header["generators"])
         if "training" in header:
             compile_as_saved(model, header["training"], custom_objects)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not describe a model that can be made: {error!r}.") from None
+    set_arrays(model, header, arrays, path)
+    return model
+
+
+def set_generators(model, states: list) -> None:
+    """Put the random generators of all layers where they were."""
+    for generator, state in zip(generators(model), states, strict=True):
+        value = generator.get_value()
+        value.bit_generator.state = state
+        generator.set_value(value)
+
+
+def set_arrays(model, header: dict, arrays: dict, path) -> None:
+    """Set a built and compiled model's weights, carried states and the optimizer's slots."""
     set_weight_arrays(model, arrays, path)
     for carried in carried_states(model.layers):
+        carried.reset()
         for run in RUNS:
             names = [f"states/{run}/{carried.layer.name}/{name}" for name in carried.names]
             if names[0] in arrays:
@@ -83,7 +95,6 @@ def unpack(model, header: dict, arrays: dict, path, custom_objects: dict | None)
             "slots": slots,
         }
         model.optimizer.set_state(state, model.weights)
-    return model
 
 
 def compile_as_saved(model, training: dict, custom_objects: dict | None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seqnet.data import Examples, as_array, check_weights
+from seqnet.data import Examples, as_array, check_weights, fingerprint
 
 WINDOW = 50
 """Batches in a window of shuffled examples that is sorted by length."""
@@ -138,6 +138,10 @@ class RaggedExamples(Examples):
         for place, row, length in zip(places, rows, self.lengths, strict=True):
             found[place] = row[len(row) - length :] if self.backwards else row[:length]
         return found
+
+    def fingerprint(self) -> dict[str, dict]:
+        lengths = {"starts": fingerprint(self.starts), "lengths": fingerprint(self.lengths)}
+        return super().fingerprint() | lengths | {"padded_to": list(self.lengths_allowed)}
 
     def steps_of(self, row: int) -> slice:
         """Return where the steps of one sequence are."""

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqnet import data
 from seqnet.data import Examples, make_examples, pad_sequences
 
 lists = st.lists(st.lists(st.integers(1, 9), max_size=5), min_size=1, max_size=5)
@@ -91,3 +92,17 @@ def test_what_has_an_array_inside_is_an_array():
 def test_messages_name_the_data_set():
     with pytest.raises(ValueError, match="validation X .* validation y"):
         make_examples(np.zeros(3), np.zeros(2), prefix="validation ")
+
+
+def test_a_fingerprint_tells_values_shapes_and_dtypes_apart(monkeypatch):
+    array = np.arange(24.0).reshape(6, 4)
+    other = array.copy()
+    other[2, 1] += 1e-9
+    variants = [array, other, array.reshape(4, 6), array.astype("float32"), array[:4], array > 3]
+    prints = [str(data.fingerprint(variant)) for variant in variants]
+    assert len(set(prints)) == len(variants)
+    assert data.fingerprint(np.asfortranarray(array)) == data.fingerprint(array)
+    monkeypatch.setattr(data, "FINGERPRINTED", 100)  # of 192 bytes every other row is read
+    assert data.fingerprint(other) != data.fingerprint(array)
+    other[2, 1], other[1, 1] = array[2, 1], 7
+    assert data.fingerprint(other) == data.fingerprint(array)

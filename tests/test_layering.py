@@ -17,14 +17,14 @@ TREES = {name: ast.parse((ROOT / name).read_text()) for name in FILES}
 
 # A file imports from lower levels, and from its own folder.
 LEVELS = (
-    ("checks.py", "config.py", "registry.py"),
+    ("checks.py", "config.py", "registry.py", "interruption.py"),
     ("ops/",),
     ("activations.py", "initializers.py", "regularizers.py", "losses.py", "metrics.py"),
     ("layers/", "optimizers/"),
-    ("kernels/", "data.py", "ragged.py", "callbacks.py", "saving.py", "lowering.py"),
+    ("kernels/", "data.py", "ragged.py", "callbacks.py", "backup.py", "saving.py", "lowering.py"),
     ("text.py", "backend.py"),
     ("stack.py", "windows.py"),
-    ("training.py", "packing.py", "feeding.py"),
+    ("training.py", "packing.py", "feeding.py", "resuming.py", "fitting.py"),
     ("generation.py", "model.py"),
     ("__init__.py",),
 )
@@ -33,6 +33,10 @@ WITHIN_A_LEVEL = {
     ("metrics.py", "losses.py"),
     ("ragged.py", "data.py"),
     ("feeding.py", "training.py"),
+    ("fitting.py", "training.py"),
+    ("fitting.py", "resuming.py"),
+    ("resuming.py", "packing.py"),
+    ("backup.py", "callbacks.py"),
     ("model.py", "generation.py"),
 }
 # What works without the package, and says so.

@@ -1,0 +1,286 @@
+"""The loop of `Model.fit`: a run that knows where it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from signal import SIGTERM
+
+import numpy as np
+
+from seqnet import config, resuming
+from seqnet.backup import BackupAndRestore
+from seqnet.callbacks import CallbackList
+from seqnet.checks import check_count
+from seqnet.data import Examples
+from seqnet.interruption import Interrupted, Interruption
+from seqnet.layers.states import fresh_states
+from seqnet.training import Figures
+from seqnet.windows import windows, zero_states
+
+log = logging.getLogger("seqnet")
+
+
+class Fit:
+    """One run of training, from batch to batch and from epoch to epoch.
+
+    Between two batches, everything that decides how it goes on is in the model, in seqnet's random
+    source, in the callbacks, and in the attributes here.
+
+    Parameters
+    ----------
+    model : Model
+    examples, validation : Examples
+        Checked; None for no validation.
+    callbacks : list of Callback
+        The user's, whose states belong to that of the run.
+    reports : list of Callback
+        Those that only tell, such as the history.
+    epochs, initial_epoch, batch_size : int
+    shuffle : bool
+    tbptt : int, optional
+    validation_freq : int or list of int
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch that is under way, or comes next.
+    batch : int
+        How many of its batches are done.
+    order : int, optional
+        What the order of the epoch's examples is drawn from.
+    figures : Figures
+        The epoch's so far.
+    ended_well : bool
+        Whether all epochs are done, or a callback stopped the training.
+    """
+
+    arguments = ("batch_size", "shuffle", "tbptt", "validation_freq", "initial_epoch")
+    """What must not change when a run is gone on with."""
+
+    def __init__(
+        self,
+        model,
+        examples: Examples,
+        validation: Examples | None,
+        callbacks: Sequence,
+        reports: Sequence = (),
+        *,
+        batch_size: int,
+        epochs: int,
+        initial_epoch: int = 0,
+        shuffle: bool = True,
+        tbptt: int | None = None,
+        validation_freq=1,
+    ):
+        self.model, self.examples, self.validation = model, examples, validation
+        self.batch_size, self.epochs, self.initial_epoch = batch_size, epochs, initial_epoch
+        self.shuffle, self.tbptt = shuffle, tbptt
+        self.validation_freq = validation_freq
+        self.epoch, self.batch = initial_epoch, 0
+        self.order: int | None = None
+        self.figures = Figures(model.metrics)
+        self.ended_well = False
+        self.interruption = Interruption()
+        self.callbacks = list(callbacks)
+        self.backup = only_backup(callbacks)
+        self.asked: dict = {}
+        params = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "samples": len(examples),
+            "steps": -(-len(examples) // batch_size),
+        }
+        # A backup comes last, so that what it saves has all that the others did.
+        called = [c for c in [*reports, *callbacks] if c is not self.backup]
+        called += [] if self.backup is None else [self.backup]
+        self.calls = CallbackList(called, model, params)
+
+    # ---- from the first batch to the last
+
+    def run(self, announce: bool = False) -> None:
+        """Train to the end, or until a callback stops the training."""
+        saved = None
+        if self.backup is not None:  # a file that does not fit is told before anything is compiled
+            self.backup.run, self.asked = self, resuming.describe(self)
+            saved = resuming.load(self, self.backup.path)
+        self.compile(announce)
+        self.model.stop_training = False
+        with self.interruption:
+            self.calls.on_train_begin()
+            try:
+                if saved is not None:
+                    self.go_on_from(*saved)
+                self.finish()
+                self.ended_well = True
+            except Interrupted:
+                raise self.interruption.error(self.stopped()) from None
+            finally:
+                self.calls.on_train_end()
+
+    def finish(self) -> None:
+        """Do all epochs that are not done yet."""
+        while not self.over:
+            if self.batch == 0:
+                self.begin_epoch()
+            self.train()
+            self.end_epoch()
+
+    @property
+    def over(self) -> bool:
+        """Whether no epoch is under way and none comes next."""
+        return self.batch == 0 and (self.epoch >= self.epochs or self.model.stop_training)
+
+    def compile(self, announce: bool) -> None:
+        """Compile what the first batches need, so that its time is not theirs."""
+        first = self.examples.take(slice(0, self.batch_size)).whole()
+        if self.tbptt is None:
+            self.model.function_for("train", first, announce)
+        else:
+            self.model.function_for("train_window", next(windows(first, self.tbptt)), announce)
+        if self.validation is not None:
+            first = self.validation.take(slice(0, self.batch_size)).whole()
+            self.model.function_for("test", first, announce)
+
+    def begin_epoch(self) -> None:
+        """Draw the order of the epoch."""
+        self.calls.on_epoch_begin(self.epoch)
+        self.order = int(config.random_generator().integers(2**63)) if self.shuffle else None
+        self.figures = Figures(self.model.metrics)
+
+    def train(self) -> None:
+        """Train on the batches of the epoch that are not done yet, or until a callback stops."""
+        rng = None if self.order is None else np.random.default_rng(self.order)
+        for batch in self.examples.batches(self.batch_size, rng, first=self.batch):
+            if self.batch and self.model.stop_training:
+                break
+            number = self.batch
+            for hook in self.calls.at_batch_begin:
+                hook(number)
+            self.update(batch)
+            self.batch += 1
+            if self.calls.at_batch_end:
+                logs = self.figures.result()
+                for hook in self.calls.at_batch_end:
+                    hook(number, logs)
+            self.interruption.check()
+
+    def update(self, batch: Examples) -> None:
+        """Train on one batch, whole or window by window."""
+        if self.tbptt is None:
+            self.figures.add(self.model.compute("train", batch))
+            return
+        states = zero_states(self.model.layers, len(batch))
+        for window in windows(batch, self.tbptt):
+            found = self.model.compute("train_window", window, *states)
+            states = found[len(found) - len(states) :]
+            self.figures.add(found[: len(found) - len(states)])
+
+    def end_epoch(self) -> None:
+        """Validate, if it is time to, and report the epoch."""
+        logs = self.figures.result()
+        if self.validation is not None and is_due(self.epoch, self.validation_freq):
+            figures = measure(
+                self.model, self.validation, self.batch_size, after_batch=self.interruption.check
+            )
+            logs |= figures.result("val_")
+        done = self.epoch
+        self.epoch, self.batch = done + 1, 0
+        self.calls.on_epoch_end(done, logs)
+        self.interruption.check()
+
+    # ---- stopping and going on
+
+    def position(self) -> dict:
+        """Return where the run is, as JSON can hold it."""
+        figures = {"sums": self.figures.sums, "batches": self.figures.batches}
+        return {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "order": self.order,
+            "figures": figures,
+        }
+
+    def save(self, path) -> None:
+        """Write all that decides how the run goes on to a file, between two batches."""
+        resuming.save(self, path)
+
+    def go_on_from(self, header: dict, arrays: dict) -> None:
+        """Put everything where it was when a file was saved."""
+        position = header[resuming.RUN]["position"]
+        self.epoch, self.batch = position["epoch"], position["batch"]
+        if self.batch:  # what this changes was saved, and is put back next
+            self.calls.on_epoch_begin(self.epoch)
+        self.order = position["order"]
+        vars(self.figures).update(position["figures"])
+        resuming.restore(self, header, arrays)
+
+    def stopped(self) -> str:
+        """Save the run, which was interrupted between two batches; say where it is."""
+        where = f"after batch {self.batch} of epoch {self.epoch + 1}"
+        if self.batch == 0:
+            where = f"after epoch {self.epoch}"
+        message = f"Training was interrupted {where} of {self.epochs}."
+        if self.backup is not None:
+            self.backup.save()
+            message += f" Its state is in {self.backup.path}: the same program goes on from there."
+        if self.interruption.caught == SIGTERM:
+            log.warning(message)
+        return message
+
+
+def only_backup(callbacks: Sequence) -> BackupAndRestore | None:
+    """Return the callback that saves the state of the training, if there is one."""
+    found = [callback for callback in callbacks if isinstance(callback, BackupAndRestore)]
+    if len(found) > 1:
+        raise ValueError(f"fit takes one BackupAndRestore, got {len(found)}.")
+    return found[0] if found else None
+
+
+def measure(
+    model,
+    examples: Examples,
+    batch_size: int,
+    announce: bool = False,
+    after_batch: Callable[[], None] = lambda: None,
+) -> Figures:
+    """Return a model's figures over examples; states are carried within them and then put back."""
+    figures = Figures(model.metrics)
+    examples = examples if model.stateful else examples.by_length()
+    with fresh_states(model.layers, "test"):
+        for batch in examples.batches(batch_size):
+            figures.add(model.compute("test", batch, announce=announce))
+            after_batch()
+    return figures
+
+
+def is_due(epoch: int, frequency: int | list[int]) -> bool:
+    """Tell whether an epoch, counted from 0, is one of those to validate after.
+
+    Examples
+    --------
+    >>> from seqnet.fitting import is_due
+    >>> [is_due(epoch, 2) for epoch in range(4)]
+    [False, True, False, True]
+    >>> [is_due(epoch, [1, 4]) for epoch in range(4)]
+    [True, False, False, True]
+    """
+    return (epoch + 1) % frequency == 0 if isinstance(frequency, int) else epoch + 1 in frequency
+
+
+def check_frequency(value) -> int | list[int]:
+    """Return what a user passed as `validation_freq`, checked."""
+    if isinstance(value, (list, tuple, set, range, np.ndarray)):
+        return [check_count(number, "an epoch in validation_freq") for number in value]
+    return check_count(value, "validation_freq")
+
+
+def check_first_epoch(initial_epoch, epochs: int) -> int:
+    """Return the number of the first epoch, which is at most that of the last."""
+    initial_epoch = check_count(initial_epoch, "initial_epoch", 0)
+    if initial_epoch > epochs:
+        raise ValueError(
+            f"initial_epoch={initial_epoch} is past epochs={epochs}: epochs is where training "
+            "ends, counted from the very first epoch, and not how many more there are."
+        )
+    return initial_epoch
