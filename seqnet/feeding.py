@@ -68,17 +68,17 @@ def prepare(
         if whole is not None:
             y, weight = cut(examples, whole, y, weight, prefix)
         enter_targets(examples, y, weight, prefix=prefix)
-        examples.lengths_allowed = allow_lengths(model, examples.lengths)
+        examples.lengths_allowed = allow_lengths(model, examples.lengths, announce)
     if y is not None:
         choose(model, examples, announce)
         check_targets(model, examples, shape, prefix)
     return examples
 
 
-def allow_lengths(model, lengths: np.ndarray) -> tuple[int, ...]:
+def allow_lengths(model, lengths: np.ndarray, announce: bool) -> tuple[int, ...]:
     """Return what sequences of these lengths may be padded to; nothing for any length.
 
-    Models that unroll get a function for each of a few lengths.
+    Models that unroll, and backends that need sizes, get a function for each of a few lengths.
     """
     if not model.needs_length:
         return ()
@@ -86,7 +86,11 @@ def allow_lengths(model, lengths: np.ndarray) -> tuple[int, ...]:
     model.padded_lengths = lengths_to_allow(lengths, before)
     if model.padded_lengths != before:
         spelled = ", ".join(map(str, model.padded_lengths))
-        log.info("Unrolled layers: sequences are padded to one of the lengths %s.", spelled)
+        tell(
+            f"Sequences are padded to one of the lengths {spelled}; a function is compiled for "
+            "each when it first comes.",
+            announce,
+        )
         model.forget_functions(set(before) - set(model.padded_lengths))
     return model.padded_lengths
 
@@ -105,10 +109,14 @@ def choose(model, examples: Examples, announce: bool) -> None:
         x = pt.tensor("x", dtype=signature.x_dtype, shape=signature.x_shape)
         model.loss = guess(forward(model.layers, x, None, Phase())[0], sample.y)
         model.set_metrics()
-        message = f"No loss was given: using {model.loss.name}, which fits the last layer."
-        log.info(message)
-        if announce:
-            print(message)
+        tell(f"No loss was given: using {model.loss.name}, which fits the last layer.", announce)
+
+
+def tell(message: str, announce: bool) -> None:
+    """Log what was chosen, and print it if asked to."""
+    log.info(message)
+    if announce:
+        print(message)
 
 
 def with_lengths(x, mask, lengths, prefix: str = "") -> tuple[np.ndarray, np.ndarray]:

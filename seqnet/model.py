@@ -262,7 +262,7 @@ class Model(Stack):
         arrays (time, ...), in the order of the sequences.
         """
         batch_size = check_count(batch_size, "batch_size")
-        examples = self._prepare(X, mask=mask_for(X, mask, lengths))
+        examples = self._prepare(X, mask=mask_for(X, mask, lengths), announce=bool(verbose))
         examples = examples if self.stateful else examples.by_length()
         outputs = []
         with fresh_states(self.layers, "predict"):

@@ -28,27 +28,35 @@ class Signature:
     kind: str
     x_shape: tuple[int | None, ...]
     x_dtype: str
-    y_rank: int | None = None
+    y_shape: tuple[int | None, ...] | None = None
     y_dtype: str | None = None
-    weight_rank: int | None = None
-    has_mask: bool = False
+    weight_shape: tuple[int | None, ...] | None = None
+    mask_shape: tuple[int | None, ...] | None = None
 
 
 def signature_of(kind: str, batch: Examples, float_dtype: str, fixed_length: bool) -> Signature:
     """Return the signature of arrays already cast to what functions take.
 
-    The length is part of it only for models that unroll.
+    The length of the inputs is part of it for models that unroll, and all sizes of all arrays for
+    backends that need them.
     """
-    time = batch.x.shape[1] if fixed_length and batch.x.ndim > 1 else None
-    x_shape = (None, time, *[None] * (batch.x.ndim - 2))[: batch.x.ndim]
+
+    def shape(array):
+        if array is None:
+            return None
+        return array.shape if backend.needs_sizes() else (None,) * array.ndim
+
+    x_shape = shape(batch.x)
+    if fixed_length and batch.x.ndim > 1:
+        x_shape = (x_shape[0], batch.x.shape[1], *x_shape[2:])
     return Signature(
         kind,
         x_shape,
         kernel_dtype(batch.x, float_dtype),
-        None if batch.y is None else batch.y.ndim,
+        shape(batch.y),
         None if batch.y is None else kernel_dtype(batch.y, float_dtype),
-        None if batch.weight is None else batch.weight.ndim,
-        batch.mask is not None,
+        shape(batch.weight),
+        shape(batch.mask),
     )
 
 
@@ -70,14 +78,13 @@ class Inputs:
     def of(cls, signature: Signature, float_dtype: str) -> Inputs:
         """Make variables for a signature."""
         inputs = cls(pt.tensor("x", dtype=signature.x_dtype, shape=signature.x_shape))
-        if signature.y_rank is not None:
-            shape = (None,) * signature.y_rank
-            inputs.y = pt.tensor("y", dtype=signature.y_dtype, shape=shape)
-        if signature.weight_rank is not None:
-            shape = (None,) * signature.weight_rank
+        if signature.y_shape is not None:
+            inputs.y = pt.tensor("y", dtype=signature.y_dtype, shape=signature.y_shape)
+        if signature.weight_shape is not None:
+            shape = signature.weight_shape
             inputs.weight = pt.tensor("sample_weight", dtype=float_dtype, shape=shape)
-        if signature.has_mask:
-            inputs.mask = pt.tensor("mask", dtype="bool", shape=(None, None))
+        if signature.mask_shape is not None:
+            inputs.mask = pt.tensor("mask", dtype="bool", shape=signature.mask_shape)
         return inputs
 
     def given(self) -> list:

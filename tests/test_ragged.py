@@ -488,7 +488,7 @@ def test_one_function_is_compiled_for_all_lengths(compiled):
     assert compiled == ["prediction"]
 
 
-def test_unrolled_models_get_functions_for_a_few_lengths(compiled, caplog):
+def test_unrolled_models_get_functions_for_a_few_lengths(compiled, caplog, capsys):
     rng = np.random.default_rng(0)
     model = seqnet.Model([SimpleRNN(2, unroll=True)])
     other = seqnet.Model([SimpleRNN(2)])
@@ -499,10 +499,26 @@ def test_unrolled_models_get_functions_for_a_few_lengths(compiled, caplog):
         other.build((None, None, 1))
         other.set_weights(model.get_weights())
         np.testing.assert_allclose(result, other.predict(x), rtol=1e-5, atol=1e-6)
-    kept = [key for key in model._functions]
-    assert len(kept) <= MOST_LENGTHS
+    assert len(model._functions) <= MOST_LENGTHS
     assert compiled.count("prediction") <= MOST_LENGTHS + 3
-    assert "Unrolled layers: sequences are padded to one of the lengths" in caplog.text
+    assert "Sequences are padded to one of the lengths" in caplog.text
+    assert not capsys.readouterr().out
+    model.predict([np.zeros((n, 1)) for n in (36, 40)], verbose=1)
+    assert "Sequences are padded to one of the lengths" in capsys.readouterr().out
+
+
+def test_the_functions_of_an_unrolled_epoch_are_few(compiled):
+    """As many as lengths for each kind, and one for a window and for each rest with tbptt."""
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(n, 1)) for n in rng.integers(1, 40, 200)]
+    options = {"validation_data": (x[:50], x[:50]), "batch_size": 4, "epochs": 3, "verbose": 0}
+    for tbptt, most in ((None, MOST_LENGTHS), (3, 3)):
+        model = seqnet.Model([SimpleRNN(1, unroll=True, return_sequences=True)])
+        model.compile("sgd", "mse")
+        model.fit(x, x, tbptt=tbptt, **options)
+        assert 1 < compiled.count("training") <= most
+        assert compiled.count("evaluation") <= MOST_LENGTHS
+        compiled.clear()
 
 
 @given(batches=st.lists(st.lists(st.integers(1, 99), min_size=1), min_size=1, max_size=12))
