@@ -15,27 +15,24 @@ pytest.importorskip("jax", reason="The backend jax needs the package jax.")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 RNG = np.random.default_rng(0)
-SERIES = [RNG.normal(size=(n, 2)) for n in (3, 1, 5, 4, 2)]
+SERIES = [RNG.normal(size=(n, 2)) for n in (3, 1, 3, 1)]
 ANSWERS = [RNG.normal(size=(len(x), 1)) for x in SERIES]
-TOKENS = [RNG.integers(1, 9, n) for n in (3, 1, 5, 4, 2)]
+TOKENS = [RNG.integers(1, 9, n) for n in (3, 1, 3, 1)]
 TAGS = [x % 4 for x in TOKENS]
 LOOPS = pytest.mark.parametrize("loop", [{}, {"unroll": True}], ids=["scan", "unroll"])
 
 
-def follower(cls=GRU, units=2, dtype="float64", **options):
+def follower(cls=GRU, dtype="float64", **options):
     seqnet.set_random_seed(0)
-    layers = [
-        cls(units, return_sequences=True, dtype=dtype, **options),
-        Dense(1, dtype=dtype),
-    ]
-    model = seqnet.Model(layers)
+    recurrent = cls(2, return_sequences=True, dtype=dtype, **options)
+    model = seqnet.Model([recurrent, Dense(1, dtype=dtype)])
     model.compile(optimizers.Adam(0.1), "mse", metrics=["mae"])
     return model
 
 
 def tagger(**options):
     seqnet.set_random_seed(0)
-    both = Bidirectional(LSTM(2, return_sequences=True, **options))
+    both = Bidirectional(SimpleRNN(2, return_sequences=True, **options))
     model = seqnet.Model([Embedding(9, 3), both, Dense(4, "softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy", "perplexity"])
     return model
@@ -72,16 +69,18 @@ def test_arrays_masks_and_weights_are_too(loop, size):
     x, y = RNG.normal(size=(size, size, 2)), RNG.normal(size=(size, size, 1))
     mask, weights = RNG.uniform(size=(2, size, size)) < 0.6
     options = {"sample_weight": weights.astype(float), "batch_size": 2}
-    on_both(lambda: fitted(follower(LSTM, size, **loop), x, y, mask=mask, **options))
-    on_both(lambda: fitted(follower(SimpleRNN, learn_initial_state=True, **loop), x, y, tbptt=2))
+    on_both(lambda: fitted(follower(LSTM, **loop), x, y, mask=mask, **options))
+    if size > 1:
+        on_both(lambda: fitted(follower(SimpleRNN, **loop), x, y, tbptt=2))
 
 
 def test_a_mask_that_a_layer_finds_is_too():
-    x = np.stack([np.pad(s, [(0, 5 - len(s)), (0, 0)]) for s in SERIES])
-    y = RNG.normal(size=(5, 1))
+    x = np.stack([np.pad(s, [(0, 3 - len(s)), (0, 0)]) for s in SERIES])
+    y = RNG.normal(size=(4, 1))
 
     def run():
-        model = seqnet.Model([Masking(), *follower().layers[:1], GRU(2), Dense(1)])
+        seqnet.set_random_seed(0)
+        model = seqnet.Model([Masking(), GRU(2, learn_initial_state=True), Dense(1)])
         model.compile("sgd", "mse")
         return fitted(model, x, y)
 
