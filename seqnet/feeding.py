@@ -17,6 +17,7 @@ from seqnet.layers.layer import Phase
 from seqnet.losses import Loss, guess
 from seqnet.ragged import (
     RaggedExamples,
+    check_rectangular,
     enter_targets,
     is_ragged,
     lengths_to_allow,
@@ -58,6 +59,9 @@ def prepare(
     if lengths is not None or is_ragged(x):
         examples: Examples = ragged_examples(x, mask, prefix=prefix)
     else:
+        x = as_array(x, name)
+        for part, values in (("y", y), ("sample_weight", weight), ("mask", mask)):
+            check_rectangular(x, values, f"{prefix}{part}", prefix=prefix)
         examples = make_examples(x, y, weight, mask, prefix=prefix)
     check(examples, "x", model.layers[0].check_input, name, lambda: examples.mask)
     model.build(examples.input_shape)
