@@ -48,7 +48,8 @@ def signature_of(kind: str, batch: Examples, float_dtype: str, fixed_length: boo
 
     x_shape = shape(batch.x)
     if fixed_length and batch.x.ndim > 1:
-        x_shape = (x_shape[0], batch.x.shape[1], *x_shape[2:])
+        features = max(2, batch.x.ndim - 1)  # all axes before them are steps
+        x_shape = (x_shape[0], *batch.x.shape[1:features], *x_shape[features:])
     return Signature(
         kind,
         x_shape,
@@ -200,6 +201,12 @@ class Program:
                 "A loss gives one value for each example or step, (batch,) or (batch, time), and "
                 "not one number: leave the averaging to seqnet, which knows masks and weights."
             )
+        needed = 2 if mask is not None and output.ndim > 2 else 1
+        if values.ndim < max(needed, 1 if inputs.weight is None else inputs.weight.ndim):
+            raise ValueError(
+                "The outputs at steps are masked or weighted, so the loss must give a value for "
+                f"each step, (batch, time); it gives {values.ndim} axes."
+            )
         weights = step_weights(values, inputs.weight, mask)
         loss_sum = weighted_sum(values, weights)
         weight_sum = pt.cast(values.size, values.dtype) if weights is None else pt.sum(weights)
@@ -210,6 +217,12 @@ class Program:
         sums = []
         for metric in self.metrics:
             metric_values = metric(inputs.y, output)
+            if metric_values.ndim != values.ndim:
+                raise ValueError(
+                    f"The metric {metric.name!r} gives {metric_values.ndim} axes, and the loss "
+                    f"{values.ndim}: a metric gives one value wherever the loss does, (batch,) or "
+                    "(batch, time), and leaves the averaging to seqnet."
+                )
             metric_weights = step_weights(metric_values, inputs.weight, mask)
             sums.append(weighted_sum(metric_values, metric_weights))
         return [loss_sum, weight_sum, penalty, *sums], objective

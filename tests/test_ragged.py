@@ -4,12 +4,13 @@ import functools
 import logging
 
 import numpy as np
+import pytensor.tensor as pt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seqnet
-from seqnet import layers, optimizers
+from seqnet import backend, layers, optimizers, registry
 from seqnet.data import range_weights
 from seqnet.layers import GRU, LSTM, Dense, Embedding, Masking, SimpleRNN
 from seqnet.ragged import MOST_LENGTHS, lengths_to_allow, ragged_examples
@@ -227,6 +228,69 @@ def test_weights_mask_and_what_layers_find_are_all_counted_at_once():
     y[total == 0] = np.nan
     figures = model.evaluate(x, y, batch_size=2, sample_weight=weights, mask=passed)
     np.testing.assert_allclose(figures, expected, rtol=1e-10)
+
+
+TARGETS = {
+    "sparse": lambda rng, n: rng.integers(0, CLASSES, n),
+    "perplexity": lambda rng, n: rng.integers(0, CLASSES, n),
+    "binary": lambda rng, n: rng.integers(0, 2, (n, CLASSES)),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [n for kind in ("metric", "loss") for n in registry.names(kind) if n.islower()]
+)
+def test_every_metric_and_loss_counts_weights_and_no_padding(name):
+    """Beside the weighted mean, by hand, of what it says about the steps of each sequence alone."""
+    if name == "masked_loss":
+        pytest.skip("It has targets of its own and a test of its own.")
+    rng = np.random.default_rng(6)
+    model = seqnet.Model([SimpleRNN(CLASSES, activation="sigmoid", return_sequences=True)])
+    model.compile("sgd", loss="mse")
+    kind = next((k for k in TARGETS if name.startswith(k)), None)
+    target = TARGETS.get(kind, lambda rng, n: rng.uniform(size=(n, CLASSES)))
+    lengths = (3, 1, 4)
+    x = [rng.normal(size=(n, 2)) for n in lengths]
+    y = [target(rng, n) for n in lengths]
+    weights = [rng.choice([0.0, 0.5, 2.0], n) for n in lengths]
+    if kind in ("sparse", "perplexity"):
+        model.loss = seqnet.losses.get("sparse_categorical_crossentropy")
+    metric = seqnet.metrics.get(name)
+    alone = []
+    for xi, yi in zip(x, y, strict=True):
+        p = pt.constant(model.predict(xi[None]))
+        targets = pt.constant(yi[None].astype("int32" if yi.dtype.kind == "i" else "float32"))
+        values = backend.compile([], [metric(targets, p)], name="values")()[0]
+        alone.append(values[0])
+    expected = np.average(np.concatenate(alone), weights=np.concatenate(weights))
+    model.compile("sgd", model.loss, metrics=[name])
+    found = model.evaluate(x, y, batch_size=2, sample_weight=weights)
+    np.testing.assert_allclose(found[1], metric.finish(expected), rtol=1e-5)
+    rows, mask = spread(x, rng, 5.0)
+    options = {"sample_weight": fill_in(weights, mask, 1.0), "mask": mask}
+    np.testing.assert_allclose(model.evaluate(rows, fill_in(y, mask, 99), **options), found, 1e-5)
+
+
+@pytest.mark.parametrize("options", [{"mask": np.ones((3, 3), bool)}, {"sample_weight": np.eye(3)}])
+def test_a_loss_that_cannot_be_masked_is_refused(options):
+    model = seqnet.Model([SimpleRNN(2, return_sequences=True)])
+    x = np.ones((3, 3, 2))
+    model.compile("sgd", lambda y, p: pt.mean((y - p) ** 2, axis=(1, 2)))
+    assert model.evaluate(x, x) > 0
+    with pytest.raises(ValueError, match="must give a value for each step"):
+        model.evaluate(x, x, **options)
+
+
+@pytest.mark.parametrize("axis", [None, (1, 2), ()])
+def test_a_metric_of_another_form_than_the_loss_is_refused(axis):
+    model = seqnet.Model([SimpleRNN(2, return_sequences=True)])
+
+    def spread_out(y, p):
+        return pt.mean((y - p) ** 2, axis=axis)
+
+    model.compile("sgd", "mse", metrics=[spread_out])
+    with pytest.raises(ValueError, match="The metric 'spread_out' gives . axes, and the loss 2"):
+        model.evaluate(np.ones((3, 3, 2)), np.ones((3, 3, 2)))
 
 
 def test_targets_at_padding_that_an_embedding_finds_may_hold_anything():
