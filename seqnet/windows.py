@@ -13,6 +13,7 @@ import pytensor.tensor as pt
 
 from seqnet.data import Examples
 from seqnet.layers.recurrent import Recurrent
+from seqnet.layers.states import all_layers
 from seqnet.ragged import RaggedExamples
 
 
@@ -65,7 +66,7 @@ def check_windows(model, examples: Examples) -> None:
         )
     for layer in model.layers:
         reason = layer.reads_ahead
-        if isinstance(layer, Recurrent) and layer.stateful:
+        if any(inner.stateful for inner in all_layers([layer])):
             reason = "is stateful, but with tbptt each batch starts anew"
         elif isinstance(layer, Recurrent) and layer.learn_initial_state:
             reason = "learns its initial state, which windows after the first do not have"
