@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.data import Examples, as_array, check_finite, make_examples
+from seqnet.data import Examples, as_array, check_finite, make_examples, range_weights
 from seqnet.layers.layer import Phase
-from seqnet.losses import Loss, guess
+from seqnet.losses import Loss, MaskedLoss, guess
 from seqnet.ragged import (
     RaggedExamples,
     check_rectangular,
@@ -23,6 +23,7 @@ from seqnet.ragged import (
     lengths_to_allow,
     mask_of_lengths,
     ragged_examples,
+    size_of,
 )
 from seqnet.stack import forward
 from seqnet.training import signature_of
@@ -52,6 +53,8 @@ def prepare(
     if not model.layers:
         raise ValueError("The model has no layers; add some first.")
     name = f"{prefix}X"
+    if y is not None and isinstance(model.loss, MaskedLoss):
+        y, weight = labels_and_weights(y, weight, prefix)
     whole = None
     if lengths is not None:
         whole, lengths = with_lengths(x, mask, lengths, prefix)
@@ -77,6 +80,31 @@ def prepare(
         choose(model, examples, announce)
         check_targets(model, examples, shape, prefix)
     return examples
+
+
+def labels_and_weights(y, weight, prefix: str) -> tuple:
+    """Turn the targets of `MaskedLoss` into labels and weights that are 0 outside of the ranges."""
+    name = f"{prefix}y"
+    if not isinstance(y, (tuple, list)) or len(y) != 3:
+        raise ValueError(
+            f"With masked_loss {name} is (labels, codelengths, label_starts), got "
+            f"{type(y).__name__}{f' of {size}' if (size := size_of(y)) is not None else ''}."
+        )
+    labels, lengths, starts = y
+    lengths, starts = as_array(lengths, f"{name}[1]"), as_array(starts, f"{name}[2]")
+    sizes = [size_of(row) for row in labels]
+    if None in sizes or not {lengths.shape, starts.shape} == {(len(sizes),)}:
+        raise ValueError(
+            f"With masked_loss {name} is (labels, codelengths, label_starts): labels for each step "
+            f"of {len(sizes)} sequences, and so many lengths and starts; got the shapes "
+            f"{lengths.shape} and {starts.shape}."
+        )
+    ranges = range_weights(starts, lengths, np.array(sizes))
+    if weight is not None:
+        if size_of(weight) != len(ranges):
+            raise ValueError(f"{prefix}sample_weight must have one entry for each sequence.")
+        ranges = [inside * np.asarray(w) for inside, w in zip(ranges, weight, strict=True)]
+    return labels, ranges if is_ragged(labels) else np.stack(ranges)
 
 
 def allow_lengths(model, lengths: np.ndarray, announce: bool) -> tuple[int, ...]:

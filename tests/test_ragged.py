@@ -460,6 +460,64 @@ def test_a_range_of_steps_is_a_sample_weight():
         range_weights([0, 1], 2, 2)
 
 
+@pytest.mark.parametrize("loss", ["masked_loss", seqnet.losses.masked_loss])
+def test_masked_loss_in_compile_is_the_function_of_its_name(loss, tmp_path):
+    """Its sum over the steps that count, whatever labels are elsewhere, for arrays and lists."""
+    seqnet.set_random_seed(0)
+    model = seqnet.Model([Embedding(9, 3), GRU(3, return_sequences=True), Dense(4, "softmax")])
+    model.compile(optimizers.SGD(1.0), loss, metrics=["accuracy"])
+    rng = np.random.default_rng(2)
+    x, y = rng.integers(0, 9, (3, 5)), rng.integers(0, CLASSES, (3, 5))
+    lengths, starts = np.array([1, 3, 2]), np.array([4, 0, 2])
+    predictions = pt.constant(model.predict(x))
+    values = seqnet.losses.masked_loss(predictions, y, lengths, starts)
+    expected = values.eval(mode=backend.mode()).sum() / lengths.sum()
+    y = np.where(range_weights(starts, lengths, 5) > 0, y, -1)
+    figures = model.evaluate(x, (y, lengths, starts), batch_size=2)
+    np.testing.assert_allclose(figures[0], expected, rtol=1e-5)
+    cut = [5, 4, 5]
+    rows = [[row[:n] for row, n in zip(values, cut, strict=True)] for values in (x, y)]
+    found = model.evaluate(rows[0], (rows[1], lengths, starts), batch_size=2)
+    np.testing.assert_allclose(found, figures, rtol=1e-5)
+    given = model.evaluate(x, (y, lengths, starts), lengths=cut)
+    np.testing.assert_allclose(given, figures, rtol=1e-5)
+    weights = [np.linspace(0, 1, n) for n in cut]
+    by_hand = [np.pad(w, (0, 5 - len(w))) for w in weights]
+    found = model.evaluate(rows[0], (rows[1], lengths, starts), sample_weight=weights)
+    given = model.evaluate(x, (y, lengths, starts), sample_weight=by_hand)
+    np.testing.assert_allclose(found, given, rtol=1e-5)
+    before = model.get_weights()
+    model.train_on_batch(x, (y, lengths, starts))
+    after = model.get_weights()
+    model.set_weights(before)
+    sparse = seqnet.losses.SparseCategoricalCrossentropy()
+    model.compile(optimizers.SGD(1.0), sparse)
+    model.train_on_batch(x, y, sample_weight=range_weights(starts, lengths, 5))
+    same(after, model.get_weights())
+    model.compile("sgd", loss)
+    model.fit(rows[0], (rows[1], lengths, starts), validation_split=0.4, verbose=0)
+    model.save(tmp_path / "model.h5")
+    again = seqnet.load_model(tmp_path / "model.h5")
+    assert again.evaluate(x, (y, lengths, starts)) == model.evaluate(x, (y, lengths, starts))
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.ones((2, 3), int), r"\(labels, codelengths, label_starts\), got ndarray of 2"),
+        (([[1, 2, 3], [1]], [1], [0, 0]), r"the shapes \(1,\) and \(2,\)"),
+        (([1, 2], [1, 1], [0, 0]), "labels for each step"),
+        (([[1, 2, 3], [1]], [1, 1], [0, 1]), "Sequence 1 has 1 steps, so 1 from step 1 on"),
+        (([[1, 2], [1]], [1, 1], [0, 0]), r"y\[0\] has 2 steps, but X\[0\] has 3"),
+    ],
+)
+def test_targets_of_masked_loss_that_do_not_fit_are_refused(y, message, no_compile):
+    model = seqnet.Model([Embedding(9, 2), GRU(2, return_sequences=True), Dense(4, "softmax")])
+    model.compile("sgd", "masked_loss")
+    with pytest.raises(ValueError, match=message):
+        model.fit([[1, 2, 3], [4]], y, verbose=0)
+
+
 # ------------------------------------------------------------------------ batches and cost
 
 
