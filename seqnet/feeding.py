@@ -107,6 +107,21 @@ def labels_and_weights(y, weight, prefix: str) -> tuple:
     return labels, ranges if is_ragged(labels) else np.stack(ranges)
 
 
+def validation_arguments(given) -> tuple:
+    """Return `validation_data` of `Model.fit` as (X, y, sample_weight, mask, lengths)."""
+    names = ("X", "y", "sample_weight", "mask", "lengths")
+    if isinstance(given, dict):
+        if {"X", "y"} <= set(given) <= set(names):
+            return tuple(given.get(name) for name in names)
+    elif isinstance(given, (tuple, list)) and len(given) in (2, 3):
+        return tuple(given)
+    raise ValueError(
+        "validation_data is (X, y) or (X, y, sample_weight), or a dictionary with X, y and any of "
+        f"{', '.join(names[2:])}; got "
+        + (f"the entries {', '.join(map(str, given))}." if isinstance(given, dict) else "another.")
+    )
+
+
 def allow_lengths(model, lengths: np.ndarray, announce: bool) -> tuple[int, ...]:
     """Return what sequences of these lengths may be padded to; nothing for any length.
 
@@ -258,10 +273,20 @@ def counted(model, examples: Examples, shape: tuple) -> np.ndarray | None:
 
 def known_mask(model, examples: Examples) -> np.ndarray | None:
     """Return the mask of the steps that counts in the loss, as far as it is known; None is none."""
+    mask = first_mask(model, examples)
+    return mask if mask is None or mask_reaches_output(model, examples.input_shape) else None
+
+
+def first_mask(model, examples: Examples) -> np.ndarray | None:
+    """Return the mask that comes with the examples and from the first layer; None is none."""
     found = [m for m in (examples.mask, model.layers[0].known_mask(examples.x)) if m is not None]
-    if not found or not mask_reaches_output(model, examples.input_shape):
-        return None
-    return np.logical_and.reduce(found)
+    return np.logical_and.reduce(found) if found else None
+
+
+def is_padding(model, batch: Examples) -> bool:
+    """Tell whether all steps of a batch are masked, so that it changes no state and no figure."""
+    mask = first_mask(model, batch)
+    return mask is not None and not mask.any() and mask_reaches_output(model, batch.input_shape)
 
 
 def mask_reaches_output(model, input_shape: tuple) -> bool:

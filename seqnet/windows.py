@@ -17,9 +17,16 @@ from seqnet.layers.states import all_layers
 from seqnet.ragged import RaggedExamples
 
 
-def windows(batch: Examples, size: int) -> Iterator[Examples]:
-    """Cut a batch (samples, time, ...) into windows of some steps; the last may be shorter."""
+def windows(batch: Examples, size: int, layers=()) -> Iterator[Examples]:
+    """Cut a batch (samples, time, ...) into windows of some steps; the last may be shorter.
+
+    Random generators of layers that draw one mask for each sequence are set back before each
+    window, so that all windows of a batch get the same masks.
+    """
+    drawn = [(g, g.get_value()) for layer in layers for g in layer.sequence_generators]
     for start in range(0, batch.x.shape[1], size):
+        for generator, value in drawn:
+            generator.set_value(value)
         steps = slice(start, start + size)
         weight = batch.weight
         yield Examples(

@@ -717,6 +717,66 @@ def test_windows_of_ragged_batches_train_as_the_sequence_alone():
         np.testing.assert_allclose(one, another, rtol=1e-9, atol=1e-12)
 
 
+@paths
+@pytest.mark.parametrize("size", [1, 3])
+def test_windows_have_the_dropout_masks_of_the_whole_sequence(path, size):
+    """Without an update in between, the loss of all windows is that of the sequence in one."""
+
+    def loss(tbptt):
+        seqnet.set_random_seed(4)
+        options = {"return_sequences": True, "dropout": 0.4, **PATHS[path]}
+        if path != "fused":
+            options["recurrent_dropout"] = 0.4
+        model = seqnet.Model(
+            [LSTM(3, **options), layers.Dropout(0.5, noise_shape=(None, 1, None)), Dense(1)]
+        )
+        model.compile(optimizers.SGD(0.0), "mse")
+        return model.fit(SERIES, SUMS, 2, 2, tbptt=tbptt, shuffle=False, verbose=0).history["loss"]
+
+    first, second = loss(size)
+    np.testing.assert_allclose([first, second], loss(None), rtol=1e-5)
+    assert first != second  # every batch has masks of its own
+
+
+@pytest.mark.parametrize("way", ["mask", "masking"])
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_windows_of_padding_alone_are_no_updates(way, where):
+    """Adam would move by its momentum."""
+    trained = []
+    for padding in (0, 7):
+        seqnet.set_random_seed(4)
+        found = [Masking(9.0, dtype="float64")] if way == "masking" else []
+        model = seqnet.Model([*found, GRU(2, return_sequences=True, dtype="float64"), Dense(1)])
+        model.compile(optimizers.Adam(0.1), "mse")
+        around = [(0, 0), (padding, 0) if where == "before" else (0, padding), (0, 0)]
+        x, y = (np.pad(a[:, :4], around, constant_values=9.0) for a in (SERIES, SUMS))
+        mask = (x != 9.0).any(axis=2) if way == "mask" else None
+        model.fit(x, y, tbptt=1, mask=mask, epochs=2, shuffle=False, verbose=0)
+        trained.append(model.get_weights())
+    for one, another in zip(*trained, strict=True):
+        np.testing.assert_allclose(one, another, rtol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["mask", "lengths"])
+def test_validation_data_has_masks_and_lengths_too(way):
+    model = tagger("fused")
+    x, y, weights = tokens([3, 1, 4], 5)
+    mask = np.arange(TIME) < np.array([3, 1, 4])[:, None]
+    given = {"X": fill_in(x, mask, 8), "y": fill_in(y, mask, -1), way: [3, 1, 4]}
+    if way == "mask":
+        given |= {"mask": mask, "sample_weight": fill_in(weights, mask, 5.0)}
+    expected = model.evaluate(x, y, sample_weight=weights if way == "mask" else None)
+    model.compile(optimizers.SGD(0.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    history = model.fit(x, y, validation_data=given, verbose=0).history
+    np.testing.assert_allclose([history["val_loss"][0], history["val_accuracy"][0]], expected)
+    with pytest.raises(ValueError, match="validation lengths goes with an array"):
+        model.fit(x, y, validation_data={"X": x, "y": y, "lengths": [1, 2, 3]})
+    for wrong in ({"X": x}, {"X": x, "y": y, "length": [3, 1, 4]}):
+        with pytest.raises(ValueError, match="a dictionary with X, y and any of sample_weight"):
+            model.fit(x, y, validation_data=wrong)
+    model.compile(optimizers.SGD(1.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+
+
 @pytest.mark.parametrize(
     ("options", "size", "message"),
     [

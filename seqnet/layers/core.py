@@ -86,6 +86,11 @@ class Dropout(Layer):
     def build(self, input_shape):
         self.generator = self.add_generator()
 
+    @property
+    def sequence_generators(self) -> list:
+        """The generator, if the mask is the same along time."""
+        return self.generators if (self.noise_shape or ())[1:2] == (1,) else []
+
     def call(self, inputs, mask, phase):
         if not phase.training or self.rate == 0:
             return inputs
