@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import seqnet
 from seqnet import backend, layers, optimizers, registry
 from seqnet.data import range_weights
-from seqnet.layers import GRU, LSTM, Dense, Embedding, Masking, SimpleRNN
+from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Embedding, Masking, SimpleRNN
 from seqnet.ragged import MOST_LENGTHS, lengths_to_allow, ragged_examples
 
 PATHS = {"fused": {}, "scan": {"fused": False}, "unroll": {"unroll": True}}
@@ -170,6 +170,58 @@ def test_padding_anywhere_changes_nothing(path, lengths, seed):
     mask = np.concatenate([mask, np.zeros((1, TIME), bool)])
     result = train_from_start(model, *nothing[:2], sample_weight=nothing[2], mask=mask)
     same(result, expected)
+
+
+@functools.cache
+def both_ways(path):
+    """A float32 model that reads from both ends."""
+    seqnet.set_random_seed(3)
+    half = LSTM(3, return_sequences=True, **PATHS[path])
+    model = seqnet.Model([Embedding(9, 3), Bidirectional(half), Dense(CLASSES, "softmax")])
+    names = ["accuracy", "perplexity"]
+    model.compile(optimizers.SGD(1.0), "sparse_categorical_crossentropy", metrics=names)
+    model.build((None, None))
+    model.start = model.get_weights()
+    return model
+
+
+@paths
+@few
+@given(lengths=some_lengths, seed=seeds)
+def test_in_float32_and_from_both_ends_padding_changes_nothing(path, lengths, seed):
+    model = both_ways(path)
+    x, y, weights = tokens(lengths, seed)
+    expected = train_from_start(model, x, y, sample_weight=weights)
+    alone = one_by_one(model, x, y, weights)
+    expected[0], alone[0] = expected[0][:2], alone[0][:2]  # the perplexity is no mean of theirs
+    for a, b in zip(expected, alone, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+    padded, mask = spread(x, np.random.default_rng(seed), 8)
+    options = {"sample_weight": fill_in(weights, mask, 3.0), "mask": mask}
+    found = train_from_start(model, padded, fill_in(y, mask, 77), **options)
+    found[0] = found[0][:2]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+    outputs = model.predict(x)
+    for p, m, ragged, xi in zip(model.predict(padded, mask=mask), mask, outputs, x, strict=True):
+        np.testing.assert_allclose(p[m], ragged, rtol=1e-5)
+        np.testing.assert_allclose(ragged, model.predict(xi[None])[0], rtol=1e-5)
+
+
+@paths
+def test_where_the_arithmetic_is_the_same_the_bits_are(path):
+    """A list, an array with lengths, one with a mask: the same batch; as is its repetition."""
+    model = both_ways(path)
+    x, y, weights = tokens([4, 2, 3], 0)
+    mask = np.arange(4) < np.array([4, 2, 3])[:, None]
+    padded, y_padded, w_padded = (fill_in(rows, mask, 0) for rows in (x, y, weights))
+    expected = train_from_start(model, x, y, sample_weight=weights)
+    for options in ({"lengths": [4, 2, 3]}, {"mask": mask}):
+        found = train_from_start(model, padded, y_padded, sample_weight=w_padded, **options)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+    for a, b in zip(model.predict(x), model.predict_on_batch(x), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @paths
