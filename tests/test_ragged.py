@@ -209,6 +209,33 @@ def test_in_float32_and_from_both_ends_padding_changes_nothing(path, lengths, se
 
 
 @paths
+@pytest.mark.parametrize("found_by", ["mask_zero", "masking"])
+def test_padding_that_a_layer_finds_is_as_if_it_were_not_there(path, found_by):
+    seqnet.set_random_seed(5)
+    recurrent = GRU(3, return_sequences=True, dtype="float64", **PATHS[path])
+    first = (
+        Embedding(9, 3, mask_zero=True, dtype="float64")
+        if found_by == "mask_zero"
+        else Masking(-1.0, dtype="float64")
+    )
+    model = seqnet.Model([first, recurrent, Dense(CLASSES, "softmax", dtype="float64")])
+    model.compile(optimizers.SGD(1.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    rng = np.random.default_rng(7)
+    x, y, weights = tokens([3, 1, 4], 7)
+    x = [xi % 8 + 1 for xi in x]
+    if found_by == "masking":
+        x = [rng.normal(size=(len(xi), 2)) for xi in x]
+    padded, mask = spread(x, rng, 0 if found_by == "mask_zero" else -1.0)
+    model.predict(padded)
+    model.start = model.get_weights()
+    expected = train_from_start(model, x, y, sample_weight=weights)
+    w_padded, y_padded = fill_in(weights, mask, 3.0), fill_in(y, mask, -1)
+    same(train_from_start(model, padded, y_padded, sample_weight=w_padded), expected)
+    for p, m, alone in zip(model.predict(padded), mask, model.predict(x), strict=True):
+        np.testing.assert_allclose(p[m], alone, rtol=1e-9)
+
+
+@paths
 def test_where_the_arithmetic_is_the_same_the_bits_are(path):
     """A list, an array with lengths, one with a mask: the same batch; as is its repetition."""
     model = both_ways(path)
