@@ -8,6 +8,10 @@ dependencies are not needed:
     pip install --no-deps aeon
     python examples/sequence_classification.py
 
+Seeds 1 to 5 get 97.3, 94.9, 97.0, 96.5 and 96.2 % of the test set right; the learning curve of the
+first is in sequence_classification.png. The figures it is compared with are those of the data set's
+authors, who had no LSTM.
+
 Utterances are passed to `fit` as a list of (time, 12) arrays: no padding, no mask, no longest.
 Other files of that format (``.ts``, of any lengths) go with --train and --test.
 """

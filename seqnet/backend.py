@@ -11,7 +11,9 @@ from types import ModuleType
 
 import pytensor
 from pytensor.compile.mode import OPT_FAST_RUN, Mode, get_mode
+from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.link.vm import VMLinker
+from pytensor.tensor.elemwise import CAReduce
 
 from seqnet import config
 from seqnet.lowering import LowerForVM, inline_inner_graphs, work_in_place
@@ -66,10 +68,24 @@ def kernels() -> ModuleType | None:
     return compiled_kernels
 
 
+def needs_sizes() -> bool:
+    """Tell whether the configured backend compiles for fixed sizes of all arrays only."""
+    return config.backend() == "jax"
+
+
 @cache
 def log_once(message: str) -> None:
     """Log a warning, the first time only."""
     log.warning(message)
+
+
+@node_rewriter([CAReduce])
+def reduce_in_own_type(fgraph, node):
+    """Let a sum of float32 be one; PyTensor's JAX linker gives out the wider type it adds up in."""
+    dtype = node.outputs[0].dtype
+    if node.op.acc_dtype in (None, dtype):
+        return None
+    return [node.op.clone(acc_dtype=dtype)(node.inputs[0])]
 
 
 def mode() -> Mode:
@@ -79,6 +95,8 @@ def mode() -> Mode:
         return vm_mode(with_kernels=kernels() is not None)
     if name == "c":
         return Mode("cvm", "fast_run")
+    if name == "jax":
+        return get_mode("JAX").register((dfs_rewriter(reduce_in_own_type), 49.4))
     return get_mode(name.upper())
 
 

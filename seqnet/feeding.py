@@ -12,16 +12,18 @@ from collections.abc import Callable
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.data import Examples, as_array, check_finite, make_examples
+from seqnet.data import Examples, as_array, check_finite, make_examples, range_weights
 from seqnet.layers.layer import Phase
-from seqnet.losses import Loss, guess
+from seqnet.losses import Loss, MaskedLoss, guess
 from seqnet.ragged import (
     RaggedExamples,
+    check_rectangular,
     enter_targets,
     is_ragged,
     lengths_to_allow,
     mask_of_lengths,
     ragged_examples,
+    size_of,
 )
 from seqnet.stack import forward
 from seqnet.training import signature_of
@@ -51,6 +53,8 @@ def prepare(
     if not model.layers:
         raise ValueError("The model has no layers; add some first.")
     name = f"{prefix}X"
+    if y is not None and isinstance(model.loss, MaskedLoss):
+        y, weight = labels_and_weights(y, weight, prefix)
     whole = None
     if lengths is not None:
         whole, lengths = with_lengths(x, mask, lengths, prefix)
@@ -58,6 +62,9 @@ def prepare(
     if lengths is not None or is_ragged(x):
         examples: Examples = ragged_examples(x, mask, prefix=prefix)
     else:
+        x = as_array(x, name)
+        for part, values in (("y", y), ("sample_weight", weight), ("mask", mask)):
+            check_rectangular(x, values, f"{prefix}{part}", prefix=prefix)
         examples = make_examples(x, y, weight, mask, prefix=prefix)
     check(examples, "x", model.layers[0].check_input, name, lambda: examples.mask)
     model.build(examples.input_shape)
@@ -68,17 +75,57 @@ def prepare(
         if whole is not None:
             y, weight = cut(examples, whole, y, weight, prefix)
         enter_targets(examples, y, weight, prefix=prefix)
-        examples.lengths_allowed = allow_lengths(model, examples.lengths)
+        examples.lengths_allowed = allow_lengths(model, examples.lengths, announce)
     if y is not None:
         choose(model, examples, announce)
         check_targets(model, examples, shape, prefix)
     return examples
 
 
-def allow_lengths(model, lengths: np.ndarray) -> tuple[int, ...]:
+def labels_and_weights(y, weight, prefix: str) -> tuple:
+    """Turn the targets of `MaskedLoss` into labels and weights that are 0 outside of the ranges."""
+    name = f"{prefix}y"
+    if not isinstance(y, (tuple, list)) or len(y) != 3:
+        raise ValueError(
+            f"With masked_loss {name} is (labels, codelengths, label_starts), got "
+            f"{type(y).__name__}{f' of {size}' if (size := size_of(y)) is not None else ''}."
+        )
+    labels, lengths, starts = y
+    lengths, starts = as_array(lengths, f"{name}[1]"), as_array(starts, f"{name}[2]")
+    sizes = [size_of(row) for row in labels]
+    if None in sizes or not {lengths.shape, starts.shape} == {(len(sizes),)}:
+        raise ValueError(
+            f"With masked_loss {name} is (labels, codelengths, label_starts): labels for each step "
+            f"of {len(sizes)} sequences, and so many lengths and starts; got the shapes "
+            f"{lengths.shape} and {starts.shape}."
+        )
+    ranges = range_weights(starts, lengths, np.array(sizes))
+    if weight is not None:
+        if size_of(weight) != len(ranges):
+            raise ValueError(f"{prefix}sample_weight must have one entry for each sequence.")
+        ranges = [inside * np.asarray(w) for inside, w in zip(ranges, weight, strict=True)]
+    return labels, ranges if is_ragged(labels) else np.stack(ranges)
+
+
+def validation_arguments(given) -> tuple:
+    """Return `validation_data` of `Model.fit` as (X, y, sample_weight, mask, lengths)."""
+    names = ("X", "y", "sample_weight", "mask", "lengths")
+    if isinstance(given, dict):
+        if {"X", "y"} <= set(given) <= set(names):
+            return tuple(given.get(name) for name in names)
+    elif isinstance(given, (tuple, list)) and len(given) in (2, 3):
+        return tuple(given)
+    raise ValueError(
+        "validation_data is (X, y) or (X, y, sample_weight), or a dictionary with X, y and any of "
+        f"{', '.join(names[2:])}; got "
+        + (f"the entries {', '.join(map(str, given))}." if isinstance(given, dict) else "another.")
+    )
+
+
+def allow_lengths(model, lengths: np.ndarray, announce: bool) -> tuple[int, ...]:
     """Return what sequences of these lengths may be padded to; nothing for any length.
 
-    Models that unroll get a function for each of a few lengths.
+    Models that unroll, and backends that need sizes, get a function for each of a few lengths.
     """
     if not model.needs_length:
         return ()
@@ -86,7 +133,11 @@ def allow_lengths(model, lengths: np.ndarray) -> tuple[int, ...]:
     model.padded_lengths = lengths_to_allow(lengths, before)
     if model.padded_lengths != before:
         spelled = ", ".join(map(str, model.padded_lengths))
-        log.info("Unrolled layers: sequences are padded to one of the lengths %s.", spelled)
+        tell(
+            f"Sequences are padded to one of the lengths {spelled}; a function is compiled for "
+            "each when it first comes.",
+            announce,
+        )
         model.forget_functions(set(before) - set(model.padded_lengths))
     return model.padded_lengths
 
@@ -105,10 +156,14 @@ def choose(model, examples: Examples, announce: bool) -> None:
         x = pt.tensor("x", dtype=signature.x_dtype, shape=signature.x_shape)
         model.loss = guess(forward(model.layers, x, None, Phase())[0], sample.y)
         model.set_metrics()
-        message = f"No loss was given: using {model.loss.name}, which fits the last layer."
-        log.info(message)
-        if announce:
-            print(message)
+        tell(f"No loss was given: using {model.loss.name}, which fits the last layer.", announce)
+
+
+def tell(message: str, announce: bool) -> None:
+    """Log what was chosen, and print it if asked to."""
+    log.info(message)
+    if announce:
+        print(message)
 
 
 def with_lengths(x, mask, lengths, prefix: str = "") -> tuple[np.ndarray, np.ndarray]:
@@ -218,10 +273,20 @@ def counted(model, examples: Examples, shape: tuple) -> np.ndarray | None:
 
 def known_mask(model, examples: Examples) -> np.ndarray | None:
     """Return the mask of the steps that counts in the loss, as far as it is known; None is none."""
+    mask = first_mask(model, examples)
+    return mask if mask is None or mask_reaches_output(model, examples.input_shape) else None
+
+
+def first_mask(model, examples: Examples) -> np.ndarray | None:
+    """Return the mask that comes with the examples and from the first layer; None is none."""
     found = [m for m in (examples.mask, model.layers[0].known_mask(examples.x)) if m is not None]
-    if not found or not mask_reaches_output(model, examples.input_shape):
-        return None
-    return np.logical_and.reduce(found)
+    return np.logical_and.reduce(found) if found else None
+
+
+def is_padding(model, batch: Examples) -> bool:
+    """Tell whether all steps of a batch are masked, so that it changes no state and no figure."""
+    mask = first_mask(model, batch)
+    return mask is not None and not mask.any() and mask_reaches_output(model, batch.input_shape)
 
 
 def mask_reaches_output(model, input_shape: tuple) -> bool:

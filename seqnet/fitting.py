@@ -13,6 +13,7 @@ from seqnet.backup import BackupAndRestore
 from seqnet.callbacks import CallbackList
 from seqnet.checks import check_count
 from seqnet.data import Examples
+from seqnet.feeding import is_padding
 from seqnet.interruption import Interrupted, Interruption
 from seqnet.layers.states import fresh_states
 from seqnet.training import Figures
@@ -171,7 +172,9 @@ class Fit:
             self.figures.add(self.model.compute("train", batch))
             return
         states = zero_states(self.model.layers, len(batch))
-        for window in windows(batch, self.tbptt):
+        for window in windows(batch, self.tbptt, self.model.layers):
+            if is_padding(self.model, window):
+                continue  # an update of nothing would still move the optimizer
             found = self.model.compute("train_window", window, *states)
             states = found[len(found) - len(states) :]
             self.figures.add(found[: len(found) - len(states)])

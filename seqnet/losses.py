@@ -181,6 +181,34 @@ class SparseCategoricalCrossentropy(Loss):
             )
 
 
+@register("loss", "masked_loss")
+class MaskedLoss(SparseCategoricalCrossentropy):
+    """The sparse cross-entropy at a range of steps of each sequence, as `masked_loss` has it.
+
+    In `seqnet.Model.fit` and `evaluate` targets are then a tuple ``(labels, codelengths,
+    label_starts)``: class numbers ``(samples, time)`` or a list of (time,), and for each sequence
+    how many steps count and the first of them. Labels at other steps may hold anything. The figure
+    is the mean over the steps of all ranges, and so is each metric's.
+
+    Parameters
+    ----------
+    from_logits : bool
+        As in `SparseCategoricalCrossentropy`.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> from seqnet.layers import Embedding, GRU, Dense
+    >>> layers = [Embedding(9, 4), GRU(4, return_sequences=True), Dense(9, "softmax")]
+    >>> model = seqnet.Model(layers)
+    >>> model.compile("adam", "masked_loss")
+    >>> X = [[1, 2, 3], [4, 5]]
+    >>> history = model.fit(X, (X, [1, 2], [2, 0]), verbose=0)     # the last step; both steps
+    """
+
+    registered_name = "masked_loss"
+
+
 @register("loss", "categorical_crossentropy")
 class CategoricalCrossentropy(Loss):
     """Cross-entropy with target distributions: ``-sum_k y_k log p_k``.
@@ -269,8 +297,7 @@ def masked_loss(predictions, padded_labels, codelengths, label_starts):
 
     The gradient is ``-g[i] / predictions[i, t, label]`` for the gradients g of the result.
     (theano_lstm's own is ``-1 / (predictions[i, t, label] g[i])``, which is right for g = 1 only.)
-    To train with `seqnet.Model.fit` on such ranges, pass `seqnet.data.range_weights` as
-    ``sample_weight`` with the sparse cross-entropy.
+    As the loss of `seqnet.Model.compile` it stands for `MaskedLoss`.
 
     Parameters
     ----------
@@ -337,6 +364,8 @@ def get(identifier: str | dict | Callable) -> Callable:
     >>> losses.get("mse").name
     'mean_squared_error'
     """
+    if identifier is masked_loss:
+        return MaskedLoss()
     return _get("loss", identifier)
 
 

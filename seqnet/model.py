@@ -10,7 +10,7 @@ from seqnet import metrics as metrics_module
 from seqnet.callbacks import Callback, EpochLine, History, ProgressBar, check_callbacks
 from seqnet.checks import check_count
 from seqnet.data import Examples
-from seqnet.feeding import mask_for, prepare
+from seqnet.feeding import mask_for, prepare, validation_arguments
 from seqnet.fitting import Fit, check_first_epoch, check_frequency, measure
 from seqnet.layers.layer import Layer
 from seqnet.layers.states import fresh_states
@@ -170,7 +170,9 @@ class Model(Stack):
         callbacks : list of `seqnet.callbacks.Callback`
         validation_split : float
             Share at the end of the data that is not trained on but evaluated after each epoch.
-        validation_data : (X, y) or (X, y, sample_weight)
+        validation_data : (X, y) or (X, y, sample_weight), or a dictionary
+            With mask or lengths: a dictionary of what `evaluate` takes, such as
+            ``{"X": X, "y": y, "lengths": lengths}``.
         shuffle : bool
             Draw a new order for each epoch. With a stateful layer row k of a batch goes on where
             row k of the batch before ended, so it wants ``shuffle=False`` and samples in that
@@ -185,7 +187,8 @@ class Model(Stack):
             then made as for a list.
         tbptt : int, optional
             Truncated backpropagation: cut each batch into windows of so many steps and make an
-            update for each. States go on from window to window, gradients do not.
+            update for each. States go on from window to window, and so do the masks of `dropout`
+            and `recurrent_dropout`; gradients do not. Windows of padding alone are left out.
         validation_freq : int or list of int
             Validate after every so many epochs, or after those of a list, counted from 1.
 
@@ -215,9 +218,7 @@ class Model(Stack):
             check_windows(self, examples)
         validation = None
         if validation_data is not None:
-            if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-                raise ValueError("validation_data is (X, y) or (X, y, sample_weight).")
-            validation = self._prepare(*validation_data, prefix="validation ")
+            validation = self._prepare(*validation_arguments(validation_data), prefix="validation ")
         elif validation_split:
             examples, validation = examples.split(validation_split)
 
@@ -265,7 +266,7 @@ class Model(Stack):
         arrays (time, ...), in the order of the sequences.
         """
         batch_size = check_count(batch_size, "batch_size")
-        examples = self._prepare(X, mask=mask_for(X, mask, lengths))
+        examples = self._prepare(X, mask=mask_for(X, mask, lengths), announce=bool(verbose))
         examples = examples if self.stateful else examples.by_length()
         outputs = []
         with fresh_states(self.layers, "predict"):

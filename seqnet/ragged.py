@@ -198,9 +198,9 @@ def is_ragged(values) -> bool:
     elif not isinstance(values, (list, tuple)):
         return False
     sizes = {size_of(value) for value in values}
-    if not sizes or None in sizes:
+    if sizes <= {None}:
         return False
-    if len(sizes) > 1 or isinstance(values, np.ndarray):
+    if len(sizes) > 1 or sizes == {0} or isinstance(values, np.ndarray):
         return True
     try:
         np.asarray(values)
@@ -318,7 +318,21 @@ def one_for_each_step(examples: RaggedExamples, values, name: str, prefix: str) 
     return flat
 
 
-# ---- lengths beside an array
+# ---- beside an array
+
+
+def check_rectangular(x: np.ndarray, values, name: str, *, prefix: str = "") -> None:
+    """Raise ``ValueError`` if what belongs to an array of sequences has rows of other lengths."""
+    if not is_ragged(values) or x.ndim < 2 or len(values) != len(x):
+        return
+    for number, value in enumerate(values):
+        steps = size_of(value)
+        if steps != x.shape[1]:
+            found = "is a single value" if steps is None else f"has {steps} entries"
+            raise ValueError(
+                f"{name} is not rectangular: {name}[{number}] {found}, but {prefix}X[{number}] has "
+                f"{x.shape[1]} steps."
+            )
 
 
 def mask_of_lengths(x: np.ndarray, lengths, *, prefix: str = "") -> np.ndarray:

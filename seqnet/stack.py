@@ -264,7 +264,7 @@ class Stack:
     @property
     def needs_length(self) -> bool:
         """Whether compiled functions are for one number of steps only."""
-        return any(layer.needs_length for layer in self.layers)
+        return backend.needs_sizes() or any(layer.needs_length for layer in self.layers)
 
     @property
     def runs_backwards(self) -> bool:

@@ -28,27 +28,36 @@ class Signature:
     kind: str
     x_shape: tuple[int | None, ...]
     x_dtype: str
-    y_rank: int | None = None
+    y_shape: tuple[int | None, ...] | None = None
     y_dtype: str | None = None
-    weight_rank: int | None = None
-    has_mask: bool = False
+    weight_shape: tuple[int | None, ...] | None = None
+    mask_shape: tuple[int | None, ...] | None = None
 
 
 def signature_of(kind: str, batch: Examples, float_dtype: str, fixed_length: bool) -> Signature:
     """Return the signature of arrays already cast to what functions take.
 
-    The length is part of it only for models that unroll.
+    The length of the inputs is part of it for models that unroll, and all sizes of all arrays for
+    backends that need them.
     """
-    time = batch.x.shape[1] if fixed_length and batch.x.ndim > 1 else None
-    x_shape = (None, time, *[None] * (batch.x.ndim - 2))[: batch.x.ndim]
+
+    def shape(array):
+        if array is None:
+            return None
+        return array.shape if backend.needs_sizes() else (None,) * array.ndim
+
+    x_shape = shape(batch.x)
+    if fixed_length and batch.x.ndim > 1:
+        features = max(2, batch.x.ndim - 1)  # all axes before them are steps
+        x_shape = (x_shape[0], *batch.x.shape[1:features], *x_shape[features:])
     return Signature(
         kind,
         x_shape,
         kernel_dtype(batch.x, float_dtype),
-        None if batch.y is None else batch.y.ndim,
+        shape(batch.y),
         None if batch.y is None else kernel_dtype(batch.y, float_dtype),
-        None if batch.weight is None else batch.weight.ndim,
-        batch.mask is not None,
+        shape(batch.weight),
+        shape(batch.mask),
     )
 
 
@@ -70,14 +79,13 @@ class Inputs:
     def of(cls, signature: Signature, float_dtype: str) -> Inputs:
         """Make variables for a signature."""
         inputs = cls(pt.tensor("x", dtype=signature.x_dtype, shape=signature.x_shape))
-        if signature.y_rank is not None:
-            shape = (None,) * signature.y_rank
-            inputs.y = pt.tensor("y", dtype=signature.y_dtype, shape=shape)
-        if signature.weight_rank is not None:
-            shape = (None,) * signature.weight_rank
+        if signature.y_shape is not None:
+            inputs.y = pt.tensor("y", dtype=signature.y_dtype, shape=signature.y_shape)
+        if signature.weight_shape is not None:
+            shape = signature.weight_shape
             inputs.weight = pt.tensor("sample_weight", dtype=float_dtype, shape=shape)
-        if signature.has_mask:
-            inputs.mask = pt.tensor("mask", dtype="bool", shape=(None, None))
+        if signature.mask_shape is not None:
+            inputs.mask = pt.tensor("mask", dtype="bool", shape=signature.mask_shape)
         return inputs
 
     def given(self) -> list:
@@ -199,6 +207,12 @@ class Program:
                 "A loss gives one value for each example or step, (batch,) or (batch, time), and "
                 "not one number: leave the averaging to seqnet, which knows masks and weights."
             )
+        needed = 2 if mask is not None and output.ndim > 2 else 1
+        if values.ndim < max(needed, 1 if inputs.weight is None else inputs.weight.ndim):
+            raise ValueError(
+                "The outputs at steps are masked or weighted, so the loss must give a value for "
+                f"each step, (batch, time); it gives {values.ndim} axes."
+            )
         weights = step_weights(values, inputs.weight, mask)
         loss_sum = weighted_sum(values, weights)
         weight_sum = pt.cast(values.size, values.dtype) if weights is None else pt.sum(weights)
@@ -210,6 +224,12 @@ class Program:
         sums = []
         for metric in self.metrics:
             metric_values = metric(inputs.y, output)
+            if metric_values.ndim != values.ndim:
+                raise ValueError(
+                    f"The metric {metric.name!r} gives {metric_values.ndim} axes, and the loss "
+                    f"{values.ndim}: a metric gives one value wherever the loss does, (batch,) or "
+                    "(batch, time), and leaves the averaging to seqnet."
+                )
             metric_weights = step_weights(metric_values, inputs.weight, mask)
             sums.append(weighted_sum(metric_values, metric_weights))
         return [loss_sum, weight_sum, penalty, *sums], total, over

@@ -13,12 +13,20 @@ import pytensor.tensor as pt
 
 from seqnet.data import Examples
 from seqnet.layers.recurrent import Recurrent
+from seqnet.layers.states import all_layers
 from seqnet.ragged import RaggedExamples
 
 
-def windows(batch: Examples, size: int) -> Iterator[Examples]:
-    """Cut a batch (samples, time, ...) into windows of some steps; the last may be shorter."""
+def windows(batch: Examples, size: int, layers=()) -> Iterator[Examples]:
+    """Cut a batch (samples, time, ...) into windows of some steps; the last may be shorter.
+
+    Random generators of layers that draw one mask for each sequence are set back before each
+    window, so that all windows of a batch get the same masks.
+    """
+    drawn = [(g, g.get_value()) for layer in layers for g in layer.sequence_generators]
     for start in range(0, batch.x.shape[1], size):
+        for generator, value in drawn:
+            generator.set_value(value)
         steps = slice(start, start + size)
         weight = batch.weight
         yield Examples(
@@ -65,7 +73,7 @@ def check_windows(model, examples: Examples) -> None:
         )
     for layer in model.layers:
         reason = layer.reads_ahead
-        if isinstance(layer, Recurrent) and layer.stateful:
+        if any(inner.stateful for inner in all_layers([layer])):
             reason = "is stateful, but with tbptt each batch starts anew"
         elif isinstance(layer, Recurrent) and layer.learn_initial_state:
             reason = "learns its initial state, which windows after the first do not have"

@@ -127,7 +127,7 @@ def test_integers_beyond_32_bits_are_refused_and_not_wrapped():
         (TOKENS % 3, ValueError, ["one class number for each prediction", "(4, 3)"]),
         (CLASSES[:3], ValueError, ["same number of samples", "4 in X", "3 in y"]),
         (["a", "b", "c", "a"], TypeError, ["y", "numbers"]),
-        ([[0], [1, 2], [0], [1]], ValueError, ["y", "not rectangular", "list"]),
+        ([[0], [1, 2], [0], [1]], ValueError, ["y", "not rectangular", "y[0] has 1 entries"]),
     ],
 )
 def test_targets_that_do_not_fit_the_sparse_loss(verb, y, error, parts):
@@ -312,6 +312,24 @@ def test_targets_for_each_step_of_a_model_with_one_answer(verb):
 def test_what_does_not_go_with_ragged_sequences(verb, options, error, parts):
     with says(error, *parts):
         getattr(tagger(), verb)(ROWS, TAGS, **options)
+
+
+@VERBS
+@pytest.mark.parametrize("x", [TOKENS, TOKENS.tolist()], ids=["array", "list"])
+@pytest.mark.parametrize("part", ["y", "sample_weight", "mask"])
+def test_what_is_ragged_beside_sequences_of_one_length(verb, x, part):
+    rows = [[1, 1, 1], [1, 1, 1], [1], [1, 1, 1]]
+    options = {"y": TOKENS % 3, part: rows}
+    with says(ValueError, f"{part}[2] has 1 entries", "X[2] has 3 steps"):
+        getattr(tagger(), verb)(x, **options)
+
+
+@VERBS
+@pytest.mark.parametrize("x", [[[], []], [[]], [[1, 2], None], [3, [1, 2]]])
+def test_a_sequence_that_is_none_is_named(verb, x):
+    number = 0 if x[0] in ([], 3) else 1
+    with says((ValueError, TypeError), f"X[{number}]"):
+        getattr(tagger(), verb)(x, [[1]] * len(x))
 
 
 def test_weights_for_each_step_of_a_model_with_one_answer():

@@ -34,6 +34,7 @@ WITHIN_A_LEVEL = {
     ("ragged.py", "data.py"),
     ("feeding.py", "training.py"),
     ("fitting.py", "training.py"),
+    ("fitting.py", "feeding.py"),
     ("fitting.py", "resuming.py"),
     ("resuming.py", "packing.py"),
     ("backup.py", "callbacks.py"),

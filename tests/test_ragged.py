@@ -4,14 +4,15 @@ import functools
 import logging
 
 import numpy as np
+import pytensor.tensor as pt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import seqnet
-from seqnet import layers, optimizers
+from seqnet import backend, layers, optimizers, registry
 from seqnet.data import range_weights
-from seqnet.layers import GRU, LSTM, Dense, Embedding, Masking, SimpleRNN
+from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Embedding, Masking, SimpleRNN
 from seqnet.ragged import MOST_LENGTHS, lengths_to_allow, ragged_examples
 
 PATHS = {"fused": {}, "scan": {"fused": False}, "unroll": {"unroll": True}}
@@ -171,6 +172,85 @@ def test_padding_anywhere_changes_nothing(path, lengths, seed):
     same(result, expected)
 
 
+@functools.cache
+def both_ways(path):
+    """A float32 model that reads from both ends."""
+    seqnet.set_random_seed(3)
+    half = LSTM(3, return_sequences=True, **PATHS[path])
+    model = seqnet.Model([Embedding(9, 3), Bidirectional(half), Dense(CLASSES, "softmax")])
+    names = ["accuracy", "perplexity"]
+    model.compile(optimizers.SGD(1.0), "sparse_categorical_crossentropy", metrics=names)
+    model.build((None, None))
+    model.start = model.get_weights()
+    return model
+
+
+@paths
+@few
+@given(lengths=some_lengths, seed=seeds)
+def test_in_float32_and_from_both_ends_padding_changes_nothing(path, lengths, seed):
+    model = both_ways(path)
+    x, y, weights = tokens(lengths, seed)
+    expected = train_from_start(model, x, y, sample_weight=weights)
+    alone = one_by_one(model, x, y, weights)
+    expected[0], alone[0] = expected[0][:2], alone[0][:2]  # the perplexity is no mean of theirs
+    for a, b in zip(expected, alone, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+    padded, mask = spread(x, np.random.default_rng(seed), 8)
+    options = {"sample_weight": fill_in(weights, mask, 3.0), "mask": mask}
+    found = train_from_start(model, padded, fill_in(y, mask, 77), **options)
+    found[0] = found[0][:2]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+    outputs = model.predict(x)
+    for p, m, ragged, xi in zip(model.predict(padded, mask=mask), mask, outputs, x, strict=True):
+        np.testing.assert_allclose(p[m], ragged, rtol=1e-5)
+        np.testing.assert_allclose(ragged, model.predict(xi[None])[0], rtol=1e-5)
+
+
+@paths
+@pytest.mark.parametrize("found_by", ["mask_zero", "masking"])
+def test_padding_that_a_layer_finds_is_as_if_it_were_not_there(path, found_by):
+    seqnet.set_random_seed(5)
+    recurrent = GRU(3, return_sequences=True, dtype="float64", **PATHS[path])
+    first = (
+        Embedding(9, 3, mask_zero=True, dtype="float64")
+        if found_by == "mask_zero"
+        else Masking(-1.0, dtype="float64")
+    )
+    model = seqnet.Model([first, recurrent, Dense(CLASSES, "softmax", dtype="float64")])
+    model.compile(optimizers.SGD(1.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    rng = np.random.default_rng(7)
+    x, y, weights = tokens([3, 1, 4], 7)
+    x = [xi % 8 + 1 for xi in x]
+    if found_by == "masking":
+        x = [rng.normal(size=(len(xi), 2)) for xi in x]
+    padded, mask = spread(x, rng, 0 if found_by == "mask_zero" else -1.0)
+    model.predict(padded)
+    model.start = model.get_weights()
+    expected = train_from_start(model, x, y, sample_weight=weights)
+    w_padded, y_padded = fill_in(weights, mask, 3.0), fill_in(y, mask, -1)
+    same(train_from_start(model, padded, y_padded, sample_weight=w_padded), expected)
+    for p, m, alone in zip(model.predict(padded), mask, model.predict(x), strict=True):
+        np.testing.assert_allclose(p[m], alone, rtol=1e-9)
+
+
+@paths
+def test_where_the_arithmetic_is_the_same_the_bits_are(path):
+    """A list, an array with lengths, one with a mask: the same batch; as is its repetition."""
+    model = both_ways(path)
+    x, y, weights = tokens([4, 2, 3], 0)
+    mask = np.arange(4) < np.array([4, 2, 3])[:, None]
+    padded, y_padded, w_padded = (fill_in(rows, mask, 0) for rows in (x, y, weights))
+    expected = train_from_start(model, x, y, sample_weight=weights)
+    for options in ({"lengths": [4, 2, 3]}, {"mask": mask}):
+        found = train_from_start(model, padded, y_padded, sample_weight=w_padded, **options)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+    for a, b in zip(model.predict(x), model.predict_on_batch(x), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @paths
 @few
 @given(lengths=some_lengths, seed=seeds)
@@ -227,6 +307,69 @@ def test_weights_mask_and_what_layers_find_are_all_counted_at_once():
     y[total == 0] = np.nan
     figures = model.evaluate(x, y, batch_size=2, sample_weight=weights, mask=passed)
     np.testing.assert_allclose(figures, expected, rtol=1e-10)
+
+
+TARGETS = {
+    "sparse": lambda rng, n: rng.integers(0, CLASSES, n),
+    "perplexity": lambda rng, n: rng.integers(0, CLASSES, n),
+    "binary": lambda rng, n: rng.integers(0, 2, (n, CLASSES)),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [n for kind in ("metric", "loss") for n in registry.names(kind) if n.islower()]
+)
+def test_every_metric_and_loss_counts_weights_and_no_padding(name):
+    """Beside the weighted mean, by hand, of what it says about the steps of each sequence alone."""
+    if name == "masked_loss":
+        pytest.skip("It has targets of its own and a test of its own.")
+    rng = np.random.default_rng(6)
+    model = seqnet.Model([SimpleRNN(CLASSES, activation="sigmoid", return_sequences=True)])
+    model.compile("sgd", loss="mse")
+    kind = next((k for k in TARGETS if name.startswith(k)), None)
+    target = TARGETS.get(kind, lambda rng, n: rng.uniform(size=(n, CLASSES)))
+    lengths = (3, 1, 4)
+    x = [rng.normal(size=(n, 2)) for n in lengths]
+    y = [target(rng, n) for n in lengths]
+    weights = [rng.choice([0.0, 0.5, 2.0], n) for n in lengths]
+    if kind in ("sparse", "perplexity"):
+        model.loss = seqnet.losses.get("sparse_categorical_crossentropy")
+    metric = seqnet.metrics.get(name)
+    alone = []
+    for xi, yi in zip(x, y, strict=True):
+        p = pt.constant(model.predict(xi[None]))
+        targets = pt.constant(yi[None].astype("int32" if yi.dtype.kind == "i" else "float32"))
+        values = backend.compile([], [metric(targets, p)], name="values")()[0]
+        alone.append(values[0])
+    expected = np.average(np.concatenate(alone), weights=np.concatenate(weights))
+    model.compile("sgd", model.loss, metrics=[name])
+    found = model.evaluate(x, y, batch_size=2, sample_weight=weights)
+    np.testing.assert_allclose(found[1], metric.finish(expected), rtol=1e-5)
+    rows, mask = spread(x, rng, 5.0)
+    options = {"sample_weight": fill_in(weights, mask, 1.0), "mask": mask}
+    np.testing.assert_allclose(model.evaluate(rows, fill_in(y, mask, 99), **options), found, 1e-5)
+
+
+@pytest.mark.parametrize("options", [{"mask": np.ones((3, 3), bool)}, {"sample_weight": np.eye(3)}])
+def test_a_loss_that_cannot_be_masked_is_refused(options):
+    model = seqnet.Model([SimpleRNN(2, return_sequences=True)])
+    x = np.ones((3, 3, 2))
+    model.compile("sgd", lambda y, p: pt.mean((y - p) ** 2, axis=(1, 2)))
+    assert model.evaluate(x, x) > 0
+    with pytest.raises(ValueError, match="must give a value for each step"):
+        model.evaluate(x, x, **options)
+
+
+@pytest.mark.parametrize("axis", [None, (1, 2), ()])
+def test_a_metric_of_another_form_than_the_loss_is_refused(axis):
+    model = seqnet.Model([SimpleRNN(2, return_sequences=True)])
+
+    def spread_out(y, p):
+        return pt.mean((y - p) ** 2, axis=axis)
+
+    model.compile("sgd", "mse", metrics=[spread_out])
+    with pytest.raises(ValueError, match="The metric 'spread_out' gives . axes, and the loss 2"):
+        model.evaluate(np.ones((3, 3, 2)), np.ones((3, 3, 2)))
 
 
 def test_targets_at_padding_that_an_embedding_finds_may_hold_anything():
@@ -396,6 +539,64 @@ def test_a_range_of_steps_is_a_sample_weight():
         range_weights([0, 1], 2, 2)
 
 
+@pytest.mark.parametrize("loss", ["masked_loss", seqnet.losses.masked_loss])
+def test_masked_loss_in_compile_is_the_function_of_its_name(loss, tmp_path):
+    """Its sum over the steps that count, whatever labels are elsewhere, for arrays and lists."""
+    seqnet.set_random_seed(0)
+    model = seqnet.Model([Embedding(9, 3), GRU(3, return_sequences=True), Dense(4, "softmax")])
+    model.compile(optimizers.SGD(1.0), loss, metrics=["accuracy"])
+    rng = np.random.default_rng(2)
+    x, y = rng.integers(0, 9, (3, 5)), rng.integers(0, CLASSES, (3, 5))
+    lengths, starts = np.array([1, 3, 2]), np.array([4, 0, 2])
+    predictions = pt.constant(model.predict(x))
+    values = seqnet.losses.masked_loss(predictions, y, lengths, starts)
+    expected = values.eval(mode=backend.mode()).sum() / lengths.sum()
+    y = np.where(range_weights(starts, lengths, 5) > 0, y, -1)
+    figures = model.evaluate(x, (y, lengths, starts), batch_size=2)
+    np.testing.assert_allclose(figures[0], expected, rtol=1e-5)
+    cut = [5, 4, 5]
+    rows = [[row[:n] for row, n in zip(values, cut, strict=True)] for values in (x, y)]
+    found = model.evaluate(rows[0], (rows[1], lengths, starts), batch_size=2)
+    np.testing.assert_allclose(found, figures, rtol=1e-5)
+    given = model.evaluate(x, (y, lengths, starts), lengths=cut)
+    np.testing.assert_allclose(given, figures, rtol=1e-5)
+    weights = [np.linspace(0, 1, n) for n in cut]
+    by_hand = [np.pad(w, (0, 5 - len(w))) for w in weights]
+    found = model.evaluate(rows[0], (rows[1], lengths, starts), sample_weight=weights)
+    given = model.evaluate(x, (y, lengths, starts), sample_weight=by_hand)
+    np.testing.assert_allclose(found, given, rtol=1e-5)
+    before = model.get_weights()
+    model.train_on_batch(x, (y, lengths, starts))
+    after = model.get_weights()
+    model.set_weights(before)
+    sparse = seqnet.losses.SparseCategoricalCrossentropy()
+    model.compile(optimizers.SGD(1.0), sparse)
+    model.train_on_batch(x, y, sample_weight=range_weights(starts, lengths, 5))
+    same(after, model.get_weights())
+    model.compile("sgd", loss)
+    model.fit(rows[0], (rows[1], lengths, starts), validation_split=0.4, verbose=0)
+    model.save(tmp_path / "model.h5")
+    again = seqnet.load_model(tmp_path / "model.h5")
+    assert again.evaluate(x, (y, lengths, starts)) == model.evaluate(x, (y, lengths, starts))
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.ones((2, 3), int), r"\(labels, codelengths, label_starts\), got ndarray of 2"),
+        (([[1, 2, 3], [1]], [1], [0, 0]), r"the shapes \(1,\) and \(2,\)"),
+        (([1, 2], [1, 1], [0, 0]), "labels for each step"),
+        (([[1, 2, 3], [1]], [1, 1], [0, 1]), "Sequence 1 has 1 steps, so 1 from step 1 on"),
+        (([[1, 2], [1]], [1, 1], [0, 0]), r"y\[0\] has 2 steps, but X\[0\] has 3"),
+    ],
+)
+def test_targets_of_masked_loss_that_do_not_fit_are_refused(y, message, no_compile):
+    model = seqnet.Model([Embedding(9, 2), GRU(2, return_sequences=True), Dense(4, "softmax")])
+    model.compile("sgd", "masked_loss")
+    with pytest.raises(ValueError, match=message):
+        model.fit([[1, 2, 3], [4]], y, verbose=0)
+
+
 # ------------------------------------------------------------------------ batches and cost
 
 
@@ -488,7 +689,7 @@ def test_one_function_is_compiled_for_all_lengths(compiled):
     assert compiled == ["prediction"]
 
 
-def test_unrolled_models_get_functions_for_a_few_lengths(compiled, caplog):
+def test_unrolled_models_get_functions_for_a_few_lengths(compiled, caplog, capsys):
     rng = np.random.default_rng(0)
     model = seqnet.Model([SimpleRNN(2, unroll=True)])
     other = seqnet.Model([SimpleRNN(2)])
@@ -499,10 +700,26 @@ def test_unrolled_models_get_functions_for_a_few_lengths(compiled, caplog):
         other.build((None, None, 1))
         other.set_weights(model.get_weights())
         np.testing.assert_allclose(result, other.predict(x), rtol=1e-5, atol=1e-6)
-    kept = [key for key in model._functions]
-    assert len(kept) <= MOST_LENGTHS
+    assert len(model._functions) <= MOST_LENGTHS
     assert compiled.count("prediction") <= MOST_LENGTHS + 3
-    assert "Unrolled layers: sequences are padded to one of the lengths" in caplog.text
+    assert "Sequences are padded to one of the lengths" in caplog.text
+    assert not capsys.readouterr().out
+    model.predict([np.zeros((n, 1)) for n in (36, 40)], verbose=1)
+    assert "Sequences are padded to one of the lengths" in capsys.readouterr().out
+
+
+def test_the_functions_of_an_unrolled_epoch_are_few(compiled):
+    """As many as lengths for each kind, and one for a window and for each rest with tbptt."""
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(n, 1)) for n in rng.integers(1, 40, 200)]
+    options = {"validation_data": (x[:50], x[:50]), "batch_size": 4, "epochs": 3, "verbose": 0}
+    for tbptt, most in ((None, MOST_LENGTHS), (3, 3)):
+        model = seqnet.Model([SimpleRNN(1, unroll=True, return_sequences=True)])
+        model.compile("sgd", "mse")
+        model.fit(x, x, tbptt=tbptt, **options)
+        assert 1 < compiled.count("training") <= most
+        assert compiled.count("evaluation") <= MOST_LENGTHS
+        compiled.clear()
 
 
 @given(batches=st.lists(st.lists(st.integers(1, 99), min_size=1), min_size=1, max_size=12))
@@ -577,6 +794,66 @@ def test_windows_of_ragged_batches_train_as_the_sequence_alone():
     other.fit(padded, y, mask=mask, tbptt=2, shuffle=False, verbose=0)
     for one, another in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_allclose(one, another, rtol=1e-9, atol=1e-12)
+
+
+@paths
+@pytest.mark.parametrize("size", [1, 3])
+def test_windows_have_the_dropout_masks_of_the_whole_sequence(path, size):
+    """Without an update in between, the loss of all windows is that of the sequence in one."""
+
+    def loss(tbptt):
+        seqnet.set_random_seed(4)
+        options = {"return_sequences": True, "dropout": 0.4, **PATHS[path]}
+        if path != "fused":
+            options["recurrent_dropout"] = 0.4
+        model = seqnet.Model(
+            [LSTM(3, **options), layers.Dropout(0.5, noise_shape=(None, 1, None)), Dense(1)]
+        )
+        model.compile(optimizers.SGD(0.0), "mse")
+        return model.fit(SERIES, SUMS, 2, 2, tbptt=tbptt, shuffle=False, verbose=0).history["loss"]
+
+    first, second = loss(size)
+    np.testing.assert_allclose([first, second], loss(None), rtol=1e-5)
+    assert first != second  # every batch has masks of its own
+
+
+@pytest.mark.parametrize("way", ["mask", "masking"])
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_windows_of_padding_alone_are_no_updates(way, where):
+    """Adam would move by its momentum."""
+    trained = []
+    for padding in (0, 7):
+        seqnet.set_random_seed(4)
+        found = [Masking(9.0, dtype="float64")] if way == "masking" else []
+        model = seqnet.Model([*found, GRU(2, return_sequences=True, dtype="float64"), Dense(1)])
+        model.compile(optimizers.Adam(0.1), "mse")
+        around = [(0, 0), (padding, 0) if where == "before" else (0, padding), (0, 0)]
+        x, y = (np.pad(a[:, :4], around, constant_values=9.0) for a in (SERIES, SUMS))
+        mask = (x != 9.0).any(axis=2) if way == "mask" else None
+        model.fit(x, y, tbptt=1, mask=mask, epochs=2, shuffle=False, verbose=0)
+        trained.append(model.get_weights())
+    for one, another in zip(*trained, strict=True):
+        np.testing.assert_allclose(one, another, rtol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["mask", "lengths"])
+def test_validation_data_has_masks_and_lengths_too(way):
+    model = tagger("fused")
+    x, y, weights = tokens([3, 1, 4], 5)
+    mask = np.arange(TIME) < np.array([3, 1, 4])[:, None]
+    given = {"X": fill_in(x, mask, 8), "y": fill_in(y, mask, -1), way: [3, 1, 4]}
+    if way == "mask":
+        given |= {"mask": mask, "sample_weight": fill_in(weights, mask, 5.0)}
+    expected = model.evaluate(x, y, sample_weight=weights if way == "mask" else None)
+    model.compile(optimizers.SGD(0.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    history = model.fit(x, y, validation_data=given, verbose=0).history
+    np.testing.assert_allclose([history["val_loss"][0], history["val_accuracy"][0]], expected)
+    with pytest.raises(ValueError, match="validation lengths goes with an array"):
+        model.fit(x, y, validation_data={"X": x, "y": y, "lengths": [1, 2, 3]})
+    for wrong in ({"X": x}, {"X": x, "y": y, "length": [3, 1, 4]}):
+        with pytest.raises(ValueError, match="a dictionary with X, y and any of sample_weight"):
+            model.fit(x, y, validation_data=wrong)
+    model.compile(optimizers.SGD(1.0), "sparse_categorical_crossentropy", metrics=["accuracy"])
 
 
 @pytest.mark.parametrize(

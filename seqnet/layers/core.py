@@ -86,6 +86,11 @@ class Dropout(Layer):
     def build(self, input_shape):
         self.generator = self.add_generator()
 
+    @property
+    def sequence_generators(self) -> list:
+        """The generator, if the mask is the same along time."""
+        return self.generators if (self.noise_shape or ())[1:2] == (1,) else []
+
     def call(self, inputs, mask, phase):
         if not phase.training or self.rate == 0:
             return inputs
@@ -140,11 +145,13 @@ class Masking(Layer):
         return pt.switch(present[:, :, None], inputs, np.asarray(0, dtype=inputs.dtype))
 
     def compute_mask(self, inputs, mask):
-        value = np.asarray(self.mask_value, dtype=inputs.dtype)
-        present = pt.any(pt.neq(inputs, value), axis=-1)
+        floats = inputs if inputs.dtype.startswith("float") else pt.cast(inputs, self.dtype)
+        value = np.asarray(self.mask_value, dtype=floats.dtype)
+        present = pt.any(pt.neq(floats, value), axis=-1)
         return present if mask is None else mask & present
 
     def known_mask(self, values):
+        values = values.astype(self.dtype, copy=False)
         return (values != np.asarray(self.mask_value, dtype=self.dtype)).any(axis=-1)
 
 

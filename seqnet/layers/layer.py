@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -109,6 +110,9 @@ class Layer(Configurable, ABC):
 
     several_outputs = False
     """Whether calling the layer gives a list, which the next layer of a stack cannot take."""
+
+    sequence_generators: Sequence = ()
+    """Those of the generators that masks are drawn from once for each sequence."""
 
     inner_layers: tuple[Layer, ...] = ()
     """The layers that this one wraps."""

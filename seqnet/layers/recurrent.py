@@ -159,6 +159,11 @@ class Recurrent(Stateful):
         return self.unroll
 
     @property
+    def sequence_generators(self) -> list:
+        """Both kinds of dropout draw one mask for each sequence."""
+        return self.generators
+
+    @property
     def reads_ahead(self) -> str:
         """Backwards, the first step of the output is that of the last input."""
         return "runs backwards" if self.go_backwards else ""

@@ -16,6 +16,7 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_grad
 
+from seqnet import config
 from seqnet.layers.layer import Layer, Phase
 
 RUNS = ("train", "test", "predict")
@@ -61,6 +62,12 @@ class CarriedStates:
             Says whose run it is.
         batch, units : symbolic numbers
         """
+        if config.backend() == "jax":
+            raise ValueError(
+                f"Layer {self.layer.display_name!r} has stateful=True, which the backend 'jax' "
+                "cannot run: its arrays cannot change their sizes from batch to batch. Use another "
+                "backend, or pass initial_state where the layer is called."
+            )
         found = []
         for shared in self.variables(phase.run):
             state = disconnected_grad(phase.updates.get(shared, shared))

@@ -131,6 +131,14 @@ def test_masking_keeps_the_mask_it_is_given():
     np.testing.assert_array_equal(result, [[False, True, False]])
 
 
+def test_masking_of_whole_numbers_does_not_round_its_value():
+    x = pt.constant(np.array([[[0], [1]]], "int32"))
+    masks = [Masking(value).compute_mask(x, None) for value in (0.5, 1.0)]
+    found = backend.compile([], masks, name="test")()
+    assert [mask.tolist() for mask in found] == [[[True, True]], [[True, False]]]
+    assert Masking(0.1).known_mask(np.array([[[0.1], [0.2]]])).tolist() == [[False, True]]
+
+
 def test_layers_that_do_not_touch_time_hand_the_mask_on():
     x, mask = pt.ftensor3("x"), pt.bmatrix("mask")
     for layer in (Dense(2), Dropout(0.5), Activation("tanh"), Softmax(), TimeDistributed(Dense(2))):

@@ -430,8 +430,9 @@ def test_a_stepper_starts_from_zeros_and_carries_nothing_back():
         np.testing.assert_array_equal(a, b)
 
 
-def test_sequences_of_different_lengths_stay_in_their_order():
-    model = stateful_model(None)
+@EVERY_PATH
+def test_sequences_of_different_lengths_stay_in_their_order(path):
+    model = stateful_model(path)
     rows = [LONG[0, :5], LONG[1, :2], LONG[0, 5:], LONG[1, 2:]]
     outputs = model.predict(rows, batch_size=2)
     whole = model.predict(LONG[:2])

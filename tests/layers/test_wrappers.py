@@ -57,6 +57,43 @@ def test_time_distributed_recurrent_reads_a_sequence_at_every_step():
     np.testing.assert_allclose(ours[:, 1], expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_a_model_reads_a_sequence_at_every_step(path):
+    """Steps of sentences of vectors, ragged too; the inner layer runs in any way."""
+    seqnet.set_random_seed(0)
+    inner = LSTM(2, dtype="float64", **PATHS[path])
+    model = seqnet.Model([TimeDistributed(inner), GRU(2, return_sequences=True, dtype="float64")])
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 2))
+    whole = model.predict(x)
+    shorter = model.predict([x[0], x[1, :2]])
+    np.testing.assert_allclose(shorter[0], whole[0], rtol=1e-10)
+    np.testing.assert_allclose(shorter[1], whole[1, :2], rtol=1e-10)
+    assert model.fit(x, whole, tbptt=2, verbose=0).history["loss"][0] < 1e-4
+
+
+@pytest.mark.parametrize("wrap", [TimeDistributed, Bidirectional])
+def test_a_stateful_layer_is_seen_inside_of_another(wrap, caplog):
+    steps = {"return_sequences": wrap is Bidirectional}
+    model = seqnet.Model([wrap(LSTM(2, stateful=True, **steps))])
+    model.compile("sgd", "mse")
+    x = np.ones((2, 3, 4, 2)) if wrap is TimeDistributed else X
+    y = np.zeros(model.predict(x).shape)
+    assert model.stateful and not any(s.size for s in model.layers[0].inner_layers[0].get_states())
+    with pytest.raises(ValueError, match=f"tbptt does not go with layer '{model.layers[0].name}'"):
+        model.fit(x, y, tbptt=2, shuffle=False, verbose=0)
+    with caplog.at_level("WARNING", logger="seqnet"):
+        model.fit(x, y, verbose=0)
+    assert "shuffle=False" in caplog.text
+    inner = model.layers[0].inner_layers[0]
+    before = inner.get_states()
+    assert before[0].any()
+    model.evaluate(x, y), model.predict(x), model.test_on_batch(x, y)
+    np.testing.assert_array_equal(inner.get_states(), before)
+    model.reset_states()
+    assert not inner.get_states()[0].size
+
+
 def test_time_distributed_names_do_not_grow_when_it_is_made_again():
     layer = TimeDistributed(Dense(2, kernel_regularizer="l2"), name="each")
     layer.ensure_built((None, None, 3))

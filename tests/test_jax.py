@@ -1,0 +1,102 @@
+"""The backend "jax": the results of the others, for arrays and for sequences of any lengths."""
+
+import logging
+
+import numpy as np
+import pytest
+
+import seqnet
+from seqnet import optimizers
+from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Embedding, Masking, SimpleRNN
+from seqnet.ragged import MOST_LENGTHS
+
+pytest.importorskip("jax", reason="The backend jax needs the package jax.")
+# PyTensor's JAX linker says which checks it leaves out, and that generators are copied.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+RNG = np.random.default_rng(0)
+SERIES = [RNG.normal(size=(n, 2)) for n in (3, 1, 3, 1)]
+ANSWERS = [RNG.normal(size=(len(x), 1)) for x in SERIES]
+TOKENS = [RNG.integers(1, 9, n) for n in (3, 1, 3, 1)]
+TAGS = [x % 4 for x in TOKENS]
+LOOPS = pytest.mark.parametrize("loop", [{}, {"unroll": True}], ids=["scan", "unroll"])
+
+
+def follower(cls=GRU, dtype="float64", **options):
+    seqnet.set_random_seed(0)
+    recurrent = cls(2, return_sequences=True, dtype=dtype, **options)
+    model = seqnet.Model([recurrent, Dense(1, dtype=dtype)])
+    model.compile(optimizers.Adam(0.1), "mse", metrics=["mae"])
+    return model
+
+
+def tagger(**options):
+    seqnet.set_random_seed(0)
+    both = Bidirectional(SimpleRNN(2, return_sequences=True, **options))
+    model = seqnet.Model([Embedding(9, 3), both, Dense(4, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy", "perplexity"])
+    return model
+
+
+def on_both(run, rtol=1e-8):
+    """Compare what a function returns on seqnet's own backend and on jax."""
+    results = []
+    for name in ("numpy", "jax"):
+        seqnet.config.set_backend(name)
+        results.append(run())
+    for expected, found in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-9)
+        assert found.dtype == expected.dtype
+
+
+def fitted(model, *args, x=None, **options):
+    """Return figures, weights and predictions after training."""
+    history = model.fit(*args, shuffle=False, verbose=0, **options).history
+    outputs = model.predict(args[0])
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    return [*map(np.array, history.values()), *model.get_weights(), *outputs]
+
+
+@LOOPS
+def test_sequences_of_different_lengths_are_trained_on_as_elsewhere(loop):
+    on_both(lambda: fitted(follower(**loop), SERIES, ANSWERS, batch_size=2, epochs=2))
+    on_both(lambda: fitted(tagger(**loop), TOKENS, TAGS, batch_size=2), rtol=2e-4)
+
+
+@LOOPS
+@pytest.mark.parametrize("size", [1, 3])
+def test_arrays_masks_and_weights_are_too(loop, size):
+    x, y = RNG.normal(size=(size, size, 2)), RNG.normal(size=(size, size, 1))
+    mask, weights = RNG.uniform(size=(2, size, size)) < 0.6
+    options = {"sample_weight": weights.astype(float), "batch_size": 2}
+    on_both(lambda: fitted(follower(LSTM, **loop), x, y, mask=mask, **options))
+    if size > 1:
+        on_both(lambda: fitted(follower(SimpleRNN, **loop), x, y, tbptt=2))
+
+
+def test_a_mask_that_a_layer_finds_is_too():
+    x = np.stack([np.pad(s, [(0, 3 - len(s)), (0, 0)]) for s in SERIES])
+    y = RNG.normal(size=(4, 1))
+
+    def run():
+        seqnet.set_random_seed(0)
+        model = seqnet.Model([Masking(), GRU(2, learn_initial_state=True), Dense(1)])
+        model.compile("sgd", "mse")
+        return fitted(model, x, y)
+
+    on_both(run, rtol=1e-5)
+
+
+def test_the_functions_are_few_and_reported(compiled, caplog):
+    seqnet.config.set_backend("jax")
+    x = [RNG.normal(size=(n, 2)) for n in range(1, 31)]
+    with caplog.at_level(logging.INFO, "seqnet"):
+        follower().predict(x, batch_size=4)
+    assert "Sequences are padded to one of the lengths" in caplog.text
+    assert 1 < len(compiled) <= MOST_LENGTHS + 1  # and one for the last batch, of two
+
+
+def test_what_it_cannot_do_is_told():
+    seqnet.config.set_backend("jax")
+    with pytest.raises(ValueError, match="'gru' has stateful=True, which the backend 'jax' cannot"):
+        follower(stateful=True).predict(SERIES[:1])
