@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from seqnet import registry
+from seqnet.checks import check_count, check_shape
+from seqnet.layers.layer import given_weights
 from seqnet.layers.states import RUNS, carried_states
-from seqnet.stack import set_weight_arrays, weight_arrays
+from seqnet.stack import weight_arrays
 
 LAST_STEP = "last_step"
 
@@ -52,38 +54,76 @@ def unpack(model, header: dict, arrays: dict, path, custom_objects: dict | None)
             "load_weights."
         )
     try:
-        model.name = header["name"]
+        fill(model, header, arrays, custom_objects)
+    except KeyError as error:
+        raise ValueError(f"{path} does not describe a whole model: it lacks {error}.") from error
+    except Exception as error:
+        raise ValueError(f"{path} does not describe a model that can be made: {error}") from error
+    return model
+
+
+def fill(model, header: dict, arrays: dict, custom_objects: dict | None) -> None:
+    """Fill an empty model; any error means that header and arrays are not of a model."""
+    if not isinstance(header["name"], str) or not isinstance(header["metadata"], dict):
+        raise TypeError("The name of a model is text, and its metadata a mapping.")
+    model.name, model.metadata = header["name"], header["metadata"]
+    input_shape = check_shape(header["input_shape"], "input_shape")
+    with given_weights(below("weights", arrays)):
         for layer in header["layers"]:
             model.add(registry.get("layer", layer, custom_objects))
-        model.build(tuple(header["input_shape"]))
-        model.metadata = header["metadata"]
-        for generator, state in zip(generators(model), header["generators"], strict=True):
-            value = generator.get_value()
-            value.bit_generator.state = state
-            generator.set_value(value)
-        if "training" in header:
-            compile_as_saved(model, header["training"], custom_objects)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} does not describe a model that can be made: {error!r}.") from None
-    set_weight_arrays(model, arrays, path)
-    for carried in carried_states(model.layers):
-        for run in RUNS:
-            names = [f"states/{run}/{carried.layer.name}/{name}" for name in carried.names]
-            if names[0] in arrays:
-                carried.set([arrays[name] for name in names if name in arrays], run)
+        model.build(input_shape)
+    for generator, state in zip(generators(model), header["generators"], strict=True):
+        value = generator.get_value()
+        value.bit_generator.state = state
+        generator.set_value(value)
+    set_states(model, below("states", arrays))
     if "training" in header:
+        compile_as_saved(model, header["training"], custom_objects)
         slots: dict[str, dict[str, np.ndarray]] = {}
-        for name, value in arrays.items():
-            if name.startswith("optimizer/"):
-                _, slot, weight = name.split("/", 2)
-                slots.setdefault(slot, {})[weight] = value
+        for name, value in below("optimizer", arrays).items():
+            slot, _, weight = name.partition("/")
+            slots.setdefault(slot, {})[weight] = value
         state = {
-            "iterations": header["training"]["iterations"],
+            "iterations": check_count(header["training"]["iterations"], "iterations", 0),
             "last_steps": slots.pop(LAST_STEP, {}),
             "slots": slots,
         }
+        check_state(state, model)
         model.optimizer.set_state(state, model.weights)
-    return model
+
+
+def below(folder: str, arrays: dict) -> dict[str, np.ndarray]:
+    """Return the arrays whose names start with a folder, by the rest of their names."""
+    start = f"{folder}/"
+    return {n.removeprefix(start): value for n, value in arrays.items() if n.startswith(start)}
+
+
+def set_states(model, arrays: dict) -> None:
+    """Set the carried states of stateful layers from arrays ``run/layer/state``."""
+    left = dict(arrays)
+    for carried in carried_states(model.layers):
+        for run in RUNS:
+            names = [f"{run}/{carried.layer.name}/{name}" for name in carried.names]
+            if any(name in left for name in names):
+                carried.set([left.pop(name) for name in names], run)
+    if left:
+        raise ValueError(f"There are states for no layer: {', '.join(sorted(left))}.")
+
+
+def check_state(state: dict, model) -> None:
+    """Raise ``ValueError`` if arrays cannot be the state of a model's optimizer."""
+    sizes = {w.name: (w.get_value(borrow=True).shape, w.dtype) for w in model.weights}
+    for slot, table in state["slots"].items():
+        if slot not in model.optimizer.slots:
+            raise ValueError(f"{type(model.optimizer).__name__} keeps no {slot!r}.")
+        for name, value in table.items():
+            if sizes.get(name) != (value.shape, value.dtype):
+                raise ValueError(f"The optimizer's {slot} of {name} fit no weight of the model.")
+    for name, steps in state["last_steps"].items():
+        if name not in sizes or steps.shape != sizes[name][0][:1] or steps.dtype != "int64":
+            raise ValueError(f"The optimizer's {LAST_STEP} of {name} fit no weight of the model.")
+        if steps.size and not 0 <= steps.min() <= steps.max() <= state["iterations"]:
+            raise ValueError(f"The optimizer's {LAST_STEP} of {name} are later than its last step.")
 
 
 def compile_as_saved(model, training: dict, custom_objects: dict | None) -> None:
