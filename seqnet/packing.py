@@ -67,6 +67,8 @@ def fill(model, header: dict, arrays: dict, custom_objects: dict | None) -> None
     if not isinstance(header["name"], str) or not isinstance(header["metadata"], dict):
         raise TypeError("The name of a model is text, and its metadata a mapping.")
     model.name, model.metadata = header["name"], header["metadata"]
+    if not isinstance(header["layers"], list):
+        raise TypeError("The layers of a model are a list.")
     input_shape = check_shape(header["input_shape"], "input_shape")
     with given_weights(below("weights", arrays)):
         for layer in header["layers"]:
@@ -75,6 +77,8 @@ def fill(model, header: dict, arrays: dict, custom_objects: dict | None) -> None
     for generator, state in zip(generators(model), header["generators"], strict=True):
         value = generator.get_value()
         value.bit_generator.state = state
+        if value.bit_generator.state != state:
+            raise ValueError("The state of a random generator is not one that it can have.")
         generator.set_value(value)
     set_states(model, below("states", arrays))
     if "training" in header:
@@ -129,6 +133,8 @@ def check_state(state: dict, model) -> None:
 def compile_as_saved(model, training: dict, custom_objects: dict | None) -> None:
     """Compile a model with the optimizer, loss and metrics of a file; names of metrics stay."""
     loss = training["loss"]
+    if not isinstance(training["metrics"], list):
+        raise TypeError("The metrics of a model are a list.")
     model.compile(
         registry.get("optimizer", training["optimizer"], custom_objects),
         None if loss is None else registry.get("loss", loss, custom_objects),

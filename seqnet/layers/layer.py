@@ -145,7 +145,7 @@ class Layer(Configurable, ABC):
             raise TypeError(f"The name of a layer is text, got {name!r}.")
         self.name = name
         self.input_shape = None if input_shape is None else check_shape(input_shape, "input_shape")
-        self.dtype = config.check_float_dtype(dtype or config.floatx())
+        self.dtype = config.check_float_dtype(config.floatx() if dtype is None else dtype)
         self.trainable = trainable
         self.built = False
         self.weights: list = []
