@@ -177,7 +177,12 @@ def lay_out(header: Mapping, arrays: Mapping[str, np.ndarray]) -> tuple[Image, l
     def place(group: h5py.Group, name: str, value: np.ndarray) -> int:
         if "" in name.split("/") or "." in name.split("/") or "\0" in name:
             raise ValueError(f"A file cannot hold an array of the name {name!r}.")
-        dataset = group.create_dataset(name, value.shape, value.dtype, dcpl=early)
+        try:
+            dataset = group.create_dataset(name, value.shape, value.dtype, dcpl=early)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"A file cannot hold an array of the name {name!r}: {error}."
+            ) from None
         if not value.ndim:  # h5py gives a single number its place when it is written
             dataset[()] = value
         if not value.size:
@@ -195,7 +200,10 @@ def lay_out(header: Mapping, arrays: Mapping[str, np.ndarray]) -> tuple[Image, l
             }
             for name, value in arrays.items()
         }
-        text = json.dumps({HEADER: header, ARRAYS: places}, ensure_ascii=False).encode()
+        try:
+            text = json.dumps({HEADER: header, ARRAYS: places}, ensure_ascii=False).encode()
+        except TypeError as error:
+            raise TypeError(f"The header of a file cannot be written as JSON: {error}.") from None
         start = place(file, HEADER, np.frombuffer(text, dtype="uint8"))
     return image, placed, (start, len(text))
 
