@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-package = types.ModuleType("seqnet")
-package.__path__ = [str(Path(__file__).parents[1] / "seqnet")]
-sys.modules["seqnet"] = package
+if __name__ == "__main__":
+    package = types.ModuleType("seqnet")
+    package.__path__ = [str(Path(__file__).parents[1] / "seqnet")]
+    sys.modules["seqnet"] = package
 from seqnet import saving  # noqa: E402
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside NumPy's idle threads

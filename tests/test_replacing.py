@@ -99,7 +99,9 @@ def test_a_failure_at_any_step_leaves_one_whole_file_and_nothing_else(tmp_path, 
         write(path, 1)
         steps = Steps(failing, error)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(replacing, "create", lambda *a, s=steps: Watched(create(*a), s))
+            patch.setattr(
+                replacing, "create", lambda *a, s=steps: Watched(s.around("create", create)(*a), s)
+            )
             for name in ("fsync", "replace"):
                 patch.setattr(os, name, steps.around(name, getattr(os, name)))
             patch.setattr(replacing.shutil, "copymode", steps.around("chmod", lambda *a: None))
