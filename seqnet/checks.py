@@ -30,3 +30,10 @@ def check_rate(value, name: str) -> float:
     if not 0 <= value < 1:
         raise ValueError(f"{name} is the share to drop, in [0, 1); got {value}.")
     return float(value)
+
+
+def check_shape(value, name: str) -> tuple[int | None, ...]:
+    """Return a shape as a tuple of sizes, None for what varies, or raise."""
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name} must be a tuple of whole numbers and None, got {value!r}.")
+    return tuple(None if n is None else check_count(n, f"A size in {name}") for n in value)

@@ -313,6 +313,15 @@ class Model(Stack):
 
         The file is written beside `path` and renamed, so that a failure leaves an earlier file as
         it was. A model loaded from it goes on with exactly the update this one would make next.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If something about the model cannot be written down so that it is found again, such as
+            a function without a name; nothing is written.
+        OSError
+            If the file cannot be written: the disk is full, the folder missing, the file
+            read-only.
         """
         self._built_weights("save")
         saving.write(path, *pack(self))
@@ -331,7 +340,8 @@ def load_model(path, custom_objects: dict | None = None) -> Model:
     Raises
     ------
     ValueError
-        If the file cannot be read, is not a model's, or names something unknown.
+        If the file is not a model's, was damaged, cut short or changed by another program since it
+        was saved, or names something unknown. The message names the file.
 
     Examples
     --------

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 _registered: dict[str, dict[str, Any]] = {}
+# What may stand in a file where a constructor's signature names a plain type.
+NUMBER, TEXT = (bool, int, float, type(None)), (str, type(None))
+PLAIN_TYPES = {"bool": NUMBER, "int": NUMBER, "float": NUMBER, "str": TEXT, "None": ()}
 
 
 def register(kind: str, *names: str) -> Callable:
@@ -57,7 +60,12 @@ def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None
 
     Names of classes give an instance with its defaults; names of functions the function.
     """
-    if isinstance(identifier, dict) and "name" in identifier:
+    if isinstance(identifier, dict):
+        if set(identifier) - {"config"} != {"name"} or not isinstance(identifier["name"], str):
+            raise ValueError(
+                f"A {kind} is written down as a name and perhaps a config, not as "
+                f"{str(identifier)[:100]}."
+            )
         thing = lookup(kind, identifier["name"], custom_objects)
         config = identifier.get("config", {})
         if not isinstance(config, dict):
@@ -81,7 +89,7 @@ def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None
 def serialize(value: Any) -> Any:
     """Write a constructor argument down in what JSON can hold."""
     if isinstance(value, Configurable):
-        return {"name": type(value).__name__, "config": value.get_config()}
+        return {"name": name_in_files(type(value)), "config": value.get_config()}
     if isinstance(value, (list, tuple)):
         return [serialize(item) for item in value]
     if isinstance(value, dict):
@@ -89,8 +97,37 @@ def serialize(value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a NumPy scalar
         return value.item()
     if callable(value):
-        return {"name": value.__name__}
+        return {"name": name_in_files(value)}
     return value
+
+
+def name_in_files(thing: Any) -> str:
+    """Return the name that stands for a function or class in files, if it stands for no other."""
+    name = getattr(thing, "__name__", "<none>")
+    if not name.isidentifier():
+        raise ValueError(
+            f"{thing!r} cannot be written to a file, because it has no name to be found by. Write "
+            "it with def, and pass it in custom_objects= when you load the file."
+        )
+    if any(table.get(name) is thing for table in _registered.values()):
+        return name
+    for kind, table in _registered.items():
+        for known, other in table.items():
+            ours = getattr(other, "__module__", "").startswith("seqnet.")
+            if known.lower() == name.lower() and ours:
+                raise ValueError(
+                    f"{thing!r} cannot be written to a file: {name!r} would be read as seqnet's "
+                    f"own {kind} of this name. Give yours another name."
+                )
+    return name
+
+
+def check_type(value: Any, annotation: Any, what: str) -> None:
+    """Raise ``TypeError`` if a signature names plain types, and a value is of none like them."""
+    names = str(annotation).split(" | ")
+    if all(name in PLAIN_TYPES for name in names):
+        if not isinstance(value, tuple(t for name in names for t in PLAIN_TYPES[name])):
+            raise TypeError(f"{what} is {annotation}, not {str(value)[:100]!r}.")
 
 
 class Configurable:
@@ -99,15 +136,22 @@ class Configurable:
     @classmethod
     def parameters(cls) -> list[str]:
         """Return the constructor's argument names; ``**kwargs`` stand for the base class's."""
-        found: list[str] = []
+        return list(cls.signature())
+
+    @classmethod
+    def signature(cls) -> dict[str, Any]:
+        """Return the annotations of the constructor's arguments, and the base class's, by name."""
+        found: dict[str, Any] = {}
         for klass in cls.__mro__:
             if "__init__" not in vars(klass) or klass is object:
                 continue
             arguments = list(inspect.signature(klass.__init__).parameters.values())[1:]
-            found += [a.name for a in arguments if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL)]
+            for a in arguments:
+                if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL):
+                    found.setdefault(a.name, a.annotation)
             if not any(a.kind is a.VAR_KEYWORD for a in arguments):
                 break
-        return list(dict.fromkeys(found))
+        return found
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that would make this object again, as JSON can hold them."""
@@ -117,11 +161,13 @@ class Configurable:
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None):
         """Make an object from what `get_config` returned."""
         known = cls.parameters()
-        for name in config:
+        annotations = cls.signature() if cls.__module__.startswith("seqnet.") else {}
+        for name, value in config.items():
             if name not in known:
                 raise ValueError(
                     f"{cls.__name__} takes no argument {name!r}; it takes {', '.join(known)}."
                 )
+            check_type(value, annotations.get(name, ""), f"The {name} of {cls.__name__}")
         return cls(**{name: cls._revive(v, custom_objects) for name, v in config.items()})
 
     @classmethod

@@ -1,25 +1,39 @@
-"""HDF5 files: a JSON header and named arrays, written beside and renamed.
+"""HDF5 files with a checksum: a JSON header and named arrays.
 
-A file is data: nothing in it is run. Its header says what it is; arrays are found by name. A write
-that fails or is cut off leaves the earlier file as it was.
+A file is data: nothing in it is run. For other programs it is an ordinary HDF5 file. Its first 512
+bytes, which HDF5 leaves to the user, hold its length, the place of its header and a checksum of
+everything; the header says where each array lies. seqnet reads by these alone. The HDF5 library
+parses no file here and writes none to the disk, because damaged or made-up files can make it read
+other files, use any amount of memory or give other numbers, and a full disk can make it crash.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import struct
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
-FORMAT = "seqnet"
-VERSION = 1
+from seqnet.replacing import replacing
+
+MAGIC = b"seqnet\r\n"
+VERSION = 2
+FRONT = struct.Struct("<8sQQQQ")  # magic, version, length of the file, place and size of the header
+FRONT_SIZE, BLOCK = 480, 512  # the rest of the block is the checksum, a SHA-256
 HEADER = "header"
 ARRAYS = "arrays"
+DTYPES = {
+    *("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64"),
+}
 
 
 def write(path: str | os.PathLike, header: Mapping, arrays: Mapping[str, np.ndarray]) -> None:
@@ -33,37 +47,27 @@ def write(path: str | os.PathLike, header: Mapping, arrays: Mapping[str, np.ndar
         What JSON can hold.
     arrays : mapping of str to array
         Names may have slashes, which make HDF5 groups.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is something that a file cannot hold; nothing is written.
+    OSError
+        If the disk is full and the like; an earlier file is then as it was.
     """
-    text = json.dumps({"format": FORMAT, "version": VERSION, **header}, ensure_ascii=False)
-    with replacing(Path(path)) as beside, h5py.File(beside, "w") as file:
-        file.create_dataset(HEADER, data=np.frombuffer(text.encode(), dtype="uint8"))
-        group = file.create_group(ARRAYS)
-        for name, value in arrays.items():
-            group.create_dataset(name, data=np.asarray(value))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` if the block ends well."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory; give the name of a file in it.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"The folder {path.parent} to save {path.name} in does not exist.")
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
-    try:
-        yield beside
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
-        # mkstemp makes files for the owner alone; give the mode an ordinary new file has.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    image, placed, (start, size) = lay_out(header, {n: plain(n, a) for n, a in arrays.items()})
+    front = FRONT.pack(MAGIC, VERSION, image.size, start, size).ljust(FRONT_SIZE, b"\0")
+    with replacing(path) as file:
+        for offset, piece in image.pieces:
+            file.seek(offset)
+            file.write(piece)
+        for offset, value in placed:
+            file.seek(offset)
+            file.write(np.ascontiguousarray(value).reshape(-1).view("uint8"))
+        file.truncate(image.size)
+        digest = checksum(file, front)
+        file.seek(0)
+        file.write(front + digest)
 
 
 def read(path: str | os.PathLike) -> tuple[dict, dict[str, np.ndarray]]:
@@ -74,35 +78,168 @@ def read(path: str | os.PathLike) -> tuple[dict, dict[str, np.ndarray]]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no HDF5 file, a damaged one, or not one of seqnet's.
+        If it is not one of seqnet's, or was damaged, cut short or changed since it was saved.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory, not a file.")
-    try:
-        with h5py.File(path, "r") as file:
-            if not isinstance(file.get(HEADER), h5py.Dataset) or not isinstance(
-                file.get(ARRAYS), h5py.Group
-            ):
-                raise ValueError(f"{path} is an HDF5 file, but was not written by seqnet.")
-            header = json.loads(file[HEADER][()].tobytes().decode())
-            arrays: dict[str, np.ndarray] = {}
-            file[ARRAYS].visititems(
-                lambda name, item: (
-                    arrays.__setitem__(name, item[()]) if isinstance(item, h5py.Dataset) else None
-                )
-            )
-    except (OSError, RuntimeError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    if not path.is_file():
+        raise ValueError(f"{path} is a device or the like, not a file.")
+    with open(path, "rb") as file:
+        try:
+            start, size, length = check(file)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read: {error}.") from None
+        try:
+            return take_out(file, start, size, length)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{path} cannot be read: it is whole, but not a file that seqnet makes ({error!r})."
+            ) from None
+
+
+def check(file: BinaryIO) -> tuple[int, int, int]:
+    """Return the header's place and size and the file's length, if the file is as it was saved."""
+    block = file.read(BLOCK)
+    if not block.startswith(MAGIC):
+        hdf5 = block.startswith(b"\x89HDF\r\n\x1a\n")
+        kind = "it is an HDF5 file, but" if hdf5 else "it is no HDF5 file and"
+        raise ValueError(f"{kind} was not written by seqnet")
+    there = os.fstat(file.fileno()).st_size
+    if len(block) < BLOCK:
+        raise ValueError(f"it was cut short, to {there} bytes")
+    _, version, length, start, size = FRONT.unpack_from(block)
+    if version != VERSION:
         raise ValueError(
-            f"{path} cannot be read: it is no HDF5 file, or it is damaged or cut short ({error})."
-        ) from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"{path} is an HDF5 file, but was not written by seqnet.")
-    if header.get("version") != VERSION:
-        raise ValueError(
-            f"{path} has version {header.get('version')} of the format; this seqnet reads version "
-            f"{VERSION}."
+            f"it has version {version} of the format; this seqnet reads version {VERSION}"
         )
-    return header, arrays
+    if there < length:
+        raise ValueError(f"it was cut short, to {there} of {length} bytes")
+    if there > length or checksum(file, block[:FRONT_SIZE]) != block[FRONT_SIZE:]:
+        raise ValueError("it was damaged or changed after it was saved (its checksum is another)")
+    return start, size, length
+
+
+def checksum(file: BinaryIO, front: bytes) -> bytes:
+    """Return the SHA-256 of a file's front and of all that follows the first block."""
+    file.seek(BLOCK)
+    return hashlib.file_digest(file, lambda: hashlib.sha256(front)).digest()
+
+
+def take_out(file: BinaryIO, start: int, size: int, length: int) -> tuple[dict, dict]:
+    """Return the header and the arrays of a file, which together are no larger than it."""
+    left = length
+
+    def take(dtype: str, shape: list[int], offset: int) -> np.ndarray:
+        nonlocal left
+        if dtype not in DTYPES:
+            raise ValueError(f"an array cannot have the dtype {dtype!r}")
+        if len(shape) > 32 or not all(type(n) is int and 0 <= n <= sys.maxsize for n in shape):
+            raise ValueError(f"an array cannot have the shape {str(shape)[:100]}")
+        stored = np.dtype(dtype).newbyteorder("<")
+        size = math.prod(shape) * stored.itemsize
+        left -= size
+        if left < 0 or not 0 <= offset <= length - size:
+            raise ValueError("it is too small for its arrays")
+        array = np.empty(shape, stored)
+        file.seek(offset)
+        if size and file.readinto(array.reshape(-1).view("uint8")) != size:
+            raise ValueError("it became shorter while it was read")
+        return array.astype(dtype, copy=False)
+
+    contents = json.loads(take("uint8", [size], start).tobytes().decode())
+    header, places = contents[HEADER], contents[ARRAYS]
+    if not isinstance(header, dict):
+        raise ValueError("its header is no mapping")
+    return header, {name: take(**place) for name, place in places.items()}
+
+
+def plain(name: str, value) -> np.ndarray:
+    """Return an array as it is stored: of a plain dtype, the lowest byte first."""
+    array = np.asarray(value)
+    if array.dtype.name not in DTYPES:
+        raise TypeError(f"The array {name} has the dtype {array.dtype}; files hold plain numbers.")
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def lay_out(header: Mapping, arrays: Mapping[str, np.ndarray]) -> tuple[Image, list, tuple]:
+    """Return an HDF5 file without its numbers, (place, numbers) for all, and (place, size) of the
+    header.
+    """
+    image = Image()
+    placed = []
+    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+
+    def place(group: h5py.Group, name: str, value: np.ndarray) -> int:
+        if "" in name.split("/") or "." in name.split("/") or "\0" in name:
+            raise ValueError(f"A file cannot hold an array of the name {name!r}.")
+        try:
+            dataset = group.create_dataset(name, value.shape, value.dtype, dcpl=early)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"A file cannot hold an array of the name {name!r}: {error}."
+            ) from None
+        if not value.ndim:  # h5py gives a single number its place when it is written
+            dataset[()] = value
+        if not value.size:
+            return 0
+        placed.append((dataset.id.get_offset(), value))
+        return placed[-1][0]
+
+    with h5py.File(image, "w", userblock_size=BLOCK) as file:
+        group = file.create_group(ARRAYS)
+        places: dict[str, Any] = {
+            name: {
+                "dtype": value.dtype.name,
+                "shape": value.shape,
+                "offset": place(group, name, value),
+            }
+            for name, value in arrays.items()
+        }
+        try:
+            text = json.dumps({HEADER: header, ARRAYS: places}, ensure_ascii=False).encode()
+        except TypeError as error:
+            raise TypeError(f"The header of a file cannot be written as JSON: {error}.") from None
+        start = place(file, HEADER, np.frombuffer(text, dtype="uint8"))
+    return image, placed, (start, len(text))
+
+
+class Image:
+    """A file in memory that keeps no more than what is written to it."""
+
+    def __init__(self):
+        self.pieces: list[tuple[int, bytes]] = []
+        self.size = self.position = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.position = offset + (self.size if whence == os.SEEK_END else 0)
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def write(self, data) -> int:
+        self.pieces.append((self.position, bytes(data)))
+        self.position += len(data)
+        self.size = max(self.size, self.position)
+        return len(data)
+
+    def read(self, size: int) -> bytes:
+        start, found = self.position, bytearray(size)
+        for offset, piece in self.pieces:
+            first, last = max(offset, start), min(offset + len(piece), start + size)
+            if first < last:
+                found[first - start : last - start] = piece[first - offset : last - offset]
+        self.position += size
+        return bytes(found)
+
+    def truncate(self, size: int) -> int:
+        self.size = size
+        return size
+
+    def flush(self) -> None:
+        pass

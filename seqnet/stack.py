@@ -24,7 +24,15 @@ def forward(layers: Sequence[Layer], x, mask, phase: Phase):
 
 def weight_arrays(stack: Stack) -> dict[str, np.ndarray]:
     """Return a stack's weights by the names they have in files."""
-    return {f"weights/{w.name}": w.get_value(borrow=True) for w in stack.weights}
+    arrays = {f"weights/{w.name}": w.get_value(borrow=True) for w in stack.weights}
+    if len(arrays) < len(stack.weights):
+        names = [w.name for w in stack.weights]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(
+            f"Two weights of the model have the same name ({', '.join(twice)}), and a file holds "
+            "one of each name. Give the layers other names."
+        )
+    return arrays
 
 
 def set_weight_arrays(stack: Stack, arrays: dict[str, np.ndarray], path) -> None:
@@ -46,7 +54,8 @@ def set_weight_arrays(stack: Stack, arrays: dict[str, np.ndarray], path) -> None
                     f"{where} has the weight {weight.name} of shape {expected}, but the file's "
                     f"has shape {value.shape}."
                 )
-            check_weight(weight, value)
+            if value.dtype.kind not in "fiu":
+                raise ValueError(f"{where}, but the file's {weight.name} has no numbers but bools.")
     if stored:
         raise ValueError(
             f"{path} does not fit the model: it also has {', '.join(sorted(stored))}, which no "

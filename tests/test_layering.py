@@ -17,7 +17,7 @@ TREES = {name: ast.parse((ROOT / name).read_text()) for name in FILES}
 
 # A file imports from lower levels, and from its own folder.
 LEVELS = (
-    ("checks.py", "config.py", "registry.py", "interruption.py"),
+    ("checks.py", "config.py", "registry.py", "interruption.py", "replacing.py"),
     ("ops/",),
     ("activations.py", "initializers.py", "regularizers.py", "losses.py", "metrics.py"),
     ("layers/", "optimizers/"),

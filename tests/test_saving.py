@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import functools
+import os
 
 import h5py
 import numpy as np
@@ -114,8 +115,8 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(trained, tmp_pa
     def full(*arguments, **options):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(h5py.Group, "create_group", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left.*nothing was saved.*model.h5"):
         trained.save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.h5"]
@@ -129,7 +130,7 @@ def test_an_interrupted_write_leaves_the_earlier_file(trained, tmp_path, monkeyp
     def interrupted(descriptor):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(saving.os, "fsync", interrupted)
+    monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trained.save(path)
     assert path.read_bytes() == before
@@ -211,9 +212,164 @@ def test_a_file_that_describes_no_model_is_told(trained, tmp_path):
         saving.write(path, {**header, **change}, arrays)
         with pytest.raises(ValueError):
             seqnet.load_model(path)
-    with h5py.File(path, "r+") as file:
-        del file["header"]
-        text = json.dumps({"format": "seqnet", "version": 99}).encode()
-        file["header"] = np.frombuffer(text, "uint8")
+
+
+def test_a_file_of_another_version_is_told(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "VERSION", 99)
+    trained.save(tmp_path / "model.h5")
+    monkeypatch.undo()
     with pytest.raises(ValueError, match="version 99"):
-        seqnet.load_model(path)
+        seqnet.load_model(tmp_path / "model.h5")
+
+
+def test_a_file_changed_by_another_program_is_told(trained, tmp_path):
+    trained.save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        file["arrays/weights/lstm/bias"][0] += 1
+    with pytest.raises(ValueError, match="model.h5 .*damaged or changed after it was saved"):
+        seqnet.load_model(tmp_path / "model.h5")
+
+
+def relu(x):
+    """A function that a file would confuse with seqnet's."""
+    return 5 * x
+
+
+class dense(Dense):  # noqa: N801
+    """A layer that a file would confuse with seqnet's."""
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda: Dense(2, relu), "'relu' would be read as seqnet's own activation"),
+        (lambda: dense(2), "'dense' would be read as seqnet's own layer"),
+        (lambda: Dense(2, lambda x: x + 1), "no name to be found by.*custom_objects"),
+        (lambda: Dense(2, functools.partial(relu)), "no name to be found by"),
+    ],
+)
+def test_what_a_file_would_confuse_or_not_find_again_is_not_saved(tmp_path, layer, message):
+    model = seqnet.Model([layer()])
+    model.build((None, 3))
+    with pytest.raises(ValueError, match=message):
+        model.save(tmp_path / "model.h5")
+    model.save_weights(tmp_path / "weights.h5")
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.h5"]
+
+
+def test_weights_of_one_name_are_not_saved_one_over_the_other(tmp_path):
+    model = seqnet.Model([TimeDistributed(Dense(2, name="b"), name="a"), Dense(2, name="a/b")])
+    model.build((None, None, 3))
+    for save in (model.save, model.save_weights):
+        with pytest.raises(ValueError, match="same name .a/b/bias, a/b/kernel"):
+            save(tmp_path / "model.h5")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a\0b", "/a", "a//b", "./a", "a/."])
+def test_a_name_that_hdf5_cannot_hold_is_told(tmp_path, name):
+    model = seqnet.Model([Dense(2, name=name, input_shape=(3,))])
+    with pytest.raises(ValueError, match="cannot hold an array of the name"):
+        model.save(tmp_path / "model.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_group_and_array_at_once_are_told(tmp_path):
+    model = seqnet.Model([Dense(2, name="a", input_shape=(3,)), Dense(2, name="a/kernel")])
+    with pytest.raises(ValueError, match="a/kernel"):
+        model.save(tmp_path / "model.h5")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [np.array(["text"]), np.array([None]), 1j, np.zeros(2, "f4,i4")])
+def test_arrays_of_no_plain_numbers_are_not_saved(tmp_path, value):
+    with pytest.raises(TypeError, match="The array mine has the dtype .*plain numbers"):
+        saving.write(tmp_path / "model.h5", {}, {"mine": value})
+
+
+def test_a_header_that_json_cannot_hold_is_told_and_nothing_is_written(trained, tmp_path):
+    trained.metadata["mine"] = {1, 2}
+    with pytest.raises(TypeError, match="header .*cannot be written as JSON.*set"):
+        trained.save(tmp_path / "model.h5")
+    del trained.metadata["mine"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", sorted(saving.DTYPES))
+def test_arrays_of_every_dtype_and_layout_come_back_and_hdf5_has_them_too(tmp_path, dtype):
+    values = rng.integers(0, 2, (3, 4)).astype(dtype)
+    arrays = {
+        "matrix": values,
+        "columns first": np.asfortranarray(values),
+        "every/other": values[:, ::2],
+        "big end first": values.astype(values.dtype.newbyteorder(">")),
+        "one": values[0, 0],
+        "none": values[:0],
+    }
+    saving.write(tmp_path / "a.h5", {"ä": [1, None, float("inf")]}, arrays)
+    header, again = saving.read(tmp_path / "a.h5")
+    assert header == {"ä": [1, None, float("inf")]} and list(again) == list(arrays)
+    with h5py.File(tmp_path / "a.h5") as file:
+        for name, value in arrays.items():
+            assert again[name].dtype == dtype and again[name].flags.writeable
+            np.testing.assert_array_equal(again[name], value, strict=dtype == value.dtype)
+            np.testing.assert_array_equal(file["arrays"][name][()], value)
+
+
+def test_hundreds_of_layers_are_all_in_the_file_for_hdf5_too(tmp_path):
+    arrays = {f"weights/layer_{k}/{n}": np.full((k % 7, 3), k) for k in range(900) for n in "ab"}
+    saving.write(tmp_path / "a.h5", {}, arrays)
+    with h5py.File(tmp_path / "a.h5") as file:
+        for name, value in arrays.items():
+            np.testing.assert_array_equal(file["arrays"][name][()], value)
+
+
+def test_the_same_model_gives_the_same_bytes(trained, tmp_path):
+    for name in ("a.h5", "b.h5"):
+        trained.save(tmp_path / name)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_loading_draws_no_initial_weights(trained, tmp_path, monkeypatch):
+    trained.save(tmp_path / "model.h5")
+
+    def draw(self, shape, rng):
+        pytest.fail("An initial value was drawn.")
+
+    for name in ("GlorotUniform", "Orthogonal", "RandomUniform"):
+        monkeypatch.setattr(getattr(seqnet.initializers, name), "draw", draw)
+    seqnet.load_model(tmp_path / "model.h5")
+
+
+def test_weights_that_are_no_numbers_are_refused_with_the_files_name(tmp_path):
+    model = seqnet.Model([Dense(2, input_shape=(3,))])
+    arrays = {"weights/dense/kernel": np.ones((3, 2), bool), "weights/dense/bias": np.ones(2)}
+    saving.write(tmp_path / "weights.h5", {"kind": "weights"}, arrays)
+    with pytest.raises(ValueError, match="weights.h5 .*dense/kernel"):
+        model.load_weights(tmp_path / "weights.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("weights/lstm/kernel", lambda a: None, "no array for lstm/kernel"),
+        ("weights/lstm/kernel", lambda a: a[1:], "lstm/kernel has the shape"),
+        ("weights/lstm/kernel", lambda a: a.astype("float64"), "lstm/kernel has the dtype"),
+        ("weights/mine/kernel", lambda a: np.ones(3), "mine/kernel, which no layer"),
+        ("states/train/lstm/h", lambda a: np.ones((1, 4)), "states for no layer"),
+        ("optimizer/mine/lstm/kernel", lambda a: np.ones(3), "keeps no 'mine'"),
+        ("optimizer/mine", lambda a: np.ones(3), "keeps no 'mine'"),
+        ("optimizer/last_step/lstm/bias", lambda a: np.ones(3), "fit no weight"),
+        ("optimizer/last_step/embedding/embeddings", lambda a: np.full(7, 99), "later than"),
+        ("optimizer/last_step/embedding/embeddings", lambda a: np.zeros(6, int), "fit no weight"),
+    ],
+)
+def test_arrays_that_are_not_the_models_are_told(trained, tmp_path, name, change, message):
+    trained.save(tmp_path / "model.h5")
+    header, arrays = saving.read(tmp_path / "model.h5")
+    arrays[name] = change(arrays.get(name))
+    if arrays[name] is None:
+        del arrays[name]
+    saving.write(tmp_path / "model.h5", header, arrays)
+    with pytest.raises(ValueError, match=f"model.h5 does not describe .*{message}"):
+        seqnet.load_model(tmp_path / "model.h5")

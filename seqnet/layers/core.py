@@ -8,7 +8,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations
-from seqnet.checks import check_count, check_rate
+from seqnet.checks import check_count, check_rate, check_shape
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
 
@@ -81,7 +81,7 @@ class Dropout(Layer):
     def __init__(self, rate: float, *, noise_shape=None, **kwargs):
         super().__init__(**kwargs)
         self.rate = check_rate(rate, "The rate")
-        self.noise_shape = None if noise_shape is None else tuple(noise_shape)
+        self.noise_shape = None if noise_shape is None else check_shape(noise_shape, "noise_shape")
 
     def build(self, input_shape):
         self.generator = self.add_generator()
@@ -227,7 +227,9 @@ class Lambda(Layer):
         if not callable(function):
             raise TypeError(f"Lambda takes a function of a PyTensor variable, got {function!r}.")
         self.function = function
-        self.output_shape = None if output_shape is None else tuple(output_shape)
+        self.output_shape = (
+            None if output_shape is None else check_shape(output_shape, "output_shape")
+        )
         self.hands_mask_on = supports_masking
         self.takes_mask = "mask" in argument_names(function)
 

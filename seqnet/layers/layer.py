@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -18,10 +20,28 @@ import pytensor
 import pytensor.tensor as pt
 
 from seqnet import config, initializers, regularizers
+from seqnet.checks import check_shape
 from seqnet.ops.dropout import dropout_mask
 from seqnet.registry import Configurable
 
 Shape = tuple[int | None, ...]
+_given: ContextVar[dict[str, np.ndarray] | None] = ContextVar("given", default=None)
+
+
+@contextmanager
+def given_weights(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
+    """Let layers that are built inside the block take their weights from arrays, by name.
+
+    Nothing is drawn, and no weight is made that has no array of its shape.
+    """
+    left = dict(arrays)
+    token = _given.set(left)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+    if left:
+        raise ValueError(f"there is {', '.join(sorted(left))}, which no layer of the model has")
 
 
 @dataclass
@@ -124,9 +144,11 @@ class Layer(Configurable, ABC):
         dtype: str | None = None,
         trainable: bool = True,
     ):
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"The name of a layer is text, got {name!r}.")
         self.name = name
-        self.input_shape = None if input_shape is None else tuple(input_shape)
-        self.dtype = config.check_float_dtype(dtype or config.floatx())
+        self.input_shape = None if input_shape is None else check_shape(input_shape, "input_shape")
+        self.dtype = config.check_float_dtype(config.floatx() if dtype is None else dtype)
         self.trainable = trainable
         self.built = False
         self.weights: list = []
@@ -176,16 +198,23 @@ class Layer(Configurable, ABC):
 
     def add_weight(self, name: str, shape, initializer, *, regularizer=None):
         """Make, name, fill and enter one weight; return its shared variable."""
-        value = initializers.get(initializer)(shape, dtype=self.dtype)
+        full_name, given = f"{self.display_name}/{name}", _given.get()
+        if given is None:
+            value = initializers.get(initializer)(shape, dtype=self.dtype)
+            source = f"The initializer of {full_name} gave"
+        elif full_name in given:
+            value = given.pop(full_name)
+            source = f"The array for {full_name} has"
+        else:
+            raise ValueError(f"There is no array for {full_name} of shape {tuple(shape)}.")
         if value.shape != tuple(shape):
-            raise ValueError(
-                f"The initializer of {self.display_name}/{name} gave the shape {value.shape}, "
-                f"not {tuple(shape)}."
-            )
+            raise ValueError(f"{source} the shape {value.shape}, not {tuple(shape)}.")
+        if given is not None and value.dtype != self.dtype:
+            raise ValueError(f"{source} the dtype {value.dtype}, not {self.dtype}.")
         # A size of one is left unknown: PyTensor takes a static one as "to be broadcast", and
         # then a single unit, step or class would have another type than several.
         static = tuple(None if size == 1 else size for size in shape)
-        weight = pytensor.shared(value, name=f"{self.display_name}/{name}", shape=static)
+        weight = pytensor.shared(value, name=full_name, shape=static, borrow=given is not None)
         self.weights.append(weight)
         if regularizer is not None:
             self.penalties.append((regularizers.get(regularizer), weight))
