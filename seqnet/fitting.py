@@ -15,7 +15,7 @@ from seqnet.checks import check_count
 from seqnet.data import Examples
 from seqnet.interruption import Interrupted, Interruption
 from seqnet.layers.states import fresh_states
-from seqnet.training import Figures
+from seqnet.training import Figures, figure_names
 from seqnet.windows import windows, zero_states
 
 log = logging.getLogger("seqnet")
@@ -90,9 +90,11 @@ class Fit:
             "batch_size": batch_size,
             "samples": len(examples),
             "steps": -(-len(examples) // batch_size),
+            "metrics": figure_names(model.metrics, validation is not None),
         }
-        # A backup comes last, so that what it saves has all that the others did.
-        called = [c for c in [*reports, *callbacks] if c is not self.backup]
+        # Reports come after what writes into the figures; a backup comes last, so that what it
+        # saves has all that the others did.
+        called = [c for c in [*callbacks, *reports] if c is not self.backup]
         called += [] if self.backup is None else [self.backup]
         self.calls = CallbackList(called, model, params)
 

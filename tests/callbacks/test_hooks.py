@@ -60,7 +60,13 @@ def test_hooks_are_called_in_order(model):
         "train end",
     ]
     assert diary.model is model
-    assert diary.params == {"epochs": 2, "batch_size": 3, "samples": 5, "steps": 2}
+    assert diary.params == {
+        "epochs": 2,
+        "batch_size": 3,
+        "samples": 5,
+        "steps": 2,
+        "metrics": ["loss", "val_loss"],
+    }
 
 
 def test_callbacks_are_called_in_the_order_of_the_list(model):
