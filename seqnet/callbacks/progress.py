@@ -114,8 +114,10 @@ class ProgressBar(Callback):
         )
 
     def on_train_batch_end(self, batch, logs=None):
+        if batch != self.bar.n:  # a resumed epoch begins in its middle
+            self.bar.initial = self.bar.n = self.bar.last_print_n = batch
         self.bar.logs = logs
-        self.bar.update(batch + 1 - self.bar.n)
+        self.bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
         self.bar.logs = logs

@@ -59,7 +59,7 @@ class TensorBoard(Callback):
             if update_freq in ("batch", "epoch")
             else check_count(update_freq, "update_freq")
         )
-        self.batches = 0
+        self.batches = self.batches_before = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start, self.batches_before = time.perf_counter(), self.batches
@@ -105,4 +105,4 @@ class TensorBoard(Callback):
         return {"batches": self.batches}
 
     def set_state(self, state):
-        self.batches = state["batches"]
+        self.batches = self.batches_before = state["batches"]

@@ -1,10 +1,8 @@
-import io
-
 import numpy as np
 import pytest
 
 import seqnet
-from seqnet.callbacks import Callback, EpochLine, History, ProgressBar
+from seqnet.callbacks import Callback, CallbackList, History, LambdaCallback
 from seqnet.layers import Dense
 
 X = np.linspace(-1, 1, 10).reshape(5, 2)
@@ -123,40 +121,6 @@ def test_no_callbacks_may_be_none(model):
     assert model.fit(X, Y, callbacks=None, verbose=0).epoch == [0]
 
 
-def test_the_progress_bar_counts_batches_and_shows_figures(model):
-    screen = io.StringIO()
-    model.fit(X, Y, batch_size=2, epochs=2, callbacks=[ProgressBar(file=screen)], verbose=0)
-    text = screen.getvalue()
-    assert "Epoch 1/2" in text
-    assert "Epoch 2/2" in text
-    assert "3/3" in text
-    assert "loss=" in text
-
-
-def test_the_progress_bar_counts_other_units(model):
-    screen = io.StringIO()
-    bar = ProgressBar("char", per_batch=100, file=screen)
-    model.fit(X, Y, batch_size=2, callbacks=[bar], verbose=0)
-    assert "300/300" in screen.getvalue()
-    assert "char/s" in screen.getvalue()
-
-
-def test_an_epoch_without_a_batch_hook_still_has_a_bar_on_the_error_stream(model, capsys):
-    model.fit(X, Y, verbose=1)
-    captured = capsys.readouterr()
-    assert "Epoch 1/1" in captured.err
-    assert "Compiling the training function" in captured.err
-
-
-def test_verbose_two_prints_one_line_an_epoch(model, capsys):
-    model.fit(X, Y, epochs=2, verbose=2)
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch")]
-    assert [line.split()[:3] for line in lines] == [
-        ["Epoch", "1/2", "loss"],
-        ["Epoch", "2/2", "loss"],
-    ]
-
-
 def test_history_grows_by_name():
     history = History()
     history.on_epoch_end(0, {"loss": 1.0})
@@ -164,8 +128,113 @@ def test_history_grows_by_name():
     assert history.history == {"loss": [1.0, 0.5], "val_loss": [2.0]}
 
 
-def test_a_line_has_four_digits(capsys):
-    line = EpochLine()
-    line.params = {"epochs": 7}
-    line.on_epoch_end(2, {"loss": 0.123456, "accuracy": 1.0})
-    assert capsys.readouterr().out == "Epoch 3/7  loss 0.1235  accuracy 1\n"
+def test_a_batch_has_two_names(model):
+    """`on_batch_end` and `on_train_batch_end` are one hook, as in Keras."""
+
+    class Both(Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_train_batch_begin(self, batch, logs=None):
+            self.seen.append(("begin", batch))
+            super().on_train_batch_begin(batch, logs)
+
+        def on_batch_begin(self, batch, logs=None):
+            self.seen.append(("also", batch))
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.seen.append(("end", batch))
+
+    both = Both()
+    model.fit(X, Y, batch_size=3, callbacks=[both], verbose=0)
+    assert both.seen == [
+        ("begin", 0), ("also", 0), ("end", 0), ("begin", 1), ("also", 1), ("end", 1),
+    ]  # fmt: skip
+
+
+def test_hooks_around_batches_that_nobody_has_are_not_called(model):
+    calls = CallbackList([History(), Callback(), Diary()], model, {})
+    assert len(calls.at_batch_begin) == len(calls.at_batch_end) == 1
+
+
+def test_hooks_get_figures_even_where_the_loop_has_none(model):
+    seen = []
+
+    class Look(Callback):
+        def on_train_begin(self, logs=None):
+            seen.append(logs)
+
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append((epoch, logs))
+
+    calls = CallbackList([Look()], model, {})
+    calls.on_train_begin()
+    calls.on_epoch_begin(3)
+    assert seen == [{}, (3, {})]
+
+
+def test_a_list_has_the_hooks_of_a_callback_and_no_others(model):
+    calls = CallbackList([Callback()], model, {})
+    for hook in ("on_test_begin", "on_predict_end"):
+        getattr(calls, hook)()
+    calls.on_test_batch_end(0, {"loss": 1.0})
+    with pytest.raises(AttributeError, match="on_epoch_edn"):
+        calls.on_epoch_edn(0)
+
+
+def test_what_a_callback_writes_into_the_figures_is_in_the_history(model):
+    class Add(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["twice"] = 2 * epoch
+
+    history = model.fit(X, Y, epochs=2, callbacks=[Add()], verbose=0)
+    assert history.history["twice"] == [0, 2]
+
+
+def test_figures_are_known_where_all_callbacks_tell(model):
+    class Adds(Callback):
+        adds = ("bleu",)
+
+        def on_epoch_end(self, epoch, logs=None):
+            logs["bleu"] = 0.0
+
+    params = {"metrics": ["loss"]}
+    assert CallbackList([Callback(), Adds()], model, params).figures() == ["loss", "bleu"]
+    assert CallbackList([Diary()], model, params).figures() is None
+    assert CallbackList([Adds()], model, {}).figures() is None
+
+
+def test_checks_come_before_anything_is_compiled(no_compile):
+    class Refuse(Callback):
+        def check(self, figures):
+            raise ValueError(f"cannot work with {figures}")
+
+    model = seqnet.Model([Dense(1, activation="sigmoid")])
+    model.compile("sgd", "binary_crossentropy", metrics=["accuracy"])
+    with pytest.raises(ValueError, match="'loss', 'accuracy', 'val_loss', 'val_accuracy'"):
+        model.fit(X, Y > 0, callbacks=[Refuse()], validation_data=(X, Y > 0), verbose=0)
+
+
+def test_a_callback_of_functions(model):
+    seen = []
+    functions = LambdaCallback(
+        on_train_begin=lambda logs: seen.append("begin"),
+        on_train_batch_end=lambda batch, logs: seen.append((batch, *logs)),
+        on_batch_end=None,
+        on_epoch_end=lambda epoch, logs: seen.append((epoch, *logs)),
+    )
+    model.fit(X, Y, callbacks=[functions], verbose=0)
+    assert seen == ["begin", (0, "loss"), (0, "loss")]
+
+
+@pytest.mark.parametrize(
+    ("hooks", "words"),
+    [
+        ({"on_epoch_edn": print}, ["on_epoch_edn", "on_epoch_end"]),
+        ({"on_epoch_end": 3}, ["on_epoch_end", "3"]),
+    ],
+)
+def test_functions_of_no_hook_are_refused(hooks, words):
+    with pytest.raises(TypeError) as error:
+        LambdaCallback(**hooks)
+    assert all(word in str(error.value) for word in words)
