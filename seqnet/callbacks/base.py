@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 
 class Callback:
-    """Override what you need; every method is called by `Model.fit`.
+    """Override what you need; the methods are called by `Model.fit`, `evaluate` and `predict`.
 
     `logs` holds figures by name (``loss``, ``val_loss``, ...). What a callback writes into the
     `logs` of `on_epoch_end` is seen by the callbacks after it in the list, and by the history.
@@ -74,7 +74,7 @@ class Callback:
         """Before the first epoch."""
 
     def on_train_end(self, logs=None) -> None:
-        """After the last epoch, also when training was stopped or failed."""
+        """After the last epoch, with its figures; also when training was stopped or failed."""
 
     def on_epoch_begin(self, epoch: int, logs=None) -> None:
         """Before epoch number `epoch`, from 0."""
@@ -106,7 +106,7 @@ class Callback:
         """Before batch number `batch` of an evaluation, from 0."""
 
     def on_test_batch_end(self, batch: int, logs=None) -> None:
-        """After a batch of an evaluation."""
+        """After a batch of an evaluation; `logs` holds its figures so far."""
 
     def on_predict_begin(self, logs=None) -> None:
         """Before a prediction."""
@@ -118,7 +118,7 @@ class Callback:
         """Before batch number `batch` of a prediction, from 0."""
 
     def on_predict_batch_end(self, batch: int, logs=None) -> None:
-        """After a batch of a prediction."""
+        """After a batch of a prediction; ``logs["outputs"]`` are its outputs."""
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
@@ -175,11 +175,12 @@ class CallbackList:
         for callback in self.callbacks:
             callback.check(figures)
         # Most callbacks leave the hooks around batches alone: those are not called at all.
-        self.at_batch_begin = self._overriding("on_train_batch_begin", "on_batch_begin")
-        self.at_batch_end = self._overriding("on_train_batch_end", "on_batch_end")
+        self.at_batch_begin = self.overriding("on_train_batch_begin", "on_batch_begin")
+        self.at_batch_end = self.overriding("on_train_batch_end", "on_batch_end")
 
-    def _overriding(self, hook: str, alias: str) -> list:
-        return [getattr(c, hook) for c in self.callbacks if overrides(c, hook, alias)]
+    def overriding(self, hook: str, *aliases: str) -> list:
+        """Return the hooks of a name of the callbacks that have one of their own."""
+        return [getattr(c, hook) for c in self.callbacks if overrides(c, hook, *aliases)]
 
     def figures(self) -> list[str] | None:
         """Return the names of all figures at an epoch's end, or None if they are not known."""

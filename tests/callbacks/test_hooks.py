@@ -1,8 +1,11 @@
+import functools
+
 import numpy as np
 import pytest
 
 import seqnet
 from seqnet.callbacks import Callback, CallbackList, History, LambdaCallback
+from seqnet.callbacks.base import HOOKS
 from seqnet.layers import Dense
 
 X = np.linspace(-1, 1, 10).reshape(5, 2)
@@ -238,3 +241,68 @@ def test_functions_of_no_hook_are_refused(hooks, words):
     with pytest.raises(TypeError) as error:
         LambdaCallback(**hooks)
     assert all(word in str(error.value) for word in words)
+
+
+class Everything(Callback):
+    """Writes down the names of all hooks, with numbers and figures."""
+
+    def __init__(self):
+        self.entries = []
+        for hook in HOOKS:
+            if hook not in ("on_batch_begin", "on_batch_end"):
+                setattr(self, hook, functools.partial(self.enter, hook))
+
+    def enter(self, hook, *given):
+        *number, logs = given
+        self.entries.append((hook.removeprefix("on_"), *number, *logs))
+
+
+def test_all_hooks_in_the_order_of_keras(model):
+    diary = Everything()
+    model.fit(X, Y, batch_size=4, callbacks=[diary], validation_data=(X, Y), verbose=0)
+    assert diary.entries == [
+        ("train_begin",),
+        ("epoch_begin", 0),
+        ("train_batch_begin", 0),
+        ("train_batch_end", 0, "loss"),
+        ("train_batch_begin", 1),
+        ("train_batch_end", 1, "loss"),
+        ("test_begin",),
+        ("test_batch_begin", 0),
+        ("test_batch_end", 0, "loss"),
+        ("test_batch_begin", 1),
+        ("test_batch_end", 1, "loss"),
+        ("test_end", "loss"),
+        ("epoch_end", 0, "loss", "val_loss"),
+        ("train_end", "loss", "val_loss"),
+    ]
+
+
+def test_evaluation_and_prediction_have_hooks(model):
+    diary = Everything()
+    model.evaluate(X, Y, batch_size=9, callbacks=[diary])
+    model.predict(X, batch_size=9, callbacks=[diary])
+    assert diary.entries == [
+        ("test_begin",),
+        ("test_batch_begin", 0),
+        ("test_batch_end", 0, "loss"),
+        ("test_end", "loss"),
+        ("predict_begin",),
+        ("predict_batch_begin", 0),
+        ("predict_batch_end", 0, "outputs"),
+        ("predict_end",),
+    ]
+    assert diary.params == {"batch_size": 9, "samples": 5, "steps": 1}
+
+
+def test_a_callback_that_stops_within_an_epoch_ends_it_there(model):
+    stop = LambdaCallback(
+        on_train_batch_end=lambda batch, logs: setattr(model, "stop_training", batch == 1)
+    )
+    diary = Everything()
+    model.fit(X, Y, batch_size=1, epochs=9, callbacks=[stop, diary], verbose=0)
+    assert [entry[:2] for entry in diary.entries if entry[0] == "train_batch_end"] == [
+        ("train_batch_end", 0),
+        ("train_batch_end", 1),
+    ]
+    assert model.history.epoch == [0]
