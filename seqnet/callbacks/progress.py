@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,16 @@ def spell_figures(logs: Mapping | None) -> dict[str, str]:
     {'loss': '0.1235'}
     """
     return {name: f"{value:.4g}" for name, value in (logs or {}).items()}
+
+
+def is_screen(file) -> bool:
+    """Whether a line in a file can be drawn over: it is a terminal that has a size."""
+    if not file.isatty():
+        return False
+    try:
+        return 0 not in os.get_terminal_size(file.fileno())
+    except (OSError, AttributeError):  # something else that says it is a terminal
+        return True
 
 
 class Bar(tqdm):
@@ -92,7 +103,7 @@ class ProgressBar(Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         file = self.file or sys.stderr
-        drawn = issubclass(tqdm, tqdm_notebook) or file.isatty()
+        drawn = issubclass(tqdm, tqdm_notebook) or is_screen(file)
         self.lines = None if drawn else Lines(file)
         kind: dict[str, Any] = (
             {"file": file, "dynamic_ncols": True}

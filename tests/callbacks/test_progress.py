@@ -1,4 +1,6 @@
 import io
+import pty
+import termios
 
 import numpy as np
 import pytest
@@ -108,6 +110,14 @@ def test_a_terminal_gets_a_bar_that_is_drawn_over():
     assert "\rEpoch 1/2: 100%" in text
     assert text.count("\n") == 2
     assert "loss=0.5, val_loss=0.25" in text
+
+
+@pytest.mark.parametrize(("size", "drawn"), [((24, 80), True), ((24, 0), False), ((0, 80), False)])
+def test_a_terminal_without_a_size_is_a_log_file(size, drawn):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, size)
+    with open(theirs, "w") as terminal, open(ours, "rb", buffering=0):
+        assert progress.is_screen(terminal) == drawn
 
 
 @pytest.mark.parametrize("screen", [io.StringIO, Terminal])
