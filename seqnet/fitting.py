@@ -9,8 +9,7 @@ from signal import SIGTERM
 import numpy as np
 
 from seqnet import config, resuming
-from seqnet.backup import BackupAndRestore
-from seqnet.callbacks import CallbackList
+from seqnet.callbacks import BackupAndRestore, CallbackList
 from seqnet.checks import check_count
 from seqnet.data import Examples
 from seqnet.interruption import Interrupted, Interruption

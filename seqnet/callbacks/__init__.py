@@ -1,5 +1,6 @@
 """What happens around batches and epochs: records, progress, saving, stopping, learning rates."""
 
+from seqnet.callbacks.backup import BackupAndRestore
 from seqnet.callbacks.base import Callback, CallbackList, check_callbacks
 from seqnet.callbacks.checkpoint import ModelCheckpoint
 from seqnet.callbacks.csvlog import CSVLogger
@@ -11,6 +12,7 @@ from seqnet.callbacks.stopping import EarlyStopping, TerminateOnNaN
 from seqnet.callbacks.tensorboard import TensorBoard
 
 __all__ = [
+    "BackupAndRestore",
     "CSVLogger",
     "Callback",
     "CallbackList",

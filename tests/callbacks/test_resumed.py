@@ -5,7 +5,7 @@ import pytest
 
 import seqnet
 import seqnet.callbacks as cb
-from seqnet.backup import BackupAndRestore
+from seqnet.callbacks import BackupAndRestore
 from seqnet.layers import Dense
 
 X = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
