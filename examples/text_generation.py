@@ -20,8 +20,7 @@ import time
 from pathlib import Path
 
 import seqnet
-from seqnet.backup import BackupAndRestore
-from seqnet.callbacks import Callback, ProgressBar
+from seqnet.callbacks import BackupAndRestore, Callback, ProgressBar
 from seqnet.generation import Stepper, generate
 from seqnet.layers import LSTM, Dense, Dropout, Embedding, Softmax
 from seqnet.text import CharacterVocabulary, bigram_cross_entropy, next_step_examples

@@ -9,14 +9,13 @@ from signal import SIGTERM
 import numpy as np
 
 from seqnet import config, resuming
-from seqnet.backup import BackupAndRestore
-from seqnet.callbacks import CallbackList
+from seqnet.callbacks import BackupAndRestore, CallbackList
 from seqnet.checks import check_count
 from seqnet.data import Examples
 from seqnet.feeding import is_padding
 from seqnet.interruption import Interrupted, Interruption
 from seqnet.layers.states import fresh_states
-from seqnet.training import Figures
+from seqnet.training import Figures, figure_names
 from seqnet.windows import windows, zero_states
 
 log = logging.getLogger("seqnet")
@@ -52,6 +51,8 @@ class Fit:
         What the order of the epoch's examples is drawn from.
     figures : Figures
         The epoch's so far.
+    logs : dict
+        The figures that the epoch before was reported with.
     ended_well : bool
         Whether all epochs are done, or a callback stopped the training.
     """
@@ -81,6 +82,7 @@ class Fit:
         self.epoch, self.batch = initial_epoch, 0
         self.order: int | None = None
         self.figures = Figures(model.metrics)
+        self.logs: dict = {}
         self.ended_well = False
         self.interruption = Interruption()
         self.callbacks = list(callbacks)
@@ -88,12 +90,12 @@ class Fit:
         self.asked: dict = {}
         params = {
             "epochs": epochs,
-            "batch_size": batch_size,
-            "samples": len(examples),
-            "steps": -(-len(examples) // batch_size),
+            **sizes(examples, batch_size),
+            "metrics": figure_names(model.metrics, validation is not None),
         }
-        # A backup comes last, so that what it saves has all that the others did.
-        called = [c for c in [*reports, *callbacks] if c is not self.backup]
+        # Reports come after what writes into the figures; a backup comes last, so that what it
+        # saves has all that the others did.
+        called = [c for c in [*callbacks, *reports] if c is not self.backup]
         called += [] if self.backup is None else [self.backup]
         self.calls = CallbackList(called, model, params)
 
@@ -117,7 +119,7 @@ class Fit:
             except Interrupted:
                 raise self.interruption.error(self.stopped()) from None
             finally:
-                self.calls.on_train_end()
+                self.calls.on_train_end(self.logs)
 
     def finish(self) -> None:
         """Do all epochs that are not done yet."""
@@ -157,7 +159,7 @@ class Fit:
                 break
             number = self.batch
             for hook in self.calls.at_batch_begin:
-                hook(number)
+                hook(number, {})
             self.update(batch)
             self.batch += 1
             if self.calls.at_batch_end:
@@ -181,15 +183,19 @@ class Fit:
 
     def end_epoch(self) -> None:
         """Validate, if it is time to, and report the epoch."""
-        logs = self.figures.result()
+        self.logs = self.figures.result()
         if self.validation is not None and is_due(self.epoch, self.validation_freq):
             figures = measure(
-                self.model, self.validation, self.batch_size, after_batch=self.interruption.check
+                self.model,
+                self.validation,
+                self.batch_size,
+                calls=self.calls,
+                after_batch=self.interruption.check,
             )
-            logs |= figures.result("val_")
+            self.logs |= figures.result("val_")
         done = self.epoch
         self.epoch, self.batch = done + 1, 0
-        self.calls.on_epoch_end(done, logs)
+        self.calls.on_epoch_end(done, self.logs)
         self.interruption.check()
 
     # ---- stopping and going on
@@ -240,20 +246,35 @@ def only_backup(callbacks: Sequence) -> BackupAndRestore | None:
     return found[0] if found else None
 
 
+def sizes(examples: Examples, batch_size: int) -> dict[str, int]:
+    """Return what callbacks are told about data: the sizes of a batch, of all, and of an epoch."""
+    samples = len(examples)
+    return {"batch_size": batch_size, "samples": samples, "steps": -(-samples // batch_size)}
+
+
 def measure(
     model,
     examples: Examples,
     batch_size: int,
     announce: bool = False,
+    calls: CallbackList | None = None,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Figures:
     """Return a model's figures over examples; states are carried within them and then put back."""
+    calls = CallbackList([], model, {}) if calls is None else calls
+    at_begin, at_end = (calls.overriding(f"on_test_batch_{side}") for side in ("begin", "end"))
     figures = Figures(model.metrics)
     examples = examples if model.stateful else examples.by_length()
+    calls.on_test_begin()
     with fresh_states(model.layers, "test"):
-        for batch in examples.batches(batch_size):
+        for number, batch in enumerate(examples.batches(batch_size)):
+            for hook in at_begin:
+                hook(number, {})
             figures.add(model.compute("test", batch, announce=announce))
+            for hook in at_end:
+                hook(number, figures.result())
             after_batch()
+    calls.on_test_end(figures.result())
     return figures
 
 

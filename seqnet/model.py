@@ -7,11 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 
 from seqnet import config, losses, optimizers, saving
 from seqnet import metrics as metrics_module
-from seqnet.callbacks import Callback, EpochLine, History, ProgressBar, check_callbacks
+from seqnet.callbacks import (
+    Callback,
+    CallbackList,
+    EpochLine,
+    History,
+    ProgressBar,
+    check_callbacks,
+)
 from seqnet.checks import check_count
 from seqnet.data import Examples
 from seqnet.feeding import mask_for, prepare, validation_arguments
-from seqnet.fitting import Fit, check_first_epoch, check_frequency, measure
+from seqnet.fitting import Fit, check_first_epoch, check_frequency, measure, sizes
 from seqnet.layers.layer import Layer
 from seqnet.layers.states import fresh_states
 from seqnet.packing import pack, unpack
@@ -250,28 +257,45 @@ class Model(Stack):
         return_dict: bool = False,
         mask=None,
         lengths=None,
+        callbacks: Sequence[Callback] = (),
     ):
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
-        Nothing about the model changes. With `return_dict` the figures come by name.
+        Nothing about the model changes. With `return_dict` the figures come by name. The hooks of
+        `callbacks` that begin with ``on_test`` are called.
         """
         batch_size = check_count(batch_size, "batch_size")
         examples = self._prepare(X, y, sample_weight, mask, lengths, announce=bool(verbose))
-        return self._report(measure(self, examples, batch_size, bool(verbose)), return_dict)
+        calls = CallbackList(check_callbacks(callbacks), self, sizes(examples, batch_size))
+        return self._report(measure(self, examples, batch_size, bool(verbose), calls), return_dict)
 
-    def predict(self, X, batch_size: int = 32, verbose: int = 0, mask=None, lengths=None):
+    def predict(
+        self,
+        X,
+        batch_size: int = 32,
+        verbose: int = 0,
+        mask=None,
+        lengths=None,
+        callbacks: Sequence[Callback] = (),
+    ):
         """Return the outputs for inputs, (samples, ...).
 
         For a list of sequences of different lengths and an output at every step, that is a list of
-        arrays (time, ...), in the order of the sequences.
+        arrays (time, ...), in the order of the sequences. The hooks of `callbacks` that begin with
+        ``on_predict`` are called; a batch's ``logs["outputs"]`` are its outputs.
         """
         batch_size = check_count(batch_size, "batch_size")
         examples = self._prepare(X, mask=mask_for(X, mask, lengths), announce=bool(verbose))
         examples = examples if self.stateful else examples.by_length()
+        calls = CallbackList(check_callbacks(callbacks), self, sizes(examples, batch_size))
         outputs = []
+        calls.on_predict_begin()
         with fresh_states(self.layers, "predict"):
-            for batch in examples.batches(batch_size):
+            for number, batch in enumerate(examples.batches(batch_size)):
+                calls.on_predict_batch_begin(number)
                 outputs.append(self.compute("predict", batch, announce=bool(verbose))[0])
+                calls.on_predict_batch_end(number, {"outputs": outputs[-1]})
+        calls.on_predict_end()
         return examples.join(outputs)
 
     def train_on_batch(

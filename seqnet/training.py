@@ -257,3 +257,9 @@ class Figures:
         for metric, value in zip(self.metrics, metric_sums, strict=True):
             result[prefix + metric.name] = metric.finish(value * scale)
         return result
+
+
+def figure_names(metrics, validation: bool = False) -> list[str]:
+    """Return the names of the figures of an epoch, those of its validation too if it has one."""
+    names = ["loss", *(metric.name for metric in metrics)]
+    return names + ([f"val_{name}" for name in names] if validation else [])

@@ -24,7 +24,7 @@ import numpy as np
 
 import seqnet
 from seqnet import saving
-from seqnet.backup import BackupAndRestore
+from seqnet.callbacks import BackupAndRestore
 from seqnet.layers import LSTM, Dense, Dropout
 
 ENDS = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 130, 143}

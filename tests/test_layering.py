@@ -21,7 +21,7 @@ LEVELS = (
     ("ops/",),
     ("activations.py", "initializers.py", "regularizers.py", "losses.py", "metrics.py"),
     ("layers/", "optimizers/"),
-    ("kernels/", "data.py", "ragged.py", "callbacks.py", "backup.py", "saving.py", "lowering.py"),
+    ("kernels/", "data.py", "ragged.py", "callbacks/", "saving.py", "lowering.py"),
     ("text.py", "backend.py"),
     ("stack.py", "windows.py"),
     ("training.py", "packing.py", "feeding.py", "resuming.py", "fitting.py"),
@@ -37,11 +37,10 @@ WITHIN_A_LEVEL = {
     ("fitting.py", "feeding.py"),
     ("fitting.py", "resuming.py"),
     ("resuming.py", "packing.py"),
-    ("backup.py", "callbacks.py"),
     ("model.py", "generation.py"),
 }
 # What works without the package, and says so.
-OPTIONAL = {"seqnet.kernels", "jax"}
+OPTIONAL = {"seqnet.kernels", "jax", "tensorboardX"}
 
 
 def level(name):

@@ -16,8 +16,7 @@ import pytest
 
 import seqnet
 from seqnet import config, saving
-from seqnet.backup import BackupAndRestore
-from seqnet.callbacks import Callback
+from seqnet.callbacks import BackupAndRestore, Callback
 from seqnet.layers import (
     GRU,
     LSTM,

@@ -6,6 +6,8 @@ Settings beside the common ones: ``path`` (fused, scan, unroll; none: seqnet's c
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 
 import protocol  # first: it starts the clock of the import time
@@ -15,8 +17,17 @@ import numpy as np
 import pytensor
 
 import seqnet
+from seqnet.callbacks import (
+    CSVLogger,
+    EarlyStopping,
+    ProgressBar,
+    ReduceLROnPlateau,
+    TerminateOnNaN,
+)
+from seqnet.callbacks.base import HOOKS, overrides
 from seqnet.generation import Stepper, generate
 from seqnet.layers import GRU, LSTM, Dense, Embedding, SimpleRNN
+from seqnet.training import Figures
 
 CELLS = {"simple_rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
 PATHS = {
@@ -25,6 +36,32 @@ PATHS = {
     "scan": {"fused": False},
     "unroll": {"unroll": True},
 }
+
+
+class Screen:
+    """A file that says it is a terminal."""
+
+    def __init__(self, file):
+        self.write, self.flush = file.write, file.flush
+
+    def isatty(self):
+        return True
+
+
+class Clock:
+    """Adds up the seconds in some functions."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def around(self, function):
+        def timed(*given):
+            start = time.perf_counter()
+            result = function(*given)
+            self.seconds += time.perf_counter() - start
+            return result
+
+        return timed
 
 
 class Trainer:
@@ -75,10 +112,7 @@ class Trainer:
 
     def overhead(self, batches, verbose):
         """Return milliseconds a batch for the bare compiled function, train_on_batch and fit."""
-        x, y = (
-            np.concatenate([self.batches[k % len(self.batches)][part] for k in range(batches)])
-            for part in (0, 1)
-        )
+        x, y = self.examples(batches)
         size = self.settings.batch
         pieces = [slice(k * size, (k + 1) * size) for k in range(batches)]
         # What the compiled function is given is taken down while train_on_batch calls it.
@@ -104,6 +138,39 @@ class Trainer:
             name: 1e3 * seconds / batches
             for name, seconds in (("bare", bare), ("train_on_batch", on_batch), ("fit", fit))
         }
+
+    def epoch_with(self, batches, way):
+        """Return milliseconds a batch of an epoch, and how many of them are in callbacks.
+
+        Those are also where figures are computed for them.
+        """
+        x, y = self.examples(batches)
+        with open(os.devnull, "w") as nowhere, tempfile.TemporaryDirectory() as folder:
+            bar = ProgressBar(file=Screen(nowhere) if way == "bar" else nowhere)
+            watching = [
+                TerminateOnNaN(),
+                EarlyStopping("loss", patience=9, restore_best_weights=True),
+                ReduceLROnPlateau("loss"),
+                CSVLogger(f"{folder}/log.csv"),
+            ]
+            callbacks = {"history": [], "bar": [bar], "lines": [bar], "all": [*watching, bar]}[way]
+            clock = Clock()
+            for callback in callbacks:
+                for hook in filter(lambda name: overrides(callback, name), HOOKS):
+                    setattr(callback, hook, clock.around(getattr(callback, hook)))
+            result, Figures.result = Figures.result, clock.around(Figures.result)
+            start = time.perf_counter()
+            self.model.fit(x, y, self.settings.batch, verbose=0, callbacks=callbacks)
+            whole = time.perf_counter() - start
+            Figures.result = result
+            return {"ms": 1e3 * whole / batches, "callbacks_ms": 1e3 * clock.seconds / batches}
+
+    def examples(self, batches):
+        """Return the arrays of so many batches, one after the other."""
+        return [
+            np.concatenate([self.batches[k % len(self.batches)][part] for k in range(batches)])
+            for part in (0, 1)
+        ]
 
     def generate(self, count, temperature, how):
         """Return characters a second, and the characters, of writing on from character 1."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from seqnet.callbacks import Callback
+from seqnet.callbacks.base import Callback
 from seqnet.checks import check_count
 
 
@@ -40,7 +40,7 @@ class BackupAndRestore(Callback):
     Examples
     --------
     >>> import os, tempfile, numpy as np, seqnet
-    >>> from seqnet.backup import BackupAndRestore
+    >>> from seqnet.callbacks import BackupAndRestore
     >>> X, y = np.random.default_rng(0).normal(size=(2, 8, 3))
     >>> class Plug(seqnet.callbacks.Callback):
     ...     pulled = False

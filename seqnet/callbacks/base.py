@@ -1,0 +1,203 @@
+"""The hooks of a callback, and the list that calls several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tqdm.auto import tqdm
+
+
+class Callback:
+    """Override what you need; the methods are called by `Model.fit`, `evaluate` and `predict`.
+
+    `logs` holds figures by name (``loss``, ``val_loss``, ...). What a callback writes into the
+    `logs` of `on_epoch_end` is seen by the callbacks after it in the list, and by the history.
+
+    Attributes
+    ----------
+    model : Model
+        The model in training; ``model.stop_training = True`` ends it.
+    params : mapping
+        ``epochs``, ``steps`` (batches in an epoch; None if that is not known), ``batch_size``,
+        ``samples`` and ``metrics`` (the names of all figures at an epoch's end).
+    adds : tuple of str, optional
+        The names of figures that `on_epoch_end` writes into `logs`. Where all callbacks tell, a
+        wrong name somewhere else is an error before training instead of after its first epoch.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> class Best(seqnet.callbacks.Callback):
+    ...     adds = ("best_loss",)
+    ...     best = np.inf
+    ...
+    ...     def on_epoch_end(self, epoch, logs=None):
+    ...         self.best = logs["best_loss"] = min(self.best, logs["loss"])
+    >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+    >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[Best()])
+    >>> sorted(history.history)
+    ['best_loss', 'loss']
+    """
+
+    model: Any = None
+    params: Mapping = {}
+    adds: ClassVar[tuple[str, ...] | None] = None
+
+    def set_model(self, model) -> None:
+        """Take the model that will be trained."""
+        self.model = model
+
+    def set_params(self, params: Mapping) -> None:
+        """Take what is known about the training."""
+        self.params = params
+
+    def check(self, figures: Sequence[str] | None) -> None:
+        """Raise if this callback cannot do its work; called before anything is compiled.
+
+        `figures` are the names of all figures at an epoch's end, or None if a callback may add
+        others.
+        """
+
+    def get_state(self) -> dict:
+        """Return what a resumed run needs to go on as if it had never stopped.
+
+        Values are what JSON can hold, or NumPy arrays at the top level.
+        """
+        return {}
+
+    def set_state(self, state: Mapping) -> None:
+        """Take what `get_state` returned: after `on_train_begin`, before the first epoch."""
+
+    def on_train_begin(self, logs=None) -> None:
+        """Before the first epoch."""
+
+    def on_train_end(self, logs=None) -> None:
+        """After the last epoch, with its figures; also when training was stopped or failed."""
+
+    def on_epoch_begin(self, epoch: int, logs=None) -> None:
+        """Before epoch number `epoch`, from 0."""
+
+    def on_epoch_end(self, epoch: int, logs=None) -> None:
+        """After an epoch and its validation."""
+
+    def on_train_batch_begin(self, batch: int, logs=None) -> None:
+        """Before batch number `batch` of the epoch, from 0."""
+        self.on_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        """After a batch; `logs` holds the epoch's figures so far."""
+        self.on_batch_end(batch, logs)
+
+    def on_batch_begin(self, batch: int, logs=None) -> None:
+        """Another name of `on_train_batch_begin`."""
+
+    def on_batch_end(self, batch: int, logs=None) -> None:
+        """Another name of `on_train_batch_end`."""
+
+    def on_test_begin(self, logs=None) -> None:
+        """Before an evaluation, also the validation of an epoch."""
+
+    def on_test_end(self, logs=None) -> None:
+        """After an evaluation; `logs` holds its figures, without ``val_``."""
+
+    def on_test_batch_begin(self, batch: int, logs=None) -> None:
+        """Before batch number `batch` of an evaluation, from 0."""
+
+    def on_test_batch_end(self, batch: int, logs=None) -> None:
+        """After a batch of an evaluation; `logs` holds its figures so far."""
+
+    def on_predict_begin(self, logs=None) -> None:
+        """Before a prediction."""
+
+    def on_predict_end(self, logs=None) -> None:
+        """After a prediction."""
+
+    def on_predict_batch_begin(self, batch: int, logs=None) -> None:
+        """Before batch number `batch` of a prediction, from 0."""
+
+    def on_predict_batch_end(self, batch: int, logs=None) -> None:
+        """After a batch of a prediction; ``logs["outputs"]`` are its outputs."""
+
+
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
+def overrides(callback: Callback, *hooks: str) -> bool:
+    """Whether a callback has hooks of its own, in its class or as functions it was given."""
+    return any(
+        getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
+        for hook in hooks
+    )
+
+
+def say(message: str) -> None:
+    """Print a line, above the progress bar if there is one."""
+    tqdm.write(message)
+
+
+def check_folder(path: Path, who: str) -> None:
+    """Raise if a file cannot be written at `path`."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{who} writes a file, but {path} is a directory.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{who} writes {path.name} in the folder {path.parent}, which does not exist: make it "
+            "first."
+        )
+
+
+def check_callbacks(callbacks) -> list[Callback]:
+    """Return what a user passed as callbacks as a list, or raise; None is none."""
+    if callbacks is None:
+        return []
+    if not isinstance(callbacks, (list, tuple)):
+        raise TypeError(f"callbacks takes a list of callbacks, got {callbacks!r}.")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks takes objects of seqnet.callbacks.Callback, got {callback!r}."
+            )
+    return list(callbacks)
+
+
+class CallbackList:
+    """Calls each of several callbacks in turn: it has all their hooks."""
+
+    def __init__(self, callbacks, model, params: Mapping):
+        self.callbacks = list(callbacks)
+        self.params = params
+        for callback in self.callbacks:
+            callback.set_model(model)
+            callback.set_params(params)
+        figures = self.figures()
+        for callback in self.callbacks:
+            callback.check(figures)
+        # Most callbacks leave the hooks around batches alone: those are not called at all.
+        self.at_batch_begin = self.overriding("on_train_batch_begin", "on_batch_begin")
+        self.at_batch_end = self.overriding("on_train_batch_end", "on_batch_end")
+
+    def overriding(self, hook: str, *aliases: str) -> list:
+        """Return the hooks of a name of the callbacks that have one of their own."""
+        return [getattr(c, hook) for c in self.callbacks if overrides(c, hook, *aliases)]
+
+    def figures(self) -> list[str] | None:
+        """Return the names of all figures at an epoch's end, or None if they are not known."""
+        names = self.params.get("metrics")
+        adding = [c.adds for c in self.callbacks if overrides(c, "on_epoch_end")]
+        if names is None or None in adding:
+            return None
+        return list(dict.fromkeys([*names, *(name for added in adding for name in added)]))
+
+    def __getattr__(self, hook: str):
+        if hook not in HOOKS:
+            raise AttributeError(f"Callbacks have no hook {hook!r}.")
+        expected = 2 if "epoch" in hook or "batch" in hook else 1
+
+        def call_all(*given):
+            arguments = given if len(given) == expected else (*given, {})
+            for callback in self.callbacks:
+                getattr(callback, hook)(*arguments)
+
+        return call_all

@@ -1,0 +1,188 @@
+"""Saving a model while it trains."""
+
+from __future__ import annotations
+
+import os
+import string
+from collections.abc import Mapping
+from pathlib import Path
+
+from seqnet.callbacks.base import check_folder, say
+from seqnet.callbacks.monitoring import Monitor, unknown_figure
+from seqnet.checks import check_count
+
+
+class ModelCheckpoint(Monitor):
+    """Saves the model after each epoch, after so many batches, or whenever it is the best so far.
+
+    A file is written beside its place and renamed, so that a training that is killed leaves whole
+    files only.
+
+    Parameters
+    ----------
+    filepath : path
+        The name of the file, in a folder that exists. It may have fields in the manner of
+        `str.format`: ``{epoch:02d}`` (from 1) and the epoch's figures, ``{val_loss:.2f}``; with a
+        number as `save_freq` also ``{batch:05d}`` (from 1), and the figures are those of the epoch
+        so far.
+    monitor : str
+        The figure that says which model is the best.
+    verbose : 0 or 1
+        Whether to print what is saved.
+    save_best_only : bool
+        Save only if the figure is better than at all times before.
+    save_weights_only : bool
+        Save with `Model.save_weights` instead of `Model.save`.
+    mode : "auto", "min" or "max"
+        Whether the figure should fall or rise.
+    save_freq : "epoch" or int
+        Save after each epoch, or after so many batches, counted on from epoch to epoch.
+    initial_value_threshold : float, optional
+        What the figure has to beat to be the best for the first time.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        Before training, if the folder does not exist, or a field or the figure is not known.
+
+    Examples
+    --------
+    >>> import os, tempfile, numpy as np, seqnet
+    >>> from seqnet.callbacks import ModelCheckpoint
+    >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+    >>> X, y = np.ones((4, 2)), np.ones((4, 1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save = ModelCheckpoint(os.path.join(folder, "model-{epoch:02d}.h5"))
+    ...     history = model.fit(X, y, epochs=2, verbose=0, callbacks=[save])
+    ...     sorted(os.listdir(folder))
+    ['model-01.h5', 'model-02.h5']
+    """
+
+    def __init__(
+        self,
+        filepath,
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: str | int = "epoch",
+        initial_value_threshold: float | None = None,
+    ):
+        # The direction of a figure that is not looked at need not be known.
+        mode = mode if save_best_only or mode != "auto" else "min"
+        super().__init__(monitor, mode, best=initial_value_threshold)
+        self.filepath = os.fspath(filepath)
+        self.verbose = verbose
+        self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
+        self.save_freq = "epoch" if save_freq == "epoch" else check_count(save_freq, "save_freq")
+        self.fields = fields_of(self.filepath)
+        self.epoch, self.batches = 0, 0
+
+    @property
+    def by_batches(self) -> bool:
+        """Whether files are written after so many batches."""
+        return self.save_freq != "epoch"
+
+    def check(self, figures):
+        check_folder(Path(self.filepath), self.who)
+        if self.by_batches:  # an epoch's validation and what callbacks add comes later
+            figures = self.params.get("metrics")
+            figures = figures and [name for name in figures if not name.startswith("val_")]
+        if figures is None:
+            return
+        if self.save_best_only:
+            super().check(figures)
+        for field in self.fields:
+            if field not in (*self.own_fields, *figures):
+                raise unknown_field(field, self.filepath, (*self.own_fields, *figures))
+
+    @property
+    def own_fields(self) -> tuple[str, ...]:
+        """The fields of file names that are no figures."""
+        return ("epoch", "batch") if self.by_batches else ("epoch",)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.by_batches:
+            return
+        self.batches += 1
+        if self.batches >= self.save_freq:
+            self.batches = 0
+            self.save(logs or {}, {"epoch": self.epoch + 1, "batch": batch + 1})
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self.by_batches:
+            self.save(logs or {}, {"epoch": epoch + 1})
+
+    def save(self, logs: Mapping, numbers: Mapping[str, int]) -> None:
+        """Write the file for some figures, if it should be written."""
+        value = self.current(logs) if self.save_best_only else None
+        when = ", ".join(f"{name} {number}" for name, number in numbers.items()).capitalize()
+        if self.save_best_only:
+            if value is None:
+                return
+            if not self.improves(value, self.best):
+                if self.verbose:
+                    say(f"{when}: {self.monitor} {value:.5g} is no better than {self.best}.")
+                return
+        path = spell(self.filepath, {**logs, **numbers})
+        if self.save_weights_only:
+            self.model.save_weights(path)
+        else:
+            self.model.save(path)
+        if value is not None:
+            self.best = float(value)
+        if self.verbose:
+            figure = "" if value is None else f"{self.monitor} {value:.5g}, "
+            say(f"{when}: {figure}saved as {path}.")
+
+    def get_state(self):
+        return super().get_state() | {"batches": self.batches}
+
+    def set_state(self, state):
+        super().set_state(state)
+        self.batches = state["batches"]
+
+
+def fields_of(filepath: str) -> list[str]:
+    """Return the names of the fields in a file name, or raise if they cannot be spelled.
+
+    Examples
+    --------
+    >>> from seqnet.callbacks.checkpoint import fields_of
+    >>> fields_of("model-{epoch:02d}-{val_loss:.2f}.h5")
+    ['epoch', 'val_loss']
+    """
+    folder, name = os.path.split(filepath)
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(name) if field is not None]
+        if not all(field.isidentifier() for field in fields):
+            raise ValueError("a field is a name")
+        name.format(**{field: 1 if field in ("epoch", "batch") else 1.0 for field in fields})
+    except ValueError as error:
+        raise ValueError(
+            f"filepath={filepath!r} cannot be spelled ({error}): fields are written as in "
+            "'model-{epoch:02d}-{val_loss:.2f}.h5'."
+        ) from None
+    if any(field is not None for _, field, _, _ in string.Formatter().parse(folder)):
+        raise ValueError(
+            f"filepath={filepath!r} has a field in the name of its folder; fields are for the "
+            "name of the file."
+        )
+    return fields
+
+
+def spell(filepath: str, values: Mapping) -> str:
+    """Return a file name with its fields filled in."""
+    for field in fields_of(filepath):
+        if field not in values:
+            raise unknown_field(field, filepath, list(values))
+    return filepath.format(**values)
+
+
+def unknown_field(field: str, filepath: str, known) -> ValueError:
+    """Return the error that tells which fields there are."""
+    return unknown_figure(field, list(known), f"ModelCheckpoint({filepath!r})")

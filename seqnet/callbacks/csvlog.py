@@ -1,0 +1,109 @@
+"""A table of figures in a file."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from seqnet.callbacks.base import Callback, check_folder
+
+MISSING = "NA"
+
+
+class CSVLogger(Callback):
+    """Writes one row of figures after each epoch.
+
+    Each row is in the file when the epoch ends, so it survives whatever ends the training. A
+    resumed run takes back rows of epochs that it runs again.
+
+    Parameters
+    ----------
+    filename : path
+        In a folder that exists.
+    separator : str
+        One character.
+    append : bool
+        Write rows below those of an earlier training, which has to have the same columns.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        If the folder does not exist, or the file to append to has other columns.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from seqnet.callbacks import CSVLogger
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     log = CSVLogger(os.path.join(folder, "log.csv"))
+    ...     log.on_epoch_end(0, {"loss": 0.5, "accuracy": 0.25})
+    ...     print(log.filename.read_text(), end="")
+    epoch,accuracy,loss
+    0,0.25,0.5
+    """
+
+    adds = ()
+
+    def __init__(self, filename, separator: str = ",", append: bool = False):
+        if not isinstance(separator, str) or len(separator) != 1:
+            raise ValueError(f"separator is one character, got {separator!r}.")
+        self.filename, self.separator, self.append = Path(filename), separator, append
+        self.columns: list[str] | None = None
+
+    def check(self, figures):
+        check_folder(self.filename, "CSVLogger")
+        if self.append and figures is not None:
+            self.columns_for(figures)
+
+    def on_train_begin(self, logs=None):
+        self.columns = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = logs or {}
+        if self.columns is None:
+            self.columns = self.columns_for([*logs, *(self.params.get("metrics") or ())])
+            if not (self.append and self.first_row()):
+                self.write("w", self.columns)
+        row = {"epoch": epoch, **logs}
+        self.write("a", [plain(row.get(name, MISSING)) for name in self.columns])
+
+    def columns_for(self, figures: Iterable[str]) -> list[str]:
+        """Return the columns of a table of figures, in the order the file has them, if it has."""
+        columns = ["epoch", *sorted(set(figures))]
+        there = self.first_row() if self.append else []
+        if there and sorted(there) != sorted(columns):
+            raise ValueError(
+                f"CSVLogger cannot append to {self.filename}: it has the columns "
+                f"{', '.join(there)}, but this training gives {', '.join(columns)}."
+            )
+        return there or columns
+
+    def first_row(self) -> list[str]:
+        """Return the names of the columns in the file; none if there is no file."""
+        if not self.filename.exists():
+            return []
+        with open(self.filename, newline="") as file:
+            return next(csv.reader(file, delimiter=self.separator), [])
+
+    def write(self, mode: str, row: list) -> None:
+        """Write a row into the file, opened for it."""
+        with open(self.filename, mode, newline="") as file:
+            csv.writer(file, delimiter=self.separator, lineterminator="\n").writerow(row)
+
+    def get_state(self):
+        size = self.filename.stat().st_size if self.columns else 0
+        return {"columns": self.columns, "size": size}
+
+    def set_state(self, state):
+        if state["columns"] is None or not self.filename.exists():
+            return
+        self.columns = list(state["columns"])
+        if self.filename.stat().st_size > state["size"]:
+            os.truncate(self.filename, state["size"])
+
+
+def plain(value):
+    """Return an array as lists, and anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value

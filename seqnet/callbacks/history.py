@@ -1,0 +1,42 @@
+"""The record of a training."""
+
+from __future__ import annotations
+
+from seqnet.callbacks.base import Callback
+
+
+class History(Callback):
+    """Keeps every epoch's figures: ``history.history["loss"]`` is a list.
+
+    `Model.fit` returns one.
+
+    Examples
+    --------
+    >>> from seqnet.callbacks import History
+    >>> history = History()
+    >>> history.on_epoch_end(0, {"loss": 1.0})
+    >>> history.on_epoch_end(1, {"loss": 0.5})
+    >>> history.history, history.epoch
+    ({'loss': [1.0, 0.5]}, [0, 1])
+    """
+
+    adds = ()
+
+    def __init__(self):
+        self.history: dict[str, list[float]] = {}
+        self.epoch: list[int] = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epoch.append(epoch)
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(value)
+
+    def get_state(self):
+        return {
+            "epoch": list(self.epoch),
+            "history": {name: list(values) for name, values in self.history.items()},
+        }
+
+    def set_state(self, state):
+        self.epoch = list(state["epoch"])
+        self.history = {name: list(values) for name, values in state["history"].items()}

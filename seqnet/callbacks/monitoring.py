@@ -1,0 +1,134 @@
+"""What watches one figure: its direction, its best value, and its name."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from seqnet import registry
+from seqnet.callbacks.base import Callback
+
+RISING = {"accuracy", "acc", "auc", "precision", "recall", "f1", "f1_score"}
+FALLING = {"loss", "perplexity"}
+
+
+def direction(monitor: str, mode: str, who: str) -> str:
+    """Return ``"min"`` or ``"max"``: `mode`, or for ``"auto"`` what the figure's name says.
+
+    Examples
+    --------
+    >>> from seqnet.callbacks.monitoring import direction
+    >>> direction("val_accuracy", "auto", "Somebody"), direction("loss", "auto", "Somebody")
+    ('max', 'min')
+    """
+    if mode not in ("auto", "min", "max"):
+        raise ValueError(f"{who} takes mode='auto', 'min' or 'max', got {mode!r}.")
+    if mode != "auto":
+        return mode
+    name = monitor.removeprefix("val_")
+    if name in RISING or name.endswith("_accuracy"):
+        return "max"
+    if name in FALLING or name.endswith("_loss") or name in registry.names("loss"):
+        return "min"
+    raise ValueError(
+        f"{who} does not know whether {monitor!r} should rise or fall: pass mode='max' or "
+        "mode='min'."
+    )
+
+
+def unknown_figure(name: str, figures: Sequence[str], who: str) -> ValueError:
+    """Return the error that tells which figures there are."""
+    near = difflib.get_close_matches(name, figures, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    if name.startswith("val_") and not any(figure.startswith("val_") for figure in figures):
+        hint = " Figures of a validation come with validation_data or validation_split of fit."
+    return ValueError(
+        f"{who} needs the figure {name!r}, but this training gives {', '.join(figures)}.{hint}"
+    )
+
+
+class Monitor(Callback):
+    """The base of callbacks that watch a figure.
+
+    Parameters
+    ----------
+    monitor : str
+        The name of the figure.
+    mode : "auto", "min" or "max"
+        Whether it should fall or rise; ``"auto"`` knows accuracies, losses and the perplexity.
+    min_delta : float
+        A smaller change is no improvement.
+    best : float, optional
+        What the first value has to beat.
+    """
+
+    adds = ()
+
+    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0, best: float | None = None):
+        if not isinstance(monitor, str):
+            raise TypeError(f"{self.who} takes the name of a figure as monitor, got {monitor!r}.")
+        self.monitor, self.mode = monitor, mode
+        self.min_delta = abs(min_delta)
+        self.best = best
+        self.seen = False
+        self.rising = direction(monitor, mode, self.who) == "max"
+
+    @property
+    def who(self) -> str:
+        """The name used in messages."""
+        return type(self).__name__
+
+    def check(self, figures):
+        if figures is not None and self.monitor not in figures:
+            raise unknown_figure(self.monitor, figures, self.who)
+
+    def current(self, logs: Mapping | None) -> float | None:
+        """Return the figure; None in an epoch without it, where others have it.
+
+        Raises
+        ------
+        ValueError
+            If it has never been there and nothing says that it will come.
+        """
+        logs = logs or {}
+        if self.monitor in logs:
+            self.seen = True
+            return logs[self.monitor]
+        if self.seen or self.monitor in (self.params.get("metrics") or ()):
+            return None
+        raise unknown_figure(self.monitor, list(logs), self.who)
+
+    def improves(self, value: float, best: float | None) -> bool:
+        """Whether a value is better than another by more than `min_delta`; NaN never is."""
+        if best is None:
+            return not math.isnan(value)
+        return bool(value - self.min_delta > best if self.rising else value + self.min_delta < best)
+
+    def get_state(self):
+        return {"best": None if self.best is None else float(self.best), "seen": self.seen}
+
+    def set_state(self, state):
+        self.best, self.seen = state["best"], state["seen"]
+
+
+def weight_state(weights: Sequence[np.ndarray] | None) -> dict[str, np.ndarray]:
+    """Return weights as entries of a state.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.callbacks.monitoring import weight_state, weights_in
+    >>> state = weight_state([np.zeros(2), np.ones(3)])
+    >>> list(state), len(weights_in(state))
+    (['best_weights_0', 'best_weights_1'], 2)
+    """
+    return {f"best_weights_{number}": array for number, array in enumerate(weights or ())}
+
+
+def weights_in(state: Mapping) -> list[np.ndarray] | None:
+    """Return the weights that `weight_state` entered, or None."""
+    count = sum(name.startswith("best_weights_") for name in state)
+    return [np.asarray(state[f"best_weights_{k}"]) for k in range(count)] or None

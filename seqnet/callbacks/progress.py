@@ -1,0 +1,162 @@
+"""Progress on a screen or in a log file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm.auto import tqdm
+from tqdm.notebook import tqdm_notebook
+
+from seqnet.callbacks.base import Callback
+
+LOG_INTERVAL = 60.0  # seconds between lines where a bar cannot be drawn over
+
+
+def spell_figures(logs: Mapping | None) -> dict[str, str]:
+    """Write figures with four significant digits.
+
+    Examples
+    --------
+    >>> from seqnet.callbacks import spell_figures
+    >>> spell_figures({"loss": 0.123456})
+    {'loss': '0.1235'}
+    """
+    return {name: f"{value:.4g}" for name, value in (logs or {}).items()}
+
+
+def is_screen(file) -> bool:
+    """Whether a line in a file can be drawn over: it is a terminal that has a size."""
+    if not file.isatty():
+        return False
+    try:
+        return 0 not in os.get_terminal_size(file.fileno())
+    except (OSError, AttributeError):  # something else that says it is a terminal
+        return True
+
+
+class Bar(tqdm):
+    """A bar that spells its figures only when it is drawn."""
+
+    logs: Mapping = {}
+
+    @property
+    def format_dict(self):
+        figures = ", ".join(f"{name}={text}" for name, text in spell_figures(self.logs).items())
+        return super().format_dict | {"postfix": figures}
+
+
+class Lines:
+    """A file in which each drawing of a bar is a line of its own."""
+
+    def __init__(self, file):
+        self.file = file
+        self.encoding = getattr(file, "encoding", None)
+
+    def write(self, text: str) -> None:
+        text = text.replace("\r", "").strip()
+        if text:
+            self.file.write(f"{text}\n")
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+class ProgressBar(Callback):
+    r"""A tqdm bar for each epoch, with the figures so far.
+
+    In a terminal or a notebook the bar is drawn again and again; elsewhere, as in a log file, each
+    epoch ends with one line, and a long one has one more each minute.
+
+    Parameters
+    ----------
+    unit : str
+        What is counted; ``"batch"`` by default.
+    per_batch : float
+        How many units one batch is: a batch of 32 texts of 50 characters is 1,600 characters.
+    file : file, optional
+        Where to write; standard error by default.
+
+    Examples
+    --------
+    >>> import io, numpy as np, seqnet
+    >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+    >>> bar = seqnet.callbacks.ProgressBar("row", per_batch=2, file=io.StringIO())
+    >>> X, y = np.ones((4, 2)), np.ones((4, 1))
+    >>> history = model.fit(X, y, batch_size=2, verbose=0, callbacks=[bar])
+    >>> bar.file.getvalue()
+    'Epoch 1/1: 100%|##########| 4/4 [...row/s, loss=...]\n'
+    """
+
+    adds = ()
+
+    def __init__(self, unit: str = "batch", per_batch: float = 1, file=None):
+        self.unit, self.per_batch, self.file = unit, per_batch, file
+        self.bar: Bar | None = None
+        self.lines: Lines | None = None
+        self.batches_before: int | None = None
+
+    def on_train_begin(self, logs=None):
+        self.batches_before = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        file = self.file or sys.stderr
+        drawn = issubclass(tqdm, tqdm_notebook) or is_screen(file)
+        self.lines = None if drawn else Lines(file)
+        kind: dict[str, Any] = (
+            {"file": file, "dynamic_ncols": True}
+            if drawn
+            else {
+                "file": self.lines,
+                "mininterval": LOG_INTERVAL,
+                "delay": LOG_INTERVAL,
+                "miniters": 1,
+                "leave": False,
+            }
+        )
+        self.bar = Bar(
+            total=self.params.get("steps") or self.batches_before,
+            desc=f"Epoch {epoch + 1}/{self.params['epochs']}",
+            unit=self.unit,
+            unit_scale=self.per_batch if self.per_batch != 1 else False,
+            **kind,
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch != self.bar.n:  # a resumed epoch begins in its middle
+            self.bar.initial = self.bar.n = self.bar.last_print_n = batch
+        self.bar.logs = logs
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.logs = logs
+        self.batches_before = self.bar.n
+        if self.lines is not None:
+            self.lines.write(str(self.bar))
+            self.lines.flush()
+        self.bar.close()
+
+    def on_train_end(self, logs=None):
+        if self.bar is not None:
+            self.bar.close()
+
+
+class EpochLine(Callback):
+    """One printed line an epoch (``verbose=2``).
+
+    Examples
+    --------
+    >>> from seqnet.callbacks import EpochLine
+    >>> line = EpochLine()
+    >>> line.set_params({"epochs": 3})
+    >>> line.on_epoch_end(0, {"loss": 0.25, "accuracy": 0.5})
+    Epoch 1/3  loss 0.25  accuracy 0.5
+    """
+
+    adds = ()
+
+    def on_epoch_end(self, epoch, logs=None):
+        figures = "  ".join(f"{name} {text}" for name, text in spell_figures(logs).items())
+        print(f"Epoch {epoch + 1}/{self.params['epochs']}  {figures}", flush=True)

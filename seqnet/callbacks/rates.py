@@ -1,0 +1,191 @@
+"""Callbacks that change the learning rate; nothing is compiled again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import numpy as np
+
+from seqnet.callbacks.base import Callback, say
+from seqnet.callbacks.monitoring import Monitor
+from seqnet.checks import check_count
+
+
+class LearningRateScheduler(Callback):
+    """Sets the learning rate before each epoch, and enters it as ``learning_rate`` after it.
+
+    Parameters
+    ----------
+    schedule : function of (epoch, learning_rate)
+        Returns the learning rate of an epoch, given its number from 0 and the rate so far. A
+        function of the epoch alone will do.
+    verbose : 0 or 1
+        Whether to print each rate.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the schedule returns no number, or a negative one.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> from seqnet.callbacks import LearningRateScheduler
+    >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+    >>> model.compile(seqnet.optimizers.SGD(1.0), "mse")
+    >>> halve = LearningRateScheduler(lambda epoch, rate: rate / 2 if epoch else rate)
+    >>> X, y = np.ones((4, 2)), np.ones((4, 1))
+    >>> model.fit(X, y, epochs=3, verbose=0, callbacks=[halve]).history["learning_rate"]
+    [1.0, 0.5, 0.25]
+    """
+
+    adds = ("learning_rate",)
+
+    def __init__(self, schedule: Callable, verbose: int = 0):
+        if not callable(schedule):
+            raise TypeError(f"schedule is a function of (epoch, learning_rate), got {schedule!r}.")
+        self.schedule, self.verbose = schedule, verbose
+        self.takes_rate = takes_two(schedule)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        optimizer = self.model.optimizer
+        rate = (
+            self.schedule(epoch, optimizer.learning_rate)
+            if self.takes_rate
+            else self.schedule(epoch)
+        )
+        if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
+            raise TypeError(
+                f"The schedule of LearningRateScheduler returned {rate!r} for epoch {epoch}, but a "
+                "learning rate is a number."
+            )
+        optimizer.learning_rate = float(rate)
+        if self.verbose:
+            say(f"Epoch {epoch + 1}: the learning rate is {rate:g}.")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["learning_rate"] = self.model.optimizer.learning_rate
+
+    def get_state(self):
+        return {"learning_rate": self.model.optimizer.learning_rate}
+
+    def set_state(self, state):
+        self.model.optimizer.learning_rate = state["learning_rate"]
+
+
+def takes_two(function: Callable) -> bool:
+    """Whether a function can be called with two arguments."""
+    try:
+        inspect.signature(function).bind(0, 0.0)
+    except TypeError:
+        return False
+    except ValueError:  # a built-in function that does not tell
+        return True
+    return True
+
+
+class ReduceLROnPlateau(Monitor):
+    """Lowers the learning rate when a figure has not improved for some epochs.
+
+    It enters the rate of each epoch as ``learning_rate``.
+
+    Parameters
+    ----------
+    monitor : str
+        The name of the figure.
+    factor : float
+        What the rate is multiplied by, above 0 and below 1.
+    patience : int
+        How many epochs without improvement in a row lower the rate.
+    verbose : 0 or 1
+        Whether to print when the rate is lowered.
+    mode : "auto", "min" or "max"
+        Whether the figure should fall or rise.
+    min_delta : float
+        A smaller change is no improvement.
+    cooldown : int
+        So many epochs after a change do not count.
+    min_lr : float
+        The rate is never set below this.
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure, or its direction is not known.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> from seqnet.callbacks import ReduceLROnPlateau
+    >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+    >>> model.compile(seqnet.optimizers.SGD(1.0), "mse")
+    >>> lower = ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=100.0)
+    >>> X, y = np.ones((4, 2)), np.ones((4, 1))
+    >>> model.fit(X, y, epochs=4, verbose=0, callbacks=[lower]).history["learning_rate"]
+    [1.0, 1.0, 0.5, 0.25]
+    """
+
+    adds = ("learning_rate",)
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        verbose: int = 0,
+        mode: str = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ):
+        super().__init__(monitor, mode, min_delta)
+        if not 0 < factor < 1:
+            raise ValueError(f"factor must be above 0 and below 1, got {factor!r}.")
+        if not min_lr >= 0:
+            raise ValueError(f"min_lr must be at least 0, got {min_lr!r}.")
+        self.factor, self.min_lr, self.verbose = factor, min_lr, verbose
+        self.patience = check_count(patience, "patience", 0)
+        self.cooldown = check_count(cooldown, "cooldown", 0)
+        self.on_train_begin()
+
+    def on_train_begin(self, logs=None):
+        self.best, self.seen = None, False
+        self.wait = self.cooldown_counter = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        optimizer = self.model.optimizer
+        if logs is not None:
+            logs["learning_rate"] = optimizer.learning_rate
+        value = self.current(logs)
+        if value is None:
+            return
+        if self.cooldown_counter:
+            self.cooldown_counter -= 1
+            self.wait = 0
+        if self.improves(value, self.best):
+            self.best, self.wait = float(value), 0
+        elif not self.cooldown_counter:
+            self.wait += 1
+            if self.wait >= self.patience and optimizer.learning_rate > self.min_lr:
+                self.lower(optimizer, epoch)
+
+    def lower(self, optimizer, epoch: int) -> None:
+        """Multiply the rate by the factor, but not below the least one."""
+        optimizer.learning_rate = max(optimizer.learning_rate * self.factor, self.min_lr)
+        self.wait, self.cooldown_counter = 0, self.cooldown
+        if self.verbose:
+            say(f"Epoch {epoch + 1}: the learning rate is lowered to {optimizer.learning_rate:g}.")
+
+    def get_state(self):
+        return super().get_state() | {
+            "wait": self.wait,
+            "cooldown_counter": self.cooldown_counter,
+            "learning_rate": self.model.optimizer.learning_rate,
+        }
+
+    def set_state(self, state):
+        super().set_state(state)
+        self.wait, self.cooldown_counter = state["wait"], state["cooldown_counter"]
+        self.model.optimizer.learning_rate = state["learning_rate"]

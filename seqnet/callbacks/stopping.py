@@ -1,0 +1,151 @@
+"""Callbacks that end a training."""
+
+from __future__ import annotations
+
+import math
+
+from seqnet.callbacks.base import Callback, say
+from seqnet.callbacks.monitoring import Monitor, weight_state, weights_in
+from seqnet.checks import check_count
+
+
+class EarlyStopping(Monitor):
+    """Ends the training when a figure has not improved for some epochs.
+
+    Parameters
+    ----------
+    monitor : str
+        The name of the figure.
+    min_delta : float
+        A smaller change is no improvement.
+    patience : int
+        How many epochs without improvement in a row end the training.
+    verbose : 0 or 1
+        Whether to print when the training is ended.
+    mode : "auto", "min" or "max"
+        Whether the figure should fall or rise.
+    baseline : float, optional
+        A value that has to be beaten within `patience` epochs as well.
+    restore_best_weights : bool
+        Give the model the weights of its best epoch when the training ends, however it ends.
+    start_from_epoch : int
+        Epochs before this number (from 0) do not count at all.
+
+    Attributes
+    ----------
+    stopped_epoch : int
+        The number of the epoch that was the last, from 0; 0 if the training was not ended.
+    best, best_epoch
+        The best value, and the number of its epoch, from 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no such figure, or its direction is not known.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> from seqnet.callbacks import EarlyStopping
+    >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+    >>> model.compile(seqnet.optimizers.SGD(0.0), "mse")    # learns nothing
+    >>> stop = EarlyStopping("loss", patience=2)
+    >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=9, verbose=0, callbacks=[stop])
+    >>> history.epoch, stop.stopped_epoch
+    ([0, 1, 2], 2)
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: str = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ):
+        super().__init__(monitor, mode, min_delta)
+        self.patience = check_count(patience, "patience", 0)
+        self.verbose = verbose
+        self.baseline = baseline
+        self.restore_best_weights = restore_best_weights
+        self.start_from_epoch = check_count(start_from_epoch, "start_from_epoch", 0)
+        self.on_train_begin()
+
+    def on_train_begin(self, logs=None):
+        self.best, self.best_weights, self.best_epoch = None, None, 0
+        self.wait, self.stopped_epoch, self.seen = 0, 0, False
+
+    def on_epoch_end(self, epoch, logs=None):
+        value = self.current(logs)
+        if value is None or epoch < self.start_from_epoch:
+            return
+        improved = self.improves(value, self.best)
+        if self.restore_best_weights and (improved or self.best_weights is None):
+            self.best_weights, self.best_epoch = self.model.get_weights(), epoch
+        self.wait += 1
+        if improved:
+            self.best, self.best_epoch = float(value), epoch
+            if self.baseline is None or self.improves(value, self.baseline):
+                self.wait = 0
+        elif self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        if self.verbose and self.stopped_epoch:
+            say(
+                f"Epoch {self.stopped_epoch + 1}: stopped, since {self.monitor} has not improved "
+                f"for {self.wait} epochs."
+            )
+        if self.best_weights is not None:
+            if self.verbose:
+                say(f"The model has the weights of epoch {self.best_epoch + 1} again.")
+            self.model.set_weights(self.best_weights)
+
+    def get_state(self):
+        names = ("wait", "stopped_epoch", "best_epoch")
+        counts = {name: getattr(self, name) for name in names}
+        return super().get_state() | counts | weight_state(self.best_weights)
+
+    def set_state(self, state):
+        super().set_state(state)
+        self.wait, self.stopped_epoch = state["wait"], state["stopped_epoch"]
+        self.best_epoch, self.best_weights = state["best_epoch"], weights_in(state)
+
+
+class TerminateOnNaN(Callback):
+    """Ends the training when the loss is NaN or infinite.
+
+    Parameters
+    ----------
+    raise_error : bool
+        Raise an error instead.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> from seqnet.callbacks import TerminateOnNaN
+    >>> model = seqnet.Model([seqnet.layers.Dense(1, input_shape=(2,))])
+    >>> model.compile("sgd", "mse")
+    >>> model.layers[0].bias.set_value(np.array([np.nan], "float32"))
+    >>> X, y = np.ones((4, 2)), np.ones((4, 1))
+    >>> history = model.fit(X, y, epochs=9, verbose=0, callbacks=[TerminateOnNaN()])
+    Batch 1: the loss is nan, the training ends.
+    >>> history.epoch
+    [0]
+    """
+
+    def __init__(self, raise_error: bool = False):
+        self.raise_error = raise_error
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = (logs or {}).get("loss")
+        if loss is None or math.isfinite(loss):
+            return
+        if self.raise_error:
+            raise RuntimeError(f"Batch {batch + 1}: the loss is {loss}.")
+        say(f"Batch {batch + 1}: the loss is {loss}, the training ends.")
+        self.model.stop_training = True

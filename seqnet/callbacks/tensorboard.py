@@ -1,0 +1,108 @@
+"""Figures for TensorBoard."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from seqnet.callbacks.base import Callback
+from seqnet.checks import check_count
+
+
+class TensorBoard(Callback):
+    """Writes figures to be looked at with ``tensorboard --logdir LOG_DIR``.
+
+    Needs tensorboardX: ``pip install "seqnet[tensorboard]"``. Figures of the training go to the
+    folder ``train``, those of the validation to ``validation``; their names are ``epoch_loss`` and
+    so on, and ``batch_loss`` and so on for batches. The learning rate is written too.
+
+    Parameters
+    ----------
+    log_dir : path
+        Made if it does not exist.
+    histogram_freq : int
+        Write histograms of all weights each time after so many epochs; 0 for never.
+    write_steps_per_second : bool
+        Write how many batches a second there were in each epoch.
+    update_freq : "epoch", "batch" or int
+        Also write the figures so far after each batch, or after every so many of an epoch.
+
+    Raises
+    ------
+    ImportError
+        If tensorboardX is not installed.
+    """
+
+    adds = ()
+
+    def __init__(
+        self,
+        log_dir="logs",
+        histogram_freq: int = 0,
+        write_steps_per_second: bool = False,
+        update_freq: str | int = "epoch",
+    ):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise ImportError(
+                "TensorBoard writes its files with tensorboardX, which is not installed: "
+                'pip install "seqnet[tensorboard]", or pip install tensorboardX.'
+            ) from None
+        self.make_writer = SummaryWriter
+        self.writers: dict[str, SummaryWriter] = {}
+        self.log_dir = Path(log_dir)
+        self.histogram_freq = check_count(histogram_freq, "histogram_freq", 0)
+        self.write_steps_per_second = write_steps_per_second
+        self.update_freq = (
+            {"batch": 1, "epoch": 0}[update_freq]
+            if update_freq in ("batch", "epoch")
+            else check_count(update_freq, "update_freq")
+        )
+        self.batches = self.batches_before = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start, self.batches_before = time.perf_counter(), self.batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+        if self.update_freq and batch % self.update_freq == 0:
+            for name, value in (logs or {}).items():
+                self.write("train", f"batch_{name}", value, self.batches)
+
+    def on_epoch_end(self, epoch, logs=None):
+        figures = dict(logs or {})
+        figures.setdefault("learning_rate", self.model.optimizer.learning_rate)
+        if self.write_steps_per_second:
+            seconds = time.perf_counter() - self.start
+            figures["steps_per_second"] = (self.batches - self.batches_before) / seconds
+        for name, value in figures.items():
+            folder = "validation" if name.startswith("val_") else "train"
+            self.write(folder, f"epoch_{name.removeprefix('val_')}", value, epoch)
+        if self.histogram_freq and epoch % self.histogram_freq == 0:
+            for weight in self.model.weights:
+                value = weight.get_value(borrow=True)
+                self.writer("train").add_histogram(f"{weight.name}/histogram", value, epoch)
+        for writer in self.writers.values():
+            writer.flush()
+
+    def on_train_end(self, logs=None):
+        for writer in self.writers.values():
+            writer.close()
+        self.writers = {}
+
+    def write(self, folder: str, name: str, value: float, step: int) -> None:
+        """Write one number."""
+        self.writer(folder).add_scalar(name, value, step)
+
+    def writer(self, folder: str):
+        """Return the writer of a folder, made when first asked for."""
+        if folder not in self.writers:
+            self.writers[folder] = self.make_writer(str(self.log_dir / folder))
+        return self.writers[folder]
+
+    def get_state(self):
+        return {"batches": self.batches}
+
+    def set_state(self, state):
+        self.batches = self.batches_before = state["batches"]

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+
+import seqnet
+from seqnet.callbacks import LearningRateScheduler, ModelCheckpoint
+from seqnet.layers import Dense
+
+X = np.linspace(-1, 1, 10).reshape(5, 2)
+Y = X[:, :1]
+
+
+@pytest.fixture
+def model():
+    made = seqnet.Model([Dense(1)])
+    made.compile(seqnet.optimizers.SGD(0.1), "mse")
+    return made
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_models_are_whole_and_weights_are_weights(model, tmp_path):
+    whole = ModelCheckpoint(tmp_path / "model.h5")
+    weights = ModelCheckpoint(tmp_path / "weights.h5", save_weights_only=True)
+    model.fit(X, Y, epochs=2, callbacks=[whole, weights], verbose=0)
+    again = seqnet.load_model(tmp_path / "model.h5")
+    assert np.array_equal(again.get_weights()[0], model.get_weights()[0])
+    assert again.train_on_batch(X, Y) == model.train_on_batch(X, Y)
+    with pytest.raises(ValueError, match="load_weights"):
+        seqnet.load_model(tmp_path / "weights.h5")
+    again.load_weights(tmp_path / "weights.h5")
+
+
+def test_the_best_of_a_training_is_saved(model, tmp_path):
+    save = ModelCheckpoint(tmp_path / "{epoch}.h5", "val_loss", save_best_only=True)
+    losses = model.fit(X, Y, epochs=4, callbacks=[save], validation_data=(X, Y), verbose=0).history[
+        "val_loss"
+    ]
+    better = [k for k in range(4) if losses[k] < min(losses[:k], default=np.inf)]
+    assert files(tmp_path) == [f"{k + 1}.h5" for k in better]
+    assert save.best == min(losses)
+
+
+def test_files_are_named_after_figures_and_batches(model, tmp_path):
+    rate = LearningRateScheduler(lambda epoch, rate: rate)
+    named = ModelCheckpoint(tmp_path / "{epoch:02d} {learning_rate:.1f}.h5")
+    model.fit(X, Y, epochs=1, callbacks=[rate, named], verbose=0)
+    counted = ModelCheckpoint(tmp_path / "b{epoch}-{batch:03d}.h5", save_freq=2)
+    model.fit(X, Y, batch_size=2, epochs=2, callbacks=[counted], verbose=0)
+    assert files(tmp_path) == ["01 0.1.h5", "b1-002.h5", "b2-001.h5", "b2-003.h5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("{val_los:.2f}.h5", {}, ["val_los", "epoch, loss, val_loss", "'val_loss'"]),
+        ("{batch}.h5", {}, ["'batch'", "epoch, loss, val_loss"]),
+        ("{val_loss}.h5", {"save_freq": 3}, ["'val_loss'", "epoch, batch, loss"]),
+        ("x.h5", {"monitor": "val_los", "save_best_only": True, "mode": "min"}, ["'val_los'"]),
+        ("x.h5", {"save_best_only": True, "save_freq": 3}, ["'val_loss'", "gives loss"]),
+    ],
+)
+def test_names_that_there_are_not_are_told_before_anything_is_compiled(
+    name, options, words, model, tmp_path, no_compile
+):
+    with pytest.raises(ValueError) as error:
+        save = ModelCheckpoint(tmp_path / name, **options)
+        model.fit(X, Y, callbacks=[save], validation_data=(X, Y), verbose=0)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_a_field_that_nobody_could_foresee_is_told_when_it_is_needed(tmp_path, model):
+    save = ModelCheckpoint(tmp_path / "{bleu}.h5")
+    save.set_model(model)
+    with pytest.raises(ValueError, match="'bleu'.*loss, epoch"):
+        save.on_epoch_end(0, {"loss": 1.0})
+
+
+@pytest.mark.parametrize("name", ["{}.h5", "{0}.h5", "{epoch:.2q}.h5", "{epoch.h5", "{a.b}.h5"])
+def test_a_name_that_cannot_be_spelled(name):
+    with pytest.raises(ValueError, match="cannot be spelled"):
+        ModelCheckpoint(name)
+
+
+def test_braces_can_be_in_a_name(tmp_path, model):
+    model.fit(X, Y, callbacks=[ModelCheckpoint(tmp_path / "{{a}}{epoch}.h5")], verbose=0)
+    assert files(tmp_path) == ["{a}1.h5"]
+
+
+def test_folders_are_looked_at_before_anything_is_compiled(model, tmp_path, no_compile):
+    with pytest.raises(FileNotFoundError, match="runs.*does not exist"):
+        model.fit(X, Y, callbacks=[ModelCheckpoint(tmp_path / "runs" / "x.h5")], verbose=0)
+    with pytest.raises(IsADirectoryError, match="is a directory"):
+        model.fit(X, Y, callbacks=[ModelCheckpoint(tmp_path)], verbose=0)
+    with pytest.raises(ValueError, match="field in the name of its folder"):
+        ModelCheckpoint(tmp_path / "{epoch}" / "x.h5")
+
+
+@pytest.mark.parametrize("save_freq", ["batch", 0, 1.5])
+def test_a_bad_frequency(save_freq):
+    with pytest.raises((TypeError, ValueError), match="save_freq"):
+        ModelCheckpoint("x.h5", save_freq=save_freq)
+
+
+def test_what_is_said(model, tmp_path, capsys):
+    best = ModelCheckpoint(tmp_path / "best.h5", "loss", mode="max", save_best_only=True, verbose=1)
+    model.fit(X, Y, epochs=2, callbacks=[best], verbose=0)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("Epoch 1: loss ") and first.endswith(f"saved as {tmp_path}/best.h5.")
+    assert second.startswith("Epoch 2: loss ") and "no better" in second
+
+
+def test_epochs_without_the_figure_save_no_best(tmp_path, model):
+    save = ModelCheckpoint(tmp_path / "{epoch}.h5", save_best_only=True)
+    model.build((None, 2))
+    save.set_model(model)
+    save.set_params({"metrics": ["loss", "val_loss"]})
+    save.on_epoch_end(0, {"loss": 1.0})
+    save.on_epoch_end(1, {"loss": 1.0, "val_loss": 1.0})
+    assert files(tmp_path) == ["2.h5"]
+
+
+def test_a_failing_write_leaves_the_file_before(tmp_path, model, monkeypatch):
+    save = ModelCheckpoint(tmp_path / "model.h5")
+    model.fit(X, Y, callbacks=[save], verbose=0)
+    before = (tmp_path / "model.h5").read_bytes()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        model.fit(X, Y, callbacks=[save], verbose=0)
+    assert files(tmp_path) == ["model.h5"]
+    assert (tmp_path / "model.h5").read_bytes() == before

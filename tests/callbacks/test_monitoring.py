@@ -1,0 +1,124 @@
+import math
+
+import numpy as np
+import pytest
+
+import seqnet
+from seqnet.callbacks import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+from seqnet.callbacks.monitoring import Monitor, direction
+from seqnet.layers import Dense
+
+X = np.linspace(-1, 1, 10).reshape(5, 2)
+Y = X[:, :1]
+
+
+@pytest.fixture
+def model():
+    made = seqnet.Model([Dense(1)])
+    made.compile("sgd", "mse", metrics=["mae"])
+    return made
+
+
+MONITORS = (EarlyStopping, ReduceLROnPlateau)
+
+
+@pytest.mark.parametrize("kind", MONITORS)
+def test_a_misspelt_figure_is_told_before_anything_is_compiled(kind, model, no_compile):
+    with pytest.raises(ValueError, match="'val_los'.*loss, mean_abs.*Did you mean 'val_loss'") as e:
+        model.fit(X, Y, validation_split=0.2, callbacks=[kind("val_los", mode="min")], verbose=0)
+    assert kind.__name__ in str(e.value)
+
+
+@pytest.mark.parametrize("kind", MONITORS)
+def test_a_figure_of_a_validation_that_there_is_not(kind, model, no_compile):
+    with pytest.raises(ValueError, match="'val_loss'.*validation_data or validation_split"):
+        model.fit(X, Y, callbacks=[kind()], verbose=0)
+
+
+def test_a_wrong_name_is_told_after_the_first_epoch_where_others_may_add_figures(model):
+    class Add(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["bleu"] = float(epoch)
+
+    stop = EarlyStopping("bleau", mode="max")
+    with pytest.raises(ValueError, match="'bleau'.*loss, mean_absolute_error, bleu.*'bleu'"):
+        model.fit(X, Y, epochs=9, callbacks=[Add(), stop], verbose=0)
+    assert model.history.epoch in ([], [0])
+    stop = EarlyStopping("bleu", mode="min", patience=2)
+    assert model.fit(X, Y, epochs=9, callbacks=[Add(), stop], verbose=0).epoch == [0, 1, 2]
+
+
+def test_epochs_without_the_figure_do_not_count():
+    stop = EarlyStopping("val_loss", patience=1)
+    stop.set_params({"metrics": ["loss", "val_loss"]})
+    stop.set_model(seqnet.Model())
+    stop.on_train_begin({})
+    for epoch, logs in enumerate([{}, {"val_loss": 1.0}, {}, {"val_loss": 0.5}, {}]):
+        stop.on_epoch_end(epoch, logs)
+    assert not stop.model.stop_training and stop.wait == 0
+    stop.on_epoch_end(5, {"val_loss": 0.5})
+    assert stop.model.stop_training and stop.stopped_epoch == 5
+
+
+def test_a_figure_that_was_there_once_may_be_missing():
+    stop = EarlyStopping("bleu", mode="max")
+    stop.set_model(seqnet.Model())
+    stop.on_epoch_end(0, {"bleu": 0.1})
+    stop.on_epoch_end(1, {"loss": 0.1})
+    fresh = EarlyStopping("bleu", mode="max")
+    fresh.set_state(stop.get_state())
+    fresh.on_epoch_end(2, {"loss": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("loss", "min"),
+        ("val_loss", "min"),
+        ("val_perplexity", "min"),
+        ("mean_absolute_error", "min"),
+        ("val_mse", "min"),
+        ("accuracy", "max"),
+        ("acc", "max"),
+        ("val_binary_accuracy", "max"),
+        ("sparse_categorical_accuracy", "max"),
+        ("val_auc", "max"),
+    ],
+)
+def test_the_direction_is_known_by_name(name, expected):
+    assert direction(name, "auto", "Somebody") == expected
+
+
+def test_every_metric_of_seqnet_has_a_direction():
+    for name in seqnet.registry.names("metric"):
+        metric = seqnet.metrics.get(name)
+        assert direction(metric.name, "auto", "Somebody") == (
+            "max" if "ccuracy" in metric.name else "min"
+        )
+
+
+def test_a_direction_that_is_not_known_is_asked_for():
+    with pytest.raises(ValueError, match="EarlyStopping.*'bleu'.*mode='max'"):
+        EarlyStopping("bleu")
+    with pytest.raises(ValueError, match="ReduceLROnPlateau.*'min' or 'max', got 'down'"):
+        ReduceLROnPlateau("loss", mode="down")
+    with pytest.raises(TypeError, match="name of a figure"):
+        EarlyStopping(None)
+
+
+def test_a_checkpoint_that_looks_at_no_figure_needs_none(tmp_path):
+    ModelCheckpoint(tmp_path / "x.h5", "bleu").check(["loss"])
+    with pytest.raises(ValueError, match="'bleu'"):
+        ModelCheckpoint(tmp_path / "x.h5", "bleu", save_best_only=True)
+
+
+def test_nan_is_never_an_improvement_and_anything_improves_on_it():
+    monitor = Monitor("loss", "min")
+    assert not monitor.improves(math.nan, None)
+    assert not monitor.improves(math.nan, 1.0)
+    assert monitor.improves(1.0, None)
+    stop = EarlyStopping("loss", patience=3)
+    stop.set_model(seqnet.Model())
+    for epoch, loss in enumerate([math.nan, math.nan, 1.0]):
+        stop.on_epoch_end(epoch, {"loss": loss})
+    assert (stop.best, stop.best_epoch, stop.wait) == (1.0, 2, 0)

@@ -1,0 +1,73 @@
+"""All callbacks in a training that is ended in the middle and goes on, beside one in one go."""
+
+import numpy as np
+import pytest
+
+import seqnet
+import seqnet.callbacks as cb
+from seqnet.callbacks import BackupAndRestore
+from seqnet.layers import Dense
+
+X = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
+Y = X.sum(axis=1, keepdims=True) ** 2
+
+
+class Plug(cb.Callback):
+    """Ends the training within an epoch."""
+
+    pulled_at = None
+
+    def __init__(self):
+        self.batches = 0
+
+    def on_batch_end(self, batch, logs=None):
+        self.batches += 1
+        if self.batches == self.pulled_at:
+            raise RuntimeError("no current")
+
+
+def train(folder, save_freq):
+    seqnet.set_random_seed(0)
+    model = seqnet.Model([Dense(2, activation="tanh"), Dense(1)])
+    model.compile(seqnet.optimizers.SGD(0.2), "mse")
+    callbacks = [
+        cb.LearningRateScheduler(lambda epoch, rate: rate * 0.97),
+        cb.ReduceLROnPlateau("val_loss", factor=0.7, patience=1, min_delta=0.5, cooldown=1),
+        cb.EarlyStopping("val_loss", patience=3, min_delta=1.0, restore_best_weights=True),
+        cb.ModelCheckpoint(folder / "best-{epoch}.h5", save_best_only=True),
+        cb.ModelCheckpoint(folder / "batch-{epoch}-{batch}.h5", save_freq=5),
+        cb.CSVLogger(folder / "log.csv"),
+        cb.TerminateOnNaN(),
+        Plug(),
+        BackupAndRestore(folder / "run.h5", save_freq),
+    ]
+    history = model.fit(
+        X, Y, batch_size=4, epochs=15, callbacks=callbacks, validation_data=(X, Y), verbose=0
+    )
+    return {
+        "history": history.history,
+        "epochs": history.epoch,
+        "log": (folder / "log.csv").read_text(),
+        "files": sorted(path.name for path in folder.iterdir()),
+        "weights": [w.tolist() for w in model.get_weights()],
+        "rate": model.optimizer.learning_rate,
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    result = train(tmp_path_factory.mktemp("whole"), "epoch")
+    assert 5 < len(result["epochs"]) < 15, result["history"]
+    assert len(set(result["history"]["learning_rate"])) > 5
+    return result
+
+
+@pytest.mark.parametrize(("save_freq", "pulled_at"), [("epoch", 7), ("epoch", 12), (2, 11), (1, 4)])
+def test_a_training_that_goes_on_does_what_one_in_a_single_go_does(
+    save_freq, pulled_at, expected, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Plug, "pulled_at", pulled_at)
+    with pytest.raises(RuntimeError, match="no current"):
+        train(tmp_path, save_freq)
+    monkeypatch.setattr(Plug, "pulled_at", None)
+    assert train(tmp_path, save_freq) == expected
