@@ -27,12 +27,15 @@ log = logging.getLogger("seqnet")
 
 
 @cache
-def vm_mode(with_kernels: bool) -> Mode:
-    """Return seqnet's own mode: PyTensor's Python virtual machine, nothing compiled but kernels."""
+def vm_mode(with_kernels: bool, looped: bool = False) -> Mode:
+    """Return seqnet's own mode: PyTensor's Python virtual machine, nothing compiled but kernels.
+
+    `looped` is for what runs at every step of a loop.
+    """
     linker = VMLinker(use_cloop=False, c_thunks=False, allow_gc=True)
 
     def inner_mode() -> Mode:
-        return vm_mode(with_kernels)
+        return vm_mode(with_kernels, looped=True)
 
     def compile_inner(op) -> Callable:
         function = pytensor.function(
@@ -44,7 +47,9 @@ def vm_mode(with_kernels: bool) -> Mode:
         function.trust_input = True
         return function
 
-    lower = LowerForVM(inner_mode, compile_inner, compiled_kernels if with_kernels else None)
+    lower = LowerForVM(
+        inner_mode, compile_inner, compiled_kernels if with_kernels else None, looped
+    )
     query = OPT_FAST_RUN.excluding("BlasOpt") if with_kernels else OPT_FAST_RUN
     query = query.register(
         # After stabilisation (1.5), which knows log(softmax), before specialisation (2).

@@ -207,21 +207,24 @@ class KernelElemwise(LoweredElemwise):
 SMALL = 32768
 """Arrays with fewer elements are worked on as fast by NumPy, a call of a kernel being dearer."""
 
+MANY = 4
+"""With so many operations at every step of a loop, a kernel pays whatever the size."""
 
-def elementwise_kernel(node: Apply, kernels: ModuleType) -> KernelElemwise | None:
+
+def elementwise_kernel(node: Apply, kernels: ModuleType, looped: bool) -> KernelElemwise | None:
     """Return an Op that runs an elementwise node as a kernel, if that pays and is possible.
 
-    It pays for what is known to be large: the weights, when an optimizer changes them.
+    It pays for what is known to be large, and for the steps of a loop.
     """
     scalar_op, output = node.op.scalar_op, node.outputs[0]
     if output.dtype not in ("float32", "float64") or any(
         v.dtype != output.dtype for v in (*node.inputs, *node.outputs)
     ):
         return None
-    if not isinstance(scalar_op, scalar.Composite) or len(scalar_op.fgraph.apply_nodes) < 2:
-        return None
+    operations = len(scalar_op.fgraph.apply_nodes) if isinstance(scalar_op, scalar.Composite) else 1
     sizes = output.type.shape
-    if not sizes or None in sizes or np.prod(sizes) < SMALL:
+    large = bool(sizes) and None not in sizes and np.prod(sizes) >= SMALL
+    if not (large and operations > 1 or looped and operations >= MANY):
         return None
     numbers = tuple(k for k, v in enumerate(node.inputs) if all(v.type.broadcastable))
     arrays = [v for k, v in enumerate(node.inputs) if k not in numbers]
@@ -282,13 +285,20 @@ class LowerForVM(GraphRewriter):
 
     Elementwise nodes become `NumpyElemwise`; products of matrices run by `kernels`, if there are
     any, so that no second pool of threads competes for the cores; scans and the steps of unrolled
-    loops have their insides compiled in the same mode.
+    loops have their insides compiled in a mode like this one, `looped`.
     """
 
-    def __init__(self, inner_mode: Callable, compile_inner: Callable, kernels: ModuleType | None):
+    def __init__(
+        self,
+        inner_mode: Callable,
+        compile_inner: Callable,
+        kernels: ModuleType | None,
+        looped: bool = False,
+    ):
         self.inner_mode = inner_mode
         self.compile_inner = compile_inner
         self.kernels = kernels
+        self.looped = looped
 
     def add_requirements(self, fgraph):
         pass
@@ -319,7 +329,9 @@ class LowerForVM(GraphRewriter):
             fgraph.replace_validate(node.outputs[0], product.outputs[0], reason="LowerForVM")
 
     def lower_elemwise(self, fgraph, node):
-        lowered = None if self.kernels is None else elementwise_kernel(node, self.kernels)
+        lowered = None
+        if self.kernels is not None:
+            lowered = elementwise_kernel(node, self.kernels, self.looped)
         if lowered is None:
             run = compile_scalar_graph(node.op.scalar_op, node)
             if run is None:

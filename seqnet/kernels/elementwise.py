@@ -29,7 +29,10 @@ class _Function(Structure):  # elementwise_function in src/rows.c
 
 
 class _Call(Structure):  # elementwise_call in src/rows.c
-    _fields_ = [("size", c_long), ("arrays", c_void_p)]
+    _fields_ = [
+        *((n, c_long) for n in ("rows", "columns")),
+        *((n, c_void_p) for n in ("arrays", "steps")),
+    ]
 
 
 class ElementwiseKernel:
@@ -106,38 +109,55 @@ class ElementwiseKernel:
         """Do several calls, each ``(arrays, out)``, at once: threads share the work of all."""
         keep: list[np.ndarray] = []  # what addresses point into
         pointers: list[int] = []
+        steps: list[int] = []
         sizes, found = [], []
         for arrays, out in calls:
-            given = self._given(arrays)
-            size = given[self._first].size
+            given, whole = self._given(arrays)
             results = self._results(given, out or [None] * self.outputs)
             pointers += map(address, given)
             pointers += map(address, results)
+            first = given[self._first]
+            if whole:
+                steps += [1] * (self.inputs + self.outputs)
+                sizes.append((1, first.size))
+            else:
+                steps += [a.strides[0] // a.itemsize if a.ndim else 0 for a in given]
+                steps += [first.shape[1]] * self.outputs
+                sizes.append(first.shape)
             keep += given
-            sizes.append(size)
             found.append(results)
-        packed = (c_void_p * len(pointers))(*pointers)
-        step = sizeof(c_void_p) * (self.inputs + self.outputs)
-        starts = range(addressof(packed), addressof(packed) + len(calls) * step, step)
-        arguments = (_Call * len(calls))(*zip(sizes, starts, strict=True))
+        packed, stepped = (c_void_p * len(pointers))(*pointers), (c_long * len(steps))(*steps)
+        at, step_at, size = addressof(packed), addressof(stepped), sizeof(c_void_p)
+        starts = range(0, len(pointers) * size, (self.inputs + self.outputs) * size)
+        arguments = (_Call * len(calls))(
+            *((*s, at + k, step_at + k) for s, k in zip(sizes, starts, strict=True))
+        )
         function = _Function(self._function, self.inputs, self.outputs, addressof(self._single))
         self._core.elementwise(byref(function), arguments, len(calls), get_num_threads())
         count_call("elementwise")
         return found
 
-    def _given(self, arrays) -> list[np.ndarray]:
-        """Check the inputs of a call; those that are not contiguous are copied."""
+    def _given(self, arrays) -> tuple[list[np.ndarray], bool]:
+        """Check the inputs of a call; tell whether each is one long row in memory.
+
+        If not, they are matrices with contiguous rows; what has neither is copied.
+        """
         if len(arrays) != self.inputs:
             raise ValueError(f"this kernel takes {self.inputs} arrays, got {len(arrays)}")
-        shape, dtype, given = arrays[self._first].shape, self.dtype, []
+        shape, dtype, given, whole = arrays[self._first].shape, self.dtype, [], True
         for array, is_array in zip(arrays, self._is_array, strict=True):
             array = array if is_array else np.asarray(array)
             if array.dtype != dtype or array.shape != (shape if is_array else ()):
                 raise ValueError(
                     f"input {len(given)} is {array.dtype}{array.shape}, not {dtype}{shape}"
                 )
-            given.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))
-        return given
+            if not array.flags.c_contiguous:
+                if has_rows(array):
+                    whole = False
+                else:
+                    array = np.ascontiguousarray(array)
+            given.append(array)
+        return given, whole
 
     def _results(self, given, out) -> list[np.ndarray]:
         """Check the arrays to write to; make those that are not given."""
@@ -154,3 +174,13 @@ class ElementwiseKernel:
                     f"got {array.dtype}{array.shape}"
                 )
         return results
+
+
+def has_rows(array: np.ndarray) -> bool:
+    """Whether an array is a matrix with contiguous rows, at any distance from each other."""
+    return (
+        array.ndim == 2
+        and array.strides[1] == array.itemsize
+        and array.strides[0] >= array.shape[1] * array.itemsize
+        and array.strides[0] % array.itemsize == 0
+    )

@@ -211,7 +211,7 @@ def test_wrong_arguments_are_named():
         kernel(a, a, out=[np.zeros(6, "float32")[::2]])
 
 
-def test_arrays_that_are_not_contiguous():
+def test_rows_that_lie_apart_are_read_where_they_are():
     x, y = pt.matrix(dtype="float64"), pt.matrix(dtype="float64")
     kernel = kernels.ElementwiseKernel([x, y], [pt.tanh(x) + y, x * y])
     wide = np.random.default_rng(0).normal(size=(7, 40))

@@ -125,8 +125,9 @@ typedef struct {
 } elementwise_function;
 
 typedef struct {
-    long size;           /* of every array */
+    long rows, columns;
     real *const *arrays; /* inputs, then outputs */
+    const long *steps;   /* from row to row of each */
 } elementwise_call;
 
 typedef struct {
@@ -135,28 +136,31 @@ typedef struct {
     long count;
 } elementwise_work;
 
-/* Threads share out each call's arrays by vectors. */
+/* Threads share out the rows of each call or, of a single row, the vectors. */
 static void elementwise_job(void *argument, const team_member *me) {
     const elementwise_work *q = argument;
     const elementwise_function *f = q->f;
     block blocks[2 * MOST_BLOCKS];
     for (const elementwise_call *call = q->calls; call < q->calls + q->count; call++) {
-        long vectors = (call->size + LANES - 1) / LANES;
-        long start = share_start(vectors, me) * LANES, end = smaller(share_end(vectors, me) * LANES, call->size);
+        int one = call->rows == 1;
+        long width = one ? LANES : 1, parts = one ? (call->columns + LANES - 1) / LANES : call->rows;
+        long start = share_start(parts, me) * width, end = share_end(parts, me) * width;
+        if (one) end = smaller(end, call->columns);
         if (end <= start) continue;
         for (long i = 0; i < f->inputs + f->outputs; i++) {
             int single = i < f->inputs && f->single[i];
-            blocks[i] = (block){call->arrays[i] + (single ? 0 : start), !single};
+            long skip = single ? 0 : one ? start : start * call->steps[i];
+            blocks[i] = (block){call->arrays[i] + skip, single ? 0 : call->steps[i]};
         }
-        f->function(1, end - start, blocks, blocks + f->inputs);
+        f->function(one ? 1 : end - start, one ? end - start : call->columns, blocks, blocks + f->inputs);
     }
 }
 
 void elementwise(const elementwise_function *f, const elementwise_call *calls, long count, long threads) {
     long work = 0;
-    for (long i = 0; i < count; i++) work += calls[i].size * (f->inputs + f->outputs);
+    for (long i = 0; i < count; i++) work += calls[i].rows * calls[i].columns * (f->inputs + f->outputs);
     elementwise_work q = {f, calls, count};
-    team_run(elementwise_job, &q, work < 60000 ? 1 : threads);
+    team_run(elementwise_job, &q, work < 30000 ? 1 : threads);
 }
 
 /* ---- norms ------------------------------------------------------------------------------ */
