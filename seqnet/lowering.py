@@ -30,7 +30,7 @@ from seqnet.ops.affine import Affine
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
 from seqnet.ops.lookup import SetRows
 from seqnet.ops.shared_updates import SharedUpdates, merge_updates
-from seqnet.ops.unrolled import Part, Step
+from seqnet.ops.unrolled import Part, Stack, Step
 
 
 def _sigmoid(x):
@@ -316,6 +316,9 @@ class LowerForVM(GraphRewriter):
                 node.op = SoftmaxCrossEntropy(self.kernels, slope=False)
             elif isinstance(node.op, Dot) and self.kernels is not None:
                 self.lower_product(fgraph, node)
+            elif isinstance(node.op, Stack) and self.kernels is not None:
+                node.op = copy(node.op)
+                node.op.empty = self.kernels.empty
             elif isinstance(node.op, Step):
                 if node.op not in steps:
                     steps[node.op] = copy(node.op)

@@ -86,8 +86,12 @@ class Stack(Part):
         parts = [v.type() for v in steps]
         super().__init__(parts, [pt.stack(parts, axis=0)])
 
+    empty: Callable = staticmethod(np.empty)
+    """Makes the array to fill: a backend may have memory at hand."""
+
     def perform(self, node, inputs, outputs):
-        outputs[0][0] = np.stack(inputs)
+        shape = (len(inputs), *inputs[0].shape)
+        outputs[0][0] = np.stack(inputs, out=self.empty(shape, inputs[0].dtype))
 
     def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
         node, shapes = given[-2:]
