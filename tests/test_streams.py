@@ -10,6 +10,7 @@ import pytest
 
 import seqnet
 from seqnet import readahead
+from seqnet.backup import BackupAndRestore
 from seqnet.layers import GRU, Dense, Embedding, Softmax
 from seqnet.readahead import read_ahead
 
@@ -456,3 +457,67 @@ def test_what_cannot_be_right_is_refused_before_compiling(compiled, x, options, 
 def test_a_stream_is_not_one_batch():
     with pytest.raises(ValueError, match="takes one batch"):
         classifier().predict_on_batch(iter(BATCHES))
+
+
+# ---- going on after a stop
+
+
+class Memmap:
+    """Rows in a file, made anew for each run."""
+
+    def __init__(self, folder):
+        self.x = np.lib.format.open_memmap(folder / "x.npy", "w+", "int32", TOKENS.shape)
+        self.x[:] = TOKENS
+
+    def __call__(self):
+        return self.x, CLASSES
+
+
+@pytest.mark.parametrize("at", [1, 4])
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        (Memmap, {}),
+        (Memmap, {"shuffle": "batch"}),
+        (Memmap, {"shuffle": False, "steps_per_epoch": 3}),
+        (lambda _: lambda: (Numbered(),), {}),
+        (lambda _: lambda: (Loader(),), {}),
+        (lambda _: lambda: (Loader(),), {"steps_per_epoch": 3}),
+        (lambda _: lambda: (endless(),), {"steps_per_epoch": 3}),
+    ],
+)
+def test_a_stopped_training_goes_on_bit_for_bit(tmp_path, data, options, at):
+    """`at` is the number of batches after which it stops: within an epoch, or in the second."""
+    given = data(tmp_path)
+    options = {"batch_size": 5, "epochs": 3} | options
+    expected = trained(*given(), **options)
+    done = []
+
+    class Stopper(seqnet.callbacks.Callback):
+        def on_batch_end(self, batch, logs=None):
+            done.append(batch)
+            if len(done) == at + 1:
+                raise StopError
+
+    def backup():
+        return BackupAndRestore(tmp_path / "run.h5", save_freq=1, delete_checkpoint=False)
+
+    with pytest.raises(StopError):
+        trained(*given(), callbacks=[Stopper(), backup()], **options)
+    seqnet.set_random_seed(99)
+    model = trained(*given(), callbacks=[Stopper(), backup()], **options)
+    assert bits(model) == bits(expected)
+    assert model.history.history == expected.history.history
+
+
+def test_a_training_on_other_batches_is_refused(tmp_path):
+    backup = BackupAndRestore(tmp_path / "run.h5", delete_checkpoint=False)
+    trained(Loader(), callbacks=[backup])
+    with pytest.raises(ValueError, match="was saved by another training: data.X.checksum"):
+        trained(Loader(BATCHES[1:]), callbacks=[backup])
+    x = np.memmap(tmp_path / "x", "int32", "w+", shape=TOKENS.shape)
+    backup = BackupAndRestore(tmp_path / "rows.h5", delete_checkpoint=False)
+    trained(x, CLASSES, callbacks=[backup])
+    x[11] += 1
+    with pytest.raises(ValueError, match="data.X.checksum"):
+        trained(x, CLASSES, callbacks=[backup])
