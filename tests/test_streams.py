@@ -10,7 +10,7 @@ import pytest
 
 import seqnet
 from seqnet import readahead
-from seqnet.backup import BackupAndRestore
+from seqnet.callbacks import BackupAndRestore
 from seqnet.layers import GRU, Dense, Embedding, Softmax
 from seqnet.readahead import read_ahead
 
