@@ -5,6 +5,43 @@ from __future__ import annotations
 import numpy as np
 
 
+class WrongValueError(ValueError):
+    """A value of an array cannot be used; the message says where it is.
+
+    Parameters
+    ----------
+    text : str
+        The message, with ``{where}`` for the place.
+    where : tuple of int
+        The place in the array, the row first.
+
+    Examples
+    --------
+    >>> from seqnet.checks import WrongValueError
+    >>> print(WrongValueError("X holds nan at {where}.", (3, 0)).in_row(1003))
+    X holds nan at (1003, 0).
+    """
+
+    def __init__(self, text: str, where: tuple[int, ...]):
+        super().__init__(text.replace("{where}", str(where)))
+        self.text, self.where = text, where
+
+    def in_row(self, row: int) -> WrongValueError:
+        """Return the same for an array of which this one is a part."""
+        return WrongValueError(self.text, (row, *self.where[1:]))
+
+
+def first_place(wrong: np.ndarray) -> tuple[int, ...]:
+    """Return where the first True is."""
+    return tuple(int(i) for i in np.argwhere(wrong)[0])
+
+
+def preceded(error: Exception, text: str) -> Exception:
+    """Return a ``ValueError`` or ``TypeError`` with a text before its message."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"{text}: {error}")
+
+
 def check_count(value, name: str, minimum: int = 1) -> int:
     """Return a whole number of at least `minimum`, or raise.
 

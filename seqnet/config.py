@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from seqnet.checks import check_count
+
 FLOAT_DTYPES = ("float32", "float64")
 BACKENDS = {
     "auto": "PyTensor's Python virtual machine over seqnet's kernels: compiles in about a second",
@@ -17,7 +19,7 @@ BACKENDS = {
     "fast_compile": "PyTensor's FAST_COMPILE mode: hardly any rewriting, for debugging",
 }
 
-_settings = {"floatx": "float32", "epsilon": 1e-7, "backend": "auto"}
+_settings = {"floatx": "float32", "epsilon": 1e-7, "backend": "auto", "read_ahead": 3}
 _random = np.random.default_rng()
 
 
@@ -80,6 +82,27 @@ def set_backend(name: str) -> None:
     if name not in BACKENDS:
         raise ValueError(f"Unknown backend {name!r}; choose one of {', '.join(BACKENDS)}.")
     _settings["backend"] = name
+
+
+def read_ahead() -> int:
+    """Return how many batches are read ahead of the training, where data is not in memory."""
+    return _settings["read_ahead"]
+
+
+def set_read_ahead(batches: int) -> None:
+    """Set how many batches a thread reads ahead; 0 reads where the training runs, in no thread.
+
+    Parameters
+    ----------
+    batches : int
+        3 unless changed. So many are held in memory beside the one in use.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is no whole number, or negative.
+    """
+    _settings["read_ahead"] = check_count(batches, "read_ahead", 0)
 
 
 def set_random_seed(seed: int) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import cycle, islice
 
 import numpy as np
 
-from seqnet.checks import check_count
+from seqnet.checks import WrongValueError, check_count, first_place
 
 
 def as_array(values, name: str) -> np.ndarray:
@@ -44,6 +44,13 @@ def as_array(values, name: str) -> np.ndarray:
 def cast(array: np.ndarray, float_dtype: str) -> np.ndarray:
     """Give an array the dtype that compiled functions take: int32, or the model's float type."""
     return np.ascontiguousarray(array, dtype="int32" if array.dtype.kind in "iub" else float_dtype)
+
+
+def portion(batches: Iterable, first: int, steps: int | None, before: int = 0) -> Iterator:
+    """Return an epoch's batches from number `first` on: all, or those of `steps`, going round."""
+    if steps is None:
+        return islice(batches, first, None)
+    return islice(cycle(batches), before + first, before + steps)
 
 
 @dataclass
@@ -81,6 +88,11 @@ class Examples:
 
     def split(self, share: float) -> tuple[Examples, Examples]:
         """Cut the last `share` off, as Keras's validation_split does."""
+        at = self.split_at(share)
+        return self.take(slice(0, at)), self.take(slice(at, None))
+
+    def split_at(self, share: float) -> int:
+        """Return the row before which `split` cuts, or raise if it leaves nothing on a side."""
         if not 0 < share < 1:
             raise ValueError(f"validation_split is a share between 0 and 1, got {share}.")
         at = int(len(self) * (1 - share))
@@ -89,28 +101,74 @@ class Examples:
                 f"validation_split={share} of {len(self)} samples leaves nothing to "
                 f"{'train' if at == 0 else 'validate'} on."
             )
-        return self.take(slice(0, at)), self.take(slice(at, None))
+        return at
 
     def whole(self) -> Examples:
         """Return everything as one batch."""
         return self
 
     def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator:
-        """Yield the rows of each batch, in order, or shuffled if there is a generator."""
+        """Return the rows of each batch, in order, or shuffled if there is a generator."""
         order = None if rng is None else rng.permutation(len(self))
-        for start in range(0, len(self), batch_size):
-            rows = slice(start, min(start + batch_size, len(self)))
-            yield rows if order is None else order[rows]
+        ends = range(batch_size, len(self) + batch_size, batch_size)
+        slices = (slice(end - batch_size, min(end, len(self))) for end in ends)
+        return slices if order is None else (order[rows] for rows in slices)
 
-    def batches(
-        self, batch_size: int, rng: np.random.Generator | None = None, first: int = 0
-    ) -> Iterator[Examples]:
+    def schedule(
+        self,
+        batch_size: int,
+        rng: np.random.Generator | None = None,
+        first: int = 0,
+        steps: int | None = None,
+        before: int = 0,
+        contiguous: bool = False,
+    ) -> Iterator:
+        """Return the rows of each batch that `batches` is to yield."""
+        if rng is None:
+            return portion(self.plan(batch_size), first, steps, before)
+        if not contiguous:
+            return portion(self.plan(batch_size, rng), first, steps)
+        slices = list(self.plan(batch_size))
+        return portion([slices[k] for k in rng.permutation(len(slices))], first, steps)
+
+    def batches(self, batch_size: int, *args, **options) -> Generator:
         """Yield batches in order, or shuffled if there is a generator; the last may be short.
 
-        Those before number `first` are skipped, and nothing of them is read.
+        Parameters
+        ----------
+        batch_size : int
+        rng : numpy Generator, optional
+            The order is drawn from it before the first batch.
+        first : int
+            Batches of the epoch before this number are left out, and not read.
+        steps : int, optional
+            How many batches an epoch has; after the last of the data comes the first again.
+        before : int
+            How many batches earlier epochs had: without a generator it goes on after them.
+        contiguous : bool
+            Whether a batch is made of neighbours, and only the order of batches is drawn.
         """
-        for rows in islice(self.plan(batch_size, rng), first, None):
+        for rows in self.schedule(batch_size, *args, **options):
             yield self.take(rows).whole()
+
+    def more(self) -> bool:
+        """Tell whether there is anything for another epoch."""
+        return True
+
+    def first_batch(self, batch_size: int) -> Examples:
+        """Return the first rows as a batch, to compile for."""
+        return self.take(slice(0, batch_size)).whole()
+
+    def count(self, batch_size: int) -> int | None:
+        """Return the number of batches."""
+        return -(-len(self) // batch_size)
+
+    def samples(self) -> int | None:
+        """Return the number of samples, None where it is not known."""
+        return len(self)
+
+    def close(self) -> None:
+        """Let go of what is being read."""
 
     def by_length(self) -> Examples:
         """Return the examples in the order that costs least; `join` undoes it."""
@@ -172,14 +230,18 @@ def fingerprint(array: np.ndarray) -> dict:
 def check_finite(array: np.ndarray, name: str) -> None:
     """Raise if floats hold what is not a number."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(f"{name} holds {array[where]} at {where}.")
+        where = first_place(~np.isfinite(array))
+        raise WrongValueError(f"{name} holds {array[where]} at {{where}}.", where)
 
 
 def check_weights(array: np.ndarray, name: str) -> None:
     """Raise if sample weights are negative or not numbers."""
-    if not np.isfinite(array).all() or (array < 0).any():
-        raise ValueError(f"{name} must be finite and not negative.")
+    wrong = ~np.isfinite(array) | (array < 0)
+    if wrong.any():
+        where = first_place(wrong)
+        raise WrongValueError(
+            f"{name} must be finite and not negative, but holds {array[where]} at {{where}}.", where
+        )
 
 
 def same_count(name: str, x: np.ndarray, other: str, values: np.ndarray) -> None:

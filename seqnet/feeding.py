@@ -7,34 +7,52 @@ stands at steps that count nothing (masked, or of weight 0) is never refused.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.data import Examples, as_array, check_finite, make_examples, range_weights
+from seqnet.checks import WrongValueError, preceded
+from seqnet.data import Examples, as_array, check_finite, make_examples, same_count
 from seqnet.layers.layer import Phase
 from seqnet.losses import Loss, MaskedLoss, guess
 from seqnet.ragged import (
     RaggedExamples,
+    check_lengths,
     check_rectangular,
     enter_targets,
     is_ragged,
     lengths_to_allow,
     mask_of_lengths,
     ragged_examples,
-    size_of,
 )
+from seqnet.sources import Rows, SourceExamples, StepsMask, is_source
 from seqnet.stack import forward
+from seqnet.streams import Stream, batch_parts, is_stream, stream_of
 from seqnet.training import signature_of
+from seqnet.weighting import labels_and_weights, weigh_classes
 
 log = logging.getLogger("seqnet")
 
 
 def prepare(
-    model, x, y=None, weight=None, mask=None, lengths=None, *, prefix="", announce=False
-) -> Examples:
+    model,
+    x,
+    y=None,
+    weight=None,
+    mask=None,
+    lengths=None,
+    *,
+    prefix="",
+    announce=False,
+    targets=True,
+    class_weight=None,
+    goes_on=False,
+) -> Examples | Stream:
     """Return a data set as examples, with everything checked and the model's weights built.
+
+    Of what is beyond memory only the first row or batch is read now; the others are checked when
+    they are read.
 
     Parameters
     ----------
@@ -45,16 +63,44 @@ def prepare(
         Put before names in messages.
     announce : bool
         Print what is chosen where nothing was.
+    targets : bool
+        Whether there must be targets.
+    class_weight : dict, optional
+    goes_on : bool
+        Whether a stream of batches goes on from epoch to epoch.
 
     Returns
     -------
-    Examples or RaggedExamples
+    Examples, RaggedExamples, SourceExamples or Stream
     """
     if not model.layers:
         raise ValueError("The model has no layers; add some first.")
     name = f"{prefix}X"
+    options = {"prefix": prefix, "announce": announce, "class_weight": class_weight}
+    if is_stream(x, targets and y is None):
+        beside = {"y": y, "sample_weight": weight, "mask": mask, "lengths": lengths}
+        given = [f"{prefix}{label}" for label, value in beside.items() if value is not None]
+        if given:
+            raise ValueError(
+                f"{name} is a stream of batches, so {' and '.join(given)} cannot be passed beside "
+                "it: each batch is (x, y) or (x, y, sample_weight)."
+            )
+        return stream(model, x, targets, goes_on, options)
+    if targets and y is None:
+        raise ValueError(
+            f"{prefix}y is missing. Only a stream of batches (x, y) goes without it, and {name} is "
+            f"{type(x).__name__}."
+        )
+    beyond_memory = any(map(is_source, (x, y, weight, mask)))
     if y is not None and isinstance(model.loss, MaskedLoss):
+        if beyond_memory:
+            raise ValueError(
+                "masked_loss takes arrays, lists and streams. For rows beyond memory use "
+                "sparse_categorical_crossentropy with sample_weight=range_weights(...)."
+            )
         y, weight = labels_and_weights(y, weight, prefix)
+    if beyond_memory:
+        return sources(model, x, y, weight, mask, lengths, options)
     whole = None
     if lengths is not None:
         whole, lengths = with_lengths(x, mask, lengths, prefix)
@@ -68,7 +114,7 @@ def prepare(
         examples = make_examples(x, y, weight, mask, prefix=prefix)
     check(examples, "x", model.layers[0].check_input, name, lambda: examples.mask)
     model.build(examples.input_shape)
-    shape = (None, *model.compute_output_shape(examples.input_shape)[1:])
+    shape = output_shape(model, examples)
     if isinstance(examples, RaggedExamples):
         examples.per_step = shape[1:2] == (None,)
         examples.backwards = model.runs_backwards
@@ -78,48 +124,68 @@ def prepare(
         examples.lengths_allowed = allow_lengths(model, examples.lengths, announce)
     if y is not None:
         choose(model, examples, announce)
-        check_targets(model, examples, shape, prefix)
+        check_targets(model, examples, shape, prefix, class_weight)
     return examples
 
 
-def labels_and_weights(y, weight, prefix: str) -> tuple:
-    """Turn the targets of `MaskedLoss` into labels and weights that are 0 outside of the ranges."""
-    name = f"{prefix}y"
-    if not isinstance(y, (tuple, list)) or len(y) != 3:
-        raise ValueError(
-            f"With masked_loss {name} is (labels, codelengths, label_starts), got "
-            f"{type(y).__name__}{f' of {size}' if (size := size_of(y)) is not None else ''}."
-        )
-    labels, lengths, starts = y
-    lengths, starts = as_array(lengths, f"{name}[1]"), as_array(starts, f"{name}[2]")
-    sizes = [size_of(row) for row in labels]
-    if None in sizes or not {lengths.shape, starts.shape} == {(len(sizes),)}:
-        raise ValueError(
-            f"With masked_loss {name} is (labels, codelengths, label_starts): labels for each step "
-            f"of {len(sizes)} sequences, and so many lengths and starts; got the shapes "
-            f"{lengths.shape} and {starts.shape}."
-        )
-    ranges = range_weights(starts, lengths, np.array(sizes))
-    if weight is not None:
-        if size_of(weight) != len(ranges):
-            raise ValueError(f"{prefix}sample_weight must have one entry for each sequence.")
-        ranges = [inside * np.asarray(w) for inside, w in zip(ranges, weight, strict=True)]
-    return labels, ranges if is_ragged(labels) else np.stack(ranges)
+def output_shape(model, examples: Examples) -> tuple:
+    """Return the shape of a model's output for examples, the batch None."""
+    return (None, *model.compute_output_shape(examples.input_shape)[1:])
 
 
-def validation_arguments(given) -> tuple:
-    """Return `validation_data` of `Model.fit` as (X, y, sample_weight, mask, lengths)."""
-    names = ("X", "y", "sample_weight", "mask", "lengths")
-    if isinstance(given, dict):
-        if {"X", "y"} <= set(given) <= set(names):
-            return tuple(given.get(name) for name in names)
-    elif isinstance(given, (tuple, list)) and len(given) in (2, 3):
-        return tuple(given)
-    raise ValueError(
-        "validation_data is (X, y) or (X, y, sample_weight), or a dictionary with X, y and any of "
-        f"{', '.join(names[2:])}; got "
-        + (f"the entries {', '.join(map(str, given))}." if isinstance(given, dict) else "another.")
-    )
+def sources(model, x, y, weight, mask, lengths, options: dict) -> SourceExamples:
+    """Return what is beyond memory as examples; only the first row is read."""
+    prefix = options["prefix"]
+    name = f"{prefix}X"
+    if is_ragged(x):
+        raise ValueError(f"{name} is a list of sequences, so what goes with it is lists too.")
+    x = rows_of(x, name)
+    if lengths is not None:
+        mask = steps_mask(x, mask, lengths, prefix)
+    beside = {f"{prefix}y": y, f"{prefix}sample_weight": weight, f"{prefix}mask": mask}
+    parts = [x, *(None if v is None else rows_of(v, label) for label, v in beside.items())]
+    for label, part in zip(beside, parts[1:], strict=True):
+        if part is not None:
+            same_count(name, x, label, part)
+    first = [None if part is None else part[0:1] for part in parts]
+    try:
+        examples = prepare(model, *first, targets=y is not None, **options)
+    except WrongValueError:
+        raise  # which says where
+    except (ValueError, TypeError) as error:
+        raise preceded(error, "Row 0") from error
+    shape = output_shape(model, examples)
+
+    def check_batch(batch: Examples) -> Examples:
+        batch = make_examples(*batch.parts(), prefix=prefix)
+        check(batch, "x", model.layers[0].check_input, name, lambda: batch.mask)
+        if y is not None:
+            check_targets(model, batch, shape, prefix, options["class_weight"])
+        return batch
+
+    return SourceExamples(*parts, check_batch=check_batch, start=0, stop=len(x))
+
+
+def rows_of(values, name: str) -> np.ndarray | Rows:
+    """Return what has rows as an array, or as `Rows` if it is beyond memory."""
+    return Rows(values, name) if is_source(values) else as_array(values, name)
+
+
+def stream(model, source, targets: bool, goes_on: bool, options: dict) -> Stream:
+    """Return batches as a stream; the first one is read and checked."""
+
+    def check_batch(raw) -> Examples:
+        parts = batch_parts(raw, targets, model.input_shape)
+        return prepare(model, *parts, targets=targets, **options)
+
+    found = stream_of(source, check_batch, f"{options['prefix']}X", goes_on)
+    try:
+        found.first_batch()
+    except BaseException:
+        found.close()
+        raise
+    options["announce"] = False
+    return found
 
 
 def allow_lengths(model, lengths: np.ndarray, announce: bool) -> tuple[int, ...]:
@@ -178,10 +244,20 @@ def with_lengths(x, mask, lengths, prefix: str = "") -> tuple[np.ndarray, np.nda
     return x, mask_of_lengths(x, lengths, prefix=prefix).sum(axis=1)
 
 
-def mask_for(x, mask, lengths) -> np.ndarray | None:
+def steps_mask(x: Rows | np.ndarray, mask, lengths, prefix: str = "") -> StepsMask:
+    """Return the mask that `lengths=` stands for, beside what is beyond memory."""
+    if mask is not None:
+        raise ValueError(f"Pass {prefix}mask or {prefix}lengths, not both.")
+    lengths = check_lengths(x, lengths, prefix=prefix)
+    return StepsMask(lengths, x.shape[1])
+
+
+def mask_for(x, mask, lengths) -> np.ndarray | StepsMask | None:
     """Return the mask to predict with, which keeps the shape of the inputs."""
     if lengths is None:
         return mask
+    if is_source(x):
+        return steps_mask(Rows(x, "X"), mask, lengths)
     x, lengths = with_lengths(x, mask, lengths)
     return mask_of_lengths(x, lengths)
 
@@ -224,8 +300,10 @@ def check(examples: Examples, part: str, function: Callable, name: str, counted:
     examples.check(part, function, name)
 
 
-def check_targets(model, examples: Examples, shape: tuple, prefix: str) -> None:
-    """Raise if targets or weights do not fit the model's output of a shape."""
+def check_targets(
+    model, examples: Examples, shape: tuple, prefix: str, class_weight: Mapping | None = None
+) -> None:
+    """Raise if targets or weights do not fit the model's output of a shape; weigh classes."""
     ragged = isinstance(examples, RaggedExamples)
     steps = (None, *shape[2:]) if ragged and examples.per_step else shape
 
@@ -242,6 +320,8 @@ def check_targets(model, examples: Examples, shape: tuple, prefix: str) -> None:
             raise ValueError(
                 f"{prefix}sample_weight must have the shape {wanted}, got {examples.weight.shape}."
             )
+    if class_weight is not None:
+        weigh_classes(examples, model.loss, shape, class_weight)
 
 
 def counted(model, examples: Examples, shape: tuple) -> np.ndarray | None:

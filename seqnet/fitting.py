@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from signal import SIGTERM
 
 import numpy as np
@@ -12,9 +13,9 @@ from seqnet import config, resuming
 from seqnet.callbacks import BackupAndRestore, CallbackList
 from seqnet.checks import check_count
 from seqnet.data import Examples
+from seqnet.evaluation import measure, sizes
 from seqnet.feeding import is_padding
 from seqnet.interruption import Interrupted, Interruption
-from seqnet.layers.states import fresh_states
 from seqnet.training import Figures, figure_names
 from seqnet.windows import windows, zero_states
 
@@ -37,9 +38,10 @@ class Fit:
     reports : list of Callback
         Those that only tell, such as the history.
     epochs, initial_epoch, batch_size : int
-    shuffle : bool
+    shuffle : bool or "batch"
     tbptt : int, optional
     validation_freq : int or list of int
+    steps_per_epoch, validation_steps, validation_batch_size : int, optional
 
     Attributes
     ----------
@@ -57,7 +59,16 @@ class Fit:
         Whether all epochs are done, or a callback stopped the training.
     """
 
-    arguments = ("batch_size", "shuffle", "tbptt", "validation_freq", "initial_epoch")
+    arguments = (
+        "batch_size",
+        "shuffle",
+        "tbptt",
+        "validation_freq",
+        "initial_epoch",
+        "steps_per_epoch",
+        "validation_steps",
+        "validation_batch_size",
+    )
     """What must not change when a run is gone on with."""
 
     def __init__(
@@ -71,14 +82,21 @@ class Fit:
         batch_size: int,
         epochs: int,
         initial_epoch: int = 0,
-        shuffle: bool = True,
+        shuffle: bool | str = True,
         tbptt: int | None = None,
         validation_freq=1,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
     ):
         self.model, self.examples, self.validation = model, examples, validation
         self.batch_size, self.epochs, self.initial_epoch = batch_size, epochs, initial_epoch
         self.shuffle, self.tbptt = shuffle, tbptt
         self.validation_freq = validation_freq
+        self.steps_per_epoch, self.validation_steps = steps_per_epoch, validation_steps
+        self.validation_batch_size = batch_size
+        if validation_batch_size is not None:
+            self.validation_batch_size = check_count(validation_batch_size, "validation_batch_size")
         self.epoch, self.batch = initial_epoch, 0
         self.order: int | None = None
         self.figures = Figures(model.metrics)
@@ -90,7 +108,7 @@ class Fit:
         self.asked: dict = {}
         params = {
             "epochs": epochs,
-            **sizes(examples, batch_size),
+            **sizes(examples, batch_size, steps_per_epoch),
             "metrics": figure_names(model.metrics, validation is not None),
         }
         # Reports come after what writes into the figures; a backup comes last, so that what it
@@ -125,6 +143,9 @@ class Fit:
         """Do all epochs that are not done yet."""
         while not self.over:
             if self.batch == 0:
+                if not self.examples.more():
+                    self.run_out()
+                    break
                 self.begin_epoch()
             self.train()
             self.end_epoch()
@@ -136,13 +157,13 @@ class Fit:
 
     def compile(self, announce: bool) -> None:
         """Compile what the first batches need, so that its time is not theirs."""
-        first = self.examples.take(slice(0, self.batch_size)).whole()
+        first = self.examples.first_batch(self.batch_size)
         if self.tbptt is None:
             self.model.function_for("train", first, announce)
         else:
             self.model.function_for("train_window", next(windows(first, self.tbptt)), announce)
         if self.validation is not None:
-            first = self.validation.take(slice(0, self.batch_size)).whole()
+            first = self.validation.first_batch(self.validation_batch_size)
             self.model.function_for("test", first, announce)
 
     def begin_epoch(self) -> None:
@@ -153,20 +174,44 @@ class Fit:
 
     def train(self) -> None:
         """Train on the batches of the epoch that are not done yet, or until a callback stops."""
-        rng = None if self.order is None else np.random.default_rng(self.order)
-        for batch in self.examples.batches(self.batch_size, rng, first=self.batch):
-            if self.batch and self.model.stop_training:
-                break
-            number = self.batch
-            for hook in self.calls.at_batch_begin:
-                hook(number, {})
-            self.update(batch)
-            self.batch += 1
-            if self.calls.at_batch_end:
-                logs = self.figures.result()
-                for hook in self.calls.at_batch_end:
-                    hook(number, logs)
-            self.interruption.check()
+        with closing(self.batches()) as batches:
+            for batch in batches:
+                if self.batch and self.model.stop_training:
+                    return
+                number = self.batch
+                for hook in self.calls.at_batch_begin:
+                    hook(number, {})
+                self.update(batch)
+                self.batch += 1
+                if self.calls.at_batch_end:
+                    logs = self.figures.result()
+                    for hook in self.calls.at_batch_end:
+                        hook(number, logs)
+                self.interruption.check()
+        if self.steps_per_epoch is not None and self.batch < self.steps_per_epoch:
+            self.run_out()
+
+    def batches(self) -> Generator:
+        """Return those batches of the epoch that are not done yet."""
+        return self.examples.batches(
+            self.batch_size,
+            None if self.order is None else np.random.default_rng(self.order),
+            first=self.batch,
+            steps=self.steps_per_epoch,
+            before=(self.steps_per_epoch or 0) * (self.epoch - self.initial_epoch),
+            contiguous=self.shuffle == "batch",
+        )
+
+    def run_out(self) -> None:
+        """Say that an iterator ended before the training did, and let that end too."""
+        done = f"{self.batch} batches" if self.batch else "the end"
+        log.warning(
+            "X ended after %s of epoch %d of %d, and training ends with it.",
+            done,
+            self.epoch + (self.batch > 0),
+            self.epochs,
+        )
+        self.model.stop_training = True
 
     def update(self, batch: Examples) -> None:
         """Train on one batch, whole or window by window."""
@@ -188,9 +233,10 @@ class Fit:
             figures = measure(
                 self.model,
                 self.validation,
-                self.batch_size,
+                self.validation_batch_size,
                 calls=self.calls,
                 after_batch=self.interruption.check,
+                steps=self.validation_steps,
             )
             self.logs |= figures.result("val_")
         done = self.epoch
@@ -222,7 +268,7 @@ class Fit:
             self.calls.on_epoch_begin(self.epoch)
         self.order = position["order"]
         vars(self.figures).update(position["figures"])
-        resuming.restore(self, header, arrays)
+        resuming.restore(self, header, arrays, self.backup.path)
 
     def stopped(self) -> str:
         """Save the run, which was interrupted between two batches; say where it is."""
@@ -244,38 +290,6 @@ def only_backup(callbacks: Sequence) -> BackupAndRestore | None:
     if len(found) > 1:
         raise ValueError(f"fit takes one BackupAndRestore, got {len(found)}.")
     return found[0] if found else None
-
-
-def sizes(examples: Examples, batch_size: int) -> dict[str, int]:
-    """Return what callbacks are told about data: the sizes of a batch, of all, and of an epoch."""
-    samples = len(examples)
-    return {"batch_size": batch_size, "samples": samples, "steps": -(-samples // batch_size)}
-
-
-def measure(
-    model,
-    examples: Examples,
-    batch_size: int,
-    announce: bool = False,
-    calls: CallbackList | None = None,
-    after_batch: Callable[[], None] = lambda: None,
-) -> Figures:
-    """Return a model's figures over examples; states are carried within them and then put back."""
-    calls = CallbackList([], model, {}) if calls is None else calls
-    at_begin, at_end = (calls.overriding(f"on_test_batch_{side}") for side in ("begin", "end"))
-    figures = Figures(model.metrics)
-    examples = examples if model.stateful else examples.by_length()
-    calls.on_test_begin()
-    with fresh_states(model.layers, "test"):
-        for number, batch in enumerate(examples.batches(batch_size)):
-            for hook in at_begin:
-                hook(number, {})
-            figures.add(model.compute("test", batch, announce=announce))
-            for hook in at_end:
-                hook(number, figures.result())
-            after_batch()
-    calls.on_test_end(figures.result())
-    return figures
 
 
 def is_due(epoch: int, frequency: int | list[int]) -> bool:

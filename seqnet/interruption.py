@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from contextlib import suppress
-from typing import Any
 
 TERMINATED = 128 + signal.SIGTERM
 """The exit status of a process that SIGTERM ended (143)."""
@@ -30,7 +29,7 @@ class Interruption:
 
     def __init__(self):
         self.caught: int | None = None
-        self.before: dict[int, Any] = {}
+        self.before: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
         usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
@@ -43,7 +42,7 @@ class Interruption:
     def note(self, number, frame) -> None:
         """Handle a signal."""
         if self.caught is not None:
-            raise self.error("Interrupted a second time, and stopped at once.")
+            raise self.error("Interrupted a second time, in the middle of a batch.")
         self.caught = number
         if number == signal.SIGINT:  # not print, which may be what was interrupted
             with suppress(OSError):

@@ -19,6 +19,7 @@ from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.special import Softmax
 
 from seqnet import config
+from seqnet.checks import WrongValueError, first_place
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
 from seqnet.registry import Configurable, register
 from seqnet.registry import get as _get
@@ -174,10 +175,11 @@ class SparseCategoricalCrossentropy(Loss):
             )
         classes = output_shape[-1]
         if y.size and (y.min() < 0 or y.max() >= classes):
-            where = tuple(int(i) for i in np.argwhere((y < 0) | (y >= classes))[0])
-            raise ValueError(
-                f"{name} holds class {y[where]} at {where}, but the model's output has {classes} "
-                f"classes, 0 to {classes - 1}."
+            where = first_place((y < 0) | (y >= classes))
+            raise WrongValueError(
+                f"{name} holds class {y[where]} at {{where}}, but the model's output has "
+                f"{classes} classes, 0 to {classes - 1}.",
+                where,
             )
 
 

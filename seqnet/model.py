@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 
 from seqnet import config, losses, optimizers, saving
 from seqnet import metrics as metrics_module
 from seqnet.callbacks import (
     Callback,
-    CallbackList,
     EpochLine,
     History,
     ProgressBar,
@@ -17,12 +17,14 @@ from seqnet.callbacks import (
 )
 from seqnet.checks import check_count
 from seqnet.data import Examples
-from seqnet.feeding import mask_for, prepare, validation_arguments
-from seqnet.fitting import Fit, check_first_epoch, check_frequency, measure, sizes
+from seqnet.evaluation import calls_of, measure, outputs_of, report
+from seqnet.feeding import mask_for, prepare
+from seqnet.fitting import Fit, check_first_epoch, check_frequency
 from seqnet.layers.layer import Layer
-from seqnet.layers.states import fresh_states
+from seqnet.options import check_shuffle, check_steps, validation_arguments
 from seqnet.packing import pack, unpack
 from seqnet.stack import Stack
+from seqnet.streams import Stream
 from seqnet.training import Figures, Program, arguments, signature_of
 from seqnet.windows import check_windows
 
@@ -132,41 +134,42 @@ class Model(Stack):
         for key in [k for k in self._functions if lengths & set(k[0].x_shape[1:2])]:
             del self._functions[key]
 
-    # ---- checking
-
-    def _prepare(
-        self, x, y=None, weight=None, mask=None, lengths=None, *, prefix="", announce=False
-    ) -> Examples:
-        """Check everything about a data set, build the weights, and return it as `Examples`."""
-        return prepare(self, x, y, weight, mask, lengths, prefix=prefix, announce=announce)
-
     # ---- training
 
     def fit(
         self,
         X,
-        y,
+        y=None,
         batch_size: int = 32,
         epochs: int = 1,
         verbose: int = 1,
         callbacks: Sequence[Callback] = (),
         validation_split: float = 0.0,
         validation_data=None,
-        shuffle: bool = True,
+        shuffle: bool | str = True,
+        class_weight: Mapping[int, float] | None = None,
         sample_weight=None,
         initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | Sequence[int] = 1,
         mask=None,
         lengths=None,
         tbptt: int | None = None,
-        validation_freq: int | Sequence[int] = 1,
     ) -> History:
-        """Train on arrays.
+        """Train on arrays, on what is too big to be one, or on a stream of batches.
 
         Parameters
         ----------
         X : array (samples, time) of integers or (samples, time, features) or what the model takes
             Or a list of sequences of any lengths, (time,) or (time, features): batches are then
             made of sequences of similar length, padded to the longest of them, with a mask.
+            Or rows beyond memory: a `numpy.memmap`, a `h5py.Dataset`, any object with a length and
+            slices; a batch is read, and its values checked, when its turn comes.
+            Or, without y, a stream: a generator or iterable of batches (x, y) or
+            (x, y, sample_weight), or an object that gives batches by number. A generator is closed
+            when `fit` ends.
         y : array
             Targets as the loss wants them: class numbers ``(samples,)`` or ``(samples, time)`` for
             the sparse cross-entropy, else the output's shape. With a list of sequences, targets
@@ -177,16 +180,29 @@ class Model(Stack):
         callbacks : list of `seqnet.callbacks.Callback`
         validation_split : float
             Share at the end of the data that is not trained on but evaluated after each epoch.
-        validation_data : (X, y) or (X, y, sample_weight), or a dictionary
+        validation_data : (X, y) or (X, y, sample_weight), or a stream, or a dictionary
             With mask or lengths: a dictionary of what `evaluate` takes, such as
             ``{"X": X, "y": y, "lengths": lengths}``.
-        shuffle : bool
-            Draw a new order for each epoch. With a stateful layer row k of a batch goes on where
-            row k of the batch before ended, so it wants ``shuffle=False`` and samples in that
-            order; see `reset_states`.
+        shuffle : bool or "batch"
+            Draw a new order for each epoch; with ``"batch"`` the order of batches only, each of
+            neighbouring rows, as is quick to read from a disk. Iterables keep their order. With a
+            stateful layer row k of a batch goes on where row k of the batch before ended, so it
+            wants ``shuffle=False`` and samples in that order; see `reset_states`.
+        class_weight : dict of int to float
+            Weights for the classes of targets, 1 for a class without one; multiplies
+            `sample_weight`.
         sample_weight : array (samples,) or (samples, time), or a list of (time,)
         initial_epoch : int
             Number of the first epoch, when training goes on; `epochs` is where it ends.
+        steps_per_epoch : int, optional
+            Batches in an epoch; for a stream without end it is needed. The next epoch goes on
+            where it ended, or, where rows are shuffled, draws anew.
+        validation_steps : int, optional
+            How many batches to validate on, the first ones each time.
+        validation_batch_size : int, optional
+            `batch_size` by default.
+        validation_freq : int or list of int
+            Validate after every so many epochs, or after those of a list, counted from 1.
         mask : bool array (samples, time), optional
             True where there is data.
         lengths : int array (samples,), optional
@@ -196,8 +212,6 @@ class Model(Stack):
             Truncated backpropagation: cut each batch into windows of so many steps and make an
             update for each. States go on from window to window, and so do the masks of `dropout`
             and `recurrent_dropout`; gradients do not. Windows of padding alone are left out.
-        validation_freq : int or list of int
-            Validate after every so many epochs, or after those of a list, counted from 1.
 
         Returns
         -------
@@ -207,53 +221,58 @@ class Model(Stack):
         Raises
         ------
         ValueError, TypeError
-            If the arrays do not fit the model or each other; before anything is compiled.
-        KeyboardInterrupt, SystemExit
-            After Ctrl-C or SIGTERM, when the batch that was under way is finished; at once if they
-            come a second time.
+            If the arrays do not fit the model or each other; before anything is compiled. Values
+            beyond memory and in streams are refused before the update that would use them.
         """
         batch_size = check_count(batch_size, "batch_size")
         epochs = check_count(epochs, "epochs", 0)
         initial_epoch = check_first_epoch(initial_epoch, epochs)
         validation_freq = check_frequency(validation_freq)
-        announce = verbose > 0
+        shuffle = check_shuffle(shuffle)
+        announce, ahead = verbose > 0, epochs - initial_epoch
         if shuffle and self.stateful:
             log.warning("shuffle=True mixes what stateful layers carry on: use shuffle=False.")
-        examples = self._prepare(X, y, sample_weight, mask, lengths, announce=announce)
-        if tbptt is not None:
-            tbptt = check_count(tbptt, "tbptt")
-            check_windows(self, examples)
-        validation = None
-        if validation_data is not None:
-            validation = self._prepare(*validation_arguments(validation_data), prefix="validation ")
-        elif validation_split:
-            examples, validation = examples.split(validation_split)
+        with ExitStack() as opened:
+            examples = prepare(
+                self, X, y, sample_weight, mask, lengths, announce=announce,
+                class_weight=class_weight, goes_on=steps_per_epoch is not None,
+            )  # fmt: skip
+            opened.callback(examples.close)
+            steps = check_steps(examples, steps_per_epoch, "steps_per_epoch", ahead)
+            if tbptt is not None:
+                tbptt = check_count(tbptt, "tbptt")
+                is_stream = isinstance(examples, Stream)
+                check_windows(self, examples.first_batch() if is_stream else examples)
+            validation = None
+            if validation_data is not None:
+                given = validation_arguments(validation_data)
+                validation = prepare(self, *given, prefix="validation ")
+                opened.callback(validation.close)
+            elif validation_split:
+                examples, validation = examples.split(validation_split)
+            if validation is not None:
+                check_steps(validation, validation_steps, "validation_steps", ahead)
 
-        self.history = History()
-        bars: list[Callback] = {1: [ProgressBar()], 2: [EpochLine()]}.get(int(verbose), [])
-        fit = Fit(
-            self,
-            examples,
-            validation,
-            check_callbacks(callbacks),
-            [self.history, *bars],
-            batch_size=batch_size,
-            epochs=epochs,
-            initial_epoch=initial_epoch,
-            shuffle=shuffle,
-            tbptt=tbptt,
-            validation_freq=validation_freq,
-        )
-        fit.run(announce)
+            self.history = History()
+            bars: list[Callback] = {1: [ProgressBar()], 2: [EpochLine()]}.get(int(verbose), [])
+            fit = Fit(
+                self, examples, validation, check_callbacks(callbacks), [self.history, *bars],
+                batch_size=batch_size, epochs=epochs, initial_epoch=initial_epoch,
+                shuffle=shuffle, tbptt=tbptt, validation_freq=validation_freq,
+                steps_per_epoch=steps, validation_steps=validation_steps,
+                validation_batch_size=validation_batch_size,
+            )  # fmt: skip
+            fit.run(announce)
         return self.history
 
     def evaluate(
         self,
         X,
-        y,
+        y=None,
         batch_size: int = 32,
         verbose: int = 0,
         sample_weight=None,
+        steps: int | None = None,
         return_dict: bool = False,
         mask=None,
         lengths=None,
@@ -261,74 +280,69 @@ class Model(Stack):
     ):
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
-        Nothing about the model changes. With `return_dict` the figures come by name. The hooks of
+        X and y are what `fit` takes; `steps` is a number of batches after which to end. Nothing
+        about the model changes. With `return_dict` the figures come by name. The hooks of
         `callbacks` that begin with ``on_test`` are called.
         """
         batch_size = check_count(batch_size, "batch_size")
-        examples = self._prepare(X, y, sample_weight, mask, lengths, announce=bool(verbose))
-        calls = CallbackList(check_callbacks(callbacks), self, sizes(examples, batch_size))
-        return self._report(measure(self, examples, batch_size, bool(verbose), calls), return_dict)
+        examples = prepare(self, X, y, sample_weight, mask, lengths, announce=bool(verbose))
+        with closing(examples):
+            steps = check_steps(examples, steps, "steps")
+            calls = calls_of(self, callbacks, examples, batch_size, steps)
+            figures = measure(self, examples, batch_size, bool(verbose), calls, steps=steps)
+        return report(figures, return_dict)
 
     def predict(
         self,
         X,
         batch_size: int = 32,
         verbose: int = 0,
+        steps: int | None = None,
         mask=None,
         lengths=None,
         callbacks: Sequence[Callback] = (),
     ):
         """Return the outputs for inputs, (samples, ...).
 
-        For a list of sequences of different lengths and an output at every step, that is a list of
-        arrays (time, ...), in the order of the sequences. The hooks of `callbacks` that begin with
-        ``on_predict`` are called; a batch's ``logs["outputs"]`` are its outputs.
+        X is what `fit` takes; a batch of a stream is x, or a tuple that begins with x. `steps` is a
+        number of batches after which to end. For sequences of different lengths and an output at
+        every step, the result is a list of arrays (time, ...), in the order of the sequences. The
+        hooks of `callbacks` that begin with ``on_predict`` are called; a batch's
+        ``logs["outputs"]`` are its outputs.
         """
         batch_size = check_count(batch_size, "batch_size")
-        examples = self._prepare(X, mask=mask_for(X, mask, lengths), announce=bool(verbose))
-        examples = examples if self.stateful else examples.by_length()
-        calls = CallbackList(check_callbacks(callbacks), self, sizes(examples, batch_size))
-        outputs = []
-        calls.on_predict_begin()
-        with fresh_states(self.layers, "predict"):
-            for number, batch in enumerate(examples.batches(batch_size)):
-                calls.on_predict_batch_begin(number)
-                outputs.append(self.compute("predict", batch, announce=bool(verbose))[0])
-                calls.on_predict_batch_end(number, {"outputs": outputs[-1]})
-        calls.on_predict_end()
-        return examples.join(outputs)
+        examples = prepare(
+            self, X, mask=mask_for(X, mask, lengths), announce=bool(verbose), targets=False
+        )
+        with closing(examples):
+            steps = check_steps(examples, steps, "steps")
+            calls = calls_of(self, callbacks, examples, batch_size, steps)
+            return outputs_of(self, examples, batch_size, bool(verbose), calls, steps)
 
     def train_on_batch(
         self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None
     ):
         """Make one update; return the figures before it, as `evaluate` does."""
-        batch = self._prepare(X, y, sample_weight, mask, lengths).whole()
+        batch = prepare(self, X, y, sample_weight, mask, lengths).whole()
         return self._one(batch, "train", return_dict)
 
     def test_on_batch(
         self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None
     ):
         """Return the figures of one batch, as `evaluate` does."""
-        batch = self._prepare(X, y, sample_weight, mask, lengths).whole()
+        batch = prepare(self, X, y, sample_weight, mask, lengths).whole()
         return self._one(batch, "test", return_dict)
 
     def predict_on_batch(self, X, mask=None, lengths=None):
         """Return the outputs for one batch, as `predict` does."""
-        examples = self._prepare(X, mask=mask_for(X, mask, lengths))
+        examples = prepare(self, X, mask=mask_for(X, mask, lengths), targets=False)
         batch = examples.whole()
         return examples.join(self.compute("predict", batch))
 
     def _one(self, batch: Examples, kind: str, return_dict: bool):
         figures = Figures(self.metrics)
         figures.add(self.compute(kind, batch))
-        return self._report(figures, return_dict)
-
-    def _report(self, figures: Figures, return_dict: bool):
-        result = figures.result()
-        if return_dict:
-            return result
-        values = list(result.values())
-        return values if len(values) > 1 else values[0]
+        return report(figures, return_dict)
 
     # ---- files
 

@@ -338,11 +338,6 @@ def check_rectangular(x: np.ndarray, values, name: str, *, prefix: str = "") -> 
 def mask_of_lengths(x: np.ndarray, lengths, *, prefix: str = "") -> np.ndarray:
     """Return the mask, bool (samples, time), of sequences that begin at the first step.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If there is not one length from 1 to the number of steps for each sample.
-
     Examples
     --------
     >>> import numpy as np
@@ -350,6 +345,12 @@ def mask_of_lengths(x: np.ndarray, lengths, *, prefix: str = "") -> np.ndarray:
     >>> mask_of_lengths(np.zeros((2, 3)), [1, 3]).astype(int).tolist()
     [[1, 0, 0], [1, 1, 1]]
     """
+    lengths = check_lengths(x, lengths, prefix=prefix)
+    return np.arange(x.shape[1]) < lengths[:, None]
+
+
+def check_lengths(x, lengths, *, prefix: str = "") -> np.ndarray:
+    """Return lengths as an array, or raise if they are not one for each row, in its steps."""
     name = f"{prefix}lengths"
     if x.ndim < 2:
         raise ValueError(f"{name} goes with sequences, but {prefix}X has the shape {x.shape}.")
@@ -367,7 +368,7 @@ def mask_of_lengths(x: np.ndarray, lengths, *, prefix: str = "") -> np.ndarray:
             f"{name}[{row}] is {lengths[row]}, but {prefix}X has {x.shape[1]} steps: a length is "
             f"from 1 to {x.shape[1]}."
         )
-    return np.arange(x.shape[1]) < lengths[:, None]
+    return lengths
 
 
 def lengths_to_allow(lengths: np.ndarray, known: tuple[int, ...] = ()) -> tuple[int, ...]:

@@ -102,18 +102,18 @@ def load(fit, path: Path) -> tuple[dict, dict] | None:
     return header, arrays
 
 
-def restore(fit, header: dict, arrays: dict) -> None:
+def restore(fit, header: dict, arrays: dict, path: Path) -> None:
     """Put a run where it was when a file was saved."""
     run, model = header[RUN], fit.model
     fit.asked = run["asked"]
     for layer, trainable in zip(model.layers, run["trainable"], strict=True):
         layer.trainable = trainable
     optimizer = header["training"]["optimizer"]["config"]
-    for name in model.optimizer.active.keys() & optimizer:
+    for name in model.optimizer.active:
         setattr(model.optimizer, name, optimizer[name])
     reset_other_slots(model, arrays)
     set_generators(model, header["generators"])
-    set_arrays(model, header, arrays, fit.backup.path)
+    set_arrays(model, header, arrays, path)
     model.history.epoch, model.history.history = run["history"]
     for number, callback in enumerate(fit.callbacks):
         start = f"{CALLBACKS}/{number}/"

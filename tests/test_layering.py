@@ -17,24 +17,36 @@ TREES = {name: ast.parse((ROOT / name).read_text()) for name in FILES}
 
 # A file imports from lower levels, and from its own folder.
 LEVELS = (
-    ("checks.py", "config.py", "registry.py", "interruption.py", "replacing.py"),
+    ("checks.py", "config.py", "readahead.py", "registry.py", "interruption.py", "replacing.py"),
     ("ops/",),
     ("activations.py", "initializers.py", "regularizers.py", "losses.py", "metrics.py"),
     ("layers/", "optimizers/"),
     ("kernels/", "data.py", "ragged.py", "callbacks/", "saving.py", "lowering.py"),
-    ("text.py", "backend.py"),
+    ("text.py", "backend.py", "sources.py", "streams.py", "weighting.py"),
     ("stack.py", "windows.py"),
-    ("training.py", "packing.py", "feeding.py", "resuming.py", "fitting.py"),
+    (
+        "training.py",
+        "packing.py",
+        "feeding.py",
+        "resuming.py",
+        "fitting.py",
+        "options.py",
+        "evaluation.py",
+    ),
     ("generation.py", "model.py"),
     ("__init__.py",),
 )
 # Files that use another of their own level, which is then the lower one.
 WITHIN_A_LEVEL = {
+    ("config.py", "checks.py"),
     ("metrics.py", "losses.py"),
     ("ragged.py", "data.py"),
+    ("streams.py", "sources.py"),
     ("feeding.py", "training.py"),
     ("fitting.py", "training.py"),
     ("fitting.py", "feeding.py"),
+    ("fitting.py", "evaluation.py"),
+    ("evaluation.py", "training.py"),
     ("fitting.py", "resuming.py"),
     ("resuming.py", "packing.py"),
     ("model.py", "generation.py"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import initializers, regularizers
-from seqnet.checks import check_count
+from seqnet.checks import WrongValueError, check_count, first_place
 from seqnet.layers.layer import Layer
 from seqnet.ops.lookup import Gather
 from seqnet.registry import register
@@ -104,9 +104,10 @@ class Embedding(Layer):
             )
         if values.size and (values.min() < 0 or values.max() >= self.input_dim):
             wrong = (values < 0) | (values >= self.input_dim)
-            where = tuple(int(i) for i in np.argwhere(wrong)[0])
-            raise ValueError(
-                f"{name} holds {values[where]} at {where}, but the Embedding layer "
+            where = first_place(wrong)
+            raise WrongValueError(
+                f"{name} holds {values[where]} at {{where}}, but the Embedding layer "
                 f"{self.display_name!r} knows 0 to {self.input_dim - 1} "
-                f"(input_dim={self.input_dim})."
+                f"(input_dim={self.input_dim}).",
+                where,
             )

@@ -20,7 +20,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from seqnet import config, initializers, regularizers
-from seqnet.checks import check_shape
+from seqnet.checks import WrongValueError, check_shape, first_place
 from seqnet.ops.dropout import dropout_mask
 from seqnet.registry import Configurable
 
@@ -188,10 +188,11 @@ class Layer(Configurable, ABC):
         if values.dtype.kind not in "fiub":
             raise TypeError(f"{name} must hold numbers, got the dtype {values.dtype}.")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            where = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-            raise ValueError(
-                f"{name} holds {values[where]} at {where}. Clean the data, or mark padding with "
-                "a Masking layer and a finite mask_value."
+            where = first_place(~np.isfinite(values))
+            raise WrongValueError(
+                f"{name} holds {values[where]} at {{where}}. Clean the data, or mark padding with "
+                "a Masking layer and a finite mask_value.",
+                where,
             )
 
     # ---- what subclasses use

@@ -1,0 +1,46 @@
+"""What a user asks of a model's verbs beside data, checked."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seqnet.checks import check_count
+from seqnet.data import Examples
+from seqnet.streams import Stream, is_stream
+
+
+def validation_arguments(given) -> tuple:
+    """Return `validation_data` of `Model.fit` as (X, y, sample_weight, mask, lengths)."""
+    names = ("X", "y", "sample_weight", "mask", "lengths")
+    if isinstance(given, dict):
+        if {"X", "y"} <= set(given) <= set(names):
+            return tuple(given.get(name) for name in names)
+    elif isinstance(given, (tuple, list)) and len(given) in (2, 3):
+        return tuple(given)
+    elif is_stream(given, alone=True):
+        return (given,)
+    raise ValueError(
+        "validation_data is (X, y) or (X, y, sample_weight), a stream, or a dictionary with X, "
+        f"y and any of {', '.join(names[2:])}; got "
+        + (f"the entries {', '.join(map(str, given))}." if isinstance(given, dict) else "another.")
+    )
+
+
+def check_shuffle(value) -> bool | str:
+    """Return what a user passed as `shuffle`, or raise."""
+    if not isinstance(value, (bool, np.bool_)) and value != "batch":
+        raise ValueError(f"shuffle is True, False or 'batch', got {value!r}.")
+    return value
+
+
+def check_steps(examples: Examples, steps, name: str, epochs: int = 1) -> int | None:
+    """Return a number of batches that a user passed, or raise if it is needed and missing."""
+    if steps is not None:
+        return check_count(steps, name)
+    if epochs > 1 and isinstance(examples, Stream) and examples.once:
+        raise ValueError(
+            f"{examples.name} is an iterator, which can be gone through only once: for {epochs} "
+            f"epochs pass {name}, or what can be gone through anew: a list of batches, or an "
+            "object with __iter__."
+        )
+    return None

@@ -1,0 +1,75 @@
+"""One thread that reads ahead of the training, and ends with it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Generator
+
+log = logging.getLogger("seqnet")
+
+PATIENCE_S = 10.0
+"""How long a source may go on with the item it is at when the reading is ended."""
+
+
+def read_ahead(items: Generator, size: int) -> Generator:
+    """Yield what a generator yields, in its order, read by a thread up to `size` items ahead.
+
+    Parameters
+    ----------
+    items : generator
+        It runs in the thread and is closed there, when it ended, failed or is not wanted any more.
+    size : int
+        The most items that are read and not yet taken; 0 is no thread: `items` itself.
+
+    Returns
+    -------
+    generator
+        What `items` raises is raised here, with its traceback, after all that came before it. To
+        close this generator ends the thread. A source that blocks is waited for `PATIENCE_S`
+        seconds; then a warning is logged, and the thread ends when the source returns.
+
+    Examples
+    --------
+    >>> from seqnet.readahead import read_ahead
+    >>> list(read_ahead((k * k for k in range(4)), size=2))
+    [0, 1, 4, 9]
+    """
+    return _read_ahead(items, size) if size else items
+
+
+def _read_ahead(items: Generator, size: int) -> Generator:
+    room, found, stopped = threading.Semaphore(size), queue.SimpleQueue(), threading.Event()
+
+    def read():
+        try:
+            with contextlib.closing(items):
+                while room.acquire() and not stopped.is_set():
+                    found.put((next(items), None))
+        except BaseException as error:  # StopIteration too: it says that this was all
+            found.put((None, error))
+
+    thread = threading.Thread(target=read, name="seqnet-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = found.get()
+            if error is not None:
+                break
+            room.release()
+            yield item
+            item = None  # not kept alive while the next is waited for
+        if not isinstance(error, StopIteration):
+            raise error
+    finally:
+        error = None  # it holds this frame in its traceback
+        stopped.set()
+        room.release()
+        thread.join(PATIENCE_S)
+        if thread.is_alive():
+            log.warning(
+                "The source of the data has not returned for %g s; its thread ends when it does.",
+                PATIENCE_S,
+            )
