@@ -114,7 +114,7 @@ class ElementwiseKernel:
         for arrays, out in calls:
             given, whole = self._given(arrays)
             results = self._results(given, out or [None] * self.outputs)
-            pointers += map(address, given)
+            pointers += (address(a) if whole else a.ctypes.data for a in given)
             pointers += map(address, results)
             first = given[self._first]
             if whole:
