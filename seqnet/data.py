@@ -31,7 +31,7 @@ def as_array(values, name: str) -> np.ndarray:
         )
     if array.ndim == 0:
         raise ValueError(f"{name} must have a batch axis, got the single number {array[()]!r}.")
-    if array.dtype.kind in "iu" and array.dtype.itemsize >= 4 and array.size:
+    if array.dtype.name in ("int64", "uint32", "uint64") and array.size:
         for value in (int(array.min()), int(array.max())):
             if not -(2**31) <= value < 2**31:
                 raise ValueError(

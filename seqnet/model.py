@@ -119,10 +119,11 @@ class Model(Stack):
         if kind in ("train", "train_window"):
             trained = tuple(layer.trainable for layer in self.layers)
             key = (*key, self.optimizer.structure(), trained)
-        if key not in self._functions:
+        function = self._functions.get(key)
+        if function is None:
             program = Program(self.layers, self.dtype, self.loss, self.metrics, self.optimizer)
-            self._functions[key] = getattr(program, kind)(signature, announce)
-        return self._functions[key]
+            function = self._functions[key] = getattr(program, kind)(signature, announce)
+        return function
 
     def compute(self, kind: str, batch: Examples, *states, announce: bool = False) -> list:
         """Run the compiled function for a batch; return its outputs."""

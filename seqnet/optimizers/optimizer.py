@@ -39,7 +39,7 @@ class Hyperparameter:
             return self
         if not optimizer.active.get(self.name, False):
             return None
-        return float(optimizer.shared[self.name].get_value())
+        return float(optimizer.shared[self.name].get_value(borrow=True))
 
     def __set__(self, optimizer, value):
         shared = vars(optimizer).setdefault("shared", {})
