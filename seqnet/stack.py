@@ -190,7 +190,7 @@ class Stack:
         for weight, value in zip(weights, arrays, strict=True):
             check_weight(weight, value)
         for weight, value in zip(weights, arrays, strict=True):
-            weight.set_value(value.astype(weight.dtype))
+            weight.set_value(value.astype(weight.dtype, order="C"))
 
     def _built_weights(self, verb: str) -> list:
         if not self.built:

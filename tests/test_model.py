@@ -645,3 +645,14 @@ def test_the_backends_train_alike(other):
         np.testing.assert_allclose(other_history[name], values, rtol=1e-9, err_msg=name)
     for one, another in zip(other_weights, weights, strict=True):
         np.testing.assert_allclose(one, another, rtol=1e-9, atol=1e-12)
+
+
+def test_weights_lie_row_by_row():
+    """What kernels would copy at every call is copied once."""
+    model = seqnet.Model([seqnet.layers.LSTM(4, input_shape=(None, 3))])
+    assert all(w.get_value(borrow=True).flags.c_contiguous for w in model.weights)
+    model.set_weights([np.asfortranarray(w) for w in model.get_weights()])
+    assert all(w.get_value(borrow=True).flags.c_contiguous for w in model.weights)
+    layer = model.layers[0]
+    layer.set_weights([np.asfortranarray(w) for w in layer.get_weights()])
+    assert all(w.get_value(borrow=True).flags.c_contiguous for w in model.weights)

@@ -202,6 +202,7 @@ class Layer(Configurable, ABC):
         full_name, given = f"{self.display_name}/{name}", _given.get()
         if given is None:
             value = initializers.get(initializer)(shape, dtype=self.dtype)
+            value = np.asarray(value, order="C")  # else kernels would copy it at every call
             source = f"The initializer of {full_name} gave"
         elif full_name in given:
             value = given.pop(full_name)
@@ -312,7 +313,7 @@ class Layer(Configurable, ABC):
         for weight, value in zip(self.weights, arrays, strict=True):
             check_weight(weight, value)
         for weight, value in zip(self.weights, arrays, strict=True):
-            weight.set_value(value.astype(weight.dtype))
+            weight.set_value(value.astype(weight.dtype, order="C"))
 
     def count_params(self) -> int:
         """Return how many numbers the weights hold."""
