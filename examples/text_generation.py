@@ -143,7 +143,6 @@ def train(options) -> seqnet.Model:
             AfterEachEpoch(options, vocabulary, baseline),
             BackupAndRestore(options.checkpoint.with_suffix(".backup.h5")),
         ],
-        verbose=3,
     )
     print(
         f"Trained in {time.perf_counter() - start:.0f} s; saved as {options.checkpoint}. "

@@ -60,10 +60,16 @@ def check_count(value, name: str, minimum: int = 1) -> int:
     return int(value)
 
 
+def check_number(value, name: str) -> float:
+    """Return a number as a float, or raise."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    return float(value)
+
+
 def check_rate(value, name: str) -> float:
     """Return a share that is dropped, in [0, 1), or raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name} must be a number, got {value!r}.")
+    check_number(value, name)
     if not 0 <= value < 1:
         raise ValueError(f"{name} is the share to drop, in [0, 1); got {value}.")
     return float(value)

@@ -118,7 +118,7 @@ def set_random_seed(seed: int) -> None:
     True
     """
     global _random
-    _random = np.random.default_rng(seed)
+    _random = np.random.default_rng(check_count(seed, "seed", 0))
 
 
 def random_generator() -> np.random.Generator:

@@ -9,7 +9,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from seqnet.checks import WrongValueError, check_count, first_place
+from seqnet.checks import WrongValueError, check_count, check_number, first_place
 
 
 def as_array(values, name: str) -> np.ndarray:
@@ -93,7 +93,7 @@ class Examples:
 
     def split_at(self, share: float) -> int:
         """Return the row before which `split` cuts, or raise if it leaves nothing on a side."""
-        if not 0 < share < 1:
+        if not 0 < check_number(share, "validation_split") < 1:
             raise ValueError(f"validation_split is a share between 0 and 1, got {share}.")
         at = int(len(self) * (1 - share))
         if at == 0 or at == len(self):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import closing
 
-from seqnet.callbacks import CallbackList, check_callbacks
+from seqnet.callbacks.base import CallbackList, check_callbacks
 from seqnet.data import Examples
 from seqnet.layers.states import fresh_states
 from seqnet.training import Figures

@@ -16,13 +16,14 @@ from seqnet.checks import WrongValueError, preceded
 from seqnet.data import Examples, as_array, check_finite, make_examples, same_count
 from seqnet.layers.layer import Phase
 from seqnet.losses import Loss, MaskedLoss, guess
-from seqnet.ragged import (
-    RaggedExamples,
+from seqnet.masks import counted
+from seqnet.ragged import RaggedExamples, lengths_to_allow
+from seqnet.sequences import (
     check_lengths,
     check_rectangular,
+    described,
     enter_targets,
     is_ragged,
-    lengths_to_allow,
     mask_of_lengths,
     ragged_examples,
 )
@@ -82,14 +83,17 @@ def prepare(
         given = [f"{prefix}{label}" for label, value in beside.items() if value is not None]
         if given:
             raise ValueError(
-                f"{name} is a stream of batches, so {' and '.join(given)} cannot be passed beside "
-                "it: each batch is (x, y) or (x, y, sample_weight)."
+                f"{name} ({described(x)}) is a stream of batches, so {' and '.join(given)} cannot "
+                "be passed beside it: each batch is (x, y) or (x, y, sample_weight)."
             )
         return stream(model, x, targets, goes_on, options)
     if targets and y is None:
+        hint = " Call it, and pass the generator it returns." if callable(x) else ""
+        if isinstance(x, tuple):
+            hint = " Pass X and y one after the other, not as a tuple."
         raise ValueError(
             f"{prefix}y is missing. Only a stream of batches (x, y) goes without it, and {name} is "
-            f"{type(x).__name__}."
+            f"{described(x)}.{hint}"
         )
     beyond_memory = any(map(is_source, (x, y, weight, mask)))
     if y is not None and isinstance(model.loss, MaskedLoss):
@@ -322,60 +326,3 @@ def check_targets(
             )
     if class_weight is not None:
         weigh_classes(examples, model.loss, shape, class_weight)
-
-
-def counted(model, examples: Examples, shape: tuple) -> np.ndarray | None:
-    """Return where targets count, as far as that is known without computing; None is everywhere.
-
-    The result is bool: one for each target that a loss has a value for.
-    """
-    ragged = isinstance(examples, RaggedExamples)
-    there = None if examples.weight is None else examples.weight > 0
-    if ragged:
-        per_step = examples.per_step
-    else:
-        per_step = len(shape) > 2 and shape[1:2] == examples.x.shape[1:2]
-    if not per_step:
-        return there
-    if there is not None and ragged and not examples.weight_per_step:
-        there = np.repeat(there, examples.lengths)
-    elif there is not None and there.ndim == 1 and not ragged:
-        there = there[:, None]
-    mask = known_mask(model, examples)
-    if mask is None:
-        if there is not None and not ragged and there.shape[1] == 1:
-            there = there[:, 0]
-        return there
-    if model.runs_backwards:
-        mask = examples.flipped(mask) if ragged else mask[:, ::-1]
-    return mask if there is None else mask & there
-
-
-def known_mask(model, examples: Examples) -> np.ndarray | None:
-    """Return the mask of the steps that counts in the loss, as far as it is known; None is none."""
-    mask = first_mask(model, examples)
-    return mask if mask is None or mask_reaches_output(model, examples.input_shape) else None
-
-
-def first_mask(model, examples: Examples) -> np.ndarray | None:
-    """Return the mask that comes with the examples and from the first layer; None is none."""
-    found = [m for m in (examples.mask, model.layers[0].known_mask(examples.x)) if m is not None]
-    return np.logical_and.reduce(found) if found else None
-
-
-def is_padding(model, batch: Examples) -> bool:
-    """Tell whether all steps of a batch are masked, so that it changes no state and no figure."""
-    mask = first_mask(model, batch)
-    return mask is not None and not mask.any() and mask_reaches_output(model, batch.input_shape)
-
-
-def mask_reaches_output(model, input_shape: tuple) -> bool:
-    """Tell whether all layers pass a mask on."""
-    mask, shape = pt.matrix(dtype="bool"), input_shape
-    for layer in model.layers:
-        dtype = "int32" if layer.integer_input else layer.dtype
-        mask = layer.compute_mask(pt.tensor(dtype=dtype, shape=(None,) * len(shape)), mask)
-        if mask is None:
-            return False
-        shape = layer.compute_output_shape(shape)
-    return True

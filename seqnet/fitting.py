@@ -14,8 +14,8 @@ from seqnet.callbacks import BackupAndRestore, CallbackList
 from seqnet.checks import check_count
 from seqnet.data import Examples
 from seqnet.evaluation import measure, sizes
-from seqnet.feeding import is_padding
 from seqnet.interruption import Interrupted, Interruption
+from seqnet.masks import is_padding
 from seqnet.training import Figures, figure_names
 from seqnet.windows import windows, zero_states
 

@@ -14,51 +14,13 @@ from collections.abc import Callable
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.raise_op import CheckAndRaise
-from pytensor.scalar.math import Sigmoid
-from pytensor.tensor.elemwise import Elemwise
-from pytensor.tensor.special import Softmax
 
 from seqnet import config
 from seqnet.checks import WrongValueError, first_place
+from seqnet.logits import log_probabilities, pick_class, sigmoid_logits, softmax_logits
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
 from seqnet.registry import Configurable, register
 from seqnet.registry import get as _get
-
-
-def softmax_logits(y_pred):
-    """Return what `y_pred` is the softmax (over its last axis) of, or None."""
-    node = y_pred.owner
-    if node is not None and isinstance(node.op, Softmax) and node.op.axis == (y_pred.ndim - 1,):
-        return node.inputs[0]
-    return None
-
-
-def sigmoid_logits(y_pred):
-    """Return what `y_pred` is the sigmoid of, or None."""
-    node = y_pred.owner
-    if (
-        node is not None
-        and isinstance(node.op, Elemwise)
-        and isinstance(node.op.scalar_op, Sigmoid)
-    ):
-        return node.inputs[0]
-    return None
-
-
-def log_probabilities(y_pred, from_logits: bool = False):
-    """Return the logarithm of predicted class probabilities, stably."""
-    logits = y_pred if from_logits else softmax_logits(y_pred)
-    if logits is not None:
-        return pt.special.log_softmax(logits, axis=-1)
-    tiny = np.asarray(config.epsilon(), dtype=y_pred.dtype)
-    return pt.log(pt.clip(y_pred, tiny, np.asarray(1, dtype=y_pred.dtype)))
-
-
-def pick_class(values, targets):
-    """Return ``values[..., targets[...]]``: (..., classes) and integer (...) give (...)."""
-    rows = values.reshape((-1, values.shape[-1]))
-    flat = targets.flatten()
-    return rows[pt.arange(flat.shape[0]), flat].reshape(targets.shape)
 
 
 class Loss(Configurable, ABC):
@@ -88,7 +50,8 @@ class Loss(Configurable, ABC):
         if not fits(y.shape, output_shape):
             raise ValueError(
                 f"{self.name} compares {name} with the model's output of shape "
-                f"{spell(output_shape)}, but {name} has shape {spell(y.shape)}.{self.hint(y)}"
+                f"{spell(output_shape)}, but {name} has shape {spell(y.shape)}."
+                f"{self.hint(y) or steps_hint(y.shape, output_shape)}"
             )
 
     def hint(self, y: np.ndarray) -> str:
@@ -113,6 +76,21 @@ def spell(shape: tuple) -> str:
     words = ["batch" if i == 0 else "time" for i in range(len(shape))]
     parts = [w if size is None else str(size) for w, size in zip(words, shape, strict=True)]
     return "(" + ", ".join(parts) + ("," if len(parts) == 1 else "") + ")"
+
+
+def steps_hint(shape: tuple, expected: tuple) -> str:
+    """Say what to do about targets for each sequence where outputs are steps, and vice versa."""
+    if len(expected) > 1 and fits(shape, (expected[0], *expected[2:])):
+        return (
+            " The model gives an output at each step; for one a sequence, the last recurrent layer "
+            "takes return_sequences=False."
+        )
+    if len(shape) > 1 and fits((shape[0], *shape[2:]), expected):
+        return (
+            " The model gives one output a sequence; for one at each step, the last recurrent "
+            "layer takes return_sequences=True."
+        )
+    return ""
 
 
 @register("loss", "sparse_categorical_crossentropy")
@@ -161,24 +139,26 @@ class SparseCategoricalCrossentropy(Loss):
                 "one-hot targets."
             )
         if not fits(y.shape, output_shape[:-1]):
-            one_hot = fits(y.shape, output_shape)
+            hint = steps_hint(y.shape, output_shape[:-1])
+            if fits(y.shape, output_shape):
+                hint = " For one-hot targets use categorical_crossentropy."
+            elif y.shape[-1:] == (1,) and fits(y.shape[:-1], output_shape[:-1]):
+                hint = f" Drop the last axis: {name}[..., 0]."
             raise ValueError(
                 f"{self.name} needs one class number for each prediction: {name} of shape "
                 f"{spell(output_shape[:-1])} for an output of shape {spell(output_shape)}, got "
-                f"{spell(y.shape)}."
-                + (" For one-hot targets use categorical_crossentropy." if one_hot else "")
-                + (
-                    f" Drop the last axis: {name}[..., 0]."
-                    if y.shape[-1:] == (1,) and fits(y.shape[:-1], output_shape[:-1])
-                    else ""
-                )
+                f"{spell(y.shape)}.{hint}"
             )
         classes = output_shape[-1]
         if y.size and (y.min() < 0 or y.max() >= classes):
             where = first_place((y < 0) | (y >= classes))
+            known = f"{classes} classes, 0 to {classes - 1}."
+            if classes == 1:
+                known = (
+                    "one unit: two classes want two units, or a sigmoid and binary_crossentropy."
+                )
             raise WrongValueError(
-                f"{name} holds class {y[where]} at {{where}}, but the model's output has "
-                f"{classes} classes, 0 to {classes - 1}.",
+                f"{name} holds class {y[where]} at {{where}}, but the model's output has {known}",
                 where,
             )
 

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 
-from seqnet import config, losses, optimizers, saving
-from seqnet import metrics as metrics_module
-from seqnet.callbacks import (
-    Callback,
-    EpochLine,
-    History,
-    ProgressBar,
-    check_callbacks,
-)
+from seqnet import saving
+from seqnet.callbacks import Callback, EpochLine, History, ProgressBar
+from seqnet.callbacks.base import check_callbacks
 from seqnet.checks import check_count
+from seqnet.compiled import CompiledStack
 from seqnet.data import Examples
 from seqnet.evaluation import calls_of, measure, outputs_of, report
 from seqnet.feeding import mask_for, prepare
 from seqnet.fitting import Fit, check_first_epoch, check_frequency
 from seqnet.layers.layer import Layer
-from seqnet.options import check_shuffle, check_steps, validation_arguments
+from seqnet.options import check_shuffle, check_steps, check_verbose, validation_arguments
 from seqnet.packing import pack, unpack
-from seqnet.stack import Stack
 from seqnet.streams import Stream
-from seqnet.training import Figures, Program, arguments, signature_of
+from seqnet.training import Figures
 from seqnet.windows import check_windows
 
 log = logging.getLogger("seqnet")
 
 
-class Model(Stack):
+class Model(CompiledStack):
     """A stack of layers, trained with one compiled call for each batch.
 
     Parameters
@@ -60,82 +54,9 @@ class Model(Stack):
     """
 
     def __init__(self, layers: Iterable[Layer] = (), name: str = "model"):
-        self._functions: dict = {}
-        self.padded_lengths: tuple[int, ...] = ()
-        self.optimizer = None
-        self.loss: Callable | None = None
-        self.metrics: list = []
-        self.metrics_asked: list = []
         self.history: History | None = None
         self.stop_training = False
         super().__init__(layers, name)
-
-    def add(self, layer: Layer) -> None:
-        super().add(layer)
-        self._functions.clear()
-
-    # ---- compiling
-
-    def compile(self, optimizer="adam", loss=None, metrics: Sequence = ()) -> None:
-        """Choose how to train; nothing is compiled until data comes.
-
-        Parameters
-        ----------
-        optimizer : str or Optimizer
-        loss : str, Loss or function of (y_true, y_pred), optional
-            None chooses by the last layer: a softmax gives a categorical cross-entropy (sparse
-            for integer targets), a sigmoid the binary cross-entropy, anything else the mean
-            squared error.
-        metrics : list of str, Metric or functions
-            ``"accuracy"`` is the one that fits the loss.
-
-        Raises
-        ------
-        ValueError
-            If a name is not known; the message has the nearest one.
-        """
-        if isinstance(metrics, str):
-            raise TypeError(f"metrics takes a list, such as [{metrics!r}].")
-        self.optimizer = optimizers.get(optimizer)
-        self.loss = None if loss is None else losses.get(loss)
-        self.metrics_asked = list(metrics)
-        self.metrics = []
-        self._functions.clear()
-        if self.loss is not None:
-            self.set_metrics()
-        else:  # unknown names are told now; "accuracy" is chosen when the loss is known
-            for name in self.metrics_asked:
-                if name not in ("accuracy", "acc"):
-                    metrics_module.get(name)
-
-    def set_metrics(self) -> None:
-        """Make the metrics that were asked for, now that the loss is known."""
-        self.metrics = [metrics_module.get(m, self.loss) for m in self.metrics_asked]
-
-    def function_for(self, kind: str, batch: Examples, announce: bool = False) -> Callable:
-        """Return the compiled function for a batch, compiled now if it is the first of its kind."""
-        signature = signature_of(kind, batch, self.dtype, self.needs_length)
-        key = (signature, config.backend())
-        if kind in ("train", "train_window"):
-            trained = tuple(layer.trainable for layer in self.layers)
-            key = (*key, self.optimizer.structure(), trained)
-        function = self._functions.get(key)
-        if function is None:
-            program = Program(self.layers, self.dtype, self.loss, self.metrics, self.optimizer)
-            function = self._functions[key] = getattr(program, kind)(signature, announce)
-        return function
-
-    def compute(self, kind: str, batch: Examples, *states, announce: bool = False) -> list:
-        """Run the compiled function for a batch; return its outputs."""
-        function = self.function_for(kind, batch, announce)
-        return function(*arguments(batch, self.dtype), *states)
-
-    def forget_functions(self, lengths: set) -> None:
-        """Drop the compiled functions for some numbers of steps."""
-        for key in [k for k in self._functions if lengths & set(k[0].x_shape[1:2])]:
-            del self._functions[key]
-
-    # ---- training
 
     def fit(
         self,
@@ -143,7 +64,7 @@ class Model(Stack):
         y=None,
         batch_size: int = 32,
         epochs: int = 1,
-        verbose: int = 1,
+        verbose: int | str = 1,
         callbacks: Sequence[Callback] = (),
         validation_split: float = 0.0,
         validation_data=None,
@@ -177,7 +98,8 @@ class Model(Stack):
             for each step are a list of the same lengths.
         batch_size, epochs : int
         verbose : 0, 1 or 2
-            Silent, a progress bar for each epoch, or one line for each.
+            Silent, a progress bar for each epoch (a `ProgressBar` among the callbacks takes its
+            place), or one line for each. ``"auto"`` is 1.
         callbacks : list of `seqnet.callbacks.Callback`
         validation_split : float
             Share at the end of the data that is not trained on but evaluated after each epoch.
@@ -230,6 +152,7 @@ class Model(Stack):
         initial_epoch = check_first_epoch(initial_epoch, epochs)
         validation_freq = check_frequency(validation_freq)
         shuffle = check_shuffle(shuffle)
+        verbose = check_verbose(verbose)
         announce, ahead = verbose > 0, epochs - initial_epoch
         if shuffle and self.stateful:
             log.warning("shuffle=True mixes what stateful layers carry on: use shuffle=False.")
@@ -255,9 +178,14 @@ class Model(Stack):
                 check_steps(validation, validation_steps, "validation_steps", ahead)
 
             self.history = History()
-            bars: list[Callback] = {1: [ProgressBar()], 2: [EpochLine()]}.get(int(verbose), [])
+            callbacks = check_callbacks(callbacks)
+            reports: list[Callback] = [self.history]
+            if verbose == 1 and not any(isinstance(c, ProgressBar) for c in callbacks):
+                reports.append(ProgressBar())
+            if verbose == 2:
+                reports.append(EpochLine())
             fit = Fit(
-                self, examples, validation, check_callbacks(callbacks), [self.history, *bars],
+                self, examples, validation, callbacks, reports,
                 batch_size=batch_size, epochs=epochs, initial_epoch=initial_epoch,
                 shuffle=shuffle, tbptt=tbptt, validation_freq=validation_freq,
                 steps_per_epoch=steps, validation_steps=validation_steps,
@@ -271,7 +199,7 @@ class Model(Stack):
         X,
         y=None,
         batch_size: int = 32,
-        verbose: int = 0,
+        verbose: int | str = 0,
         sample_weight=None,
         steps: int | None = None,
         return_dict: bool = False,
@@ -286,18 +214,22 @@ class Model(Stack):
         `callbacks` that begin with ``on_test`` are called.
         """
         batch_size = check_count(batch_size, "batch_size")
-        examples = prepare(self, X, y, sample_weight, mask, lengths, announce=bool(verbose))
+        examples = prepare(
+            self, X, y, sample_weight, mask, lengths, announce=check_verbose(verbose) > 0
+        )
         with closing(examples):
             steps = check_steps(examples, steps, "steps")
             calls = calls_of(self, callbacks, examples, batch_size, steps)
-            figures = measure(self, examples, batch_size, bool(verbose), calls, steps=steps)
+            figures = measure(
+                self, examples, batch_size, check_verbose(verbose) > 0, calls, steps=steps
+            )
         return report(figures, return_dict)
 
     def predict(
         self,
         X,
         batch_size: int = 32,
-        verbose: int = 0,
+        verbose: int | str = 0,
         steps: int | None = None,
         mask=None,
         lengths=None,
@@ -313,12 +245,16 @@ class Model(Stack):
         """
         batch_size = check_count(batch_size, "batch_size")
         examples = prepare(
-            self, X, mask=mask_for(X, mask, lengths), announce=bool(verbose), targets=False
+            self,
+            X,
+            mask=mask_for(X, mask, lengths),
+            announce=check_verbose(verbose) > 0,
+            targets=False,
         )
         with closing(examples):
             steps = check_steps(examples, steps, "steps")
             calls = calls_of(self, callbacks, examples, batch_size, steps)
-            return outputs_of(self, examples, batch_size, bool(verbose), calls, steps)
+            return outputs_of(self, examples, batch_size, check_verbose(verbose) > 0, calls, steps)
 
     def train_on_batch(
         self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None

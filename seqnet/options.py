@@ -6,6 +6,7 @@ import numpy as np
 
 from seqnet.checks import check_count
 from seqnet.data import Examples
+from seqnet.sequences import described
 from seqnet.streams import Stream, is_stream
 
 
@@ -19,11 +20,26 @@ def validation_arguments(given) -> tuple:
         return tuple(given)
     elif is_stream(given, alone=True):
         return (given,)
+    if isinstance(given, dict):
+        found = f"the entries {', '.join(map(str, given))}"
+    else:
+        found = described(given)
     raise ValueError(
         "validation_data is (X, y) or (X, y, sample_weight), a stream, or a dictionary with X, "
-        f"y and any of {', '.join(names[2:])}; got "
-        + (f"the entries {', '.join(map(str, given))}." if isinstance(given, dict) else "another.")
+        f"y and any of {', '.join(names[2:])}; got {found}."
     )
+
+
+def check_verbose(value) -> int:
+    """Return 0, 1 or 2 for what a user passed as `verbose`; Keras's ``"auto"`` is 1."""
+    if isinstance(value, str) and value == "auto":
+        return 1
+    if isinstance(value, str) or value not in (0, 1, 2):
+        raise ValueError(
+            "verbose is 0 (silent), 1 (a progress bar) or 2 (a line for each epoch), got "
+            f"{value!r}."
+        )
+    return int(value)
 
 
 def check_shuffle(value) -> bool | str:

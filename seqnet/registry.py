@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 _registered: dict[str, dict[str, Any]] = {}
@@ -84,6 +84,17 @@ def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None
         f"A {kind} is given by name, as a callable or as an object; got {identifier!r} "
         f"of type {type(identifier).__name__}."
     )
+
+
+def refuse_arguments(owner: type[Configurable], unknown: Iterable[str], error=TypeError) -> None:
+    """Raise if a class was given arguments that it does not take."""
+    known = owner.parameters()
+    for name in unknown:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise error(
+            f"{owner.__name__} takes no argument {name!r}; it takes {', '.join(known)}.{hint}"
+        )
 
 
 def serialize(value: Any) -> Any:
@@ -162,11 +173,8 @@ class Configurable:
         """Make an object from what `get_config` returned."""
         known = cls.parameters()
         annotations = cls.signature() if cls.__module__.startswith("seqnet.") else {}
+        refuse_arguments(cls, [name for name in config if name not in known], ValueError)
         for name, value in config.items():
-            if name not in known:
-                raise ValueError(
-                    f"{cls.__name__} takes no argument {name!r}; it takes {', '.join(known)}."
-                )
             check_type(value, annotations.get(name, ""), f"The {name} of {cls.__name__}")
         return cls(**{name: cls._revive(v, custom_objects) for name, v in config.items()})
 

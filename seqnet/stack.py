@@ -85,6 +85,12 @@ class Stack:
         self.layers: list[Layer] = []
         self.metadata: dict[str, Any] = {}
         self.input_shape: Shape | None = None
+        if not isinstance(layers, Iterable):
+            raise TypeError(f"A model takes a list of layers, got {layers!r}.")
+        if not isinstance(name, str):
+            raise TypeError(
+                f"A model takes its layers in one list; its name is text, not {name!r}."
+            )
         for layer in layers:
             self.add(layer)
 

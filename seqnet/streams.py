@@ -12,8 +12,8 @@ import numpy as np
 from seqnet import config
 from seqnet.checks import preceded
 from seqnet.data import Examples, portion
-from seqnet.ragged import size_of
 from seqnet.readahead import read_ahead
+from seqnet.sequences import described
 from seqnet.sources import is_source
 
 
@@ -246,8 +246,7 @@ def batch_parts(raw, targets: bool, input_shape: tuple | None) -> tuple:
     """Return x, y and the weights of a stream's batch, or x alone."""
     if targets:
         if not isinstance(raw, (tuple, list)) or len(raw) not in (2, 3):
-            found = f"{type(raw).__name__} of {len(raw)}" if size_of(raw) else type(raw).__name__
-            raise TypeError(f"a batch is (x, y) or (x, y, sample_weight), got {found}.")
+            raise TypeError(f"a batch is (x, y) or (x, y, sample_weight), got {described(raw)}.")
         return tuple(raw)
     if isinstance(raw, tuple):
         return raw[:1]

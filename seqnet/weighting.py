@@ -6,14 +6,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from seqnet.checks import check_count
+from seqnet.checks import check_count, check_number
 from seqnet.data import Examples, as_array, range_weights
 from seqnet.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
     SparseCategoricalCrossentropy,
 )
-from seqnet.ragged import RaggedExamples, is_ragged, size_of
+from seqnet.ragged import RaggedExamples
+from seqnet.sequences import described, is_ragged, size_of
 
 
 def weigh_classes(examples: Examples, loss, output_shape: tuple, class_weight: Mapping) -> None:
@@ -85,6 +86,7 @@ def weight_table(class_weight: Mapping, classes: int) -> np.ndarray:
                 f"class_weight has a weight for class {number}, but there are {classes} classes, "
                 f"0 to {classes - 1}."
             )
+        check_number(weight, f"The weight of class {number}")
         if not np.isfinite(weight) or weight < 0:
             raise ValueError(
                 f"The weight of class {number} must be finite and not negative, got {weight}."
@@ -98,8 +100,7 @@ def labels_and_weights(y, weight, prefix: str) -> tuple:
     name = f"{prefix}y"
     if not isinstance(y, (tuple, list)) or len(y) != 3:
         raise ValueError(
-            f"With masked_loss {name} is (labels, codelengths, label_starts), got "
-            f"{type(y).__name__}{f' of {size}' if (size := size_of(y)) is not None else ''}."
+            f"With masked_loss {name} is (labels, codelengths, label_starts), got {described(y)}."
         )
     labels, lengths, starts = y
     lengths, starts = as_array(lengths, f"{name}[1]"), as_array(starts, f"{name}[2]")

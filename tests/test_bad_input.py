@@ -8,6 +8,7 @@ import pytest
 
 import seqnet
 from seqnet import layers, optimizers
+from seqnet.callbacks import EarlyStopping
 from seqnet.layers import GRU, LSTM, Dense, Dropout, Embedding, Masking, SimpleRNN
 
 pytestmark = pytest.mark.usefixtures("no_compile")
@@ -687,3 +688,70 @@ def test_wrong_numbers_are_refused_later_too():
     with says(ValueError, "momentum", "2"):
         optimizer.momentum = 2
     assert (optimizer.learning_rate, optimizer.momentum) == (0.1, 0.5)
+
+
+# ------------------------------------------------------------------------------ slips of the pen
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "parts"),
+    [
+        (
+            lambda: LSTM(4, return_sequence=True),
+            TypeError,
+            ["LSTM takes no argument 'return_sequence'", "Did you mean 'return_sequences'?"],
+        ),
+        (lambda: optimizers.SGD(lr=1), TypeError, ["SGD takes no argument 'lr'", "learning_rate"]),
+        (lambda: seqnet.Model(LSTM(3)), TypeError, ["takes a list of layers", "LSTM"]),
+        (lambda: seqnet.Model([LSTM(3)], Dense(2)), TypeError, ["in one list", "Dense"]),
+        (lambda: seqnet.set_random_seed("a"), TypeError, ["seed must be a whole number"]),
+        (lambda: EarlyStopping("loss", min_delta="a"), TypeError, ["min_delta", "number", "'a'"]),
+    ],
+)
+def test_slips_in_constructors(make, error, parts):
+    with says(error, *parts):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "parts"),
+    [
+        ({"verbose": 3}, ValueError, ["verbose is 0 (silent), 1", "2", "got 3"]),
+        ({"verbose": "yes"}, ValueError, ["verbose", "'yes'"]),
+        ({"validation_split": "0.1"}, TypeError, ["validation_split must be a number", "'0.1'"]),
+        ({"validation_data": TOKENS}, ValueError, ["validation_data", "array of shape (4, 3)"]),
+        ({"validation_data": (TOKENS,)}, ValueError, ["validation_data", "tuple of 1"]),
+        ({"callbacks": EarlyStopping("loss")}, TypeError, ["one EarlyStopping; put it in a list"]),
+        ({"callbacks": [EarlyStopping]}, TypeError, ["Make one: EarlyStopping(...)"]),
+        ({"class_weight": {0: "a"}}, TypeError, ["The weight of class 0 must be a number", "'a'"]),
+    ],
+)
+def test_slips_in_arguments_of_fit(options, error, parts):
+    with says(error, *parts):
+        classifier().fit(TOKENS, CLASSES, **options)
+
+
+def test_a_missing_y_is_told_with_what_came_instead():
+    with says(ValueError, "y is missing", "tuple of 2", "one after the other"):
+        classifier().fit((TOKENS, CLASSES))
+    with says(ValueError, "y is missing", "function", "Call it"):
+        classifier().fit(lambda: iter([(TOKENS, CLASSES)]))
+
+
+def test_a_layer_that_wants_steps_says_how_to_get_them():
+    with says(ValueError, "lstm_1", "rank 3", "return_sequences=True", "Embedding"):
+        seqnet.Model([LSTM(2), LSTM(2)]).fit(SERIES, VALUES)
+
+
+def test_targets_for_a_sequence_or_for_each_step_say_how_to_get_such_outputs():
+    with says(ValueError, "(batch, 3, 1)", "(4, 1)", "return_sequences=False"):
+        regressor(return_sequences=True).fit(SERIES, VALUES)
+    with says(ValueError, "got (4, 2)", "return_sequences=True"):
+        classifier().fit(TOKENS[:, :2], TOKENS[:, :2] % 3)
+
+
+def test_one_unit_is_no_classifier_of_two():
+    model = seqnet.Model([LSTM(2), Dense(1, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with says(ValueError, "y holds class 1", "one unit", "sigmoid"):
+        model.fit(SERIES, CLASSES % 2)

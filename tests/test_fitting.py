@@ -7,7 +7,7 @@ import seqnet
 from seqnet.callbacks import Callback
 from seqnet.data import make_examples
 from seqnet.layers import Dense
-from seqnet.ragged import ragged_examples
+from seqnet.sequences import ragged_examples
 
 RNG = np.random.default_rng(20261122)
 X = RNG.normal(size=(10, 3))

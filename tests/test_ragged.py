@@ -13,7 +13,8 @@ import seqnet
 from seqnet import backend, layers, optimizers, registry
 from seqnet.data import range_weights
 from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Embedding, Masking, SimpleRNN
-from seqnet.ragged import MOST_LENGTHS, lengths_to_allow, ragged_examples
+from seqnet.ragged import MOST_LENGTHS, lengths_to_allow
+from seqnet.sequences import ragged_examples
 
 PATHS = {"fused": {}, "scan": {"fused": False}, "unroll": {"unroll": True}}
 TIME = 6  # of arrays with padding; sequences are shorter

@@ -1,12 +1,12 @@
 """What happens around batches and epochs: records, progress, saving, stopping, learning rates."""
 
 from seqnet.callbacks.backup import BackupAndRestore
-from seqnet.callbacks.base import Callback, CallbackList, check_callbacks
+from seqnet.callbacks.base import Callback, CallbackList
 from seqnet.callbacks.checkpoint import ModelCheckpoint
 from seqnet.callbacks.csvlog import CSVLogger
 from seqnet.callbacks.functions import LambdaCallback
 from seqnet.callbacks.history import History
-from seqnet.callbacks.progress import EpochLine, ProgressBar, spell_figures
+from seqnet.callbacks.progress import EpochLine, ProgressBar
 from seqnet.callbacks.rates import LearningRateScheduler, ReduceLROnPlateau
 from seqnet.callbacks.stopping import EarlyStopping, TerminateOnNaN
 from seqnet.callbacks.tensorboard import TensorBoard
@@ -26,6 +26,4 @@ __all__ = [
     "ReduceLROnPlateau",
     "TensorBoard",
     "TerminateOnNaN",
-    "check_callbacks",
-    "spell_figures",
 ]

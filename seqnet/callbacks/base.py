@@ -153,12 +153,18 @@ def check_callbacks(callbacks) -> list[Callback]:
     if callbacks is None:
         return []
     if not isinstance(callbacks, (list, tuple)):
-        raise TypeError(f"callbacks takes a list of callbacks, got {callbacks!r}.")
+        one = isinstance(callbacks, Callback)
+        found = f"one {type(callbacks).__name__}; put it in a list" if one else repr(callbacks)
+        raise TypeError(f"callbacks takes a list of callbacks, got {found}.")
     for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise TypeError(
-                f"callbacks takes objects of seqnet.callbacks.Callback, got {callback!r}."
-            )
+        if isinstance(callback, Callback):
+            continue
+        hint = ""
+        if isinstance(callback, type) and issubclass(callback, Callback):
+            hint = f" Make one: {callback.__name__}(...)."
+        raise TypeError(
+            f"callbacks takes objects of seqnet.callbacks.Callback, got {callback!r}.{hint}"
+        )
     return list(callbacks)
 
 

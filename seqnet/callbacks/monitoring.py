@@ -10,6 +10,7 @@ import numpy as np
 
 from seqnet import registry
 from seqnet.callbacks.base import Callback
+from seqnet.checks import check_number
 
 RISING = {"accuracy", "acc", "auc", "precision", "recall", "f1", "f1_score"}
 FALLING = {"loss", "perplexity"}
@@ -71,7 +72,7 @@ class Monitor(Callback):
         if not isinstance(monitor, str):
             raise TypeError(f"{self.who} takes the name of a figure as monitor, got {monitor!r}.")
         self.monitor, self.mode = monitor, mode
-        self.min_delta = abs(min_delta)
+        self.min_delta = abs(check_number(min_delta, "min_delta"))
         self.best = best
         self.seen = False
         self.rising = direction(monitor, mode, self.who) == "max"

@@ -20,7 +20,7 @@ def spell_figures(logs: Mapping | None) -> dict[str, str]:
 
     Examples
     --------
-    >>> from seqnet.callbacks import spell_figures
+    >>> from seqnet.callbacks.progress import spell_figures
     >>> spell_figures({"loss": 0.123456})
     {'loss': '0.1235'}
     """
@@ -46,6 +46,14 @@ class Bar(tqdm):
     def format_dict(self):
         figures = ", ".join(f"{name}={text}" for name, text in spell_figures(self.logs).items())
         return super().format_dict | {"postfix": figures}
+
+    def show_all_figures(self) -> None:
+        """Leave the bar and the rate out where they would cut figures off; use a second line."""
+        values = self.format_dict
+        width = values["ncols"]
+        if width and len(self.format_meter(**values | {"ncols": None})) > width:
+            self.bar_format = "{desc}: {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+            self.dynamic_ncols, self.ncols = False, None
 
 
 class Lines:
@@ -136,6 +144,8 @@ class ProgressBar(Callback):
         if self.lines is not None:
             self.lines.write(str(self.bar))
             self.lines.flush()
+        else:
+            self.bar.show_all_figures()
         self.bar.close()
 
     def on_train_end(self, logs=None):

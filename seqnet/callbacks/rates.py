@@ -5,11 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-import numpy as np
-
 from seqnet.callbacks.base import Callback, say
 from seqnet.callbacks.monitoring import Monitor
-from seqnet.checks import check_count
+from seqnet.checks import check_count, check_number
 
 
 class LearningRateScheduler(Callback):
@@ -55,12 +53,8 @@ class LearningRateScheduler(Callback):
             if self.takes_rate
             else self.schedule(epoch)
         )
-        if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
-            raise TypeError(
-                f"The schedule of LearningRateScheduler returned {rate!r} for epoch {epoch}, but a "
-                "learning rate is a number."
-            )
-        optimizer.learning_rate = float(rate)
+        what = f"What the schedule of LearningRateScheduler returns for epoch {epoch}"
+        optimizer.learning_rate = check_number(rate, what)
         if self.verbose:
             say(f"Epoch {epoch + 1}: the learning rate is {rate:g}.")
 

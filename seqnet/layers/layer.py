@@ -22,7 +22,7 @@ import pytensor.tensor as pt
 from seqnet import config, initializers, regularizers
 from seqnet.checks import WrongValueError, check_shape, first_place
 from seqnet.ops.dropout import dropout_mask
-from seqnet.registry import Configurable
+from seqnet.registry import Configurable, refuse_arguments
 
 Shape = tuple[int | None, ...]
 _given: ContextVar[dict[str, np.ndarray] | None] = ContextVar("given", default=None)
@@ -143,7 +143,9 @@ class Layer(Configurable, ABC):
         input_shape: Shape | None = None,
         dtype: str | None = None,
         trainable: bool = True,
+        **unknown,
     ):
+        refuse_arguments(type(self), unknown)
         if name is not None and not isinstance(name, str):
             raise TypeError(f"The name of a layer is text, got {name!r}.")
         self.name = name
@@ -244,6 +246,12 @@ class Layer(Configurable, ABC):
                 f"Layer {self.display_name!r} ({type(self).__name__}) takes inputs of rank "
                 f"{wanted}{self.rank_hint()}, but got the shape {input_shape} of rank "
                 f"{len(input_shape)}."
+                + (
+                    " Recurrent layers give such an output with return_sequences=True, an "
+                    "Embedding makes one of whole numbers (batch, time)."
+                    if len(input_shape) == 2 and 3 in ranks
+                    else ""
+                )
             )
         if self.features is not None and input_shape[-1] not in (None, self.features):
             raise ValueError(

@@ -8,7 +8,7 @@ from seqnet import activations, registry
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
 from seqnet.layers.states import Stateful
-from seqnet.losses import softmax_logits
+from seqnet.logits import softmax_logits
 from seqnet.registry import register
 
 

@@ -16,9 +16,10 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
+from seqnet.checks import check_number
 from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.ops.norms import squared_norms
-from seqnet.registry import Configurable
+from seqnet.registry import Configurable, refuse_arguments
 
 
 class Hyperparameter:
@@ -47,8 +48,7 @@ class Hyperparameter:
         if value is None and self.optional:
             active[self.name] = False
             return
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-            raise TypeError(f"{self.name} must be a number, got {value!r}.")
+        check_number(value, self.name)
         if not 0 <= value < self.below or (self.optional and value == 0):
             lower = "above 0 or None" if self.optional else "at least 0"
             upper = "finite" if self.below == np.inf else f"below {self.below}"
@@ -122,7 +122,9 @@ class Optimizer(Configurable, ABC):
         clipvalue: float | None = None,
         clipnorm: float | None = None,
         global_clipnorm: float | None = None,
+        **unknown,
     ):
+        refuse_arguments(type(self), unknown)
         self.learning_rate = learning_rate
         self.clipvalue = clipvalue
         self.clipnorm = clipnorm

@@ -1,6 +1,8 @@
 import io
+import os
 import pty
 import termios
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -150,3 +152,29 @@ def test_a_bar_is_closed_when_training_fails(model):
     with pytest.raises(RuntimeError, match="no more"):
         model.fit(X, Y, callbacks=[Fail(), bar], verbose=0)
     assert bar.bar.disable  # which is how tqdm marks a bar that is closed
+
+
+def test_no_figure_is_cut_off_at_the_end_of_an_epoch():
+    """A terminal of 50 columns: the bar goes, the figures stay."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 50))
+    with open(slave, "w") as file:
+        bar = ProgressBar(file=file)
+        bar.set_params({"epochs": 1, "steps": 1})
+        bar.on_epoch_begin(0)
+        bar.on_train_batch_end(0, {"loss": 0.5})
+        bar.on_epoch_end(0, {"loss": 0.5, "accuracy": 0.25, "val_loss": 0.125, "val_accuracy": 1})
+    found = b""
+    with suppress(OSError):  # which is the end of what a closed terminal held
+        while piece := os.read(master, 10_000):
+            found += piece
+    os.close(master)
+    last = found.decode().rstrip().rpartition("\r")[2]
+    assert "1/1" in last and last.endswith("val_loss=0.125, val_accuracy=1]")
+
+
+def test_a_bar_among_the_callbacks_takes_the_place_of_the_own_one(model, capsys):
+    screen = io.StringIO()
+    model.fit(X, Y, callbacks=[ProgressBar("row", file=screen)], verbose="auto")
+    assert "Epoch 1/1" in screen.getvalue()
+    assert "Epoch 1/1" not in capsys.readouterr().err
