@@ -10,6 +10,7 @@ from seqnet import registry
 from seqnet.checks import check_count, check_shape
 from seqnet.layers.layer import given_weights
 from seqnet.layers.states import RUNS, carried_states
+from seqnet.saving import below
 from seqnet.stack import set_weight_arrays, weight_arrays
 
 LAST_STEP = "last_step"
@@ -112,12 +113,6 @@ def set_course(model, header: dict, arrays: dict) -> None:
     }
     check_state(state, model)
     model.optimizer.set_state(state, model.weights)
-
-
-def below(folder: str, arrays: dict) -> dict[str, np.ndarray]:
-    """Return the arrays whose names start with a folder, by the rest of their names."""
-    start = f"{folder}/"
-    return {n.removeprefix(start): value for n, value in arrays.items() if n.startswith(start)}
 
 
 def set_states(model, arrays: dict) -> None:

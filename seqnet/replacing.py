@@ -31,10 +31,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         If the file cannot be written, with the reason; an earlier file is then as it was.
     """
     path = Path(os.path.realpath(path))
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory; give the name of a file in it.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"The folder {path.parent} to save {path.name} in does not exist.")
+    check_place(path)
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is a device or the like; give the name of a file.")
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666
@@ -59,6 +56,16 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         reason = f"{error.strerror or error}; nothing was saved, and an earlier file is as it was"
         raise OSError(error.errno, reason, str(path)) from error
     sync_folder(path.parent)
+
+
+def check_place(path: Path) -> None:
+    """Raise if there can be no file at `path`: it is a folder, or its folder is missing."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; give the name of a file in it.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"The folder {path.parent} to save {path.name} in does not exist; make it first."
+        )
 
 
 def create(folder: Path, mode: int) -> BinaryIO:

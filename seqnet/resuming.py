@@ -17,6 +17,7 @@ import pytensor
 
 from seqnet import backend, config, registry, saving
 from seqnet.packing import pack, set_arrays, set_generators
+from seqnet.replacing import check_place
 
 log = logging.getLogger("seqnet")
 
@@ -57,7 +58,7 @@ def save(fit, path: Path) -> None:
         "stop_training": bool(fit.model.stop_training),
         "trainable": [layer.trainable for layer in fit.model.layers],
         "random": config.random_generator().bit_generator.state,
-        "history": registry.serialize([fit.model.history.epoch, fit.model.history.history]),
+        "history": registry.serialize(fit.model.history.get_state()),
         CALLBACKS: numbers,
     }
     saving.write(path, header, arrays)
@@ -71,10 +72,7 @@ def load(fit, path: Path) -> tuple[dict, dict] | None:
     ValueError
         If the file is of another run, or none's.
     """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory; give the name of a file in it.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"The folder {path.parent} to save {path.name} in does not exist.")
+    check_place(path)
     if not path.exists():
         return None
     header, arrays = saving.read(path)
@@ -114,11 +112,9 @@ def restore(fit, header: dict, arrays: dict, path: Path) -> None:
     reset_other_slots(model, arrays)
     set_generators(model, header["generators"])
     set_arrays(model, header, arrays, path)
-    model.history.epoch, model.history.history = run["history"]
+    model.history.set_state(run["history"])
     for number, callback in enumerate(fit.callbacks):
-        start = f"{CALLBACKS}/{number}/"
-        mine = {n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)}
-        state = run[CALLBACKS][number] | mine
+        state = run[CALLBACKS][number] | saving.below(f"{CALLBACKS}/{number}", arrays)
         if state:
             callback.set_state(state)
     config.random_generator().bit_generator.state = run["random"]

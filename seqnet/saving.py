@@ -100,6 +100,12 @@ def read(path: str | os.PathLike) -> tuple[dict, dict[str, np.ndarray]]:
             ) from None
 
 
+def below(folder: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays whose names start with a folder, by the rest of their names."""
+    start = f"{folder}/"
+    return {n.removeprefix(start): value for n, value in arrays.items() if n.startswith(start)}
+
+
 def check(file: BinaryIO) -> tuple[int, int, int]:
     """Return the header's place and size and the file's length, if the file is as it was saved."""
     block = file.read(BLOCK)

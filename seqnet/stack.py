@@ -37,11 +37,7 @@ def weight_arrays(stack: Stack) -> dict[str, np.ndarray]:
 
 def set_weight_arrays(stack: Stack, arrays: dict[str, np.ndarray], path) -> None:
     """Set all weights from arrays by name, or raise without having changed any."""
-    stored = {
-        name.removeprefix("weights/"): a
-        for name, a in arrays.items()
-        if name.startswith("weights/")
-    }
+    stored = saving.below("weights", arrays)
     for layer in stack.layers:
         for weight in layer.weights:
             value = stored.pop(weight.name, None)

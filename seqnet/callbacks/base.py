@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from tqdm.auto import tqdm
@@ -135,17 +134,6 @@ def overrides(callback: Callback, *hooks: str) -> bool:
 def say(message: str) -> None:
     """Print a line, above the progress bar if there is one."""
     tqdm.write(message)
-
-
-def check_folder(path: Path, who: str) -> None:
-    """Raise if a file cannot be written at `path`."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{who} writes a file, but {path} is a directory.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"{who} writes {path.name} in the folder {path.parent}, which does not exist: make it "
-            "first."
-        )
 
 
 def check_callbacks(callbacks) -> list[Callback]:

@@ -7,9 +7,10 @@ import string
 from collections.abc import Mapping
 from pathlib import Path
 
-from seqnet.callbacks.base import check_folder, say
+from seqnet.callbacks.base import say
 from seqnet.callbacks.monitoring import Monitor, unknown_figure
 from seqnet.checks import check_count
+from seqnet.replacing import check_place
 
 
 class ModelCheckpoint(Monitor):
@@ -85,7 +86,7 @@ class ModelCheckpoint(Monitor):
         return self.save_freq != "epoch"
 
     def check(self, figures):
-        check_folder(Path(self.filepath), self.who)
+        check_place(Path(self.filepath))
         if self.by_batches:  # an epoch's validation and what callbacks add comes later
             figures = self.params.get("metrics")
             figures = figures and [name for name in figures if not name.startswith("val_")]

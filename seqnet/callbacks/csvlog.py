@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from seqnet.callbacks.base import Callback, check_folder
+from seqnet.callbacks.base import Callback
+from seqnet.replacing import check_place
 
 MISSING = "NA"
 
@@ -53,7 +54,7 @@ class CSVLogger(Callback):
         self.columns: list[str] | None = None
 
     def check(self, figures):
-        check_folder(self.filename, "CSVLogger")
+        check_place(self.filename)
         if self.append and figures is not None:
             self.columns_for(figures)
 

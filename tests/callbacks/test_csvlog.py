@@ -105,7 +105,7 @@ def test_an_epoch_without_a_figure_has_na(tmp_path):
 
 
 def test_folders_are_looked_at_before_anything_is_compiled(model, tmp_path, no_compile):
-    with pytest.raises(FileNotFoundError, match="runs, which does not exist"):
+    with pytest.raises(FileNotFoundError, match="folder .*runs to save .* does not exist"):
         model.fit(X, Y, callbacks=[CSVLogger(tmp_path / "runs" / "log.csv")], verbose=0)
 
 

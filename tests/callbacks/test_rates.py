@@ -54,7 +54,10 @@ def test_an_error_inside_a_schedule_is_not_hidden(model):
 
 @pytest.mark.parametrize(
     ("rate", "error", "words"),
-    [(None, TypeError, "returned None for epoch 0"), (-1.0, ValueError, "learning_rate.*-1.0")],
+    [
+        (None, TypeError, "epoch 0 must be a number, got None"),
+        (-1.0, ValueError, "learning_rate.*-1.0"),
+    ],
 )
 def test_a_schedule_that_gives_no_rate(rate, error, words, model):
     with pytest.raises(error, match=words):
