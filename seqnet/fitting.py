@@ -304,21 +304,3 @@ def is_due(epoch: int, frequency: int | list[int]) -> bool:
     [True, False, False, True]
     """
     return (epoch + 1) % frequency == 0 if isinstance(frequency, int) else epoch + 1 in frequency
-
-
-def check_frequency(value) -> int | list[int]:
-    """Return what a user passed as `validation_freq`, checked."""
-    if isinstance(value, (list, tuple, set, range, np.ndarray)):
-        return [check_count(number, "an epoch in validation_freq") for number in value]
-    return check_count(value, "validation_freq")
-
-
-def check_first_epoch(initial_epoch, epochs: int) -> int:
-    """Return the number of the first epoch, which is at most that of the last."""
-    initial_epoch = check_count(initial_epoch, "initial_epoch", 0)
-    if initial_epoch > epochs:
-        raise ValueError(
-            f"initial_epoch={initial_epoch} is past epochs={epochs}: epochs is where training "
-            "ends, counted from the very first epoch, and not how many more there are."
-        )
-    return initial_epoch

@@ -14,9 +14,16 @@ from seqnet.compiled import CompiledStack
 from seqnet.data import Examples
 from seqnet.evaluation import calls_of, measure, outputs_of, report
 from seqnet.feeding import mask_for, prepare
-from seqnet.fitting import Fit, check_first_epoch, check_frequency
+from seqnet.fitting import Fit
 from seqnet.layers.layer import Layer
-from seqnet.options import check_shuffle, check_steps, check_verbose, validation_arguments
+from seqnet.options import (
+    check_first_epoch,
+    check_frequency,
+    check_shuffle,
+    check_steps,
+    check_verbose,
+    validation_arguments,
+)
 from seqnet.packing import pack, unpack
 from seqnet.streams import Stream
 from seqnet.training import Figures

@@ -584,7 +584,7 @@ def test_masked_loss_in_compile_is_the_function_of_its_name(loss, tmp_path):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (np.ones((2, 3), int), r"\(labels, codelengths, label_starts\), got ndarray of 2"),
+        (np.ones((2, 3), int), r"\(labels, codelengths, label_starts\), got array of shape"),
         (([[1, 2, 3], [1]], [1], [0, 0]), r"the shapes \(1,\) and \(2,\)"),
         (([1, 2], [1, 1], [0, 0]), "labels for each step"),
         (([[1, 2, 3], [1]], [1, 1], [0, 1]), "Sequence 1 has 1 steps, so 1 from step 1 on"),

@@ -443,7 +443,7 @@ def test_a_wrong_batch_is_refused_by_number_before_its_update(kind, batch, error
         (iter(BATCHES), {"validation_split": 0.2}, ["validation_split", "stream"]),
         (iter([]), {}, ["X has no batches"]),
         (Loader([]), {}, ["X has no batches"]),
-        (TOKENS, {}, ["y is missing", "ndarray"]),
+        (TOKENS, {}, ["y is missing", "array of shape"]),
         (TOKENS.tolist(), {}, ["y is missing", "list"]),
     ],
 )
