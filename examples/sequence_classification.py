@@ -8,9 +8,10 @@ dependencies are not needed:
     pip install --no-deps aeon
     python examples/sequence_classification.py
 
-Seeds 1 to 5 get 97.3, 94.9, 97.0, 96.5 and 96.2 % of the test set right; the learning curve of the
-first is in sequence_classification.png. The figures it is compared with are those of the data set's
-authors, who had no LSTM.
+Seeds 1 to 11 get 95.1 to 98.9 % of the test set right, half of them 98.1 % or more; the learning
+curve of the first is in sequence_classification.png. The figures it is compared with are those of
+the data set's authors, who had no LSTM. A later project, with eleven LSTMs together on utterances
+resampled to one length, reports 98.86 % (hiyokai.com/postnubilaphoebus/Jap_Speak_Recog).
 
 Utterances are passed to `fit` as a list of (time, 12) arrays: no padding, no mask, no longest.
 Other files of that format (``.ts``, of any lengths) go with --train and --test.
@@ -45,7 +46,8 @@ def parse(arguments=None) -> argparse.Namespace:
     add("--test", type=Path, help=".ts file to test on")
     add("--cell", choices=CELLS, default="lstm")
     add("--units", type=int, default=100, help="units of the recurrent layer")
-    add("--dropout", type=float, default=0.3, help="share dropped before the last layer")
+    add("--input-dropout", type=float, default=0.2, help="share of the coefficients dropped")
+    add("--dropout", type=float, default=0.5, help="share dropped before the last layer")
     add("--epochs", type=int, default=60)
     add("--batch-size", type=int, default=27)
     add("--learning-rate", type=float, default=0.003)
@@ -117,7 +119,7 @@ def main(arguments=None) -> float:
     seqnet.set_random_seed(options.seed)
     model = seqnet.Model(
         [
-            CELLS[options.cell](options.units),
+            CELLS[options.cell](options.units, dropout=options.input_dropout),
             Dropout(options.dropout),
             Dense(len(names), activation="softmax"),
         ]
