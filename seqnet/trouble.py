@@ -79,9 +79,9 @@ def diagnose(
     if not layers:
         story.append("All gradients are finite: it is the loss alone that has no finite value.")
     else:
-        names = ", ".join(name.removeprefix(f"{layers[0]}/") for name in broken[layers[0]])
+        first = ", ".join(name.removeprefix(f"{layers[0]}/") for name in broken[layers[0]])
         story.append(f"Going back from the loss, the first gradient to break is that of layer "
-                     f"{layers[0]!r} ({names})" + then(layers[1:]))  # fmt: skip
+                     f"{layers[0]!r} ({first})" + then(layers[1:]))  # fmt: skip
         above = untrained_above(model, layers[0], gradient_norms)
         if above and math.isfinite(loss):
             story[-1] += (
