@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 
 import numpy as np
 import pytensor.tensor as pt
@@ -32,6 +33,7 @@ VALUES = RNG.normal(size=(12, 2)).astype("float32")
 STEPS = RNG.normal(size=(12, 6, 2)).astype("float32")
 ROW = 7
 """The example, in the second batch of four, that trouble comes with."""
+WAYS = {"fused": {}, "scan": {"fused": False}, "unrolled": {"unroll": True}}
 
 
 def steep(x):
@@ -57,13 +59,13 @@ def calm(name=None, **options):
     return SimpleRNN(3, return_sequences=True, name=name, **options)
 
 
-def middle(**options):
+def middle():
     """Layers of which the gradient breaks between `before` and `after`."""
     return [
         Dense(3, name="first"),
         Dense(3, name="before", kernel_initializer="ones"),
         Lambda(steep, name="steep"),
-        SimpleRNN(3, name="after", **options),
+        SimpleRNN(3, name="after"),
         Dense(2, name="last"),
     ]
 
@@ -109,14 +111,8 @@ def test_a_gradient_that_breaks_in_the_middle_names_the_layer(backend, dtype):
     [(LSTM, "fused"), (GRU, "fused"), (SimpleRNN, "fused"), (LSTM, "scan"), (GRU, "unrolled")],
 )
 def test_recurrent_layers_below_a_break_are_named(cell, way):
-    if way == "scan":
-        seqnet.config.set_backend("numpy")
-    layers = [
-        cell(3, name="below", unroll=way == "unrolled"),
-        Lambda(steep),
-        Dense(2, name="above"),
-    ]
-    layers.insert(1, Dense(4, name="between", kernel_initializer="zeros"))
+    between = Dense(4, name="between", kernel_initializer="zeros")
+    layers = [cell(3, name="below", **WAYS[way]), between, Lambda(steep), Dense(2, name="above")]
     model = compiled(layers)
     model.build((None, 6, 3))
     model.get_layer("between").bias.set_value(np.full(4, 60, model.dtype))
@@ -126,18 +122,15 @@ def test_recurrent_layers_below_a_break_are_named(cell, way):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("way", ["fused", "scan", "unrolled"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_recurrence_that_explodes_is_named(dtype, way):
     seqnet.config.set_floatx(dtype)
-    if way == "scan":
-        seqnet.config.set_backend("numpy")
-    options = {"unroll": way == "unrolled"}
     x = np.ones((4, 40 if dtype == "float32" else 160, 1))
     model = compiled(
         [
             SimpleRNN(
                 2, activation="relu", kernel_initializer="ones", name="wild",
-                recurrent_initializer=seqnet.initializers.Constant(60.0), **options,
+                recurrent_initializer=seqnet.initializers.Constant(60.0), **WAYS[way],
             ),
             Dense(1, name="out"),
         ]
@@ -167,7 +160,7 @@ def test_frozen_layers_have_no_gradient():
     error = first_error(positive(layers), marked(), VALUES)
     assert error.layers == ["first"]
     assert "through 'before' and 'steep', where no weights" in str(error)
-    assert "before/kernel             not trained" in str(error)
+    assert re.search(r"before/kernel +not trained +\d", str(error))
     assert "before/kernel" not in error.gradient_norms
 
 
@@ -323,9 +316,7 @@ def test_a_callback_can_go_on_regardless():
             self.seen += 1
 
     go_on, model = GoOn(), compiled([Dense(2)], SGD(0.0))
-    history = model.fit(
-        VALUES, np.full((12, 2), 1e20), 4, 2, callbacks=[go_on], verbose=0
-    )  # fmt: skip
+    history = model.fit(VALUES, np.full((12, 2), 1e20), 4, 2, callbacks=[go_on], verbose=0)
     assert go_on.seen == 6 and history.history["loss"] == [math.inf] * 2
 
 
@@ -337,9 +328,7 @@ def test_a_backup_is_not_overwritten_by_a_broken_state(callbacks, tmp_path, capl
     path = tmp_path / "run.h5"
     backup = BackupAndRestore(path, save_freq=1)
     options = {"callbacks": [*callbacks, backup], "shuffle": False, "verbose": 0}
-    expected = positive(middle())
-    expected.set_weights(positive(middle()).get_weights())
-    model = positive(middle())
+    model, expected = positive(middle()), positive(middle())
     expected.set_weights(model.get_weights())
     with np.errstate(all="ignore"):
         if callbacks:
@@ -425,9 +414,7 @@ def test_norms_are_those_of_the_changes(backend, clipping):
 def test_norms_among_an_epochs_figures(tbptt, tmp_path):
     model = compiled([SimpleRNN(2, return_sequences=True, name="a"), Dense(2, name="b")], SGD(0.0))
     callbacks = [NormLogger(per_weight=True), CSVLogger(tmp_path / "log.csv")]
-    figures = model.fit(
-        SERIES, STEPS, 4, 2, callbacks=callbacks, tbptt=tbptt, verbose=0
-    ).history  # fmt: skip
+    figures = model.fit(SERIES, STEPS, 4, 2, callbacks=callbacks, tbptt=tbptt, verbose=0).history
     kinds = ("a/kernel", "a/recurrent_kernel", "a/bias", "b/kernel", "b/bias")
     assert set(figures) == {
         "loss", "gradient_norm", "weight_norm", *(f"gradient_norm/{name}" for name in kinds),
@@ -438,12 +425,12 @@ def test_norms_among_an_epochs_figures(tbptt, tmp_path):
     assert figures["weight_norm/a/kernel"][0] == pytest.approx(weights[0], rel=1e-6)
     if tbptt is None:
         found = []
-        for k in range(0, 12, 4):  # the order of batches of a rate of 0 does not matter to a bound
+        for k in range(0, 12, 4):  # a rate of 0 changes nothing
             model.train_on_batch(SERIES[k : k + 4], STEPS[k : k + 4])
             found.append(model.norms.mean())
         ordered = model.fit(
             SERIES, STEPS, 4, callbacks=[NormLogger()], shuffle=False, verbose=0
-        ).history  # fmt: skip
+        ).history
         assert ordered["gradient_norm"] == [pytest.approx(np.mean(found), rel=1e-12)]
     assert "gradient_norm/a/bias" in (tmp_path / "log.csv").read_text().splitlines()[0]
 
@@ -488,14 +475,17 @@ def test_norms_and_rise_of_a_training_that_goes_on(pulled_at, tmp_path, monkeypa
         model = compiled([SimpleRNN(3, recurrent_dropout=0.2), Dense(2)], SGD(1.5))
         callbacks = [NormLogger(per_weight=True), Plug(), BackupAndRestore(tmp_path / name, 1)]
         figures = model.fit(SERIES, VALUES, 4, 4, callbacks=callbacks, verbose=0).history
-        return figures, [record.getMessage() for record in caplog.records]
+        return figures, told()
+
+    def told():
+        return [record.getMessage() for record in caplog.records if record.name == "seqnet"]
 
     expected, warnings = train("whole.h5")
     monkeypatch.setattr(Plug, "pulled_at", pulled_at)
     with pytest.raises(RuntimeError, match="no current"):
         train("cut.h5")
-    told = [record.getMessage() for record in caplog.records]
+    before = told()
     monkeypatch.setattr(Plug, "pulled_at", None)
     figures, after = train("cut.h5")
     assert figures == expected
-    assert told + after == warnings
+    assert before + after == warnings
