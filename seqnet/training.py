@@ -170,7 +170,7 @@ class Program:
         return self.updating(signature, announce, {})
 
     def train_window(self, signature: Signature, announce: bool) -> Callable:
-        """Compile ``x, y (, ...), states... -> [sums, norms, last states...]`` and the update."""
+        """Compile ``x, y (, ...), states... -> [sums, squares, last states...]`` and the update."""
         return self.updating(signature, announce, symbolic_states(self.layers))
 
     def updating(self, signature: Signature, announce: bool, states: dict) -> Callable:
@@ -180,15 +180,15 @@ class Program:
         phase.initial_states |= states
         figures, total, over = self.figures(inputs, phase)
         weights = [w for layer in self.layers if layer.trainable for w in layer.weights]
-        updates, norms = {}, pt.zeros(0, "float64")
+        updates, squares = {}, pt.zeros(0, "float64")
         if weights:
             gradients = self.optimizer.gradients(total, weights, over, phase.kernels)
-            updates, norms = self.optimizer.descend(gradients), gradients.norms
+            updates, squares = self.optimizer.descend(gradients), gradients.squares
         updates.update(phase.updates)
         last = [state for layer in states for state in phase.final_states[layer]]
         return backend.compile(
             [*inputs.given(), *(state for values in states.values() for state in values)],
-            [*figures, norms, *last],
+            [*figures, squares, *last],
             updates,
             name="training",
             announce=announce,
@@ -262,10 +262,11 @@ class Update:
         count = 3 + len(model.metrics)
         self.sums = [float(value) for value in found[:count]]
         self.states = found[count + 1 :]
-        self.norms = np.asarray(found[count])
-        self.joint = math.sqrt(self.norms.dot(self.norms))
         loss_sum, weight_sum, penalty = self.sums[:3]
-        self.loss = loss_sum / weight_sum + penalty if weight_sum else loss_sum + penalty
+        over = weight_sum or 1.0
+        self.loss = loss_sum / over + penalty
+        self.norms = np.sqrt(found[count]) / over
+        self.joint = math.sqrt(self.norms.dot(self.norms))
 
     @property
     def finite(self) -> bool:
