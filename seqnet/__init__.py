@@ -17,11 +17,13 @@ from seqnet import (
 )
 from seqnet.config import set_random_seed
 from seqnet.model import Model, load_model
+from seqnet.trouble import NumericalError
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Model",
+    "NumericalError",
     "activations",
     "backend",
     "callbacks",

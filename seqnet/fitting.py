@@ -16,7 +16,8 @@ from seqnet.data import Examples
 from seqnet.evaluation import measure, sizes
 from seqnet.interruption import Interrupted, Interruption
 from seqnet.masks import is_padding
-from seqnet.training import Figures, figure_names
+from seqnet.training import Figures, Update, figure_names
+from seqnet.trouble import Norms, Rise, broken_weights
 from seqnet.windows import windows, zero_states
 
 log = logging.getLogger("seqnet")
@@ -53,6 +54,10 @@ class Fit:
         What the order of the epoch's examples is drawn from.
     figures : Figures
         The epoch's so far.
+    norms : Norms
+        Of the epoch's gradients so far.
+    rise : Rise
+        Whether the loss has risen much.
     logs : dict
         The figures that the epoch before was reported with.
     ended_well : bool
@@ -100,6 +105,8 @@ class Fit:
         self.epoch, self.batch = initial_epoch, 0
         self.order: int | None = None
         self.figures = Figures(model.metrics)
+        self.norms, self.rise = Norms(), Rise()
+        self.broken: list[str] = []
         self.logs: dict = {}
         self.ended_well = False
         self.interruption = Interruption()
@@ -116,6 +123,7 @@ class Fit:
         called = [c for c in [*callbacks, *reports] if c is not self.backup]
         called += [] if self.backup is None else [self.backup]
         self.calls = CallbackList(called, model, params)
+        self.at_numerical_error = self.calls.overriding("on_numerical_error")
 
     # ---- from the first batch to the last
 
@@ -127,6 +135,7 @@ class Fit:
             saved = resuming.load(self, self.backup.path)
         self.compile(announce)
         self.model.stop_training = False
+        self.broken = broken_weights(self.model)
         with self.interruption:
             self.calls.on_train_begin()
             try:
@@ -171,6 +180,7 @@ class Fit:
         self.calls.on_epoch_begin(self.epoch)
         self.order = int(config.random_generator().integers(2**63)) if self.shuffle else None
         self.figures = Figures(self.model.metrics)
+        self.norms = self.model.norms = Norms()
 
     def train(self) -> None:
         """Train on the batches of the epoch that are not done yet, or until a callback stops."""
@@ -216,15 +226,56 @@ class Fit:
     def update(self, batch: Examples) -> None:
         """Train on one batch, whole or window by window."""
         if self.tbptt is None:
-            self.figures.add(self.model.compute("train", batch))
+            self.note(Update(self.model, "train", batch), len(batch))
             return
         states = zero_states(self.model.layers, len(batch))
         for window in windows(batch, self.tbptt, self.model.layers):
             if is_padding(self.model, window):
                 continue  # an update of nothing would still move the optimizer
-            found = self.model.compute("train_window", window, *states)
-            states = found[len(found) - len(states) :]
-            self.figures.add(found[: len(found) - len(states)])
+            update = Update(self.model, "train_window", window, states)
+            self.note(update, len(batch))
+            if not update.finite and self.model.stop_training:
+                return
+            states = update.states
+
+    def note(self, update: Update, examples: int) -> None:
+        """Add up what an update gave, and tell if there is trouble."""
+        self.figures.add(update.sums)
+        update.add_to(self.norms)
+        if not update.finite:
+            self.tell(update)
+        elif update.sums[1] and self.rise.notices(update.loss, examples):
+            log.warning(
+                "%s: the loss has risen to %.4g (smoothed %.4g), over three times the first, %.4g. "
+                "Is the learning rate of %g too high?",
+                self.place,
+                update.loss,
+                self.rise.smooth,
+                self.rise.first,
+                self.model.optimizer.learning_rate,
+            )
+
+    @property
+    def place(self) -> str:
+        """Where the run is, counted from 1 as progress bars do."""
+        return f"Batch {self.batch + 1} of epoch {self.epoch + 1}"
+
+    def tell(self, update: Update) -> None:
+        """Hand an error to the callbacks that take it, or raise it."""
+        note = ""
+        if self.backup is not None and self.backup.path.exists():
+            note = (
+                f"{self.backup.path} holds the training as it was when it was saved last: "
+                "seqnet.load_model reads it."
+            )
+        if self.broken:
+            names = ", ".join(self.broken)
+            note = f"{note} When this training began, weights were not finite: {names}.".strip()
+        error = update.error(self.model, self.place, note)
+        if not self.at_numerical_error:
+            raise error
+        for hook in self.at_numerical_error:
+            hook(error)
 
     def end_epoch(self) -> None:
         """Validate, if it is time to, and report the epoch."""
@@ -254,6 +305,8 @@ class Fit:
             "batch": self.batch,
             "order": self.order,
             "figures": figures,
+            "norms": self.norms.get_state(),
+            "rise": vars(self.rise),
         }
 
     def save(self, path) -> None:
@@ -268,6 +321,9 @@ class Fit:
             self.calls.on_epoch_begin(self.epoch)
         self.order = position["order"]
         vars(self.figures).update(position["figures"])
+        vars(self.rise).update(position["rise"])
+        self.norms.set_state(position["norms"])
+        self.model.norms = self.norms
         resuming.restore(self, header, arrays, self.backup.path)
 
     def stopped(self) -> str:
@@ -276,8 +332,7 @@ class Fit:
         if self.batch == 0:
             where = f"after epoch {self.epoch}"
         message = f"Training was interrupted {where} of {self.epochs}."
-        if self.backup is not None:
-            self.backup.save()
+        if self.backup is not None and self.backup.save():
             message += f" Its state is in {self.backup.path}: the same program goes on from there."
         if self.interruption.caught == SIGTERM:
             log.warning(message)

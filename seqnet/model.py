@@ -26,7 +26,8 @@ from seqnet.options import (
 )
 from seqnet.packing import pack, unpack
 from seqnet.streams import Stream
-from seqnet.training import Figures
+from seqnet.training import Figures, Update
+from seqnet.trouble import Norms
 from seqnet.windows import check_windows
 
 log = logging.getLogger("seqnet")
@@ -46,6 +47,8 @@ class Model(CompiledStack):
         What `compile` chose.
     history : History
         The record of the last `fit`.
+    norms : Norms
+        Those of the gradients of the epoch, or of the last `train_on_batch`.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class Model(CompiledStack):
     def __init__(self, layers: Iterable[Layer] = (), name: str = "model"):
         self.history: History | None = None
         self.stop_training = False
+        self.norms = Norms()
         super().__init__(layers, name)
 
     def fit(
@@ -268,25 +272,24 @@ class Model(CompiledStack):
     ):
         """Make one update; return the figures before it, as `evaluate` does."""
         batch = prepare(self, X, y, sample_weight, mask, lengths).whole()
-        return self._one(batch, "train", return_dict)
+        update, self.norms = Update(self, "train", batch), Norms()
+        update.add_to(self.norms)
+        if not update.finite:
+            raise update.error(self, "train_on_batch")
+        return report(Figures(self.metrics, update.sums), return_dict)
 
     def test_on_batch(
         self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None
     ):
         """Return the figures of one batch, as `evaluate` does."""
         batch = prepare(self, X, y, sample_weight, mask, lengths).whole()
-        return self._one(batch, "test", return_dict)
+        return report(Figures(self.metrics, self.compute("test", batch)), return_dict)
 
     def predict_on_batch(self, X, mask=None, lengths=None):
         """Return the outputs for one batch, as `predict` does."""
         examples = prepare(self, X, mask=mask_for(X, mask, lengths), targets=False)
         batch = examples.whole()
         return examples.join(self.compute("predict", batch))
-
-    def _one(self, batch: Examples, kind: str, return_dict: bool):
-        figures = Figures(self.metrics)
-        figures.add(self.compute(kind, batch))
-        return report(figures, return_dict)
 
     # ---- files
 

@@ -7,7 +7,8 @@ inside the same compiled call. Sums come back, never means, so an epoch's figure
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from seqnet.data import Examples, cast
 from seqnet.layers.layer import Phase
 from seqnet.losses import Loss
 from seqnet.stack import forward
+from seqnet.trouble import Norms, NumericalError, diagnose, name_norms
 from seqnet.windows import symbolic_states
 
 
@@ -164,11 +166,11 @@ class Program:
         )
 
     def train(self, signature: Signature, announce: bool) -> Callable:
-        """Compile the same sums, computed before the update that the same call makes."""
+        """Compile the sums before an update, and the update; see `Update` for what comes back."""
         return self.updating(signature, announce, {})
 
     def train_window(self, signature: Signature, announce: bool) -> Callable:
-        """Compile ``x, y (, ...), states... -> [sums, last states...]``, with the update."""
+        """Compile ``x, y (, ...), states... -> [sums, squares, last states...]`` and the update."""
         return self.updating(signature, announce, symbolic_states(self.layers))
 
     def updating(self, signature: Signature, announce: bool, states: dict) -> Callable:
@@ -178,15 +180,15 @@ class Program:
         phase.initial_states |= states
         figures, total, over = self.figures(inputs, phase)
         weights = [w for layer in self.layers if layer.trainable for w in layer.weights]
-        updates = {}
+        updates, squares = {}, pt.zeros(0, "float64")
         if weights:
             gradients = self.optimizer.gradients(total, weights, over, phase.kernels)
-            updates = self.optimizer.descend(gradients)
+            updates, squares = self.optimizer.descend(gradients), gradients.squares
         updates.update(phase.updates)
         last = [state for layer in states for state in phase.final_states[layer]]
         return backend.compile(
             [*inputs.given(), *(state for values in states.values() for state in values)],
-            [*figures, *last],
+            [*figures, squares, *last],
             updates,
             name="training",
             announce=announce,
@@ -235,13 +237,63 @@ class Program:
         return [loss_sum, weight_sum, penalty, *sums], total, over
 
 
+class Update:
+    """Makes one update of a model's weights, and holds what came of it.
+
+    Attributes
+    ----------
+    sums : list of float
+        See `Figures`.
+    states : list of arrays
+        The last states of recurrent layers, where the update started from given ones.
+    loss : float
+        The mean loss of the batch, penalties included.
+    norms : float64 array
+        The L2 norm of the gradient of each trained weight.
+    trained : tuple of bool
+        Which layers these are of.
+    joint : float
+        The norm of all gradients together.
+    """
+
+    def __init__(self, model, kind: str, batch: Examples, states: Sequence = ()):
+        self.trained = tuple([layer.trainable for layer in model.layers])
+        found = model.compute(kind, batch, *states)
+        count = 3 + len(model.metrics)
+        self.sums = [float(value) for value in found[:count]]
+        self.states = found[count + 1 :]
+        loss_sum, weight_sum, penalty = self.sums[:3]
+        over = weight_sum or 1.0
+        self.loss = loss_sum / over + penalty
+        self.norms = np.sqrt(found[count]) / over
+        self.joint = math.sqrt(self.norms.dot(self.norms))
+
+    @property
+    def finite(self) -> bool:
+        """Whether the loss and all gradients are."""
+        if math.isfinite(self.loss + self.joint):
+            return True
+        return math.isfinite(self.loss) and bool(np.isfinite(self.norms).all())
+
+    def add_to(self, norms: Norms) -> None:
+        """Add the norms to others."""
+        norms.add(self.joint, self.norms, self.trained)
+
+    def error(self, model, place: str, note: str = "") -> NumericalError:
+        """Return what to raise if something is not finite."""
+        norms = name_norms(model.layers, self.trained, self.norms)
+        return diagnose(model, place, self.loss, norms, note)
+
+
 class Figures:
     """Adds up what train and test functions return, and turns it into figures by name."""
 
-    def __init__(self, metrics):
+    def __init__(self, metrics, *batches):
         self.metrics = list(metrics)
         self.sums = [0.0] * (3 + len(self.metrics))
         self.batches = 0
+        for sums in batches:
+            self.add(sums)
 
     def add(self, sums) -> None:
         """Add one batch's sums."""

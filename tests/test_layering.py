@@ -17,7 +17,15 @@ TREES = {name: ast.parse((ROOT / name).read_text()) for name in FILES}
 
 # A file imports from lower levels, and from its own folder.
 LEVELS = (
-    ("checks.py", "config.py", "readahead.py", "registry.py", "interruption.py", "replacing.py"),
+    (
+        "checks.py",
+        "config.py",
+        "readahead.py",
+        "registry.py",
+        "interruption.py",
+        "replacing.py",
+        "trouble.py",
+    ),
     ("ops/",),
     (
         "activations.py",

@@ -6,6 +6,7 @@ from seqnet.callbacks.checkpoint import ModelCheckpoint
 from seqnet.callbacks.csvlog import CSVLogger
 from seqnet.callbacks.functions import LambdaCallback
 from seqnet.callbacks.history import History
+from seqnet.callbacks.norms import NormLogger
 from seqnet.callbacks.progress import EpochLine, ProgressBar
 from seqnet.callbacks.rates import LearningRateScheduler, ReduceLROnPlateau
 from seqnet.callbacks.stopping import EarlyStopping, TerminateOnNaN
@@ -22,6 +23,7 @@ __all__ = [
     "LambdaCallback",
     "LearningRateScheduler",
     "ModelCheckpoint",
+    "NormLogger",
     "ProgressBar",
     "ReduceLROnPlateau",
     "TensorBoard",

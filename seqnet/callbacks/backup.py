@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from seqnet.callbacks.base import Callback
 from seqnet.checks import check_count
+from seqnet.trouble import broken_weights
+
+log = logging.getLogger("seqnet")
 
 
 class BackupAndRestore(Callback):
@@ -19,7 +23,8 @@ class BackupAndRestore(Callback):
 
     Ctrl-C and SIGTERM finish the batch, save, and end the training with ``KeyboardInterrupt`` or
     exit status 143. A process that is killed loses what came after the last save. An earlier file
-    stays whole until the next one is.
+    stays whole until the next one is. Weights that are NaN or infinite are never saved, and a file
+    from before they were is kept.
 
     Parameters
     ----------
@@ -90,10 +95,15 @@ class BackupAndRestore(Callback):
             self.save()
 
     def on_train_end(self, logs=None):
-        if self.delete_checkpoint and self.run.ended_well:
+        if self.delete_checkpoint and self.run.ended_well and not broken_weights(self.model):
             self.path.unlink(missing_ok=True)
 
-    def save(self) -> None:
-        """Save the state of the training now, between two batches."""
-        self.run.save(self.path)
+    def save(self) -> bool:
+        """Save the state of the training now, between two batches; tell whether that was done."""
         self.unsaved = 0
+        broken = broken_weights(self.model)
+        if broken:
+            log.warning("%s is not written: %s not finite.", self.path, ", ".join(broken))
+            return False
+        self.run.save(self.path)
+        return True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from tqdm.auto import tqdm
+
+from seqnet.trouble import NumericalError
 
 
 class Callback:
@@ -42,7 +44,7 @@ class Callback:
 
     model: Any = None
     params: Mapping = {}
-    adds: ClassVar[tuple[str, ...] | None] = None
+    adds: tuple[str, ...] | None = None
 
     def set_model(self, model) -> None:
         """Take the model that will be trained."""
@@ -94,6 +96,12 @@ class Callback:
 
     def on_batch_end(self, batch: int, logs=None) -> None:
         """Another name of `on_train_batch_end`."""
+
+    def on_numerical_error(self, error: NumericalError) -> None:
+        """Instead of raising the error after an update whose loss or gradients are not finite.
+
+        Where no callback of `fit` has this hook, the error is raised.
+        """
 
     def on_test_begin(self, logs=None) -> None:
         """Before an evaluation, also the validation of an epoch."""

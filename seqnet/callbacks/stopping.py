@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from seqnet.callbacks.base import Callback, say
 from seqnet.callbacks.monitoring import Monitor, weight_state, weights_in
 from seqnet.checks import check_count
@@ -117,12 +115,14 @@ class EarlyStopping(Monitor):
 
 
 class TerminateOnNaN(Callback):
-    """Ends the training when the loss is NaN or infinite.
+    """Ends the training when the loss or a gradient is NaN or infinite.
+
+    Without it, that is a `seqnet.NumericalError`.
 
     Parameters
     ----------
     raise_error : bool
-        Raise an error instead.
+        Raise a ``RuntimeError`` instead, as in Keras.
 
     Examples
     --------
@@ -133,7 +133,7 @@ class TerminateOnNaN(Callback):
     >>> model.layers[0].bias.set_value(np.array([np.nan], "float32"))
     >>> X, y = np.ones((4, 2)), np.ones((4, 1))
     >>> history = model.fit(X, y, epochs=9, verbose=0, callbacks=[TerminateOnNaN()])
-    Batch 1: the loss is nan, the training ends.
+    Batch 1 of epoch 1: the loss is nan. The training ends.
     >>> history.epoch
     [0]
     """
@@ -141,11 +141,8 @@ class TerminateOnNaN(Callback):
     def __init__(self, raise_error: bool = False):
         self.raise_error = raise_error
 
-    def on_train_batch_end(self, batch, logs=None):
-        loss = (logs or {}).get("loss")
-        if loss is None or math.isfinite(loss):
-            return
+    def on_numerical_error(self, error):
         if self.raise_error:
-            raise RuntimeError(f"Batch {batch + 1}: the loss is {loss}.")
-        say(f"Batch {batch + 1}: the loss is {loss}, the training ends.")
+            raise RuntimeError(str(error)) from error
+        say(f"{error.headline} The training ends.")
         self.model.stop_training = True

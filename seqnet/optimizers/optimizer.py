@@ -74,12 +74,15 @@ class Gradients(NamedTuple):
         The rows that were looked up, None for whole weights.
     norms : float64 variable (weights,)
         The L2 norm of each.
+    squares : float64 variable (weights,)
+        The squared norm of each before it was divided by `over`.
     """
 
     weights: list
     values: list
     ids: list
     norms: object
+    squares: object
 
 
 class Optimizer(Configurable, ABC):
@@ -210,12 +213,13 @@ class Optimizer(Configurable, ABC):
             for w, g in zip(weights, found, strict=True)
         ]
         values = [g if t is None else t.gradients for g, t in zip(found, touched, strict=True)]
-        norms = pt.sqrt(squared_norms(values, kernels))
+        squares = squared_norms(values, kernels)
+        norms = pt.sqrt(squares)
         if over is not None:
             values = [v / pt.cast(over, v.dtype) for v in values]
             norms = norms / pt.cast(over, "float64")
         ids = [None if t is None else t.ids for t in touched]
-        return Gradients(list(weights), values, ids, norms)
+        return Gradients(list(weights), values, ids, norms, squares)
 
     def descend(self, gradients: Gradients) -> dict:
         """Return ``{shared variable: new value}`` for one step down these gradients."""

@@ -94,12 +94,12 @@ def test_a_loss_that_is_no_number_ends_the_training(model, value, capsys):
     spoil(model, value)
     history = model.fit(X, Y, batch_size=5, epochs=9, callbacks=[TerminateOnNaN()], verbose=0)
     assert history.epoch == [0]
-    assert "Batch 1: the loss is" in capsys.readouterr().out
+    assert "Batch 1 of epoch 1: the loss is" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_no_number_can_be_an_error(model):
     spoil(model, math.nan)
-    with pytest.raises(RuntimeError, match="Batch 1: the loss is nan"):
+    with pytest.raises(RuntimeError, match="Batch 1 of epoch 1: the loss is nan"):
         model.fit(X, Y, callbacks=[TerminateOnNaN(raise_error=True)], verbose=0)
 
 

@@ -29,4 +29,4 @@ def test_large_and_broken_numbers():
 def test_one_dtype():
     with pytest.raises(ValueError, match="float32.*float64"):
         kernels.squared_norms([np.ones(2, "float32"), np.ones(2)])
-    assert kernels.squared_norms([]) == []
+    assert kernels.squared_norms([]).shape == (0,)

@@ -1,0 +1,47 @@
+"""How long gradients and weights are, among an epoch's figures."""
+
+from __future__ import annotations
+
+import math
+
+from seqnet.callbacks.base import Callback
+from seqnet.trouble import norm_of
+
+
+class NormLogger(Callback):
+    """Adds the norms of gradients and weights to each epoch's figures.
+
+    ``gradient_norm`` is the L2 norm of all gradients together before clipping, the mean over the
+    epoch's updates; ``weight_norm`` that of all weights at the epoch's end. Every training step
+    computes its gradients' norms anyway. Put it before callbacks that write figures down; the
+    history and the progress bar come after it by themselves.
+
+    Parameters
+    ----------
+    per_weight : bool
+        Also add ``gradient_norm/NAME`` of each weight that is trained and ``weight_norm/NAME`` of
+        each weight. A mean over updates is since the last time other layers were trained.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> model = seqnet.Model([seqnet.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    >>> model.compile(seqnet.optimizers.SGD(1.0), "mse")
+    >>> norms = seqnet.callbacks.NormLogger()
+    >>> history = model.fit(np.ones((4, 1)), np.ones((4, 1)), verbose=0, callbacks=[norms])
+    >>> history.history                      # the error is -1, so the gradient is -2
+    {'loss': [1.0], 'gradient_norm': [2.0], 'weight_norm': [2.0]}
+    """
+
+    def __init__(self, per_weight: bool = False):
+        self.per_weight = per_weight
+        self.adds = None if per_weight else ("gradient_norm", "weight_norm")
+
+    def on_epoch_end(self, epoch, logs=None):
+        weights = {weight.name: norm_of(weight) for weight in self.model.weights}
+        logs["gradient_norm"] = self.model.norms.mean()
+        logs["weight_norm"] = math.hypot(*weights.values())
+        if self.per_weight:
+            gradients = self.model.norms.means(self.model.layers)
+            logs |= {f"gradient_norm/{name}": norm for name, norm in gradients.items()}
+            logs |= {f"weight_norm/{name}": norm for name, norm in weights.items()}
