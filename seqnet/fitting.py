@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from signal import SIGTERM
 
@@ -43,6 +43,8 @@ class Fit:
     tbptt : int, optional
     validation_freq : int or list of int
     steps_per_epoch, validation_steps, validation_batch_size : int, optional
+    class_weight : dict of int to float, optional
+        Only to tell runs apart: the weights of `examples` have it already.
 
     Attributes
     ----------
@@ -73,6 +75,7 @@ class Fit:
         "steps_per_epoch",
         "validation_steps",
         "validation_batch_size",
+        "class_weight",
     )
     """What must not change when a run is gone on with."""
 
@@ -93,6 +96,7 @@ class Fit:
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
+        class_weight: Mapping[int, float] | None = None,
     ):
         self.model, self.examples, self.validation = model, examples, validation
         self.batch_size, self.epochs, self.initial_epoch = batch_size, epochs, initial_epoch
@@ -102,6 +106,9 @@ class Fit:
         self.validation_batch_size = batch_size
         if validation_batch_size is not None:
             self.validation_batch_size = check_count(validation_batch_size, "validation_batch_size")
+        self.class_weight = None
+        if class_weight is not None:
+            self.class_weight = {int(n): float(weight) for n, weight in class_weight.items()}
         self.epoch, self.batch = initial_epoch, 0
         self.order: int | None = None
         self.figures = Figures(model.metrics)

@@ -124,7 +124,7 @@ class Model(CompiledStack):
             wants ``shuffle=False`` and samples in that order; see `reset_states`.
         class_weight : dict of int to float
             Weights for the classes of targets, 1 for a class without one; multiplies
-            `sample_weight`.
+            `sample_weight`. Not for validation.
         sample_weight : array (samples,) or (samples, time), or a list of (time,)
         initial_epoch : int
             Number of the first epoch, when training goes on; `epochs` is where it ends.
@@ -185,6 +185,9 @@ class Model(CompiledStack):
                 opened.callback(validation.close)
             elif validation_split:
                 examples, validation = examples.split(validation_split)
+                if class_weight is not None:
+                    whole = prepare(self, X, y, sample_weight, mask, lengths)
+                    validation = whole.split(validation_split)[1]
             if validation is not None:
                 check_steps(validation, validation_steps, "validation_steps", ahead)
 
@@ -200,7 +203,7 @@ class Model(CompiledStack):
                 batch_size=batch_size, epochs=epochs, initial_epoch=initial_epoch,
                 shuffle=shuffle, tbptt=tbptt, validation_freq=validation_freq,
                 steps_per_epoch=steps, validation_steps=validation_steps,
-                validation_batch_size=validation_batch_size,
+                validation_batch_size=validation_batch_size, class_weight=class_weight,
             )  # fmt: skip
             fit.run(announce)
         return self.history

@@ -50,6 +50,8 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
                     file.close()
                 os.replace(file.name, path)
             except BaseException:
+                with suppress(OSError):  # it flushes, and Windows removes closed files only
+                    file.close()
                 Path(file.name).unlink(missing_ok=True)
                 raise
     except OSError as error:

@@ -118,6 +118,20 @@ def test_a_failure_at_any_step_leaves_one_whole_file_and_nothing_else(tmp_path, 
     assert names[-6:] == ["write", "flush", "fsync", "chmod", "replace", "fsync"]
 
 
+def test_a_file_is_closed_before_it_is_removed_as_windows_wants_it(tmp_path, monkeypatch):
+    files, create, unlink = [], replacing.create, Path.unlink
+
+    def remove(path, **options):
+        assert files[-1].closed
+        unlink(path, **options)
+
+    monkeypatch.setattr(replacing, "create", lambda *a: files.append(create(*a)) or files[-1])
+    monkeypatch.setattr(Path, "unlink", remove)
+    with pytest.raises(RuntimeError), replacing.replacing(tmp_path / "model.h5"):
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_failure_says_what_happened_and_that_nothing_was_lost(tmp_path, monkeypatch):
     path = tmp_path / "model.h5"
     write(path, 1)

@@ -48,6 +48,19 @@ class Numbered:
         self.epochs += 1
 
 
+class Rows:
+    """Rows behind an object with slices."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, part: slice):
+        return self.rows[part.start : part.stop]
+
+
 class Tensor:
     """What is no array but can be turned into one, as tensors of other libraries."""
 
@@ -521,3 +534,21 @@ def test_a_training_on_other_batches_is_refused(tmp_path):
     x[11] += 1
     with pytest.raises(ValueError, match="data.X.checksum"):
         trained(x, CLASSES, callbacks=[backup])
+
+
+@pytest.mark.parametrize("kind", ["rows", "stream"])
+def test_a_training_with_other_weights_of_classes_is_refused(tmp_path, kind):
+    """The class is in no batch that is compared."""
+    x, y = TOKENS, np.zeros_like(CLASSES)
+    data = (Rows(x), y) if kind == "rows" else ([(x, y), (x, y)],)
+    path = tmp_path / "run.h5"
+
+    def train(weights):
+        trained(*data, class_weight=weights, callbacks=[BackupAndRestore(path, 1, False)])
+
+    train({1: np.float32(2)})
+    train({np.int64(1): 2.0})
+    with pytest.raises(ValueError, match="another training: class_weight.1 was 2.0 and is 3.0"):
+        train({1: 3.0})
+    with pytest.raises(ValueError, match="another training: class_weight was given and is None"):
+        train(None)

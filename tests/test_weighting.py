@@ -98,6 +98,23 @@ def test_validation_is_not_weighed():
     assert found == pytest.approx(model.evaluate(X, CLASSES), rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["array", "list", "rows"])
+def test_a_validation_that_is_split_off_is_not_weighed(kind, tmp_path):
+    x = {"array": X, "list": [row[:n] for n, row in zip([1, 2, 3, 4] * 2, X, strict=True)]}.get(
+        kind
+    )
+    if kind == "rows":
+        x = np.memmap(tmp_path / "x", "float32", "w+", shape=X.shape)
+        x[:] = X
+    weights = np.array([1.0, 1, 1, 1, 1, 1, 2, 3])
+    seqnet.set_random_seed(1)
+    model = seqnet.Model([GRU(2), Dense(3, activation="softmax")])
+    given = {"sample_weight": weights, "class_weight": BY_CLASS, "validation_split": 0.25}
+    model.fit(x, CLASSES, **given, verbose=0)
+    expected = model.evaluate(x[6:], CLASSES[6:], sample_weight=weights[6:])
+    assert model.history.history["val_loss"][-1] == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "parts"),
     [

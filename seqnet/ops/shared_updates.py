@@ -7,6 +7,7 @@ which works in place, instead of a node for each weight.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import ModuleType
 
 from pytensor.graph.basic import Apply
@@ -26,7 +27,12 @@ class SharedUpdates(Op):
         For each node and each of its outputs, which input of the node it is the new value of.
     inplace : bool
         Write new values over the old ones.
+
+    PyTensor keeps one Op of those that are equal, for good: models with the same optimizer and as
+    many weights share one.
     """
+
+    __props__ = ("kernel", "updated", "inplace")
 
     def __init__(self, kernel, updated: tuple[tuple[int, ...], ...], inplace: bool = False):
         self.kernel, self.updated, self.inplace = kernel, updated, inplace
@@ -83,10 +89,8 @@ def merge_updates(fgraph, kernels: ModuleType) -> None:
             key = (node.op.scalar_op, numbers, node.outputs[0].dtype)
             alike.setdefault(key, []).append((node, updated))
     for (scalar_op, numbers, dtype), found in alike.items():
-        variables = [TensorType(dtype, () if number else (None,))() for number in numbers]
-        results = Elemwise(scalar_op)(*variables, return_list=True)
         try:
-            kernel = kernels.ElementwiseKernel(variables, results)
+            kernel = kernel_of(kernels, scalar_op, numbers, dtype)
         except kernels.KernelUnavailable:
             continue
         inputs = [without_axes(v) for node, _ in found for v in node.inputs]
@@ -94,6 +98,13 @@ def merge_updates(fgraph, kernels: ModuleType) -> None:
         outputs = [output for node, _ in found for output in node.outputs]
         pairs = zip(outputs, op(*inputs, return_list=True), strict=True)
         fgraph.replace_all_validate(list(pairs), reason="merge_updates")
+
+
+@lru_cache(maxsize=64)
+def kernel_of(kernels: ModuleType, scalar_op, numbers: tuple[bool, ...], dtype: str):
+    """Return the kernel of a scalar function whose inputs are numbers or arrays."""
+    variables = [TensorType(dtype, () if number else (None,))() for number in numbers]
+    return kernels.ElementwiseKernel(variables, Elemwise(scalar_op)(*variables, return_list=True))
 
 
 def updated_inputs(fgraph, node: Apply) -> tuple[int, ...] | None:
