@@ -6,12 +6,17 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Generator
 
 log = logging.getLogger("seqnet")
 
 PATIENCE_S = 10.0
 """How long a source may go on with the item it is at when the reading is ended."""
+
+
+QUICK_S = 0.0005
+"""A batch that is read sooner is not worth a thread."""
 
 
 def read_ahead(items: Generator, size: int) -> Generator:
@@ -38,6 +43,34 @@ def read_ahead(items: Generator, size: int) -> Generator:
     [0, 1, 4, 9]
     """
     return _read_ahead(items, size) if size else items
+
+
+def read_ahead_if_slow(items: Generator, size: int) -> Generator:
+    """Yield what a generator yields; from the first item that is slow to come, read ahead.
+
+    A thread that copies rows from memory takes a processor from the kernels for longer than the
+    copying alone would. So rows are read in place as long as each batch takes less than `QUICK_S`.
+
+    Parameters
+    ----------
+    items : generator
+    size : int
+        As for `read_ahead`.
+    """
+    slow = False
+    with contextlib.ExitStack() as stack:
+        stack.callback(items.close)
+        while not slow:
+            began = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            slow = size > 0 and time.perf_counter() - began >= QUICK_S
+            yield item
+            item = None  # not kept alive while the next is read
+        stack.pop_all()  # the thread closes it
+    yield from _read_ahead(items, size)
 
 
 def _read_ahead(items: Generator, size: int) -> Generator:

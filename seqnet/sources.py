@@ -11,7 +11,7 @@ import numpy as np
 from seqnet import config
 from seqnet.checks import WrongValueError, preceded
 from seqnet.data import Examples, as_array
-from seqnet.readahead import read_ahead
+from seqnet.readahead import read_ahead_if_slow
 
 FINGERPRINTED_ROWS = 100
 """So many rows, at regular distances, are read to tell data sets apart."""
@@ -207,6 +207,6 @@ class SourceExamples(Examples):
         return {name: part | {"samples": len(self)} for name, part in found.items()}
 
     def batches(self, batch_size: int, *args, **options) -> Generator:
-        """Yield batches, the next ones read by a thread; their order is drawn before it starts."""
+        """Yield batches, read ahead by a thread if that is slow; their order is drawn at once."""
         rows = self.schedule(batch_size, *args, **options)
-        return read_ahead((self.take(r) for r in rows), config.read_ahead())
+        return read_ahead_if_slow((self.take(r) for r in rows), config.read_ahead())

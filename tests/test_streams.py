@@ -12,7 +12,7 @@ import seqnet
 from seqnet import readahead
 from seqnet.callbacks import BackupAndRestore
 from seqnet.layers import GRU, Dense, Embedding, Softmax
-from seqnet.readahead import read_ahead
+from seqnet.readahead import read_ahead, read_ahead_if_slow
 
 RNG = np.random.default_rng(5)
 TOKENS = RNG.integers(0, 6, (22, 4)).astype("int32")
@@ -156,6 +156,31 @@ def test_no_more_is_read_than_the_size_says(size):
     assert len(made) == size + 1
     reader.close()
     assert len(made) == size + 1
+
+
+@pytest.mark.parametrize("slow_at", [None, 0, 3])
+def test_a_thread_reads_from_the_first_slow_item_on(slow_at, monkeypatch):
+    monkeypatch.setattr("seqnet.readahead.QUICK_S", np.inf if slow_at is None else 0.05)
+    readers, closed = [], []
+
+    def items():
+        try:
+            for k in range(6):
+                readers.append(threading.current_thread().name)
+                if k == slow_at:
+                    time.sleep(0.06)
+                yield k
+        finally:
+            closed.append(True)
+
+    assert list(read_ahead_if_slow(items(), 2)) == list(range(6)) and closed == [True]
+    here = threading.current_thread().name
+    in_place = 6 if slow_at is None else slow_at + 1
+    assert readers == [here] * in_place + ["seqnet-read-ahead"] * (6 - in_place)
+    reader = read_ahead_if_slow(items(), 2)
+    assert next(reader) == 0
+    reader.close()
+    assert closed == [True, True]
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), OSError(5, "disk")])
