@@ -11,7 +11,6 @@ from seqnet.callbacks import Callback, EpochLine, History, ProgressBar
 from seqnet.callbacks.base import check_callbacks
 from seqnet.checks import check_count
 from seqnet.compiled import CompiledStack
-from seqnet.data import Examples
 from seqnet.evaluation import calls_of, measure, outputs_of, report
 from seqnet.feeding import mask_for, prepare
 from seqnet.fitting import Fit
