@@ -604,13 +604,13 @@ def test_targets_of_masked_loss_that_do_not_fit_are_refused(y, message, no_compi
 def steps_of_epoch(monkeypatch, fit):
     """Return how many steps, padding included, the batches of a call have."""
     counted = []
-    cast = seqnet.model.arguments
+    cast = seqnet.compiled.arguments
 
     def count(batch, dtype):
         counted.append(batch.x.shape[0] * batch.x.shape[1])
         return cast(batch, dtype)
 
-    monkeypatch.setattr(seqnet.model, "arguments", count)
+    monkeypatch.setattr(seqnet.compiled, "arguments", count)
     fit()
     return sum(counted)
 

@@ -82,6 +82,8 @@ def writes_to(array) -> bool:
 def merge_updates(fgraph, kernels: ModuleType) -> None:
     """Replace the elementwise nodes that only give new values of shared variables."""
     alike: dict = {}
+    if not fgraph.update_mapping:  # None where there are no updates
+        return
     for node in fgraph.toposort():
         updated = updated_inputs(fgraph, node)
         if updated is not None:
