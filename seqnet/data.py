@@ -11,6 +11,9 @@ import numpy as np
 
 from seqnet.checks import WrongValueError, check_count, check_number, first_place
 
+WIDE = tuple(map(np.dtype, ("int64", "uint32", "uint64")))
+"""Types of whole numbers that the 32-bit ones of compiled functions may not hold."""
+
 
 def as_array(values, name: str) -> np.ndarray:
     """Return `values` as an array, or say why it cannot be one."""
@@ -31,7 +34,7 @@ def as_array(values, name: str) -> np.ndarray:
         )
     if array.ndim == 0:
         raise ValueError(f"{name} must have a batch axis, got the single number {array[()]!r}.")
-    if array.dtype.name in ("int64", "uint32", "uint64") and array.size:
+    if array.dtype in WIDE and array.size:
         for value in (int(array.min()), int(array.max())):
             if not -(2**31) <= value < 2**31:
                 raise ValueError(

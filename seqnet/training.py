@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
@@ -23,8 +24,7 @@ from seqnet.trouble import Norms, NumericalError, diagnose, name_norms
 from seqnet.windows import symbolic_states
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(NamedTuple):
     """What kind of arrays a compiled function takes; one function is kept for each."""
 
     kind: str
@@ -220,8 +220,10 @@ class Program:
         weight_sum = pt.cast(values.size, values.dtype) if weights is None else pt.sum(weights)
         penalties = [penalty(w) for layer in self.layers for penalty, w in layer.penalties]
         penalty = sum(penalties) if penalties else pt.zeros((), dtype=values.dtype)
-        one = np.asarray(1, dtype=values.dtype)
-        over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
+        over = weight_sum
+        if weights is not None:  # which may all be 0
+            one = np.asarray(1, dtype=values.dtype)
+            over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
         total = loss_sum + penalty * over if penalties else loss_sum
         sums = []
         for metric in self.metrics:

@@ -160,11 +160,9 @@ def calls() -> dict[str, int]:
     return dict(_calls)
 
 
-def address(array: np.ndarray) -> int:
+def address(array: np.ndarray, addressof=ctypes.addressof, view=ctypes.c_char.from_buffer) -> int:
     """Where an array's first element lies. The caller keeps the array."""
     try:
-        return ctypes.addressof(
-            ctypes.c_char.from_buffer(array)
-        )  # four times as quick as `array.ctypes`
+        return addressof(view(array))  # four times as quick as `array.ctypes`
     except (TypeError, ValueError):  # read-only, empty or strided
         return array.ctypes.data

@@ -7,8 +7,9 @@ ones and the gradient.
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Sequence
-from ctypes import Structure, addressof, byref, c_long, c_void_p, sizeof
+from ctypes import Structure, addressof, byref, c_long, c_void_p
 
 import numpy as np
 
@@ -25,13 +26,6 @@ class _Function(Structure):  # elementwise_function in src/rows.c
         ("function", c_void_p),
         *((n, c_long) for n in ("inputs", "outputs")),
         ("single", c_void_p),
-    ]
-
-
-class _Call(Structure):  # elementwise_call in src/rows.c
-    _fields_ = [
-        *((n, c_long) for n in ("rows", "columns")),
-        *((n, c_void_p) for n in ("arrays", "steps")),
     ]
 
 
@@ -107,35 +101,37 @@ class ElementwiseKernel:
 
     def each(self, calls: Sequence[tuple]) -> list[list[np.ndarray]]:
         """Do several calls, each ``(arrays, out)``, at once: threads share the work of all."""
-        keep: list[np.ndarray] = []  # what addresses point into
-        pointers: list[int] = []
-        steps: list[int] = []
-        sizes, found = [], []
+        width, found = self.inputs + self.outputs, []
+        known: dict[int, int] = {}  # addresses by identity: updates share numbers, and are in place
+        pointers, steps, sizes = array("L"), array("l"), []
         for arrays, out in calls:
             given, whole = self._given(arrays)
             results = self._results(given, out or [None] * self.outputs)
-            pointers += (address(a) if whole else a.ctypes.data for a in given)
-            pointers += map(address, results)
+            for a in (*given, *results):
+                key = id(a)
+                if key not in known:
+                    known[key] = address(a)
+                pointers.append(known[key])
             first = given[self._first]
             if whole:
-                steps += [1] * (self.inputs + self.outputs)
+                steps.extend([1] * width)
                 sizes.append((1, first.size))
             else:
-                steps += [a.strides[0] // a.itemsize if a.ndim else 0 for a in given]
-                steps += [first.shape[1]] * self.outputs
+                steps.extend([a.strides[0] // a.itemsize if a.ndim else 0 for a in given])
+                steps.extend([first.shape[1]] * self.outputs)
                 sizes.append(first.shape)
-            keep += given
-            found.append(results)
-        packed, stepped = (c_void_p * len(pointers))(*pointers), (c_long * len(steps))(*steps)
-        at, step_at, size = addressof(packed), addressof(stepped), sizeof(c_void_p)
-        starts = range(0, len(pointers) * size, (self.inputs + self.outputs) * size)
-        arguments = (_Call * len(calls))(
-            *((*s, at + k, step_at + k) for s, k in zip(sizes, starts, strict=True))
-        )
+            found.append((given, results))  # `given` so that what addresses point into stays
+        at, step_at = pointers.buffer_info()[0], steps.buffer_info()[0]
+        packed = array("L")  # each four an elementwise_call of src/rows.c
+        for k, (rows, columns) in enumerate(sizes):
+            start = k * width * pointers.itemsize
+            packed.extend((rows, columns, at + start, step_at + start))
         function = _Function(self._function, self.inputs, self.outputs, addressof(self._single))
-        self._core.elementwise(byref(function), arguments, len(calls), get_num_threads())
+        self._core.elementwise(
+            byref(function), packed.buffer_info()[0], len(calls), get_num_threads()
+        )
         count_call("elementwise")
-        return found
+        return [results for _, results in found]
 
     def _given(self, arrays) -> tuple[list[np.ndarray], bool]:
         """Check the inputs of a call; tell whether each is one long row in memory.
@@ -145,18 +141,16 @@ class ElementwiseKernel:
         if len(arrays) != self.inputs:
             raise ValueError(f"this kernel takes {self.inputs} arrays, got {len(arrays)}")
         shape, dtype, given, whole = arrays[self._first].shape, self.dtype, [], True
-        for array, is_array in zip(arrays, self._is_array, strict=True):
-            array = array if is_array else np.asarray(array)
-            if array.dtype != dtype or array.shape != (shape if is_array else ()):
-                raise ValueError(
-                    f"input {len(given)} is {array.dtype}{array.shape}, not {dtype}{shape}"
-                )
-            if not array.flags.c_contiguous:
-                if has_rows(array):
+        for a, is_array in zip(arrays, self._is_array, strict=True):
+            a = a if is_array else np.asarray(a)
+            if a.dtype != dtype or a.shape != (shape if is_array else ()):
+                raise ValueError(f"input {len(given)} is {a.dtype}{a.shape}, not {dtype}{shape}")
+            if not a.flags.c_contiguous:
+                if has_rows(a):
                     whole = False
                 else:
-                    array = np.ascontiguousarray(array)
-            given.append(array)
+                    a = np.ascontiguousarray(a)
+            given.append(a)
         return given, whole
 
     def _results(self, given, out) -> list[np.ndarray]:
@@ -164,14 +158,13 @@ class ElementwiseKernel:
         if len(out) != self.outputs:
             raise ValueError(f"this kernel gives {self.outputs} arrays, not {len(out)}")
         shape, dtype = given[self._first].shape, self.dtype
-        results = [memory.empty(shape, dtype) if array is None else array for array in out]
-        for array in results:
-            flags = array.flags
-            fits = array.dtype == dtype and array.shape == shape
-            if not (fits and flags.c_contiguous and flags.writeable):
+        results = [memory.empty(shape, dtype) if a is None else a for a in out]
+        for a in results:
+            fits = a.dtype == dtype and a.shape == shape
+            if not (fits and a.flags.c_contiguous and a.flags.writeable):
                 raise ValueError(
                     f"an output must be contiguous, writeable and {dtype}{shape}, "
-                    f"got {array.dtype}{array.shape}"
+                    f"got {a.dtype}{a.shape}"
                 )
         return results
 

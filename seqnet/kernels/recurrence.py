@@ -91,6 +91,8 @@ class RecurrenceKernel:
             ctypes.cast(f, c_void_p) for f in (self._library.cell, self._library.cell_gradient)
         ]
         self._padding = self._core.vector_bytes() // self.dtype.itemsize
+        # ctypes makes such a type anew if nobody keeps it.
+        self._pointers_type, self._sequences_type = c_void_p * states, _Sequence * states
 
     def _threads(self, batch: int, units: int) -> int:
         """Threads that wait for each other at every time step."""
@@ -211,7 +213,7 @@ class RecurrenceKernel:
         keep, a = self._arguments(
             projected, recurrent_kernel, recurrent_bias, initial_states, mask, states, saved
         )
-        given = (_Sequence * self.states)(
+        given = self._sequences_type(
             *(self._sequence(g, f"grads[{s}]", shape) for s, g in enumerate(grads))
         )
         carried = [memory.empty((batch, units), self.dtype) for _ in range(self.states)]
@@ -319,9 +321,8 @@ class RecurrenceKernel:
             )
         return _Sequence(address(array), time_step // size, batch_step // size)
 
-    @staticmethod
-    def _pointers(arrays):
-        return (c_void_p * len(arrays))(*(None if a is None else address(a) for a in arrays))
+    def _pointers(self, arrays):
+        return self._pointers_type(*(None if a is None else address(a) for a in arrays))
 
     def _expect(
         self, name: str, arrays: Sequence[np.ndarray], shape: tuple[int, ...] | None = None
