@@ -17,6 +17,7 @@ from pytensor.tensor.elemwise import CAReduce
 
 from seqnet import config
 from seqnet.lowering import LowerForVM, inline_inner_graphs, work_in_place
+from seqnet.ops import softmax
 
 try:
     from seqnet import kernels as compiled_kernels
@@ -50,7 +51,9 @@ def vm_mode(with_kernels: bool, looped: bool = False) -> Mode:
     lower = LowerForVM(
         inner_mode, compile_inner, compiled_kernels if with_kernels else None, looped
     )
-    query = OPT_FAST_RUN.excluding("BlasOpt") if with_kernels else OPT_FAST_RUN
+    query = OPT_FAST_RUN
+    if with_kernels:
+        query = query.excluding("BlasOpt").register((softmax.by_kernels(compiled_kernels), 1.55))
     query = query.register(
         # After stabilisation (1.5), which knows log(softmax), before specialisation (2).
         (inline_inner_graphs, 1.6),
