@@ -10,17 +10,13 @@ than the difference of whole epochs. What is wanted is at most 2 % of an epoch f
 
 from __future__ import annotations
 
-from harness import Report, Worker, parser, size_settings, spread, table
+from harness import Report, Worker, epochs_parser, percent_cells, size_settings, spread, table
 
 WAYS = ("history", "bar", "lines", "all")
 
 
 def main(arguments=None) -> None:
-    result = parser(__doc__)
-    result.add_argument("--sizes", default="small")
-    result.add_argument("--batches", type=int, default=100, help="in an epoch")
-    result.add_argument("--rounds", type=int, default=25)
-    options = result.parse_args(arguments)
+    options = epochs_parser(__doc__, sizes="small", rounds=25).parse_args(arguments)
     report = Report("callbacks_cost", options)
     rows = [["size", "callbacks", "ms a batch", "in callbacks %", "over history %", "quartiles"]]
     for size in options.sizes.split(","):
@@ -56,8 +52,7 @@ def main(arguments=None) -> None:
                     way,
                     f"{record['ms'][way]['median']:.3f}",
                     f"{record['callbacks_percent'][way]['median']:.2f}",
-                    f"{more['median']:.1f}" if more else "",
-                    f"{more['q1']:.1f} to {more['q3']:.1f}" if more else "",
+                    *percent_cells(more),
                 ]
             )
     table(rows)

@@ -9,17 +9,13 @@ checks them, adds up figures and calls callbacks). What is wanted is at most 3 %
 
 from __future__ import annotations
 
-from harness import Report, Worker, parser, size_settings, spread, table
+from harness import Report, Worker, epochs_parser, percent_cells, size_settings, spread, table
 
 WAYS = ("bare", "train_on_batch", "fit")
 
 
 def main(arguments=None) -> None:
-    result = parser(__doc__)
-    result.add_argument("--sizes", default="A")
-    result.add_argument("--batches", type=int, default=100, help="in an epoch")
-    result.add_argument("--rounds", type=int, default=15)
-    options = result.parse_args(arguments)
+    options = epochs_parser(__doc__, sizes="A", rounds=15).parse_args(arguments)
     report = Report("fit_overhead", options)
     rows = [["size", "way", "ms a batch", "over bare %", "quartiles"]]
     for size in options.sizes.split(","):
@@ -50,8 +46,7 @@ def main(arguments=None) -> None:
                         size + (" (busy)" if record["busy"] else ""),
                         name,
                         f"{record['ms'][way]['median']:.3f}",
-                        f"{more['median']:.1f}" if more else "",
-                        f"{more['q1']:.1f} to {more['q3']:.1f}" if more else "",
+                        *percent_cells(more),
                     ]
                 )
     table(rows)

@@ -246,6 +246,22 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     return result
 
 
+def epochs_parser(text: str | None, sizes: str, rounds: int) -> argparse.ArgumentParser:
+    """Return a parser for benchmarks that time epochs of some sizes."""
+    result = parser(text)
+    result.add_argument("--sizes", default=sizes)
+    result.add_argument("--batches", type=int, default=100, help="in an epoch")
+    result.add_argument("--rounds", type=int, default=rounds)
+    return result
+
+
+def percent_cells(more: dict | None) -> list[str]:
+    """Return the cells of a median and its quartiles; empty ones for None."""
+    if more is None:
+        return ["", ""]
+    return [f"{more['median']:.1f}", f"{more['q1']:.1f} to {more['q3']:.1f}"]
+
+
 class Report:
     """Prints results: one line of JSON each, into a file too if asked."""
 

@@ -32,7 +32,8 @@ from seqnet.layers import GRU, LSTM, Dense, Dropout, SimpleRNN
 
 # Kudo, Toyama and Shimbo, "Multidimensional curve classification using passing-through regions",
 # Pattern Recognition Letters 20 (1999) 1103-1111, and the data set's page in the UCI repository.
-LITERATURE = {"their own classifier": 94.1, "a 5-state continuous hidden Markov model": 96.2}
+# The hidden Markov model is continuous and has five states.
+LITERATURE = {"their own classifier": 94.1, "a hidden Markov model": 96.2}
 CELLS = {"lstm": LSTM, "gru": GRU, "simple_rnn": SimpleRNN}
 
 
@@ -83,8 +84,8 @@ def read_ts(path: Path) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
     return sequences, np.array(labels), names
 
 
-def draw(history: dict, path: Path, title: str) -> bool:
-    """Save the learning curve as a picture, if matplotlib is there."""
+def draw(history: dict, path: Path, title: str, others: dict[str, float]) -> bool:
+    """Save the learning curve beside the figures of others as a picture, if matplotlib is there."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -94,8 +95,9 @@ def draw(history: dict, path: Path, title: str) -> bool:
     epochs = np.arange(1, len(history["accuracy"]) + 1)
     axes.plot(epochs, 100 * np.array(history["accuracy"]), label="training, with dropout")
     axes.plot(epochs, 100 * np.array(history["val_accuracy"]), label="test")
-    for (name, value), style in zip(LITERATURE.items(), (":", "--"), strict=True):
-        axes.axhline(value, color="0.4", linestyle=style, linewidth=1, label=f"{name}, {value}")
+    for (name, value), style in zip(others.items(), (":", "--"), strict=False):
+        label = f"Kudo et al., {name}: {value}"
+        axes.axhline(value, color="0.4", linestyle=style, linewidth=1, label=label)
     axes.set(xlabel="epoch", ylabel="right, %", title=title, ylim=(50, 100.5))
     axes.legend(loc="lower right", fontsize=8)
     figure.savefig(path, dpi=120)
@@ -141,11 +143,16 @@ def main(arguments=None) -> float:
     took = time.perf_counter() - began
     accuracy = 100 * float((model.predict(X_test).argmax(axis=1) == y_test).mean())
     print(f"{options.epochs} epochs took {took:.1f} s. Right of the test set: {accuracy:.1f} %.")
-    if options.train is None:
-        found = ", ".join(f"{name} {value} %" for name, value in LITERATURE.items())
+    others = LITERATURE if options.train is None else {}
+    if others:
+        found = ", ".join(f"{name} {value} %" for name, value in others.items())
         print(f"Kudo, Toyama and Shimbo (1999): {found}.")
-    if draw(history, options.curve, f"{options.cell}, {options.units} units"):
+    if draw(history, options.curve, f"{options.cell}, {options.units} units", others):
         print(f"The learning curve is in {options.curve}.")
+    else:
+        print(
+            "There is no picture of the learning curve without matplotlib: pip install matplotlib"
+        )
     return accuracy
 
 

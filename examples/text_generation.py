@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import time
 from pathlib import Path
@@ -44,10 +45,14 @@ def parse(arguments=None) -> argparse.Namespace:
     add("--optimizer", default="adam", help="sgd, adagrad, adadelta, rmsprop or adam")
     add("--learning-rate", type=float, help="by default 0.003 for adam, else the optimizer's own")
     add("--clip", type=float, default=5.0, help="bound of the gradients' global norm")
-    add("--unroll", action="store_true", help="unroll the recurrence instead of scanning")
+    add(
+        "--unroll",
+        action="store_true",
+        help="build the steps one by one, without a kernel",
+    )
     add("--temperature", type=float, default=0.7, help="0 is always the likeliest character")
     add("--sample", type=int, default=300, help="characters to write")
-    add("--prime", default="The ", help="what the written text starts with")
+    add("--prime", help="what the written text starts with; by default the corpus's first word")
     add("--seed", type=int, default=1)
     add("--checkpoint", type=Path, default=Path("text.h5"), help="where the model is saved")
     add("--load", type=Path, help="write with a saved model instead of training")
@@ -83,15 +88,16 @@ def build(options, classes: int) -> seqnet.Model:
 
 def write(model, vocabulary, options, stepper=None) -> None:
     """Print a text the model makes up, character by character."""
-    print(options.prime, end="", flush=True)
+    prime = options.prime or model.metadata["first word"]
     numbers = generate(
         model,
-        vocabulary.encode(options.prime),
+        vocabulary.encode(prime),
         options.sample,
         temperature=options.temperature,
         seed=options.seed,
         stepper=stepper,
     )
+    print(prime, end="", flush=True)
     for number in numbers:
         print(vocabulary.characters[number], end="", flush=True)
     print("\n", flush=True)
@@ -120,6 +126,12 @@ def train(options) -> seqnet.Model:
     text = read_corpus(options.corpus)[: options.characters]
     vocabulary = CharacterVocabulary.of(text)
     print(f"{len(text):,} characters, {len(vocabulary)} different ones.")
+    if len(text) <= 2 * (options.length + 1):
+        sys.exit(
+            f"That is too short: {options.length + 1} characters are held out, and as many are "
+            "needed to train on. A smaller --length needs fewer."
+        )
+    vocabulary.encode(options.prime or "")  # an unknown character is told before the training
     numbers = vocabulary.encode(text)
     held_out = max(len(numbers) // 20, options.length + 1)
     known, unseen = numbers[:-held_out], numbers[-held_out:]
@@ -129,6 +141,7 @@ def train(options) -> seqnet.Model:
 
     model = build(options, len(vocabulary))
     model.metadata["vocabulary"] = vocabulary.characters
+    model.metadata["first word"] = re.match(r"\s*\S*\s?", text).group()
     model.build((None, options.length))
     model.summary()
     start = time.perf_counter()

@@ -5,6 +5,8 @@ PyTensor's own configuration is never touched: what is set here is passed along 
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 
 from seqnet.checks import check_count
@@ -78,9 +80,13 @@ def set_backend(name: str) -> None:
     ------
     ValueError
         If the name is not known.
+    ModuleNotFoundError
+        If it is ``"jax"`` and jax is not installed.
     """
     if name not in BACKENDS:
         raise ValueError(f"Unknown backend {name!r}; choose one of {', '.join(BACKENDS)}.")
+    if name == "jax" and importlib.util.find_spec("jax") is None:
+        raise ModuleNotFoundError("The backend 'jax' needs the package jax: pip install jax.")
     _settings["backend"] = name
 
 

@@ -294,6 +294,11 @@ def pad_sequences(
     rows = [np.asarray(s) for s in sequences]
     if not rows:
         raise ValueError("There are no sequences to pad.")
+    for number, row in enumerate(rows):
+        if not row.ndim:
+            raise TypeError(
+                f"sequences[{number}] is {row[()]!r}; each sequence is a list or an array."
+            )
     features = {r.shape[1:] for r in rows}
     if len(features) > 1:
         raise ValueError(f"The sequences' steps differ in shape: {sorted(features)}.")

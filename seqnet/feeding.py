@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytensor.tensor as pt
 
+from seqnet import registry
 from seqnet.checks import WrongValueError, preceded
 from seqnet.data import Examples, as_array, check_finite, make_examples, same_count
+from seqnet.layers import Activation, Dense, Softmax
 from seqnet.layers.layer import Phase
 from seqnet.losses import Loss, MaskedLoss, guess
 from seqnet.masks import counted
@@ -304,10 +306,37 @@ def check(examples: Examples, part: str, function: Callable, name: str, counted:
     examples.check(part, function, name)
 
 
+def check_last_activation(model) -> None:
+    """Raise if the loss takes probabilities and the last layer gives others, or logits and not."""
+    layer, loss = model.layers[-1], model.loss
+    layer = getattr(layer, "layer", layer)  # of TimeDistributed
+    if isinstance(layer, Softmax):
+        name = "softmax"
+    elif type(layer) in (Dense, Activation):
+        name = layer.activation.__name__
+    else:
+        return
+    if not isinstance(loss, Loss) or not loss.after or name not in registry.names("activation"):
+        return
+    ends = f"but layer {layer.display_name!r} ends with the activation {name!r}"
+    if loss.from_logits and name in loss.after:
+        raise ValueError(
+            f"{loss.name} with from_logits=True takes what comes before a {name}, {ends}: leave "
+            "out one of the two."
+        )
+    if not loss.from_logits and name not in loss.after:
+        raise ValueError(
+            f"{loss.name} takes probabilities, {ends}. Give it activation={loss.after[0]!r}, or "
+            f"the loss from_logits=True: loss=seqnet.losses.{type(loss).__name__}"
+            "(from_logits=True)."
+        )
+
+
 def check_targets(
     model, examples: Examples, shape: tuple, prefix: str, class_weight: Mapping | None = None
 ) -> None:
     """Raise if targets or weights do not fit the model's output of a shape; weigh classes."""
+    check_last_activation(model)
     ragged = isinstance(examples, RaggedExamples)
     steps = (None, *shape[2:]) if ragged and examples.per_step else shape
 

@@ -29,6 +29,11 @@ class Loss(Configurable, ABC):
     `y_pred` has shape ``(batch, ..., features)``; the value has shape ``(batch, ...)``.
     """
 
+    after: tuple[str, ...] = ()
+    """Activations of a last layer whose outputs this loss takes as probabilities; () is all."""
+
+    from_logits = False
+
     @abstractmethod
     def __call__(self, y_true, y_pred):
         """Return the unreduced loss."""
@@ -51,7 +56,7 @@ class Loss(Configurable, ABC):
             raise ValueError(
                 f"{self.name} compares {name} with the model's output of shape "
                 f"{spell(output_shape)}, but {name} has shape {spell(y.shape)}."
-                f"{self.hint(y) or steps_hint(y.shape, output_shape)}"
+                f"{self.hint(y) or axis_hint(y.shape, output_shape, name)}"
             )
 
     def hint(self, y: np.ndarray) -> str:
@@ -76,6 +81,18 @@ def spell(shape: tuple) -> str:
     words = ["batch" if i == 0 else "time" for i in range(len(shape))]
     parts = [w if size is None else str(size) for w, size in zip(words, shape, strict=True)]
     return "(" + ", ".join(parts) + ("," if len(parts) == 1 else "") + ")"
+
+
+def axis_hint(shape: tuple, expected: tuple, name: str) -> str:
+    """Say what to do about targets without the last axis, or those that `steps_hint` knows."""
+    if not fits(shape, expected[:-1]):
+        return steps_hint(shape, expected)
+    if expected[-1] == 1:
+        return f" Give it the last axis: {name}[..., None]."
+    return (
+        f" Each target is {expected[-1]} numbers, one for each output; class numbers go with a "
+        "softmax and sparse_categorical_crossentropy."
+    )
 
 
 def steps_hint(shape: tuple, expected: tuple) -> str:
@@ -115,6 +132,7 @@ class SparseCategoricalCrossentropy(Loss):
     """
 
     registered_name = "sparse_categorical_crossentropy"
+    after = ("softmax",)
 
     def __init__(self, from_logits: bool = False):
         self.from_logits = from_logits
@@ -204,6 +222,7 @@ class CategoricalCrossentropy(Loss):
     """
 
     registered_name = "categorical_crossentropy"
+    after = ("softmax",)
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0):
         self.from_logits = from_logits
@@ -235,6 +254,7 @@ class BinaryCrossentropy(Loss):
     """
 
     registered_name = "binary_crossentropy"
+    after = ("sigmoid", "hard_sigmoid", "softmax")
 
     def __init__(self, from_logits: bool = False):
         self.from_logits = from_logits

@@ -7,7 +7,7 @@ import pytensor.tensor as pt
 import pytest
 
 import seqnet
-from seqnet import layers, optimizers
+from seqnet import feeding, layers, optimizers
 from seqnet.callbacks import EarlyStopping
 from seqnet.layers import GRU, LSTM, Dense, Dropout, Embedding, Masking, SimpleRNN
 
@@ -140,7 +140,11 @@ def test_targets_that_do_not_fit_the_sparse_loss(verb, y, error, parts):
 @pytest.mark.parametrize(
     ("y", "error", "parts"),
     [
-        (VALUES[:, 0], ValueError, ["mean_squared_error", "(batch, 1)", "(4,)"]),
+        (
+            VALUES[:, 0],
+            ValueError,
+            ["mean_squared_error", "(batch, 1)", "(4,)", "the last axis: y[..., None]"],
+        ),
         (np.zeros((4, 3, 1)), ValueError, ["mean_squared_error", "(batch, 1)", "(4, 3, 1)"]),
         (np.array([[0], [np.inf], [1], [1]]), ValueError, ["y holds inf at (1, 0)"]),
         (np.array([[0], [0], [np.nan], [1]]), ValueError, ["y holds nan at (2, 0)"]),
@@ -156,6 +160,47 @@ def test_integer_targets_of_the_dense_cross_entropy_get_a_hint():
     model.compile("sgd", "categorical_crossentropy")
     with says(ValueError, "categorical_crossentropy", "use sparse_categorical_crossentropy"):
         model.fit(TOKENS, CLASSES)
+
+
+def test_class_numbers_are_not_compared_with_several_outputs():
+    model = classifier()
+    for loss in ("mse", "binary_crossentropy"):
+        model.compile("sgd", loss)
+        with says(ValueError, "3 numbers", "sparse_categorical_crossentropy"):
+            model.fit(TOKENS, CLASSES)
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "binary_crossentropy"])
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda: [Dense(3)],
+        lambda: [Dense(3, "relu")],
+        lambda: [Dense(3), layers.Activation("log_softmax")],
+        lambda: [layers.RepeatVector(3), layers.TimeDistributed(Dense(3, "tanh"))],
+    ],
+)
+def test_a_cross_entropy_of_what_is_no_probability(last, loss):
+    model = seqnet.Model([Embedding(5, 3), LSTM(2), *last()])
+    model.compile("sgd", loss)
+    y = np.zeros(model.compute_output_shape((4, 3)), int)
+    y = y if loss[0] == "b" else y[..., 0]
+    with says(ValueError, "takes probabilities", "ends with the activation", "from_logits=True"):
+        model.fit(TOKENS, y)
+
+
+def test_logits_are_not_taken_from_what_is_a_probability_already():
+    model = classifier()
+    model.compile("sgd", seqnet.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with says(ValueError, "before a softmax", "dense", "leave out one of the two"):
+        model.fit(TOKENS, CLASSES)
+
+
+@pytest.mark.parametrize("last", [Dense(3, lambda x: x / x.sum(-1)), layers.Lambda(abs)])
+def test_functions_of_ones_own_may_be_probabilities(last):
+    model = seqnet.Model([Embedding(5, 3), LSTM(3), last])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    feeding.prepare(model, TOKENS, CLASSES)
 
 
 def test_a_custom_loss_is_protected_from_infinite_targets():

@@ -23,6 +23,11 @@ def test_padding_keeps_every_step_that_has_room(rows, maxlen, padding, cut):
         assert result == (zeros + kept if padding == "pre" else kept + zeros)
 
 
+def test_padding_wants_sequences_and_no_numbers():
+    with pytest.raises(TypeError, match=r"sequences\[1\] is .*2.* a list or an array"):
+        pad_sequences([[1], 2])
+
+
 def test_padding_takes_vectors_floats_and_another_value():
     padded = pad_sequences([np.ones((1, 2)), np.zeros((3, 2))], value=-1.5, padding="post")
     assert padded.dtype == np.float32

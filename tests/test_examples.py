@@ -47,11 +47,27 @@ def test_the_example_takes_any_text_and_unrolls(tmp_path, capsys):
     checkpoint = tmp_path / "colours.h5"
     settings = "--units 8 --layers 2 --length 10 --epochs 1 --sample 5 --dropout 0.1 --unroll"
     options = [*settings.split(), "--corpus", str(corpus), "--checkpoint", str(checkpoint)]
-    load("text_generation").main([*options, "--prime", "blau", "--optimizer", "adadelta"])
+    load("text_generation").main([*options, "--optimizer", "adadelta"])
     printed = capsys.readouterr().out
-    assert "unroll" in printed and "blau" in printed
+    assert "unroll" in printed and "\ngrün, " in printed  # begins as the corpus does
+    load("text_generation").main(["--load", str(checkpoint), "--sample", "5"])
+    assert capsys.readouterr().out.startswith("grün, ")
     model = seqnet.load_model(checkpoint)
     assert set(model.metadata["vocabulary"]) == set(corpus.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (["--length", "10", "--prime", "The"], ValueError, "'T' at position 0"),
+        (["--length", "50"], SystemExit, "too short: 51 characters"),
+    ],
+)
+def test_the_example_is_refused_before_it_trains(options, error, message, tmp_path):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("blau und rot; " * 5)
+    with pytest.raises(error, match=message):
+        load("text_generation").main(["--corpus", str(corpus), *options])
 
 
 def test_a_character_outside_the_vocabulary_is_named(tmp_path):

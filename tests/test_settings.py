@@ -1,5 +1,6 @@
 """Activations, initializers, regularizers, the configuration and the registry."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -136,6 +137,13 @@ def test_settings_are_checked_and_kept():
         config.set_epsilon(0)
     config.set_backend("numpy")
     assert config.backend() == "numpy"
+
+
+def test_a_backend_that_is_not_installed_is_refused_at_once(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="backend 'jax' needs .* pip install jax"):
+        config.set_backend("jax")
+    assert config.backend() == "auto"
 
 
 def test_a_layer_in_json_is_the_layer():

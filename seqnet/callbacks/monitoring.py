@@ -34,9 +34,11 @@ def direction(monitor: str, mode: str, who: str) -> str:
         return "max"
     if name in FALLING or name.endswith("_loss") or name in registry.names("loss"):
         return "min"
+    near = difflib.get_close_matches(name, [*RISING, *FALLING, *registry.names("loss")], n=1)
+    hint = f" Did you mean {monitor.removesuffix(name) + near[0]!r}?" if near else ""
     raise ValueError(
         f"{who} does not know whether {monitor!r} should rise or fall: pass mode='max' or "
-        "mode='min'."
+        f"mode='min'.{hint}"
     )
 
 

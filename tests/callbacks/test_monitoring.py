@@ -97,6 +97,11 @@ def test_every_metric_of_seqnet_has_a_direction():
         )
 
 
+def test_a_misspelt_figure_comes_with_the_nearest():
+    with pytest.raises(ValueError, match="'val_los' should .* Did you mean 'val_loss'"):
+        EarlyStopping("val_los")
+
+
 def test_a_direction_that_is_not_known_is_asked_for():
     with pytest.raises(ValueError, match="EarlyStopping.*'bleu'.*mode='max'"):
         EarlyStopping("bleu")
