@@ -14,6 +14,7 @@ from pytensor.compile.mode import OPT_FAST_RUN, Mode, get_mode
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.link.vm import VMLinker
 from pytensor.tensor.elemwise import CAReduce
+from pytensor.tensor.random.type import RandomType
 
 from seqnet import config
 from seqnet.lowering import LowerForVM, inline_inner_graphs, work_in_place
@@ -108,6 +109,28 @@ def mode() -> Mode:
     return get_mode(name.upper())
 
 
+def needs_seeds(variable) -> bool:
+    """Tell whether a variable is a random generator that compiled functions cannot move on."""
+    return config.backend() == "jax" and isinstance(variable.type, RandomType)
+
+
+def seeding(function: Callable, generators: Sequence) -> Callable:
+    """Return a function of JAX whose random numbers follow from shared generators.
+
+    PyTensor's JAX linker gives each function a copy of them, which nobody can save or set back.
+    """
+
+    def call(*arguments):
+        keys = []
+        for generator in generators:
+            source = generator.get_value()
+            keys.append({"jax_state": source.integers(2**32, size=2, dtype="uint32")})
+            generator.set_value(source, borrow=True)
+        return function(*arguments, *keys)
+
+    return call
+
+
 def compile(
     inputs: Sequence,
     outputs: Sequence,
@@ -131,15 +154,21 @@ def compile(
     if announce:
         print(f"Compiling the {name} function ...", end="", file=sys.stderr, flush=True)
     start = time.perf_counter()
+    updates = dict(updates or {})
+    seeded = [v for v in updates if needs_seeds(v)]
+    given = {generator: generator.type() for generator in seeded}
     function = pytensor.function(
-        list(inputs),
+        [*inputs, *given.values()],
         list(outputs),
-        updates=list((updates or {}).items()),
+        updates=[(v, new) for v, new in updates.items() if v not in given],
+        givens=given,
         mode=mode(),
         name=name,
         on_unused_input="ignore",
     )
     function.trust_input = True
+    if seeded:
+        function = seeding(function, seeded)
     if announce:
         print(f" {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
     return function

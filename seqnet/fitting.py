@@ -52,6 +52,8 @@ class Fit:
         The epoch that is under way, or comes next.
     batch : int
         How many of its batches are done.
+    window : int
+        The window of the batch that is under way, with `tbptt`.
     order : int, optional
         What the order of the epoch's examples is drawn from.
     figures : Figures
@@ -64,6 +66,8 @@ class Fit:
         The figures that the epoch before was reported with.
     ended_well : bool
         Whether all epochs are done, or a callback stopped the training.
+    in_trouble : bool
+        Whether it did so because of numbers that are not finite, which is no good end.
     """
 
     arguments = (
@@ -109,13 +113,13 @@ class Fit:
         self.class_weight = None
         if class_weight is not None:
             self.class_weight = {int(n): float(weight) for n, weight in class_weight.items()}
-        self.epoch, self.batch = initial_epoch, 0
+        self.epoch, self.batch, self.window = initial_epoch, 0, 0
         self.order: int | None = None
         self.figures = Figures(model.metrics)
         self.norms, self.rise = Norms(), Rise()
         self.broken: list[str] = []
         self.logs: dict = {}
-        self.ended_well = False
+        self.ended_well = self.in_trouble = False
         self.interruption = Interruption()
         self.callbacks = list(callbacks)
         self.backup = only_backup(callbacks)
@@ -149,7 +153,7 @@ class Fit:
                 if saved is not None:
                     self.go_on_from(*saved)
                 self.finish()
-                self.ended_well = True
+                self.ended_well = not self.in_trouble
             except Interrupted:
                 raise self.interruption.error(self.stopped()) from None
             finally:
@@ -236,9 +240,10 @@ class Fit:
             self.note(Update(self.model, "train", batch), len(batch))
             return
         states = zero_states(self.model.layers, len(batch))
-        for window in windows(batch, self.tbptt, self.model.layers):
+        for number, window in enumerate(windows(batch, self.tbptt, self.model.layers)):
             if is_padding(self.model, window):
                 continue  # an update of nothing would still move the optimizer
+            self.window = number
             update = Update(self.model, "train_window", window, states)
             self.note(update, len(batch))
             if not update.finite and self.model.stop_training:
@@ -265,7 +270,8 @@ class Fit:
     @property
     def place(self) -> str:
         """Where the run is, counted from 1 as progress bars do."""
-        return f"Batch {self.batch + 1} of epoch {self.epoch + 1}"
+        batch = f"Batch {self.batch + 1} of epoch {self.epoch + 1}"
+        return batch if self.tbptt is None else f"{batch}, window {self.window + 1}"
 
     def tell(self, update: Update) -> None:
         """Hand an error to the callbacks that take it, or raise it."""
@@ -283,6 +289,7 @@ class Fit:
             raise error
         for hook in self.at_numerical_error:
             hook(error)
+        self.in_trouble = self.model.stop_training
 
     def end_epoch(self) -> None:
         """Validate, if it is time to, and report the epoch."""

@@ -7,11 +7,12 @@ import pytest
 
 import seqnet
 from seqnet import optimizers
-from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Embedding, Masking, SimpleRNN
+from seqnet.callbacks import BackupAndRestore, Callback
+from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Dropout, Embedding, Masking, SimpleRNN
 from seqnet.ragged import MOST_LENGTHS
 
 pytest.importorskip("jax", reason="The backend jax needs the package jax.")
-# PyTensor's JAX linker says which checks it leaves out, and that generators are copied.
+# PyTensor's JAX linker says which checks it leaves out.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 RNG = np.random.default_rng(0)
@@ -100,3 +101,46 @@ def test_what_it_cannot_do_is_told():
     seqnet.config.set_backend("jax")
     with pytest.raises(ValueError, match="'gru' has stateful=True, which the backend 'jax' cannot"):
         follower(stateful=True).predict(SERIES[:1])
+
+
+class Plug(Callback):
+    pulled_at = None
+
+    def on_batch_end(self, batch, logs=None):
+        if (len(self.model.history.epoch), batch) == self.pulled_at:
+            raise RuntimeError("no current")
+
+
+def test_a_training_with_dropout_goes_on_bit_for_bit(tmp_path):
+    """Batches of two sizes, so two functions, which draw from the same generators."""
+    seqnet.config.set_backend("jax")
+    x, y = RNG.normal(size=(3, 3, 2)), RNG.normal(size=(3, 1))
+
+    def train(name):
+        seqnet.set_random_seed(1)
+        model = seqnet.Model([GRU(2, recurrent_dropout=0.4), Dropout(0.4), Dense(1)])
+        model.compile("adam", "mse")
+        backup = BackupAndRestore(tmp_path / name, 1)
+        losses = model.fit(x, y, 2, 3, verbose=0, callbacks=[Plug(), backup]).history["loss"]
+        return [np.array(losses), *model.get_weights()]
+
+    expected = train("whole.h5")
+    Plug.pulled_at = (1, 1)
+    with pytest.raises(RuntimeError, match="no current"):
+        train("cut.h5")
+    Plug.pulled_at = None
+    for value, other in zip(train("cut.h5"), expected, strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+def test_windows_have_the_dropout_masks_of_the_whole_sequence():
+    seqnet.config.set_backend("jax")
+    x, y = RNG.normal(size=(2, 4, 2)), RNG.normal(size=(2, 4, 1))
+    losses = []
+    for size in (4, 2):
+        seqnet.set_random_seed(1)
+        layers = [GRU(2, dropout=0.4, recurrent_dropout=0.4, return_sequences=True), Dense(1)]
+        model = seqnet.Model(layers)
+        model.compile(optimizers.SGD(0.0), "mse")
+        losses += model.fit(x, y, tbptt=size, verbose=0, shuffle=False).history["loss"]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

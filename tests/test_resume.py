@@ -274,8 +274,14 @@ def assert_equal(result, expected):
             assert result[name] == value, name
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_training_stopped_after_any_batch_goes_on_bit_for_bit(kind, tmp_path):
+WITHOUT_KERNELS = ("recurrent dropout", "masked, windows")
+
+
+@pytest.mark.parametrize(
+    ("kind", "backend"), [(k, "auto") for k in KINDS] + [(k, "numpy") for k in WITHOUT_KERNELS]
+)
+def test_training_stopped_after_any_batch_goes_on_bit_for_bit(kind, backend, tmp_path):
+    config.set_backend(backend)
     training = Training(*KINDS[kind])
     model = training.fresh()
     expected = training.run(model)

@@ -196,7 +196,14 @@ def test_windows_of_tbptt():
     model.get_layer("middle").bias.set_value(np.full(3, 60, "float32"))
     error = first_error(model, SERIES, STEPS, tbptt=2)
     assert error.layers == ["middle", "before"]
-    assert error.headline.startswith("Batch 1 of epoch 1: ")
+    assert error.headline.startswith("Batch 1 of epoch 1, window 1: the gradient of layer 'middle'")
+
+
+def test_the_window_is_named():
+    steps = STEPS.copy()
+    steps[ROW, 3] = 1e20
+    error = first_error(compiled([calm(), Dense(2)], SGD(0.0)), SERIES, steps, tbptt=2)
+    assert error.headline == "Batch 2 of epoch 1, window 2: the loss is inf."
 
 
 def test_streams():
@@ -333,7 +340,8 @@ def test_a_backup_is_not_overwritten_by_a_broken_state(callbacks, tmp_path, capl
     with np.errstate(all="ignore"):
         if callbacks:
             model.fit(marked(), VALUES, 4, 2, **options)
-            assert "run.h5 is not written: first/kernel" in caplog.text
+            (record,) = caplog.records
+            assert "run.h5 holds the training as it was when it was saved" in record.getMessage()
         else:
             with pytest.raises(seqnet.NumericalError, match=r"run\.h5 holds the training as"):
                 model.fit(marked(), VALUES, 4, 2, **options)
@@ -341,6 +349,36 @@ def test_a_backup_is_not_overwritten_by_a_broken_state(callbacks, tmp_path, capl
     again = seqnet.load_model(path, {"steep": steep})
     for weight, other in zip(again.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, other)
+
+
+@pytest.mark.parametrize("delete", [True, False])
+@pytest.mark.parametrize("value", [math.nan, 1e20])
+def test_a_training_that_broke_goes_on_from_before_and_breaks_again(value, delete, tmp_path):
+    """1e20 breaks the loss alone; and weights that another callback makes good are no good end."""
+    path, seen = tmp_path / "run.h5", []
+    ask = Callback()
+    ask.on_batch_begin = lambda batch, logs: seen.append((len(model.history.epoch), batch))
+    best = seqnet.callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True)
+
+    class Spoil(Callback):
+        def on_batch_begin(self, batch, logs=None):
+            if (len(self.model.history.epoch), batch) == (1, 2):
+                self.model.layers[0].bias.set_value(np.full(2, value, "float32"))
+
+    found = []
+    for _ in range(2):
+        seqnet.set_random_seed(2)
+        model = compiled([Dense(2)])
+        backup = BackupAndRestore(path, 1, delete_checkpoint=delete)
+        callbacks = [ask, best, Spoil(), TerminateOnNaN(), backup]
+        history = model.fit(VALUES, VALUES, 4, 5, verbose=0, callbacks=callbacks).history
+        found.append([np.float64(history["loss"]).tobytes(), model.get_weights()[0].tobytes()])
+        assert np.isfinite(seqnet.load_model(path).get_weights()[1]).all()
+    assert found[0] == found[1]
+    assert seen == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 2)]
+    model = compiled([Dense(2)], SGD(0.001))
+    with pytest.raises(ValueError, match=r"learning_rate was 0\.01 and is 0\.001.*delete the file"):
+        model.fit(VALUES, VALUES, 4, 5, verbose=0, callbacks=[ask, best, Spoil(), *callbacks[3:]])
 
 
 # ---- a loss that rises

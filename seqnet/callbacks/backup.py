@@ -23,8 +23,8 @@ class BackupAndRestore(Callback):
 
     Ctrl-C and SIGTERM finish the batch, save, and end the training with ``KeyboardInterrupt`` or
     exit status 143. A process that is killed loses what came after the last save. An earlier file
-    stays whole until the next one is. Weights that are NaN or infinite are never saved, and a file
-    from before they were is kept.
+    stays whole until the next one is. Weights that are NaN or infinite are never saved, nor is a
+    training that `TerminateOnNaN` ends; the file from before that is kept.
 
     Parameters
     ----------
@@ -95,12 +95,21 @@ class BackupAndRestore(Callback):
             self.save()
 
     def on_train_end(self, logs=None):
+        if self.run.in_trouble and self.path.exists():
+            log.warning(
+                "%s holds the training as it was when it was saved last, before the trouble. The "
+                "same program goes on from there and comes to the same end. To go on in another "
+                "way, read it with seqnet.load_model; to begin anew, delete it.",
+                self.path,
+            )
         if self.delete_checkpoint and self.run.ended_well and not broken_weights(self.model):
             self.path.unlink(missing_ok=True)
 
     def save(self) -> bool:
         """Save the state of the training now, between two batches; tell whether that was done."""
         self.unsaved = 0
+        if self.run.in_trouble:
+            return False
         broken = broken_weights(self.model)
         if broken:
             log.warning("%s is not written: %s not finite.", self.path, ", ".join(broken))

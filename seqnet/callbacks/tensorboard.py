@@ -98,7 +98,11 @@ class TensorBoard(Callback):
     def writer(self, folder: str):
         """Return the writer of a folder, made when first asked for."""
         if folder not in self.writers:
-            self.writers[folder] = self.make_writer(str(self.log_dir / folder))
+            # Its files are named by the second, and one of the same name would be overwritten.
+            suffix = f".{time.time_ns()}"
+            self.writers[folder] = self.make_writer(
+                str(self.log_dir / folder), filename_suffix=suffix
+            )
         return self.writers[folder]
 
     def get_state(self):

@@ -67,3 +67,11 @@ def test_batches_are_counted_on(model, tmp_path):
     board.on_train_batch_end(0, {"loss": 1.0})
     board.on_train_end()
     assert events(tmp_path / "train") == {"batch_loss": [(11, 1.0)]}
+
+
+def test_a_training_within_the_same_second_overwrites_nothing(model, tmp_path):
+    pytest.importorskip("tensorboardX")
+    for first in (0, 1):
+        board = TensorBoard(tmp_path)
+        model.fit(X, Y, initial_epoch=first, epochs=first + 1, callbacks=[board], verbose=0)
+    assert sorted(step for step, _ in events(tmp_path / "train")["epoch_loss"]) == [0, 1]
