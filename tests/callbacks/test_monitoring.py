@@ -1,15 +1,12 @@
 import math
 
-import numpy as np
 import pytest
+from helpers import X, Y
 
 import seqnet
 from seqnet.callbacks import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 from seqnet.callbacks.monitoring import Monitor, direction
 from seqnet.layers import Dense
-
-X = np.linspace(-1, 1, 10).reshape(5, 2)
-Y = X[:, :1]
 
 
 @pytest.fixture

@@ -4,22 +4,10 @@ import pty
 import termios
 from contextlib import suppress
 
-import numpy as np
 import pytest
+from helpers import X, Y
 
-import seqnet
 from seqnet.callbacks import Callback, EpochLine, ProgressBar, progress
-from seqnet.layers import Dense
-
-X = np.linspace(-1, 1, 10).reshape(5, 2)
-Y = X[:, :1]
-
-
-@pytest.fixture
-def model():
-    made = seqnet.Model([Dense(1)])
-    made.compile("sgd", "mse")
-    return made
 
 
 class Terminal(io.StringIO):
