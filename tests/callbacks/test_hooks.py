@@ -110,7 +110,7 @@ def test_a_callback_changes_the_learning_rate(model):
     assert model.optimizer.learning_rate == pytest.approx(0.1 / 8)
 
 
-def test_no_callbacks_may_be_none(model):
+def test_callbacks_may_be_none(model):
     assert model.fit(X, Y, callbacks=None, verbose=0).epoch == [0]
 
 
