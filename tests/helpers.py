@@ -9,8 +9,13 @@ import pytest
 
 import seqnet
 from seqnet import backend
+from seqnet.callbacks import Callback
 from seqnet.layers import GRU, LSTM, Phase, Recurrent, SimpleRNN
 from seqnet.registry import register
+
+# Five points on a line, for models of one `Dense`.
+X = np.linspace(-1, 1, 10).reshape(5, 2)
+Y = X[:, :1]
 
 
 @register("layer")
@@ -39,6 +44,20 @@ CELLS = {
     "gru_reset_before": (GRU, {"reset_after": False}),
     "minimal_gated_unit": (MinimalGatedUnit, {}),
 }
+
+
+class Plug(Callback):
+    """Ends a training after some of its batches, as a power failure would."""
+
+    adds = ()
+
+    def __init__(self, pulled_at=None):
+        self.pulled_at, self.batches = pulled_at, 0
+
+    def on_batch_end(self, batch, logs=None):
+        self.batches += 1
+        if self.batches == self.pulled_at:
+            raise RuntimeError("no current")
 
 
 class Compiled:

@@ -50,7 +50,7 @@ def on_both(run, rtol=1e-8):
         assert found.dtype == expected.dtype
 
 
-def fitted(model, *args, x=None, **options):
+def fitted(model, *args, **options):
     """Return figures, weights and predictions after training."""
     history = model.fit(*args, shuffle=False, verbose=0, **options).history
     outputs = model.predict(args[0])

@@ -156,7 +156,7 @@ def test_neighbours_are_read_at_once_and_in_increasing_order():
     assert asked == [(2, 4), (8, 10), (20, 21)]
 
 
-def test_only_one_row_is_read_before_training():
+def test_only_the_first_batch_is_read_before_training():
     read_at_start = []
 
     class Note(seqnet.callbacks.Callback):

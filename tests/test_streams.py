@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import traceback
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,15 +161,16 @@ def test_no_more_is_read_than_the_size_says(size):
 
 @pytest.mark.parametrize("slow_at", [None, 0, 3])
 def test_a_thread_reads_from_the_first_slow_item_on(slow_at, monkeypatch):
-    monkeypatch.setattr("seqnet.readahead.QUICK_S", np.inf if slow_at is None else 0.05)
-    readers, closed = [], []
+    now, readers, closed = [0.0], [], []
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr(readahead, "time", clock)
 
     def items():
         try:
             for k in range(6):
                 readers.append(threading.current_thread().name)
                 if k == slow_at:
-                    time.sleep(0.06)
+                    now[0] += 1.0
                 yield k
         finally:
             closed.append(True)

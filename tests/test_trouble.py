@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytensor.tensor as pt
 import pytest
+from helpers import Plug
 
 import seqnet
 from seqnet.callbacks import BackupAndRestore, Callback, CSVLogger, NormLogger, TerminateOnNaN
@@ -492,26 +493,14 @@ def test_norms_begin_anew_when_other_layers_are_trained():
     assert again.means(layers) == {"a/kernel": 2.0, "a/bias": 0, "b/kernel": 0, "b/bias": 0}
 
 
-class Plug(Callback):
-    adds = ()
-    pulled_at = None
-
-    def on_train_begin(self, logs=None):
-        self.batches = 0
-
-    def on_batch_end(self, batch, logs=None):
-        self.batches += 1
-        if self.batches == self.pulled_at:
-            raise RuntimeError("no current")
-
-
 @pytest.mark.parametrize("pulled_at", [2, 3, 5])
-def test_norms_and_rise_of_a_training_that_goes_on(pulled_at, tmp_path, monkeypatch, caplog):
-    def train(name):
+def test_norms_and_rise_of_a_training_that_goes_on(pulled_at, tmp_path, caplog):
+    def train(name, pulled_at=None):
         seqnet.set_random_seed(3)
         caplog.clear()
         model = compiled([SimpleRNN(3, recurrent_dropout=0.2), Dense(2)], SGD(1.5))
-        callbacks = [NormLogger(per_weight=True), Plug(), BackupAndRestore(tmp_path / name, 1)]
+        backup = BackupAndRestore(tmp_path / name, 1)
+        callbacks = [NormLogger(per_weight=True), Plug(pulled_at), backup]
         figures = model.fit(SERIES, VALUES, 4, 4, callbacks=callbacks, verbose=0).history
         return figures, told()
 
@@ -519,11 +508,9 @@ def test_norms_and_rise_of_a_training_that_goes_on(pulled_at, tmp_path, monkeypa
         return [record.getMessage() for record in caplog.records if record.name == "seqnet"]
 
     expected, warnings = train("whole.h5")
-    monkeypatch.setattr(Plug, "pulled_at", pulled_at)
     with pytest.raises(RuntimeError, match="no current"):
-        train("cut.h5")
+        train("cut.h5", pulled_at)
     before = told()
-    monkeypatch.setattr(Plug, "pulled_at", None)
     figures, after = train("cut.h5")
     assert figures == expected
     assert before + after == warnings

@@ -2,20 +2,9 @@ import csv
 
 import numpy as np
 import pytest
+from helpers import X, Y
 
-import seqnet
 from seqnet.callbacks import CSVLogger, LearningRateScheduler
-from seqnet.layers import Dense
-
-X = np.linspace(-1, 1, 10).reshape(5, 2)
-Y = X[:, :1]
-
-
-@pytest.fixture
-def model():
-    made = seqnet.Model([Dense(1)])
-    made.compile("sgd", "mse")
-    return made
 
 
 def test_rows_are_the_history(model, tmp_path):

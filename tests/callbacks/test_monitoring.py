@@ -1,15 +1,12 @@
 import math
 
-import numpy as np
 import pytest
+from helpers import X, Y
 
 import seqnet
 from seqnet.callbacks import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 from seqnet.callbacks.monitoring import Monitor, direction
 from seqnet.layers import Dense
-
-X = np.linspace(-1, 1, 10).reshape(5, 2)
-Y = X[:, :1]
 
 
 @pytest.fixture
@@ -36,14 +33,17 @@ def test_a_figure_of_a_validation_that_there_is_not(kind, model, no_compile):
 
 
 def test_a_wrong_name_is_told_after_the_first_epoch_where_others_may_add_figures(model):
+    ended = []
+
     class Add(Callback):
         def on_epoch_end(self, epoch, logs=None):
+            ended.append(epoch)
             logs["bleu"] = float(epoch)
 
     stop = EarlyStopping("bleau", mode="max")
     with pytest.raises(ValueError, match="'bleau'.*loss, mean_absolute_error, bleu.*'bleu'"):
         model.fit(X, Y, epochs=9, callbacks=[Add(), stop], verbose=0)
-    assert model.history.epoch in ([], [0])
+    assert ended == [0]
     stop = EarlyStopping("bleu", mode="min", patience=2)
     assert model.fit(X, Y, epochs=9, callbacks=[Add(), stop], verbose=0).epoch == [0, 1, 2]
 

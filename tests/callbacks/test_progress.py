@@ -4,22 +4,10 @@ import pty
 import termios
 from contextlib import suppress
 
-import numpy as np
 import pytest
+from helpers import X, Y
 
-import seqnet
 from seqnet.callbacks import Callback, EpochLine, ProgressBar, progress
-from seqnet.layers import Dense
-
-X = np.linspace(-1, 1, 10).reshape(5, 2)
-Y = X[:, :1]
-
-
-@pytest.fixture
-def model():
-    made = seqnet.Model([Dense(1)])
-    made.compile("sgd", "mse")
-    return made
 
 
 class Terminal(io.StringIO):
@@ -58,7 +46,7 @@ def test_the_progress_bar_counts_other_units(model):
     assert "char/s" in screen.getvalue()
 
 
-def test_an_epoch_without_a_batch_hook_still_has_a_bar_on_the_error_stream(model, capsys):
+def test_verbose_one_shows_a_bar_on_the_error_stream(model, capsys):
     model.fit(X, Y, verbose=1)
     captured = capsys.readouterr()
     assert "Epoch 1/1" in captured.err

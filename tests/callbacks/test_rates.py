@@ -1,19 +1,14 @@
 import numpy as np
 import pytest
+from helpers import X, Y
 
-import seqnet
 from seqnet.callbacks import LearningRateScheduler, ReduceLROnPlateau
-from seqnet.layers import Dense
-
-X = np.linspace(-1, 1, 10).reshape(5, 2)
-Y = X[:, :1]
 
 
 @pytest.fixture
-def model():
-    made = seqnet.Model([Dense(1)])
-    made.compile(seqnet.optimizers.SGD(1.0), "mse")
-    return made
+def model(model):
+    model.optimizer.learning_rate = 1.0
+    return model
 
 
 def test_rates_change_without_compiling(model, compiled):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import Plug
 
 import seqnet
 import seqnet.callbacks as cb
@@ -12,21 +13,7 @@ X = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
 Y = X.sum(axis=1, keepdims=True) ** 2
 
 
-class Plug(cb.Callback):
-    """Ends the training within an epoch."""
-
-    pulled_at = None
-
-    def __init__(self):
-        self.batches = 0
-
-    def on_batch_end(self, batch, logs=None):
-        self.batches += 1
-        if self.batches == self.pulled_at:
-            raise RuntimeError("no current")
-
-
-def train(folder, save_freq):
+def train(folder, save_freq, pulled_at=None):
     seqnet.set_random_seed(0)
     model = seqnet.Model([Dense(2, activation="tanh"), Dense(1)])
     model.compile(seqnet.optimizers.SGD(0.2), "mse")
@@ -38,7 +25,7 @@ def train(folder, save_freq):
         cb.ModelCheckpoint(folder / "batch-{epoch}-{batch}.h5", save_freq=5),
         cb.CSVLogger(folder / "log.csv"),
         cb.TerminateOnNaN(),
-        Plug(),
+        Plug(pulled_at),
         BackupAndRestore(folder / "run.h5", save_freq),
     ]
     history = model.fit(
@@ -64,10 +51,8 @@ def expected(tmp_path_factory):
 
 @pytest.mark.parametrize(("save_freq", "pulled_at"), [("epoch", 7), ("epoch", 12), (2, 11), (1, 4)])
 def test_a_training_that_goes_on_does_what_one_in_a_single_go_does(
-    save_freq, pulled_at, expected, tmp_path, monkeypatch
+    save_freq, pulled_at, expected, tmp_path
 ):
-    monkeypatch.setattr(Plug, "pulled_at", pulled_at)
     with pytest.raises(RuntimeError, match="no current"):
-        train(tmp_path, save_freq)
-    monkeypatch.setattr(Plug, "pulled_at", None)
+        train(tmp_path, save_freq, pulled_at)
     assert train(tmp_path, save_freq) == expected

@@ -2,20 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from helpers import X, Y
 
-import seqnet
 from seqnet.callbacks import Callback, EarlyStopping, TerminateOnNaN
-from seqnet.layers import Dense
-
-X = np.linspace(-1, 1, 10).reshape(5, 2)
-Y = X[:, :1]
-
-
-@pytest.fixture
-def model():
-    made = seqnet.Model([Dense(1)])
-    made.compile(seqnet.optimizers.SGD(0.1), "mse")
-    return made
 
 
 def test_the_best_weights_come_back_in_a_real_training(model):

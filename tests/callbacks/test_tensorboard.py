@@ -1,14 +1,9 @@
 import sys
 
-import numpy as np
 import pytest
+from helpers import X, Y
 
-import seqnet
 from seqnet.callbacks import TensorBoard
-from seqnet.layers import Dense
-
-X = np.linspace(-1, 1, 10).reshape(5, 2)
-Y = X[:, :1]
 
 
 def test_without_tensorboardx_the_message_says_what_to_install(monkeypatch):
@@ -34,16 +29,10 @@ def events(folder):
     return found
 
 
-@pytest.fixture
-def model():
-    made = seqnet.Model([Dense(1)])
-    made.compile(seqnet.optimizers.SGD(0.5), "mse")
-    return made
-
-
 def test_figures_are_written_for_epochs_and_batches(model, tmp_path):
     pytest.importorskip("tensorboardX")
     board = TensorBoard(tmp_path, update_freq=2, histogram_freq=1, write_steps_per_second=True)
+    model.optimizer.learning_rate = 0.5
     history = model.fit(
         X, Y, batch_size=2, epochs=2, callbacks=[board], validation_data=(X, Y), verbose=0
     ).history

@@ -6,7 +6,14 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from helpers import CELLS, MinimalGatedUnit, assert_same, random_arrays, run_cell
+from helpers import (
+    CELLS,
+    MinimalGatedUnit,
+    assert_same,
+    random_arrays,
+    run_cell,
+    skip_without_kernel,
+)
 from pytensor.graph.replace import clone_replace
 
 import seqnet
@@ -20,10 +27,10 @@ MASK = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], dtype=
 X = np.random.default_rng(20261122).normal(size=(4, 4, 3))
 
 
-def options_of(path, cls=LSTM):
-    if path == "fused" and (backend.kernels() is None or cls is MinimalGatedUnit):
-        pytest.skip("There is no kernel here.")
-    return PATHS[path] | {"dtype": "float64"}
+def options_of(path, cls=LSTM, **own):
+    if path == "fused":
+        skip_without_kernel(cls, own)
+    return PATHS[path] | {"dtype": "float64"} | own
 
 
 def symbolic(features=3, length=4):
@@ -84,10 +91,8 @@ def test_a_layer_of_several_outputs_is_refused_in_a_stack(layer):
 @pytest.mark.parametrize("cell", CELLS)
 def test_given_initial_states_are_those_of_the_reference(cell, path):
     cls, own = CELLS[cell]
-    if path == "fused" and isinstance(cls(1, **own).fused_kernel(backend.kernels()), str):
-        pytest.skip("There is no kernel of this cell.")
     arrays = random_arrays(cell, 4, 4, 2, mask=MASK)
-    layer = cls(2, return_sequences=True, **options_of(path), **own)
+    layer = cls(2, return_sequences=True, **options_of(path, cls, **own))
     layer.ensure_built((None, 4, 3))
     layer.set_weights([arrays[w.name.rpartition("/")[2]] for w in layer.weights])
     x = symbolic()
@@ -252,9 +257,8 @@ def test_training_carries_its_states_without_their_gradient(path):
     start, by_hand = model.get_weights(), []
     plain = LSTM(2, return_sequences=True, return_state=True, dtype="float64", fused=False)
     plain.ensure_built((None, None, 2))
-    x, y = pt.dtensor3("x"), pt.dtensor3("y")
+    x, y = symbolic(features=2, length=None), pt.dtensor3("y")
     before = [pt.dmatrix(n) for n in "hc"]
-    x = pt.tensor("x", dtype="float64", shape=(None, None, 2))
     output, *last = plain(x, initial_state=before)
     kernel, bias = pt.dmatrix("kernel"), pt.dvector("bias")
     loss = ((output @ kernel + bias - y) ** 2).mean()
@@ -338,15 +342,12 @@ def test_a_batch_of_another_size_starts_from_zeros(path):
     assert model.predict_on_batch(LONG[:1, :4]).shape == (1, 4, 1)
 
 
-def test_a_batch_and_units_of_one_carry_their_states():
-    for path in PATHS:
-        seqnet.set_random_seed(0)
-        model = seqnet.Model(
-            [SimpleRNN(1, stateful=True, return_sequences=True, **options_of(path))]
-        )
-        whole = model.predict(LONG[:1])
-        halves = [model.predict_on_batch(LONG[:1, part]) for part in HALVES]
-        np.testing.assert_allclose(np.concatenate(halves, axis=1), whole, rtol=1e-10)
+@EVERY_PATH
+def test_a_batch_and_units_of_one_carry_their_states(path):
+    model = seqnet.Model([SimpleRNN(1, stateful=True, return_sequences=True, **options_of(path))])
+    whole = model.predict(LONG[:1])
+    halves = [model.predict_on_batch(LONG[:1, part]) for part in HALVES]
+    np.testing.assert_allclose(np.concatenate(halves, axis=1), whole, rtol=1e-10)
 
 
 def test_states_are_read_set_and_reset():

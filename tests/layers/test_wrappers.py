@@ -69,7 +69,7 @@ def test_a_model_reads_a_sequence_at_every_step(path):
     shorter = model.predict([x[0], x[1, :2]])
     np.testing.assert_allclose(shorter[0], whole[0], rtol=1e-10)
     np.testing.assert_allclose(shorter[1], whole[1, :2], rtol=1e-10)
-    assert model.fit(x, whole, tbptt=2, verbose=0).history["loss"][0] < 1e-4
+    assert model.fit(x, whole, tbptt=2, verbose=0).history["loss"][0] < 1e-20
 
 
 @pytest.mark.parametrize("wrap", [TimeDistributed, Bidirectional])
@@ -239,7 +239,7 @@ def test_a_model_with_it_trains_and_comes_back_from_a_file(tmp_path):
     model = seqnet.Model(
         [
             Masking(input_shape=(None, 3)),
-            Bidirectional(LSTM(3, return_sequences=True, recurrent_dropout=0.1)),
+            Bidirectional(LSTM(3, return_sequences=True, dropout=0.1)),
             Bidirectional(MinimalGatedUnit(2), merge_mode="sum", backward_layer=None),
             Dense(1),
         ]

@@ -54,45 +54,23 @@ def test_the_path_of_a_weight_is_keras(name):
     np.testing.assert_allclose(visited, stored["trajectory"], rtol=1e-12, atol=1e-12)
 
 
-# Three steps down ||p||^2 / 2 from [1, -2], by theano_lstm's create_optimization_updates under
-# Theano with its defaults. theano_lstm clips first, and its clipping shrinks every gradient a
-# little: g min(5, |g|) / (|g| + 1e-6). Ours leaves a gradient within the limit as it is, which is
-# the difference of about 1e-6 that the tolerance allows; the second test removes it.
-THEANO_LSTM = {
-    "sgd": [
-        [0.990000004472, -1.980000008944],
-        [0.980100008900, -1.960200017799],
-        [0.970299013283, -1.940598026565],
-    ],
-    "adagrad": [
-        [0.990000005000, -1.990000001250],
-        [0.982964560789, -1.982946678015],
-        [0.977237947225, -1.977196512777],
-    ],
-    "adadelta": [
-        [0.995527908766, -1.995527875225],
-        [0.991008748152, -1.991003720903],
-        [0.986464564894, -1.986447772617],
-    ],
-}
-
-
-@pytest.mark.parametrize("name", THEANO_LSTM)
+@pytest.mark.parametrize("name", cases.THEANO_LSTM)
 def test_the_defaults_walk_as_theano_lstm_does(name):
+    """Its clipping shrinks gradients within the limit, too, by 1e-6 / |g|: hence the tolerance."""
     w = weight([1.0, -2.0])
     optimizer = CLASSES[name](clipnorm=5.0)
     updates = optimizer.updates(0.5 * pt.sum(pt.sqr(w)), [w])
     step = backend.compile([], [], updates, name="step")
-    for expected in THEANO_LSTM[name]:
+    for expected in cases.THEANO_LSTM[name]:
         step()
         np.testing.assert_allclose(w.get_value(), expected, rtol=0, atol=5e-8)
 
 
-@pytest.mark.parametrize("name", THEANO_LSTM)
+@pytest.mark.parametrize("name", cases.THEANO_LSTM)
 def test_with_its_clipping_the_path_is_theano_lstms(name):
     w = weight([1.0, -2.0])
     step = compile_steps(CLASSES[name](), w)
-    for expected in THEANO_LSTM[name]:
+    for expected in cases.THEANO_LSTM[name]:
         gradient = w.get_value()
         norm = np.linalg.norm(gradient)
         step(gradient * min(5.0, norm) / (norm + 1e-6))

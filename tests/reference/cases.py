@@ -303,6 +303,28 @@ def optimizer_numpy_result(name, arrays, peer):
     )
 
 
+# Three steps down ||p||^2 / 2 from [1, -2], by theano_lstm's create_optimization_updates run under
+# Theano with its defaults. It clips first, and its clipping shrinks every gradient a little:
+# g min(5, |g|) / (|g| + 1e-6).
+THEANO_LSTM = {
+    "sgd": [
+        [0.990000004472, -1.980000008944],
+        [0.980100008900, -1.960200017799],
+        [0.970299013283, -1.940598026565],
+    ],
+    "adagrad": [
+        [0.990000005000, -1.990000001250],
+        [0.982964560789, -1.982946678015],
+        [0.977237947225, -1.977196512777],
+    ],
+    "adadelta": [
+        [0.995527908766, -1.995527875225],
+        [0.991008748152, -1.991003720903],
+        [0.986464564894, -1.986447772617],
+    ],
+}
+
+
 CLIPPING = {"clip_by_value": 0.5, "clip_by_norm": 1.5, "clip_by_global_norm": 1.5}
 
 

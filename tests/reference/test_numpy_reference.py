@@ -244,34 +244,12 @@ def test_clipping_keeps_what_is_within_the_limit():
     np.testing.assert_array_equal(numpy_training.clip_by_global_norm([small], 0.6)[0], small)
 
 
-# Three steps on half the squared norm of the parameter, by theano_lstm's
-# create_optimization_updates run under Theano with its defaults. It first multiplies the gradient
-# by min(5, norm) / (norm + 1e-6).
-THEANO_LSTM = {
-    "sgd": [
-        [0.990000004472, -1.980000008944],
-        [0.980100008900, -1.960200017799],
-        [0.970299013283, -1.940598026565],
-    ],
-    "adagrad": [
-        [0.990000005000, -1.990000001250],
-        [0.982964560789, -1.982946678015],
-        [0.977237947225, -1.977196512777],
-    ],
-    "adadelta": [
-        [0.995527908766, -1.995527875225],
-        [0.991008748152, -1.991003720903],
-        [0.986464564894, -1.986447772617],
-    ],
-}
-
-
-@pytest.mark.parametrize("name", THEANO_LSTM)
+@pytest.mark.parametrize("name", cases.THEANO_LSTM)
 def test_optimizers_walk_as_theano_lstm_does(name):
     optimizer = getattr(numpy_training, name)
     options = {"sgd": {}, "adagrad": {"epsilon": 1e-6}, "adadelta": {}}[name]
     parameter, slots = np.array([1.0, -2.0]), {}
-    for expected in THEANO_LSTM[name]:
+    for expected in cases.THEANO_LSTM[name]:
         norm = np.linalg.norm(parameter)
         gradient = parameter * min(5.0, norm) / (norm + 1e-6)
         parameter, slots = optimizer(parameter, gradient, slots, **options)
