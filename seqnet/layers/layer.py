@@ -106,8 +106,8 @@ class Layer(Configurable, ABC):
         Whether training changes the weights.
     """
 
-    input_rank: int | tuple[int, ...] | None = None
-    """Ranks of input this layer takes, the batch axis included; None is any."""
+    input_axes: tuple[str, ...] = ()
+    """Names of the axes that an input must have, the batch first; empty is any number of axes."""
 
     integer_input = False
     """Whether the layer takes numbers of classes and not quantities."""
@@ -238,21 +238,8 @@ class Layer(Configurable, ABC):
         return self.name or snake_case(type(self).__name__)
 
     def ensure_built(self, input_shape: Shape) -> None:
-        """Make the weights if that has not happened; check the rank in any case."""
-        ranks = (self.input_rank,) if isinstance(self.input_rank, int) else self.input_rank
-        if ranks is not None and len(input_shape) not in ranks:
-            wanted = " or ".join(str(r) for r in ranks)
-            raise ValueError(
-                f"Layer {self.display_name!r} ({type(self).__name__}) takes inputs of rank "
-                f"{wanted}{self.rank_hint()}, but got the shape {input_shape} of rank "
-                f"{len(input_shape)}."
-                + (
-                    " Recurrent layers give such an output with return_sequences=True, an "
-                    "Embedding makes one of whole numbers (batch, time)."
-                    if len(input_shape) == 2 and 3 in ranks
-                    else ""
-                )
-            )
+        """Make the weights if that has not happened; check the axes in any case."""
+        self.check_axes(input_shape)
         if self.features is not None and input_shape[-1] not in (None, self.features):
             raise ValueError(
                 f"Layer {self.display_name!r} ({type(self).__name__}) was built for "
@@ -263,9 +250,22 @@ class Layer(Configurable, ABC):
             self.build(input_shape)
             self.built = True
 
-    def rank_hint(self) -> str:
-        """Spell the expected axes for the message about a wrong rank."""
-        return ""
+    def check_axes(self, input_shape: Shape) -> None:
+        """Raise ``ValueError`` if an input does not have the axes that this layer takes."""
+        rank, wanted = len(input_shape), len(self.input_axes)
+        if wanted in (0, rank):
+            return
+        hint = ""
+        if (rank, wanted) == (2, 3):
+            hint = (
+                " Recurrent layers give such an output with return_sequences=True, an Embedding "
+                "makes one of whole numbers (batch, time)."
+            )
+        raise ValueError(
+            f"Layer {self.display_name!r} ({type(self).__name__}) takes inputs of rank "
+            f"{wanted} ({', '.join(self.input_axes)}), but got the shape {input_shape} of rank "
+            f"{rank}.{hint}"
+        )
 
     def masking_hint(self) -> str:
         """Say what to do about a mask that cannot be carried."""

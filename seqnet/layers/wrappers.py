@@ -80,12 +80,14 @@ class TimeDistributed(Wrapper):
                 "several (return_state=True)."
             )
 
-    def build(self, input_shape):
+    def check_axes(self, input_shape):
         if len(input_shape) < 3:
             raise ValueError(
                 f"Layer {self.display_name!r} (TimeDistributed) takes (batch, time, ...), got the "
                 f"shape {input_shape}."
             )
+
+    def build(self, input_shape):
         self.build_inner(self.layer, "", (None, *input_shape[2:]))
 
     def call(self, inputs, mask, phase):
@@ -148,7 +150,7 @@ class Bidirectional(Wrapper, Stateful):
     (2, 3, 8)
     """
 
-    input_rank = 3
+    input_axes = ("batch", "time", "features")
     reads_ahead = "reads from both ends"
 
     def __init__(self, layer, merge_mode: str | None = "concat", backward_layer=None, **kwargs):
@@ -198,9 +200,6 @@ class Bidirectional(Wrapper, Stateful):
     def stateful(self) -> bool:
         """Whether the halves carry their states from batch to batch."""
         return self.layer.stateful
-
-    def rank_hint(self):
-        return " (batch, time, features)"
 
     def runs_as(self, kernels):
         ways = [half.runs_as(kernels) for half in self.inner_layers]
