@@ -119,7 +119,7 @@ def prepare(
             check_rectangular(x, values, f"{prefix}{part}", prefix=prefix)
         examples = make_examples(x, y, weight, mask, prefix=prefix)
     check(examples, "x", model.layers[0].check_input, name, lambda: examples.mask)
-    model.build(examples.input_shape)
+    build(model, examples, name)
     shape = output_shape(model, examples)
     if isinstance(examples, RaggedExamples):
         examples.per_step = shape[1:2] == (None,)
@@ -132,6 +132,22 @@ def prepare(
         choose(model, examples, announce)
         check_targets(model, examples, shape, prefix, class_weight)
     return examples
+
+
+def build(model, examples: Examples, name: str) -> None:
+    """Make the model's weights, or check that they fit; say so if the batch axis is missing."""
+    wanted = len(model.input_shape or model.layers[0].input_axes)
+    rank = len(examples.input_shape)
+    try:
+        model.build(examples.input_shape)
+    except ValueError as error:
+        if isinstance(examples, RaggedExamples) or rank not in (1, wanted - 1):
+            raise
+        text = (
+            f"{name} has the shape {examples.x.shape}, one axis less than the model takes (the "
+            f"first is the batch: a single sample is {name}[None])"
+        )
+        raise preceded(error, text) from error
 
 
 def output_shape(model, examples: Examples) -> tuple:
