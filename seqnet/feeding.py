@@ -26,7 +26,6 @@ from seqnet.sequences import (
     described,
     enter_targets,
     is_ragged,
-    mask_of_lengths,
     ragged_examples,
 )
 from seqnet.sources import Rows, SourceExamples, StepsMask, is_source
@@ -90,13 +89,7 @@ def prepare(
             )
         return stream(model, x, targets, goes_on, options)
     if targets and y is None:
-        hint = " Call it, and pass the generator it returns." if callable(x) else ""
-        if isinstance(x, tuple):
-            hint = " Pass X and y one after the other, not as a tuple."
-        raise ValueError(
-            f"{prefix}y is missing. Only a stream of batches (x, y) goes without it, and {name} is "
-            f"{described(x)}.{hint}"
-        )
+        raise missing_targets(x, prefix)
     beyond_memory = any(map(is_source, (x, y, weight, mask)))
     if y is not None and isinstance(model.loss, MaskedLoss):
         if beyond_memory:
@@ -107,6 +100,24 @@ def prepare(
         y, weight = labels_and_weights(y, weight, prefix)
     if beyond_memory:
         return sources(model, x, y, weight, mask, lengths, options)
+    return in_memory(model, x, y, weight, mask, lengths, options)
+
+
+def missing_targets(x, prefix: str) -> ValueError:
+    """Return the error that tells what may go without targets."""
+    hint = " Call it, and pass the generator it returns." if callable(x) else ""
+    if isinstance(x, tuple):
+        hint = " Pass X and y one after the other, not as a tuple."
+    return ValueError(
+        f"{prefix}y is missing. Only a stream of batches (x, y) goes without it, and {prefix}X is "
+        f"{described(x)}.{hint}"
+    )
+
+
+def in_memory(model, x, y, weight, mask, lengths, options: dict) -> Examples:
+    """Return arrays or lists as examples, checked whole."""
+    prefix, announce = options["prefix"], options["announce"]
+    name = f"{prefix}X"
     whole = None
     if lengths is not None:
         whole, lengths = with_lengths(x, mask, lengths, prefix)
@@ -130,7 +141,7 @@ def prepare(
         examples.lengths_allowed = allow_lengths(model, examples.lengths, announce)
     if y is not None:
         choose(model, examples, announce)
-        check_targets(model, examples, shape, prefix, class_weight)
+        check_targets(model, examples, shape, prefix, options["class_weight"])
     return examples
 
 
@@ -161,9 +172,11 @@ def sources(model, x, y, weight, mask, lengths, options: dict) -> SourceExamples
     name = f"{prefix}X"
     if is_ragged(x):
         raise ValueError(f"{name} is a list of sequences, so what goes with it is lists too.")
-    x = rows_of(x, name)
-    if lengths is not None:
-        mask = steps_mask(x, mask, lengths, prefix)
+    if lengths is None:
+        x = rows_of(x, name)
+    else:
+        x, lengths = with_lengths(x, mask, lengths, prefix)
+        mask = StepsMask(lengths, x.shape[1])
     beside = {f"{prefix}y": y, f"{prefix}sample_weight": weight, f"{prefix}mask": mask}
     parts = [x, *(None if v is None else rows_of(v, label) for label, v in beside.items())]
     for label, part in zip(beside, parts[1:], strict=True):
@@ -171,7 +184,7 @@ def sources(model, x, y, weight, mask, lengths, options: dict) -> SourceExamples
             same_count(name, x, label, part)
     first = [None if part is None else part[0:1] for part in parts]
     try:
-        examples = prepare(model, *first, targets=y is not None, **options)
+        examples = in_memory(model, *first, None, options)
     except WrongValueError:
         raise  # which says where
     except (ValueError, TypeError) as error:
@@ -254,34 +267,25 @@ def tell(message: str, announce: bool) -> None:
         print(message)
 
 
-def with_lengths(x, mask, lengths, prefix: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """Check `lengths=`; return the inputs as an array, and the lengths as one."""
+def with_lengths(x, mask, lengths, prefix: str = "") -> tuple[np.ndarray | Rows, np.ndarray]:
+    """Check `lengths=`; return the inputs as what has rows, and the lengths as an array."""
     if mask is not None:
         raise ValueError(f"Pass {prefix}mask or {prefix}lengths, not both.")
     if is_ragged(x):
         raise ValueError(
             f"{prefix}lengths goes with an array; the sequences of {prefix}X have their own."
         )
-    x = as_array(x, f"{prefix}X")
-    return x, mask_of_lengths(x, lengths, prefix=prefix).sum(axis=1)
-
-
-def steps_mask(x: Rows | np.ndarray, mask, lengths, prefix: str = "") -> StepsMask:
-    """Return the mask that `lengths=` stands for, beside what is beyond memory."""
-    if mask is not None:
-        raise ValueError(f"Pass {prefix}mask or {prefix}lengths, not both.")
-    lengths = check_lengths(x, lengths, prefix=prefix)
-    return StepsMask(lengths, x.shape[1])
+    x = rows_of(x, f"{prefix}X")
+    return x, check_lengths(x, lengths, prefix=prefix)
 
 
 def mask_for(x, mask, lengths) -> np.ndarray | StepsMask | None:
     """Return the mask to predict with, which keeps the shape of the inputs."""
     if lengths is None:
         return mask
-    if is_source(x):
-        return steps_mask(Rows(x, "X"), mask, lengths)
-    x, lengths = with_lengths(x, mask, lengths)
-    return mask_of_lengths(x, lengths)
+    rows, lengths = with_lengths(x, mask, lengths)
+    steps = StepsMask(lengths, rows.shape[1])
+    return steps if is_source(x) else steps[:]
 
 
 def cut(examples: RaggedExamples, x: np.ndarray, y, weight, prefix: str) -> tuple:
