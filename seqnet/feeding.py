@@ -30,7 +30,7 @@ from seqnet.sequences import (
 )
 from seqnet.sources import Rows, SourceExamples, StepsMask, is_source
 from seqnet.stack import forward
-from seqnet.streams import Stream, batch_parts, is_stream, stream_of
+from seqnet.streams import Data, Stream, batch_parts, is_stream, stream_of
 from seqnet.training import signature_of
 from seqnet.weighting import labels_and_weights, weigh_classes
 
@@ -50,7 +50,7 @@ def prepare(
     targets=True,
     class_weight=None,
     goes_on=False,
-) -> Examples | Stream:
+) -> Data:
     """Return a data set as examples, with everything checked and the model's weights built.
 
     Of what is beyond memory only the first row or batch is read now; the others are checked when

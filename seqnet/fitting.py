@@ -16,6 +16,7 @@ from seqnet.data import Examples
 from seqnet.evaluation import measure, sizes
 from seqnet.interruption import Interrupted, Interruption
 from seqnet.masks import is_padding
+from seqnet.streams import Data
 from seqnet.training import Figures, Update, figure_names
 from seqnet.trouble import Norms, Rise, broken_weights
 from seqnet.windows import windows, zero_states
@@ -32,7 +33,7 @@ class Fit:
     Parameters
     ----------
     model : Model
-    examples, validation : Examples
+    examples, validation : Examples or Stream
         Checked; None for no validation.
     callbacks : list of Callback
         The user's, whose states belong to that of the run.
@@ -82,8 +83,8 @@ class Fit:
     def __init__(
         self,
         model,
-        examples: Examples,
-        validation: Examples | None,
+        examples: Data,
+        validation: Data | None,
         callbacks: Sequence,
         reports: Sequence = (),
         *,
@@ -292,9 +293,9 @@ class Fit:
                 self.model,
                 self.validation,
                 self.validation_batch_size,
-                calls=self.calls,
+                self.calls,
+                self.validation_steps,
                 after_batch=self.interruption.check,
-                steps=self.validation_steps,
             )
             self.logs |= figures.result("val_")
         done = self.epoch

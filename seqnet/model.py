@@ -227,15 +227,12 @@ class Model(CompiledStack):
         `callbacks` that begin with ``on_test`` are called.
         """
         batch_size = check_count(batch_size, "batch_size")
-        examples = prepare(
-            self, X, y, sample_weight, mask, lengths, announce=check_verbose(verbose) > 0
-        )
+        announce = check_verbose(verbose) > 0
+        examples = prepare(self, X, y, sample_weight, mask, lengths, announce=announce)
         with closing(examples):
             steps = check_steps(examples, steps, "steps")
             calls = calls_of(self, callbacks, examples, batch_size, steps)
-            figures = measure(
-                self, examples, batch_size, check_verbose(verbose) > 0, calls, steps=steps
-            )
+            figures = measure(self, examples, batch_size, calls, steps, announce)
         return report(figures, return_dict)
 
     def predict(
@@ -257,17 +254,12 @@ class Model(CompiledStack):
         ``logs["outputs"]`` are its outputs.
         """
         batch_size = check_count(batch_size, "batch_size")
-        examples = prepare(
-            self,
-            X,
-            mask=mask_for(X, mask, lengths),
-            announce=check_verbose(verbose) > 0,
-            targets=False,
-        )
+        announce, mask = check_verbose(verbose) > 0, mask_for(X, mask, lengths)
+        examples = prepare(self, X, mask=mask, announce=announce, targets=False)
         with closing(examples):
             steps = check_steps(examples, steps, "steps")
             calls = calls_of(self, callbacks, examples, batch_size, steps)
-            return outputs_of(self, examples, batch_size, check_verbose(verbose) > 0, calls, steps)
+            return outputs_of(self, examples, batch_size, calls, steps, announce)
 
     def train_on_batch(
         self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None

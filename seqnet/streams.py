@@ -236,6 +236,10 @@ class NumberedBatches(Stream):
                 yield self.padded(self.checked_batch(number, raw))
 
 
+Data = Examples | Stream
+"""A data set: rows, or batches."""
+
+
 def stream_of(source, check: Callable, name: str, goes_on: bool = False) -> Stream:
     """Return the stream for what `is_stream` takes for one."""
     kind = NumberedBatches if hasattr(source, "__getitem__") else Stream
