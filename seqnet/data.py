@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import Any
 
 import numpy as np
 
@@ -181,7 +182,7 @@ class Examples:
         """Return the outputs of all batches as one result, in the caller's order."""
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
-    def fingerprint(self) -> dict[str, dict]:
+    def fingerprint(self) -> dict[str, Any]:
         """Return the shape, dtype and a checksum of each part, to tell data sets apart."""
         names = ("X", "y", "sample_weight", "mask")
         pairs = zip(names, self.parts(), strict=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -64,17 +65,13 @@ class RaggedExamples(Examples):
         def own(values, steps):
             return values if steps or values is None else values[rows]
 
-        return RaggedExamples(
-            self.x,
-            own(self.y, self.per_step),
-            own(self.weight, self.weight_per_step),
-            self.mask,
+        return replace(
+            self,
+            y=own(self.y, self.per_step),
+            weight=own(self.weight, self.weight_per_step),
             starts=self.starts[rows],
             lengths=self.lengths[rows],
-            per_step=self.per_step,
-            weight_per_step=self.weight_per_step,
-            backwards=self.backwards,
-            lengths_allowed=self.lengths_allowed,
+            places=None,
         )
 
     def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator:
@@ -139,7 +136,7 @@ class RaggedExamples(Examples):
             found[place] = row[len(row) - length :] if self.backwards else row[:length]
         return found
 
-    def fingerprint(self) -> dict[str, dict]:
+    def fingerprint(self) -> dict[str, Any]:
         lengths = {"starts": fingerprint(self.starts), "lengths": fingerprint(self.lengths)}
         return super().fingerprint() | lengths | {"padded_to": list(self.lengths_allowed)}
 
