@@ -14,7 +14,7 @@ import pytensor.tensor as pt
 
 from seqnet import registry
 from seqnet.checks import WrongValueError, preceded
-from seqnet.data import Examples, as_array, check_finite, make_examples, same_count
+from seqnet.data import Examples, as_array, check_finite, make_examples, same_count, with_axes
 from seqnet.layers import Activation, Dense, Softmax
 from seqnet.layers.layer import Phase
 from seqnet.losses import Loss, MaskedLoss, guess
@@ -133,7 +133,7 @@ def in_memory(model, x, y, weight, mask, lengths, options: dict) -> Examples:
     build(model, examples, name)
     shape = output_shape(model, examples)
     if isinstance(examples, RaggedExamples):
-        examples.per_step = shape[1:2] == (None,)
+        examples.per_step = examples.gives_steps(shape)
         examples.backwards = model.runs_backwards
         if whole is not None:
             y, weight = cut(examples, whole, y, weight, prefix)
@@ -321,8 +321,8 @@ def check(examples: Examples, part: str, function: Callable, name: str, counted:
         values, there = getattr(examples, part), counted()
         if there is None or there.all() or values.shape[: there.ndim] != there.shape:
             raise
-    there = there.reshape(there.shape + (1,) * (values.ndim - there.ndim))
-    setattr(examples, part, np.where(there, values, np.zeros((), values.dtype)))
+    kept = np.where(with_axes(there, values.ndim), values, np.zeros((), values.dtype))
+    setattr(examples, part, kept)
     examples.check(part, function, name)
 
 

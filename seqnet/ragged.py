@@ -61,6 +61,14 @@ class RaggedExamples(Examples):
     def input_shape(self) -> tuple[int | None, ...]:
         return (None, None, *self.x.shape[1:])
 
+    def gives_steps(self, output_shape):
+        return output_shape[1:2] == (None,)
+
+    def step_weight(self):
+        if self.weight is None or self.weight_per_step or not self.per_step:
+            return self.weight
+        return np.repeat(self.weight, self.lengths)
+
     def take(self, rows) -> RaggedExamples:
         def own(values, steps):
             return values if steps or values is None else values[rows]
@@ -155,8 +163,7 @@ class RaggedExamples(Examples):
                 check(values[self.steps_of(row)], f"{name}[{row}]")
             raise
 
-    def flipped(self, values: np.ndarray) -> np.ndarray:
-        """Return what belongs to steps with each sequence in the opposite order."""
+    def flipped(self, values):
         at = np.arange(len(values))
         for row in range(len(self)):
             at[self.steps_of(row)] = at[self.steps_of(row)][::-1]
