@@ -19,7 +19,7 @@ from seqnet.masks import is_padding
 from seqnet.streams import Data
 from seqnet.training import Figures, Update, figure_names
 from seqnet.trouble import Norms, Rise, broken_weights
-from seqnet.windows import windows, zero_states
+from seqnet.windows import first_states, windows
 
 log = logging.getLogger("seqnet")
 
@@ -236,7 +236,7 @@ class Fit:
         if self.tbptt is None:
             self.note(Update(self.model, "train", batch), len(batch))
             return
-        states = zero_states(self.model.layers, len(batch))
+        states = first_states(self.model.layers, len(batch))
         for window in windows(batch, self.tbptt, self.model.layers):
             if is_padding(self.model, window):
                 continue  # an update of nothing would still move the optimizer

@@ -49,13 +49,9 @@ def symbolic_states(layers) -> dict[Recurrent, list]:
     }
 
 
-def zero_states(layers, batch: int) -> list[np.ndarray]:
-    """Return the states of the first window."""
-    return [
-        np.zeros((batch, layer.units), dtype=layer.dtype)
-        for layer in recurrent_layers(layers)
-        for _ in layer.state_names
-    ]
+def first_states(layers, batch: int) -> list[np.ndarray]:
+    """Return the states before the first step, in `symbolic_states`'s order: zeros or learned."""
+    return [state for layer in recurrent_layers(layers) for state in layer.first_states(batch)]
 
 
 def check_windows(model, examples: Examples) -> None:
