@@ -248,13 +248,6 @@ def fingerprint(array: np.ndarray) -> dict:
     return {"shape": list(array.shape), "dtype": array.dtype.name, "checksum": checksum}
 
 
-def check_finite(array: np.ndarray, name: str) -> None:
-    """Raise if floats hold what is not a number."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        where = first_place(~np.isfinite(array))
-        raise WrongValueError(f"{name} holds {array[where]} at {{where}}.", where)
-
-
 def check_weights(array: np.ndarray, name: str) -> None:
     """Raise if sample weights are negative or not numbers."""
     wrong = ~np.isfinite(array) | (array < 0)

@@ -13,8 +13,8 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import registry
-from seqnet.checks import WrongValueError, preceded
-from seqnet.data import Examples, as_array, check_finite, make_examples, same_count, with_axes
+from seqnet.checks import WrongValueError, check_finite, preceded
+from seqnet.data import Examples, as_array, make_examples, same_count, with_axes
 from seqnet.layers import Activation, Dense, Softmax
 from seqnet.layers.layer import Phase
 from seqnet.losses import Loss, MaskedLoss, guess

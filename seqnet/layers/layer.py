@@ -20,7 +20,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from seqnet import config, initializers, regularizers
-from seqnet.checks import WrongValueError, check_shape, first_place
+from seqnet.checks import check_finite, check_shape
 from seqnet.ops.dropout import dropout_mask
 from seqnet.registry import Configurable, refuse_arguments
 
@@ -189,13 +189,11 @@ class Layer(Configurable, ABC):
         """Raise if an array of real data cannot be this layer's input (first layers only)."""
         if values.dtype.kind not in "fiub":
             raise TypeError(f"{name} must hold numbers, got the dtype {values.dtype}.")
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            where = first_place(~np.isfinite(values))
-            raise WrongValueError(
-                f"{name} holds {values[where]} at {{where}}. Clean the data, or mark padding with "
-                "a Masking layer and a finite mask_value.",
-                where,
-            )
+        check_finite(
+            values,
+            name,
+            " Clean the data, or mark padding with a Masking layer and a finite mask_value.",
+        )
 
     # ---- what subclasses use
 
@@ -317,11 +315,7 @@ class Layer(Configurable, ABC):
                 f"({', '.join(w.name.rpartition('/')[2] for w in self.weights) or 'none'}), but "
                 f"{len(values)} arrays were given."
             )
-        arrays = [np.asarray(v) for v in values]
-        for weight, value in zip(self.weights, arrays, strict=True):
-            check_weight(weight, value)
-        for weight, value in zip(self.weights, arrays, strict=True):
-            weight.set_value(value.astype(weight.dtype, order="C"))
+        set_values(self.weights, values)
 
     def count_params(self) -> int:
         """Return how many numbers the weights hold."""
@@ -335,13 +329,19 @@ class Layer(Configurable, ABC):
         return f"<{type(self).__name__} {self.display_name!r}>"
 
 
-def check_weight(weight, value: np.ndarray) -> None:
-    """Raise ``ValueError`` if an array cannot be the value of a weight."""
-    expected = weight.get_value(borrow=True).shape
-    if value.shape != expected:
-        raise ValueError(f"Weight {weight.name} has shape {expected}, but got {value.shape}.")
-    if value.dtype.kind not in "fiu":
-        raise ValueError(f"Weight {weight.name} takes numbers, but got the dtype {value.dtype}.")
+def set_values(weights: Sequence, values: Sequence) -> None:
+    """Set weights from arrays, or raise ``ValueError`` without having changed any."""
+    arrays = [np.asarray(value) for value in values]
+    for weight, value in zip(weights, arrays, strict=True):
+        expected = weight.get_value(borrow=True).shape
+        if value.shape != expected:
+            raise ValueError(f"Weight {weight.name} has shape {expected}, but got {value.shape}.")
+        if value.dtype.kind not in "fiu":
+            raise ValueError(
+                f"Weight {weight.name} takes numbers, but got the dtype {value.dtype}."
+            )
+    for weight, value in zip(weights, arrays, strict=True):
+        weight.set_value(value.astype(weight.dtype, order="C"))
 
 
 def snake_case(name: str) -> str:
