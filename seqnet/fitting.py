@@ -11,7 +11,6 @@ import numpy as np
 
 from seqnet import config, resuming
 from seqnet.callbacks import BackupAndRestore, CallbackList
-from seqnet.checks import check_count
 from seqnet.data import Examples
 from seqnet.evaluation import measure, sizes
 from seqnet.interruption import Interrupted, Interruption
@@ -39,11 +38,11 @@ class Fit:
         The user's, whose states belong to that of the run.
     reports : list of Callback
         Those that only tell, such as the history.
-    epochs, initial_epoch, batch_size : int
+    batch_size, validation_batch_size, epochs, initial_epoch : int
     shuffle : bool or "batch"
     tbptt : int, optional
     validation_freq : int or list of int
-    steps_per_epoch, validation_steps, validation_batch_size : int, optional
+    steps_per_epoch, validation_steps : int, optional
     class_weight : dict of int to float, optional
         Only to tell runs apart: the weights of `examples` have it already.
 
@@ -89,6 +88,7 @@ class Fit:
         reports: Sequence = (),
         *,
         batch_size: int,
+        validation_batch_size: int,
         epochs: int,
         initial_epoch: int = 0,
         shuffle: bool | str = True,
@@ -96,17 +96,14 @@ class Fit:
         validation_freq=1,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
-        validation_batch_size: int | None = None,
         class_weight: Mapping[int, float] | None = None,
     ):
         self.model, self.examples, self.validation = model, examples, validation
-        self.batch_size, self.epochs, self.initial_epoch = batch_size, epochs, initial_epoch
+        self.batch_size, self.validation_batch_size = batch_size, validation_batch_size
+        self.epochs, self.initial_epoch = epochs, initial_epoch
         self.shuffle, self.tbptt = shuffle, tbptt
         self.validation_freq = validation_freq
         self.steps_per_epoch, self.validation_steps = steps_per_epoch, validation_steps
-        self.validation_batch_size = batch_size
-        if validation_batch_size is not None:
-            self.validation_batch_size = check_count(validation_batch_size, "validation_batch_size")
         self.class_weight = None
         if class_weight is not None:
             self.class_weight = {int(n): float(weight) for n, weight in class_weight.items()}

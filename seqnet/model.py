@@ -158,6 +158,10 @@ class Model(CompiledStack):
             beyond memory and in streams are refused before the update that would use them.
         """
         batch_size = check_count(batch_size, "batch_size")
+        validation_batch_size = check_count(
+            batch_size if validation_batch_size is None else validation_batch_size,
+            "validation_batch_size",
+        )
         epochs = check_count(epochs, "epochs", 0)
         initial_epoch = check_first_epoch(initial_epoch, epochs)
         validation_freq = check_frequency(validation_freq)
@@ -199,10 +203,10 @@ class Model(CompiledStack):
                 reports.append(EpochLine())
             fit = Fit(
                 self, examples, validation, callbacks, reports,
-                batch_size=batch_size, epochs=epochs, initial_epoch=initial_epoch,
-                shuffle=shuffle, tbptt=tbptt, validation_freq=validation_freq,
-                steps_per_epoch=steps, validation_steps=validation_steps,
-                validation_batch_size=validation_batch_size, class_weight=class_weight,
+                batch_size=batch_size, validation_batch_size=validation_batch_size,
+                epochs=epochs, initial_epoch=initial_epoch, shuffle=shuffle, tbptt=tbptt,
+                validation_freq=validation_freq, steps_per_epoch=steps,
+                validation_steps=validation_steps, class_weight=class_weight,
             )  # fmt: skip
             fit.run(announce)
         return self.history
