@@ -13,7 +13,7 @@ from seqnet.registry import register
 
 
 class Wrapper(Layer):
-    """A layer around another one, which keeps its dtype, input shape and trainability.
+    """A layer around another one; its own dtype and trainability are that one's unless given.
 
     Parameters
     ----------
@@ -21,8 +21,6 @@ class Wrapper(Layer):
     """
 
     def __init__(self, layer: Layer, **kwargs):
-        if isinstance(layer, dict):
-            layer = registry.get("layer", layer)
         if not isinstance(layer, Layer):
             raise TypeError(f"{type(self).__name__} wraps a layer, got {layer!r}.")
         own = {name: getattr(layer, name) for name in ("dtype", "trainable")}
@@ -163,8 +161,6 @@ class Bidirectional(Wrapper, Stateful):
             known = ", ".join(repr(mode) for mode in MERGES)
             raise ValueError(f"merge_mode is one of {known}; got {merge_mode!r}.")
         self.merge_mode = merge_mode
-        if isinstance(backward_layer, dict):
-            backward_layer = registry.get("layer", backward_layer)
         self.backward_layer = turned_round(self.layer) if backward_layer is None else backward_layer
         self._check_halves()
 
