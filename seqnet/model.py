@@ -46,6 +46,8 @@ class Model(CompiledStack):
         What `compile` chose.
     history : History
         The record of the last `fit`.
+    stop_training : bool
+        A callback sets it to True to end `fit` after the batch.
     norms : Norms
         Those of the gradients of the epoch, or of the last `train_on_batch`.
 

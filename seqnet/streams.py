@@ -23,11 +23,10 @@ def is_stream(values, alone: bool) -> bool:
     Parameters
     ----------
     values
-        What the user passed as X.
-        What has an iterator but no items is; an object with a length and items is if the first
-        is a tuple, (x, y).
+        What the user passed as X: an iterator, or what has one but no items, is a stream. An
+        object with a length and items is one if the first of them is a tuple, (x, y).
     alone : bool
-        Whether it came without y: then a list of tuples is too.
+        Whether it came without y: then a list of tuples is one too.
     """
     if hasattr(values, "__next__"):
         return True

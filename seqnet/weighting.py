@@ -1,4 +1,4 @@
-"""Weights of classes, as weights of samples or steps."""
+"""Weights of classes, and ranges of steps that count, as weights of samples or steps."""
 
 from __future__ import annotations
 
