@@ -91,7 +91,7 @@ class Layer(Configurable, ABC):
     """One stage of a model.
 
     Subclasses implement `call`, and where needed `build` (make weights), `compute_output_shape`,
-    `compute_mask` and `check_input`.
+    `compute_mask` and `check_input`; `input_axes` names the axes that their inputs must have.
 
     Parameters
     ----------
