@@ -36,6 +36,13 @@ def first_place(wrong: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argwhere(wrong)[0])
 
 
+def check_finite(array: np.ndarray, name: str, advice: str = "") -> None:
+    """Raise if floats hold NaN or infinity; say where, and then the advice."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        where = first_place(~np.isfinite(array))
+        raise WrongValueError(f"{name} holds {array[where]} at {{where}}.{advice}", where)
+
+
 def preceded(error: Exception, text: str) -> Exception:
     """Return a ``ValueError`` or ``TypeError`` with a text before its message."""
     kind = TypeError if isinstance(error, TypeError) else ValueError

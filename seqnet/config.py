@@ -6,6 +6,7 @@ PyTensor's own configuration is never touched: what is set here is passed along 
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,12 @@ BACKENDS = {
     "fast_compile": "PyTensor's FAST_COMPILE mode: hardly any rewriting, for debugging",
 }
 
-_settings = {"floatx": "float32", "epsilon": 1e-7, "backend": "auto", "read_ahead": 3}
+_settings: dict[str, Any] = {
+    "floatx": "float32",
+    "epsilon": 1e-7,
+    "backend": "auto",
+    "read_ahead": 3,
+}
 _random = np.random.default_rng()
 
 

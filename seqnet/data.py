@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,11 @@ def cast(array: np.ndarray, float_dtype: str) -> np.ndarray:
     return np.ascontiguousarray(array, dtype="int32" if array.dtype.kind in "iub" else float_dtype)
 
 
+def with_axes(array: np.ndarray, rank: int) -> np.ndarray:
+    """Return an array of at least this rank: axes of size 1 are put behind its own."""
+    return array.reshape(array.shape + (1,) * (rank - array.ndim))
+
+
 def portion(batches: Iterable, first: int, steps: int | None, before: int = 0) -> Iterator:
     """Return an epoch's batches from number `first` on: all, or those of `steps`, going round."""
     if steps is None:
@@ -80,6 +86,18 @@ class Examples:
     def input_shape(self) -> tuple[int | None, ...]:
         """The shape of a batch of inputs, None for what varies."""
         return (None, *self.x.shape[1:])
+
+    def gives_steps(self, output_shape: tuple) -> bool:
+        """Tell whether an output of a shape, the batch first, has the steps of the inputs."""
+        return len(output_shape) > 2 and output_shape[1:2] == self.x.shape[1:2]
+
+    def step_weight(self) -> np.ndarray | None:
+        """Return the weights; one for each step where outputs are steps and lie end to end."""
+        return self.weight
+
+    def flipped(self, values: np.ndarray) -> np.ndarray:
+        """Return what belongs to steps with each sequence in the opposite order."""
+        return values[:, ::-1]
 
     def take(self, rows) -> Examples:
         """Return the examples of some rows (a slice or an array of numbers)."""
@@ -181,7 +199,7 @@ class Examples:
         """Return the outputs of all batches as one result, in the caller's order."""
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
-    def fingerprint(self) -> dict[str, dict]:
+    def fingerprint(self) -> dict[str, Any]:
         """Return the shape, dtype and a checksum of each part, to tell data sets apart."""
         names = ("X", "y", "sample_weight", "mask")
         pairs = zip(names, self.parts(), strict=True)
@@ -228,13 +246,6 @@ def fingerprint(array: np.ndarray) -> dict:
     rows = array[:: 1 + array.nbytes // FINGERPRINTED]
     checksum = zlib.crc32(np.ascontiguousarray(rows))
     return {"shape": list(array.shape), "dtype": array.dtype.name, "checksum": checksum}
-
-
-def check_finite(array: np.ndarray, name: str) -> None:
-    """Raise if floats hold what is not a number."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        where = first_place(~np.isfinite(array))
-        raise WrongValueError(f"{name} holds {array[where]} at {{where}}.", where)
 
 
 def check_weights(array: np.ndarray, name: str) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from contextlib import closing
 
 from seqnet.callbacks.base import CallbackList, check_callbacks
-from seqnet.data import Examples
 from seqnet.layers.states import fresh_states
+from seqnet.streams import Data
 from seqnet.training import Figures
 
 log = logging.getLogger("seqnet")
 
 
-def sizes(examples: Examples, batch_size: int, steps: int | None = None) -> dict:
+def sizes(examples: Data, batch_size: int, steps: int | None = None) -> dict:
     """Return what callbacks are told about data: the sizes of a batch, of all, and of an epoch.
 
     None is what is not known of a stream.
@@ -25,16 +25,15 @@ def sizes(examples: Examples, batch_size: int, steps: int | None = None) -> dict
 
 def measure(
     model,
-    examples: Examples,
+    examples: Data,
     batch_size: int,
-    announce: bool = False,
-    calls: CallbackList | None = None,
-    after_batch: Callable[[], None] = lambda: None,
+    calls: CallbackList,
     steps: int | None = None,
+    announce: bool = False,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> Figures:
     """Return a model's figures over examples; states are carried within them and then put back."""
-    calls = CallbackList([], model, {}) if calls is None else calls
-    at_begin, at_end = (calls.overriding(f"on_test_batch_{side}") for side in ("begin", "end"))
+    at_end = calls.overriding("on_test_batch_end")
     figures = Figures(model.metrics)
     examples = in_cheapest_order(model, examples, steps)
     calls.on_test_begin()
@@ -43,8 +42,7 @@ def measure(
         closing(examples.batches(batch_size, steps=steps)) as batches,
     ):
         for number, batch in enumerate(batches):
-            for hook in at_begin:
-                hook(number, {})
+            calls.on_test_batch_begin(number)
             figures.add(model.compute("test", batch, announce=announce))
             for hook in at_end:
                 hook(number, figures.result())
@@ -60,14 +58,13 @@ def measure(
 
 def outputs_of(
     model,
-    examples: Examples,
+    examples: Data,
     batch_size: int,
-    announce: bool = False,
-    calls: CallbackList | None = None,
+    calls: CallbackList,
     steps: int | None = None,
+    announce: bool = False,
 ):
     """Return a model's outputs for examples, in the caller's order."""
-    calls = CallbackList([], model, {}) if calls is None else calls
     examples = in_cheapest_order(model, examples, steps)
     outputs = []
     calls.on_predict_begin()
@@ -92,11 +89,11 @@ def report(figures: Figures, return_dict: bool):
     return values if len(values) > 1 else values[0]
 
 
-def calls_of(model, callbacks, examples: Examples, batch_size: int, steps: int | None):
+def calls_of(model, callbacks, examples: Data, batch_size: int, steps: int | None):
     """Return a user's callbacks as `measure` and `outputs_of` call them."""
     return CallbackList(check_callbacks(callbacks), model, sizes(examples, batch_size, steps))
 
 
-def in_cheapest_order(model, examples: Examples, steps: int | None) -> Examples:
+def in_cheapest_order(model, examples: Data, steps: int | None) -> Data:
     """Return examples sorted by length, unless their order decides what comes out."""
     return examples if model.stateful or steps is not None else examples.by_length()

@@ -13,8 +13,8 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import registry
-from seqnet.checks import WrongValueError, preceded
-from seqnet.data import Examples, as_array, check_finite, make_examples, same_count
+from seqnet.checks import WrongValueError, check_finite, preceded
+from seqnet.data import Examples, as_array, make_examples, same_count, with_axes
 from seqnet.layers import Activation, Dense, Softmax
 from seqnet.layers.layer import Phase
 from seqnet.losses import Loss, MaskedLoss, guess
@@ -26,12 +26,11 @@ from seqnet.sequences import (
     described,
     enter_targets,
     is_ragged,
-    mask_of_lengths,
     ragged_examples,
 )
 from seqnet.sources import Rows, SourceExamples, StepsMask, is_source
 from seqnet.stack import forward
-from seqnet.streams import Stream, batch_parts, is_stream, stream_of
+from seqnet.streams import Data, Stream, batch_parts, is_stream, stream_of
 from seqnet.training import signature_of
 from seqnet.weighting import labels_and_weights, weigh_classes
 
@@ -51,7 +50,7 @@ def prepare(
     targets=True,
     class_weight=None,
     goes_on=False,
-) -> Examples | Stream:
+) -> Data:
     """Return a data set as examples, with everything checked and the model's weights built.
 
     Of what is beyond memory only the first row or batch is read now; the others are checked when
@@ -90,13 +89,7 @@ def prepare(
             )
         return stream(model, x, targets, goes_on, options)
     if targets and y is None:
-        hint = " Call it, and pass the generator it returns." if callable(x) else ""
-        if isinstance(x, tuple):
-            hint = " Pass X and y one after the other, not as a tuple."
-        raise ValueError(
-            f"{prefix}y is missing. Only a stream of batches (x, y) goes without it, and {name} is "
-            f"{described(x)}.{hint}"
-        )
+        raise missing_targets(x, prefix)
     beyond_memory = any(map(is_source, (x, y, weight, mask)))
     if y is not None and isinstance(model.loss, MaskedLoss):
         if beyond_memory:
@@ -107,6 +100,24 @@ def prepare(
         y, weight = labels_and_weights(y, weight, prefix)
     if beyond_memory:
         return sources(model, x, y, weight, mask, lengths, options)
+    return in_memory(model, x, y, weight, mask, lengths, options)
+
+
+def missing_targets(x, prefix: str) -> ValueError:
+    """Return the error that tells what may go without targets."""
+    hint = " Call it, and pass the generator it returns." if callable(x) else ""
+    if isinstance(x, tuple):
+        hint = " Pass X and y one after the other, not as a tuple."
+    return ValueError(
+        f"{prefix}y is missing. Only a stream of batches (x, y) goes without it, and {prefix}X is "
+        f"{described(x)}.{hint}"
+    )
+
+
+def in_memory(model, x, y, weight, mask, lengths, options: dict) -> Examples:
+    """Return arrays or lists as examples, checked whole."""
+    prefix, announce = options["prefix"], options["announce"]
+    name = f"{prefix}X"
     whole = None
     if lengths is not None:
         whole, lengths = with_lengths(x, mask, lengths, prefix)
@@ -119,10 +130,10 @@ def prepare(
             check_rectangular(x, values, f"{prefix}{part}", prefix=prefix)
         examples = make_examples(x, y, weight, mask, prefix=prefix)
     check(examples, "x", model.layers[0].check_input, name, lambda: examples.mask)
-    model.build(examples.input_shape)
+    build(model, examples, name)
     shape = output_shape(model, examples)
     if isinstance(examples, RaggedExamples):
-        examples.per_step = shape[1:2] == (None,)
+        examples.per_step = examples.gives_steps(shape)
         examples.backwards = model.runs_backwards
         if whole is not None:
             y, weight = cut(examples, whole, y, weight, prefix)
@@ -130,8 +141,24 @@ def prepare(
         examples.lengths_allowed = allow_lengths(model, examples.lengths, announce)
     if y is not None:
         choose(model, examples, announce)
-        check_targets(model, examples, shape, prefix, class_weight)
+        check_targets(model, examples, shape, prefix, options["class_weight"])
     return examples
+
+
+def build(model, examples: Examples, name: str) -> None:
+    """Make the model's weights, or check that they fit; say so if the batch axis is missing."""
+    wanted = len(model.input_shape or model.layers[0].input_axes)
+    rank = len(examples.input_shape)
+    try:
+        model.build(examples.input_shape)
+    except ValueError as error:
+        if isinstance(examples, RaggedExamples) or rank not in (1, wanted - 1):
+            raise
+        text = (
+            f"{name} has the shape {examples.x.shape}, one axis less than the model takes (the "
+            f"first is the batch: a single sample is {name}[None])"
+        )
+        raise preceded(error, text) from error
 
 
 def output_shape(model, examples: Examples) -> tuple:
@@ -145,9 +172,11 @@ def sources(model, x, y, weight, mask, lengths, options: dict) -> SourceExamples
     name = f"{prefix}X"
     if is_ragged(x):
         raise ValueError(f"{name} is a list of sequences, so what goes with it is lists too.")
-    x = rows_of(x, name)
-    if lengths is not None:
-        mask = steps_mask(x, mask, lengths, prefix)
+    if lengths is None:
+        x = rows_of(x, name)
+    else:
+        x, lengths = with_lengths(x, mask, lengths, prefix)
+        mask = StepsMask(lengths, x.shape[1])
     beside = {f"{prefix}y": y, f"{prefix}sample_weight": weight, f"{prefix}mask": mask}
     parts = [x, *(None if v is None else rows_of(v, label) for label, v in beside.items())]
     for label, part in zip(beside, parts[1:], strict=True):
@@ -155,7 +184,7 @@ def sources(model, x, y, weight, mask, lengths, options: dict) -> SourceExamples
             same_count(name, x, label, part)
     first = [None if part is None else part[0:1] for part in parts]
     try:
-        examples = prepare(model, *first, targets=y is not None, **options)
+        examples = in_memory(model, *first, None, options)
     except WrongValueError:
         raise  # which says where
     except (ValueError, TypeError) as error:
@@ -238,34 +267,25 @@ def tell(message: str, announce: bool) -> None:
         print(message)
 
 
-def with_lengths(x, mask, lengths, prefix: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """Check `lengths=`; return the inputs as an array, and the lengths as one."""
+def with_lengths(x, mask, lengths, prefix: str = "") -> tuple[np.ndarray | Rows, np.ndarray]:
+    """Check `lengths=`; return the inputs as what has rows, and the lengths as an array."""
     if mask is not None:
         raise ValueError(f"Pass {prefix}mask or {prefix}lengths, not both.")
     if is_ragged(x):
         raise ValueError(
             f"{prefix}lengths goes with an array; the sequences of {prefix}X have their own."
         )
-    x = as_array(x, f"{prefix}X")
-    return x, mask_of_lengths(x, lengths, prefix=prefix).sum(axis=1)
-
-
-def steps_mask(x: Rows | np.ndarray, mask, lengths, prefix: str = "") -> StepsMask:
-    """Return the mask that `lengths=` stands for, beside what is beyond memory."""
-    if mask is not None:
-        raise ValueError(f"Pass {prefix}mask or {prefix}lengths, not both.")
-    lengths = check_lengths(x, lengths, prefix=prefix)
-    return StepsMask(lengths, x.shape[1])
+    x = rows_of(x, f"{prefix}X")
+    return x, check_lengths(x, lengths, prefix=prefix)
 
 
 def mask_for(x, mask, lengths) -> np.ndarray | StepsMask | None:
     """Return the mask to predict with, which keeps the shape of the inputs."""
     if lengths is None:
         return mask
-    if is_source(x):
-        return steps_mask(Rows(x, "X"), mask, lengths)
-    x, lengths = with_lengths(x, mask, lengths)
-    return mask_of_lengths(x, lengths)
+    rows, lengths = with_lengths(x, mask, lengths)
+    steps = StepsMask(lengths, rows.shape[1])
+    return steps if is_source(x) else steps[:]
 
 
 def cut(examples: RaggedExamples, x: np.ndarray, y, weight, prefix: str) -> tuple:
@@ -301,8 +321,8 @@ def check(examples: Examples, part: str, function: Callable, name: str, counted:
         values, there = getattr(examples, part), counted()
         if there is None or there.all() or values.shape[: there.ndim] != there.shape:
             raise
-    there = there.reshape(there.shape + (1,) * (values.ndim - there.ndim))
-    setattr(examples, part, np.where(there, values, np.zeros((), values.dtype)))
+    kept = np.where(with_axes(there, values.ndim), values, np.zeros((), values.dtype))
+    setattr(examples, part, kept)
     examples.check(part, function, name)
 
 

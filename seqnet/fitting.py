@@ -11,14 +11,14 @@ import numpy as np
 
 from seqnet import config, resuming
 from seqnet.callbacks import BackupAndRestore, CallbackList
-from seqnet.checks import check_count
 from seqnet.data import Examples
 from seqnet.evaluation import measure, sizes
 from seqnet.interruption import Interrupted, Interruption
 from seqnet.masks import is_padding
+from seqnet.streams import Data
 from seqnet.training import Figures, Update, figure_names
 from seqnet.trouble import Norms, Rise, broken_weights
-from seqnet.windows import windows, zero_states
+from seqnet.windows import first_states, windows
 
 log = logging.getLogger("seqnet")
 
@@ -32,17 +32,17 @@ class Fit:
     Parameters
     ----------
     model : Model
-    examples, validation : Examples
+    examples, validation : Examples or Stream
         Checked; None for no validation.
     callbacks : list of Callback
         The user's, whose states belong to that of the run.
     reports : list of Callback
         Those that only tell, such as the history.
-    epochs, initial_epoch, batch_size : int
+    batch_size, validation_batch_size, epochs, initial_epoch : int
     shuffle : bool or "batch"
     tbptt : int, optional
     validation_freq : int or list of int
-    steps_per_epoch, validation_steps, validation_batch_size : int, optional
+    steps_per_epoch, validation_steps : int, optional
     class_weight : dict of int to float, optional
         Only to tell runs apart: the weights of `examples` have it already.
 
@@ -86,12 +86,13 @@ class Fit:
     def __init__(
         self,
         model,
-        examples: Examples,
-        validation: Examples | None,
+        examples: Data,
+        validation: Data | None,
         callbacks: Sequence,
         reports: Sequence = (),
         *,
         batch_size: int,
+        validation_batch_size: int,
         epochs: int,
         initial_epoch: int = 0,
         shuffle: bool | str = True,
@@ -99,17 +100,14 @@ class Fit:
         validation_freq=1,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
-        validation_batch_size: int | None = None,
         class_weight: Mapping[int, float] | None = None,
     ):
         self.model, self.examples, self.validation = model, examples, validation
-        self.batch_size, self.epochs, self.initial_epoch = batch_size, epochs, initial_epoch
+        self.batch_size, self.validation_batch_size = batch_size, validation_batch_size
+        self.epochs, self.initial_epoch = epochs, initial_epoch
         self.shuffle, self.tbptt = shuffle, tbptt
         self.validation_freq = validation_freq
         self.steps_per_epoch, self.validation_steps = steps_per_epoch, validation_steps
-        self.validation_batch_size = batch_size
-        if validation_batch_size is not None:
-            self.validation_batch_size = check_count(validation_batch_size, "validation_batch_size")
         self.class_weight = None
         if class_weight is not None:
             self.class_weight = {int(n): float(weight) for n, weight in class_weight.items()}
@@ -239,7 +237,7 @@ class Fit:
         if self.tbptt is None:
             self.note(Update(self.model, "train", batch), len(batch))
             return
-        states = zero_states(self.model.layers, len(batch))
+        states = first_states(self.model.layers, len(batch))
         for number, window in enumerate(windows(batch, self.tbptt, self.model.layers)):
             if is_padding(self.model, window):
                 continue  # an update of nothing would still move the optimizer
@@ -299,9 +297,9 @@ class Fit:
                 self.model,
                 self.validation,
                 self.validation_batch_size,
-                calls=self.calls,
+                self.calls,
+                self.validation_steps,
                 after_batch=self.interruption.check,
-                steps=self.validation_steps,
             )
             self.logs |= figures.result("val_")
         done = self.epoch

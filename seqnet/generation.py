@@ -11,8 +11,8 @@ from seqnet import backend
 from seqnet.checks import check_count
 from seqnet.data import as_array
 from seqnet.layers.layer import Phase
-from seqnet.layers.recurrent import Recurrent
 from seqnet.stack import forward
+from seqnet.windows import first_states, symbolic_states
 
 
 class Stepper:
@@ -39,7 +39,7 @@ class Stepper:
     """
 
     def __init__(self, model):
-        self.layers = [layer for layer in model.layers if isinstance(layer, Recurrent)]
+        self.layers = list(model.layers)
         for layer in model.layers:
             if layer.reads_ahead:
                 raise ValueError(
@@ -52,13 +52,10 @@ class Stepper:
         self.check_input = model.layers[0].check_input
         shape = (None, 1, *[None] * (self.rank - 2))
         x = pt.tensor("x", dtype=model.input_dtype, shape=shape)
-        before = {
-            layer: [pt.matrix(f"{layer.name}/{n}", dtype=layer.dtype) for n in layer.state_names]
-            for layer in self.layers
-        }
+        before = symbolic_states(model.layers)
         phase = Phase(initial_states=before, kernels=backend.kernels())
         output, _ = forward(model.layers, x, None, phase)
-        after = [state for layer in self.layers for state in phase.final_states[layer]]
+        after = [state for layer in before for state in phase.final_states[layer]]
         inputs = [x, *[state for states in before.values() for state in states]]
         self.function = backend.compile(inputs, [output, *after], name="step")
         self.dtype = model.input_dtype
@@ -87,7 +84,7 @@ class Stepper:
                 f"{len(values)}. To start anew call reset."
             )
         if self.states is None:
-            self.states = [s for layer in self.layers for s in layer.first_states(len(values))]
+            self.states = first_states(self.layers, len(values))
         output, *self.states = self.function(values, *self.states)
         return output[:, 0] if self.sequence_output else output
 

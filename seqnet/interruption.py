@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from typing import Any
 
 TERMINATED = 128 + signal.SIGTERM
 """The exit status of a process that SIGTERM ended (143)."""
@@ -29,7 +30,7 @@ class Interruption:
 
     def __init__(self):
         self.caught: int | None = None
-        self.before: dict[int, object] = {}
+        self.before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
         usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.data import Examples
-from seqnet.ragged import RaggedExamples
+from seqnet.data import Examples, with_axes
 
 
 def counted(model, examples: Examples, shape: tuple) -> np.ndarray | None:
@@ -14,26 +13,14 @@ def counted(model, examples: Examples, shape: tuple) -> np.ndarray | None:
 
     The result is bool: one for each target that a loss has a value for.
     """
-    ragged = isinstance(examples, RaggedExamples)
-    there = None if examples.weight is None else examples.weight > 0
-    if ragged:
-        per_step = examples.per_step
-    else:
-        per_step = len(shape) > 2 and shape[1:2] == examples.x.shape[1:2]
-    if not per_step:
-        return there
-    if there is not None and ragged and not examples.weight_per_step:
-        there = np.repeat(there, examples.lengths)
-    elif there is not None and there.ndim == 1 and not ragged:
-        there = there[:, None]
-    mask = known_mask(model, examples)
+    weight = examples.step_weight()
+    there = None if weight is None else weight > 0
+    mask = known_mask(model, examples) if examples.gives_steps(shape) else None
     if mask is None:
-        if there is not None and not ragged and there.shape[1] == 1:
-            there = there[:, 0]
         return there
     if model.runs_backwards:
-        mask = examples.flipped(mask) if ragged else mask[:, ::-1]
-    return mask if there is None else mask & there
+        mask = examples.flipped(mask)
+    return mask if there is None else mask & with_axes(there, mask.ndim)
 
 
 def known_mask(model, examples: Examples) -> np.ndarray | None:

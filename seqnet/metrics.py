@@ -99,8 +99,8 @@ class LossMetric(Metric):
 def get(identifier, loss=None) -> Metric:
     """Return the metric of a name, an object, or your own function of (y_true, y_pred).
 
-    ``"accuracy"`` is the one that goes with the `loss`: sparse, categorical or binary. The name
-    of a loss reports that loss.
+    ``"accuracy"`` is the one that goes with the `loss`: sparse, categorical or binary. A loss, or
+    its name, reports that loss.
 
     Examples
     --------
@@ -122,15 +122,19 @@ def get(identifier, loss=None) -> Metric:
             )
         chosen.registered_name = identifier if identifier == "acc" else "accuracy"
         return chosen
+    found = metric_or_loss(identifier)
+    return found if isinstance(found, Metric) else LossMetric(losses.get(found))
+
+
+def metric_or_loss(identifier, custom_objects: dict | None = None) -> Callable:
+    """Return the metric, or else the loss, of a name, a saved configuration or an object."""
     try:
-        found = _get("metric", identifier)
+        return _get("metric", identifier, custom_objects)
     except ValueError as unknown:
         try:
-            return LossMetric(losses.get(identifier))
+            return _get("loss", identifier, custom_objects)
         except ValueError:
-            if difflib.get_close_matches(identifier.lower(), ["accuracy"], cutoff=0.7):
-                raise ValueError(
-                    f"Unknown metric {identifier!r}. Did you mean 'accuracy'?"
-                ) from None
+            name = identifier if isinstance(identifier, str) else ""
+            if difflib.get_close_matches(name.lower(), ["accuracy"], cutoff=0.7):
+                raise ValueError(f"Unknown metric {name!r}. Did you mean 'accuracy'?") from None
             raise unknown from None
-    return found if isinstance(found, Metric) else LossMetric(found)

@@ -46,6 +46,8 @@ class Model(CompiledStack):
         What `compile` chose.
     history : History
         The record of the last `fit`.
+    stop_training : bool
+        A callback sets it to True to end `fit` after the batch.
     norms : Norms
         Those of the gradients of the epoch, or of the last `train_on_batch`.
 
@@ -158,6 +160,10 @@ class Model(CompiledStack):
             beyond memory and in streams are refused before the update that would use them.
         """
         batch_size = check_count(batch_size, "batch_size")
+        validation_batch_size = check_count(
+            batch_size if validation_batch_size is None else validation_batch_size,
+            "validation_batch_size",
+        )
         epochs = check_count(epochs, "epochs", 0)
         initial_epoch = check_first_epoch(initial_epoch, epochs)
         validation_freq = check_frequency(validation_freq)
@@ -199,10 +205,10 @@ class Model(CompiledStack):
                 reports.append(EpochLine())
             fit = Fit(
                 self, examples, validation, callbacks, reports,
-                batch_size=batch_size, epochs=epochs, initial_epoch=initial_epoch,
-                shuffle=shuffle, tbptt=tbptt, validation_freq=validation_freq,
-                steps_per_epoch=steps, validation_steps=validation_steps,
-                validation_batch_size=validation_batch_size, class_weight=class_weight,
+                batch_size=batch_size, validation_batch_size=validation_batch_size,
+                epochs=epochs, initial_epoch=initial_epoch, shuffle=shuffle, tbptt=tbptt,
+                validation_freq=validation_freq, steps_per_epoch=steps,
+                validation_steps=validation_steps, class_weight=class_weight,
             )  # fmt: skip
             fit.run(announce)
         return self.history
@@ -227,15 +233,12 @@ class Model(CompiledStack):
         `callbacks` that begin with ``on_test`` are called.
         """
         batch_size = check_count(batch_size, "batch_size")
-        examples = prepare(
-            self, X, y, sample_weight, mask, lengths, announce=check_verbose(verbose) > 0
-        )
+        announce = check_verbose(verbose) > 0
+        examples = prepare(self, X, y, sample_weight, mask, lengths, announce=announce)
         with closing(examples):
             steps = check_steps(examples, steps, "steps")
             calls = calls_of(self, callbacks, examples, batch_size, steps)
-            figures = measure(
-                self, examples, batch_size, check_verbose(verbose) > 0, calls, steps=steps
-            )
+            figures = measure(self, examples, batch_size, calls, steps, announce)
         return report(figures, return_dict)
 
     def predict(
@@ -257,17 +260,12 @@ class Model(CompiledStack):
         ``logs["outputs"]`` are its outputs.
         """
         batch_size = check_count(batch_size, "batch_size")
-        examples = prepare(
-            self,
-            X,
-            mask=mask_for(X, mask, lengths),
-            announce=check_verbose(verbose) > 0,
-            targets=False,
-        )
+        announce, mask = check_verbose(verbose) > 0, mask_for(X, mask, lengths)
+        examples = prepare(self, X, mask=mask, announce=announce, targets=False)
         with closing(examples):
             steps = check_steps(examples, steps, "steps")
             calls = calls_of(self, callbacks, examples, batch_size, steps)
-            return outputs_of(self, examples, batch_size, check_verbose(verbose) > 0, calls, steps)
+            return outputs_of(self, examples, batch_size, calls, steps, announce)
 
     def train_on_batch(
         self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from seqnet.checks import check_count
-from seqnet.data import Examples
 from seqnet.sequences import described
-from seqnet.streams import Stream, is_stream
+from seqnet.streams import Data, Stream, is_stream
 
 
 def validation_arguments(given) -> tuple:
@@ -49,7 +48,7 @@ def check_shuffle(value) -> bool | str:
     return value
 
 
-def check_steps(examples: Examples, steps, name: str, epochs: int = 1) -> int | None:
+def check_steps(examples: Data, steps, name: str, epochs: int = 1) -> int | None:
     """Return a number of batches that a user passed, or raise if it is needed and missing."""
     if steps is not None:
         return check_count(steps, name)

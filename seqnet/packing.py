@@ -10,6 +10,7 @@ from seqnet import registry
 from seqnet.checks import check_count, check_shape
 from seqnet.layers.layer import given_weights
 from seqnet.layers.states import RUNS, carried_states
+from seqnet.metrics import metric_or_loss
 from seqnet.saving import below
 from seqnet.stack import set_weight_arrays, weight_arrays
 
@@ -153,7 +154,7 @@ def compile_as_saved(model, training: dict, custom_objects: dict | None) -> None
         registry.get("optimizer", training["optimizer"], custom_objects),
         None if loss is None else registry.get("loss", loss, custom_objects),
         [
-            metric if isinstance(metric, str) else registry.get("metric", metric, custom_objects)
+            metric if isinstance(metric, str) else metric_or_loss(metric, custom_objects)
             for metric in training["metrics"]
         ],
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -60,21 +61,25 @@ class RaggedExamples(Examples):
     def input_shape(self) -> tuple[int | None, ...]:
         return (None, None, *self.x.shape[1:])
 
+    def gives_steps(self, output_shape):
+        return output_shape[1:2] == (None,)
+
+    def step_weight(self):
+        if self.weight is None or self.weight_per_step or not self.per_step:
+            return self.weight
+        return np.repeat(self.weight, self.lengths)
+
     def take(self, rows) -> RaggedExamples:
         def own(values, steps):
             return values if steps or values is None else values[rows]
 
-        return RaggedExamples(
-            self.x,
-            own(self.y, self.per_step),
-            own(self.weight, self.weight_per_step),
-            self.mask,
+        return replace(
+            self,
+            y=own(self.y, self.per_step),
+            weight=own(self.weight, self.weight_per_step),
             starts=self.starts[rows],
             lengths=self.lengths[rows],
-            per_step=self.per_step,
-            weight_per_step=self.weight_per_step,
-            backwards=self.backwards,
-            lengths_allowed=self.lengths_allowed,
+            places=None,
         )
 
     def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator:
@@ -139,7 +144,7 @@ class RaggedExamples(Examples):
             found[place] = row[len(row) - length :] if self.backwards else row[:length]
         return found
 
-    def fingerprint(self) -> dict[str, dict]:
+    def fingerprint(self) -> dict[str, Any]:
         lengths = {"starts": fingerprint(self.starts), "lengths": fingerprint(self.lengths)}
         return super().fingerprint() | lengths | {"padded_to": list(self.lengths_allowed)}
 
@@ -158,8 +163,7 @@ class RaggedExamples(Examples):
                 check(values[self.steps_of(row)], f"{name}[{row}]")
             raise
 
-    def flipped(self, values: np.ndarray) -> np.ndarray:
-        """Return what belongs to steps with each sequence in the opposite order."""
+    def flipped(self, values):
         at = np.arange(len(values))
         for row in range(len(self)):
             at[self.steps_of(row)] = at[self.steps_of(row)][::-1]

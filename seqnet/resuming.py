@@ -47,7 +47,7 @@ def save(fit, path: Path) -> None:
     header, arrays = pack(fit.model)
     numbers = []
     for place, callback in enumerate(fit.callbacks):
-        state = state_of(callback)
+        state = callback.get_state()
         kept = {n for n, value in state.items() if isinstance(value, np.ndarray)}
         numbers.append({n: registry.serialize(v) for n, v in state.items() if n not in kept})
         arrays |= {f"{CALLBACKS}/{place}/{name}": state[name] for name in kept}
@@ -119,11 +119,6 @@ def restore(fit, header: dict, arrays: dict, path: Path) -> None:
             callback.set_state(state)
     config.random_generator().bit_generator.state = run["random"]
     model.stop_training = run["stop_training"]
-
-
-def state_of(callback) -> dict[str, Any]:
-    """Return what a callback keeps."""
-    return callback.get_state() if hasattr(callback, "get_state") else {}
 
 
 def reset_other_slots(model, arrays: dict) -> None:

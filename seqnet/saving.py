@@ -171,9 +171,7 @@ def plain(name: str, value) -> np.ndarray:
 
 
 def lay_out(header: Mapping, arrays: Mapping[str, np.ndarray]) -> tuple[Image, list, tuple]:
-    """Return an HDF5 file without its numbers, (place, numbers) for all, and (place, size) of the
-    header.
-    """
+    """Return a file without numbers, (place, numbers) for all, and the header's (place, size)."""
     image = Image()
     placed = []
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)

@@ -175,20 +175,6 @@ def check_rectangular(x: np.ndarray, values, name: str, *, prefix: str = "") -> 
             )
 
 
-def mask_of_lengths(x: np.ndarray, lengths, *, prefix: str = "") -> np.ndarray:
-    """Return the mask, bool (samples, time), of sequences that begin at the first step.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from seqnet.sequences import mask_of_lengths
-    >>> mask_of_lengths(np.zeros((2, 3)), [1, 3]).astype(int).tolist()
-    [[1, 0, 0], [1, 1, 1]]
-    """
-    lengths = check_lengths(x, lengths, prefix=prefix)
-    return np.arange(x.shape[1]) < lengths[:, None]
-
-
 def check_lengths(x, lengths, *, prefix: str = "") -> np.ndarray:
     """Return lengths as an array, or raise if they are not one for each row, in its steps."""
     name = f"{prefix}lengths"

@@ -137,7 +137,20 @@ def mapped(values):
 
 
 class StepsMask:
-    """The mask of sequences that begin at the first step, made for the rows that are asked for."""
+    """The mask of sequences that begin at the first step, made for the rows that are asked for.
+
+    Parameters
+    ----------
+    lengths : int array (samples,)
+    time : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.sources import StepsMask
+    >>> StepsMask(np.array([1, 3]), 3)[:].astype(int).tolist()
+    [[1, 0, 0], [1, 1, 1]]
+    """
 
     def __init__(self, lengths: np.ndarray, time: int):
         self.lengths, self.shape, self.dtype = lengths, (len(lengths), time), np.dtype(bool)

@@ -9,7 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import backend, config, saving
-from seqnet.layers.layer import Layer, Phase, Shape, check_weight, snake_case
+from seqnet.layers.layer import Layer, Phase, Shape, set_values, snake_case
 from seqnet.layers.states import all_layers, carried_states
 
 
@@ -188,11 +188,7 @@ class Stack:
         weights = self._built_weights("set")
         if len(values) != len(weights):
             raise ValueError(f"The model has {len(weights)} weights, but got {len(values)} arrays.")
-        arrays = [np.asarray(v) for v in values]
-        for weight, value in zip(weights, arrays, strict=True):
-            check_weight(weight, value)
-        for weight, value in zip(weights, arrays, strict=True):
-            weight.set_value(value.astype(weight.dtype, order="C"))
+        set_values(weights, values)
 
     def _built_weights(self, verb: str) -> list:
         if not self.built:

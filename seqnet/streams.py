@@ -23,11 +23,10 @@ def is_stream(values, alone: bool) -> bool:
     Parameters
     ----------
     values
-        What the user passed as X.
-        What has an iterator but no items is; an object with a length and items is if the first
-        is a tuple, (x, y).
+        What the user passed as X: an iterator, or what has one but no items, is a stream. An
+        object with a length and items is one if the first of them is a tuple, (x, y).
     alone : bool
-        Whether it came without y: then a list of tuples is too.
+        Whether it came without y: then a list of tuples is one too.
     """
     if hasattr(values, "__next__"):
         return True
@@ -234,6 +233,10 @@ class NumberedBatches(Stream):
         with closing(reader):
             for number, raw in reader:
                 yield self.padded(self.checked_batch(number, raw))
+
+
+Data = Examples | Stream
+"""A data set: rows, or batches."""
 
 
 def stream_of(source, check: Callable, name: str, goes_on: bool = False) -> Stream:

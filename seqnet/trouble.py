@@ -64,37 +64,17 @@ def diagnose(
         if (names := [w.name for w in layer.weights if not is_finite(gradient_norms, w.name)])
     }
     layers = list(broken)
-    story = []
-    if not math.isfinite(loss):
-        headline = f"{place}: the loss is {loss}."
-        story.append(
-            "It was so going forward, before there was any gradient: the batch has values that the "
-            "model or the loss cannot take, or the weights were too large or not finite before."
-        )
-    else:
+    headline = f"{place}: the loss is {loss}."
+    if math.isfinite(loss):
         headline = (
             f"{place}: the gradient of layer {layers[0]!r} is not finite, though the loss is "
             f"{loss:.6g}."
         )
-    if not layers:
-        story.append("All gradients are finite: it is the loss alone that has no finite value.")
-    else:
-        first = ", ".join(name.removeprefix(f"{layers[0]}/") for name in broken[layers[0]])
-        story.append(f"Going back from the loss, the first gradient to break is that of layer "
-                     f"{layers[0]!r} ({first})" + then(layers[1:]))  # fmt: skip
-        above = untrained_above(model, layers[0], gradient_norms)
-        if above and math.isfinite(loss):
-            story[-1] += (
-                f" It may have broken on its way through {' and '.join(map(repr, above))}, "
-                "where no weights are trained."
-            )
-    changed = [name for name, norm in weight_norms.items() if not math.isfinite(norm)]
-    story += [
+    story = [
+        *where_it_broke(model, loss, broken, gradient_norms),
         table(gradient_norms, weight_norms),
-        "The update of this batch has been made"
-        + (f", and these weights are not finite now: {', '.join(changed)}." if changed else ".")
-        + " Go on from a file that was saved before, or build the model again."
-        + (f" {note}" if note else ""),
+        f"{what_became(weight_norms)} Go on from a file that was saved before, or build the model "
+        f"again. {note}".rstrip(),
         f"What helps: a lower learning rate (it is {model.optimizer.learning_rate:g}), clipnorm= "
         f"of the optimizer (it is {model.optimizer.clipnorm}), float64, and a look at the batch.",
     ]
@@ -103,14 +83,49 @@ def diagnose(
     )
 
 
+def where_it_broke(
+    model, loss: float, broken: Mapping[str, list[str]], gradient_norms: Mapping[str, float]
+) -> list[str]:
+    """Tell how far a batch came, forward and back; `broken` has names of weights by layer."""
+    story = []
+    if not math.isfinite(loss):
+        story.append(
+            "It was so going forward, before there was any gradient: the batch has values that the "
+            "model or the loss cannot take, or the weights were too large or not finite before."
+        )
+    if not broken:
+        story.append("All gradients are finite: it is the loss alone that has no finite value.")
+        return story
+    layer, *others = broken
+    weights = ", ".join(name.removeprefix(f"{layer}/") for name in broken[layer])
+    text = (
+        f"Going back from the loss, the first gradient to break is that of layer {layer!r} "
+        f"({weights})"
+    )
+    text += f", then of {', '.join(map(repr, others))}." if others else ", and no other."
+    above = untrained_above(model, layer, gradient_norms)
+    if above and math.isfinite(loss):
+        text += (
+            f" It may have broken on its way through {' and '.join(map(repr, above))}, where no "
+            "weights are trained."
+        )
+    return [*story, text]
+
+
+def what_became(weight_norms: Mapping[str, float]) -> str:
+    """Tell what an update that was made has done to the weights."""
+    changed = [name for name, norm in weight_norms.items() if not math.isfinite(norm)]
+    if not changed:
+        return "The update of this batch has been made."
+    return (
+        "The update of this batch has been made, and these weights are not finite now: "
+        f"{', '.join(changed)}."
+    )
+
+
 def is_finite(norms: Mapping[str, float], name: str) -> bool:
     """Tell whether a weight's norm is finite; one that is not trained has none, and is."""
     return math.isfinite(norms.get(name, 0.0))
-
-
-def then(layers: Sequence[str]) -> str:
-    """Go on with the layers that broke after the first."""
-    return f", then of {', '.join(map(repr, layers))}." if layers else ", and no other."
 
 
 def untrained_above(model, name: str, gradient_norms: Mapping[str, float]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Weights of classes, as weights of samples or steps."""
+"""Weights of classes, and ranges of steps that count, as weights of samples or steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from seqnet.checks import check_count, check_number
-from seqnet.data import Examples, as_array, range_weights
+from seqnet.data import Examples, as_array, range_weights, with_axes
 from seqnet.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -37,15 +37,11 @@ def weigh_classes(examples: Examples, loss, output_shape: tuple, class_weight: M
     """
     numbers, classes = class_numbers(examples.y, loss, output_shape)
     weights = weight_table(class_weight, classes)[np.clip(numbers, 0, classes - 1)]
-    before = examples.weight
-    if isinstance(examples, RaggedExamples) and examples.per_step:
-        if before is not None and not examples.weight_per_step:
-            before = np.repeat(before, examples.lengths)
-        examples.weight_per_step = True
+    before = examples.step_weight()
+    if isinstance(examples, RaggedExamples):
+        examples.weight_per_step = examples.per_step
     if before is not None:
-        rank = max(before.ndim, weights.ndim)
-        both = [a.reshape(a.shape + (1,) * (rank - a.ndim)) for a in (before, weights)]
-        weights = both[0] * both[1]
+        weights = with_axes(before, weights.ndim) * with_axes(weights, before.ndim)
     examples.weight = weights
 
 

@@ -14,7 +14,6 @@ import pytensor.tensor as pt
 from seqnet.data import Examples
 from seqnet.layers.recurrent import Recurrent
 from seqnet.layers.states import all_layers
-from seqnet.ragged import RaggedExamples
 
 
 def windows(batch: Examples, size: int, layers=()) -> Iterator[Examples]:
@@ -50,23 +49,14 @@ def symbolic_states(layers) -> dict[Recurrent, list]:
     }
 
 
-def zero_states(layers, batch: int) -> list[np.ndarray]:
-    """Return the states of the first window."""
-    return [
-        np.zeros((batch, layer.units), dtype=layer.dtype)
-        for layer in recurrent_layers(layers)
-        for _ in layer.state_names
-    ]
+def first_states(layers, batch: int) -> list[np.ndarray]:
+    """Return the states before the first step, in `symbolic_states`'s order: zeros or learned."""
+    return [state for layer in recurrent_layers(layers) for state in layer.first_states(batch)]
 
 
 def check_windows(model, examples: Examples) -> None:
     """Raise ``ValueError`` if a model cannot be trained window by window."""
-    if isinstance(examples, RaggedExamples):
-        per_step = examples.per_step
-    else:
-        shape = model.compute_output_shape(examples.input_shape)
-        per_step = len(shape) > 2 and shape[1:2] == examples.x.shape[1:2]
-    if not per_step:
+    if not examples.gives_steps(model.compute_output_shape(examples.input_shape)):
         raise ValueError(
             "tbptt cuts sequences and their targets, so the model must give an output at each "
             "step: return_sequences=True for all recurrent layers."

@@ -67,11 +67,37 @@ def test_wrong_tokens(verb, x, error, parts):
         getattr(classifier(), verb)(x, CLASSES)
 
 
+@pytest.mark.parametrize("verb", ["predict", "predict_on_batch"])
+@pytest.mark.parametrize(
+    ("first", "x"),
+    [
+        ([Embedding(5, 3), LSTM(2)], TOKENS),
+        ([LSTM(2)], SERIES),
+        ([Masking(), LSTM(2)], SERIES),
+        ([layers.TimeDistributed(Dense(2))], SERIES),
+        ([layers.Bidirectional(GRU(2))], SERIES),
+        ([Dense(2)], VALUES),
+        ([layers.Activation("relu"), Dense(2)], VALUES),
+        ([layers.RepeatVector(2)], VALUES),
+    ],
+    ids=lambda value: type(value[0]).__name__ if isinstance(value, list) else "",
+)
+def test_a_single_sample_without_a_batch_axis(verb, first, x):
+    model = seqnet.Model([type(layer).from_config(layer.get_config()) for layer in first])
+    model.build((None, *x.shape[1:]))
+    with says(ValueError, f"X has the shape {x.shape[1:]}", "one axis less", "X[None]"):
+        getattr(model, verb)(x[0])
+
+
 @VERBS
 @pytest.mark.parametrize(
     ("x", "error", "parts"),
     [
-        (SERIES[0], ValueError, ["lstm", "(batch, time, features)", "rank 3", "(None, 2)"]),
+        (
+            SERIES[0],
+            ValueError,
+            ["X[None]", "lstm", "(batch, time, features)", "rank 3", "(None, 2)"],
+        ),
         (
             np.where(SERIES > 0.9, np.nan, SERIES),
             ValueError,

@@ -73,6 +73,10 @@ def test_a_loss_is_a_metric_by_its_name():
     assert metric.finish(3.0) == 3.0
 
 
+def test_a_range_loss_is_a_metric_as_a_function_too():
+    assert metrics.get(losses.masked_loss).name == metrics.get("masked_loss").name == "masked_loss"
+
+
 def test_a_function_is_a_metric_of_its_own_name():
     def largest_error(y_true, y_pred):
         return pt.max(pt.abs(y_true - y_pred), axis=-1)

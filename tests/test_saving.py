@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import seqnet
-from seqnet import saving
+from seqnet import losses, saving
 from seqnet.layers import GRU, LSTM, Dense, Dropout, Embedding, Layer, Softmax, TimeDistributed
 from seqnet.registry import register
 
@@ -169,6 +169,25 @@ class Thrice(Layer):
 
     def call(self, inputs, mask, phase):
         return inputs * 3
+
+
+def steepness(y_true, y_pred):
+    return abs(y_true - y_pred).mean(axis=-1)
+
+
+def test_losses_among_the_metrics_come_back(tmp_path):
+    smooth = losses.CategoricalCrossentropy(label_smoothing=0.1)
+    binary = losses.BinaryCrossentropy(from_logits=True)
+    asked = [smooth, losses.MeanSquaredError, "mae", steepness, binary]
+    x, y = rng.normal(size=(6, 3)), np.eye(2)[rng.integers(0, 2, 6)]
+    model = seqnet.Model([Dense(2, activation="softmax", input_shape=(3,))])
+    model.compile("sgd", "categorical_crossentropy", asked)
+    for _ in range(2):  # what was loaded can be saved as well
+        model.save(tmp_path / "model.h5")
+        again = seqnet.load_model(tmp_path / "model.h5", {"steepness": steepness})
+        assert again.metrics_asked[0].label_smoothing == 0.1
+        assert again.test_on_batch(x, y) == model.test_on_batch(x, y)
+        model = again
 
 
 def test_names_in_a_file_stand_only_for_what_is_known_or_passed(tmp_path):

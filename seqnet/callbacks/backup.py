@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from seqnet.callbacks.base import Callback
-from seqnet.checks import check_count
+from seqnet.callbacks.base import Callback, check_save_freq
 from seqnet.trouble import broken_weights
 
 log = logging.getLogger("seqnet")
@@ -76,11 +75,7 @@ class BackupAndRestore(Callback):
 
     def __init__(self, path, save_freq: str | int = "epoch", delete_checkpoint: bool = True):
         self.path = Path(os.fspath(path))
-        if save_freq != "epoch":
-            if isinstance(save_freq, str):
-                raise ValueError(f"save_freq is 'epoch' or a number of batches, got {save_freq!r}.")
-            save_freq = check_count(save_freq, "save_freq")
-        self.save_freq = save_freq
+        self.save_freq = check_save_freq(save_freq)
         self.delete_checkpoint = delete_checkpoint
         self.unsaved = 0
         self.run: Any = None

@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from seqnet.checks import check_count
 from seqnet.trouble import NumericalError
 
 
@@ -162,6 +163,15 @@ def check_callbacks(callbacks) -> list[Callback]:
             f"callbacks takes objects of seqnet.callbacks.Callback, got {callback!r}.{hint}"
         )
     return list(callbacks)
+
+
+def check_save_freq(value) -> str | int:
+    """Return ``"epoch"`` or a number of batches, or raise."""
+    if value == "epoch":
+        return value
+    if isinstance(value, str):
+        raise ValueError(f"save_freq is 'epoch' or a number of batches, got {value!r}.")
+    return check_count(value, "save_freq")
 
 
 class CallbackList:

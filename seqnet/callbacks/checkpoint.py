@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from seqnet.callbacks.base import say
+from seqnet.callbacks.base import check_save_freq, say
 from seqnet.callbacks.monitoring import Monitor, unknown_figure
-from seqnet.checks import check_count
 from seqnet.replacing import check_place
 
 
@@ -76,7 +75,7 @@ class ModelCheckpoint(Monitor):
         self.filepath = os.fspath(filepath)
         self.verbose = verbose
         self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
-        self.save_freq = "epoch" if save_freq == "epoch" else check_count(save_freq, "save_freq")
+        self.save_freq = check_save_freq(save_freq)
         self.fields = fields_of(self.filepath)
         self.epoch, self.batches = 0, 0
 
@@ -94,9 +93,13 @@ class ModelCheckpoint(Monitor):
             return
         if self.save_best_only:
             super().check(figures)
+        self.check_fields([*self.own_fields, *figures])
+
+    def check_fields(self, known: Sequence[str]) -> None:
+        """Raise if a field of the file's name is none of those that there are."""
         for field in self.fields:
-            if field not in (*self.own_fields, *figures):
-                raise unknown_field(field, self.filepath, (*self.own_fields, *figures))
+            if field not in known:
+                raise unknown_figure(field, known, f"ModelCheckpoint({self.filepath!r})")
 
     @property
     def own_fields(self) -> tuple[str, ...]:
@@ -129,7 +132,9 @@ class ModelCheckpoint(Monitor):
                 if self.verbose:
                     say(f"{when}: {self.monitor} {value:.5g} is no better than {self.best}.")
                 return
-        path = spell(self.filepath, {**logs, **numbers})
+        values = {**logs, **numbers}
+        self.check_fields(list(values))
+        path = self.filepath.format(**values)
         if self.save_weights_only:
             self.model.save_weights(path)
         else:
@@ -174,16 +179,3 @@ def fields_of(filepath: str) -> list[str]:
             "name of the file."
         )
     return fields
-
-
-def spell(filepath: str, values: Mapping) -> str:
-    """Return a file name with its fields filled in."""
-    for field in fields_of(filepath):
-        if field not in values:
-            raise unknown_field(field, filepath, list(values))
-    return filepath.format(**values)
-
-
-def unknown_field(field: str, filepath: str, known) -> ValueError:
-    """Return the error that tells which fields there are."""
-    return unknown_figure(field, list(known), f"ModelCheckpoint({filepath!r})")

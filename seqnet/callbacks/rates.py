@@ -62,12 +62,6 @@ class LearningRateScheduler(Callback):
         if logs is not None:
             logs["learning_rate"] = self.model.optimizer.learning_rate
 
-    def get_state(self):
-        return {"learning_rate": self.model.optimizer.learning_rate}
-
-    def set_state(self, state):
-        self.model.optimizer.learning_rate = state["learning_rate"]
-
 
 def takes_two(function: Callable) -> bool:
     """Whether a function can be called with two arguments."""
@@ -173,13 +167,9 @@ class ReduceLROnPlateau(Monitor):
             say(f"Epoch {epoch + 1}: the learning rate is lowered to {optimizer.learning_rate:g}.")
 
     def get_state(self):
-        return super().get_state() | {
-            "wait": self.wait,
-            "cooldown_counter": self.cooldown_counter,
-            "learning_rate": self.model.optimizer.learning_rate,
-        }
+        counts = {"wait": self.wait, "cooldown_counter": self.cooldown_counter}
+        return super().get_state() | counts
 
     def set_state(self, state):
         super().set_state(state)
         self.wait, self.cooldown_counter = state["wait"], state["cooldown_counter"]
-        self.model.optimizer.learning_rate = state["learning_rate"]

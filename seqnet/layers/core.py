@@ -129,16 +129,13 @@ class Masking(Layer):
     >>> layer = seqnet.layers.Masking(mask_value=-1.0)
     """
 
-    input_rank = 3
+    input_axes = ("batch", "time", "features")
 
     def __init__(self, mask_value: float = 0.0, **kwargs):
         super().__init__(**kwargs)
         if not np.isfinite(mask_value):
             raise ValueError(f"mask_value must be finite, got {mask_value}.")
         self.mask_value = float(mask_value)
-
-    def rank_hint(self):
-        return " (batch, time, features)"
 
     def call(self, inputs, mask, phase):
         present = self.compute_mask(inputs, mask)
@@ -173,16 +170,13 @@ class RepeatVector(Layer):
     [[[1.0, 2.0], [1.0, 2.0]]]
     """
 
-    input_rank = 2
+    input_axes = ("batch", "features")
     supports_masking = False
     reads_ahead = "makes all steps from one input"
 
     def __init__(self, n: int, **kwargs):
         super().__init__(**kwargs)
         self.n = check_count(n, "The n of RepeatVector")
-
-    def rank_hint(self):
-        return " (batch, features)"
 
     def call(self, inputs, mask, phase):
         return pt.alloc(inputs[:, None, :], inputs.shape[0], self.n, inputs.shape[1])

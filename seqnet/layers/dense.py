@@ -58,12 +58,14 @@ class Dense(Layer):
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
 
-    def build(self, input_shape):
+    def check_axes(self, input_shape):
         if len(input_shape) < 2:
             raise ValueError(
                 f"Layer {self.display_name!r} ({type(self).__name__}) takes (batch, ..., "
                 f"features), got the shape {input_shape}."
             )
+
+    def build(self, input_shape):
         features = self.needed_features(input_shape)
         self.kernel = self.add_weight(
             "kernel",

@@ -20,7 +20,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from seqnet import config, initializers, regularizers
-from seqnet.checks import WrongValueError, check_shape, first_place
+from seqnet.checks import check_finite, check_shape
 from seqnet.ops.dropout import dropout_mask
 from seqnet.registry import Configurable, refuse_arguments
 
@@ -91,7 +91,7 @@ class Layer(Configurable, ABC):
     """One stage of a model.
 
     Subclasses implement `call`, and where needed `build` (make weights), `compute_output_shape`,
-    `compute_mask` and `check_input`.
+    `compute_mask` and `check_input`; `input_axes` names the axes that their inputs must have.
 
     Parameters
     ----------
@@ -106,8 +106,8 @@ class Layer(Configurable, ABC):
         Whether training changes the weights.
     """
 
-    input_rank: int | tuple[int, ...] | None = None
-    """Ranks of input this layer takes, the batch axis included; None is any."""
+    input_axes: tuple[str, ...] = ()
+    """Names of the axes that an input must have, the batch first; empty is any number of axes."""
 
     integer_input = False
     """Whether the layer takes numbers of classes and not quantities."""
@@ -189,13 +189,11 @@ class Layer(Configurable, ABC):
         """Raise if an array of real data cannot be this layer's input (first layers only)."""
         if values.dtype.kind not in "fiub":
             raise TypeError(f"{name} must hold numbers, got the dtype {values.dtype}.")
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            where = first_place(~np.isfinite(values))
-            raise WrongValueError(
-                f"{name} holds {values[where]} at {{where}}. Clean the data, or mark padding with "
-                "a Masking layer and a finite mask_value.",
-                where,
-            )
+        check_finite(
+            values,
+            name,
+            " Clean the data, or mark padding with a Masking layer and a finite mask_value.",
+        )
 
     # ---- what subclasses use
 
@@ -238,21 +236,8 @@ class Layer(Configurable, ABC):
         return self.name or snake_case(type(self).__name__)
 
     def ensure_built(self, input_shape: Shape) -> None:
-        """Make the weights if that has not happened; check the rank in any case."""
-        ranks = (self.input_rank,) if isinstance(self.input_rank, int) else self.input_rank
-        if ranks is not None and len(input_shape) not in ranks:
-            wanted = " or ".join(str(r) for r in ranks)
-            raise ValueError(
-                f"Layer {self.display_name!r} ({type(self).__name__}) takes inputs of rank "
-                f"{wanted}{self.rank_hint()}, but got the shape {input_shape} of rank "
-                f"{len(input_shape)}."
-                + (
-                    " Recurrent layers give such an output with return_sequences=True, an "
-                    "Embedding makes one of whole numbers (batch, time)."
-                    if len(input_shape) == 2 and 3 in ranks
-                    else ""
-                )
-            )
+        """Make the weights if that has not happened; check the axes in any case."""
+        self.check_axes(input_shape)
         if self.features is not None and input_shape[-1] not in (None, self.features):
             raise ValueError(
                 f"Layer {self.display_name!r} ({type(self).__name__}) was built for "
@@ -263,9 +248,22 @@ class Layer(Configurable, ABC):
             self.build(input_shape)
             self.built = True
 
-    def rank_hint(self) -> str:
-        """Spell the expected axes for the message about a wrong rank."""
-        return ""
+    def check_axes(self, input_shape: Shape) -> None:
+        """Raise ``ValueError`` if an input does not have the axes that this layer takes."""
+        rank, wanted = len(input_shape), len(self.input_axes)
+        if wanted in (0, rank):
+            return
+        hint = ""
+        if (rank, wanted) == (2, 3):
+            hint = (
+                " Recurrent layers give such an output with return_sequences=True, an Embedding "
+                "makes one of whole numbers (batch, time)."
+            )
+        raise ValueError(
+            f"Layer {self.display_name!r} ({type(self).__name__}) takes inputs of rank "
+            f"{wanted} ({', '.join(self.input_axes)}), but got the shape {input_shape} of rank "
+            f"{rank}.{hint}"
+        )
 
     def masking_hint(self) -> str:
         """Say what to do about a mask that cannot be carried."""
@@ -317,11 +315,7 @@ class Layer(Configurable, ABC):
                 f"({', '.join(w.name.rpartition('/')[2] for w in self.weights) or 'none'}), but "
                 f"{len(values)} arrays were given."
             )
-        arrays = [np.asarray(v) for v in values]
-        for weight, value in zip(self.weights, arrays, strict=True):
-            check_weight(weight, value)
-        for weight, value in zip(self.weights, arrays, strict=True):
-            weight.set_value(value.astype(weight.dtype, order="C"))
+        set_values(self.weights, values)
 
     def count_params(self) -> int:
         """Return how many numbers the weights hold."""
@@ -335,13 +329,19 @@ class Layer(Configurable, ABC):
         return f"<{type(self).__name__} {self.display_name!r}>"
 
 
-def check_weight(weight, value: np.ndarray) -> None:
-    """Raise ``ValueError`` if an array cannot be the value of a weight."""
-    expected = weight.get_value(borrow=True).shape
-    if value.shape != expected:
-        raise ValueError(f"Weight {weight.name} has shape {expected}, but got {value.shape}.")
-    if value.dtype.kind not in "fiu":
-        raise ValueError(f"Weight {weight.name} takes numbers, but got the dtype {value.dtype}.")
+def set_values(weights: Sequence, values: Sequence) -> None:
+    """Set weights from arrays, or raise ``ValueError`` without having changed any."""
+    arrays = [np.asarray(value) for value in values]
+    for weight, value in zip(weights, arrays, strict=True):
+        expected = weight.get_value(borrow=True).shape
+        if value.shape != expected:
+            raise ValueError(f"Weight {weight.name} has shape {expected}, but got {value.shape}.")
+        if value.dtype.kind not in "fiu":
+            raise ValueError(
+                f"Weight {weight.name} takes numbers, but got the dtype {value.dtype}."
+            )
+    for weight, value in zip(weights, arrays, strict=True):
+        weight.set_value(value.astype(weight.dtype, order="C"))
 
 
 def snake_case(name: str) -> str:

@@ -94,7 +94,7 @@ class Recurrent(Stateful):
 
     gates: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ("h",)
-    input_rank = 3
+    input_axes = ("batch", "time", "features")
 
     def __init__(
         self,
@@ -253,9 +253,6 @@ class Recurrent(Stateful):
         return self.bias
 
     # ---- one pass
-
-    def rank_hint(self):
-        return " (batch, time, features)"
 
     def call(self, inputs, mask, phase, initial_state=None):
         """Return the output, with `return_state` the list [output, *last states].

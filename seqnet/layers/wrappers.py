@@ -13,7 +13,7 @@ from seqnet.registry import register
 
 
 class Wrapper(Layer):
-    """A layer around another one, which keeps its dtype, input shape and trainability.
+    """A layer around another one; its own dtype and trainability are that one's unless given.
 
     Parameters
     ----------
@@ -21,8 +21,6 @@ class Wrapper(Layer):
     """
 
     def __init__(self, layer: Layer, **kwargs):
-        if isinstance(layer, dict):
-            layer = registry.get("layer", layer)
         if not isinstance(layer, Layer):
             raise TypeError(f"{type(self).__name__} wraps a layer, got {layer!r}.")
         own = {name: getattr(layer, name) for name in ("dtype", "trainable")}
@@ -80,12 +78,14 @@ class TimeDistributed(Wrapper):
                 "several (return_state=True)."
             )
 
-    def build(self, input_shape):
+    def check_axes(self, input_shape):
         if len(input_shape) < 3:
             raise ValueError(
                 f"Layer {self.display_name!r} (TimeDistributed) takes (batch, time, ...), got the "
                 f"shape {input_shape}."
             )
+
+    def build(self, input_shape):
         self.build_inner(self.layer, "", (None, *input_shape[2:]))
 
     def call(self, inputs, mask, phase):
@@ -148,7 +148,7 @@ class Bidirectional(Wrapper, Stateful):
     (2, 3, 8)
     """
 
-    input_rank = 3
+    input_axes = ("batch", "time", "features")
     reads_ahead = "reads from both ends"
 
     def __init__(self, layer, merge_mode: str | None = "concat", backward_layer=None, **kwargs):
@@ -161,8 +161,6 @@ class Bidirectional(Wrapper, Stateful):
             known = ", ".join(repr(mode) for mode in MERGES)
             raise ValueError(f"merge_mode is one of {known}; got {merge_mode!r}.")
         self.merge_mode = merge_mode
-        if isinstance(backward_layer, dict):
-            backward_layer = registry.get("layer", backward_layer)
         self.backward_layer = turned_round(self.layer) if backward_layer is None else backward_layer
         self._check_halves()
 
@@ -198,9 +196,6 @@ class Bidirectional(Wrapper, Stateful):
     def stateful(self) -> bool:
         """Whether the halves carry their states from batch to batch."""
         return self.layer.stateful
-
-    def rank_hint(self):
-        return " (batch, time, features)"
 
     def runs_as(self, kernels):
         ways = [half.runs_as(kernels) for half in self.inner_layers]

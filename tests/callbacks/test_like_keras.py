@@ -63,8 +63,9 @@ class Run:
         state = self.callback.get_state()
         arrays = {k: v.copy() for k, v in state.items() if isinstance(v, np.ndarray)}
         text = json.dumps({k: v for k, v in state.items() if k not in arrays})
-        weights, self.model = self.model.get_weights(), make_model()
-        self.model.set_weights(weights)
+        before, self.model = self.model, make_model()
+        self.model.set_weights(before.get_weights())
+        self.model.optimizer.learning_rate = before.optimizer.learning_rate
         self.start()
         self.callback.set_state(json.loads(text) | arrays)
 
