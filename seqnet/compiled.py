@@ -73,6 +73,13 @@ class CompiledStack(Stack):
     def set_metrics(self) -> None:
         """Make the metrics that were asked for, now that the loss is known."""
         self.metrics = [metrics_module.get(m, self.loss) for m in self.metrics_asked]
+        names = ["loss", *(metric.name for metric in self.metrics)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"Two figures would be called {name!r}: {', '.join(names)}. Figures are "
+                    "reported by name, so ask for each metric once."
+                )
 
     def function_for(self, kind: str, batch: Examples, announce: bool = False) -> Callable:
         """Return the compiled function for a batch, compiled now if it is the first of its kind."""

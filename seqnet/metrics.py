@@ -29,6 +29,10 @@ class Metric(Configurable, ABC):
         """Turn the weighted mean over an epoch into the figure that is reported."""
         return mean
 
+    def of_logits(self) -> Metric:
+        """Return the same metric for predictions that are logits."""
+        return self
+
     @property
     def name(self) -> str:
         """The name the figure is reported under."""
@@ -69,20 +73,36 @@ class BinaryAccuracy(Metric):
         same = pt.eq(y_pred > np.asarray(self.threshold, y_pred.dtype), y_true > self.threshold)
         return pt.mean(pt.cast(same, y_pred.dtype), axis=-1)
 
+    def of_logits(self):
+        return BinaryAccuracy(float(np.log(self.threshold) - np.log1p(-self.threshold)))
+
 
 @register("metric", "perplexity")
 class Perplexity(Metric):
-    """``exp`` of the mean cross-entropy in nats; targets are class numbers or distributions."""
+    """``exp`` of the mean cross-entropy in nats; targets are class numbers or distributions.
+
+    Parameters
+    ----------
+    from_logits : bool
+        The predictions are logits and not probabilities. A softmax at the end of the model is
+        recognised without this.
+    """
 
     registered_name = "perplexity"
 
+    def __init__(self, from_logits: bool = False):
+        self.from_logits = from_logits
+
     def __call__(self, y_true, y_pred):
         if y_true.ndim == y_pred.ndim - 1:
-            return losses.SparseCategoricalCrossentropy()(y_true, y_pred)
-        return losses.CategoricalCrossentropy()(y_true, y_pred)
+            return losses.SparseCategoricalCrossentropy(self.from_logits)(y_true, y_pred)
+        return losses.CategoricalCrossentropy(self.from_logits)(y_true, y_pred)
 
     def finish(self, mean):
         return float(np.exp(min(mean, 700.0)))
+
+    def of_logits(self):
+        return Perplexity(from_logits=True)
 
 
 class LossMetric(Metric):
@@ -95,35 +115,51 @@ class LossMetric(Metric):
     def __call__(self, y_true, y_pred):
         return self.loss(y_true, y_pred)
 
+    def of_logits(self):
+        if isinstance(self.loss, losses.Loss) and "from_logits" in self.loss.get_config():
+            return LossMetric(type(self.loss)(**{**self.loss.get_config(), "from_logits": True}))
+        return self
+
 
 def get(identifier, loss=None) -> Metric:
     """Return the metric of a name, an object, or your own function of (y_true, y_pred).
 
     ``"accuracy"`` is the one that goes with the `loss`: sparse, categorical or binary. A loss, or
-    its name, reports that loss.
+    its name, reports that loss. What comes by name takes the predictions for logits if the loss
+    does; an object is used as it is.
 
     Examples
     --------
     >>> from seqnet import losses, metrics
     >>> type(metrics.get("accuracy", losses.get("binary_crossentropy"))).__name__
     'BinaryAccuracy'
+    >>> metrics.get("accuracy", losses.BinaryCrossentropy(from_logits=True)).threshold
+    0.0
     """
     if identifier in ("accuracy", "acc"):
-        if isinstance(loss, losses.SparseCategoricalCrossentropy):
-            chosen: Metric = SparseCategoricalAccuracy()
-        elif isinstance(loss, losses.BinaryCrossentropy):
-            chosen = BinaryAccuracy()
-        elif isinstance(loss, losses.CategoricalCrossentropy):
-            chosen = CategoricalAccuracy()
-        else:
-            raise ValueError(
-                "'accuracy' goes with a cross-entropy; with this loss name the metric itself: "
-                "'sparse_categorical_accuracy', 'categorical_accuracy' or 'binary_accuracy'."
-            )
-        chosen.registered_name = identifier if identifier == "acc" else "accuracy"
-        return chosen
-    found = metric_or_loss(identifier)
-    return found if isinstance(found, Metric) else LossMetric(losses.get(found))
+        metric = accuracy_for(loss)
+    else:
+        found = metric_or_loss(identifier)
+        metric = found if isinstance(found, Metric) else LossMetric(losses.get(found))
+    if isinstance(identifier, str) and getattr(loss, "from_logits", False):
+        metric = metric.of_logits()
+    if identifier in ("accuracy", "acc"):
+        metric.registered_name = identifier
+    return metric
+
+
+def accuracy_for(loss) -> Metric:
+    """Return the accuracy that goes with a cross-entropy."""
+    if isinstance(loss, losses.SparseCategoricalCrossentropy):
+        return SparseCategoricalAccuracy()
+    if isinstance(loss, losses.BinaryCrossentropy):
+        return BinaryAccuracy()
+    if isinstance(loss, losses.CategoricalCrossentropy):
+        return CategoricalAccuracy()
+    raise ValueError(
+        "'accuracy' goes with a cross-entropy; with this loss name the metric itself: "
+        "'sparse_categorical_accuracy', 'categorical_accuracy' or 'binary_accuracy'."
+    )
 
 
 def metric_or_loss(identifier, custom_objects: dict | None = None) -> Callable:

@@ -90,7 +90,13 @@ def set_arrays(model, header: dict, arrays: dict, path) -> None:
 
 def set_generators(model, states: list) -> None:
     """Put the random generators of all layers where they were."""
-    for generator, state in zip(generators(model), states, strict=True):
+    wanted = generators(model)
+    if len(states) != len(wanted):
+        raise ValueError(
+            f"The layers have {len(wanted)} random generators, and there are the states of "
+            f"{len(states)}."
+        )
+    for generator, state in zip(wanted, states, strict=True):
         value = generator.get_value()
         value.bit_generator.state = state
         if value.bit_generator.state != state:

@@ -3,6 +3,7 @@ import pytensor.tensor as pt
 import pytest
 from reference import numpy_training
 
+import seqnet
 from seqnet import backend, losses, metrics
 
 RNG = np.random.default_rng(20260730)
@@ -85,3 +86,40 @@ def test_a_function_is_a_metric_of_its_own_name():
     assert metric.name == "largest_error"
     expected = np.abs(TARGETS - SCORES).max(axis=-1)
     np.testing.assert_allclose(values_of(metric, TARGETS), expected)
+
+
+@pytest.mark.parametrize(
+    ("metric", "loss", "targets"),
+    [
+        ("accuracy", losses.BinaryCrossentropy, BITS),
+        ("acc", losses.SparseCategoricalCrossentropy, LABELS),
+        ("binary_accuracy", losses.BinaryCrossentropy, BITS),
+        ("perplexity", losses.SparseCategoricalCrossentropy, LABELS),
+        ("perplexity", losses.CategoricalCrossentropy, TARGETS),
+        ("sparse_categorical_crossentropy", losses.SparseCategoricalCrossentropy, LABELS),
+        ("binary_crossentropy", losses.BinaryCrossentropy, BITS),
+        ("mse", losses.BinaryCrossentropy, BITS),
+    ],
+)
+def test_metrics_by_name_take_logits_where_the_loss_does(metric, loss, targets):
+    of_probabilities = metrics.get(metric, loss())
+    of_logits = metrics.get(metric, loss(from_logits=True))
+    assert of_logits.name == of_probabilities.name
+    logits = np.log(SCORES / (1 - SCORES)) if loss is losses.BinaryCrossentropy else np.log(SCORES)
+    given = SCORES if metric == "mse" else logits
+    np.testing.assert_allclose(
+        values_of(of_logits, targets, given), values_of(of_probabilities, targets), rtol=1e-12
+    )
+
+
+def test_metrics_that_are_objects_are_used_as_they_are():
+    loss = losses.BinaryCrossentropy(from_logits=True)
+    assert metrics.get(metrics.BinaryAccuracy(0.25), loss).threshold == 0.25
+    assert not metrics.get(metrics.Perplexity(), loss).from_logits
+
+
+@pytest.mark.parametrize("names", [["mae", "mean_absolute_error"], ["accuracy", "accuracy"]])
+def test_one_name_for_two_figures_is_refused(names):
+    model = seqnet.Model([seqnet.layers.Dense(2, activation="softmax", input_shape=(3,))])
+    with pytest.raises(ValueError, match="Two figures would be called"):
+        model.compile(loss="sparse_categorical_crossentropy", metrics=names)

@@ -208,7 +208,7 @@ def test_names_in_a_file_stand_only_for_what_is_known_or_passed(tmp_path):
         ({"layers": [{"name": "LSTM", "config": {"units": "many"}}]}, "units of LSTM .* 'many'"),
         ({"layers": [{"name": "os.system", "config": {}}]}, "Unknown layer 'os.system'"),
         ({"input_shape": None}, "input_shape must be a tuple"),
-        ({"generators": []}, ""),
+        ({"generators": []}, "random generators"),
     ],
 )
 def test_a_file_that_describes_no_model_is_told(trained, tmp_path, change, message):
