@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Generator
 
 log = logging.getLogger("seqnet")
@@ -16,7 +17,10 @@ PATIENCE_S = 10.0
 
 
 QUICK_S = 0.0005
-"""A batch that is read sooner is not worth a thread."""
+"""Batches that are read in less time, on average, are not worth a thread."""
+
+LAST = 16
+"""Of so many batches the average is taken, so that one hiccup changes nothing."""
 
 
 def read_ahead(items: Generator, size: int) -> Generator:
@@ -46,10 +50,11 @@ def read_ahead(items: Generator, size: int) -> Generator:
 
 
 def read_ahead_if_slow(items: Generator, size: int) -> Generator:
-    """Yield what a generator yields; from the first item that is slow to come, read ahead.
+    """Yield what a generator yields, read ahead as soon as its items are slow to come.
 
     A thread that copies rows from memory takes a processor from the kernels for longer than the
-    copying alone would. So rows are read in place as long as each batch takes less than `QUICK_S`.
+    copying alone would. So rows are read in place until the last `LAST` batches, or fewer, together
+    took as long as so many do that take `QUICK_S`.
 
     Parameters
     ----------
@@ -57,16 +62,16 @@ def read_ahead_if_slow(items: Generator, size: int) -> Generator:
     size : int
         As for `read_ahead`.
     """
-    slow = False
+    took: deque[float] = deque(maxlen=LAST)
     with contextlib.ExitStack() as stack:
         stack.callback(items.close)
-        while not slow:
+        while not size or sum(took) < LAST * QUICK_S:
             began = time.perf_counter()
             try:
                 item = next(items)
             except StopIteration:
                 return
-            slow = size > 0 and time.perf_counter() - began >= QUICK_S
+            took.append(time.perf_counter() - began)
             yield item
             item = None  # not kept alive while the next is read
         stack.pop_all()  # the thread closes it

@@ -159,26 +159,37 @@ def test_no_more_is_read_than_the_size_says(size):
     assert len(made) == size + 1
 
 
-@pytest.mark.parametrize("slow_at", [None, 0, 3])
-def test_a_thread_reads_from_the_first_slow_item_on(slow_at, monkeypatch):
+@pytest.mark.parametrize(
+    ("milliseconds", "in_place"),
+    [
+        ([0.1] * 40, 40),
+        ([1000, *[0.1] * 5], 1),
+        ([0.1, 0.1, 0.1, 1000, 0.1, 0.1], 4),
+        ([0.1, 7, *[0.1] * 4], 6),
+        ([0.6] * 20, 14),
+        ([10, *[0.1] * 7] * 2, 1),
+        (([5, *[0.1] * 7] * 2)[1:], 15),
+        (([5, *[0.1] * 7] * 4)[1:], 16),
+    ],
+)
+def test_a_thread_reads_once_items_are_slow_to_come(milliseconds, in_place, monkeypatch):
     now, readers, closed = [0.0], [], []
     clock = SimpleNamespace(perf_counter=lambda: now[0])
     monkeypatch.setattr(readahead, "time", clock)
+    count = len(milliseconds)
 
     def items():
         try:
-            for k in range(6):
+            for k, cost in enumerate(milliseconds):
                 readers.append(threading.current_thread().name)
-                if k == slow_at:
-                    now[0] += 1.0
+                now[0] += cost / 1000
                 yield k
         finally:
             closed.append(True)
 
-    assert list(read_ahead_if_slow(items(), 2)) == list(range(6)) and closed == [True]
+    assert list(read_ahead_if_slow(items(), 2)) == list(range(count)) and closed == [True]
     here = threading.current_thread().name
-    in_place = 6 if slow_at is None else slow_at + 1
-    assert readers == [here] * in_place + ["seqnet-read-ahead"] * (6 - in_place)
+    assert readers == [here] * in_place + ["seqnet-read-ahead"] * (count - in_place)
     reader = read_ahead_if_slow(items(), 2)
     assert next(reader) == 0
     reader.close()
