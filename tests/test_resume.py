@@ -30,6 +30,15 @@ from seqnet.layers import (
 from seqnet.layers.states import RUNS, carried_states
 from seqnet.packing import generators
 
+
+@pytest.fixture(autouse=True, scope="module")
+def ctrl_c_counts():
+    """Interrupt as usual, also where the tests run in the background, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 RNG = np.random.default_rng(20261122)
 SERIES = RNG.normal(size=(14, 6, 3)).astype("float32")
 VALUES = RNG.normal(size=(14, 2)).astype("float32")
