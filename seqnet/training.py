@@ -19,6 +19,7 @@ from seqnet import backend
 from seqnet.data import Examples, cast
 from seqnet.layers.layer import Phase
 from seqnet.losses import Loss
+from seqnet.ops.count import count
 from seqnet.stack import forward
 from seqnet.trouble import Norms, NumericalError, diagnose, name_norms
 from seqnet.windows import symbolic_states
@@ -217,7 +218,7 @@ class Program:
             )
         weights = step_weights(values, inputs.weight, mask)
         loss_sum = weighted_sum(values, weights)
-        weight_sum = pt.cast(values.size, values.dtype) if weights is None else pt.sum(weights)
+        weight_sum = count(values, phase.kernels) if weights is None else pt.sum(weights)
         penalties = [penalty(w) for layer in self.layers for penalty, w in layer.penalties]
         penalty = sum(penalties) if penalties else pt.zeros((), dtype=values.dtype)
         over = weight_sum

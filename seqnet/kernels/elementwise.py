@@ -101,48 +101,57 @@ class ElementwiseKernel:
 
     def each(self, calls: Sequence[tuple]) -> list[list[np.ndarray]]:
         """Do several calls, each ``(arrays, out)``, at once: threads share the work of all."""
-        width, found = self.inputs + self.outputs, []
-        known: dict[int, int] = {}  # addresses by identity: updates share numbers, and are in place
-        pointers, steps, sizes = array("L"), array("l"), []
+        width = self.inputs + self.outputs
+        known: dict[int, int] = {}  # addresses by identity: calls share numbers, and are in place
+        pointers, steps, sizes, kept, found = [], [], [], [], []
         for arrays, out in calls:
-            given, whole = self._given(arrays)
-            results = self._results(given, out or [None] * self.outputs)
-            for a in (*given, *results):
+            first = arrays[self._first]
+            given, whole = self._given(arrays, first.shape, known)
+            results = self._results(out or [None] * self.outputs, first.shape)
+            for a in results:
                 key = id(a)
                 if key not in known:
                     known[key] = address(a)
-                pointers.append(known[key])
-            first = given[self._first]
+            kept += given  # what addresses point into
+            pointers += [known[id(a)] for a in given]
+            pointers += [known[id(a)] for a in results]
+            found.append(results)
             if whole:
-                steps.extend([1] * width)
+                steps += [1] * width
                 sizes.append((1, first.size))
             else:
-                steps.extend([a.strides[0] // a.itemsize if a.ndim else 0 for a in given])
-                steps.extend([first.shape[1]] * self.outputs)
+                steps += [a.strides[0] // a.itemsize if a.ndim else 0 for a in given]
+                steps += [first.shape[1]] * self.outputs
                 sizes.append(first.shape)
-            found.append((given, results))  # `given` so that what addresses point into stays
+        pointers, steps = array("L", pointers), array("l", steps)
         at, step_at = pointers.buffer_info()[0], steps.buffer_info()[0]
-        packed = array("L")  # each four an elementwise_call of src/rows.c
-        for k, (rows, columns) in enumerate(sizes):
-            start = k * width * pointers.itemsize
-            packed.extend((rows, columns, at + start, step_at + start))
+        packed = []  # each four an elementwise_call of src/rows.c
+        for rows, columns in sizes:
+            packed += (rows, columns, at, step_at)
+            at += width * pointers.itemsize
+            step_at += width * steps.itemsize
+        packed = array("L", packed)
         function = _Function(self._function, self.inputs, self.outputs, addressof(self._single))
         self._core.elementwise(
             byref(function), packed.buffer_info()[0], len(calls), get_num_threads()
         )
         count_call("elementwise")
-        return [results for _, results in found]
+        return found
 
-    def _given(self, arrays) -> tuple[list[np.ndarray], bool]:
-        """Check the inputs of a call; tell whether each is one long row in memory.
+    def _given(self, arrays, shape: tuple[int, ...], known: dict) -> tuple[list[np.ndarray], bool]:
+        """Check the inputs of a call, note their addresses, and tell whether each is one long row.
 
         If not, they are matrices with contiguous rows; what has neither is copied.
         """
         if len(arrays) != self.inputs:
             raise ValueError(f"this kernel takes {self.inputs} arrays, got {len(arrays)}")
-        shape, dtype, given, whole = arrays[self._first].shape, self.dtype, [], True
+        dtype, given, whole = self.dtype, [], True
         for a, is_array in zip(arrays, self._is_array, strict=True):
-            a = a if is_array else np.asarray(a)
+            if not is_array:
+                if id(a) in known:
+                    given.append(a)
+                    continue
+                a = np.asarray(a)
             if a.dtype != dtype or a.shape != (shape if is_array else ()):
                 raise ValueError(f"input {len(given)} is {a.dtype}{a.shape}, not {dtype}{shape}")
             if not a.flags.c_contiguous:
@@ -150,14 +159,15 @@ class ElementwiseKernel:
                     whole = False
                 else:
                     a = np.ascontiguousarray(a)
+            known[id(a)] = address(a)
             given.append(a)
         return given, whole
 
-    def _results(self, given, out) -> list[np.ndarray]:
+    def _results(self, out, shape: tuple[int, ...]) -> list[np.ndarray]:
         """Check the arrays to write to; make those that are not given."""
         if len(out) != self.outputs:
             raise ValueError(f"this kernel gives {self.outputs} arrays, not {len(out)}")
-        shape, dtype = given[self._first].shape, self.dtype
+        dtype = self.dtype
         results = [memory.empty(shape, dtype) if a is None else a for a in out]
         for a in results:
             fits = a.dtype == dtype and a.shape == shape

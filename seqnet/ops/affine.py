@@ -18,17 +18,23 @@ def memory_order(x: np.ndarray) -> tuple[int, ...]:
     if x.ndim == 3:  # by far the most frequent
         first, second, _ = x.strides
         return (0, 1) if abs(first) >= abs(second) else (1, 0)
+    if x.ndim == 2:
+        return (0,)
     return tuple(sorted(range(x.ndim - 1), key=lambda axis: -abs(x.strides[axis])))
 
 
 def rows_of(x: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
     """Return `x` as (rows, features), the leading axes taken in the given order."""
+    if x.ndim == 2:
+        return x
     return x.transpose(*order, x.ndim - 1).reshape(-1, x.shape[-1])
 
 
 def shape_back(rows: np.ndarray, shape: tuple[int, ...], order: tuple[int, ...]) -> np.ndarray:
     """Undo `rows_of` for an array of leading `shape` and any number of features."""
-    inverse = sorted(range(len(order)), key=order.__getitem__)
+    if len(order) == 1:
+        return rows
+    inverse = order if len(order) == 2 else sorted(range(len(order)), key=order.__getitem__)
     ordered = rows.reshape(*[shape[axis] for axis in order], rows.shape[-1])
     return ordered.transpose(*inverse, len(order))
 
