@@ -56,13 +56,13 @@ def main(arguments=None) -> None:
     ways = {"list": (x, x, {}), "padded": (padded, padded, {"mask": mask})}
     steps: dict[str, list] = {way: [] for way in ways}
     seconds: dict[str, list] = {way: [] for way in ways}
-    current, cast = "", seqnet.model.arguments
+    current, cast = "", seqnet.compiled.arguments
 
     def count(batch, dtype):
         steps[current].append(batch.x.size)
         return cast(batch, dtype)
 
-    seqnet.model.arguments = count
+    seqnet.compiled.arguments = count
     report = Report("ragged", options)
     for number in range(options.rounds + 1):  # the first round compiles and is not counted
         if number == 1:
