@@ -63,6 +63,11 @@ def anonymous_mb() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
+def repeated(block: np.ndarray, rows: int) -> list[np.ndarray]:
+    """Return a block again and again, until there are so many rows."""
+    return [block[: rows - start] for start in range(0, rows, len(block))]
+
+
 def write_rows(path: Path, kind: str, block: np.ndarray, rows: int) -> None:
     """Write inputs and targets, each a block again and again until there are so many rows."""
     shape = (rows, *block.shape[1:])
@@ -73,9 +78,11 @@ def write_rows(path: Path, kind: str, block: np.ndarray, rows: int) -> None:
     else:
         names = [path.with_suffix(f".{name}.npy") for name in "xy"]
         targets = [np.lib.format.open_memmap(name, "w+", block.dtype, shape) for name in names]
-    for start in range(0, rows, len(block)):
-        for target in targets:
-            target[start : start + len(block)] = block[: rows - start]
+    for target in targets:
+        start = 0
+        for part in repeated(block, rows):
+            target[start : start + len(part)] = part
+            start += len(part)
     if kind != "memmap":
         file.close()
     os.sync()  # or it is written while others are timed
@@ -121,7 +128,7 @@ def main(arguments=None) -> None:
         ]
         model = seqnet.Model(layers)
         model.compile("adam", "sparse_categorical_crossentropy")
-        arrays = block, block.copy()
+        arrays = tuple(np.concatenate(repeated(block, rows)) for _ in "xy")
         watch = Watch()
 
         def sources(way):
@@ -135,8 +142,10 @@ def main(arguments=None) -> None:
                 return file["x"], file["y"]
             return tuple(np.load(path.with_suffix(f".{n}.npy"), mmap_mode="r") for n in "xy")
 
+        opened = {way: sources(way) for way in ways}  # once, so that pages stay mapped
+
         def turn(way, batches) -> tuple[float, float, float]:
-            given = sources(way)
+            given = sources(way) if way == "generator" else opened[way]
             gc.collect()
             before = anonymous_mb()
             model.fit(
