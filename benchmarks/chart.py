@@ -1,4 +1,4 @@
-"""Draw the step times that compare.py saved as one bar chart (needs matplotlib).
+"""Draw the step times of LSTMs that compare.py saved as one bar chart (needs matplotlib).
 
 python benchmarks/chart.py results.jsonl docs/performance.png
 """
@@ -10,10 +10,33 @@ import sys
 from pathlib import Path
 
 import report
+from harness import SIZES
+
+
+def plain(record: dict) -> bool:
+    """Whether a record is of the first question: seqnet's LSTM with SGD, nothing else changed."""
+    s, usual = record["settings"], report.size_settings(record["size"])
+    return (
+        record["side"] == "seqnet"
+        and (s["cell"], s["optimizer"], s["dtype"]) == ("lstm", "sgd", "float32")
+        and not (s["masks"] or s["go_backwards"] or "pytorch:1thread" in record["sides"])
+        and all(s[name] == size for name, size in usual.items())
+    )
+
+
+def by_size(records: list[dict]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return each peer's time over seqnet's, and its milliseconds, by size; the last measured."""
+    found: dict[str, dict] = {}
+    for r in filter(plain, records):
+        for side, figures in r["sides"].items():
+            if "ratio" in figures:  # of turns right after each other
+                over = 1 / figures["ratio"]["median"]
+                found.setdefault(r["size"], {})[side] = over, figures["step_ms"]["median"]
+    return found
 
 
 def draw(records: list[dict], path: Path) -> None:
-    """Draw groups of bars, one group a size: each system's step over the first one's."""
+    """Draw groups of bars, one group a size: each system's step over seqnet's."""
     try:
         import matplotlib
     except ImportError:
@@ -21,34 +44,33 @@ def draw(records: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    sides = list(dict.fromkeys(side for r in records for side in r["sides"]))
-    width = 0.8 / len(sides)
+    found = by_size(records)
+    sizes = [name for name in SIZES if name in found]
+    sides = list(dict.fromkeys(side for peers in found.values() for side in peers))
+    width = 0.85 / len(sides)
     figure, axis = pyplot.subplots(figsize=(10, 4.5))
     for k, side in enumerate(sides):
-        for n, r in enumerate(records):
-            found = r["sides"].get(side)
-            if found is None:
-                continue
-            # From the ratios and not from the times: they are of turns right after each other.
-            height = 1 / found["ratio"]["median"] if "ratio" in found else 1.0
-            bar = axis.bar(
-                n + width * (k - (len(sides) - 1) / 2),
-                height,
-                width,
-                color=f"C{k}",
-                label=side if n == 0 else None,
-            )
-            axis.bar_label(bar, [report.number(found["step_ms"]["median"])], fontsize=7)
-    names = [f"{r['size']}{report.star(r)}\n{r['settings']['cell']}" for r in records]
-    axis.set_xticks(range(len(records)), names)
+        places = [n for n, size in enumerate(sizes) if side in found[size]]
+        bars = axis.bar(
+            [n + width * (k - (len(sides) - 1) / 2) for n in places],
+            [found[sizes[n]][side][0] for n in places],
+            width,
+            color=f"C{k}",
+            label=side,
+        )
+        times = [report.number(found[sizes[n]][side][1]) for n in places]
+        axis.bar_label(bars, times, fontsize=7)
+    axis.set_xticks(range(len(sizes)), sizes)
     axis.set_yscale("log")
-    axis.axhline(1, color="black", linewidth=0.6)
-    axis.set_ylabel(f"time of a step, {records[0]['side']} = 1")
+    axis.set_yticks([1, 2, 3, 5, 10, 20], ["1", "2", "3", "5", "10", "20"])
+    axis.minorticks_off()
+    axis.axhline(1, color="black", linewidth=0.8)
+    axis.set_ylabel("time of a step, seqnet = 1")
     cpu = records[0]["machine"]
-    axis.set_title(f"Training step, ms above the bars ({cpu['cpu']}, {cpu['cores']} cores)")
-    axis.legend(ncols=min(len(sides), 4), fontsize=8)
+    axis.set_title(f"LSTM training step, ms above the bars ({cpu['cpu']}, {cpu['cores']} cores)")
+    axis.legend(ncols=3, fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=110)
 
 
 def main(arguments=None) -> None:

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from harness import FIELDS, size_settings
+
 MARKS = "<!-- table: {0} -->", "<!-- end of table: {0} -->"
 
 
@@ -25,7 +27,7 @@ def read(paths: list[Path]) -> dict[str, list[dict]]:
     for path in paths:
         for line in path.read_text().splitlines():
             record = json.loads(line)
-            names = ("part", "size", "side", "steps", "verbose", "optimizer", "length")
+            names = ("part", "size", "side", "steps", "verbose", "optimizer", "length", "way")
             key = [record.get(n) for n in (*names, "vocabulary", "settings")]
             key.append(sorted(record["sides"]) if "sides" in record else None)
             table = by_question.setdefault(record["question"], {})
@@ -62,6 +64,10 @@ def compare(records: list[dict]) -> str:
         extras = [x for x in ("masks", "go_backwards") if s[x]]
         if s["dtype"] != "float32":
             extras.append(s["dtype"])
+        usual = size_settings(record["size"])
+        extras += [f"{n} {s[n]}" for n in FIELDS if s[n] != usual[n]]
+        if "pytorch:1thread" in record["sides"]:
+            extras.append("one thread")
         what = ", ".join([record["size"], s["cell"], s["optimizer"], *extras]) + star(record)
         for side, found in record["sides"].items():
             rows.append(
@@ -73,7 +79,7 @@ def compare(records: list[dict]) -> str:
                     number(found["first_step_ms"] / 1e3),
                 ]
             )
-    return markdown(["", "system", "step, ms", "seqnet / system", "first step, s"], rows)
+    return markdown(["", "system", "step, ms", "first row / system", "first step, s"], rows)
 
 
 def compile_time(records: list[dict]) -> str:
@@ -109,6 +115,47 @@ def fit_overhead(records: list[dict]) -> str:
                 percent = f"{over['median']:.1f} % ({over['q1']:.1f} to {over['q3']:.1f})"
             rows.append([r["size"] + star(r), name, milliseconds(found), percent])
     return markdown(["size", "way", "a batch, ms", "over the bare function"], rows)
+
+
+def callbacks_cost(records: list[dict]) -> str:
+    names = {
+        "history": "history alone",
+        "bar": "and a bar on a terminal",
+        "lines": "and lines in a log file",
+        "all": "and all that watch figures",
+    }
+    rows = [
+        [
+            r["size"] + star(r),
+            names[way],
+            milliseconds(found),
+            f"{r['callbacks_percent'][way]['median']:.1f} %",
+        ]
+        for r in records
+        for way, found in r["ms"].items()
+    ]
+    return markdown(["size", "callbacks", "a batch, ms", "of it in callbacks"], rows)
+
+
+def ragged(records: list[dict]) -> str:
+    rows = []
+    for r in records:
+        shares = {"list": ratio(r["list_over_padded"])}
+        for way, found in r["epoch_s"].items():
+            steps = f"{r['steps'][way]:,}"
+            rows.append([way + star(r), steps, milliseconds(found), shares.get(way, "")])
+    return markdown(["passed as", "steps computed", "an epoch, s", "of the padded"], rows)
+
+
+def data_beyond_memory(records: list[dict]) -> str:
+    rows = []
+    for r in records:
+        over = r["over_percent"]
+        percent = f"{over['median']:.0f} ({over['q1']:.0f} to {over['q3']:.0f})"
+        cells = ["" if r["way"] == "array" else percent, number(r["growth_mb"])]
+        rows.append([r["way"] + star(r), milliseconds(r["ms"]), *cells])
+    heads = ["rows", "a step, ms", "over an array, %", "growth, MB"]
+    return markdown(heads, rows)
 
 
 def embedding_rows(records: list[dict]) -> str:
@@ -187,6 +234,9 @@ TABLES: dict[str, Callable] = {
         compare,
         compile_time,
         fit_overhead,
+        callbacks_cost,
+        ragged,
+        data_beyond_memory,
         embedding_rows,
         memory,
         unroll_vs_scan,

@@ -1,0 +1,44 @@
+"""The benchmarks that need no other system run, with little to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+SMALL = {
+    "callbacks_cost": "--batches 4 --rounds 2",
+    "compare": "--sizes small --peer seqnet:numpy --rounds 2 --steps 3",
+    "data_beyond_memory": "--size small --gigabytes 0.001 --batches 3 --rounds 2",
+    "embedding_rows": "--sides seqnet --optimizers adadelta --rows 100,2000 --rounds 2 --steps 3",
+    "fit_overhead": "--sizes small --batches 4 --rounds 2",
+    "ragged": "--sequences 40 --longest 12 --units 4 --rounds 2",
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("benchmarks") / "results.jsonl"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_runs_and_saves_what_it_prints(name, results):
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *SMALL[name].split()]
+    command += ["--wait", "0", "--save", str(results)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr
+    records = [json.loads(line) for line in found.stdout.splitlines()]
+    assert {r["question"] for r in records} == {name}
+    assert results.read_text().endswith(found.stdout)
+
+
+def test_tables_are_made_of_what_was_saved(results):
+    command = [sys.executable, str(FOLDER / "report.py"), str(results)]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    for name in SMALL:
+        assert f"### {name}\n\n|" in found.stdout
