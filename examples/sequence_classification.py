@@ -10,8 +10,11 @@ dependencies are not needed:
 
 Seeds 1 to 11 get 95.1 to 98.9 % of the test set right, half of them 98.1 % or more; the learning
 curve of the first is in sequence_classification.png. The figures it is compared with are those of
-the data set's authors, who had no LSTM. A later project, with eleven LSTMs together on utterances
-resampled to one length, reports 98.86 % (hiyokai.com/postnubilaphoebus/Jap_Speak_Recog).
+the data set's authors, who had no LSTM. One bidirectional LSTM of 100 units, MathWorks's example
+"Sequence Classification Using Deep Learning", got 95.4 % where somebody wrote it down
+(HelloWorld-1017, "Sequence Classification Using LSTM and 1-D Convolutions in MATLAB", 2022). A
+project with eleven LSTMs together, on utterances resampled to one length, reports 98.86 %
+(hiyokai.com/postnubilaphoebus/Jap_Speak_Recog).
 
 Utterances are passed to `fit` as a list of (time, 12) arrays: no padding, no mask, no longest.
 Other files of that format (``.ts``, of any lengths) go with --train and --test.
