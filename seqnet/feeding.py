@@ -336,20 +336,20 @@ def check_last_activation(model) -> None:
         name = layer.activation.__name__
     else:
         return
-    if not isinstance(loss, Loss) or not loss.after or name not in registry.names("activation"):
+    if not isinstance(loss, Loss) or not loss.after or (name in loss.after) != loss.from_logits:
+        return
+    if name not in registry.names("activation"):  # a function of one's own
         return
     ends = f"but layer {layer.display_name!r} ends with the activation {name!r}"
-    if loss.from_logits and name in loss.after:
+    if loss.from_logits:
         raise ValueError(
             f"{loss.name} with from_logits=True takes what comes before a {name}, {ends}: leave "
             "out one of the two."
         )
-    if not loss.from_logits and name not in loss.after:
-        raise ValueError(
-            f"{loss.name} takes probabilities, {ends}. Give it activation={loss.after[0]!r}, or "
-            f"the loss from_logits=True: loss=seqnet.losses.{type(loss).__name__}"
-            "(from_logits=True)."
-        )
+    raise ValueError(
+        f"{loss.name} takes probabilities, {ends}. Give it activation={loss.after[0]!r}, or "
+        f"the loss from_logits=True: loss=seqnet.losses.{type(loss).__name__}(from_logits=True)."
+    )
 
 
 def check_targets(
