@@ -1,5 +1,7 @@
 """Rows beyond memory: the same batches as from arrays, read late, refused by row number."""
 
+import mmap
+
 import h5py
 import numpy as np
 import pytest
@@ -140,6 +142,39 @@ def test_rows_come_in_the_order_asked_for(kept, kind):
         np.testing.assert_array_equal(rows[np.array(asked)], TOKENS[asked])
     np.testing.assert_array_equal(rows[5:9], TOKENS[5:9])
     assert type(rows[5:9]) is type(rows[np.array([1])]) is np.ndarray
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="the system has no such call")
+def test_rows_that_are_slow_to_come_are_asked_for_at_once(tmp_path, monkeypatch):
+    class Noted(mmap.mmap):
+        def madvise(self, *arguments):
+            asked.append(arguments)
+            return super().madvise(*arguments)
+
+    asked: list[tuple] = []
+    values = np.arange(300 * 512, dtype="int32").reshape(300, 512)
+    header = b"x" * 100
+    (tmp_path / "rows").write_bytes(header + values.tobytes())
+    with (tmp_path / "rows").open("rb") as file:
+        whole = Noted(file.fileno(), 0, access=mmap.ACCESS_READ)
+    source = np.ndarray(values.shape, "int32", whole, offset=len(header))[10:].view(np.memmap)
+    monkeypatch.setattr("seqnet.sources.QUICK_ROW_S", 60)
+    rows, order = Rows(source, "X"), np.array([7, 289, 7, 0])
+    for _ in range(2):
+        assert (rows[order] == values[10:][order]).all() and not asked
+    monkeypatch.setattr("seqnet.sources.QUICK_ROW_S", 0)
+    assert (rows[order] == values[10:][order]).all() and not asked  # this time it was slow
+    assert (rows[order] == values[10:][order]).all()
+    size = values[0].nbytes
+    assert [advice for advice, _, _ in asked] == [mmap.MADV_WILLNEED] * 4
+    for (_, start, length), row in zip(asked, order, strict=True):
+        first = len(header) + (10 + row) * size
+        assert start % mmap.PAGESIZE == 0 and first - mmap.PAGESIZE < start <= first
+        assert start + length == first + size
+    asked.clear()
+    wide = Rows(source[:, ::2], "X")  # a row lies in many pieces
+    for _ in range(3):
+        assert (wide[order] == values[10:][order, ::2]).all() and not asked
 
 
 def test_neighbours_are_read_at_once_and_in_increasing_order():
