@@ -4,11 +4,19 @@
 
 Writes files of tokens and targets into a temporary folder, and trains size A on some batches of
 them, drawn from all rows: from a `numpy.memmap`, from HDF5 in one piece and in chunks of 256 rows,
-and from a generator, beside an array in memory. Ways take turns. The time of a step is the median
-between the ends of batches; drawing the order of an epoch is told apart. Memory is `RssAnon` of
-this process, its growth from before `fit`: pages of a file that the system keeps mapped count as
-resident too, but it takes them back whenever it needs them. What is wanted: at most 10 % more time,
-at most 500 MB more memory.
+and from a generator, beside an array in memory, and that array once more: what it differs from
+itself is chance. Rows of a file were just written and are in the system's cache, except for `cold`,
+a memmap that the system is told to forget before each turn, as if it did not fit into memory.
+
+Ways take turns. The time of a step is that of all batches of a turn but the first, divided by their
+number; drawing the order of an epoch is told apart. Memory is `RssAnon` of this process, its growth
+from before `fit`: pages of a file that the system keeps mapped count as resident too, but it takes
+them back whenever it needs them. What is wanted: at most 10 % more time, at most 500 MB more
+memory. Needs Linux.
+
+For a file that really does not fit, of ten times the rows that it is compared with:
+
+    python benchmarks/data_beyond_memory.py --gigabytes 40 --ways array,array:again,memmap
 """
 
 from __future__ import annotations
@@ -32,7 +40,8 @@ import seqnet  # noqa: E402
 from seqnet.layers import LSTM, Dense, Embedding, Softmax  # noqa: E402
 
 WAYS = (
-    "array", "memmap", "memmap:batch", "h5py", "h5py:batch", "chunks", "chunks:batch", "generator",
+    "array", "array:again", "memmap", "memmap:batch", "h5py", "h5py:batch", "generator",
+    "cold", "chunks", "chunks:batch",
 )  # fmt: skip
 
 
@@ -54,7 +63,7 @@ class Watch(seqnet.callbacks.Callback):
 
     @property
     def step_ms(self) -> float:
-        return 1e3 * float(np.median(np.diff(self.ends)))
+        return 1e3 * float(np.mean(np.diff(self.ends)))
 
 
 def anonymous_mb() -> float:
@@ -76,16 +85,22 @@ def write_rows(path: Path, kind: str, block: np.ndarray, rows: int) -> None:
         chunks = (256, *shape[1:]) if kind == "chunks" else None
         targets = [file.create_dataset(n, shape, block.dtype, chunks=chunks) for n in "xy"]
     else:
-        names = [path.with_suffix(f".{name}.npy") for name in "xy"]
+        names = [path.with_suffix(f".{kind}.{name}.npy") for name in "xy"]
         targets = [np.lib.format.open_memmap(name, "w+", block.dtype, shape) for name in names]
     for target in targets:
         start = 0
         for part in repeated(block, rows):
             target[start : start + len(part)] = part
             start += len(part)
-    if kind != "memmap":
+    if kind in ("h5py", "chunks"):
         file.close()
     os.sync()  # or it is written while others are timed
+
+
+def forget(path: Path) -> None:
+    """Let the system drop a file from its cache; pages that a process has mapped would stay."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def generated(x, y, batch: int):
@@ -99,6 +114,7 @@ def main(arguments=None) -> None:
     result = parser(__doc__)
     add = result.add_argument
     add("--gigabytes", type=float, default=4.0, help="of the file")
+    add("--memory", type=float, default=4.0, help="most gigabytes in memory to compare with")
     add("--size", default="A", choices=list(SIZES))
     add("--ways", default=",".join(WAYS))
     add("--batches", type=int, default=150, help="in a turn")
@@ -108,18 +124,18 @@ def main(arguments=None) -> None:
     rows = int(options.gigabytes * 1e9 / (8 * length))
     ways = options.ways.split(",")
     kinds = dict.fromkeys(way.partition(":")[0] for way in ways)
+    files = [kind for kind in kinds if kind not in ("array", "generator")]
     report = Report("data_beyond_memory", options)
     logging.getLogger("seqnet").setLevel(logging.ERROR)
 
     with tempfile.TemporaryDirectory() as folder:
         free = shutil.disk_usage(folder).free
-        if free < (len(kinds) + 1) * options.gigabytes * 1e9:
+        if free < 1.1 * len(files) * options.gigabytes * 1e9:
             sys.exit(f"{folder} has {free / 1e9:.1f} GB left: choose fewer.")
         block = np.random.default_rng(0).integers(0, vocabulary, (100_000, length), "int32")
         path = Path(folder) / "rows"
-        for kind in kinds:
-            if kind not in ("array", "generator"):
-                write_rows(path.with_suffix(f".{kind}"), kind, block, rows)
+        for kind in files:
+            write_rows(path.with_suffix(f".{kind}"), kind, block, rows)
         layers = [
             Embedding(vocabulary, embedding),
             LSTM(units, return_sequences=True),
@@ -128,7 +144,8 @@ def main(arguments=None) -> None:
         ]
         model = seqnet.Model(layers)
         model.compile("adam", "sparse_categorical_crossentropy")
-        arrays = tuple(np.concatenate(repeated(block, rows)) for _ in "xy")
+        held = int(rows * min(1, options.memory / options.gigabytes))
+        arrays = tuple(np.concatenate(repeated(block, held)) for _ in "xy")
         watch = Watch()
 
         def sources(way):
@@ -140,13 +157,18 @@ def main(arguments=None) -> None:
             if kind in ("h5py", "chunks"):
                 file = h5py.File(path.with_suffix(f".{kind}"), "r")
                 return file["x"], file["y"]
-            return tuple(np.load(path.with_suffix(f".{n}.npy"), mmap_mode="r") for n in "xy")
+            names = [path.with_suffix(f".{kind}.{n}.npy") for n in "xy"]
+            if kind == "cold":
+                for name in names:
+                    forget(name)
+            return tuple(np.load(name, mmap_mode="r") for name in names)
 
-        opened = {way: sources(way) for way in ways}  # once, so that pages stay mapped
+        anew = ("generator", "cold")
+        opened = {way: sources(way) for way in ways if way not in anew}  # so pages stay mapped
 
         def turn(way, batches) -> tuple[float, float, float]:
-            given = sources(way) if way == "generator" else opened[way]
             gc.collect()
+            given = sources(way) if way in anew else opened[way]
             before = anonymous_mb()
             model.fit(
                 *given, batch_size=batch, steps_per_epoch=batches, verbose=0, callbacks=[watch],
