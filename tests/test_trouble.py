@@ -12,7 +12,14 @@ import pytest
 from helpers import Plug
 
 import seqnet
-from seqnet.callbacks import BackupAndRestore, Callback, CSVLogger, NormLogger, TerminateOnNaN
+from seqnet.callbacks import (
+    BackupAndRestore,
+    Callback,
+    CSVLogger,
+    ModelCheckpoint,
+    NormLogger,
+    TerminateOnNaN,
+)
 from seqnet.layers import (
     GRU,
     LSTM,
@@ -350,6 +357,30 @@ def test_a_backup_is_not_overwritten_by_a_broken_state(callbacks, tmp_path, capl
     again = seqnet.load_model(path, {"steep": steep})
     for weight, other in zip(again.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, other)
+
+
+@pytest.mark.parametrize(("save_freq", "last"), [("epoch", 2), (1, 3)])
+def test_a_checkpoint_is_not_overwritten_by_broken_weights(save_freq, last, tmp_path, caplog):
+    path, kept = tmp_path / "model.h5", []
+
+    class Spoil(Callback):
+        def on_batch_end(self, batch, logs=None):
+            kept.append(self.model.get_weights())
+            if len(kept) == 5:  # the second batch of the second epoch
+                self.model.layers[0].bias.set_value(np.full(2, math.nan, "float32"))
+
+    model = compiled([Dense(2, name="dense")])
+    save = ModelCheckpoint(path, save_freq=save_freq)
+    history = model.fit(
+        VALUES, VALUES, 4, 5, verbose=0, callbacks=[Spoil(), TerminateOnNaN(), save]
+    )
+    assert history.epoch == [0, 1] and len(kept) == 6
+    for weight, other in zip(seqnet.load_model(path).get_weights(), kept[last], strict=True):
+        np.testing.assert_array_equal(weight, other)
+    messages = {record.getMessage() for record in caplog.records}
+    assert any(
+        re.fullmatch(r".*model\.h5 is not written: .*dense/bias not finite\.", m) for m in messages
+    )
 
 
 @pytest.mark.parametrize("delete", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import string
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,17 @@ from pathlib import Path
 from seqnet.callbacks.base import check_save_freq, say
 from seqnet.callbacks.monitoring import Monitor, unknown_figure
 from seqnet.replacing import check_place
+from seqnet.trouble import broken_weights
+
+log = logging.getLogger("seqnet")
 
 
 class ModelCheckpoint(Monitor):
     """Saves the model after each epoch, after so many batches, or whenever it is the best so far.
 
     A file is written beside its place and renamed, so that a training that is killed leaves whole
-    files only.
+    files only. Weights that are NaN or infinite are not saved: a warning says so, and an earlier
+    file of that name stays.
 
     Parameters
     ----------
@@ -135,6 +140,10 @@ class ModelCheckpoint(Monitor):
         values = {**logs, **numbers}
         self.check_fields(list(values))
         path = self.filepath.format(**values)
+        broken = broken_weights(self.model)
+        if broken:
+            log.warning("%s is not written: %s not finite.", path, ", ".join(broken))
+            return
         if self.save_weights_only:
             self.model.save_weights(path)
         else:
