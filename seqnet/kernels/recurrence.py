@@ -94,9 +94,9 @@ class RecurrenceKernel:
         # ctypes makes such a type anew if nobody keeps it.
         self._pointers_type, self._sequences_type = c_void_p * states, _Sequence * states
 
-    def _threads(self, batch: int, units: int) -> int:
-        """Threads that wait for each other at every time step."""
-        return threads_for(self.gates * units * units * batch)
+    def _threads(self, time: int, batch: int, units: int) -> int:
+        """The most threads; the kernel takes fewer where it is sooner done alone."""
+        return threads_for(self.gates * units * units * batch * time)
 
     def forward(
         self,
@@ -149,7 +149,7 @@ class RecurrenceKernel:
             projected, recurrent_kernel, recurrent_bias, initial_states, mask, states, saved
         )
         if time and batch and units:
-            self._core.recurrence_forward(byref(a), self._threads(batch, units))
+            self._core.recurrence_forward(byref(a), self._threads(time, batch, units))
         count_call("recurrence.forward")
         del keep
         return states, saved
@@ -233,7 +233,7 @@ class RecurrenceKernel:
         a.d_bias = d_bias is not None and address(d_bias)
         a.want_initial = initial_states is not None
         if time and batch and units:
-            self._core.recurrence_backward(byref(a), self._threads(batch, units))
+            self._core.recurrence_backward(byref(a), self._threads(time, batch, units))
             if time == 1 and initial_states is None and d_bias is None:
                 d_kernel[...] = 0
         else:
@@ -280,7 +280,7 @@ class RecurrenceKernel:
             self._expect("initial_states", initial, (batch, units))
         if mask is not None and (mask.shape != (time, batch) or mask.dtype != bool):
             raise ValueError(f"mask must be bool({time}, {batch}), got {mask.dtype}{mask.shape}")
-        threads = self._threads(batch, units)
+        threads = self._threads(time, batch, units)
         size = self._core.recurrence_scratch(batch, units, self.gates, self.states, threads)
         scratch = memory.scratch(size * self.dtype.itemsize)
         initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)

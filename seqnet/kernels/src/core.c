@@ -4,6 +4,8 @@
 #include "tile.h"
 #include "block.h"
 
+#include <unistd.h>
+
 /* The team lives in a library of its own, because the float and the double library share it. */
 static team_run_function *team_run;
 static team_barrier_function *team_barrier;

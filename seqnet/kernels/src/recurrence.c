@@ -1,10 +1,11 @@
-/* A whole recurrence, forwards and backwards: one job each, one meeting of the team a step.
+/* A whole recurrence, forwards and backwards: one job each.
  *
  * At step t the cell sees, per gate, x (the projected input) and r = h @ U + b, where h is the first state, and gives the
  * new states. The cell itself is a generated block function; everything else is here, the same for every cell:
  *
- *   - Threads share out the units. Each owns some units of every gate, so it can finish its own states alone; the team
- *     meets once a step because the next product needs every unit of h.
+ *   - Threads share out the rows of the batch, and none waits for another: as long as each has some rows, and U stays in
+ *     its second-level cache. Else they share out the units. Each owns some units of every gate, so it can finish its
+ *     own states alone; the team meets once a step because the next product needs every unit of h.
  *   - U is packed once. Units go in groups whose columns of all gates make whole panels: [gate][unit] of one group are
  *     neighbours, and the cell follows the product while a tile is in the first-level cache.
  *   - Backwards, a thread's units of dh are the product of every gate's dr with its rows of U, again followed at once by
@@ -70,6 +71,36 @@ static void copy_rows(long rows, long columns, const real *from, long from_row, 
         for (long c = 0; c < columns; c++) to[r * to_row + c] = from ? from[r * from_row + c] : 0;
 }
 
+/* ---- who does what ----------------------------------------------------------------------- */
+
+#define FEWEST_ROWS 4L             /* of a thread */
+#define SECOND_LEVEL_CACHE 1048576L /* bytes, where the system does not tell */
+
+static int shares_rows(const recurrence *q, long members) {
+    long cache = 0;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    if (cache <= 0) cache = SECOND_LEVEL_CACHE;
+    long size = q->gates * q->units * q->units * (long)sizeof(real);
+    return members > 1 && q->batch >= members * FEWEST_ROWS && size <= cache / 2;
+}
+
+/* A thread's part: rows [row, end) of units [j0, j1), in vectors. U is packed for units [p0, p1), whole groups. */
+typedef struct {
+    int rows; /* whether the rows are shared out, and U is packed for all */
+    long row, end, j0, j1, p0, p1;
+} part;
+
+static part part_of(const recurrence *q, const team_member *me, long group) {
+    long vectors = vectors_of(q->units), groups = (vectors + group - 1) / group;
+    if (shares_rows(q, me->count))
+        return (part){1, share_start(q->batch, me), share_end(q->batch, me), 0, vectors, share_start(groups, me) * group,
+                      smaller(share_end(groups, me) * group, vectors)};
+    long j0 = share_start(vectors, me), j1 = share_end(vectors, me);
+    return (part){0, 0, q->batch, j0, j1, j0, j1};
+}
+
 /* ---- forwards ------------------------------------------------------------------------- */
 
 /* The columns [gate][unit] of one group, panel after panel, from (depth, gates * units). */
@@ -123,25 +154,27 @@ static void forward_job(void *argument, const team_member *me) {
     /* With few rows in all, packing would cost more than it saves: read U where it lies. */
     int in_place = q->time * q->batch <= FEW_ROWS;
     long most = in_place ? TILE_VECTORS : group_vectors(q->gates), units = q->units, columns = q->gates * units;
-    long j0 = share_start(vectors_of(units), me), j1 = share_end(vectors_of(units), me);
+    part my = part_of(q, me, most);
     long width = q->gates * LANES; /* columns of one vector of units */
     real *tile = q->scratch + me->index * (TILE_ROWS + 1) * width * TILE_VECTORS;
     real *bias = q->scratch + me->count * (TILE_ROWS + 1) * width * TILE_VECTORS;
     real *packed = bias + vectors_of(units) * width;
-    for (long j = j0; j < j1; j += most) {
-        long group = smaller(most, j1 - j);
+    for (long j = my.p0; j < my.p1; j += most) {
+        long group = smaller(most, my.p1 - j);
         if (q->bias) pack_group(q, q->bias, 1, j, group, bias + j * width);
         if (!in_place || (j + group) * LANES > units)
             pack_group(q, q->kernel, units, j, group, packed + j * width * units);
     }
+    if (my.rows) team_barrier(me);
     for (long t = 0; t < q->time; t++) {
         const real *h = t ? q->state[0] + (t - 1) * q->batch * units : q->initial[0];
         long depth = h ? units : 0;
-        for (long j = j0; j < j1; j += most) {
-            long group = smaller(most, j1 - j), total = q->gates * group;
+        for (long j = my.j0; j < my.j1; j += most) {
+            long group = smaller(most, my.j1 - j), total = q->gates * group;
             int direct = in_place && (j + group) * LANES <= units;
-            for (long i = 0; i < tile_count(q->batch); i++) {
-                long row = tile_start(q->batch, i), end = tile_start(q->batch, i + 1), step = direct ? group : TILE_VECTORS;
+            for (long i = 0, rows = my.end - my.row; i < tile_count(rows); i++) {
+                long row = my.row + tile_start(rows, i), end = my.row + tile_start(rows, i + 1);
+                long step = direct ? group : TILE_VECTORS;
                 for (long p = 0; p < total; p += step) {
                     long vectors = smaller(step, total - p);
                     const real *b = packed + j * width * units + p * LANES * units;
@@ -154,7 +187,7 @@ static void forward_job(void *argument, const team_member *me) {
                 apply_cell(q, t, row, end, j, group, tile);
             }
         }
-        team_barrier(me);
+        if (!my.rows) team_barrier(me);
     }
 }
 
@@ -193,15 +226,15 @@ static void pack_transposed(const recurrence *q, long j, long group, real *packe
         }
 }
 
-/* dh += dr[t] @ U transposed, for one group */
-static void add_product(const recurrence *q, const stretch *parts, long n, long t, long group, const real *packed,
-                        real *dh, long dh_row) {
+/* dh += dr[t] @ U transposed, for some rows of one group */
+static void add_product(const part *my, const stretch *parts, long n, long t, long group, const real *packed, real *dh,
+                        long dh_row) {
     for (long s = 0; s < n; s++)
         for (long k = 0; k < parts[s].depth; k += DEPTH_BLOCK) {
             long depth = smaller(DEPTH_BLOCK, parts[s].depth - k), width = group * LANES;
             const real *a = parts[s].dr.data + t * parts[s].dr.time_step + k;
-            for (long i = 0; i < tile_count(q->batch); i++) {
-                long row = tile_start(q->batch, i), height = tile_start(q->batch, i + 1) - row;
+            for (long i = 0, rows = my->end - my->row; i < tile_count(rows); i++) {
+                long row = my->row + tile_start(rows, i), height = my->row + tile_start(rows, i + 1) - row;
                 tiles[group - 1][height - 1](depth, a + row * parts[s].dr.batch_step, parts[s].dr.batch_step, 1,
                                              packed + (parts[s].column + k) * width, width, dh + row * dh_row, dh_row,
                                              dh + row * dh_row, dh_row);
@@ -209,14 +242,14 @@ static void add_product(const recurrence *q, const stretch *parts, long n, long 
         }
 }
 
-/* The gradient of the cell at step t for one group of units; `carried` (states, batch, padded) goes from after the step
- * to before it. */
-static void apply_gradient(const recurrence *q, long t, long j, long columns, real *carried) {
+/* The gradient of the cell at step t for some rows of one group; `carried` (states, batch, padded) goes from after the
+ * step to before it. */
+static void apply_gradient(const recurrence *q, const part *my, long t, long j, long columns, real *carried) {
     long u = j * LANES, units = q->units, padded = vectors_of(units) * LANES;
     block in[MOST_BLOCKS], out[MOST_BLOCKS];
-    for (long row = 0; row < q->batch;) {
+    for (long row = my->row; row < my->end;) {
         int on, n = 0, m = 0;
-        long rows = same_mask(q, t, row, q->batch, &on), at = (t * q->batch + row) * units + u;
+        long rows = same_mask(q, t, row, my->end, &on), at = (t * q->batch + row) * units + u;
         const real *x = q->projected.data + t * q->projected.time_step + row * q->projected.batch_step + u;
         real *dx = q->d_projected.data + t * q->d_projected.time_step + row * q->d_projected.batch_step + u;
         for (long g = 0; g < q->gates; g++) {
@@ -255,30 +288,31 @@ static void apply_gradient(const recurrence *q, long t, long j, long columns, re
 static void backward_job(void *argument, const team_member *me) {
     const recurrence *q = argument;
     long units = q->units, padded = vectors_of(units) * LANES, columns = q->gates * units;
-    long j0 = share_start(vectors_of(units), me), j1 = share_end(vectors_of(units), me);
+    part my = part_of(q, me, TILE_VECTORS);
+    long u = my.j0 * LANES, mine = smaller(my.j1 * LANES, units) - u, rows = my.end - my.row;
     real *carried = q->scratch, *packed = carried + q->states * q->batch * padded;
     stretch parts[MOST_BLOCKS];
     long n = find_stretches(q, parts);
-    for (long j = j0; j < j1; j += TILE_VECTORS)
-        pack_transposed(q, j, smaller(TILE_VECTORS, j1 - j), packed + j * LANES * columns);
+    for (long j = my.p0; j < my.p1; j += TILE_VECTORS)
+        pack_transposed(q, j, smaller(TILE_VECTORS, my.p1 - j), packed + j * LANES * columns);
     for (long s = 0; s < q->states; s++) {
-        long mine = smaller(j1 * LANES, units) - j0 * LANES;
-        real *dh = carried + s * q->batch * padded + j0 * LANES;
-        copy_rows(q->batch, (j1 - j0) * LANES, NULL, 0, dh, padded); /* what is beyond the units is 0 too */
-        copy_rows(q->batch, mine, q->carried[s] + j0 * LANES, units, dh, padded);
+        real *dh = carried + (s * q->batch + my.row) * padded + u;
+        copy_rows(rows, (my.j1 - my.j0) * LANES, NULL, 0, dh, padded); /* what is beyond the units is 0 too */
+        copy_rows(rows, mine, q->carried[s] + my.row * units + u, units, dh, padded);
     }
+    if (my.rows) team_barrier(me);
     for (long t = q->time - 1; t >= (q->want_initial ? -1 : 0); t--) {
-        for (long j = j0; j < j1; j += TILE_VECTORS) {
-            long group = smaller(TILE_VECTORS, j1 - j);
+        for (long j = my.j0; j < my.j1; j += TILE_VECTORS) {
+            long group = smaller(TILE_VECTORS, my.j1 - j);
             if (t < q->time - 1)
-                add_product(q, parts, n, t + 1, group, packed + j * LANES * columns, carried + j * LANES, padded);
-            if (t >= 0) apply_gradient(q, t, j, smaller(group * LANES, units - j * LANES), carried);
+                add_product(&my, parts, n, t + 1, group, packed + j * LANES * columns, carried + j * LANES, padded);
+            if (t >= 0) apply_gradient(q, &my, t, j, smaller(group * LANES, units - j * LANES), carried);
         }
-        if (t >= 0) team_barrier(me);
+        if (t >= 0 && !my.rows) team_barrier(me);
     }
     for (long s = 0; s < q->states; s++)
-        copy_rows(q->batch, smaller(j1 * LANES, units) - j0 * LANES, carried + s * q->batch * padded + j0 * LANES, padded,
-                  q->carried[s] + j0 * LANES, units);
+        copy_rows(rows, mine, carried + (s * q->batch + my.row) * padded + u, padded, q->carried[s] + my.row * units + u,
+                  units);
 }
 
 /* d_kernel = sum over t of h[t-1] transposed @ dr[t], and the sums of dr for the bias: one stretch of gates at a time */
@@ -316,11 +350,12 @@ long recurrence_scratch(long batch, long units, long gates, long states, long th
     return (most > weights ? most : weights) + 64;
 }
 
-/* Fewer threads where a step is so short that meeting would cost more than the help is worth. */
+/* Fewer threads where the work between two meetings is so short that meeting would cost more than the help is worth. */
 static long useful_threads(const recurrence *q, long threads) {
     double step = 2.0 * (double)q->batch * q->units * q->gates * (q->units + 64);
-    long useful = (long)(step / 50e3) + 1;
-    return smaller(smaller(threads, useful), vectors_of(q->units));
+    long by_units = smaller(threads, vectors_of(q->units)), by_rows = smaller(threads, q->batch / FEWEST_ROWS);
+    if (by_rows >= by_units && shares_rows(q, by_rows)) return smaller(by_rows, (long)(step * q->time / 4e6) + 1);
+    return smaller(by_units, (long)(step / 50e3) + 1);
 }
 
 void recurrence_forward(recurrence *q, long threads) { team_run(forward_job, q, useful_threads(q, threads)); }
