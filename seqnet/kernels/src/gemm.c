@@ -9,7 +9,8 @@
 #define FEW_ROWS (2L * TILE_ROWS)         /* so few that packing B would cost more than it saves */
 #define IN_PLACE_BLOCK 32L                /* of K, then: goes along the rows of B, as the memory does */
 #define TRANSPOSE_BLOCK 16L               /* lines written at a time when packing turns a matrix around */
-#define FEWEST_OPERATIONS 2e6 /* of a team: what another core has written takes long to come */
+#define FEWEST_OPERATIONS 2e6             /* of a team: what another core has written takes long to come */
+#define FEWEST_OF_FEW_ROWS 200e3          /* then B is what takes time, and nobody writes it */
 #define GEMM_SCRATCH (DEPTH_BLOCK * (PANEL + ROW_BLOCK) + TILE_ROWS * PANEL) /* elements a thread */
 
 /* One side of a product. Index k of the common axis lies at (k % inner) * k_step + (k / inner) * k_outer, so that the
@@ -163,7 +164,7 @@ static void gemm_job(void *argument, const team_member *me) {
 static long gemm_plan(gemm_arguments *g, long threads) {
     double best = 1e300;
     long chosen = 1;
-    if (2.0 * g->m * g->n * g->k < FEWEST_OPERATIONS) threads = 1;
+    if (2.0 * g->m * g->n * g->k < (g->m <= FEW_ROWS ? FEWEST_OF_FEW_ROWS : FEWEST_OPERATIONS)) threads = 1;
     g->row_parts = g->column_parts = 1;
     for (long down = 1; down <= threads; down++) {
         long across = threads / down;
