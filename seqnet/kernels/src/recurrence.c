@@ -73,17 +73,11 @@ static void copy_rows(long rows, long columns, const real *from, long from_row, 
 
 /* ---- who does what ----------------------------------------------------------------------- */
 
-#define FEWEST_ROWS 4L             /* of a thread */
-#define SECOND_LEVEL_CACHE 1048576L /* bytes, where the system does not tell */
+#define FEWEST_ROWS 4L /* of a thread */
 
 static int shares_rows(const recurrence *q, long members) {
-    long cache = 0;
-#ifdef _SC_LEVEL2_CACHE_SIZE
-    cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
-#endif
-    if (cache <= 0) cache = SECOND_LEVEL_CACHE;
     long size = q->gates * q->units * q->units * (long)sizeof(real);
-    return members > 1 && q->batch >= members * FEWEST_ROWS && size <= cache / 2;
+    return members > 1 && q->batch >= members * FEWEST_ROWS && size <= second_level_cache / 2;
 }
 
 /* A thread's part: rows [row, end) of units [j0, j1), in vectors. U is packed for units [p0, p1), whole groups. */
