@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import time
 from collections.abc import Callable, Generator
@@ -162,10 +163,11 @@ def request(values: np.ndarray, rows: np.ndarray) -> None:
         return
     first = values.ctypes.data - np.frombuffer(whole, np.uint8).ctypes.data
     size = values[:1].nbytes
-    for row in rows.tolist():
-        start = first + row * values.strides[0]
-        page = start - start % mmap.PAGESIZE
-        whole.madvise(mmap.MADV_WILLNEED, page, start + size - page)
+    with contextlib.suppress(OSError):  # it is only a hint, which not every file system takes
+        for row in rows.tolist():
+            start = first + row * values.strides[0]
+            page = start - start % mmap.PAGESIZE
+            whole.madvise(mmap.MADV_WILLNEED, page, start + size - page)
 
 
 class StepsMask:
