@@ -89,6 +89,16 @@ class Stepper:
         return output[:, 0] if self.sequence_output else output
 
 
+def check_sampling(temperature, top_k, top_p) -> None:
+    """Raise if `sample` cannot take these."""
+    if not isinstance(temperature, (int, float, np.number)) or not temperature >= 0:
+        raise ValueError(f"temperature must be a number and not negative, got {temperature!r}.")
+    if top_k is not None:
+        check_count(top_k, "top_k")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is a probability above 0 and at most 1, got {top_p}.")
+
+
 def sample(
     probabilities: np.ndarray,
     rng: np.random.Generator,
@@ -116,15 +126,16 @@ def sample(
     >>> sample(np.array([0.1, 0.7, 0.2]), np.random.default_rng(0), temperature=0)
     1
     """
-    if temperature < 0:
-        raise ValueError(f"temperature must not be negative, got {temperature}.")
-    if top_k is not None:
-        top_k = check_count(top_k, "top_k")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p is a probability above 0 and at most 1, got {top_p}.")
+    check_sampling(temperature, top_k, top_p)
     p = np.asarray(probabilities, dtype="float64")
     if temperature == 0:
         return int(p.argmax())
+    if not (p.min() >= 0 and abs(p.sum() - 1) < 0.01):
+        raise ValueError(
+            "Probabilities are at least 0 and add up to 1; got values from "
+            f"{p.min():.4g} to {p.max():.4g} that add up to {p.sum():.4g}. A model to write with "
+            "ends with a softmax."
+        )
     with np.errstate(divide="ignore"):
         logits = np.log(p) / temperature
     p = np.exp(logits - logits.max())
@@ -168,6 +179,12 @@ def generate(
     stepper : Stepper, optional
         One made before, so that nothing is compiled; it is reset first.
 
+    Raises
+    ------
+    ValueError, TypeError
+        Before anything is compiled, if an argument cannot be used. With the first number, if what
+        the model gives are no probabilities.
+
     Examples
     --------
     >>> import seqnet
@@ -181,14 +198,19 @@ def generate(
     prime = list(prime)
     if not prime:
         raise ValueError("prime needs at least one number to start from.")
-    rng = np.random.default_rng(seed)
-    stepper = stepper or Stepper(model)
-    stepper.reset()
+    check_count(length, "length", 0)
+    check_sampling(temperature, top_k, top_p)
     model.layers[0].check_input(np.asarray(prime), "prime")
+    options = (np.random.default_rng(seed), temperature, top_k, top_p)
+    return _write(stepper or Stepper(model), prime, length, options, stop)
+
+
+def _write(stepper: Stepper, prime: list, length: int, options: tuple, stop) -> Iterator[int]:
+    stepper.reset()
     for token in prime:
         output = stepper(np.array([token]))
     for _ in range(length):
-        token = sample(output[0], rng, temperature, top_k, top_p)
+        token = sample(output[0], *options)
         yield token
         if token == stop:
             return

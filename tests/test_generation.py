@@ -191,7 +191,9 @@ def test_impossible_classes_are_never_drawn():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1}, "temperature must not be negative, got -1"),
+        ({"temperature": -1}, "temperature must be a number and not negative, got -1"),
+        ({"temperature": float("nan")}, "temperature must be .* got nan"),
+        ({"temperature": "hot"}, "temperature must be .* got 'hot'"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"top_p": 0.0}, "top_p .* 0.0"),
         ({"top_p": 1.5}, "top_p .* 1.5"),
@@ -200,6 +202,13 @@ def test_impossible_classes_are_never_drawn():
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         sample(P, np.random.default_rng(0), **options)
+
+
+@pytest.mark.parametrize("values", [[-1.0, 2.0], [0.5, 2.0], [np.nan, 0.5]])
+def test_what_are_no_probabilities_is_refused(values):
+    with pytest.raises(ValueError, match="ends with a softmax"):
+        sample(np.array(values), np.random.default_rng(0))
+    assert sample(np.array([-1.0, 2.0]), np.random.default_rng(0), temperature=0) == 1
 
 
 # ------------------------------------------------------------------------------- generating
@@ -241,6 +250,22 @@ def test_the_prime_is_checked(writer):
         list(generate(model, [], 3, stepper=stepper))
     with pytest.raises(ValueError, match="prime holds 9"):
         list(generate(model, [1, 9], 3, stepper=stepper))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"prime": []}, "at least one number"),
+        ({"prime": [9]}, "prime holds 9"),
+        ({"length": -1}, "length must be at least 0, got -1"),
+        ({"temperature": -1}, "temperature must be"),
+        ({"top_p": 2}, "top_p is a probability"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_compiling(writer, no_compile, wrong, message):
+    model, _ = writer
+    with pytest.raises(ValueError, match=message):
+        generate(model, **{"prime": [1], "length": 3, **wrong})
 
 
 def test_generating_leaves_training_alone():
