@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+log = logging.getLogger("seqnet")
 
 RISE = 3.0
 """How many times the first loss is worth a warning."""
@@ -157,6 +160,14 @@ def norm_of(weight) -> float:
 def broken_weights(model) -> list[str]:
     """Return the names of the weights that hold a NaN or infinity."""
     return [w.name for w in model.weights if not np.isfinite(w.get_value(borrow=True)).all()]
+
+
+def worth_saving(model, path) -> bool:
+    """Tell whether all weights are finite; else a warning says that the file is not written."""
+    broken = broken_weights(model)
+    if broken:
+        log.warning("%s is not written: %s not finite.", path, ", ".join(broken))
+    return not broken
 
 
 class Norms:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seqnet.callbacks.base import Callback, check_save_freq
-from seqnet.trouble import broken_weights
+from seqnet.trouble import broken_weights, worth_saving
 
 log = logging.getLogger("seqnet")
 
@@ -103,11 +103,7 @@ class BackupAndRestore(Callback):
     def save(self) -> bool:
         """Save the state of the training now, between two batches; tell whether that was done."""
         self.unsaved = 0
-        if self.run.in_trouble:
-            return False
-        broken = broken_weights(self.model)
-        if broken:
-            log.warning("%s is not written: %s not finite.", self.path, ", ".join(broken))
+        if self.run.in_trouble or not worth_saving(self.model, self.path):
             return False
         self.run.save(self.path)
         return True

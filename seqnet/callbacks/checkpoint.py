@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import string
 from collections.abc import Mapping, Sequence
@@ -11,9 +10,7 @@ from pathlib import Path
 from seqnet.callbacks.base import check_save_freq, say
 from seqnet.callbacks.monitoring import Monitor, unknown_figure
 from seqnet.replacing import check_place
-from seqnet.trouble import broken_weights
-
-log = logging.getLogger("seqnet")
+from seqnet.trouble import worth_saving
 
 
 class ModelCheckpoint(Monitor):
@@ -140,9 +137,7 @@ class ModelCheckpoint(Monitor):
         values = {**logs, **numbers}
         self.check_fields(list(values))
         path = self.filepath.format(**values)
-        broken = broken_weights(self.model)
-        if broken:
-            log.warning("%s is not written: %s not finite.", path, ", ".join(broken))
+        if not worth_saving(self.model, path):
             return
         if self.save_weights_only:
             self.model.save_weights(path)
