@@ -53,7 +53,7 @@ class Stepper:
         shape = (None, 1, *[None] * (self.rank - 2))
         x = pt.tensor("x", dtype=model.input_dtype, shape=shape)
         before = symbolic_states(model.layers)
-        phase = Phase(initial_states=before, kernels=backend.kernels())
+        phase = Phase(initial_states=before)
         output, _ = forward(model.layers, x, None, phase)
         after = [state for layer in before for state in phase.final_states[layer]]
         inputs = [x, *[state for states in before.values() for state in states]]

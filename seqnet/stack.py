@@ -231,7 +231,7 @@ class Stack:
                     f"{layer.name} ({type(layer).__name__})",
                     "?" if shape is None else str(shape),
                     f"{layer.count_params():,}" if layer.built else "not built",
-                    layer.runs_as(backend.kernels()),
+                    layer.runs_as(backend.way_of),
                 )
             )
         widths = [max(len(row[k]) for row in rows) for k in range(4)]

@@ -18,7 +18,6 @@ import pytensor.tensor as pt
 from seqnet import backend
 from seqnet.data import Examples, cast
 from seqnet.layers.layer import Phase
-from seqnet.losses import Loss
 from seqnet.ops.count import count
 from seqnet.stack import forward
 from seqnet.trouble import Norms, NumericalError, diagnose, name_norms
@@ -145,8 +144,8 @@ class Program:
         self.optimizer = optimizer
 
     def phase(self, run: str) -> Phase:
-        """Return a new pass of a kind of run, with the kernels that the configured backend runs."""
-        return Phase(training=run == "train", run=run, kernels=backend.kernels())
+        """Return a new pass of a kind of run."""
+        return Phase(training=run == "train", run=run)
 
     def predict(self, signature: Signature, announce: bool) -> Callable:
         """Compile ``x (, mask) -> [output]``."""
@@ -183,7 +182,8 @@ class Program:
         weights = [w for layer in self.layers if layer.trainable for w in layer.weights]
         updates, squares = {}, pt.zeros(0, "float64")
         if weights:
-            gradients = self.optimizer.gradients(total, weights, over, phase.kernels)
+            rows = backend.kernels() is not None
+            gradients = self.optimizer.gradients(total, weights, over, sparse_rows=rows)
             updates, squares = self.optimizer.descend(gradients), gradients.squares
         updates.update(phase.updates)
         last = [state for layer in states for state in phase.final_states[layer]]
@@ -202,8 +202,6 @@ class Program:
         """
         output, mask = forward(self.layers, inputs.x, inputs.mask, phase)
         loss = self.loss
-        if phase.kernels is not None and isinstance(loss, Loss):
-            loss = loss.with_kernels(phase.kernels)
         values = loss(inputs.y, output)
         if values.ndim == 0:
             raise ValueError(
@@ -218,7 +216,7 @@ class Program:
             )
         weights = step_weights(values, inputs.weight, mask)
         loss_sum = weighted_sum(values, weights)
-        weight_sum = count(values, phase.kernels) if weights is None else pt.sum(weights)
+        weight_sum = count(values) if weights is None else pt.sum(weights)
         penalties = [penalty(w) for layer in self.layers for penalty, w in layer.penalties]
         penalty = sum(penalties) if penalties else pt.zeros((), dtype=values.dtype)
         over = weight_sum

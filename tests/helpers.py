@@ -75,8 +75,7 @@ class Compiled:
         x = pt.tensor("x", dtype=dtype, shape=(None, length, features))
         mask = pt.matrix("mask", dtype="bool") if masked else None
         before = [pt.matrix(f"{name}0", dtype=dtype) for name in self.layer.state_names]
-        kernels = backend.kernels() if path == "fused" else None
-        phase = Phase(training=True, kernels=kernels, initial_states={self.layer: before})
+        phase = Phase(training=True, initial_states={self.layer: before})
         y = self.layer(x, mask=mask, phase=phase)
         cotangent = pt.tensor3("cotangent", dtype=dtype)
         inputs = [x, *self.layer.weights, *before]
@@ -110,11 +109,9 @@ def compiled_layer(cls, units, features, length, masked, path, options=()):
 
 def skip_without_kernel(cls, own):
     """Skip a test of the fused path where there is none: no compiler, or a cell without one."""
-    kernels = backend.kernels()
-    if kernels is None:
-        pytest.skip("The compiled kernels are not available here.")
-    if isinstance(reason := cls(1, **({"dtype": "float64"} | own)).fused_kernel(kernels), str):
-        pytest.skip(f"There is no kernel: {reason}.")
+    way = cls(1, **({"dtype": "float64"} | own)).runs_as(backend.way_of)
+    if way != "fused":
+        pytest.skip(f"There is no kernel: {way}.")
 
 
 def run_cell(cell, arrays, path="scan", **options):
@@ -153,7 +150,7 @@ def values_and_gradients(layer, arrays, x_name="x"):
     symbolic = pt.tensor("x", dtype=dtype, shape=(None,) * (x.ndim - 1) + x.shape[-1:])
     layer.ensure_built(symbolic.type.shape)
     layer.set_weights([arrays[w.name.rpartition("/")[2]] for w in layer.weights])
-    phase = Phase(training=True, kernels=backend.kernels())
+    phase = Phase(training=True)
     y = layer(symbolic, phase=phase)
     wanted = layer.weights + ([symbolic] if dtype == "float64" else [])
     total = pt.sum(y * pt.constant(arrays["cotangent"]))

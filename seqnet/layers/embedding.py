@@ -79,10 +79,7 @@ class Embedding(Layer):
                 f"Layer {self.display_name!r} (Embedding) looks numbers up, so its input must be "
                 f"integers, not {inputs.type.dtype}."
             )
-        if phase.kernels is not None:
-            return Gather(phase.kernels)(self.embeddings, inputs)
-        rows = self.embeddings[inputs.flatten()]
-        return rows.reshape((*tuple(inputs.shape), self.output_dim))
+        return Gather()(self.embeddings, inputs)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape, self.output_dim)

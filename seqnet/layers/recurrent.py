@@ -17,7 +17,6 @@ A new cell is one small class: its gates, its states and a `step` (see `SimpleRN
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -27,13 +26,9 @@ import pytensor.tensor as pt
 from seqnet import activations, initializers, regularizers
 from seqnet.checks import check_count, check_rate
 from seqnet.layers.dense import affine
-from seqnet.layers.fusing import kernel_of
 from seqnet.layers.states import CarriedStates, Stateful, given_states
-from seqnet.ops.cell import Cell
-from seqnet.ops.fused import recurrence
-from seqnet.ops.recurrence import iterate
-
-log = logging.getLogger("seqnet")
+from seqnet.ops.recurrence import Recurrence, recurrence
+from seqnet.ops.step import Cell, trace
 
 
 class Recurrent(Stateful):
@@ -177,15 +172,15 @@ class Recurrent(Stateful):
     def reverses_time(self) -> bool:
         return self.go_backwards and self.return_sequences
 
-    def runs_as(self, kernels) -> str:
-        if self.unroll:
-            return "unroll"
-        if self.fused is False:
-            return "scan"
-        kernel = self.fused_kernel(kernels)
-        if isinstance(kernel, str):
-            return f"scan ({kernel})"
-        return "fused (training: scan, recurrent_dropout)" if self.recurrent_dropout else "fused"
+    def recurrences(self) -> list[Recurrence]:
+        """Return the recurrence of this layer, to ask a backend how it runs it."""
+        op = Recurrence(self.traced(), (), self.unroll, self.fused, layer=self.display_name)
+        return [op]
+
+    def runs_as(self, way_of: Callable[[Recurrence], str]) -> str:
+        way = way_of(self.recurrences()[0])
+        dropped = way == "fused" and self.recurrent_dropout
+        return "fused (training: scan, recurrent_dropout)" if dropped else way
 
     # ---- what a cell defines
 
@@ -202,7 +197,7 @@ class Recurrent(Stateful):
         recur : callable
             ``recur(h)`` is `h` times the recurrent kernel (plus the recurrent bias, where the
             cell has one), one ``(batch, units)`` array for each gate; ``recur(h, "r", "z")``
-            only those gates.
+            gives those gates only, in that order.
         """
 
     def initial_bias(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -260,60 +255,56 @@ class Recurrent(Stateful):
         `initial_state` is a list of one variable or array for each state, ``(batch, units)`` or
         ``(units,)`` for all sequences alike; it goes before carried, learned and zero states.
         """
-        batch, length = inputs.shape[0], inputs.type.shape[1]
+        batch = inputs.shape[0]
         if phase.training and self.dropout:
             inputs = pt.cast(inputs, self.dtype)
             kept = (batch, inputs.shape[2])
             dropped = phase.dropout_mask(self.generator, kept, self.dropout, self.dtype)
             inputs = inputs * dropped[:, None, :]
-        projected = affine(inputs, self.kernel, self.input_bias(), phase.kernels)
+        projected = affine(inputs, self.kernel, self.input_bias())
         sequence = projected.transpose(1, 0, 2)  # (time, batch, gates * units)
         time_mask = None if mask is None else mask.transpose(1, 0)
         states = self.start(batch, phase, initial_state)
-        history, last = self.run(sequence, time_mask, states, length, phase)
+        history, last = self.run(sequence, time_mask, states, phase)
         phase.final_states[self] = last
         if self.carried is not None and self not in phase.initial_states:
             self.carried.store(phase, last)
         output = history.transpose(1, 0, 2) if self.return_sequences else last[0]
         return [output, *last] if self.return_state else output
 
-    def run(self, sequence, mask, states, length, phase):
+    def run(self, sequence, mask, states, phase):
         """Return the output's history (time, batch, units) and the last states (batch, units)."""
         dropped = None
         if phase.training and self.recurrent_dropout:
             kept = (sequence.shape[1], self.recurrent_kernel.shape[0])
             dropped = phase.dropout_mask(self.generator, kept, self.recurrent_dropout, self.dtype)
-        if not self.unroll and self.fused is not False:
-            kernel = self.fused_kernel(phase.kernels)
-            if dropped is not None:
-                kernel = "the kernels know no recurrent_dropout"
-            if not isinstance(kernel, str):
-                histories, last = recurrence(
-                    kernel,
-                    sequence,
-                    self.recurrent_kernel,
-                    self.recurrent_bias,
-                    states,
-                    mask,
-                    backwards=self.go_backwards,
-                    save=phase.training,
-                )
-                return histories[0], list(last)
-            if self.fused is True:
-                raise ValueError(f"Layer {self.display_name!r} has fused=True, but {kernel}.")
-            if phase.kernels is not None:
-                log.info("Layer %r runs as a scan: %s.", self.display_name, kernel)
-        if self.go_backwards:
-            sequence = sequence[::-1]
-            mask = None if mask is None else mask[::-1]
-        if states is None:
-            states = self.zeros(sequence.shape[1])
-        histories = self.loop(sequence, states, mask, dropped, length)
-        return histories[0], [h[-1] for h in histories]
+        if self.unroll and sequence.type.shape[0] is None:
+            raise ValueError(
+                f"Layer {self.display_name!r} has unroll=True, so the number of steps must be "
+                "known when the graph is built, and it is not. Pass "
+                f"input_shape=(steps, {self.features}) to the model's first layer, call fit or "
+                "predict with data of one length, give the symbolic input a static shape, or use "
+                "unroll=False."
+            )
+        histories, last = recurrence(
+            self.traced(),
+            sequence,
+            self.recurrent_kernel,
+            self.recurrent_bias,
+            states,
+            mask,
+            dropped,
+            unroll=self.unroll,
+            fused=self.fused,
+            backwards=self.go_backwards,
+            layer=self.display_name,
+        )
+        return histories[0], last
 
-    def fused_kernel(self, kernels):
-        """Return the compiled kernel of this layer's step, or the reason why there is none."""
-        return kernel_of(self, kernels)
+    def traced(self) -> Cell:
+        """Return the graph of one step."""
+        name = f"Layer {self.display_name!r} ({type(self).__name__})"
+        return trace(self.step, self.gates, self.state_names, self.units, self.dtype, name)
 
     def start(self, batch, phase, given=None) -> list | None:
         """Return the states before the first step, each (batch, units); None is zeros."""
@@ -329,42 +320,12 @@ class Recurrent(Stateful):
             return None
         return [pt.alloc(state, batch, self.recurrent_kernel.shape[0]) for state in states]
 
-    def zeros(self, batch) -> list:
-        """Return states of zeros, each (batch, units)."""
-        # alloc with a symbolic size of units, and not zeros((batch, units)): a static size of one
-        # would make the state a broadcastable type that the step does not return.
-        zeros = pt.alloc(np.asarray(0, dtype=self.dtype), batch, self.recurrent_kernel.shape[0])
-        return [zeros for _ in self.state_names]
-
     def first_states(self, batch: int) -> list[np.ndarray]:
         """Return the values of the states before anything is read: zeros, or the learned ones."""
         shape = (batch, self.units)
         if self.learn_initial_state:
             return [np.broadcast_to(w.get_value(), shape).copy() for w in self.initial_state]
         return [np.zeros(shape, dtype=self.dtype) for _ in self.state_names]
-
-    def loop(self, sequence, states, mask, dropped, length) -> list:
-        """Apply the step along time; return each state's history, (time, batch, units)."""
-        unroll = self.unroll or length == 1  # one step needs no loop
-        if unroll and length is None:
-            raise ValueError(
-                f"Layer {self.display_name!r} has unroll=True, so the number of steps must be "
-                "known when the graph is built, and it is not. Pass "
-                f"input_shape=(steps, {self.features}) to the model's first layer, call fit or "
-                "predict with data of one length, give the symbolic input a static shape, or use "
-                "unroll=False."
-            )
-        return iterate(
-            Cell(self.step, self.gates, self.units),
-            sequence,
-            states,
-            self.recurrent_kernel,
-            self.recurrent_bias,
-            mask,
-            dropped,
-            unroll=unroll,
-            length=length,
-        )
 
     def compute_output_shape(self, input_shape):
         batch, time, _ = input_shape

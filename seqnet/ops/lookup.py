@@ -1,92 +1,86 @@
 """Rows of a table by number, the gradient of that, and changes of some rows only.
 
-The gradient of a table is zero but for the rows that were looked up. `touched_rows` finds them in a
-graph, so that an optimizer can leave the others alone: a step then costs what it touches, not what
-the table holds.
+The gradient of a table is zero except for the rows that were looked up. `touched_rows` finds them
+in a graph, so that an optimizer can leave the others alone: a step then costs what it touches, not
+what the table holds.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
+from pytensor.tensor.exceptions import ShapeError
 
-from seqnet.ops.affine import KernelOp, like, memory_order, rows_of
-
-
-def look_up(kernels, table: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return ``table[ids]``; of ids (batch, time) it lies time by time in memory."""
-    if ids.ndim == 2:
-        return kernels.gather(table, ids.T).transpose(1, 0, 2)
-    return kernels.gather(table, ids)
+from seqnet.ops.graph_op import GraphOp, like
 
 
-def sum_rows(kernels, rows: np.ndarray, ids: np.ndarray, count: int) -> np.ndarray:
-    """Return (count, width): the sum of the rows (..., width) of each number in `ids` (...)."""
-    order = memory_order(rows)
-    return kernels.scatter_add(rows.transpose(*order, rows.ndim - 1), ids.transpose(order), count)
+class Gather(GraphOp):
+    """``table[ids]``: (rows, width) and integers of any shape give (..., width)."""
 
+    __props__ = ()
 
-class Gather(KernelOp):
-    """``table[ids]``: (rows, width) and integers of any shape give (..., width).
+    def define(self, table, ids):
+        rows = table[ids.flatten()]
+        return [rows.reshape((*tuple(ids.shape), table.shape[1]))]
 
-    Two-dimensional numbers, (batch, time), are looked up time by time, so that the result lies in
-    memory as a recurrence reads it.
-    """
+    def outputs_for(self, table, ids):
+        return [like(table, ids.ndim + 1, ids.type.shape, table.type.shape[1])]
 
-    def make_node(self, table, ids):
-        return Apply(self, [table, ids], [like(table, ids.ndim + 1, ids.type.shape)])
-
-    def perform(self, node, inputs, outputs):
-        outputs[0][0] = look_up(self.kernels, *inputs)
-
-    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
-        shapes = given[-1]
-        return [(*shapes[1], shapes[0][1])]
+    def shapes(self, table, ids):
+        return [(*ids, table[1])]
 
     def connection_pattern(self, node):
         return [[True], [False]]
 
-    def pullback(self, inputs, outputs, gradients):
+    def pullback(self, inputs, outputs, output_grads):
         table, ids = inputs
-        rows = ScatterAdd(self.kernels)(gradients[0], ids, table.shape[0])
-        return [rows, disconnected_type()]
+        return [ScatterAdd()(output_grads[0], ids, table.shape[0]), disconnected_type()]
 
 
-class ScatterAdd(KernelOp):
+class ScatterAdd(GraphOp):
     """Sum rows with the same number: (..., width), numbers (...) and the count of rows."""
 
-    def make_node(self, rows, ids, count):
-        return Apply(self, [rows, ids, pt.as_tensor_variable(count)], [like(rows, 2)])
+    __props__ = ()
 
-    def perform(self, node, inputs, outputs):
-        rows, ids, count = inputs
-        outputs[0][0] = sum_rows(self.kernels, rows, ids, int(count))
+    def define(self, rows, ids, count):
+        flat = rows.reshape((-1, rows.shape[-1]))
+        table = pt.zeros((count, rows.shape[-1]), dtype=rows.dtype)
+        return [pt.inc_subtensor(table[ids.flatten()], flat)]
 
-    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+    def outputs_for(self, rows, ids, count):
+        known = getattr(count, "data", None)
+        return [like(rows, 2, (None if known is None else int(known),), rows.type.shape[-1])]
+
+    def infer_shape(self, *given):
         node, shapes = given[-2:]
         return [(node.inputs[2], shapes[0][-1])]
 
+    def connection_pattern(self, node):
+        return [[True], [False], [False]]
 
-class SumRows(KernelOp):
+
+class SumRows(GraphOp):
     """Sum rows with the same number: (..., width) and (...) give (n,) numbers and (n, width)."""
 
-    def make_node(self, rows, ids):
-        return Apply(self, [rows, ids], [pt.vector(dtype="int64"), like(rows, 2)])
+    __props__ = ()
 
-    def perform(self, node, inputs, outputs):
-        rows, ids = inputs
-        order = memory_order(rows)
-        flat = ids.transpose(order).reshape(-1)
-        unique, place = np.unique(flat, return_inverse=True)
-        outputs[0][0] = unique.astype("int64")
-        outputs[1][0] = self.kernels.scatter_add(
-            rows_of(rows, order), place.reshape(-1), len(unique)
-        )
+    def define(self, rows, ids):
+        unique, place = pt.unique(ids.flatten(), return_inverse=True)
+        summed = ScatterAdd()(rows.reshape((-1, rows.shape[-1])), place, unique.shape[0])
+        return [pt.cast(unique, "int64"), summed]
+
+    def outputs_for(self, rows, ids):
+        return [pt.vector(dtype="int64"), like(rows, 2, (None,), rows.type.shape[-1])]
+
+    def infer_shape(self, *given):
+        raise ShapeError("the number of different rows is known only once they are counted")
+
+    def connection_pattern(self, node):
+        return [[False, True], [False, False]]
 
 
 class SetRows(Op):
@@ -140,4 +134,4 @@ def touched_rows(table, gradient) -> Touched | None:
         return None
     if table.get_value(borrow=True).shape[0] < FEW_ROWS:
         return None
-    return Touched(*SumRows(node.op.kernels)(*node.inputs[:2]))
+    return Touched(*SumRows()(*node.inputs[:2]))
