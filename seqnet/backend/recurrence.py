@@ -40,6 +40,8 @@ def compile_cell(cell: Cell):
     if cell.extras:
         names = ", ".join(str(extra.name or extra) for extra in cell.extras)
         raise kernels.KernelUnavailable(f"its step uses weights or variables of its own: {names}")
+    if set(cell.state_sizes) != {cell.units}:
+        raise kernels.KernelUnavailable("its states differ in size")
     for product in cell.products:
         if product.operand.owner.inputs[0] is not cell.states[0]:
             raise kernels.KernelUnavailable(
@@ -47,7 +49,9 @@ def compile_cell(cell: Cell):
             )
 
     def step(x, r, states):
-        values = dict(zip(cell.inputs, x, strict=True)) | dict(zip(cell.states, states, strict=True))
+        values = dict(zip(cell.inputs, x, strict=True)) | dict(
+            zip(cell.states, states, strict=True)
+        )
         for product in cell.products:
             columns = [r[cell.gates.index(gate)] for gate in product.gates]
             values |= dict(zip(product.values, columns, strict=True))
@@ -90,9 +94,7 @@ def lower_recurrences(fgraph) -> None:
         *states, saved = forward(*node.inputs, return_list=True)
         replaced = list(zip(node.outputs[: 2 * count], states, strict=True))
         for gradient in gradients:
-            backward = KernelRecurrenceGradient(
-                kernel, op.names, gradient.op.present, op.backwards
-            )
+            backward = KernelRecurrenceGradient(kernel, op.names, gradient.op.present, op.backwards)
             _, _, _, _, of_histories, of_lasts = gradient.op.parts(gradient.inputs)
             used = [d for d in (*of_histories, *of_lasts) if d is not None]
             found = backward(*node.inputs, *states[:count], saved, *used, return_list=True)
@@ -102,18 +104,19 @@ def lower_recurrences(fgraph) -> None:
 
 
 def gradients_of(fgraph, node: Apply) -> list[Apply] | None:
-    """Return the gradients of a recurrence, None if anything else reads what they need of it."""
-    found, count = [], len(node.op.cell.states)
-    for output in node.outputs[2 * count :]:
-        for client, _ in fgraph.clients[output]:
-            if not isinstance(client.op, RecurrenceGradient) or client.op.cell is not node.op.cell:
-                return None
-            if client not in found:
-                found.append(client)
+    """Return the gradients of a recurrence, None if anything else reads its products."""
+    count = len(node.op.cell.states)
     inputs = [*node.inputs, *node.outputs[:count], *node.outputs[2 * count :]]
-    if any(client.inputs[: len(inputs)] != inputs for client in found):
-        return None
-    return found
+    clients = [client for v in node.outputs for client, _ in fgraph.clients[v]]
+    found = [
+        client
+        for client in dict.fromkeys(clients)
+        if isinstance(client.op, RecurrenceGradient)
+        and client.op.cell is node.op.cell
+        and client.inputs[: len(inputs)] == inputs
+    ]
+    readers = {client for v in node.outputs[2 * count :] for client, _ in fgraph.clients[v]}
+    return found if readers <= set(found) else None
 
 
 class KernelRecurrence(Op):

@@ -149,6 +149,11 @@ class Recurrent(Stateful):
             )
 
     @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """The size of each state, the last axis; `units` by default, as the first must have."""
+        return tuple(self.units for _ in self.state_names)
+
+    @property
     def needs_length(self) -> bool:
         """An unrolled graph has a fixed number of steps."""
         return self.unroll
@@ -226,11 +231,11 @@ class Recurrent(Stateful):
             self.build_bias(columns)
         if self.learn_initial_state:
             self.initial_state = [
-                self.add_weight(f"initial_{name}", (self.units,), "zeros")
-                for name in self.state_names
+                self.add_weight(f"initial_{name}", (size,), "zeros")
+                for name, size in zip(self.state_names, self.state_sizes, strict=True)
             ]
         if self.stateful:
-            self.carried = CarriedStates(self, self.state_names, self.units)
+            self.carried = CarriedStates(self, self.state_names, self.state_sizes)
         if self.dropout or self.recurrent_dropout:
             self.generator = self.add_generator()
 
@@ -304,28 +309,36 @@ class Recurrent(Stateful):
     def traced(self) -> Cell:
         """Return the graph of one step."""
         name = f"Layer {self.display_name!r} ({type(self).__name__})"
-        return trace(self.step, self.gates, self.state_names, self.units, self.dtype, name)
+        return trace(
+            self.step, self.gates, self.state_names, self.units, self.dtype, name, self.state_sizes
+        )
 
     def start(self, batch, phase, given=None) -> list | None:
-        """Return the states before the first step, each (batch, units); None is zeros."""
+        """Return the states before the first step, each (batch, size); None is zeros."""
         if given is not None:
-            states = given_states(self, given, self.state_names, self.units)
+            states = given_states(self, given, self.state_names, self.state_sizes)
         elif self in phase.initial_states:
             return list(phase.initial_states[self])
         elif self.carried is not None:
-            return self.carried.start(phase, batch, self.recurrent_kernel.shape[0])
+            return self.carried.start(phase, batch)
         elif self.learn_initial_state:
             states = self.initial_state
         else:
             return None
-        return [pt.alloc(state, batch, self.recurrent_kernel.shape[0]) for state in states]
+        # The size as a symbol: a known size of 1 would make the state a broadcastable type.
+        units = self.recurrent_kernel.shape[0]
+        sizes = [
+            units if n == self.units else state.shape[-1]
+            for n, state in zip(self.state_sizes, states, strict=True)
+        ]
+        return [pt.alloc(state, batch, size) for state, size in zip(states, sizes, strict=True)]
 
     def first_states(self, batch: int) -> list[np.ndarray]:
         """Return the values of the states before anything is read: zeros, or the learned ones."""
-        shape = (batch, self.units)
         if self.learn_initial_state:
-            return [np.broadcast_to(w.get_value(), shape).copy() for w in self.initial_state]
-        return [np.zeros(shape, dtype=self.dtype) for _ in self.state_names]
+            values = [w.get_value() for w in self.initial_state]
+            return [np.broadcast_to(v, (batch, len(v))).copy() for v in values]
+        return [np.zeros((batch, size), dtype=self.dtype) for size in self.state_sizes]
 
     def compute_output_shape(self, input_shape):
         batch, time, _ = input_shape

@@ -40,6 +40,23 @@ class GraphOp(OpFromGraph):
     def __init__(self) -> None:
         pass  # OpFromGraph would build the inner graph here
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        # PyTensor derives these two from __props__ alone and keeps one of equal Ops, but a
+        # definition belongs to the types of its inputs, too.
+        cls.__eq__, cls.__hash__ = GraphOp.__eq__, GraphOp.__hash__
+
+    def key(self) -> tuple:
+        """Return what tells this Op from others."""
+        props = (getattr(self, name) for name in self.__props__)
+        return (type(self), *props, tuple(self.input_types))
+
+    def __eq__(self, other) -> bool:
+        return self is other or (type(self) is type(other) and self.key() == other.key())
+
+    def __hash__(self) -> int:
+        return hash(self.key())
+
     # ---- what a subclass defines
 
     def define(self, *inputs) -> list:

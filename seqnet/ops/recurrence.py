@@ -82,7 +82,7 @@ class RecurrenceOp(GraphOp):
     names : tuple of str
         What the inputs of the recurrence are, in order: ``projected`` (time, batch, gates * units)
         and ``kernel`` (units, gates * units); then, where present, ``bias`` (gates * units,), the
-        initial states ``state0``, ``state1``, ... (batch, units), ``mask`` (time, batch) bool,
+        initial states ``state0``, ``state1``, ... (batch, size), ``mask`` (time, batch) bool,
         ``dropout`` (batch, units), and whatever else the step refers to as ``extra0``, ...
     unroll : bool
         Build the steps one by one instead of a scan.
@@ -137,11 +137,12 @@ class RecurrenceOp(GraphOp):
         """Return the states before the first step, (batch, units); zeros where not given."""
         if "state0" in given:
             return [given[f"state{k}"] for k in range(len(self.cell.states))]
-        # alloc with a symbolic size of units, and not zeros((batch, units)): a static size of one
-        # would make the state a broadcastable type that the step does not return.
+        # A symbolic size: a static one of 1 would make the state a broadcastable type that the
+        # step does not return.
         batch, units = given["projected"].shape[1], given["kernel"].shape[0]
-        zeros = pt.alloc(np.asarray(0, dtype=self.cell.dtype), batch, units)
-        return [zeros for _ in self.cell.states]
+        zero = np.asarray(0, dtype=self.cell.dtype)
+        sizes = [units if n == self.cell.units else n + 0 * units for n in self.cell.state_sizes]
+        return [pt.alloc(zero, batch, size) for size in sizes]
 
     def in_order(self, sequence):
         """Return a sequence in the order in which the loop reads it, or back again."""
@@ -154,7 +155,7 @@ WITHOUT_GRADIENT = ("mask", "dropout")
 class Recurrence(RecurrenceOp):
     """All steps of a cell.
 
-    Its outputs are the states' histories (time, batch, units), the last states (batch, units), then
+    Its outputs are the states' histories (time, batch, size), the last states (batch, size), then
     the histories of every product with the recurrent kernel, then those of what was multiplied.
     """
 
@@ -188,19 +189,21 @@ class Recurrence(RecurrenceOp):
 
     def outputs_for(self, projected, kernel, *others):
         time, batch, _ = projected.type.shape
-        units, count = kernel.type.shape[0], len(self.cell.states)
-        histories = [like(projected, 3, (time, batch), units) for _ in range(count)]
-        lasts = [like(projected, 2, (batch,), units) for _ in range(count)]
+        units = kernel.type.shape[0]
+        sizes = [None if n == 1 else n for n in self.cell.state_sizes]
+        histories = [like(projected, 3, (time, batch), n) for n in sizes]
+        lasts = [like(projected, 2, (batch,), n) for n in sizes]
         products = [like(projected, 3, (time, batch)) for _ in self.cell.products]
         operands = [like(projected, 3, (time, batch), units) for _ in self.cell.products]
         return [*histories, *lasts, *products, *operands]
 
     def shapes(self, projected, kernel, *others):
-        (time, batch, _), units, count = projected, kernel[0], len(self.cell.states)
+        (time, batch, _), units = projected, kernel[0]
+        sizes = [units if n == self.cell.units else n for n in self.cell.state_sizes]
         products = [(time, batch, len(p.gates) * units) for p in self.cell.products]
         operands = [(time, batch, units) for _ in products]
-        states = [(time, batch, units)] * count + [(batch, units)] * count
-        return [*states, *products, *operands]
+        histories, lasts = [(time, batch, n) for n in sizes], [(batch, n) for n in sizes]
+        return [*histories, *lasts, *products, *operands]
 
     def connection_pattern(self, node):
         return [[name not in WITHOUT_GRADIENT] * len(node.outputs) for name in self.names]

@@ -50,11 +50,15 @@ class Cell:
     gates : tuple of str
     units : int
     dtype : str
-    inputs, states : list of variables, each (batch, units)
-        Placeholders: the projected input of each gate, and the states before the step.
+    state_sizes : tuple of int
+        The last axis of each state; `units` for most.
+    inputs : list of variables, each (batch, units)
+        Placeholders of the projected input of each gate.
+    states : list of variables, each (batch, size)
+        Placeholders of the states before the step.
     products : list of Product
         In the order in which the step asked for them.
-    new_states : list of variables, each (batch, units)
+    new_states : list of variables, each (batch, size)
         The states after the step, of the cell's dtype.
     extras : list of variables
         Whatever else the step refers to, such as weights of its own.
@@ -63,6 +67,7 @@ class Cell:
     gates: tuple[str, ...]
     units: int
     dtype: str
+    state_sizes: tuple[int, ...]
     inputs: list
     states: list
     products: list[Product]
@@ -94,6 +99,7 @@ def trace(
     units: int,
     dtype: str,
     name: str = "The cell",
+    state_sizes: Sequence[int] | None = None,
 ) -> Cell:
     """Call a step once on placeholders and return what it computes.
 
@@ -109,6 +115,8 @@ def trace(
     dtype : str
     name : str
         What the cell is called in messages.
+    state_sizes : sequence of int, optional
+        `units` for each state by default.
 
     Raises
     ------
@@ -153,7 +161,8 @@ def trace(
             )
     # Copies, so that a state which is returned unchanged is a variable of its own, too.
     new = [pt.tensor_copy(v) for v in new]
-    return Cell(gates, units, dtype, inputs, states, products, new, extras)
+    sizes = tuple(state_sizes or (units for _ in states))
+    return Cell(gates, units, dtype, sizes, inputs, states, products, new, extras)
 
 
 def check_states(new, state_names: Sequence[str], name: str) -> list:

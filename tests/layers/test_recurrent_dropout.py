@@ -7,15 +7,16 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from helpers import CELLS, MinimalGatedUnit, random_arrays, run_cell, skip_without_kernel
+from cells import CELLS, MinimalGatedUnit
+from helpers import random_arrays, run_cell, skip_without_kernel
 from pytensor.graph.replace import clone_replace
 from pytensor.scan.op import Scan
 from reference.numpy_layers import sigmoid
 
 import seqnet
 from seqnet import backend
-from seqnet.layers import GRU, LSTM, Dense, Phase, SimpleRNN
 from seqnet.backend.recurrence import KernelRecurrence
+from seqnet.layers import GRU, LSTM, Dense, Phase, SimpleRNN
 
 MASK = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0]], dtype=bool)
 PATHS = {"scan": {"fused": False}, "unroll": {"unroll": True}, "fused": {}}
@@ -45,6 +46,12 @@ def built(cell, arrays, path, **options):
     return layer
 
 
+def zero_states(layer, batch):
+    """Return initial states of zeros by the names of the reference."""
+    sizes = zip(layer.state_names, layer.state_sizes, strict=True)
+    return {f"{name}0": np.zeros((batch, size)) for name, size in sizes}
+
+
 def training(layer, mask=None):
     """Compile the output, and the gradient of its weighted sum in x and all weights."""
     x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
@@ -63,7 +70,7 @@ def test_input_dropout_is_the_layer_on_inputs_with_dropped_features(cell, path):
     (kept,) = drawn(layer, (3, 3))
     assert 0 < (kept == 0).sum() < 9
     y, d_x, *d_weights = training(layer, MASK)(arrays["x"], arrays["cotangent"])
-    zeros = {f"{n}0": np.zeros((3, 2)) for n in layer.state_names}
+    zeros = zero_states(layer, 3)
     expected = run_cell(cell, arrays | zeros | {"x": arrays["x"] * kept[:, None]})
     np.testing.assert_allclose(y, expected["y"], rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(d_x, expected["d_x"] * kept[:, None], rtol=1e-10, atol=1e-13)
@@ -104,7 +111,7 @@ def test_recurrent_dropout_of_one_sequence_is_a_recurrent_kernel_with_dropped_ro
             break
     assert set(kept[0]) == {0.0, 2.0}
     y, d_x, *d_weights = training(layer, MASK[1:2])(arrays["x"], arrays["cotangent"])
-    zeros = {f"{n}0": np.zeros((1, 2)) for n in layer.state_names}
+    zeros = zero_states(layer, 1)
     rows = {"recurrent_kernel": arrays["recurrent_kernel"] * kept[0][:, None]}
     expected = run_cell(cell, arrays | zeros | rows)
     np.testing.assert_allclose(y, expected["y"], rtol=1e-12, atol=1e-14)

@@ -6,14 +6,8 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from helpers import (
-    CELLS,
-    MinimalGatedUnit,
-    assert_same,
-    random_arrays,
-    run_cell,
-    skip_without_kernel,
-)
+from cells import CELLS, MinimalGatedUnit
+from helpers import assert_same, random_arrays, run_cell, skip_without_kernel
 from pytensor.graph.replace import clone_replace
 
 import seqnet
@@ -366,9 +360,9 @@ def test_states_are_read_set_and_reset():
     ("values", "message"),
     [
         ([np.zeros((3, 2))], "carries 2 states, but 1 were given"),
-        ([np.zeros((3, 2)), np.zeros((3, 1))], r"2 of shape \(batch, 2\)"),
-        ([np.zeros((3, 2)), np.zeros((4, 2))], r"2 of shape \(batch, 2\)"),
-        ([np.zeros(2), np.zeros(2)], r"2 of shape \(batch, 2\)"),
+        ([np.zeros((3, 2)), np.zeros((3, 1))], r"\(batch, 2\), \(batch, 2\); got"),
+        ([np.zeros((3, 2)), np.zeros((4, 2))], r"\(batch, 2\), \(batch, 2\); got"),
+        ([np.zeros(2), np.zeros(2)], r"\(batch, 2\), \(batch, 2\); got"),
     ],
 )
 def test_states_that_do_not_fit_are_refused_and_none_is_set(values, message):

@@ -2,7 +2,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from helpers import CELLS, MinimalGatedUnit
+from cells import CELLS, MinimalGatedUnit
 from reference import numpy_layers
 
 import seqnet
