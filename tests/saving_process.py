@@ -21,7 +21,7 @@ if __name__ == "__main__":
     package = types.ModuleType("seqnet")
     package.__path__ = [str(Path(__file__).parents[1] / "seqnet")]
     sys.modules["seqnet"] = package
-from seqnet import saving  # noqa: E402
+from seqnet import saving
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside NumPy's idle threads
 SAVING = {"write", "checksum", "replacing", "create", "remove_leftovers", "sync_folder"}

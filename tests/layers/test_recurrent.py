@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
@@ -16,7 +18,13 @@ from seqnet import backend
 from seqnet.layers import GRU, LSTM, Masking, SimpleRNN
 
 STORED = {peer: load_arrays(peer) for peer in ("keras", "pytorch")}
-HELD = [(peer, name) for name, case in cases.RECURRENT.items() for peer in case.peers]
+# Cases of other sizes ("lstm_1x3x3") are slow: the NumPy reference, which every size is compared
+# with below, is itself compared with the peers in tests/reference.
+HELD = [
+    pytest.param(peer, name, marks=[pytest.mark.slow] if re.search(r"\dx\d", name) else [])
+    for name, case in cases.RECURRENT.items()
+    for peer in case.peers
+]
 PATHS = pytest.mark.parametrize("path", ["scan", "unroll", "fused"])
 EVERY_CELL = pytest.mark.parametrize("cell", CELLS)
 NUMPY_CELLS = {
