@@ -1,8 +1,8 @@
 """Which nodes of a graph are computed by what: the rewrites of seqnet's own modes.
 
-Early, before PyTensor's own rewrites, `ChooseKernels` replaces each Op of `seqnet.ops` by a compiled
-kernel or by its definition. Late, after them, `LowerForVM` replaces what is left of the graph by
-Ops that PyTensor's Python virtual machine runs fast.
+Early, before PyTensor's own rewrites, `ChooseKernels` replaces each Op of `seqnet.ops` by a
+compiled kernel or by its definition. Late, after them, `LowerForVM` replaces what is left of the
+graph by Ops that PyTensor's Python virtual machine runs fast.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from seqnet.backend.kernel_ops import (
 from seqnet.backend.recurrence import lower_recurrences
 from seqnet.backend.updates import SharedUpdates, merge_updates
 from seqnet.ops.affine import Affine
-from seqnet.ops.graph_op import GraphOp
 from seqnet.ops.lookup import SetRows
 from seqnet.ops.unrolled import Part, Stack, Step
 
@@ -61,8 +60,8 @@ class ChooseKernels(GraphRewriter):
         op = kernel_op(node) if self.with_kernels else None
         if op is not None:
             return Apply(op, list(node.inputs), [v.type() for v in node.outputs]).outputs
-        if isinstance(node.op, GraphOp):
-            return node.op.define(*node.inputs)
+        # The definition is built on variables without a history. Built on the inputs themselves, a
+        # scan would walk through all scans before it to find its shapes, and they through theirs.
         return inline_ofg_node(node)
 
 
