@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pytensor.tensor as pt
@@ -19,6 +20,7 @@ from seqnet.layers import Activation, Dense, Softmax
 from seqnet.layers.layer import Phase
 from seqnet.losses import Loss, MaskedLoss, guess
 from seqnet.masks import counted
+from seqnet.metrics import LossMetric
 from seqnet.ragged import RaggedExamples, lengths_to_allow
 from seqnet.sequences import (
     check_lengths,
@@ -309,10 +311,18 @@ def cut(examples: RaggedExamples, x: np.ndarray, y, weight, prefix: str) -> tupl
     return y, weight
 
 
-def check(examples: Examples, part: str, function: Callable, name: str, counted: Callable) -> None:
-    """Check a part; what counts nothing is set to zero if it would be refused otherwise.
+def check(
+    examples: Examples,
+    part: str,
+    function: Callable,
+    name: str,
+    counted: Callable,
+    ignored: Callable = np.zeros,
+) -> None:
+    """Check a part; what counts nothing is replaced if it would be refused otherwise.
 
-    `counted` returns where there is something that counts, bool, or None for everywhere.
+    `counted` returns where there is something that counts, bool, or None for everywhere; `ignored`
+    returns, for the shape of what belongs to one step, what to put where nothing counts.
     """
     try:
         examples.check(part, function, name)
@@ -321,7 +331,8 @@ def check(examples: Examples, part: str, function: Callable, name: str, counted:
         values, there = getattr(examples, part), counted()
         if there is None or there.all() or values.shape[: there.ndim] != there.shape:
             raise
-    kept = np.where(with_axes(there, values.ndim), values, np.zeros((), values.dtype))
+    filler = ignored(values.shape[there.ndim :]).astype(values.dtype)
+    kept = np.where(with_axes(there, values.ndim), values, filler)
     setattr(examples, part, kept)
     examples.check(part, function, name)
 
@@ -365,7 +376,17 @@ def check_targets(
         if isinstance(model.loss, Loss):
             model.loss.check_targets(values, steps, name)
 
-    check(examples, "y", check_values, f"{prefix}y", lambda: counted(model, examples, shape))
+    def check_y(function, loss):
+        there = partial(counted, model, examples, shape)
+        filler = loss.ignored_target if isinstance(loss, Loss) else np.zeros
+        check(examples, "y", function, f"{prefix}y", there, filler)
+
+    check_y(check_values, model.loss)
+    for metric in model.metrics:
+        if isinstance(metric, LossMetric) and isinstance(metric.loss, Loss):
+            check_y(
+                lambda y, name, loss=metric.loss: loss.check_targets(y, steps, name), metric.loss
+            )
     if examples.weight is not None and not ragged:
         allowed = {(len(examples),), (len(examples), *shape[1:-1])}
         if examples.weight.shape not in allowed:

@@ -63,6 +63,13 @@ class Loss(Configurable, ABC):
         """Say what else the caller may have meant."""
         return ""
 
+    def ignored_target(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a target that this loss allows, to stand where nothing counts.
+
+        `shape` is that of one target: of ``y`` without the axes of samples and steps.
+        """
+        return np.zeros(shape)
+
     @property
     def name(self) -> str:
         """The registered name of this loss."""
@@ -235,10 +242,47 @@ class CategoricalCrossentropy(Loss):
             y_true = y_true * np.asarray(1 - self.label_smoothing, y_pred.dtype) + share
         return -pt.sum(y_true * log_probabilities(y_pred, self.from_logits), axis=-1)
 
+    def check_targets(self, y, output_shape, name):
+        super().check_targets(y, output_shape, name)
+        check_distributions(y, name, self.name)
+
+    def ignored_target(self, shape):
+        """Return one-hot rows of class 0."""
+        target = np.zeros(shape)
+        target[..., :1] = 1
+        return target
+
     def hint(self, y):
         if y.dtype.kind in "iu":
             return " For integer class numbers use sparse_categorical_crossentropy."
         return ""
+
+
+DISTRIBUTION_TOLERANCE = 2e-3
+"""How far a target distribution may be from one: rounded to three digits, or held in float16."""
+
+
+def check_distributions(y: np.ndarray, name: str, loss: str) -> None:
+    """Raise if a row, along the last axis, has negative entries or does not add up to 1."""
+    wrong = y < -DISTRIBUTION_TOLERANCE
+    if wrong.any():
+        where = first_place(wrong)
+        raise WrongValueError(
+            f"{name} holds {y[where]} at {{where}}, but {loss} takes probabilities: each row of "
+            f"{name} is not negative and adds up to 1.",
+            where,
+        )
+    sums = y.sum(axis=-1, dtype="float64")
+    wrong = ~(np.abs(sums - 1) <= DISTRIBUTION_TOLERANCE)
+    if wrong.any():
+        where = first_place(wrong)
+        raise WrongValueError(
+            f"{name} has a row at {{where}} that adds up to {sums[where]:.6g}, but {loss} takes "
+            f"probabilities: each row of {name} is not negative and adds up to 1. Steps that do "
+            "not count get a mask or the sample_weight 0; several labels for one sample go with a "
+            "sigmoid and binary_crossentropy.",
+            where,
+        )
 
 
 @register("loss", "binary_crossentropy")
@@ -268,6 +312,28 @@ class BinaryCrossentropy(Loss):
             p = pt.clip(y_pred, tiny, one - tiny)
             return pt.mean(-y * pt.log(p) - (one - y) * pt.log1p(-p), axis=-1)
         return pt.mean(pt.softplus(logits) - y * logits, axis=-1)
+
+    def check_targets(self, y, output_shape, name):
+        super().check_targets(y, output_shape, name)
+        check_probabilities(y, name, self.name)
+
+
+def check_probabilities(y: np.ndarray, name: str, loss: str) -> None:
+    """Raise if a target is outside of [0, 1]; say what to do about two classes of other names."""
+    wrong = ~((y >= 0) & (y <= 1))
+    if not wrong.any():
+        return
+    where = first_place(wrong)
+    values = np.unique(y)
+    hint = ""
+    if len(values) == 2:
+        low, high = values
+        hint = f" If {low} and {high} are two classes, pass ({name} == {high}).astype('float32')."
+    raise WrongValueError(
+        f"{name} holds {y[where]} at {{where}}, but {loss} takes targets from 0 to 1: the class 0 "
+        f"or 1, or the probability of class 1.{hint}",
+        where,
+    )
 
 
 @register("loss", "mean_squared_error", "mse")

@@ -181,6 +181,112 @@ def test_targets_that_do_not_fit_the_squared_error(verb, y, error, parts):
         getattr(regressor(), verb)(SERIES, y)
 
 
+@VERBS
+@pytest.mark.parametrize(
+    ("y", "parts"),
+    [
+        ([[1], [-1], [1], [1]], ["y holds -1 at (1, 0)", "from 0 to 1", "(y == 1)"]),
+        ([[0], [0], [255], [0]], ["y holds 255 at (2, 0)", "from 0 to 1", "(y == 255)"]),
+        ([[1], [2], [1], [1]], ["y holds 2 at (1, 0)", "from 0 to 1", "(y == 2)"]),
+        ([[0.5], [1.5], [0.1], [1]], ["y holds 1.5 at (1, 0)", "the probability of class 1"]),
+    ],
+)
+def test_targets_of_the_binary_cross_entropy_are_from_0_to_1(verb, y, parts):
+    model = seqnet.Model([LSTM(2), Dense(1, "sigmoid")])
+    model.compile("sgd", "binary_crossentropy")
+    with says(ValueError, "binary_crossentropy", *parts):
+        getattr(model, verb)(SERIES, np.array(y))
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ([1, 1, 0], ["y has a row at (2,) that adds up to 2", "binary_crossentropy"]),
+        ([0, 0, 0], ["y has a row at (2,) that adds up to 0", "the sample_weight 0"]),
+        ([0.0, 255.0, 0.0], ["y has a row at (2,) that adds up to 255"]),
+        ([0.9, 0.0, 0.0], ["y has a row at (2,) that adds up to 0.9"]),
+        ([1.5, -0.5, 0.0], ["y holds -0.5 at (2, 1)"]),
+    ],
+)
+def test_targets_of_the_categorical_cross_entropy_are_distributions(verb, row, parts):
+    y = np.eye(3)[CLASSES]
+    y[2] = row
+    model = classifier()
+    model.compile("sgd", "categorical_crossentropy")
+    with says(ValueError, "categorical_crossentropy takes probabilities", *parts):
+        getattr(model, verb)(TOKENS, y)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        np.eye(3, dtype=bool)[1],
+        np.float32([0.2, 0.3, 0.5]) * np.float32(0.9) + np.float32(0.1 / 3),
+        [0.333, 0.333, 0.333],
+        [1 + 1e-7, -1e-7, 0],
+    ],
+)
+def test_distributions_may_be_rounded(row):
+    model = classifier()
+    model.compile("sgd", "categorical_crossentropy")
+    feeding.prepare(model, TOKENS, np.array([row] * 4))
+
+
+@pytest.mark.parametrize("classes", [3, 50_000])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_distributions_may_be_held_in_few_bits(classes, dtype):
+    rows = np.random.default_rng(0).dirichlet(np.ones(classes), 2).astype(dtype)
+    seqnet.losses.CategoricalCrossentropy().check_targets(rows, (None, classes), "y")
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "allowed"),
+    [
+        ("categorical_crossentropy", "softmax", np.eye(3)[TOKENS % 3]),
+        ("binary_crossentropy", "sigmoid", np.ones((4, 3, 3))),
+    ],
+)
+@pytest.mark.parametrize("how", ["mask", "step weights", "row weights", "lengths", "mask_zero"])
+def test_targets_that_count_nothing_may_be_any(loss, activation, allowed, how):
+    mask_zero = how == "mask_zero"
+    recurrent = LSTM(2, return_sequences=True)
+    model = seqnet.Model([Embedding(5, 3, mask_zero=mask_zero), recurrent, Dense(3, activation)])
+    model.compile("sgd", loss)
+    there = np.array([[True, True, False]] * 4)
+    options = {
+        "mask": {"mask": there},
+        "step weights": {"sample_weight": there.astype(float)},
+        "row weights": {"sample_weight": np.array([1.0, 1.0, 1.0, 0.0])},
+        "lengths": {"lengths": [2, 2, 2, 2]},
+        "mask_zero": {},
+    }[how]
+    if how == "row weights":
+        there = np.array([[True] * 3] * 3 + [[False] * 3])
+    for other in (0.0 if loss[0] == "c" else 7.0, 255.0, -1.0, np.nan):
+        y = np.where(there[..., None], allowed, other)
+        feeding.prepare(model, np.where(there, TOKENS % 4 + 1, 0), y, **renamed(options))
+    y[1, 1] = 7
+    with says(ValueError, "y", "7" if loss[0] == "b" else "21"):
+        feeding.prepare(model, np.where(there, TOKENS % 4 + 1, 0), y, **renamed(options))
+
+
+def renamed(options):
+    """Return options of `fit` as `prepare` calls them."""
+    return {"weight" if k == "sample_weight" else k: v for k, v in options.items()}
+
+
+def test_a_loss_as_a_metric_checks_its_targets_too():
+    model = seqnet.Model([LSTM(2), Dense(1, "sigmoid")])
+    model.compile("sgd", "mse", metrics=["binary_crossentropy"])
+    with says(ValueError, "y holds -1.0 at (0, 0)", "binary_crossentropy"):
+        model.fit(SERIES, VALUES * 2 - 1)
+    model = classifier()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["mse"])
+    with says(ValueError, "mean_squared_error compares y", "(batch, 3)"):
+        model.fit(TOKENS, CLASSES)
+
+
 def test_integer_targets_of_the_dense_cross_entropy_get_a_hint():
     model = classifier()
     model.compile("sgd", "categorical_crossentropy")
