@@ -43,6 +43,35 @@ def check_finite(array: np.ndarray, name: str, advice: str = "") -> None:
         raise WrongValueError(f"{name} holds {array[where]} at {{where}}.{advice}", where)
 
 
+def check_fits(array: np.ndarray, name: str, dtype: str) -> None:
+    """Raise if floats are too large for a narrower float type; NaN is no matter of this check.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.checks import check_fits
+    >>> check_fits(np.array([1.0, 1e300]), "X", "float32")
+    Traceback (most recent call last):
+        ...
+    seqnet.checks.WrongValueError: X holds 1e+300 at (1,), which float32, the model's float type, \
+cannot hold: it ends at 3.4e+38. Scale the data, or set seqnet.config.set_floatx('float64').
+    """
+    largest = np.finfo(dtype).max
+    if array.dtype.kind != "f" or np.finfo(array.dtype).max <= largest or not array.size:
+        return
+    if -largest <= array.min() and array.max() <= largest:
+        return
+    wrong = np.abs(array) > largest
+    if wrong.any():
+        where = first_place(wrong)
+        advice = "" if dtype == "float64" else ", or set seqnet.config.set_floatx('float64')"
+        raise WrongValueError(
+            f"{name} holds {array[where]} at {{where}}, which {dtype}, the model's float type, "
+            f"cannot hold: it ends at {largest:.2g}. Scale the data{advice}.",
+            where,
+        )
+
+
 def preceded(error: Exception, text: str) -> Exception:
     """Return a ``ValueError`` or ``TypeError`` with a text before its message."""
     kind = TypeError if isinstance(error, TypeError) else ValueError

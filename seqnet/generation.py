@@ -8,8 +8,8 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import backend
-from seqnet.checks import check_count
-from seqnet.data import as_array
+from seqnet.arrays import as_array
+from seqnet.checks import check_count, check_fits
 from seqnet.layers.layer import Phase
 from seqnet.stack import forward
 from seqnet.windows import first_states, symbolic_states
@@ -72,6 +72,7 @@ class Stepper:
         """Take one step: ``(batch,)`` numbers or ``(batch, features)`` in, the output back."""
         values = as_array(values, "The step")
         self.check_input(values, "The step")
+        check_fits(values, "The step", self.layers[0].dtype)
         if values.ndim != self.rank - 1:
             raise ValueError(
                 f"A step has {self.rank - 1} axes, the model's input of {self.rank} without time; "

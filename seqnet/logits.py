@@ -36,7 +36,8 @@ def log_probabilities(y_pred, from_logits: bool = False):
     logits = y_pred if from_logits else softmax_logits(y_pred)
     if logits is not None:
         return pt.special.log_softmax(logits, axis=-1)
-    tiny = np.asarray(config.epsilon(), dtype=y_pred.dtype)
+    tiny = max(config.epsilon(), np.finfo(y_pred.dtype).tiny)
+    tiny = np.asarray(tiny, dtype=y_pred.dtype)
     return pt.log(pt.clip(y_pred, tiny, np.asarray(1, dtype=y_pred.dtype)))
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import backend
-from seqnet.data import Examples, cast
+from seqnet.arrays import cast
+from seqnet.data import Examples
 from seqnet.layers.layer import Phase
 from seqnet.losses import Loss
 from seqnet.ops.count import count

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from seqnet.arrays import as_array, with_axes
 from seqnet.checks import check_count, check_number
-from seqnet.data import Examples, as_array, range_weights, with_axes
+from seqnet.data import Examples, range_weights
 from seqnet.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -75,7 +76,7 @@ def weight_table(class_weight: Mapping, classes: int) -> np.ndarray:
             f"class_weight is a dict of class numbers to weights, such as {{0: 1.0, 1: 5.0}}; got "
             f"{class_weight!r}."
         )
-    table = np.ones(classes, "float32")
+    table = np.ones(classes)
     for number, weight in class_weight.items():
         if check_count(number, "a class in class_weight", 0) >= classes:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Every mistake gets one clear error, before anything is compiled."""
 
 import re
+from collections import deque
 
 import numpy as np
 import pytensor.tensor as pt
@@ -133,6 +134,101 @@ def test_integers_beyond_32_bits_are_refused_and_not_wrapped():
         regressor().predict(np.full((1, 3, 2), 3_000_000_000))
     with says(ValueError, "y holds 3000000000"):
         regressor().fit(SERIES, np.full((4, 1), 3_000_000_000))
+
+
+@pytest.mark.parametrize("wrong", [SERIES * 1e300, list(SERIES * 1e300), list(SERIES[:2] * 1e300)])
+@pytest.mark.parametrize("verb", ["predict", "predict_on_batch"])
+def test_inputs_that_the_float_type_cannot_hold(verb, wrong):
+    with says(ValueError, "X", "holds -1e+300 at", "float32", "set_floatx('float64')"):
+        getattr(regressor(), verb)(wrong)
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("x", "y", "options", "name"),
+    [
+        (SERIES * 1e300, VALUES, {}, "X"),
+        (SERIES, VALUES * 1e300, {}, "y"),
+        (SERIES, VALUES, {"sample_weight": np.full(4, 1e300)}, "sample_weight"),
+    ],
+)
+def test_values_that_the_float_type_cannot_hold(verb, x, y, options, name):
+    with says(ValueError, f"{name} holds", "e+", "float32", "set_floatx('float64')"):
+        getattr(regressor(), verb)(x, y, **options)
+    seqnet.config.set_floatx("float64")
+    model = regressor()
+    feeding.prepare(model, x, y, options.get("sample_weight"))
+    there = np.array([[True, True, False]] * 4)
+    seqnet.config.set_floatx("float32")
+    hidden = np.where(there[..., None], SERIES, 1e300)
+    feeding.prepare(regressor(), hidden, VALUES, mask=there)
+
+
+MASKED = np.ma.masked_greater(SERIES, 0.5)
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("x", "y", "options", "name"),
+    [
+        (MASKED, VALUES, {}, "X"),
+        (list(MASKED), VALUES, {}, "X"),
+        ([MASKED[3], SERIES[0, :2]], VALUES[:2], {}, "X[0]"),
+        (SERIES, np.ma.masked_less(VALUES, 0.1), {}, "y"),
+        (SERIES, VALUES, {"sample_weight": np.ma.masked_less(VALUES[:, 0], 0.1)}, "sample_weight"),
+        (SERIES, VALUES, {"mask": np.ma.masked_equal(np.ones((4, 3), int), 1)}, "mask"),
+    ],
+)
+def test_masked_arrays_do_not_lose_their_mask(verb, x, y, options, name):
+    with says(
+        TypeError, f"{name} is a masked array", f"{name}.filled(0)", "mask=", "sample_weight="
+    ):
+        getattr(regressor(), verb)(x, y, **options)
+
+
+def test_a_masked_array_of_which_nothing_is_masked_is_its_data():
+    found = feeding.prepare(regressor(), np.ma.masked_greater(SERIES, 5), np.ma.array(VALUES))
+    assert type(found.x) is np.ndarray
+    np.testing.assert_array_equal(found.x, SERIES)
+    np.testing.assert_array_equal(found.y, VALUES)
+    with says(TypeError, "sequences is a masked array"):
+        seqnet.data.pad_sequences(list(MASKED))
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("x", "error", "parts"),
+    [
+        ([TOKENS, SERIES], ValueError, ["list of 2 arrays", "(4, 3, 2)", "one input"]),
+        ([TOKENS, TOKENS], ValueError, ["list of 2 arrays", "one input"]),
+        ([TOKENS, np.zeros((4, 7))], ValueError, ["list of 2 arrays", "(4, 7)", "one input"]),
+        ({"text": TOKENS}, TypeError, ["dict", "one input"]),
+        (deque(TOKENS.tolist()), TypeError, ["deque of 4", "X[start:stop]", "list(X)"]),
+        (TOKENS.astype(object), TypeError, ["object", "np.asarray(X, 'int32')"]),
+        (TOKENS * 0.5 + np.zeros((4, 3), object), TypeError, ["np.asarray(X, 'float32')"]),
+        ([[None, 1, 2]] * 4, TypeError, ["holds None"]),
+        (np.zeros((4, 3), "datetime64[s]"), TypeError, ["datetime64", "into numbers"]),
+        (["abc"] * 4, TypeError, ["Text is turned into numbers"]),
+        ([np.zeros((2, 0)), np.zeros((3, 0))], ValueError, ["X[0] has an axis of size 0"]),
+    ],
+)
+def test_what_is_no_array_gets_advice(verb, x, error, parts):
+    with says(error, "X", *parts):
+        getattr(classifier(), verb)(x, CLASSES)
+
+
+def test_several_inputs_to_predict():
+    with says(ValueError, "X is a list of 2 arrays", "one input"):
+        classifier().predict([TOKENS, SERIES])
+
+
+def test_a_series_of_lists_is_a_list():
+    pandas = pytest.importorskip("pandas")
+    for rows in (TOKENS.tolist(), [[1, 2, 3], [1], [2, 2], [3]]):
+        with says(TypeError, "X", "Series", "X.tolist()"):
+            classifier().fit(pandas.Series(rows), CLASSES)
+    found = feeding.prepare(classifier(), pandas.Series(TOKENS.tolist()).tolist(), CLASSES)
+    np.testing.assert_array_equal(found.x, TOKENS)
 
 
 # ----------------------------------------------------------------------------- the targets
@@ -373,6 +469,35 @@ def test_a_mask_has_the_shape_of_samples_and_steps():
         regressor().fit(SERIES, VALUES, mask=np.ones((4, 2), bool))
     with says(ValueError, "mask", "(4, 3)", "got (3, 4)"):
         regressor().predict(SERIES, mask=np.ones((3, 4), bool))
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("mask", "error", "parts"),
+    [
+        (np.ones((4, 3)), TypeError, ["float64", "mask.astype(bool)"]),
+        (np.full((4, 3), 0.3), TypeError, ["float64"]),
+        (np.array([[1, 1, 0]] * 3 + [[1, 2, 0]]), ValueError, ["holds 2 at (3, 1)"]),
+        (np.array([[1, -1, 0]] * 4), ValueError, ["holds -1 at (0, 1)"]),
+    ],
+)
+def test_a_mask_is_of_bools(verb, mask, error, parts):
+    with says(error, "mask must hold bools", "0 and 1", *parts):
+        getattr(regressor(), verb)(SERIES, VALUES, mask=mask)
+
+
+def test_a_mask_may_be_of_zeros_and_ones():
+    mask = np.array([[1, 1, 0]] * 4, "uint8")
+    found = feeding.prepare(regressor(), SERIES, VALUES, mask=mask)
+    assert found.mask.dtype == bool
+    np.testing.assert_array_equal(found.mask, mask)
+
+
+def test_a_mask_of_sequences_is_of_bools():
+    with says(ValueError, "mask[1] must hold bools", "holds 2 at (0,)"):
+        tagger().fit(ROWS, TAGS, mask=[[1, 1, 0], [2], [1, 0]])
+    with says(TypeError, "mask must hold bools", "float64"):
+        tagger().fit(ROWS, TAGS, mask=[[1, 1, 0], [0.5], [1, 0]])
 
 
 # ------------------------------------------------------------ sequences of different lengths
@@ -718,6 +843,31 @@ def test_a_dropout_rate_is_below_one(rate):
 def test_a_mask_value_is_finite():
     with says(ValueError, "mask_value", "finite"):
         Masking(np.nan)
+
+
+@pytest.mark.parametrize("value", [None, "0", True])
+def test_a_mask_value_is_a_number(value):
+    with says(TypeError, "mask_value must be a number", repr(value)):
+        Masking(value)
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "error", "text"),
+    [
+        (seqnet.config.set_epsilon, "small", TypeError, "epsilon must be a number, got 'small'"),
+        (seqnet.config.set_epsilon, None, TypeError, "epsilon must be a number"),
+        (seqnet.config.set_epsilon, 0, ValueError, "above 0 and below 1, got 0"),
+        (seqnet.config.set_epsilon, np.inf, ValueError, "above 0 and below 1, got inf"),
+        (seqnet.config.set_floatx, None, ValueError, "float32 or float64, not in None"),
+        (seqnet.config.set_floatx, 32, ValueError, "float32 or float64, not in 32"),
+        (seqnet.config.set_backend, ["auto"], ValueError, "Unknown backend"),
+    ],
+)
+def test_wrong_settings(function, value, error, text):
+    before = seqnet.config.epsilon(), seqnet.config.floatx(), seqnet.config.backend()
+    with says(error, text):
+        function(value)
+    assert before == (seqnet.config.epsilon(), seqnet.config.floatx(), seqnet.config.backend())
 
 
 def test_the_same_layer_twice():
