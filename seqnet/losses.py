@@ -26,6 +26,7 @@ from seqnet.targets import (
     check_distributions,
     check_probabilities,
     fits,
+    paired,
     spell,
     steps_hint,
 )
@@ -112,6 +113,9 @@ class SparseCategoricalCrossentropy(Loss):
         self.from_logits = from_logits
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name, classes=True)
+        if np.dtype(y_true.dtype).kind not in "iu":
+            raise TypeError(f"{self.name} takes integer class numbers, got {y_true.dtype}.")
         return -pick_class(log_probabilities(y_pred, self.from_logits), y_true)
 
     def with_kernels(self, kernels):
@@ -119,6 +123,7 @@ class SparseCategoricalCrossentropy(Loss):
             logits = y_pred if self.from_logits else softmax_logits(y_pred)
             if logits is None:
                 return self(y_true, y_pred)
+            paired(y_true, y_pred, self.name, classes=True)
             return SoftmaxCrossEntropy(kernels)(logits, y_true)
 
         return loss
@@ -203,6 +208,7 @@ class CategoricalCrossentropy(Loss):
         self.label_smoothing = label_smoothing
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name)
         y_true = pt.cast(y_true, y_pred.dtype)
         if self.label_smoothing:
             share = pt.cast(self.label_smoothing / y_pred.shape[-1], y_pred.dtype)
@@ -244,6 +250,7 @@ class BinaryCrossentropy(Loss):
         self.from_logits = from_logits
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name)
         y = pt.cast(y_true, y_pred.dtype)
         logits = y_pred if self.from_logits else sigmoid_logits(y_pred)
         if logits is None:
@@ -266,6 +273,7 @@ class MeanSquaredError(Loss):
     registered_name = "mean_squared_error"
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name)
         return pt.mean(pt.sqr(pt.cast(y_true, y_pred.dtype) - y_pred), axis=-1)
 
 
@@ -276,6 +284,7 @@ class MeanAbsoluteError(Loss):
     registered_name = "mean_absolute_error"
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name)
         return pt.mean(pt.abs(pt.cast(y_true, y_pred.dtype) - y_pred), axis=-1)
 
 

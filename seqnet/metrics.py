@@ -16,6 +16,7 @@ import pytensor.tensor as pt
 from seqnet import losses
 from seqnet.registry import Configurable, register
 from seqnet.registry import get as _get
+from seqnet.targets import paired
 
 
 class Metric(Configurable, ABC):
@@ -46,6 +47,7 @@ class SparseCategoricalAccuracy(Metric):
     registered_name = "sparse_categorical_accuracy"
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name, classes=True)
         return pt.cast(pt.eq(pt.argmax(y_pred, axis=-1), y_true), y_pred.dtype)
 
 
@@ -56,6 +58,7 @@ class CategoricalAccuracy(Metric):
     registered_name = "categorical_accuracy"
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name)
         same = pt.eq(pt.argmax(y_pred, axis=-1), pt.argmax(y_true, axis=-1))
         return pt.cast(same, y_pred.dtype)
 
@@ -70,6 +73,7 @@ class BinaryAccuracy(Metric):
         self.threshold = threshold
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name)
         same = pt.eq(y_pred > np.asarray(self.threshold, y_pred.dtype), y_true > self.threshold)
         return pt.mean(pt.cast(same, y_pred.dtype), axis=-1)
 
@@ -94,7 +98,7 @@ class Perplexity(Metric):
         self.from_logits = from_logits
 
     def __call__(self, y_true, y_pred):
-        if y_true.ndim == y_pred.ndim - 1:
+        if np.ndim(y_true) == np.ndim(y_pred) - 1:
             return losses.SparseCategoricalCrossentropy(self.from_logits)(y_true, y_pred)
         return losses.CategoricalCrossentropy(self.from_logits)(y_true, y_pred)
 

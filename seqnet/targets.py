@@ -3,8 +3,43 @@
 from __future__ import annotations
 
 import numpy as np
+import pytensor.tensor as pt
 
+from seqnet import config
 from seqnet.checks import WrongValueError, first_place
+
+
+def paired(y_true, y_pred, name: str, classes: bool = False) -> tuple:
+    """Return targets and predictions, arrays or variables, as variables that are not broadcast.
+
+    Parameters
+    ----------
+    y_true, y_pred : variable or array
+        Predictions of whole numbers become floats.
+    name : str
+        The loss or metric, for messages.
+    classes : bool
+        Targets are class numbers, without the last axis of predictions.
+
+    Raises
+    ------
+    ValueError
+        If targets have another rank, or a size that is known to be another.
+    """
+    y_true, y_pred = pt.as_tensor_variable(y_true), pt.as_tensor_variable(y_pred)
+    if not y_pred.dtype.startswith("float"):
+        y_pred = pt.cast(y_pred, config.floatx())
+    known, wanted = y_true.type.shape, y_pred.type.shape
+    if classes:
+        wanted = wanted[:-1]
+    pairs = zip(known, wanted, strict=False)
+    if len(known) != len(wanted) or any(None not in pair and len(set(pair)) > 1 for pair in pairs):
+        what = "one class number for each prediction" if classes else "a target for each output"
+        raise ValueError(
+            f"{name} needs {what}: y_true of the shape {spell(wanted)} for y_pred of the shape "
+            f"{spell(y_pred.type.shape)}, got {spell(known)}."
+        )
+    return y_true, y_pred
 
 
 def fits(shape: tuple, expected: tuple) -> bool:
