@@ -9,6 +9,7 @@ from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.special import Softmax
 
 from seqnet import config
+from seqnet.ops.lookup import checked
 
 
 def softmax_logits(y_pred):
@@ -42,7 +43,11 @@ def log_probabilities(y_pred, from_logits: bool = False):
 
 
 def pick_class(values, targets):
-    """Return ``values[..., targets[...]]``: (..., classes) and integer (...) give (...)."""
+    """Return ``values[..., targets[...]]``: (..., classes) and integer (...) give (...).
+
+    A target that is no class is an ``IndexError`` when this is computed.
+    """
     rows = values.reshape((-1, values.shape[-1]))
-    flat = targets.flatten()
+    classes = values.type.shape[-1] or values.shape[-1]
+    flat = checked(targets.flatten(), classes, "The class numbers")
     return rows[pt.arange(flat.shape[0]), flat].reshape(targets.shape)

@@ -316,6 +316,8 @@ def masked_loss(predictions, padded_labels, codelengths, label_starts):
     ------
     ValueError
         At once if ranks or dtypes are others; when computed if a range ends after the last step.
+    IndexError
+        When computed, if a label within a range is no class.
 
     Examples
     --------
