@@ -98,9 +98,27 @@ def check_count(value, name: str, minimum: int = 1) -> int:
 
 def check_number(value, name: str) -> float:
     """Return a number as a float, or raise."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     return float(value)
+
+
+def check_bool(value, name: str) -> bool:
+    """Return True or False, or raise: other values that Python takes for one are mistakes.
+
+    Examples
+    --------
+    >>> from seqnet.checks import check_bool
+    >>> check_bool("no", "use_bias of Dense")
+    Traceback (most recent call last):
+        ...
+    TypeError: use_bias of Dense must be True or False, got 'no'.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+    return bool(value)
 
 
 def check_rate(value, name: str) -> float:

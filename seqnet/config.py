@@ -67,7 +67,7 @@ def epsilon() -> float:
 def set_epsilon(value: float) -> None:
     """Set the small constant, a number above 0 and below 1."""
     if not 0 < check_number(value, "epsilon") < 1:
-        raise ValueError(f"epsilon must be above 0 and below 1, got {value!r}.")
+        raise ValueError(f"epsilon must be above zero and below one, got {value!r}.")
     _settings["epsilon"] = float(value)
 
 

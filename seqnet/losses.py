@@ -16,7 +16,7 @@ import pytensor.tensor as pt
 from pytensor.raise_op import CheckAndRaise
 
 from seqnet import config
-from seqnet.checks import WrongValueError, first_place
+from seqnet.checks import WrongValueError, check_bool, check_number, first_place
 from seqnet.logits import log_probabilities, pick_class, sigmoid_logits, softmax_logits
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
 from seqnet.registry import Configurable, register
@@ -110,7 +110,7 @@ class SparseCategoricalCrossentropy(Loss):
     after = ("softmax",)
 
     def __init__(self, from_logits: bool = False):
-        self.from_logits = from_logits
+        self.from_logits = check_bool(from_logits, "from_logits")
 
     def __call__(self, y_true, y_pred):
         y_true, y_pred = paired(y_true, y_pred, self.name, classes=True)
@@ -197,14 +197,16 @@ class CategoricalCrossentropy(Loss):
     from_logits : bool
         The predictions are logits. A softmax at the end of the model is recognised without this.
     label_smoothing : float
-        Targets become ``y (1 - s) + s / classes`` (Szegedy et al., 2016).
+        A share s from 0 to 1: targets become ``y (1 - s) + s / classes`` (Szegedy et al., 2016).
     """
 
     registered_name = "categorical_crossentropy"
     after = ("softmax",)
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0):
-        self.from_logits = from_logits
+        self.from_logits = check_bool(from_logits, "from_logits")
+        if not 0 <= check_number(label_smoothing, "label_smoothing") <= 1:
+            raise ValueError(f"label_smoothing is a share from 0 to 1, got {label_smoothing}.")
         self.label_smoothing = label_smoothing
 
     def __call__(self, y_true, y_pred):
@@ -247,7 +249,7 @@ class BinaryCrossentropy(Loss):
     after = ("sigmoid", "hard_sigmoid", "softmax")
 
     def __init__(self, from_logits: bool = False):
-        self.from_logits = from_logits
+        self.from_logits = check_bool(from_logits, "from_logits")
 
     def __call__(self, y_true, y_pred):
         y_true, y_pred = paired(y_true, y_pred, self.name)

@@ -8,9 +8,10 @@ import pytensor.tensor as pt
 import pytest
 
 import seqnet
-from seqnet import feeding, layers, optimizers
+from seqnet import feeding, layers, losses, metrics, optimizers
 from seqnet.callbacks import EarlyStopping
 from seqnet.layers import GRU, LSTM, Dense, Dropout, Embedding, Masking, SimpleRNN
+from seqnet.text import CharacterVocabulary, bigram_cross_entropy, next_step_examples
 
 pytestmark = pytest.mark.usefixtures("no_compile")
 
@@ -191,7 +192,7 @@ def test_a_masked_array_of_which_nothing_is_masked_is_its_data():
     assert type(found.x) is np.ndarray
     np.testing.assert_array_equal(found.x, SERIES)
     np.testing.assert_array_equal(found.y, VALUES)
-    with says(TypeError, "sequences is a masked array"):
+    with says(TypeError, "sequences[3] is a masked array"):
         seqnet.data.pad_sequences(list(MASKED))
 
 
@@ -856,8 +857,8 @@ def test_a_mask_value_is_a_number(value):
     [
         (seqnet.config.set_epsilon, "small", TypeError, "epsilon must be a number, got 'small'"),
         (seqnet.config.set_epsilon, None, TypeError, "epsilon must be a number"),
-        (seqnet.config.set_epsilon, 0, ValueError, "above 0 and below 1, got 0"),
-        (seqnet.config.set_epsilon, np.inf, ValueError, "above 0 and below 1, got inf"),
+        (seqnet.config.set_epsilon, 0, ValueError, "above zero and below one, got 0"),
+        (seqnet.config.set_epsilon, np.inf, ValueError, "above zero and below one, got inf"),
         (seqnet.config.set_floatx, None, ValueError, "float32 or float64, not in None"),
         (seqnet.config.set_floatx, 32, ValueError, "float32 or float64, not in 32"),
         (seqnet.config.set_backend, ["auto"], ValueError, "Unknown backend"),
@@ -1082,3 +1083,139 @@ def test_one_unit_is_no_classifier_of_two():
     model.compile("sgd", "sparse_categorical_crossentropy")
     with says(ValueError, "y holds class 1", "one unit", "sigmoid"):
         model.fit(SERIES, CLASSES % 2)
+
+
+# ------------------------------------------------------- what prepares data, losses, metrics
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "parts"),
+    [
+        (None, TypeError, ["sequences must be a list of sequences", "None"]),
+        (["ab", "c"], TypeError, ["sequences[0] is 'ab'"]),
+        ([["a"], ["b"]], TypeError, ["sequences[0]", "Text is turned into numbers"]),
+        ([[1], [None, 2]], TypeError, ["sequences[1]", "holds None"]),
+        ([[1], [2j]], TypeError, ["sequences[1]", "complex128"]),
+        ([[1], [2**40]], ValueError, [f"sequences[1] holds {2**40}"]),
+        ([[[1], [1, 2]]], ValueError, ["sequences[0] is not rectangular"]),
+    ],
+)
+def test_sequences_to_pad(given, error, parts):
+    with says(error, *parts):
+        seqnet.data.pad_sequences(given)
+
+
+def test_sequences_to_pad_may_come_from_a_generator():
+    rows = ([1] * n for n in (1, 2))
+    assert seqnet.data.pad_sequences(rows).tolist() == [[0, 1], [1, 1]]
+    with says(TypeError, "value must be a number", "'x'"):
+        seqnet.data.pad_sequences([[1]], value="x")
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "parts"),
+    [
+        (([0.5], 1, 3), TypeError, ["starts must hold whole numbers", "float64"]),
+        (([0], 1.5, 3), TypeError, ["lengths must hold whole numbers"]),
+        (([0], [np.nan], 3), TypeError, ["lengths must hold whole numbers"]),
+        (([0], 1, 3.0), TypeError, ["time must hold whole numbers"]),
+        (([0, 1], [1, 1, 1], 3), ValueError, ["lengths must have the shape (2,), got (3,)"]),
+        (([[0]], 1, 3), ValueError, ["starts must have the shape (1,), got (1, 1)"]),
+        (("a", 1, 3), TypeError, ["starts must be an array of numbers"]),
+    ],
+)
+def test_ranges_of_steps(given, error, parts):
+    with says(error, *parts):
+        seqnet.data.range_weights(*given)
+
+
+LABELS = TOKENS % 3
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("y", "weight", "error", "parts"),
+    [
+        ((5, [1] * 4, [0] * 4), None, TypeError, ["y[0] must hold labels for each step, got 5"]),
+        ((LABELS, [1.5] * 4, [0] * 4), None, TypeError, ["y[1] must hold whole numbers"]),
+        ((LABELS, [1] * 4, [0.0] * 4), None, TypeError, ["y[2] must hold whole numbers"]),
+        ((LABELS, [1] * 4, [0] * 4), [1, None, 1, 1], TypeError, ["sample_weight", "holds None"]),
+        ((LABELS, [1] * 4, [0] * 4), [1, -1, 1, 1], ValueError, ["sample_weight[1]", "holds -1"]),
+        (
+            (LABELS, [1] * 4, [0] * 4),
+            np.ones((4, 2)),
+            ValueError,
+            ["sample_weight[0] has the shape (2,)", "X[0] has 3 steps"],
+        ),
+    ],
+)
+def test_targets_of_masked_loss(verb, y, weight, error, parts):
+    model = tagger()
+    model.compile("sgd", "masked_loss")
+    with says(error, *parts):
+        getattr(model, verb)(TOKENS, y, sample_weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "parts"),
+    [
+        (
+            lambda: losses.CategoricalCrossentropy(label_smoothing=2),
+            ValueError,
+            ["from 0 to 1", "2"],
+        ),
+        (lambda: losses.CategoricalCrossentropy(label_smoothing="a"), TypeError, ["a number"]),
+        (lambda: losses.BinaryCrossentropy(from_logits="no"), TypeError, ["from_logits", "'no'"]),
+        (lambda: losses.MaskedLoss(from_logits=1), TypeError, ["from_logits", "True or False"]),
+        (lambda: metrics.Perplexity(from_logits=None), TypeError, ["from_logits", "None"]),
+        (lambda: metrics.BinaryAccuracy(threshold=None), TypeError, ["threshold", "a number"]),
+        (lambda: metrics.BinaryAccuracy(threshold=np.nan), ValueError, ["threshold", "finite"]),
+        (lambda: metrics.BinaryAccuracy(1.0).of_logits(), ValueError, ["in (0, 1), got 1.0"]),
+        (lambda: metrics.get(np.ones(2)), TypeError, ["A metric is given by name"]),
+        (lambda: optimizers.SGD(1j), TypeError, ["learning_rate must be a number"]),
+    ],
+)
+def test_arguments_of_losses_and_metrics(make, error, parts):
+    with says(error, *parts):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "parts"),
+    [
+        ({"verbose": np.array([1, 2])}, ValueError, ["verbose is 0 (silent)"]),
+        ({"validation_freq": []}, ValueError, ["validation_freq is an empty list"]),
+    ],
+)
+def test_lists_that_are_no_options(options, error, parts):
+    with says(error, *parts):
+        regressor().fit(SERIES, VALUES, **options)
+
+
+AB = CharacterVocabulary("ab")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda: CharacterVocabulary(None), TypeError, ["made of characters", "None"]),
+        (lambda: CharacterVocabulary([1, 2]), TypeError, ["holds characters, got 1"]),
+        (lambda: AB.encode(3), TypeError, ["encodes text, got 3"]),
+        (lambda: AB.decode([0, -1]), ValueError, ["numbers[1] is -1", "0 to 1"]),
+        (lambda: AB.decode([7]), ValueError, ["numbers[0] is 7"]),
+        (lambda: AB.decode([0.7]), TypeError, ["whole numbers", "float64"]),
+        (lambda: AB.decode([[0, 1]]), TypeError, ["one sequence", "(1, 2)"]),
+        (lambda: next_step_examples("abc", 1), TypeError, ["numbers", "Text"]),
+        (lambda: bigram_cross_entropy([0, -1], [0, 1], 2), ValueError, ["train[1] is -1"]),
+        (lambda: bigram_cross_entropy([0, 1], [0, 5], 2), ValueError, ["test[1] is 5"]),
+        (lambda: bigram_cross_entropy([0, 1], [0], 2), ValueError, ["test has 1 numbers"]),
+    ],
+)
+def test_text_as_numbers(call, error, parts):
+    with says(error, *parts):
+        call()
+
+
+def test_decoding_takes_arrays_and_iterators():
+    assert AB.decode(np.array([1, 0], "int32")) == AB.decode(iter([1, 0])) == "ba"
+    assert AB.decode([]) == ""
