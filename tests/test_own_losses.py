@@ -199,3 +199,12 @@ def test_a_metric_for_class_numbers_does_not_broadcast_in_training():
     model.compile("sgd", "mse", metrics=["sparse_categorical_accuracy"])
     with pytest.raises(ValueError, match="sparse_categorical_accuracy needs one class number"):
         model.fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize("epsilon", [1e-7, 1e-9, 1e-60])
+def test_an_epsilon_that_float32_cannot_tell_from_one_leaves_losses_finite(epsilon):
+    seqnet.config.set_epsilon(epsilon)
+    p, y = np.array([[0, 1.0]], "float32"), np.array([[1, 0]])
+    for targets in (y, 1 - y):
+        for loss in (losses.BinaryCrossentropy(), losses.CategoricalCrossentropy()):
+            assert np.isfinite(values_of(loss(targets, p))).all()
