@@ -67,7 +67,7 @@ class CompiledStack(Stack):
             self.set_metrics()
         else:  # unknown names are told now; "accuracy" is chosen when the loss is known
             for name in self.metrics_asked:
-                if name not in ("accuracy", "acc"):
+                if not isinstance(name, str) or name not in ("accuracy", "acc"):
                     metrics_module.get(name)
 
     def set_metrics(self) -> None:

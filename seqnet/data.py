@@ -10,49 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.checks import WrongValueError, check_count, check_number, first_place
-
-WIDE = tuple(map(np.dtype, ("int64", "uint32", "uint64")))
-"""Types of whole numbers that the 32-bit ones of compiled functions may not hold."""
-
-
-def as_array(values, name: str) -> np.ndarray:
-    """Return `values` as an array, or say why it cannot be one."""
-    if hasattr(values, "shape") and hasattr(values, "dtype") and not np.ma.isMaskedArray(values):
-        array = values if isinstance(values, np.ndarray) else np.asarray(values)
-    else:
-        try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise ValueError(
-                f"{name} is not rectangular ({error}). Sequences of different lengths come as a "
-                "list of arrays, and then targets for each step do too."
-            ) from None
-    if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} must be an array of numbers, got {type(values).__name__} of dtype "
-            f"{array.dtype}."
-        )
-    if array.ndim == 0:
-        raise ValueError(f"{name} must have a batch axis, got the single number {array[()]!r}.")
-    if array.dtype in WIDE and array.size:
-        for value in (int(array.min()), int(array.max())):
-            if not -(2**31) <= value < 2**31:
-                raise ValueError(
-                    f"{name} holds {value}, but whole numbers are computed with as 32-bit "
-                    f"integers. For quantities convert with {name}.astype('float64')."
-                )
-    return array
-
-
-def cast(array: np.ndarray, float_dtype: str) -> np.ndarray:
-    """Give an array the dtype that compiled functions take: int32, or the model's float type."""
-    return np.ascontiguousarray(array, dtype="int32" if array.dtype.kind in "iub" else float_dtype)
-
-
-def with_axes(array: np.ndarray, rank: int) -> np.ndarray:
-    """Return an array of at least this rank: axes of size 1 are put behind its own."""
-    return array.reshape(array.shape + (1,) * (rank - array.ndim))
+from seqnet.arrays import as_array, as_mask, check_weights, same_count
+from seqnet.checks import check_count, check_number
 
 
 def portion(batches: Iterable, first: int, steps: int | None, before: int = 0) -> Iterator:
@@ -228,7 +187,7 @@ def make_examples(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Exa
         same_count(name, x, label, examples.weight)
         check_weights(examples.weight, label)
     if mask is not None:
-        examples.mask = as_array(mask, f"{prefix}mask").astype(bool)
+        examples.mask = as_mask(mask, f"{prefix}mask")
         if x.ndim < 2 or examples.mask.shape != x.shape[:2]:
             raise ValueError(
                 f"{prefix}mask must have the shape (samples, time) of {name}, "
@@ -246,25 +205,6 @@ def fingerprint(array: np.ndarray) -> dict:
     rows = array[:: 1 + array.nbytes // FINGERPRINTED]
     checksum = zlib.crc32(np.ascontiguousarray(rows))
     return {"shape": list(array.shape), "dtype": array.dtype.name, "checksum": checksum}
-
-
-def check_weights(array: np.ndarray, name: str) -> None:
-    """Raise if sample weights are negative or not numbers."""
-    wrong = ~np.isfinite(array) | (array < 0)
-    if wrong.any():
-        where = first_place(wrong)
-        raise WrongValueError(
-            f"{name} must be finite and not negative, but holds {array[where]} at {{where}}.", where
-        )
-
-
-def same_count(name: str, x: np.ndarray, other: str, values: np.ndarray) -> None:
-    """Raise if two arrays do not have the same number of samples."""
-    if len(x) != len(values):
-        raise ValueError(
-            f"{name} and {other} must have the same number of samples, got {len(x)} in {name} "
-            f"(shape {x.shape}) and {len(values)} in {other} (shape {values.shape})."
-        )
 
 
 def pad_sequences(
@@ -302,14 +242,21 @@ def pad_sequences(
     for option, given in (("padding", padding), ("truncating", truncating)):
         if given not in ("pre", "post"):
             raise ValueError(f"{option} must be 'pre' or 'post', got {given!r}.")
-    rows = [np.asarray(s) for s in sequences]
-    if not rows:
+    if not isinstance(sequences, Iterable):
+        raise TypeError(f"sequences must be a list of sequences, got {sequences!r}.")
+    sequences = list(sequences)
+    if not sequences:
         raise ValueError("There are no sequences to pad.")
-    for number, row in enumerate(rows):
-        if not row.ndim:
+    for number, sequence in enumerate(sequences):
+        if isinstance(sequence, (str, bytes)) or not getattr(sequence, "shape", (1,)):
+            sequence = None
+        if not isinstance(sequence, Iterable):
             raise TypeError(
-                f"sequences[{number}] is {row[()]!r}; each sequence is a list or an array."
+                f"sequences[{number}] is {sequences[number]!r}; each sequence is a list or an "
+                "array of numbers."
             )
+    rows = [as_array(row, f"sequences[{number}]") for number, row in enumerate(sequences)]
+    check_number(value, "value")
     features = {r.shape[1:] for r in rows}
     if len(features) > 1:
         raise ValueError(f"The sequences' steps differ in shape: {sorted(features)}.")
@@ -323,6 +270,21 @@ def pad_sequences(
             where = slice(length - len(kept), None) if padding == "pre" else slice(0, len(kept))
             target[where] = kept
     return padded
+
+
+def ranges(starts, lengths, time) -> tuple[np.ndarray, ...]:
+    """Return starts, lengths and numbers of steps as (samples,) whole numbers, or raise."""
+    found = []
+    for name, values in (("starts", starts), ("lengths", lengths), ("time", time)):
+        single = np.ndim(values) == 0 and name != "starts"
+        array = as_array([values] if single else values, name)
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"{name} must hold whole numbers, got the dtype {array.dtype}.")
+        samples = len(found[0]) if found else len(array)
+        if array.ndim != 1 or (len(array) != samples and not single):
+            raise ValueError(f"{name} must have the shape ({samples},), got {array.shape}.")
+        found.append(np.broadcast_to(array, samples))
+    return tuple(found)
 
 
 def range_weights(starts, lengths, time):
@@ -352,9 +314,7 @@ def range_weights(starts, lengths, time):
     >>> [w.tolist() for w in seqnet.data.range_weights([1, 0], 1, [2, 1])]
     [[0.0, 1.0], [1.0]]
     """
-    starts = as_array(starts, "starts")
-    times = np.broadcast_to(time, starts.shape)
-    lengths = np.broadcast_to(lengths, starts.shape)
+    starts, lengths, times = ranges(starts, lengths, time)
     wrong = (starts < 0) | (lengths < 0) | (starts + lengths > times)
     if wrong.any():
         row = int(np.argmax(wrong))

@@ -7,18 +7,16 @@ stands at steps that count nothing (masked, or of weight 0) is never refused.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet import registry
-from seqnet.checks import WrongValueError, check_finite, preceded
-from seqnet.data import Examples, as_array, make_examples, same_count, with_axes
-from seqnet.layers import Activation, Dense, Softmax
+from seqnet.arrays import as_array, same_count
+from seqnet.checks import WrongValueError, preceded
+from seqnet.data import Examples, make_examples
 from seqnet.layers.layer import Phase
-from seqnet.losses import Loss, MaskedLoss, guess
-from seqnet.masks import counted
+from seqnet.losses import MaskedLoss, guess
+from seqnet.matching import check_inputs, check_targets
 from seqnet.ragged import RaggedExamples, lengths_to_allow
 from seqnet.sequences import (
     check_lengths,
@@ -27,12 +25,13 @@ from seqnet.sequences import (
     enter_targets,
     is_ragged,
     ragged_examples,
+    size_of,
 )
 from seqnet.sources import Rows, SourceExamples, StepsMask, is_source
 from seqnet.stack import forward
 from seqnet.streams import Data, Stream, batch_parts, is_stream, stream_of
 from seqnet.training import signature_of
-from seqnet.weighting import labels_and_weights, weigh_classes
+from seqnet.weighting import labels_and_weights
 
 log = logging.getLogger("seqnet")
 
@@ -119,6 +118,7 @@ def in_memory(model, x, y, weight, mask, lengths, options: dict) -> Examples:
     prefix, announce = options["prefix"], options["announce"]
     name = f"{prefix}X"
     whole = None
+    refuse_several_inputs(x, y, name)
     if lengths is not None:
         whole, lengths = with_lengths(x, mask, lengths, prefix)
         x = [row[:n] for row, n in zip(whole, lengths, strict=True)]
@@ -129,7 +129,7 @@ def in_memory(model, x, y, weight, mask, lengths, options: dict) -> Examples:
         for part, values in (("y", y), ("sample_weight", weight), ("mask", mask)):
             check_rectangular(x, values, f"{prefix}{part}", prefix=prefix)
         examples = make_examples(x, y, weight, mask, prefix=prefix)
-    check(examples, "x", model.layers[0].check_input, name, lambda: examples.mask)
+    check_inputs(model, examples, name)
     build(model, examples, name)
     shape = output_shape(model, examples)
     if isinstance(examples, RaggedExamples):
@@ -143,6 +143,21 @@ def in_memory(model, x, y, weight, mask, lengths, options: dict) -> Examples:
         choose(model, examples, announce)
         check_targets(model, examples, shape, prefix, options["class_weight"])
     return examples
+
+
+def refuse_several_inputs(x, y, name: str) -> None:
+    """Raise if X is a list of arrays of different ranks, or with a row for each target."""
+    if not isinstance(x, (list, tuple)) or not all(isinstance(v, np.ndarray) for v in x):
+        return
+    count = size_of(y)
+    rows = {size_of(v) for v in x}
+    if len({v.ndim for v in x}) > 1 or (len(x) > 1 and count != len(x) and rows == {count}):
+        shapes = ", ".join(str(v.shape) for v in x)
+        raise ValueError(
+            f"{name} is a list of {len(x)} arrays of the shapes {shapes}. A model has one input: "
+            f"join several along the features, as np.concatenate({name}, axis=-1) does, or use a "
+            "model for each."
+        )
 
 
 def build(model, examples: Examples, name: str) -> None:
@@ -193,7 +208,7 @@ def sources(model, x, y, weight, mask, lengths, options: dict) -> SourceExamples
 
     def check_batch(batch: Examples) -> Examples:
         batch = make_examples(*batch.parts(), prefix=prefix)
-        check(batch, "x", model.layers[0].check_input, name, lambda: batch.mask)
+        check_inputs(model, batch, name)
         if y is not None:
             check_targets(model, batch, shape, prefix, options["class_weight"])
         return batch
@@ -307,71 +322,3 @@ def cut(examples: RaggedExamples, x: np.ndarray, y, weight, prefix: str) -> tupl
     if weight is not None and not is_ragged(weight) and np.ndim(weight) > 1:
         weight = rows(weight, f"{prefix}sample_weight")
     return y, weight
-
-
-def check(examples: Examples, part: str, function: Callable, name: str, counted: Callable) -> None:
-    """Check a part; what counts nothing is set to zero if it would be refused otherwise.
-
-    `counted` returns where there is something that counts, bool, or None for everywhere.
-    """
-    try:
-        examples.check(part, function, name)
-        return
-    except (ValueError, TypeError):
-        values, there = getattr(examples, part), counted()
-        if there is None or there.all() or values.shape[: there.ndim] != there.shape:
-            raise
-    kept = np.where(with_axes(there, values.ndim), values, np.zeros((), values.dtype))
-    setattr(examples, part, kept)
-    examples.check(part, function, name)
-
-
-def check_last_activation(model) -> None:
-    """Raise if the loss takes probabilities and the last layer gives others, or logits and not."""
-    layer, loss = model.layers[-1], model.loss
-    layer = getattr(layer, "layer", layer)  # of TimeDistributed
-    if isinstance(layer, Softmax):
-        name = "softmax"
-    elif type(layer) in (Dense, Activation):
-        name = layer.activation.__name__
-    else:
-        return
-    if not isinstance(loss, Loss) or not loss.after or (name in loss.after) != loss.from_logits:
-        return
-    if name not in registry.names("activation"):  # a function of one's own
-        return
-    ends = f"but layer {layer.display_name!r} ends with the activation {name!r}"
-    if loss.from_logits:
-        raise ValueError(
-            f"{loss.name} with from_logits=True takes what comes before a {name}, {ends}: leave "
-            "out one of the two."
-        )
-    raise ValueError(
-        f"{loss.name} takes probabilities, {ends}. Give it activation={loss.after[0]!r}, or "
-        f"the loss from_logits=True: loss=seqnet.losses.{type(loss).__name__}(from_logits=True)."
-    )
-
-
-def check_targets(
-    model, examples: Examples, shape: tuple, prefix: str, class_weight: Mapping | None = None
-) -> None:
-    """Raise if targets or weights do not fit the model's output of a shape; weigh classes."""
-    check_last_activation(model)
-    ragged = isinstance(examples, RaggedExamples)
-    steps = (None, *shape[2:]) if ragged and examples.per_step else shape
-
-    def check_values(values, name):
-        check_finite(values, name)
-        if isinstance(model.loss, Loss):
-            model.loss.check_targets(values, steps, name)
-
-    check(examples, "y", check_values, f"{prefix}y", lambda: counted(model, examples, shape))
-    if examples.weight is not None and not ragged:
-        allowed = {(len(examples),), (len(examples), *shape[1:-1])}
-        if examples.weight.shape not in allowed:
-            wanted = " or ".join(str(a) for a in sorted(allowed, key=len))
-            raise ValueError(
-                f"{prefix}sample_weight must have the shape {wanted}, got {examples.weight.shape}."
-            )
-    if class_weight is not None:
-        weigh_classes(examples, model.loss, shape, class_weight)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.data import Examples, with_axes
+from seqnet.arrays import with_axes
+from seqnet.data import Examples
 
 
 def counted(model, examples: Examples, shape: tuple) -> np.ndarray | None:

@@ -33,7 +33,7 @@ def check_verbose(value) -> int:
     """Return 0, 1 or 2 for what a user passed as `verbose`; Keras's ``"auto"`` is 1."""
     if isinstance(value, str) and value == "auto":
         return 1
-    if isinstance(value, str) or value not in (0, 1, 2):
+    if not isinstance(value, (int, float, np.number)) or value not in (0, 1, 2):
         raise ValueError(
             "verbose is 0 (silent), 1 (a progress bar) or 2 (a line for each epoch), got "
             f"{value!r}."
@@ -64,6 +64,8 @@ def check_steps(examples: Data, steps, name: str, epochs: int = 1) -> int | None
 def check_frequency(value) -> int | list[int]:
     """Return what a user passed as `validation_freq`, checked."""
     if isinstance(value, (list, tuple, set, range, np.ndarray)):
+        if len(value) == 0:
+            raise ValueError("validation_freq is an empty list, so there would be no validation.")
         return [check_count(number, "an epoch in validation_freq") for number in value]
     return check_count(value, "validation_freq")
 

@@ -155,7 +155,7 @@ class RaggedExamples(Examples):
     def check(self, part: str, check: Callable, name: str) -> None:
         """Run ``check(values, name)`` on a part; if it fails, the message names the sequence."""
         values = getattr(self, part)
-        steps = {"x": True, "y": self.per_step, "weight": self.weight_per_step}[part]
+        steps = {"y": self.per_step, "weight": self.weight_per_step}.get(part, True)
         try:
             check(values, name)
         except ValueError:  # a TypeError is about all of them

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seqnet.data import as_array, check_weights
+from seqnet.arrays import as_array, as_mask, check_weights, refuse_masked
 from seqnet.ragged import RaggedExamples
 
 
@@ -64,6 +64,7 @@ def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
     arrays: list[np.ndarray] = []
     for number, values in enumerate(sequences):
         label = f"{name}[{number}]"
+        refuse_masked(values, label)
         try:
             array = np.asarray(values)
         except ValueError:
@@ -72,12 +73,15 @@ def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"{label} must be a sequence, got the single value {values!r}.")
         if len(array) == 0:
             raise ValueError(f"{label} is empty: a sequence has at least one step. Leave it out.")
+        if 0 in array.shape:
+            raise ValueError(f"{label} has an axis of size 0: its shape is {array.shape}.")
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{label} must hold numbers, got the dtype {array.dtype}.")
         if arrays and array.shape[1:] != arrays[0].shape[1:]:
             raise ValueError(
                 f"The steps of {label} have the shape {array.shape[1:]}, but those of {name}[0] "
-                f"have {arrays[0].shape[1:]}: all sequences have the same features."
+                f"have {arrays[0].shape[1:]}: all sequences have the same features. "
+                "(A model has one input; several are joined in one array.)"
             )
         arrays.append(array)
     return np.concatenate(arrays), np.array([len(a) for a in arrays])
@@ -92,7 +96,9 @@ def ragged_examples(x, mask=None, *, prefix: str = "") -> RaggedExamples:
     if mask is not None:
         label = f"{prefix}mask"
         same_number(examples, mask, label, prefix)
-        examples.mask = one_for_each_step(examples, mask, label, prefix).astype(bool)
+        examples.mask = one_for_each_step(examples, mask, label, prefix)
+        examples.check("mask", as_mask, label)
+        examples.mask = as_mask(examples.mask, label)
     return examples
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from seqnet.arrays import as_array, check_weights, with_axes
 from seqnet.checks import check_count, check_number
-from seqnet.data import Examples, as_array, range_weights, with_axes
+from seqnet.data import Examples, range_weights
 from seqnet.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -75,7 +76,7 @@ def weight_table(class_weight: Mapping, classes: int) -> np.ndarray:
             f"class_weight is a dict of class numbers to weights, such as {{0: 1.0, 1: 5.0}}; got "
             f"{class_weight!r}."
         )
-    table = np.ones(classes, "float32")
+    table = np.ones(classes)
     for number, weight in class_weight.items():
         if check_count(number, "a class in class_weight", 0) >= classes:
             raise ValueError(
@@ -100,6 +101,11 @@ def labels_and_weights(y, weight, prefix: str) -> tuple:
         )
     labels, lengths, starts = y
     lengths, starts = as_array(lengths, f"{name}[1]"), as_array(starts, f"{name}[2]")
+    for number, what in ((1, lengths), (2, starts)):
+        if what.dtype.kind not in "iu":
+            raise TypeError(f"{name}[{number}] must hold whole numbers, got {what.dtype}.")
+    if size_of(labels) is None:
+        raise TypeError(f"{name}[0] must hold labels for each step, got {labels!r}.")
     sizes = [size_of(row) for row in labels]
     if None in sizes or not {lengths.shape, starts.shape} == {(len(sizes),)}:
         raise ValueError(
@@ -109,7 +115,18 @@ def labels_and_weights(y, weight, prefix: str) -> tuple:
         )
     ranges = range_weights(starts, lengths, np.array(sizes))
     if weight is not None:
+        label = f"{prefix}sample_weight"
         if size_of(weight) != len(ranges):
-            raise ValueError(f"{prefix}sample_weight must have one entry for each sequence.")
-        ranges = [inside * np.asarray(w) for inside, w in zip(ranges, weight, strict=True)]
+            raise ValueError(f"{label} must have one entry for each sequence.")
+        rows = weight if is_ragged(weight) else as_array(weight, label)
+        for row, inside in enumerate(ranges):
+            own = rows[row]
+            if np.ndim(own) and np.shape(own) != inside.shape:
+                raise ValueError(
+                    f"{label}[{row}] has the shape {np.shape(own)}, but {prefix}X[{row}] has "
+                    f"{len(inside)} steps."
+                )
+            own = as_array(np.atleast_1d(own), f"{label}[{row}]")
+            check_weights(own, f"{label}[{row}]")
+            ranges[row] = inside * own
     return labels, ranges if is_ragged(labels) else np.stack(ranges)

@@ -213,7 +213,7 @@ def elementwise_kernel(node: Apply, looped: bool) -> KernelElemwise | None:
     operations = len(scalar_op.fgraph.apply_nodes) if isinstance(scalar_op, scalar.Composite) else 1
     sizes = output.type.shape
     large = bool(sizes) and None not in sizes and np.prod(sizes) >= SMALL
-    if not (large and operations > 1 or looped and operations >= MANY):
+    if not ((large and operations > 1) or (looped and operations >= MANY)):
         return None
     numbers = tuple(k for k, v in enumerate(node.inputs) if all(v.type.broadcastable))
     arrays = [v for k, v in enumerate(node.inputs) if k not in numbers]

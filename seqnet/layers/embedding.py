@@ -79,7 +79,8 @@ class Embedding(Layer):
                 f"Layer {self.display_name!r} (Embedding) looks numbers up, so its input must be "
                 f"integers, not {inputs.type.dtype}."
             )
-        return Gather()(self.embeddings, inputs)
+        what = f"The inputs of layer {self.display_name!r} (Embedding)"
+        return Gather(what)(self.embeddings, inputs)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape, self.output_dim)

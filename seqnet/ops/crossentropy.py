@@ -6,6 +6,7 @@ import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
 
 from seqnet.ops.graph_op import GraphOp, like
+from seqnet.ops.lookup import checked
 
 
 class SoftmaxCrossEntropy(GraphOp):
@@ -20,7 +21,8 @@ class SoftmaxCrossEntropy(GraphOp):
 
     def define(self, logits, targets):
         rows = logits.reshape((-1, logits.shape[-1]))
-        flat = targets.flatten()
+        classes = logits.type.shape[-1] or logits.shape[-1]
+        flat = checked(targets.flatten(), classes, "The class numbers")
         place = (pt.arange(flat.shape[0]), flat)
         loss = -pt.special.log_softmax(rows, axis=-1)[place]
         softmax = pt.special.softmax(rows, axis=-1)

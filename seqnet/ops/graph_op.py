@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
+from typing import ClassVar
 
 import pytensor.tensor as pt
 from pytensor.compile.builders import OpFromGraph
@@ -31,10 +32,10 @@ class GraphOp(OpFromGraph):
 
     is_inline = True
     shared_inputs: Sequence = ()
-    destroy_map: dict = {}
+    destroy_map: ClassVar[dict] = {}
     pullback_overrides = pushforward_overrides = None
     name = None
-    kwargs: dict = {}
+    kwargs: ClassVar[dict] = {}
     input_types: Sequence = ()
 
     def __init__(self) -> None:

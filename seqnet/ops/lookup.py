@@ -13,18 +13,46 @@ import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
+from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.exceptions import ShapeError
 
 from seqnet.ops.graph_op import GraphOp, like
 
 
-class Gather(GraphOp):
-    """``table[ids]``: (rows, width) and integers of any shape give (..., width)."""
+def checked(ids, count, what: str):
+    """Return integers that are an ``IndexError`` where they are computed outside of ``[0, count)``.
 
-    __props__ = ()
+    Without it, -1 would be the last row. JAX cannot raise: there the check is left out.
+
+    Parameters
+    ----------
+    ids : integer variable
+    count : int or integer variable
+    what : str
+        What the message calls the integers.
+    """
+    top = f"{count})" if isinstance(count, int) else "the number of rows)"
+    check = CheckAndRaise(IndexError, f"{what} are not all in [0, {top}.")
+    return check(ids, pt.all((ids >= 0) & (ids < count)))
+
+
+class Gather(GraphOp):
+    """``table[ids]``: (rows, width) and integers of any shape give (..., width).
+
+    Parameters
+    ----------
+    what : str
+        What error messages call the integers.
+    """
+
+    __props__ = ("what",)
+
+    def __init__(self, what: str = "The numbers that are looked up"):
+        self.what = what
 
     def define(self, table, ids):
-        rows = table[ids.flatten()]
+        count = table.type.shape[0] or table.shape[0]
+        rows = table[checked(ids.flatten(), count, self.what)]
         return [rows.reshape((*tuple(ids.shape), table.shape[1]))]
 
     def outputs_for(self, table, ids):
