@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from signal import SIGTERM
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,6 +23,26 @@ from seqnet.trouble import Norms, Rise, broken_weights
 from seqnet.windows import first_states, windows
 
 log = logging.getLogger("seqnet")
+
+
+_in_training: WeakKeyDictionary = WeakKeyDictionary()
+"""The process that trains each model, for models in `alone`."""
+
+
+@contextmanager
+def alone(model) -> Iterator[None]:
+    """Let one call of `fit` at a time train a model; raise ``RuntimeError`` for a second one."""
+    with model.lock:
+        if _in_training.get(model) == os.getpid():  # a forked process has the entries of its parent
+            raise RuntimeError(
+                f"Another call of fit is training the model {model.name!r}. Wait until it ends, or "
+                "use train_on_batch, which any thread and any callback may call."
+            )
+        _in_training[model] = os.getpid()
+    try:
+        yield
+    finally:
+        _in_training.pop(model, None)
 
 
 class Fit:

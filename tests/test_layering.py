@@ -23,6 +23,7 @@ LEVELS = (
         "readahead.py",
         "registry.py",
         "interruption.py",
+        "locking.py",
         "replacing.py",
         "trouble.py",
     ),

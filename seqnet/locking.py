@@ -1,0 +1,59 @@
+"""Locks between the threads of one process, which a fork waits for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from weakref import WeakSet
+
+_locks: WeakSet[ForkSafeLock] = WeakSet()
+_registering = threading.Lock()
+_forking = threading.RLock()
+_held: list[ForkSafeLock] = []
+
+
+class ForkSafeLock(type(threading.RLock())):  # type: ignore[misc]
+    """A reentrant lock that no other thread holds while the process is forked.
+
+    What the lock protects is therefore complete in the child, and the child can acquire it. A copy
+    of an object that has such a lock gets a new one.
+    """
+
+    def __init__(self):
+        with _registering:
+            _locks.add(self)
+
+    def __reduce__(self):
+        return type(self), ()
+
+
+def before_fork() -> None:
+    """Wait until no other thread holds a lock, and keep all of them."""
+    _forking.acquire()
+    with _registering:
+        _held.extend(_locks)
+    for lock in _held:
+        lock.acquire()
+
+
+def after_fork() -> None:
+    """Release all locks."""
+    while _held:
+        _held.pop().release()
+    _forking.release()
+
+
+def after_fork_in_child() -> None:
+    """Release all locks; another thread may have been making one."""
+    global _registering
+    _registering = threading.Lock()
+    after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=before_fork, after_in_parent=after_fork, after_in_child=after_fork_in_child
+    )
+
+COMPILING = ForkSafeLock()
+"""Held while a graph is built and compiled, because PyTensor does that in one thread only."""
