@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+import secrets
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from signal import SIGTERM
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -23,26 +22,6 @@ from seqnet.trouble import Norms, Rise, broken_weights
 from seqnet.windows import first_states, windows
 
 log = logging.getLogger("seqnet")
-
-
-_in_training: WeakKeyDictionary = WeakKeyDictionary()
-"""The process that trains each model, for models in `alone`."""
-
-
-@contextmanager
-def alone(model) -> Iterator[None]:
-    """Let one call of `fit` at a time train a model; raise ``RuntimeError`` for a second one."""
-    with model.lock:
-        if _in_training.get(model) == os.getpid():  # a forked process has the entries of its parent
-            raise RuntimeError(
-                f"Another call of fit is training the model {model.name!r}. Wait until it ends, or "
-                "use train_on_batch, which any thread and any callback may call."
-            )
-        _in_training[model] = os.getpid()
-    try:
-        yield
-    finally:
-        _in_training.pop(model, None)
 
 
 class Fit:
@@ -90,6 +69,8 @@ class Fit:
         Whether all epochs are done, or a callback stopped the training.
     in_trouble : bool
         Whether it did so because of numbers that are not finite, which is no good end.
+    id : str
+        Tells this run from all others; a resumed run has that of its file.
     """
 
     arguments = (
@@ -103,7 +84,7 @@ class Fit:
         "validation_batch_size",
         "class_weight",
     )
-    """What must not change when a run is gone on with."""
+    """What must not change when a run is resumed."""
 
     def __init__(
         self,
@@ -144,6 +125,7 @@ class Fit:
         self.callbacks = list(callbacks)
         self.backup = only_backup(callbacks)
         self.asked: dict = {}
+        self.id = secrets.token_hex(8)
         params = {
             "epochs": epochs,
             **sizes(examples, batch_size, steps_per_epoch),
@@ -160,10 +142,19 @@ class Fit:
 
     def run(self, announce: bool = False) -> None:
         """Train to the end, or until a callback stops the training."""
-        saved = None
-        if self.backup is not None:  # a file that does not fit is told before anything is compiled
-            self.backup.run, self.asked = self, resuming.describe(self)
-            saved = resuming.load(self, self.backup.path)
+        with ExitStack() as opened:
+            saved = None
+            if self.backup is not None:
+                opened.enter_context(resuming.in_use(self.backup.path))
+                self.backup.run, self.asked = self, resuming.describe(self)
+                saved = resuming.load(self, self.backup.path)
+            self.work(saved, announce)
+
+    def work(self, saved: tuple[dict, dict] | None, announce: bool) -> None:
+        """Train from the start, or from where the run of a file was."""
+        if saved is not None:
+            self.id = saved[0][resuming.RUN]["id"]
+        self.model.last_run = self.id
         self.compile(announce)
         self.model.stop_training = False
         self.broken = broken_weights(self.model)
@@ -366,11 +357,25 @@ class Fit:
         if self.batch == 0:
             where = f"after epoch {self.epoch}"
         message = f"Training was interrupted {where} of {self.epochs}."
-        if self.backup is not None and self.backup.save():
-            message += f" Its state is in {self.backup.path}: the same program goes on from there."
+        if self.backup is not None:
+            message += f" {self.saved()}"
         if self.interruption.caught == SIGTERM:
             log.warning(message)
         return message
+
+    def saved(self) -> str:
+        """Save the run and say where it is; a file that cannot be written is told, not raised."""
+        path = self.backup.path
+        try:
+            done = self.backup.save()
+        except OSError as error:
+            there = (
+                "the file of the last save stays" if path.exists() else "there is no earlier file"
+            )
+            return f"Its state could not be saved, and {there}: {error}"
+        if not done:
+            return "Its state was not saved, because of numbers that are not finite."
+        return f"Its state is in {path}: the same program resumes it."
 
 
 def only_backup(callbacks: Sequence) -> BackupAndRestore | None:

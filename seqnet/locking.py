@@ -1,10 +1,12 @@
-"""Locks between the threads of one process, which a fork waits for."""
+"""Locks between the threads of one process, which a fork waits for; one training at a time."""
 
 from __future__ import annotations
 
 import os
 import threading
-from weakref import WeakSet
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary, WeakSet
 
 _locks: WeakSet[ForkSafeLock] = WeakSet()
 _registering = threading.Lock()
@@ -57,3 +59,22 @@ if hasattr(os, "register_at_fork"):
 
 COMPILING = ForkSafeLock()
 """Held while a graph is built and compiled, because PyTensor does that in one thread only."""
+
+_in_training: WeakKeyDictionary = WeakKeyDictionary()
+"""The process that trains each model, for models in `alone`."""
+
+
+@contextmanager
+def alone(model) -> Iterator[None]:
+    """Let one call of `fit` at a time train a model; raise ``RuntimeError`` for a second one."""
+    with model.lock:
+        if _in_training.get(model) == os.getpid():  # a forked process has the entries of its parent
+            raise RuntimeError(
+                f"Another call of fit is training the model {model.name!r}. Wait until it ends, or "
+                "use train_on_batch, which any thread and any callback may call."
+            )
+        _in_training[model] = os.getpid()
+    try:
+        yield
+    finally:
+        _in_training.pop(model, None)

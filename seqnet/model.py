@@ -13,8 +13,9 @@ from seqnet.checks import check_count
 from seqnet.compiled import CompiledStack
 from seqnet.evaluation import calls_of, measure, outputs_of, report
 from seqnet.feeding import mask_for, prepare
-from seqnet.fitting import Fit, alone
+from seqnet.fitting import Fit
 from seqnet.layers.layer import Layer
+from seqnet.locking import alone
 from seqnet.options import (
     check_first_epoch,
     check_frequency,
@@ -48,6 +49,8 @@ class Model(CompiledStack):
         The record of the last `fit`.
     stop_training : bool
         A callback sets it to True to end `fit` after the batch.
+    last_run : str, optional
+        Identifies the last run of `fit`; a resumed run is the same one.
     norms : Norms
         Those of the gradients of the epoch, or of the last `train_on_batch`.
 
@@ -67,6 +70,7 @@ class Model(CompiledStack):
     def __init__(self, layers: Iterable[Layer] = (), name: str = "model"):
         self.history: History | None = None
         self.stop_training = False
+        self.last_run: str | None = None
         self.norms = Norms()
         super().__init__(layers, name)
 

@@ -26,6 +26,7 @@ LEVELS = (
         "locking.py",
         "replacing.py",
         "trouble.py",
+        "version.py",
     ),
     ("ops/",),
     (
@@ -44,6 +45,7 @@ LEVELS = (
         "training.py",
         "compiled.py",
         "packing.py",
+        "own_code.py",
         "feeding.py",
         "resuming.py",
         "fitting.py",
@@ -69,6 +71,7 @@ WITHIN_A_LEVEL = {
     ("evaluation.py", "training.py"),
     ("fitting.py", "resuming.py"),
     ("resuming.py", "packing.py"),
+    ("resuming.py", "own_code.py"),
 }
 # What works without the package, and says so.
 OPTIONAL = {"seqnet.kernels", "jax", "tensorboardX"}
