@@ -155,8 +155,8 @@ class Fit:
         if saved is not None:
             self.id = saved[0][resuming.RUN]["id"]
         self.model.last_run = self.id
+        self.model.stop_training = False  # before it compiles: another thread may set it then
         self.compile(announce)
-        self.model.stop_training = False
         self.broken = broken_weights(self.model)
         with self.interruption:
             self.calls.on_train_begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -224,3 +225,9 @@ class CallbackList:
                 getattr(callback, hook)(*arguments)
 
         return call_all
+
+    def on_train_end(self, logs: Mapping) -> None:
+        """Call the hook of each callback, also after one has raised; the error is raised then."""
+        with ExitStack() as stack:
+            for callback in reversed(self.callbacks):
+                stack.callback(callback.on_train_end, logs)
