@@ -161,9 +161,17 @@ def save(fit, path: Path) -> None:
     header, arrays = pack(fit.model)
     numbers = []
     for place, callback in enumerate(fit.callbacks):
-        state = callback.get_state()
+        state, who = callback.get_state(), f"{type(callback).__name__}.get_state"
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{who} must return a dictionary, got {state!r}.")
         kept = {n for n, value in state.items() if isinstance(value, np.ndarray)}
         numbers.append({n: registry.serialize(v) for n, v in state.items() if n not in kept})
+        try:
+            json.dumps(numbers[-1])
+        except TypeError as error:
+            raise TypeError(
+                f"{who} must return what JSON can hold, and arrays not inside of others: {error}."
+            ) from None
         arrays |= {f"{CALLBACKS}/{place}/{name}": state[name] for name in kept}
     header[RUN] = {
         "id": fit.id,

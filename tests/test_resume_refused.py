@@ -271,6 +271,16 @@ def test_code_of_another_python_is_not_compared(tmp_path, caplog):
     assert "Python was 3.10 and is" in caplog.text
 
 
+@pytest.mark.parametrize("state", [None, {"a": {1, 2}}, {"a": [np.ones(2)]}])
+def test_a_state_that_cannot_be_saved_names_its_callback(state, tmp_path):
+    class Keeper(Callback):
+        def get_state(self):
+            return state
+
+    with pytest.raises(TypeError, match="Keeper.get_state must return"):
+        run(tmp_path / "run.h5", [Keeper()])
+
+
 # ------------------------------------------------------------------------------ digests of code
 
 
