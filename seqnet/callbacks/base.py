@@ -226,8 +226,8 @@ class CallbackList:
 
         return call_all
 
-    def on_train_end(self, logs: Mapping) -> None:
+    def on_train_end(self, logs: Mapping | None = None) -> None:
         """Call the hook of each callback, also after one has raised; the error is raised then."""
         with ExitStack() as stack:
             for callback in reversed(self.callbacks):
-                stack.callback(callback.on_train_end, logs)
+                stack.callback(callback.on_train_end, {} if logs is None else logs)
