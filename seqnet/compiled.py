@@ -8,6 +8,7 @@ from seqnet import config, losses, optimizers
 from seqnet import metrics as metrics_module
 from seqnet.data import Examples
 from seqnet.layers.layer import Layer
+from seqnet.locking import COMPILING
 from seqnet.stack import Stack
 from seqnet.training import Program, arguments, signature_of
 
@@ -36,7 +37,8 @@ class CompiledStack(Stack):
 
     def add(self, layer: Layer) -> None:
         super().add(layer)
-        self._functions.clear()
+        with COMPILING:
+            self._functions.clear()
 
     def compile(self, optimizer="adam", loss=None, metrics: Sequence = ()) -> None:
         """Choose how to train; nothing is compiled until data comes.
@@ -58,11 +60,12 @@ class CompiledStack(Stack):
         """
         if isinstance(metrics, str):
             raise TypeError(f"metrics takes a list, such as [{metrics!r}].")
-        self.optimizer = optimizers.get(optimizer)
-        self.loss = None if loss is None else losses.get(loss)
-        self.metrics_asked = list(metrics)
-        self.metrics = []
-        self._functions.clear()
+        optimizer = optimizers.get(optimizer)
+        loss = None if loss is None else losses.get(loss)
+        with COMPILING:  # no other thread stores a function of the earlier loss afterwards
+            self.optimizer, self.loss = optimizer, loss
+            self.metrics_asked, self.metrics = list(metrics), []
+            self._functions.clear()
         if self.loss is not None:
             self.set_metrics()
         else:  # unknown names are told now; "accuracy" is chosen when the loss is known
@@ -89,17 +92,27 @@ class CompiledStack(Stack):
             trained = tuple(layer.trainable for layer in self.layers)
             key = (*key, self.optimizer.structure(), trained)
         function = self._functions.get(key)
-        if function is None:
-            program = Program(self.layers, self.dtype, self.loss, self.metrics, self.optimizer)
-            function = self._functions[key] = getattr(program, kind)(signature, announce)
-        return function
+        if function is not None:
+            return function
+        with COMPILING:
+            if key not in self._functions:  # another thread may have compiled it meanwhile
+                program = Program(self.layers, self.dtype, self.loss, self.metrics, self.optimizer)
+                self._functions[key] = getattr(program, kind)(signature, announce)
+            return self._functions[key]
 
     def compute(self, kind: str, batch: Examples, *states, announce: bool = False) -> list:
-        """Run the compiled function for a batch; return its outputs."""
+        """Run the compiled function for a batch; return its outputs.
+
+        One thread at a time does, because a compiled function keeps its inputs and intermediate
+        results in storage of its own, and an update overwrites weights.
+        """
         function = self.function_for(kind, batch, announce)
-        return function(*arguments(batch, self.dtype), *states)
+        given = arguments(batch, self.dtype)
+        with self.lock:
+            return function(*given, *states)
 
     def forget_functions(self, lengths: set) -> None:
         """Drop the compiled functions for some numbers of steps."""
-        for key in [k for k in self._functions if lengths & set(k[0].x_shape[1:2])]:
-            del self._functions[key]
+        with COMPILING:
+            for key in [k for k in self._functions if lengths & set(k[0].x_shape[1:2])]:
+                del self._functions[key]

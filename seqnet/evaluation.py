@@ -7,7 +7,8 @@ from collections.abc import Callable
 from contextlib import closing
 
 from seqnet.callbacks.base import CallbackList, check_callbacks
-from seqnet.layers.states import fresh_states
+from seqnet.data import Examples
+from seqnet.layers.states import carried_states
 from seqnet.streams import Data
 from seqnet.training import Figures
 
@@ -23,6 +24,39 @@ def sizes(examples: Data, batch_size: int, steps: int | None = None) -> dict:
     return {"batch_size": batch_size, "samples": examples.samples(), "steps": steps}
 
 
+class Pass:
+    """One pass over data, whose carried states start from zeros; the model's own stay as they are.
+
+    The model has the states of the pass only while it computes a batch, so that several threads can
+    each make a pass at the same time.
+    """
+
+    def __init__(self, model, run: str):
+        self.model, self.run = model, run
+        self.carried = carried_states(model.layers)
+        self.states: list | None = None
+
+    def compute(self, batch: Examples, announce: bool = False) -> list:
+        """Run the compiled function for the next batch; return its outputs."""
+        with self.model.lock:
+            before = [carried.get(self.run) for carried in self.carried]
+            self.put(self.states)
+            try:
+                outputs = self.model.compute(self.run, batch, announce=announce)
+                self.states = [carried.get(self.run) for carried in self.carried]
+            finally:
+                self.put(before)
+        return outputs
+
+    def put(self, states: list | None) -> None:
+        """Give the model carried states, None for zeros."""
+        for number, carried in enumerate(self.carried):
+            if states is None:
+                carried.reset(self.run)
+            else:
+                carried.set(states[number], self.run)
+
+
 def measure(
     model,
     examples: Data,
@@ -32,18 +66,16 @@ def measure(
     announce: bool = False,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Figures:
-    """Return a model's figures over examples; states are carried within them and then put back."""
+    """Return a model's figures over examples, within which states are carried."""
     at_end = calls.overriding("on_test_batch_end")
     figures = Figures(model.metrics)
     examples = in_cheapest_order(model, examples, steps)
     calls.on_test_begin()
-    with (
-        fresh_states(model.layers, "test"),
-        closing(examples.batches(batch_size, steps=steps)) as batches,
-    ):
+    run = Pass(model, "test")
+    with closing(examples.batches(batch_size, steps=steps)) as batches:
         for number, batch in enumerate(batches):
             calls.on_test_batch_begin(number)
-            figures.add(model.compute("test", batch, announce=announce))
+            figures.add(run.compute(batch, announce))
             for hook in at_end:
                 hook(number, figures.result())
             after_batch()
@@ -68,13 +100,11 @@ def outputs_of(
     examples = in_cheapest_order(model, examples, steps)
     outputs = []
     calls.on_predict_begin()
-    with (
-        fresh_states(model.layers, "predict"),
-        closing(examples.batches(batch_size, steps=steps)) as batches,
-    ):
+    run = Pass(model, "predict")
+    with closing(examples.batches(batch_size, steps=steps)) as batches:
         for number, batch in enumerate(batches):
             calls.on_predict_batch_begin(number)
-            outputs += model.compute("predict", batch, announce=announce)
+            outputs += run.compute(batch, announce)
             calls.on_predict_batch_end(number, {"outputs": outputs[-1]})
     calls.on_predict_end()
     return examples.join(outputs)

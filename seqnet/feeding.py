@@ -140,7 +140,8 @@ def in_memory(model, x, y, weight, mask, lengths, options: dict) -> Examples:
         enter_targets(examples, y, weight, prefix=prefix)
         examples.lengths_allowed = allow_lengths(model, examples.lengths, announce)
     if y is not None:
-        choose(model, examples, announce)
+        with model.lock:
+            choose(model, examples, announce)
         check_targets(model, examples, shape, prefix, options["class_weight"])
     return examples
 
@@ -245,17 +246,18 @@ def allow_lengths(model, lengths: np.ndarray, announce: bool) -> tuple[int, ...]
     """
     if not model.needs_length:
         return ()
-    before = model.padded_lengths
-    model.padded_lengths = lengths_to_allow(lengths, before)
-    if model.padded_lengths != before:
-        spelled = ", ".join(map(str, model.padded_lengths))
-        tell(
-            f"Sequences are padded to one of the lengths {spelled}; a function is compiled for "
-            "each when it first comes.",
-            announce,
-        )
-        model.forget_functions(set(before) - set(model.padded_lengths))
-    return model.padded_lengths
+    with model.lock:
+        before = model.padded_lengths
+        allowed = model.padded_lengths = lengths_to_allow(lengths, before)
+        if allowed != before:
+            spelled = ", ".join(map(str, allowed))
+            tell(
+                f"Sequences are padded to one of the lengths {spelled}; a function is compiled for "
+                "each when it first comes.",
+                announce,
+            )
+            model.forget_functions(set(before) - set(allowed))
+    return allowed
 
 
 def choose(model, examples: Examples, announce: bool) -> None:

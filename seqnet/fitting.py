@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from signal import SIGTERM
 
 import numpy as np
@@ -68,6 +69,8 @@ class Fit:
         Whether all epochs are done, or a callback stopped the training.
     in_trouble : bool
         Whether it did so because of numbers that are not finite, which is no good end.
+    id : str
+        Tells this run from all others; a resumed run has that of its file.
     """
 
     arguments = (
@@ -81,7 +84,7 @@ class Fit:
         "validation_batch_size",
         "class_weight",
     )
-    """What must not change when a run is gone on with."""
+    """What must not change when a run is resumed."""
 
     def __init__(
         self,
@@ -122,6 +125,7 @@ class Fit:
         self.callbacks = list(callbacks)
         self.backup = only_backup(callbacks)
         self.asked: dict = {}
+        self.id = secrets.token_hex(8)
         params = {
             "epochs": epochs,
             **sizes(examples, batch_size, steps_per_epoch),
@@ -138,12 +142,21 @@ class Fit:
 
     def run(self, announce: bool = False) -> None:
         """Train to the end, or until a callback stops the training."""
-        saved = None
-        if self.backup is not None:  # a file that does not fit is told before anything is compiled
-            self.backup.run, self.asked = self, resuming.describe(self)
-            saved = resuming.load(self, self.backup.path)
+        with ExitStack() as opened:
+            saved = None
+            if self.backup is not None:
+                opened.enter_context(resuming.in_use(self.backup.path))
+                self.backup.run, self.asked = self, resuming.describe(self)
+                saved = resuming.load(self, self.backup.path)
+            self.work(saved, announce)
+
+    def work(self, saved: tuple[dict, dict] | None, announce: bool) -> None:
+        """Train from the start, or from where the run of a file was."""
+        if saved is not None:
+            self.id = saved[0][resuming.RUN]["id"]
+        self.model.last_run = self.id
+        self.model.stop_training = False  # before it compiles: another thread may set it then
         self.compile(announce)
-        self.model.stop_training = False
         self.broken = broken_weights(self.model)
         with self.interruption:
             self.calls.on_train_begin()
@@ -344,11 +357,25 @@ class Fit:
         if self.batch == 0:
             where = f"after epoch {self.epoch}"
         message = f"Training was interrupted {where} of {self.epochs}."
-        if self.backup is not None and self.backup.save():
-            message += f" Its state is in {self.backup.path}: the same program goes on from there."
+        if self.backup is not None:
+            message += f" {self.saved()}"
         if self.interruption.caught == SIGTERM:
             log.warning(message)
         return message
+
+    def saved(self) -> str:
+        """Save the run and say where it is; a file that cannot be written is told, not raised."""
+        path = self.backup.path
+        try:
+            done = self.backup.save()
+        except OSError as error:
+            there = (
+                "the file of the last save stays" if path.exists() else "there is no earlier file"
+            )
+            return f"Its state could not be saved, and {there}: {error}"
+        if not done:
+            return "Its state was not saved, because of numbers that are not finite."
+        return f"Its state is in {path}: the same program resumes it."
 
 
 def only_backup(callbacks: Sequence) -> BackupAndRestore | None:

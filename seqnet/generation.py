@@ -12,6 +12,7 @@ from seqnet import backend
 from seqnet.arrays import as_array
 from seqnet.checks import check_count, check_fits, check_number
 from seqnet.layers.layer import Phase
+from seqnet.locking import COMPILING
 from seqnet.stack import forward
 from seqnet.windows import first_states, symbolic_states
 
@@ -52,13 +53,15 @@ class Stepper:
         self.rank = len(model.input_shape)
         self.check_input = model.layers[0].check_input
         shape = (None, 1, *[None] * (self.rank - 2))
-        x = pt.tensor("x", dtype=model.input_dtype, shape=shape)
-        before = symbolic_states(model.layers)
-        phase = Phase(initial_states=before)
-        output, _ = forward(model.layers, x, None, phase)
-        after = [state for layer in before for state in phase.final_states[layer]]
-        inputs = [x, *[state for states in before.values() for state in states]]
-        self.function = backend.compile(inputs, [output, *after], name="step")
+        self.lock = model.lock
+        with COMPILING:
+            x = pt.tensor("x", dtype=model.input_dtype, shape=shape)
+            before = symbolic_states(model.layers)
+            phase = Phase(initial_states=before)
+            output, _ = forward(model.layers, x, None, phase)
+            after = [state for layer in before for state in phase.final_states[layer]]
+            inputs = [x, *[state for states in before.values() for state in states]]
+            self.function = backend.compile(inputs, [output, *after], name="step")
         self.dtype = model.input_dtype
         # An output that still has a time axis has one of the unknown length of the input.
         whole = model.compute_output_shape((None, None, *model.input_shape[2:]))
@@ -80,14 +83,15 @@ class Stepper:
                 f"got the shape {values.shape}."
             )
         values = np.asarray(values, dtype=self.dtype)[:, None]
-        if self.states and len(values) != len(self.states[0]):
-            raise ValueError(
-                f"The states are those of {len(self.states[0])} sequences, but this step has "
-                f"{len(values)}. To start anew call reset."
-            )
-        if self.states is None:
-            self.states = first_states(self.layers, len(values))
-        output, *self.states = self.function(values, *self.states)
+        with self.lock:
+            if self.states and len(values) != len(self.states[0]):
+                raise ValueError(
+                    f"The states are those of {len(self.states[0])} sequences, but this step has "
+                    f"{len(values)}. To start anew call reset."
+                )
+            if self.states is None:
+                self.states = first_states(self.layers, len(values))
+            output, *self.states = self.function(values, *self.states)
         return output[:, 0] if self.sequence_output else output
 
 

@@ -17,7 +17,10 @@ class Interrupted(BaseException):
 
 
 class Interruption:
-    """Notes the first signal that asks to stop; a second one stops at once.
+    """Notes signals that ask to stop; only a second Ctrl-C stops at once.
+
+    Systems send SIGTERM several times to one process, and end one that takes too long by SIGKILL:
+    another SIGTERM changes nothing.
 
     Handlers are installed inside the block of a ``with`` statement, in the main thread, and where
     Python's own would be run: a handler of the user's stays.
@@ -25,11 +28,14 @@ class Interruption:
     Attributes
     ----------
     caught : int, optional
-        The number of the signal.
+        The number of the first signal.
+    ctrl_c : bool
+        Whether Ctrl-C was one of them.
     """
 
     def __init__(self):
         self.caught: int | None = None
+        self.ctrl_c = False
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -42,11 +48,12 @@ class Interruption:
 
     def note(self, number, frame) -> None:
         """Handle a signal."""
-        if self.caught is not None:
-            raise self.error("Interrupted a second time, in the middle of a batch.")
-        self.caught = number
-        if number == signal.SIGINT:  # not print, which may be what was interrupted
-            with suppress(OSError):
+        self.caught = self.caught or number
+        if number == signal.SIGINT:
+            if self.ctrl_c:
+                raise KeyboardInterrupt("Interrupted a second time, in the middle of a batch.")
+            self.ctrl_c = True
+            with suppress(OSError):  # not print, which may be what was interrupted
                 os.write(2, b"\nThis batch is finished first; Ctrl-C again stops at once.\n")
 
     def check(self) -> None:

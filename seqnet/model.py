@@ -15,6 +15,7 @@ from seqnet.evaluation import calls_of, measure, outputs_of, report
 from seqnet.feeding import mask_for, prepare
 from seqnet.fitting import Fit
 from seqnet.layers.layer import Layer
+from seqnet.locking import alone
 from seqnet.options import (
     check_first_epoch,
     check_frequency,
@@ -48,6 +49,8 @@ class Model(CompiledStack):
         The record of the last `fit`.
     stop_training : bool
         A callback sets it to True to end `fit` after the batch.
+    last_run : str, optional
+        Identifies the last run of `fit`; a resumed run is the same one.
     norms : Norms
         Those of the gradients of the epoch, or of the last `train_on_batch`.
 
@@ -67,6 +70,7 @@ class Model(CompiledStack):
     def __init__(self, layers: Iterable[Layer] = (), name: str = "model"):
         self.history: History | None = None
         self.stop_training = False
+        self.last_run: str | None = None
         self.norms = Norms()
         super().__init__(layers, name)
 
@@ -158,6 +162,8 @@ class Model(CompiledStack):
         ValueError, TypeError
             If the arrays do not fit the model or each other; before anything is compiled. Values
             beyond memory and in streams are refused before the update that would use them.
+        RuntimeError
+            If another call of `fit` is training the model.
         """
         batch_size = check_count(batch_size, "batch_size")
         validation_batch_size = check_count(
@@ -173,6 +179,7 @@ class Model(CompiledStack):
         if shuffle and self.stateful:
             log.warning("shuffle=True mixes what stateful layers carry on: use shuffle=False.")
         with ExitStack() as opened:
+            opened.enter_context(alone(self))
             examples = prepare(
                 self, X, y, sample_weight, mask, lengths, announce=announce,
                 class_weight=class_weight, goes_on=steps_per_epoch is not None,
@@ -196,9 +203,9 @@ class Model(CompiledStack):
             if validation is not None:
                 check_steps(validation, validation_steps, "validation_steps", ahead)
 
-            self.history = History()
+            history = self.history = History()
             callbacks = check_callbacks(callbacks)
-            reports: list[Callback] = [self.history]
+            reports: list[Callback] = [history]
             if verbose == 1 and not any(isinstance(c, ProgressBar) for c in callbacks):
                 reports.append(ProgressBar())
             if verbose == 2:
@@ -211,7 +218,7 @@ class Model(CompiledStack):
                 validation_steps=validation_steps, class_weight=class_weight,
             )  # fmt: skip
             fit.run(announce)
-        return self.history
+        return history
 
     def evaluate(
         self,
@@ -272,8 +279,9 @@ class Model(CompiledStack):
     ):
         """Make one update; return the figures before it, as `evaluate` does."""
         batch = prepare(self, X, y, sample_weight, mask, lengths).whole()
-        update, self.norms = Update(self, "train", batch), Norms()
-        update.add_to(self.norms)
+        update, norms = Update(self, "train", batch), Norms()
+        update.add_to(norms)
+        self.norms = norms
         if not update.finite:
             raise update.error(self, "train_on_batch")
         return report(Figures(self.metrics, update.sums), return_dict)
@@ -309,7 +317,8 @@ class Model(CompiledStack):
             read-only.
         """
         self._built_weights("save")
-        saving.write(path, *pack(self))
+        with self.lock:  # while the file is written, so that no copy of the weights is needed
+            saving.write(path, *pack(self))
 
 
 def load_model(path, custom_objects: dict | None = None) -> Model:

@@ -23,12 +23,13 @@ import h5py
 import numpy as np
 
 from seqnet.replacing import replacing
+from seqnet.version import __version__
 
 MAGIC = b"seqnet\r\n"
-VERSION = 2
+VERSION = 3
 FRONT = struct.Struct("<8sQQQQ")  # magic, version, length of the file, place and size of the header
 FRONT_SIZE, BLOCK = 480, 512  # the rest of the block is the checksum, a SHA-256
-HEADER = "header"
+WRITER, HEADER = "seqnet", "header"
 ARRAYS = "arrays"
 DTYPES = {
     *("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64"),
@@ -119,7 +120,8 @@ def check(file: BinaryIO) -> tuple[int, int, int]:
     _, version, length, start, size = FRONT.unpack_from(block)
     if version != VERSION:
         raise ValueError(
-            f"it has version {version} of the format; this seqnet reads version {VERSION}"
+            f"it has version {version} of the format, and seqnet {__version__} reads version "
+            f"{VERSION}: read it with the version of seqnet that wrote it"
         )
     if there < length:
         raise ValueError(f"it was cut short, to {there} of {length} bytes")
@@ -205,7 +207,8 @@ def lay_out(header: Mapping, arrays: Mapping[str, np.ndarray]) -> tuple[Image, l
             for name, value in arrays.items()
         }
         try:
-            text = json.dumps({HEADER: header, ARRAYS: places}, ensure_ascii=False).encode()
+            contents = {WRITER: __version__, HEADER: header, ARRAYS: places}
+            text = json.dumps(contents, ensure_ascii=False).encode()
         except TypeError as error:
             raise TypeError(f"The header of a file cannot be written as JSON: {error}.") from None
         start = place(file, HEADER, np.frombuffer(text, dtype="uint8"))

@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 from seqnet import backend, config, saving
 from seqnet.layers.layer import Layer, Phase, Shape, set_values, snake_case
 from seqnet.layers.states import all_layers, carried_states
+from seqnet.locking import ForkSafeLock
 
 
 def forward(layers: Sequence[Layer], x, mask, phase: Phase):
@@ -74,6 +75,9 @@ class Stack:
     layers : list of Layer
     metadata : dict
         What JSON can hold and should travel with the model in its file, such as a vocabulary.
+    lock : ForkSafeLock
+        Held by the thread that runs a compiled function, or that reads or changes all weights. Hold
+        it yourself (``with model.lock:``) to do several such steps with no other thread in between.
     """
 
     def __init__(self, layers: Iterable[Layer] = (), name: str = "model"):
@@ -81,6 +85,7 @@ class Stack:
         self.layers: list[Layer] = []
         self.metadata: dict[str, Any] = {}
         self.input_shape: Shape | None = None
+        self.lock = ForkSafeLock()
         if not isinstance(layers, Iterable):
             raise TypeError(f"A model takes a list of layers, got {layers!r}.")
         if not isinstance(name, str):
@@ -140,11 +145,12 @@ class Stack:
 
     def _build_from(self, input_shape: Shape) -> None:
         shape = input_shape
-        for layer in self.layers:
-            layer.ensure_built(shape)
-            shape = layer.compute_output_shape(shape)
-        if self.input_shape is None:
-            self.input_shape = input_shape
+        with self.lock:
+            for layer in self.layers:
+                layer.ensure_built(shape)
+                shape = layer.compute_output_shape(shape)
+            if self.input_shape is None:
+                self.input_shape = input_shape
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the output's shape for an input's shape."""
@@ -181,14 +187,16 @@ class Stack:
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of all weights, layer by layer."""
-        return [w.get_value() for w in self._built_weights("get")]
+        with self.lock:
+            return [w.get_value() for w in self._built_weights("get")]
 
     def set_weights(self, values: Sequence[np.ndarray]) -> None:
         """Set all weights from arrays in the order of `get_weights`."""
         weights = self._built_weights("set")
         if len(values) != len(weights):
             raise ValueError(f"The model has {len(weights)} weights, but got {len(values)} arrays.")
-        set_values(weights, values)
+        with self.lock:
+            set_values(weights, values)
 
     def _built_weights(self, verb: str) -> list:
         if not self.built:
@@ -201,7 +209,8 @@ class Stack:
     def save_weights(self, path) -> None:
         """Write the weights to an HDF5 file, each under ``layer/weight``; whole or not at all."""
         self._built_weights("save")
-        saving.write(path, {"kind": "weights"}, weight_arrays(self))
+        with self.lock:
+            saving.write(path, {"kind": "weights"}, weight_arrays(self))
 
     def load_weights(self, path) -> None:
         """Set the weights from a file of `save_weights` or `Model.save`, by name.
@@ -214,7 +223,8 @@ class Stack:
         """
         self._built_weights("load")
         _, arrays = saving.read(path)
-        set_weight_arrays(self, arrays, path)
+        with self.lock:
+            set_weight_arrays(self, arrays, path)
 
     def count_params(self) -> int:
         """Return how many numbers the weights hold."""
@@ -265,8 +275,9 @@ class Stack:
         >>> bool((model.predict_on_batch(x) == first).all()), bool((second == first).all())
         (True, False)
         """
-        for carried in carried_states(self.layers):
-            carried.reset()
+        with self.lock:
+            for carried in carried_states(self.layers):
+                carried.reset()
 
     @property
     def needs_length(self) -> bool:

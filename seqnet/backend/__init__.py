@@ -15,6 +15,7 @@ from seqnet.backend.modes import (
     seeding,
     vm_mode,
     way_of,
+    without_check,
 )
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "seeding",
     "vm_mode",
     "way_of",
+    "without_check",
 ]

@@ -23,6 +23,7 @@ from seqnet.backend.kernel_ops import kernels as compiled_kernels
 from seqnet.backend.kernel_ops import use_softmax_kernels
 from seqnet.backend.lowering import ChooseKernels, LowerForVM, inline_inner_graphs, work_in_place
 from seqnet.backend.recurrence import why_not_fused
+from seqnet.locking import COMPILING
 from seqnet.ops.recurrence import Recurrence
 
 log = logging.getLogger("seqnet")
@@ -184,15 +185,16 @@ def compile(
     check_fused([*outputs, *updates.values()])
     seeded = [v for v in updates if needs_seeds(v)]
     given = {generator: generator.type() for generator in seeded}
-    function = pytensor.function(
-        [*inputs, *given.values()],
-        list(outputs),
-        updates=[(v, new) for v, new in updates.items() if v not in given],
-        givens=given,
-        mode=mode(),
-        name=name,
-        on_unused_input="ignore",
-    )
+    with COMPILING:
+        function = pytensor.function(
+            [*inputs, *given.values()],
+            list(outputs),
+            updates=[(v, new) for v, new in updates.items() if v not in given],
+            givens=given,
+            mode=mode(),
+            name=name,
+            on_unused_input="ignore",
+        )
     function.trust_input = True
     if seeded:
         function = seeding(function, seeded)

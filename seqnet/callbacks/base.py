@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from seqnet.checks import check_count
+from seqnet.registry import constructor_arguments
 from seqnet.trouble import NumericalError
 
 
@@ -61,6 +63,16 @@ class Callback:
         `figures` are the names of all figures at an epoch's end, or None if a callback may add
         others.
         """
+
+    def get_config(self) -> dict:
+        """Return what a resumed run must be given again: other values make it another training.
+
+        By default the constructor's arguments except ``verbose``, as far as there are attributes of
+        the same names. Override it, with an empty result if need be, where some of them do not
+        matter or are called otherwise.
+        """
+        names = constructor_arguments(type(self))
+        return {n: getattr(self, n) for n in names if n != "verbose" and hasattr(self, n)}
 
     def get_state(self) -> dict:
         """Return what a resumed run needs to go on as if it had never stopped.
@@ -213,3 +225,9 @@ class CallbackList:
                 getattr(callback, hook)(*arguments)
 
         return call_all
+
+    def on_train_end(self, logs: Mapping | None = None) -> None:
+        """Call the hook of each callback, also after one has raised; the error is raised then."""
+        with ExitStack() as stack:
+            for callback in reversed(self.callbacks):
+                stack.callback(callback.on_train_end, {} if logs is None else logs)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
-from pytensor.graph.basic import Apply
+from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.op import Op
 from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.exceptions import ShapeError
@@ -31,7 +31,8 @@ def checked(ids, count, what: str):
     what : str
         What the message calls the integers.
     """
-    top = f"{count})" if isinstance(count, int) else "the number of rows)"
+    known = pt.get_underlying_scalar_constant_value(count, raise_not_constant=False)
+    top = "the number of rows)" if isinstance(known, Variable) else f"{int(known)})"
     check = CheckAndRaise(IndexError, f"{what} are not all in [0, {top}.")
     return check(ids, pt.all((ids >= 0) & (ids < count)))
 
@@ -66,18 +67,23 @@ class Gather(GraphOp):
 
     def pullback(self, inputs, outputs, output_grads):
         table, ids = inputs
-        return [ScatterAdd()(output_grads[0], ids, table.shape[0]), disconnected_type()]
+        rows = ScatterAdd(self.what)(output_grads[0], ids, table.shape[0])
+        return [rows, disconnected_type()]
 
 
 class ScatterAdd(GraphOp):
     """Sum rows with the same number: (..., width), numbers (...) and the count of rows."""
 
-    __props__ = ()
+    __props__ = ("what",)
+
+    def __init__(self, what: str = "The numbers that are looked up"):
+        self.what = what
 
     def define(self, rows, ids, count):
         flat = rows.reshape((-1, rows.shape[-1]))
         table = pt.zeros((count, rows.shape[-1]), dtype=rows.dtype)
-        return [pt.inc_subtensor(table[ids.flatten()], flat)]
+        flat_ids = checked(ids.flatten(), count, self.what)
+        return [pt.inc_subtensor(table[flat_ids], flat)]
 
     def outputs_for(self, rows, ids, count):
         known = getattr(count, "data", None)
