@@ -67,7 +67,8 @@ class Gather(GraphOp):
 
     def pullback(self, inputs, outputs, output_grads):
         table, ids = inputs
-        rows = ScatterAdd(self.what)(output_grads[0], ids, table.shape[0])
+        count = table.type.shape[0] or table.shape[0]
+        rows = ScatterAdd(self.what)(output_grads[0], ids, count)
         return [rows, disconnected_type()]
 
 
