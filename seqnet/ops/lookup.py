@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
-from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.exceptions import ShapeError
@@ -31,8 +31,7 @@ def checked(ids, count, what: str):
     what : str
         What the message calls the integers.
     """
-    known = pt.get_underlying_scalar_constant_value(count, raise_not_constant=False)
-    top = "the number of rows)" if isinstance(known, Variable) else f"{int(known)})"
+    top = f"{count})" if isinstance(count, int) else "the number of rows)"
     check = CheckAndRaise(IndexError, f"{what} are not all in [0, {top}.")
     return check(ids, pt.all((ids >= 0) & (ids < count)))
 

@@ -43,7 +43,7 @@ def test_a_number_that_is_no_row_is_an_error_with_and_without_kernels(chosen, nu
     gradient = pytensor.grad(pt.sum(y), layer.weights[0])
     for outputs in ([y], [gradient]):
         f = backend.compile([x], outputs, name="test")
-        with pytest.raises(IndexError, match=r"not (all )?in \[0, 5\)"):
+        with pytest.raises(IndexError, match=r"not (all )?in \[0, (5|the number of rows)\)"):
             f(np.array([[0, number]], "int32"))
 
 
