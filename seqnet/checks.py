@@ -74,6 +74,22 @@ def check_number(value, name: str) -> float:
     return float(value)
 
 
+def check_bool(value, name: str) -> bool:
+    """Return True or False, or raise: other values that Python takes for one are mistakes.
+
+    Examples
+    --------
+    >>> from seqnet.checks import check_bool
+    >>> check_bool("no", "use_bias of Dense")
+    Traceback (most recent call last):
+        ...
+    TypeError: use_bias of Dense must be True or False, got 'no'.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+    return bool(value)
+
+
 def check_rate(value, name: str) -> float:
     """Return a share that is dropped, in [0, 1), or raise."""
     check_number(value, name)

@@ -8,7 +8,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations
-from seqnet.checks import check_count, check_rate, check_shape
+from seqnet.checks import check_bool, check_count, check_rate, check_shape
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
 
@@ -224,7 +224,7 @@ class Lambda(Layer):
         self.output_shape = (
             None if output_shape is None else check_shape(output_shape, "output_shape")
         )
-        self.hands_mask_on = supports_masking
+        self.hands_mask_on = check_bool(supports_masking, "supports_masking")
         self.takes_mask = "mask" in argument_names(function)
 
     @property

@@ -6,7 +6,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import initializers, regularizers
-from seqnet.checks import WrongValueError, check_count, first_place
+from seqnet.checks import WrongValueError, check_bool, check_count, first_place
 from seqnet.layers.layer import Layer
 from seqnet.ops.lookup import Gather
 from seqnet.registry import register
@@ -61,7 +61,7 @@ class Embedding(Layer):
         super().__init__(**kwargs)
         self.input_dim = check_count(input_dim, "The input_dim of Embedding")
         self.output_dim = check_count(output_dim, "The output_dim of Embedding")
-        self.mask_zero = mask_zero
+        self.mask_zero = check_bool(mask_zero, "mask_zero")
         self.embeddings_initializer = initializers.get(embeddings_initializer)
         self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
 

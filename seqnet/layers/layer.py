@@ -20,7 +20,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from seqnet import config, initializers, regularizers
-from seqnet.checks import check_finite, check_shape
+from seqnet.checks import check_bool, check_finite, check_shape
 from seqnet.ops.dropout import dropout_mask
 from seqnet.registry import Configurable, refuse_arguments
 
@@ -151,7 +151,7 @@ class Layer(Configurable, ABC):
         self.name = name
         self.input_shape = None if input_shape is None else check_shape(input_shape, "input_shape")
         self.dtype = config.check_float_dtype(config.floatx() if dtype is None else dtype)
-        self.trainable = trainable
+        self.trainable = check_bool(trainable, "trainable")
         self.built = False
         self.weights: list = []
         self.penalties: list = []

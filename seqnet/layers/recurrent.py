@@ -25,7 +25,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations, initializers, regularizers
-from seqnet.checks import check_count, check_rate
+from seqnet.checks import check_bool, check_count, check_rate
 from seqnet.layers.dense import affine
 from seqnet.layers.fusing import kernel_of
 from seqnet.layers.states import CarriedStates, Stateful, given_states
@@ -122,27 +122,27 @@ class Recurrent(Stateful):
         super().__init__(**kwargs)
         self.units = check_count(units, f"The units of {type(self).__name__}")
         self.activation = activations.get(activation)
-        self.use_bias = use_bias
+        self.use_bias = check_bool(use_bias, "use_bias")
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.recurrent_initializer = initializers.get(recurrent_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.return_sequences = return_sequences
-        self.return_state = return_state
-        self.go_backwards = go_backwards
-        self.unroll = unroll
-        self.fused = fused
+        self.return_sequences = check_bool(return_sequences, "return_sequences")
+        self.return_state = check_bool(return_state, "return_state")
+        self.go_backwards = check_bool(go_backwards, "go_backwards")
+        self.unroll = check_bool(unroll, "unroll")
+        if not isinstance(fused, (bool, np.bool_)) and fused != "auto":
+            raise ValueError(f"fused is 'auto', True or False, got {fused!r}.")
+        self.fused = fused if isinstance(fused, str) else bool(fused)
         self.dropout = check_rate(dropout, "dropout")
         self.recurrent_dropout = check_rate(recurrent_dropout, "recurrent_dropout")
-        self.stateful = stateful
-        self.learn_initial_state = learn_initial_state
-        if fused not in ("auto", True, False):
-            raise ValueError(f"fused is 'auto', True or False, got {fused!r}.")
-        if fused is True and unroll:
+        self.stateful = check_bool(stateful, "stateful")
+        self.learn_initial_state = check_bool(learn_initial_state, "learn_initial_state")
+        if self.fused is True and unroll:
             raise ValueError("fused=True and unroll=True contradict each other: choose one.")
-        if fused is True and recurrent_dropout:
+        if self.fused is True and recurrent_dropout:
             raise ValueError(
                 "fused=True and recurrent_dropout contradict each other: the kernels know no mask "
                 "of the state. With fused='auto' training runs as a scan."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seqnet.checks import check_bool
 from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
 from seqnet.registry import register
 
@@ -45,7 +46,7 @@ class SGD(Optimizer):
     ):
         super().__init__(learning_rate, **kwargs)
         self.momentum = momentum
-        self.nesterov = nesterov
+        self.nesterov = check_bool(nesterov, "nesterov")
 
     def used_slots(self):
         return self.slots if self.momentum else ()

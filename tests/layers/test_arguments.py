@@ -1,0 +1,42 @@
+"""Constructor arguments of layers, optimizers and their parts: what is refused, and how."""
+
+import re
+
+import numpy as np
+import pytest
+
+from seqnet.layers import GRU, LSTM, Dense, Embedding, Lambda, SimpleRNN
+from seqnet.optimizers import SGD
+
+FLAGS = [
+    *((SimpleRNN, (2,), name) for name in ("use_bias", "return_sequences", "return_state")),
+    *((LSTM, (2,), name) for name in ("go_backwards", "unroll", "stateful", "trainable")),
+    (LSTM, (2,), "unit_forget_bias"),
+    (GRU, (2,), "learn_initial_state"),
+    (GRU, (2,), "reset_after"),
+    (Dense, (2,), "use_bias"),
+    (Embedding, (3, 2), "mask_zero"),
+    (Lambda, (abs,), "supports_masking"),
+    (SGD, (), "nesterov"),
+]
+
+
+@pytest.mark.parametrize(("cls", "arguments", "name"), FLAGS)
+@pytest.mark.parametrize("value", ["no", 5, 1, 0, None, [], np.array([True])])
+def test_what_is_true_or_false_takes_nothing_else(cls, arguments, name, value):
+    with pytest.raises(
+        TypeError, match=f"{name} must be True or False, got {re.escape(repr(value))}"
+    ):
+        cls(*arguments, **{name: value})
+
+
+@pytest.mark.parametrize(("cls", "arguments", "name"), FLAGS)
+def test_numpy_has_its_own_true_and_false(cls, arguments, name):
+    made = cls(*arguments, **{name: np.bool_(True)})
+    assert made.get_config().get(name, True) is True if cls is not Lambda else made.hands_mask_on
+
+
+@pytest.mark.parametrize("value", ["yes", 1, 0, None])
+def test_fused_is_auto_true_or_false(value):
+    with pytest.raises(ValueError, match="fused is 'auto', True or False"):
+        LSTM(2, fused=value)
