@@ -9,7 +9,7 @@ import pytensor.tensor as pt
 
 from seqnet import activations
 from seqnet.checks import check_bool, check_count, check_rate, check_shape
-from seqnet.layers.layer import Layer
+from seqnet.layers.layer import Layer, masks_together
 from seqnet.registry import register
 
 
@@ -145,7 +145,7 @@ class Masking(Layer):
         floats = inputs if inputs.dtype.startswith("float") else pt.cast(inputs, self.dtype)
         value = np.asarray(self.mask_value, dtype=floats.dtype)
         present = pt.any(pt.neq(floats, value), axis=-1)
-        return present if mask is None else mask & present
+        return masks_together(mask, present)
 
     def known_mask(self, values):
         values = values.astype(self.dtype, copy=False)

@@ -7,7 +7,7 @@ import pytensor.tensor as pt
 
 from seqnet import initializers, regularizers
 from seqnet.checks import WrongValueError, check_bool, check_count, first_place
-from seqnet.layers.layer import Layer
+from seqnet.layers.layer import Layer, masks_together
 from seqnet.ops.lookup import Gather
 from seqnet.registry import register
 
@@ -27,7 +27,8 @@ class Embedding(Layer):
         Length of each vector.
     mask_zero : bool
         Take 0 as padding: later layers get the mask ``inputs != 0``. Then 0 cannot stand for
-        anything else, and `input_dim` counts it.
+        anything else, and `input_dim` counts it. Sentences of words (batch, sentences, words) get a
+        mask of that shape, which `TimeDistributed` hands to the layer that reads the words.
     embeddings_initializer, embeddings_regularizer
         Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
 
@@ -90,8 +91,7 @@ class Embedding(Layer):
     def compute_mask(self, inputs, mask):
         if not self.mask_zero:
             return mask
-        present = pt.neq(inputs, 0)
-        return present if mask is None else mask & present
+        return masks_together(mask, pt.neq(inputs, 0))
 
     def known_mask(self, values):
         return values != 0 if self.mask_zero else None

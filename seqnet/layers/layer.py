@@ -167,7 +167,8 @@ class Layer(Configurable, ABC):
     def call(self, inputs, mask, phase: Phase):
         """Return the symbolic output for symbolic inputs.
 
-        `mask` is (batch, time) bool, True where there is data, or None.
+        `mask` is (batch, time) bool, True where there is data, or None. With several axes of
+        steps, such as sentences of words, it may have several too: (batch, sentences, words).
         """
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -301,7 +302,30 @@ class Layer(Configurable, ABC):
                 f"Layer {self.display_name!r} ({type(self).__name__}) cannot carry the mask that "
                 f"comes with its input. {self.masking_hint()}"
             )
+        if mask is not None:
+            mask = self.checked_mask(mask, inputs)
         return self.call(inputs, mask, phase, **options)
+
+    def checked_mask(self, mask, inputs):
+        """Return a mask as a bool variable whose axes are the first ones of the inputs, or raise.
+
+        A layer of sequences (batch, time, features) takes a mask (batch, time).
+        """
+        mask = pt.as_tensor_variable(mask)
+        about = f"The mask of layer {self.display_name!r} ({type(self).__name__})"
+        if mask.dtype != "bool":
+            raise TypeError(
+                f"{about} must be bool, True where there is data, got the dtype {mask.dtype}."
+            )
+        sizes, wanted = mask.type.shape, inputs.type.shape
+        steps = 2 if self.input_axes[1:2] == ("time",) else len(wanted)
+        fits = all(None in pair or pair[0] == pair[1] for pair in zip(sizes, wanted, strict=False))
+        if not 1 <= mask.ndim <= steps or mask.ndim < len(self.input_axes[:2]) or not fits:
+            raise ValueError(
+                f"{about} has the shape {sizes}, and its input {wanted}: the axes of a mask are "
+                f"the first ones of the input, at most {steps} of them."
+            )
+        return mask
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of the weights, in the order they were made."""
@@ -327,6 +351,18 @@ class Layer(Configurable, ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.display_name!r}>"
+
+
+def masks_together(first, second):
+    """Return where both masks have data; None masks nothing.
+
+    A mask with fewer axes says it for all the steps within: (batch, sentences) goes with (batch,
+    sentences, words). Works on symbolic and on NumPy arrays.
+    """
+    if first is None or second is None:
+        return second if first is None else first
+    few, many = sorted((first, second), key=lambda mask: mask.ndim)
+    return few[(..., *[None] * (many.ndim - few.ndim))] & many
 
 
 def set_values(weights: Sequence, values: Sequence) -> None:

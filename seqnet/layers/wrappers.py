@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytensor.tensor as pt
 
 from seqnet import activations, registry
-from seqnet.layers.layer import Layer
+from seqnet.layers.layer import Layer, masks_together
 from seqnet.layers.recurrent import Recurrent
 from seqnet.layers.states import Stateful
 from seqnet.logits import softmax_logits
@@ -64,6 +64,14 @@ class TimeDistributed(Wrapper):
     ----------
     layer : Layer
 
+    Notes
+    -----
+    A mask ``(batch, time)`` goes past the wrapped layer to the next one. Of a mask with more axes,
+    such as ``(batch, sentences, words)`` from an `Embedding` of sentences, the wrapped layer gets
+    each step's own part. If it uses that up, as an `LSTM` does that gives one vector for each
+    sentence, the next layer gets the mask ``(batch, sentences)`` of the sentences that have a word;
+    one without is padding.
+
     Examples
     --------
     >>> import seqnet
@@ -91,16 +99,37 @@ class TimeDistributed(Wrapper):
     def call(self, inputs, mask, phase):
         sizes = tuple(inputs.shape)
         steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
-        output = self.layer.call(steps, None, phase)
+        output = self.layer(steps, mask=self.inner_mask(mask), phase=phase)
         whole = (sizes[0], sizes[1], *tuple(output.shape)[1:])
         logits = softmax_logits(output)
         if logits is not None:  # the softmax goes outside, where a loss can see it
             return activations.softmax(logits.reshape(whole, ndim=output.ndim + 1))
         return output.reshape(whole, ndim=output.ndim + 1)
 
+    @staticmethod
+    def inner_mask(mask):
+        """Return the part of a mask that lies within the steps, (batch * time, ...), or None."""
+        if mask is None or mask.ndim < 3:
+            return None
+        return mask.reshape((-1, *tuple(mask.shape)[2:]), ndim=mask.ndim - 1)
+
     def compute_output_shape(self, input_shape):
         inner = self.layer.compute_output_shape((None, *input_shape[2:]))
         return (*input_shape[:2], *inner[1:])
+
+    def compute_mask(self, inputs, mask):
+        sizes = tuple(inputs.shape)
+        steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
+        inner = self.layer.compute_mask(steps, self.inner_mask(mask))
+        outer = mask
+        if outer is not None and outer.ndim > 2:
+            outer = outer.any(axis=tuple(range(2, outer.ndim)))
+        if inner is not None:
+            inner = inner.reshape((*sizes[:2], *tuple(inner.shape)[1:]), ndim=inner.ndim + 1)
+        return masks_together(outer, inner)
+
+    def known_mask(self, values):
+        return self.layer.known_mask(values)
 
 
 MERGES = {
@@ -209,7 +238,7 @@ class Bidirectional(Wrapper, Stateful):
     def call(self, inputs, mask, phase, initial_state=None):
         outputs, last = [], []
         for half, given in zip(self.inner_layers, self.halves_of(initial_state), strict=True):
-            result = half.call(inputs, mask, phase, given)
+            result = half(inputs, mask=mask, phase=phase, initial_state=given)
             output, *states = result if half.return_state else [result]
             turn = half.go_backwards and half.return_sequences
             outputs.append(output[:, ::-1] if turn else output)
