@@ -86,8 +86,7 @@ class CompiledStack(Stack):
         signature = signature_of(kind, batch, self.dtype, self.needs_length)
         key = (signature, config.backend())
         if kind in ("train", "train_window"):
-            trained = tuple(layer.trainable for layer in self.layers)
-            key = (*key, self.optimizer.structure(), trained)
+            key = (*key, self.optimizer.structure(), self.trained)
         function = self._functions.get(key)
         if function is None:
             program = Program(self.layers, self.dtype, self.loss, self.metrics, self.optimizer)

@@ -6,7 +6,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet.data import Examples
-from seqnet.layers.layer import masks_together
+from seqnet.layers.calling import masks_together
 
 
 def counted(model, examples: Examples, shape: tuple) -> np.ndarray | None:

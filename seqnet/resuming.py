@@ -16,6 +16,7 @@ import numpy as np
 import pytensor
 
 from seqnet import backend, config, registry, saving
+from seqnet.layers.states import all_layers
 from seqnet.packing import pack, set_arrays, set_generators
 from seqnet.replacing import check_place
 
@@ -56,7 +57,7 @@ def save(fit, path: Path) -> None:
         "made_by": made_by(),
         "position": fit.position(),
         "stop_training": bool(fit.model.stop_training),
-        "trainable": [layer.trainable for layer in fit.model.layers],
+        "trainable": [layer.trainable for layer in all_layers(fit.model.layers)],
         "random": config.random_generator().bit_generator.state,
         "history": registry.serialize(fit.model.history.get_state()),
         CALLBACKS: numbers,
@@ -104,7 +105,7 @@ def restore(fit, header: dict, arrays: dict, path: Path) -> None:
     """Put a run where it was when a file was saved."""
     run, model = header[RUN], fit.model
     fit.asked = run["asked"]
-    for layer, trainable in zip(model.layers, run["trainable"], strict=True):
+    for layer, trainable in zip(all_layers(model.layers), run["trainable"], strict=True):
         layer.trainable = trainable
     optimizer = header["training"]["optimizer"]["config"]
     for name in model.optimizer.active:

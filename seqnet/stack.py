@@ -9,8 +9,9 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import backend, config, saving
-from seqnet.layers.layer import Layer, Phase, Shape, set_values, snake_case
+from seqnet.layers.layer import Layer, Phase, Shape, snake_case
 from seqnet.layers.states import all_layers, carried_states
+from seqnet.layers.weights import set_values
 
 
 def forward(layers: Sequence[Layer], x, mask, phase: Phase):
@@ -179,6 +180,11 @@ class Stack:
         """The shared variables of all layers, in order."""
         return [w for layer in self.layers for w in layer.weights]
 
+    @property
+    def trained(self) -> tuple[bool, ...]:
+        """For each weight, whether training changes it."""
+        return tuple([on for layer in self.layers for on in layer.trained()])
+
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of all weights, layer by layer."""
         return [w.get_value() for w in self._built_weights("get")]
@@ -231,16 +237,16 @@ class Stack:
                     f"{layer.name} ({type(layer).__name__})",
                     "?" if shape is None else str(shape),
                     f"{layer.count_params():,}" if layer.built else "not built",
-                    layer.runs_as(backend.kernels()),
+                    layer.runs_as(backend.kernels()) if layer.built else "",
                 )
             )
         widths = [max(len(row[k]) for row in rows) for k in range(4)]
         lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
         lines.insert(1, "-" * (sum(widths) + 6))
         print_fn("\n".join(line.rstrip() for line in lines))
-        frozen = sum(layer.count_params() for layer in self.layers if not layer.trainable)
-        total = self.count_params()
-        print_fn(f"Weights: {total:,}, of which {total - frozen:,} are trained.")
+        sizes = [int(w.get_value(borrow=True).size) for w in self.weights]
+        trained = sum(size for size, on in zip(sizes, self.trained, strict=True) if on)
+        print_fn(f"Weights: {sum(sizes):,}, of which {trained:,} are trained.")
 
     @property
     def stateful(self) -> bool:

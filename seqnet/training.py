@@ -20,6 +20,7 @@ from seqnet.data import Examples, cast
 from seqnet.layers.layer import Phase
 from seqnet.losses import Loss
 from seqnet.ops.count import count
+from seqnet.regularizers import penalty as penalty_of
 from seqnet.stack import forward
 from seqnet.trouble import Norms, NumericalError, diagnose, name_norms
 from seqnet.windows import symbolic_states
@@ -181,7 +182,12 @@ class Program:
         phase = self.phase("train")
         phase.initial_states |= states
         figures, total, over = self.figures(inputs, phase)
-        weights = [w for layer in self.layers if layer.trainable for w in layer.weights]
+        weights = [
+            weight
+            for layer in self.layers
+            for weight, on in zip(layer.weights, layer.trained(), strict=True)
+            if on
+        ]
         updates, squares = {}, pt.zeros(0, "float64")
         if weights:
             gradients = self.optimizer.gradients(total, weights, over, phase.kernels)
@@ -221,7 +227,7 @@ class Program:
         weights = step_weights(values, inputs.weight, mask)
         loss_sum = weighted_sum(values, weights)
         weight_sum = count(values, phase.kernels) if weights is None else pt.sum(weights)
-        penalties = [penalty(w) for layer in self.layers for penalty, w in layer.penalties]
+        penalties = [penalty_of(r, w) for layer in self.layers for r, w in layer.penalties]
         penalty = sum(penalties) if penalties else pt.zeros((), dtype=values.dtype)
         over = weight_sum
         if weights is not None:  # which may all be 0
@@ -256,13 +262,13 @@ class Update:
     norms : float64 array
         The L2 norm of the gradient of each trained weight.
     trained : tuple of bool
-        Which layers these are of.
+        Which of the model's weights these are of.
     joint : float
         The norm of all gradients together.
     """
 
     def __init__(self, model, kind: str, batch: Examples, states: Sequence = ()):
-        self.trained = tuple([layer.trainable for layer in model.layers])
+        self.trained = model.trained
         found = model.compute(kind, batch, *states)
         count = 3 + len(model.metrics)
         self.sums = [float(value) for value in found[:count]]

@@ -8,8 +8,9 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations
-from seqnet.checks import check_bool, check_count, check_rate, check_shape
-from seqnet.layers.layer import Layer, masks_together
+from seqnet.checks import check_bool, check_count, check_number, check_rate, check_shape
+from seqnet.layers.calling import masks_together
+from seqnet.layers.layer import Layer
 from seqnet.registry import register
 
 
@@ -33,6 +34,9 @@ class Activation(Layer):
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, inputs, mask, phase):
         return self.activation(inputs)
 
@@ -50,6 +54,9 @@ class Softmax(Layer):
     >>> seqnet.layers.Softmax()(np.zeros((1, 2))).eval().tolist()
     [[0.5, 0.5]]
     """
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, inputs, mask, phase):
         return activations.softmax(inputs)
@@ -90,6 +97,9 @@ class Dropout(Layer):
     def sequence_generators(self) -> list:
         """The generator, if the mask is the same along time."""
         return self.generators if (self.noise_shape or ())[1:2] == (1,) else []
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, inputs, mask, phase):
         if not phase.training or self.rate == 0:
@@ -133,9 +143,12 @@ class Masking(Layer):
 
     def __init__(self, mask_value: float = 0.0, **kwargs):
         super().__init__(**kwargs)
-        if not np.isfinite(mask_value):
+        self.mask_value = check_number(mask_value, "mask_value")
+        if not np.isfinite(self.mask_value):
             raise ValueError(f"mask_value must be finite, got {mask_value}.")
-        self.mask_value = float(mask_value)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, inputs, mask, phase):
         present = self.compute_mask(inputs, mask)

@@ -7,7 +7,8 @@ import pytensor.tensor as pt
 
 from seqnet import initializers, regularizers
 from seqnet.checks import WrongValueError, check_bool, check_count, first_place
-from seqnet.layers.layer import Layer, masks_together
+from seqnet.layers.calling import masks_together
+from seqnet.layers.layer import Layer
 from seqnet.ops.lookup import Gather
 from seqnet.registry import register
 

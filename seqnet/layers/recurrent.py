@@ -207,7 +207,7 @@ class Recurrent(Stateful):
 
     def initial_bias(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return the first value of the bias, one block of `units` for each gate."""
-        return self.bias_initializer(shape, dtype=self.dtype)
+        return initializers.draw(self.bias_initializer, shape, self.dtype)
 
     # ---- weights
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations, registry
-from seqnet.layers.layer import Layer, masks_together
+from seqnet.checks import WrongValueError
+from seqnet.layers.calling import masks_together
+from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
 from seqnet.layers.states import Stateful
 from seqnet.logits import softmax_logits
@@ -13,7 +16,10 @@ from seqnet.registry import register
 
 
 class Wrapper(Layer):
-    """A layer around another one; its own dtype and trainability are that one's unless given.
+    """A layer around another one; its own dtype is that one's unless given.
+
+    It has no weights besides those of the layers that it wraps, so it is `trainable` where one of
+    them is, and setting that sets it for all of them.
 
     Parameters
     ----------
@@ -23,9 +29,23 @@ class Wrapper(Layer):
     def __init__(self, layer: Layer, **kwargs):
         if not isinstance(layer, Layer):
             raise TypeError(f"{type(self).__name__} wraps a layer, got {layer!r}.")
-        own = {name: getattr(layer, name) for name in ("dtype", "trainable")}
-        super().__init__(**(own | kwargs))
+        super().__init__(**({"dtype": layer.dtype} | kwargs))
         self.layer = layer
+        if "trainable" in kwargs:
+            layer.trainable = self._trainable
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes weights of a wrapped layer; set, it is set for all of them."""
+        return any(layer.trainable for layer in self.inner_layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.inner_layers:
+            layer.trainable = value
+
+    def get_config(self):
+        return {name: v for name, v in super().get_config().items() if name != "trainable"}
 
     @classmethod
     def _revive(cls, value, custom_objects):
@@ -48,9 +68,7 @@ class Wrapper(Layer):
         own_name = layer.display_name.rpartition("/")[2].removeprefix(prefix)
         layer.name = f"{self.display_name}/{prefix}{own_name}"
         layer.ensure_built(input_shape)
-        self.weights = [*self.weights, *layer.weights]
-        self.penalties = [*self.penalties, *layer.penalties]
-        self.generators = [*self.generators, *layer.generators]
+        self.enter(layer)
 
 
 @register("layer")
@@ -92,6 +110,21 @@ class TimeDistributed(Wrapper):
                 f"Layer {self.display_name!r} (TimeDistributed) takes (batch, time, ...), got the "
                 f"shape {input_shape}."
             )
+
+    @property
+    def integer_input(self) -> bool:
+        """What the wrapped layer takes."""
+        return self.layer.integer_input
+
+    def check_input(self, values, name):
+        if values.ndim < 3:
+            self.check_axes((None, *values.shape[1:]))
+        try:
+            self.layer.check_input(values.reshape(-1, *values.shape[2:]), name)
+        except WrongValueError as error:
+            place = np.unravel_index(error.where[0], values.shape[:2])
+            where = (*(int(n) for n in place), *error.where[1:])
+            raise WrongValueError(error.text, where) from None
 
     def build(self, input_shape):
         self.build_inner(self.layer, "", (None, *input_shape[2:]))
@@ -192,6 +225,8 @@ class Bidirectional(Wrapper, Stateful):
         self.merge_mode = merge_mode
         self.backward_layer = turned_round(self.layer) if backward_layer is None else backward_layer
         self._check_halves()
+        if "trainable" in kwargs:
+            self.trainable = kwargs["trainable"]
 
     def _check_halves(self) -> None:
         forth, back = self.inner_layers
