@@ -84,7 +84,7 @@ class CompiledStack(Stack):
     def function_for(self, kind: str, batch: Examples, announce: bool = False) -> Callable:
         """Return the compiled function for a batch, compiled now if it is the first of its kind."""
         signature = signature_of(kind, batch, self.dtype, self.needs_length)
-        key = (signature, config.backend())
+        key = (signature, config.backend(), *(layer.structure() for layer in self.layers))
         if kind in ("train", "train_window"):
             key = (*key, self.optimizer.structure(), self.trained)
         function = self._functions.get(key)

@@ -16,6 +16,7 @@ import numpy as np
 import pytensor
 
 from seqnet import backend, config, registry, saving
+from seqnet.hyperparameters import names_of
 from seqnet.layers.states import all_layers
 from seqnet.packing import pack, set_arrays, set_generators
 from seqnet.replacing import check_place
@@ -57,6 +58,10 @@ def save(fit, path: Path) -> None:
         "made_by": made_by(),
         "position": fit.position(),
         "stop_training": bool(fit.model.stop_training),
+        "numbers": [
+            {name: getattr(layer, name) for name in names_of(layer)}
+            for layer in all_layers(fit.model.layers)
+        ],
         "trainable": [layer.trainable for layer in all_layers(fit.model.layers)],
         "random": config.random_generator().bit_generator.state,
         "history": registry.serialize(fit.model.history.get_state()),
@@ -108,7 +113,10 @@ def restore(fit, header: dict, arrays: dict, path: Path) -> None:
     for layer, trainable in zip(all_layers(model.layers), run["trainable"], strict=True):
         layer.trainable = trainable
     optimizer = header["training"]["optimizer"]["config"]
-    for name in model.optimizer.active:
+    for layer, numbers in zip(all_layers(model.layers), run["numbers"], strict=True):
+        for name, value in numbers.items():
+            setattr(layer, name, value)
+    for name in names_of(model.optimizer):
         setattr(model.optimizer, name, optimizer[name])
     reset_other_slots(model, arrays)
     set_generators(model, header["generators"])

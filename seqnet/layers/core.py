@@ -8,7 +8,8 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations
-from seqnet.checks import check_bool, check_count, check_number, check_rate, check_shape
+from seqnet.checks import check_bool, check_count, check_number, check_shape
+from seqnet.hyperparameters import Rate, numbers_of
 from seqnet.layers.calling import masks_together
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
@@ -72,7 +73,8 @@ class Dropout(Layer):
     Parameters
     ----------
     rate : float
-        Share that is dropped, in ``[0, 1)``. (theano_lstm and Keras 1 call this p.)
+        Share that is dropped, in ``[0, 1)``. (theano_lstm and Keras 1 call this p.) It can be set
+        at any time, also while a model trains; a graph is built anew only if it becomes 0 or was 0.
     noise_shape : tuple, optional
         Shape of the mask, None for the input's own size and 1 for "the same along this axis":
         ``(None, 1, None)`` draws one mask per sequence.
@@ -85,9 +87,11 @@ class Dropout(Layer):
     [[1.0, 1.0, 1.0]]
     """
 
+    rate = Rate()
+
     def __init__(self, rate: float, *, noise_shape=None, **kwargs):
         super().__init__(**kwargs)
-        self.rate = check_rate(rate, "The rate")
+        self.rate = rate
         self.noise_shape = None if noise_shape is None else check_shape(noise_shape, "noise_shape")
 
     def build(self, input_shape):
@@ -114,7 +118,7 @@ class Dropout(Layer):
             sizes = tuple(
                 own if n is None else n for own, n in zip(sizes, self.noise_shape, strict=True)
             )
-        kept = phase.dropout_mask(self.generator, sizes, self.rate, inputs.dtype)
+        kept = phase.dropout_mask(self.generator, sizes, numbers_of(self)["rate"], inputs.dtype)
         if self.noise_shape is not None:
             ones = [axis for axis, n in enumerate(self.noise_shape) if n == 1]
             kept = pt.specify_broadcastable(kept, *ones) if ones else kept

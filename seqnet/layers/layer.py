@@ -19,8 +19,9 @@ import pytensor.tensor as pt
 
 from seqnet import config, regularizers
 from seqnet.checks import check_bool, check_finite, check_shape
+from seqnet.hyperparameters import numbers_of
 from seqnet.layers.calling import call_layer, checked_mask, trial_output, why_missing
-from seqnet.layers.weights import first_value, set_values
+from seqnet.layers.weights import check_values, first_value, set_values
 from seqnet.ops.dropout import dropout_mask
 from seqnet.registry import Configurable, refuse_arguments
 
@@ -60,7 +61,7 @@ class Phase:
     def __post_init__(self):
         self.run = self.run or ("train" if self.training else "predict")
 
-    def dropout_mask(self, generator, shape, rate: float, dtype: str):
+    def dropout_mask(self, generator, shape, rate, dtype: str):
         """Draw a mask from a layer's generator, and note the generator's next value.
 
         The mask is 0 with probability `rate` and ``1 / (1 - rate)`` elsewhere.
@@ -137,7 +138,7 @@ class Layer(Configurable, ABC):
         self._held: tuple[Layer, ...] = ()
         self.weights: list = []
         self.penalties: list = []
-        self.generators: list = []
+        self._generators: list = []
         self.features: int | None = None
 
     # ---- what subclasses define
@@ -216,7 +217,7 @@ class Layer(Configurable, ABC):
         seed = int(config.random_generator().integers(2**63))
         name = f"{self.display_name}/generator"
         generator = pytensor.shared(np.random.default_rng(seed), name=name)
-        self.generators.append(generator)
+        self._generators.append(generator)
         return generator
 
     @property
@@ -257,6 +258,19 @@ class Layer(Configurable, ABC):
         return [self.trainable and id(weight) not in frozen for weight in self.weights]
 
     @property
+    def generators(self) -> list:
+        """The random generators of this layer and of those within."""
+        return [*self._generators, *(g for layer in self.inner_layers for g in layer.generators)]
+
+    def structure(self) -> tuple:
+        """Return what graphs of this layer depend on besides the values of its numbers.
+
+        That is which of its hyperparameters, and of those of layers within, are above 0.
+        """
+        own = tuple(bool(v.get_value(borrow=True)) for v in numbers_of(self).values())
+        return own + tuple([layer.structure() for layer in self.inner_layers])
+
+    @property
     def display_name(self) -> str:
         """The layer's name, or what its name would be if it stood alone."""
         return self.name or snake_case(type(self).__name__)
@@ -276,7 +290,7 @@ class Layer(Configurable, ABC):
             self.built = True
 
     def build_held(self, input_shape: Shape) -> None:
-        """Name and build the layers that this one holds, and enter what they have as its own."""
+        """Name and build the layers that this one holds, and enter their weights as its own."""
         self._held = tuple(self.held_layers().values())
         held = {name: layer for name, layer in self.held_layers().items() if not layer.built}
         if held:
@@ -292,8 +306,8 @@ class Layer(Configurable, ABC):
             self.enter(layer)
 
     def enter(self, layer: Layer) -> None:
-        """Enter the weights, penalties and generators of a layer within as this one's."""
-        for name in ("weights", "penalties", "generators"):
+        """Enter the weights and penalties of a layer within as this one's."""
+        for name in ("weights", "penalties"):
             own = getattr(self, name)
             setattr(self, name, [*own, *(x for x in getattr(layer, name) if x not in own)])
 
@@ -360,17 +374,7 @@ class Layer(Configurable, ABC):
 
     def set_weights(self, values) -> None:
         """Set all weights from arrays of the same shapes, in the order of `get_weights`."""
-        if not self.built:
-            raise ValueError(
-                f"Layer {self.display_name!r} has no weights to set yet: it is not built. Weights "
-                "are made at the first call, by Model.build, or from input_shape=."
-            )
-        if len(values) != len(self.weights):
-            raise ValueError(
-                f"Layer {self.display_name!r} has {len(self.weights)} weights "
-                f"({', '.join(w.name.rpartition('/')[2] for w in self.weights) or 'none'}), but "
-                f"{len(values)} arrays were given."
-            )
+        check_values(self, values)
         set_values(self.weights, values)
 
     def count_params(self) -> int:

@@ -47,6 +47,21 @@ def first_value(name: str, shape: tuple, dtype: str, initializer) -> tuple[np.nd
     return value, given is not None
 
 
+def check_values(layer, values: Sequence) -> None:
+    """Raise ``ValueError`` if values are not as many as a layer's weights."""
+    if not layer.built:
+        raise ValueError(
+            f"Layer {layer.display_name!r} has no weights to set yet: it is not built. Weights "
+            "are made at the first call, by Model.build, or from input_shape=."
+        )
+    if len(values) != len(layer.weights):
+        raise ValueError(
+            f"Layer {layer.display_name!r} has {len(layer.weights)} weights "
+            f"({', '.join(w.name.rpartition('/')[2] for w in layer.weights) or 'none'}), but "
+            f"{len(values)} arrays were given."
+        )
+
+
 def set_values(weights: Sequence, values: Sequence) -> None:
     """Set weights from arrays, or raise ``ValueError`` without having changed any."""
     arrays = [np.asarray(value) for value in values]

@@ -6,7 +6,8 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet.checks import check_number
-from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
+from seqnet.hyperparameters import Hyperparameter
+from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
 
 

@@ -16,50 +16,10 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from seqnet.checks import check_number
+from seqnet.hyperparameters import Hyperparameter, names_of, numbers_of
 from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.ops.norms import squared_norms
 from seqnet.registry import Configurable, refuse_arguments
-
-
-class Hyperparameter:
-    """A number of an optimizer: a plain float outside, a shared variable inside graphs.
-
-    It is at least 0 and below `below`. An optional one is above 0, or ``None``, which leaves it
-    out of the graph altogether. One that `decays` is used by `Optimizer.idle`.
-    """
-
-    def __init__(self, below: float = np.inf, optional: bool = False, decays: bool = False):
-        self.below, self.optional, self.decays = below, optional, decays
-
-    def __set_name__(self, owner, name):
-        self.name = name
-
-    def __get__(self, optimizer, owner=None):
-        if optimizer is None:
-            return self
-        if not optimizer.active.get(self.name, False):
-            return None
-        return float(optimizer.shared[self.name].get_value(borrow=True))
-
-    def __set__(self, optimizer, value):
-        shared = vars(optimizer).setdefault("shared", {})
-        active = vars(optimizer).setdefault("active", {})
-        if value is None and self.optional:
-            active[self.name] = False
-            return
-        check_number(value, self.name)
-        if not 0 <= value < self.below or (self.optional and value == 0):
-            lower = "above 0 or None" if self.optional else "at least 0"
-            upper = "finite" if self.below == np.inf else f"below {self.below}"
-            raise ValueError(f"{self.name} must be {lower} and {upper}, got {value!r}.")
-        active[self.name] = True
-        if self.name in shared:
-            if self.decays:
-                optimizer.settle()  # what was missed was missed at the old value
-            shared[self.name].set_value(np.float64(value))
-        else:
-            shared[self.name] = pytensor.shared(np.float64(value), name=self.name)
 
 
 class Gradients(NamedTuple):
@@ -272,14 +232,14 @@ class Optimizer(Configurable, ABC):
             tables = {slot: self.state[slot][name] for slot in self.used_slots()}
             arrays = {slot: variable.get_value(borrow=True) for slot, variable in tables.items()}
             missed = (step - last.get_value())[:, None]
-            numbers = SimpleNamespace(**{n: getattr(self, n) for n in self.shared})
+            numbers = SimpleNamespace(**{n: getattr(self, n) for n in names_of(self)})
             for slot, value in self.idle(numbers, missed, **arrays).items():
                 tables[slot].set_value(value.astype(tables[slot].dtype))
             last.set_value(np.full(len(missed), step, dtype="int64"))
 
     def hyperparameters(self, dtype: str) -> SimpleNamespace:
         """Return the numbers as symbolic scalars of a weight's dtype (the one place of casts)."""
-        values = {n: pt.cast(v, dtype) for n, v in self.shared.items() if self.active[n]}
+        values = {n: pt.cast(v, dtype) for n, v in numbers_of(self).items()}
         return SimpleNamespace(step=pt.cast(self.iterations + 1, dtype), **values)
 
     def clip(self, gradients: Gradients) -> list:
@@ -290,11 +250,11 @@ class Optimizer(Configurable, ABC):
             bounds = [self.hyperparameters(v.dtype).clipvalue for v in values]
             return [pt.clip(v, -b, b) for v, b in zip(values, bounds, strict=True)]
         if self.clipnorm is not None:
-            factors = shrinking(gradients.norms, self.shared["clipnorm"])
+            factors = shrinking(gradients.norms, numbers_of(self)["clipnorm"])
             return [v * pt.cast(factors[k], v.dtype) for k, v in enumerate(values)]
         if self.global_clipnorm is not None:
             norm = pt.sqrt(pt.sum(pt.sqr(gradients.norms)))
-            factor = shrinking(norm, self.shared["global_clipnorm"])
+            factor = shrinking(norm, numbers_of(self)["global_clipnorm"])
             return [v * pt.cast(factor, v.dtype) for v in values]
         return values
 
@@ -327,7 +287,7 @@ class Optimizer(Configurable, ABC):
 
     def structure(self) -> tuple:
         """Return what a compiled update depends on besides the values of numbers."""
-        active = tuple(sorted(n for n, on in self.active.items() if on))
+        active = tuple(sorted(numbers_of(self)))
         return (type(self), active, tuple(self.last_steps))
 
     def get_state(self) -> dict[str, dict[str, np.ndarray] | int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from seqnet.checks import check_bool
-from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
+from seqnet.hyperparameters import Hyperparameter
+from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
 
 
