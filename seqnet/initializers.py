@@ -14,12 +14,18 @@ import numpy as np
 
 from seqnet import config
 from seqnet.checks import check_number
-from seqnet.registry import Configurable, register
+from seqnet.registry import Configurable, refuse_arguments, register
 from seqnet.registry import get as _get
 
 
 class Initializer(Configurable, ABC):
     """Draws the first value of a weight: ``initializer(shape, rng, dtype)`` gives an array."""
+
+    def __init__(self, **unknown):
+        hint = (
+            " All random numbers follow from seqnet.set_random_seed." if "seed" in unknown else ""
+        )
+        refuse_arguments(type(self), unknown, hint=hint)
 
     def __call__(
         self,
@@ -56,7 +62,8 @@ class Ones(Initializer):
 class Constant(Initializer):
     """One number everywhere."""
 
-    def __init__(self, value: float = 0.0):
+    def __init__(self, value: float = 0.0, **unknown):
+        super().__init__(**unknown)
         self.value = check_number(value, "The value of Constant")
 
     def draw(self, shape, rng):
@@ -67,7 +74,8 @@ class Constant(Initializer):
 class RandomUniform(Initializer):
     """Uniform between two bounds (Keras's default: -0.05 to 0.05)."""
 
-    def __init__(self, minval: float = -0.05, maxval: float = 0.05):
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, **unknown):
+        super().__init__(**unknown)
         self.minval = check_number(minval, "minval")
         self.maxval = check_number(maxval, "maxval")
         if not self.minval <= self.maxval < np.inf:
@@ -81,7 +89,8 @@ class RandomUniform(Initializer):
 class RandomNormal(Initializer):
     """Normal with a mean and a standard deviation (Keras's default: 0 and 0.05)."""
 
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05):
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, **unknown):
+        super().__init__(**unknown)
         self.mean = check_number(mean, "mean")
         self.stddev = check_number(stddev, "stddev")
         if not 0 <= self.stddev < np.inf:
@@ -160,7 +169,8 @@ class LecunNormal(VarianceScaling):
 class Orthogonal(Initializer):
     """A matrix with orthonormal rows or columns times `gain` (Saxe et al., 2013)."""
 
-    def __init__(self, gain: float = 1.0):
+    def __init__(self, gain: float = 1.0, **unknown):
+        super().__init__(**unknown)
         self.gain = check_number(gain, "gain")
 
     def draw(self, shape, rng):
@@ -176,7 +186,8 @@ class Orthogonal(Initializer):
 class Identity(Initializer):
     """The identity matrix times `gain`."""
 
-    def __init__(self, gain: float = 1.0):
+    def __init__(self, gain: float = 1.0, **unknown):
+        super().__init__(**unknown)
         self.gain = check_number(gain, "gain")
 
     def draw(self, shape, rng):

@@ -91,14 +91,16 @@ def a(kind: str) -> str:
     return f"{'An' if kind[0] in 'aeiou' else 'A'} {kind}"
 
 
-def refuse_arguments(owner: type[Configurable], unknown: Iterable[str], error=TypeError) -> None:
+def refuse_arguments(
+    owner: type[Configurable], unknown: Iterable[str], error=TypeError, hint: str = ""
+) -> None:
     """Raise if a class was given arguments that it does not take."""
     known = owner.parameters()
     for name in unknown:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        likely = f" Did you mean {near[0]!r}?" if near else hint
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
-        raise error(f"{owner.__name__} takes no argument {name!r}; {takes}.{hint}")
+        raise error(f"{owner.__name__} takes no argument {name!r}; {takes}.{likely}")
 
 
 def serialize(value: Any) -> Any:

@@ -117,7 +117,8 @@ class Optimizer(Configurable, ABC):
         Returns
         -------
         (change, {slot: new value})
-            `change` is added to the weight.
+            `change` is added to the weight. Plain numbers and float64 arrays may be used: what they
+            make float64 is cast to the weight's dtype.
         """
 
     def initial_slot(self, slot: str, weight: np.ndarray) -> np.ndarray:
@@ -191,7 +192,7 @@ class Optimizer(Configurable, ABC):
                 changes |= self.row_updates(weight, ids, gradient, h)
                 continue
             kept = {slot: self.slot(slot, weight) for slot in self.used_slots()}
-            change, new = self.change(gradient, h, **kept)
+            change, new = self.checked_change(gradient, h, kept)
             changes[weight] = weight + change
             for slot, value in new.items():
                 changes[kept[slot]] = value
@@ -209,13 +210,43 @@ class Optimizer(Configurable, ABC):
         if type(self).idle is not Optimizer.idle:
             last = self.last_step(table)
             missed = pt.cast(self.iterations - last[ids], table.dtype)[:, None]
-            kept = self.idle(h, missed, **kept)
+            idle = self.idle(h, missed, **kept)
+            kept = {slot: self.as_like(value, gradient, slot) for slot, value in idle.items()}
             changes[last] = SetRows()(last, ids, pt.zeros_like(ids) + self.iterations + 1)
-        change, new = self.change(gradient, h, **kept)
+        change, new = self.checked_change(gradient, h, kept)
         changes[table] = SetRows()(table, ids, table[ids] + change)
         for slot, value in new.items():
             changes[variables[slot]] = SetRows()(variables[slot], ids, value)
         return changes
+
+    def checked_change(self, gradient, h: SimpleNamespace, slots: dict) -> tuple:
+        """Return what `change` gives, each of the gradient's dtype and shape."""
+        found = self.change(gradient, h, **slots)
+        what = f"{type(self).__name__}.change"
+        if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], dict):
+            raise TypeError(
+                f"{what} must return (change, new), new being a dictionary of the slots' new "
+                f"values; got {type(found).__name__}."
+            )
+        change, new = found
+        unknown = ", ".join(sorted(set(new) - set(slots)))
+        if unknown:
+            known = ", ".join(slots) or "none"
+            raise ValueError(f"{what} gives values for the slots {unknown}; there are {known}.")
+        new = {slot: self.as_like(value, gradient, slot) for slot, value in new.items()}
+        return self.as_like(change, gradient, "change"), new
+
+    def as_like(self, value, like, name: str):
+        """Return a value as a variable of another's dtype and shape, or raise."""
+        what = f"{type(self).__name__} gives a {name} for a gradient of {like.ndim} axes that"
+        if value is None:
+            raise TypeError(f"{what} is None.")
+        value = pt.as_tensor_variable(value)
+        if value.ndim > like.ndim:
+            raise ValueError(f"{what} has {value.ndim}.")
+        if value.ndim < like.ndim:
+            value = value + pt.zeros_like(like)
+        return pt.cast(value, like.dtype)
 
     def last_step(self, table):
         """Return the shared (rows,) numbers of updates after which each row's slots stand."""
@@ -277,9 +308,11 @@ class Optimizer(Configurable, ABC):
                 "a new optimizer for each model."
             )
         if weight.name not in table:
-            value = self.initial_slot(slot, weight.get_value(borrow=True))
+            first = weight.get_value(borrow=True)
+            value = np.empty_like(first)
+            value[...] = self.initial_slot(slot, first)
             table[weight.name] = pytensor.shared(
-                np.asarray(value, dtype=weight.dtype),
+                value,
                 name=f"{weight.name}/{slot}",
                 shape=weight.type.shape,
             )

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from seqnet.layers import GRU, LSTM, Dense, Embedding, Lambda, SimpleRNN
+from seqnet import initializers, optimizers, regularizers
+from seqnet.layers import GRU, LSTM, Dense, Embedding, Lambda, Masking, SimpleRNN
 from seqnet.optimizers import SGD
 
 FLAGS = [
@@ -40,3 +41,30 @@ def test_numpy_has_its_own_true_and_false(cls, arguments, name):
 def test_fused_is_auto_true_or_false(value):
     with pytest.raises(ValueError, match="fused is 'auto', True or False"):
         LSTM(2, fused=value)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: initializers.GlorotUniform(seed=1),
+            TypeError,
+            "no argument 'seed'; it takes none",
+        ),
+        (lambda: optimizers.get(3), TypeError, "^An optimizer is given by name"),
+        (lambda: initializers.get({"name": 3}), ValueError, "^An initializer is written down"),
+        (lambda: initializers.Constant("1"), TypeError, "value of Constant must be a number"),
+        (lambda: initializers.RandomUniform(1.0, -1.0), ValueError, "minval is at most maxval"),
+        (lambda: initializers.RandomNormal(0.0, -1.0), ValueError, "stddev must be at least 0"),
+        (lambda: initializers.Orthogonal(None), TypeError, "gain must be a number"),
+        (lambda: regularizers.L2("a lot"), TypeError, "l2 must be a number"),
+        (lambda: regularizers.L1(-0.1), ValueError, "l1 must be at least 0"),
+        (lambda: regularizers.L1L2(l2=np.nan), ValueError, "l2 must be at least 0 and finite"),
+        (lambda: Masking(None), TypeError, "mask_value must be a number"),
+        (lambda: optimizers.AdaGrad(0.1, "0"), TypeError, "initial_accumulator_value must be a n"),
+        (lambda: optimizers.AdaGrad(0.1, np.nan), ValueError, "initial_accumulator_value must be"),
+    ],
+)
+def test_parts_check_their_numbers(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
