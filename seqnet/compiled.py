@@ -34,6 +34,10 @@ class CompiledStack(Stack):
         self.metrics_asked: list = []
         super().__init__(layers, name)
 
+    def __getstate__(self) -> dict:
+        """Return what is copied and pickled: all but compiled functions, which are made anew."""
+        return vars(self) | {"_functions": {}}
+
     def add(self, layer: Layer) -> None:
         super().add(layer)
         self._functions.clear()

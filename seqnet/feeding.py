@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet import registry
+from seqnet import backend, registry
 from seqnet.checks import WrongValueError, check_finite, preceded
 from seqnet.data import Examples, as_array, make_examples, same_count, with_axes
 from seqnet.layers import Activation, Dense, Softmax
@@ -255,7 +255,8 @@ def choose(model, examples: Examples, announce: bool) -> None:
         sample = examples.take(slice(0, 1)).whole()
         signature = signature_of("predict", sample, model.dtype, model.needs_length)
         x = pt.tensor("x", dtype=signature.x_dtype, shape=signature.x_shape)
-        model.loss = guess(forward(model.layers, x, None, Phase())[0], sample.y)
+        phase = Phase(kernels=backend.kernels())
+        model.loss = guess(forward(model.layers, x, None, phase)[0], sample.y)
         model.set_metrics()
         tell(f"No loss was given: using {model.loss.name}, which fits the last layer.", announce)
 

@@ -49,8 +49,9 @@ def test_fused_is_auto_true_or_false(value):
         (
             lambda: initializers.GlorotUniform(seed=1),
             TypeError,
-            "no argument 'seed'; it takes none",
+            "'seed'; it takes none.*set_random",
         ),
+        (lambda: initializers.RandomNormal(seed=1), TypeError, "it takes mean, stddev.*set_random"),
         (lambda: optimizers.get(3), TypeError, "^An optimizer is given by name"),
         (lambda: initializers.get({"name": 3}), ValueError, "^An initializer is written down"),
         (lambda: initializers.Constant("1"), TypeError, "value of Constant must be a number"),
