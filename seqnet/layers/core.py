@@ -6,6 +6,10 @@ import inspect
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.compile.mode import Mode
+from pytensor.graph.op import HasInnerGraph
+from pytensor.graph.traversal import applys_between
+from pytensor.tensor.random.op import RandomVariable
 
 from seqnet import activations
 from seqnet.checks import check_bool, check_count, check_number, check_shape
@@ -218,6 +222,14 @@ class Lambda(Layer):
         Say that each step of the output is the same step of the input, so that the input's mask is
         the output's. Else a mask is an error, unless the function takes one and uses it up.
 
+    Raises
+    ------
+    ValueError
+        If the function mixes the rows of a batch, as ``x - x.mean(axis=0)`` does: then results
+        would depend on batches. One trial with random numbers tells, when the layer is built; a
+        function with a loop or random numbers of its own, or that fails on the trial's inputs, is
+        not tried.
+
     Notes
     -----
     A file holds the function's name and not its code: to load the model, pass
@@ -254,6 +266,23 @@ class Lambda(Layer):
             "If each step of its output is the same step of its input, say supports_masking=True; "
             "else let the function take an argument named mask."
         )
+
+    def build(self, input_shape):
+        inputs = pt.tensor(dtype=self.dtype, shape=input_shape)
+        try:
+            mask = pt.ones(inputs.shape[:2], dtype="bool")
+            mixed = mixes_rows(inputs, self.apply(inputs, mask))
+        except (
+            Exception
+        ):  # it takes other inputs than this trial's, and has its say where it is used
+            return
+        if mixed:
+            raise ValueError(
+                f"The function of layer {self.display_name!r} (Lambda) mixes the rows of a batch: "
+                "for several rows it gives something else than for each row alone, so results "
+                "would depend on how data are cut into batches. The first axis is the batch; the "
+                f"steps of a sequence are axis 1. Its input has the shape {input_shape}."
+            )
 
     def apply(self, inputs, mask=None):
         """Return the function of a variable."""
@@ -301,6 +330,25 @@ class Lambda(Layer):
                 )
             return custom_objects[name]
         return value
+
+
+def mixes_rows(inputs, output) -> bool:
+    """Tell whether rows of an output depend on other rows of the input, from one trial.
+
+    What has loops or random numbers within is not tried.
+    """
+    for node in applys_between([inputs], [output]):
+        if isinstance(node.op, (HasInnerGraph, RandomVariable)):
+            return False
+    sizes = [3 if size is None else size for size in inputs.type.shape[1:]]
+    values = np.random.default_rng(0).normal(size=(4, *sizes)).astype(inputs.dtype)
+    mode = Mode(linker="py", optimizer=None)
+    whole = output.eval({inputs: values}, mode=mode)
+    if whole.shape[:1] != (4,):
+        return True
+    rows = [output.eval({inputs: row[None]}, mode=mode) for row in values]
+    alone = np.concatenate(rows)
+    return alone.shape != whole.shape or not np.allclose(alone, whole, rtol=1e-3, atol=1e-5)
 
 
 def argument_names(function) -> list[str]:
