@@ -9,6 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import backend, config, saving
+from seqnet.checks import check_shape
 from seqnet.layers.layer import Layer, Phase, Shape, snake_case
 from seqnet.layers.states import all_layers, carried_states
 from seqnet.layers.weights import set_values
@@ -103,8 +104,10 @@ class Stack:
                 "(return_state=True, or a Bidirectional without a merge), but a model hands one "
                 "on from layer to layer. Call such a layer on a variable, outside a model."
             )
-        if any(layer is other for other in self.layers):
-            raise ValueError(f"Layer {layer.display_name!r} is already in this model.")
+        there = {id(other) for other in all_layers(self.layers)}
+        for part in all_layers([layer]):
+            if id(part) in there:
+                raise ValueError(f"Layer {part.display_name!r} is already in this model.")
         taken = {other.name for other in self.layers}
         if layer.name is None:
             base = snake_case(type(layer).__name__)
@@ -137,7 +140,7 @@ class Stack:
         """Make the weights for inputs of ``(batch, ...)`` shape, None for what varies."""
         if not self.layers:
             raise ValueError("The model has no layers; add some first.")
-        self._build_from(tuple(input_shape))
+        self._build_from(check_shape(input_shape, "input_shape"))
 
     def _build_from(self, input_shape: Shape) -> None:
         shape = input_shape

@@ -17,6 +17,8 @@ def call_layer(layer, inputs, mask, phase, options: Mapping[str, Any]):
 
     It is passed the inputs, what its signature takes of mask, phase and training, and options.
     """
+    if not hasattr(phase, "training"):
+        raise TypeError(f"phase is a seqnet.layers.Phase, got {phase!r}.")
     offered = {"mask": mask, "phase": phase, "training": phase.training}
     takes, needs, anything = signature_of_call(type(layer).call)
     what = f"The call of layer {layer.display_name!r} ({type(layer).__name__})"
@@ -61,6 +63,18 @@ def trial_output(layer, input_shape: tuple, phase):
     """Return what a layer gives for a new variable of a shape and no mask."""
     dtype = "int32" if layer.integer_input else layer.dtype
     return call_layer(layer, pt.tensor(dtype=dtype, shape=input_shape), None, phase, {})
+
+
+def checked_inputs(layer, inputs):
+    """Return what a layer is called on as a variable, or raise."""
+    try:
+        return pt.as_tensor_variable(inputs)
+    except (TypeError, NotImplementedError, ValueError) as error:
+        raise TypeError(
+            f"Layer {layer.display_name!r} ({type(layer).__name__}) is called on a PyTensor "
+            f"variable or an array of numbers, not on {str(inputs)[:100]!r} of type "
+            f"{type(inputs).__name__}."
+        ) from error
 
 
 def checked_mask(layer, mask, inputs):

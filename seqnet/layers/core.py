@@ -43,7 +43,7 @@ class Activation(Layer):
         return input_shape
 
     def call(self, inputs, mask, phase):
-        return self.activation(inputs)
+        return activations.apply(self.activation, inputs)
 
 
 @register("layer")
@@ -99,6 +99,14 @@ class Dropout(Layer):
         self.noise_shape = None if noise_shape is None else check_shape(noise_shape, "noise_shape")
 
     def build(self, input_shape):
+        for axis, (size, wanted) in enumerate(
+            zip(self.noise_shape or (), input_shape, strict=False)
+        ):
+            if size not in (None, 1, wanted) and wanted is not None:
+                raise ValueError(
+                    f"noise_shape {self.noise_shape} of layer {self.display_name!r} does not fit "
+                    f"the input's shape {input_shape}: axis {axis} is None, 1 or {wanted}."
+                )
         self.generator = self.add_generator()
 
     @property
@@ -271,10 +279,9 @@ class Lambda(Layer):
         inputs = pt.tensor(dtype=self.dtype, shape=input_shape)
         try:
             mask = pt.ones(inputs.shape[:2], dtype="bool")
-            mixed = mixes_rows(inputs, self.apply(inputs, mask))
-        except (
-            Exception
-        ):  # it takes other inputs than this trial's, and has its say where it is used
+            output = self.apply(inputs, mask)
+            mixed = mixes_rows(inputs, output)
+        except Exception:  # it may need inputs of another kind; an error comes where it is used
             return
         if mixed:
             raise ValueError(
@@ -282,6 +289,17 @@ class Lambda(Layer):
                 "for several rows it gives something else than for each row alone, so results "
                 "would depend on how data are cut into batches. The first axis is the batch; the "
                 f"steps of a sequence are axis 1. Its input has the shape {input_shape}."
+            )
+        found, said = output.type.shape[1:], self.output_shape
+        if said is not None and (
+            len(found) != len(said)
+            or any(
+                None not in pair and pair[0] != pair[1] for pair in zip(found, said, strict=True)
+            )
+        ):
+            raise ValueError(
+                f"The function of layer {self.display_name!r} (Lambda) gives examples of the shape "
+                f"{found}, not of the output_shape {said}."
             )
 
     def apply(self, inputs, mask=None):
@@ -342,11 +360,11 @@ def mixes_rows(inputs, output) -> bool:
             return False
     sizes = [3 if size is None else size for size in inputs.type.shape[1:]]
     values = np.random.default_rng(0).normal(size=(4, *sizes)).astype(inputs.dtype)
-    mode = Mode(linker="py", optimizer=None)
-    whole = output.eval({inputs: values}, mode=mode)
+    options = {"mode": Mode(linker="py", optimizer=None), "on_unused_input": "ignore"}
+    whole = output.eval({inputs: values}, **options)
     if whole.shape[:1] != (4,):
         return True
-    rows = [output.eval({inputs: row[None]}, mode=mode) for row in values]
+    rows = [output.eval({inputs: row[None]}, **options) for row in values]
     alone = np.concatenate(rows)
     return alone.shape != whole.shape or not np.allclose(alone, whole, rtol=1e-3, atol=1e-5)
 

@@ -80,7 +80,9 @@ class Dense(Layer):
             )
 
     def call(self, inputs, mask, phase):
-        return self.activation(affine(inputs, self.kernel, self.bias, phase.kernels))
+        return activations.apply(
+            self.activation, affine(inputs, self.kernel, self.bias, phase.kernels)
+        )
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)

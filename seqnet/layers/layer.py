@@ -15,12 +15,17 @@ from types import ModuleType
 
 import numpy as np
 import pytensor
-import pytensor.tensor as pt
 
 from seqnet import config, regularizers
 from seqnet.checks import check_bool, check_finite, check_shape
 from seqnet.hyperparameters import numbers_of
-from seqnet.layers.calling import call_layer, checked_mask, trial_output, why_missing
+from seqnet.layers.calling import (
+    call_layer,
+    checked_inputs,
+    checked_mask,
+    trial_output,
+    why_missing,
+)
 from seqnet.layers.weights import check_values, first_value, set_values
 from seqnet.ops.dropout import dropout_mask
 from seqnet.registry import Configurable, refuse_arguments
@@ -201,8 +206,8 @@ class Layer(Configurable, ABC):
         regularizer : str, Regularizer or function, optional
             A function of the weight that gives a number, which is added to the loss.
         """
-        full_name = f"{self.display_name}/{name}"
-        value, is_given = first_value(full_name, tuple(shape), self.dtype, initializer)
+        full_name, shape = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
+        value, is_given = first_value(full_name, shape, self.dtype, initializer)
         # A size of one is left unknown: PyTensor takes a static one as "to be broadcast", and
         # then a single unit, step or class would have another type than several.
         static = tuple(None if size == 1 else size for size in shape)
@@ -263,12 +268,9 @@ class Layer(Configurable, ABC):
         return [*self._generators, *(g for layer in self.inner_layers for g in layer.generators)]
 
     def structure(self) -> tuple:
-        """Return what graphs of this layer depend on besides the values of its numbers.
-
-        That is which of its hyperparameters, and of those of layers within, are above 0.
-        """
-        own = tuple(bool(v.get_value(borrow=True)) for v in numbers_of(self).values())
-        return own + tuple([layer.structure() for layer in self.inner_layers])
+        """Return which of the hyperparameters are above 0: graphs may depend on that."""
+        own = [bool(v.get_value(borrow=True)) for v in numbers_of(self).values()]
+        return (*own, *[layer.structure() for layer in self.inner_layers])
 
     @property
     def display_name(self) -> str:
@@ -356,8 +358,8 @@ class Layer(Configurable, ABC):
         Weights are made at the first call, from the static shape of the input. `options` are what
         the layer's own `call` takes besides, such as the ``initial_state`` of a recurrent layer.
         """
-        inputs = pt.as_tensor_variable(inputs)
-        phase = Phase(training=training) if phase is None else phase
+        inputs = checked_inputs(self, inputs)
+        phase = Phase(training=check_bool(training, "training")) if phase is None else phase
         self.ensure_built(tuple(inputs.type.shape))
         if mask is not None and not self.supports_masking:
             raise ValueError(

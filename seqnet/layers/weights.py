@@ -42,6 +42,8 @@ def first_value(name: str, shape: tuple, dtype: str, initializer) -> tuple[np.nd
         raise ValueError(f"There is no array for {name} of shape {shape}.")
     if value.shape != shape:
         raise ValueError(f"{source} the shape {value.shape}, not {shape}.")
+    if given is None and not np.isfinite(value).all():
+        raise ValueError(f"{source} values that are not finite.")
     if value.dtype != dtype:
         raise ValueError(f"{source} the dtype {value.dtype}, not {dtype}.")
     return value, given is not None

@@ -219,7 +219,7 @@ class Bidirectional(Wrapper, Stateful):
             raise TypeError(f"Bidirectional wraps a recurrent layer, got {self.layer!r}.")
         if self.input_shape is None:
             self.input_shape = self.layer.input_shape
-        if merge_mode not in MERGES:
+        if merge_mode not in list(MERGES):
             known = ", ".join(repr(mode) for mode in MERGES)
             raise ValueError(f"merge_mode is one of {known}; got {merge_mode!r}.")
         self.merge_mode = merge_mode

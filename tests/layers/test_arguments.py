@@ -5,8 +5,21 @@ import re
 import numpy as np
 import pytest
 
+import seqnet
 from seqnet import initializers, optimizers, regularizers
-from seqnet.layers import GRU, LSTM, Dense, Embedding, Lambda, Masking, SimpleRNN
+from seqnet.layers import (
+    GRU,
+    LSTM,
+    Activation,
+    Bidirectional,
+    Dense,
+    Dropout,
+    Embedding,
+    Lambda,
+    Masking,
+    SimpleRNN,
+    TimeDistributed,
+)
 from seqnet.optimizers import SGD
 
 FLAGS = [
@@ -69,3 +82,66 @@ def test_fused_is_auto_true_or_false(value):
 def test_parts_check_their_numbers(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+X = np.ones((2, 3, 4), "float32")
+
+
+def twice():
+    inner = Dense(4)
+    return [TimeDistributed(inner), TimeDistributed(inner)]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: [Dense(2, lambda x: x.sum(axis=-1))],
+            ValueError,
+            "gives an output of 2 axes for an",
+        ),
+        (lambda: [Activation(lambda x: x.sum())], ValueError, "an activation keeps the shape"),
+        (lambda: [Activation(lambda x: None)], TypeError, "activation <lambda> returns None"),
+        (lambda: [Lambda(lambda x: 1.0)], ValueError, "mixes the rows"),
+        (
+            lambda: [Lambda(lambda x: x, output_shape=(3, 5))],
+            ValueError,
+            r"not of the output_shape \(3",
+        ),
+        (lambda: [Dropout(0.5, noise_shape=(None, 7, None))], ValueError, "axis 1 is None, 1 or 3"),
+        (
+            lambda: [Dense(2, kernel_initializer=lambda s: np.full(s, np.inf))],
+            ValueError,
+            "not finite",
+        ),
+        (lambda: [Dense(2, bias_initializer=lambda s: None)], ValueError, "gave the shape"),
+        (twice, ValueError, "Layer '.*dense' is already in this model"),
+    ],
+)
+def test_what_does_not_fit_is_refused_when_a_model_is_built(make, error, message):
+    with pytest.raises(error, match=message):
+        seqnet.Model(make()).predict(X)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Dropout(0.5)(X, training="no"), "training must be True or False"),
+        (lambda: Dense(2)(X, phase=True), "phase is a seqnet.layers.Phase, got True"),
+        (
+            lambda: Dense(2)(None),
+            "'dense'.*PyTensor variable or an array of numbers, not on 'None'",
+        ),
+        (lambda: Dense(2)("text"), "not on 'text' of type str"),
+        (lambda: Dense(2).add_weight("w", 3, "zeros"), "The shape of w must be a tuple"),
+        (lambda: seqnet.Model([Dense(2)]).build(3), "input_shape must be a tuple"),
+    ],
+)
+def test_calls_with_something_else_are_refused(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_merge_mode_is_one_of_its_names():
+    with pytest.raises(ValueError, match=r"merge_mode is one of .*got \['sum'\]"):
+        Bidirectional(LSTM(2), merge_mode=["sum"])
