@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations, registry
-from seqnet.checks import WrongValueError
 from seqnet.layers.calling import masks_together
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
@@ -117,14 +115,7 @@ class TimeDistributed(Wrapper):
         return self.layer.integer_input
 
     def check_input(self, values, name):
-        if values.ndim < 3:
-            self.check_axes((None, *values.shape[1:]))
-        try:
-            self.layer.check_input(values.reshape(-1, *values.shape[2:]), name)
-        except WrongValueError as error:
-            place = np.unravel_index(error.where[0], values.shape[:2])
-            where = (*(int(n) for n in place), *error.where[1:])
-            raise WrongValueError(error.text, where) from None
+        self.layer.check_input(values, name)
 
     def build(self, input_shape):
         self.build_inner(self.layer, "", (None, *input_shape[2:]))

@@ -240,6 +240,8 @@ def test_whole_numbers_reach_a_wrapped_embedding():
     model = seqnet.Model([TimeDistributed(Embedding(4, 2)), TimeDistributed(LSTM(2)), LSTM(1)])
     assert model.input_dtype == "int32"
     assert model.predict(tokens).shape == (2, 1)
+    lists = model.predict([tokens[0], tokens[1, :1]])
+    np.testing.assert_allclose(lists[0], model.predict(tokens)[0], rtol=1e-5)
     with pytest.raises(TypeError, match="X must be integers for the Embedding"):
         model.predict(tokens.astype(float))
     tokens[1, 0, 1] = 4
