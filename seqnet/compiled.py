@@ -35,6 +35,10 @@ class CompiledStack(Stack):
         self.metrics_asked: list = []
         super().__init__(layers, name)
 
+    def __getstate__(self) -> dict:
+        """Return what is copied and pickled: all but compiled functions, which are made anew."""
+        return vars(self) | {"_functions": {}}
+
     def add(self, layer: Layer) -> None:
         super().add(layer)
         with COMPILING:
@@ -87,10 +91,9 @@ class CompiledStack(Stack):
     def function_for(self, kind: str, batch: Examples, announce: bool = False) -> Callable:
         """Return the compiled function for a batch, compiled now if it is the first of its kind."""
         signature = signature_of(kind, batch, self.dtype, self.needs_length)
-        key = (signature, config.backend())
+        key = (signature, config.backend(), *(layer.structure() for layer in self.layers))
         if kind in ("train", "train_window"):
-            trained = tuple(layer.trainable for layer in self.layers)
-            key = (*key, self.optimizer.structure(), trained)
+            key = (*key, self.optimizer.structure(), self.trained)
         function = self._functions.get(key)
         if function is not None:
             return function

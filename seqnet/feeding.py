@@ -11,6 +11,7 @@ import logging
 import numpy as np
 import pytensor.tensor as pt
 
+from seqnet import backend
 from seqnet.arrays import as_array, same_count
 from seqnet.checks import WrongValueError, preceded
 from seqnet.data import Examples, make_examples
@@ -272,7 +273,8 @@ def choose(model, examples: Examples, announce: bool) -> None:
         sample = examples.take(slice(0, 1)).whole()
         signature = signature_of("predict", sample, model.dtype, model.needs_length)
         x = pt.tensor("x", dtype=signature.x_dtype, shape=signature.x_shape)
-        model.loss = guess(forward(model.layers, x, None, Phase())[0], sample.y)
+        phase = Phase(kernels=backend.kernels())
+        model.loss = guess(forward(model.layers, x, None, phase)[0], sample.y)
         model.set_metrics()
         tell(f"No loss was given: using {model.loss.name}, which fits the last layer.", announce)
 

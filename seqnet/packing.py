@@ -8,8 +8,8 @@ import numpy as np
 
 from seqnet import registry
 from seqnet.checks import check_count, check_shape
-from seqnet.layers.layer import given_weights
 from seqnet.layers.states import RUNS, carried_states
+from seqnet.layers.weights import given_weights
 from seqnet.metrics import metric_or_loss
 from seqnet.saving import below
 from seqnet.stack import set_weight_arrays, weight_arrays

@@ -21,6 +21,8 @@ import numpy as np
 import pytensor
 
 from seqnet import backend, config, registry, saving
+from seqnet.hyperparameters import names_of
+from seqnet.layers.states import all_layers
 from seqnet.own_code import describe as describe_value
 from seqnet.own_code import digest_of, is_own, own_code
 from seqnet.packing import pack, set_arrays, set_generators
@@ -179,7 +181,11 @@ def save(fit, path: Path) -> None:
         "made_by": made_by(),
         "position": fit.position(),
         "stop_training": bool(fit.model.stop_training),
-        "trainable": [layer.trainable for layer in fit.model.layers],
+        "numbers": [
+            {name: getattr(layer, name) for name in names_of(layer)}
+            for layer in all_layers(fit.model.layers)
+        ],
+        "trainable": [layer.trainable for layer in all_layers(fit.model.layers)],
         "random": config.random_generator().bit_generator.state,
         "history": registry.serialize(fit.model.history.get_state()),
         CALLBACKS: numbers,
@@ -331,10 +337,13 @@ def restore_model(fit, header: dict, arrays: dict, path: Path) -> None:
     """Put a run's model, random source and history where they were when a file was saved."""
     run, model = header[RUN], fit.model
     fit.asked = run["asked"]
-    for layer, trainable in zip(model.layers, run["trainable"], strict=True):
+    for layer, trainable in zip(all_layers(model.layers), run["trainable"], strict=True):
         layer.trainable = trainable
     optimizer = header["training"]["optimizer"]["config"]
-    for name in model.optimizer.active:
+    for layer, numbers in zip(all_layers(model.layers), run["numbers"], strict=True):
+        for name, value in numbers.items():
+            setattr(layer, name, value)
+    for name in names_of(model.optimizer):
         setattr(model.optimizer, name, optimizer[name])
     reset_other_slots(model, arrays)
     set_generators(model, header["generators"])

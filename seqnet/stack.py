@@ -9,8 +9,10 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import backend, config, saving
-from seqnet.layers.layer import Layer, Phase, Shape, set_values, snake_case
+from seqnet.checks import check_shape
+from seqnet.layers.layer import Layer, Phase, Shape, snake_case
 from seqnet.layers.states import all_layers, carried_states
+from seqnet.layers.weights import set_values
 from seqnet.locking import ForkSafeLock
 
 
@@ -107,8 +109,10 @@ class Stack:
                 "(return_state=True, or a Bidirectional without a merge), but a model hands one "
                 "on from layer to layer. Call such a layer on a variable, outside a model."
             )
-        if any(layer is other for other in self.layers):
-            raise ValueError(f"Layer {layer.display_name!r} is already in this model.")
+        there = {id(other) for other in all_layers(self.layers)}
+        for part in all_layers([layer]):
+            if id(part) in there:
+                raise ValueError(f"Layer {part.display_name!r} is already in this model.")
         taken = {other.name for other in self.layers}
         if layer.name is None:
             base = snake_case(type(layer).__name__)
@@ -141,7 +145,7 @@ class Stack:
         """Make the weights for inputs of ``(batch, ...)`` shape, None for what varies."""
         if not self.layers:
             raise ValueError("The model has no layers; add some first.")
-        self._build_from(tuple(input_shape))
+        self._build_from(check_shape(input_shape, "input_shape"))
 
     def _build_from(self, input_shape: Shape) -> None:
         shape = input_shape
@@ -184,6 +188,11 @@ class Stack:
     def weights(self) -> list:
         """The shared variables of all layers, in order."""
         return [w for layer in self.layers for w in layer.weights]
+
+    @property
+    def trained(self) -> tuple[bool, ...]:
+        """For each weight, whether training changes it."""
+        return tuple([on for layer in self.layers for on in layer.trained()])
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of all weights, layer by layer."""
@@ -241,16 +250,16 @@ class Stack:
                     f"{layer.name} ({type(layer).__name__})",
                     "?" if shape is None else str(shape),
                     f"{layer.count_params():,}" if layer.built else "not built",
-                    layer.runs_as(backend.way_of),
+                    layer.runs_as(backend.way_of) if layer.built else "",
                 )
             )
         widths = [max(len(row[k]) for row in rows) for k in range(4)]
         lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
         lines.insert(1, "-" * (sum(widths) + 6))
         print_fn("\n".join(line.rstrip() for line in lines))
-        frozen = sum(layer.count_params() for layer in self.layers if not layer.trainable)
-        total = self.count_params()
-        print_fn(f"Weights: {total:,}, of which {total - frozen:,} are trained.")
+        sizes = [int(w.get_value(borrow=True).size) for w in self.weights]
+        trained = sum(size for size, on in zip(sizes, self.trained, strict=True) if on)
+        print_fn(f"Weights: {sum(sizes):,}, of which {trained:,} are trained.")
 
     @property
     def stateful(self) -> bool:

@@ -22,6 +22,7 @@ from seqnet.arrays import cast
 from seqnet.data import Examples
 from seqnet.layers.layer import Phase
 from seqnet.ops.count import count
+from seqnet.regularizers import penalty as penalty_of
 from seqnet.stack import forward
 from seqnet.trouble import Norms, NumericalError, diagnose, name_norms
 from seqnet.windows import symbolic_states
@@ -53,7 +54,8 @@ def signature_of(kind: str, batch: Examples, float_dtype: str, fixed_length: boo
 
     x_shape = shape(batch.x)
     if fixed_length and batch.x.ndim > 1:
-        features = max(2, batch.x.ndim - 1)  # all axes before them are steps
+        # All axes before the features are steps, and whole numbers have none.
+        features = batch.x.ndim - (batch.x.ndim > 2 and batch.x.dtype.kind == "f")
         x_shape = (x_shape[0], *batch.x.shape[1:features], *x_shape[features:])
     return Signature(
         kind,
@@ -113,17 +115,17 @@ def arguments(batch: Examples, float_dtype: str) -> list[np.ndarray]:
 def step_weights(values, weight, mask):
     """Return the weight of each of a loss's values, of the same shape; None for all ones.
 
-    `weight` is (batch,) or (batch, time), `mask` (batch, time) bool. A mask counts only where the
-    values have a time axis.
+    `weight` is (batch,) or (batch, time), `mask` bool; their axes are the first ones of the values.
+    A mask with more axes than the values counts nothing.
     """
     total = None
     if weight is not None:
         total = weight
         for _ in range(values.ndim - weight.ndim):
             total = total[..., None]
-    if mask is not None and values.ndim >= 2:
+    if mask is not None and mask.ndim <= values.ndim:
         present = pt.cast(mask, values.dtype)
-        for _ in range(values.ndim - 2):
+        for _ in range(values.ndim - mask.ndim):
             present = present[..., None]
         total = present if total is None else total * present
     return total if total is None else total + pt.zeros_like(values)
@@ -224,7 +226,12 @@ class Program:
         phase = self.phase("train")
         phase.initial_states |= states
         figures, total, over = self.figures(inputs, phase)
-        weights = [w for layer in self.layers if layer.trainable for w in layer.weights]
+        weights = [
+            weight
+            for layer in self.layers
+            for weight, on in zip(layer.weights, layer.trained(), strict=True)
+            if on
+        ]
         updates, squares = {}, pt.zeros(0, "float64")
         if weights:
             rows = backend.kernels() is not None
@@ -255,16 +262,17 @@ class Program:
                 "A loss gives one value for each example or step, (batch,) or (batch, time), and "
                 "not one number: leave the averaging to seqnet, which knows masks and weights."
             )
-        needed = 2 if mask is not None and output.ndim > 2 else 1
-        if values.ndim < max(needed, 1 if inputs.weight is None else inputs.weight.ndim):
-            raise ValueError(
-                "The outputs at steps are masked or weighted, so the loss must give a value for "
-                f"each step, (batch, time); it gives {values.ndim} axes."
-            )
+        for what, given in (("mask", mask), ("sample_weight", inputs.weight)):
+            if given is not None and values.ndim < given.ndim:
+                raise ValueError(
+                    "The outputs at steps are masked or weighted, so the loss must give a value "
+                    f"for each step, (batch, time); it gives {values.ndim} axes, and the {what} "
+                    f"has {given.ndim}."
+                )
         weights = step_weights(values, inputs.weight, mask)
         loss_sum = weighted_sum(values, weights)
         weight_sum = count(values) if weights is None else pt.sum(weights)
-        penalties = [penalty(w) for layer in self.layers for penalty, w in layer.penalties]
+        penalties = [penalty_of(r, w) for layer in self.layers for r, w in layer.penalties]
         penalty = sum(penalties) if penalties else pt.zeros((), dtype=values.dtype)
         over = weight_sum
         if weights is not None:  # which may all be 0
@@ -300,13 +308,13 @@ class Update:
     norms : float64 array
         The L2 norm of the gradient of each trained weight.
     trained : tuple of bool
-        Which layers these are of.
+        Which of the model's weights these are of.
     joint : float
         The norm of all gradients together.
     """
 
     def __init__(self, model, kind: str, batch: Examples, states: Sequence = ()):
-        self.trained = tuple([layer.trainable for layer in model.layers])
+        self.trained = model.trained
         found = model.compute(kind, batch, *states)
         count = 3 + len(model.metrics)
         self.sums = [float(value) for value in found[:count]]
