@@ -1,15 +1,20 @@
-"""Layers, each in a file of its own or with its kin."""
+"""Layers, one file for each kind."""
 
-from seqnet.layers.core import Activation, Dropout, Lambda, Masking, RepeatVector, Softmax
+from seqnet.layers.activation import Activation, Softmax
+from seqnet.layers.bidirectional import Bidirectional
 from seqnet.layers.dense import Dense
+from seqnet.layers.dropout import Dropout
 from seqnet.layers.embedding import Embedding
 from seqnet.layers.gated_input import GatedInput
 from seqnet.layers.gru import GRU
+from seqnet.layers.lambda_layer import Lambda
 from seqnet.layers.layer import Layer, Phase
 from seqnet.layers.lstm import LSTM
+from seqnet.layers.masking import Masking
 from seqnet.layers.recurrent import Recurrent
+from seqnet.layers.repeat_vector import RepeatVector
 from seqnet.layers.simple_rnn import SimpleRNN
-from seqnet.layers.wrappers import Bidirectional, TimeDistributed
+from seqnet.layers.time_distributed import TimeDistributed
 
 __all__ = [
     "GRU",

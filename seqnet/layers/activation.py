@@ -1,0 +1,55 @@
+"""An activation as a layer of its own."""
+
+from __future__ import annotations
+
+from seqnet import activations
+from seqnet.layers.layer import Layer
+from seqnet.registry import register
+
+
+@register("layer")
+class Activation(Layer):
+    """Apply an activation to every element (softmax: over the last axis).
+
+    Parameters
+    ----------
+    activation : str or callable
+        A name of `seqnet.activations` or a function of a PyTensor variable.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> seqnet.layers.Activation("relu")(np.array([[-1.0, 2.0]])).eval().tolist()
+    [[0.0, 2.0]]
+    """
+
+    def __init__(self, activation, **kwargs):
+        super().__init__(**kwargs)
+        self.activation = activations.get(activation)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def call(self, inputs, mask, phase):
+        return activations.apply(self.activation, inputs)
+
+
+@register("layer")
+class Softmax(Layer):
+    """Exponentials normalised over the last axis: ``exp(x_k) / sum_j exp(x_j)``.
+
+    Works on ``(batch, classes)`` and ``(batch, time, classes)``. A cross-entropy that follows uses
+    the logits, so nothing saturates.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> seqnet.layers.Softmax()(np.zeros((1, 2))).eval().tolist()
+    [[0.5, 0.5]]
+    """
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def call(self, inputs, mask, phase):
+        return activations.softmax(inputs)

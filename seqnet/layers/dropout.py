@@ -1,0 +1,80 @@
+"""Dropout: inputs set to zero at random while training."""
+
+from __future__ import annotations
+
+import pytensor.tensor as pt
+
+from seqnet.checks import check_shape
+from seqnet.hyperparameters import Rate, numbers_of
+from seqnet.layers.layer import Layer
+from seqnet.registry import register
+
+
+@register("layer")
+class Dropout(Layer):
+    """Set a share of the inputs to zero during training and scale the rest up.
+
+    Kept values are multiplied by ``1 / (1 - rate)`` (inverted dropout, Srivastava et al., 2014),
+    so that prediction needs no change.
+
+    Parameters
+    ----------
+    rate : float
+        Share that is dropped, in ``[0, 1)``. (theano_lstm and Keras 1 call this p.) It can be set
+        at any time, also while a model trains; a graph is built anew only if it becomes 0 or was 0.
+    noise_shape : tuple, optional
+        Shape of the mask, None for the input's own size and 1 for "the same along this axis":
+        ``(None, 1, None)`` draws one mask per sequence.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> layer = seqnet.layers.Dropout(0.5)
+    >>> layer(np.ones((1, 3))).eval().tolist()          # not training: nothing is dropped
+    [[1.0, 1.0, 1.0]]
+    """
+
+    rate = Rate()
+
+    def __init__(self, rate: float, *, noise_shape=None, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.noise_shape = None if noise_shape is None else check_shape(noise_shape, "noise_shape")
+
+    def build(self, input_shape):
+        for axis, (size, wanted) in enumerate(
+            zip(self.noise_shape or (), input_shape, strict=False)
+        ):
+            if size not in (None, 1, wanted) and wanted is not None:
+                raise ValueError(
+                    f"noise_shape {self.noise_shape} of layer {self.display_name!r} does not fit "
+                    f"the input's shape {input_shape}: axis {axis} is None, 1 or {wanted}."
+                )
+        self.generator = self.add_generator()
+
+    @property
+    def sequence_generators(self) -> list:
+        """The generator, if the mask is the same along time."""
+        return self.generators if (self.noise_shape or ())[1:2] == (1,) else []
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def call(self, inputs, mask, phase):
+        if not phase.training or self.rate == 0:
+            return inputs
+        sizes = tuple(inputs.shape)
+        if self.noise_shape is not None:
+            if len(self.noise_shape) != inputs.ndim:
+                raise ValueError(
+                    f"noise_shape {self.noise_shape} of layer {self.display_name!r} does not have "
+                    f"the rank {inputs.ndim} of its input."
+                )
+            sizes = tuple(
+                own if n is None else n for own, n in zip(sizes, self.noise_shape, strict=True)
+            )
+        kept = phase.dropout_mask(self.generator, sizes, numbers_of(self)["rate"], inputs.dtype)
+        if self.noise_shape is not None:
+            ones = [axis for axis, n in enumerate(self.noise_shape) if n == 1]
+            kept = pt.specify_broadcastable(kept, *ones) if ones else kept
+        return inputs * kept

@@ -1,0 +1,55 @@
+"""Steps of one value taken as padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytensor.tensor as pt
+
+from seqnet.checks import check_number
+from seqnet.layers.calling import masks_together
+from seqnet.layers.layer import Layer
+from seqnet.registry import register
+
+
+@register("layer")
+class Masking(Layer):
+    """Mark steps as padding: those whose features all equal `mask_value`.
+
+    Input and output ``(batch, time, features)``; later layers get the mask, and the masked steps
+    become zero (as in Keras).
+
+    Parameters
+    ----------
+    mask_value : float
+        The value that means padding; it must be finite.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> layer = seqnet.layers.Masking(mask_value=-1.0)
+    """
+
+    input_axes = ("batch", "time", "features")
+
+    def __init__(self, mask_value: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.mask_value = check_number(mask_value, "mask_value")
+        if not np.isfinite(self.mask_value):
+            raise ValueError(f"mask_value must be finite, got {mask_value}.")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def call(self, inputs, mask, phase):
+        present = self.compute_mask(inputs, mask)
+        return pt.switch(present[:, :, None], inputs, np.asarray(0, dtype=inputs.dtype))
+
+    def compute_mask(self, inputs, mask):
+        floats = inputs if inputs.dtype.startswith("float") else pt.cast(inputs, self.dtype)
+        value = np.asarray(self.mask_value, dtype=floats.dtype)
+        present = pt.any(pt.neq(floats, value), axis=-1)
+        return masks_together(mask, present)
+
+    def known_mask(self, values):
+        values = values.astype(self.dtype, copy=False)
+        return (values != np.asarray(self.mask_value, dtype=self.dtype)).any(axis=-1)

@@ -1,0 +1,42 @@
+"""One vector at every step."""
+
+from __future__ import annotations
+
+import pytensor.tensor as pt
+
+from seqnet.checks import check_count
+from seqnet.layers.layer import Layer
+from seqnet.registry import register
+
+
+@register("layer")
+class RepeatVector(Layer):
+    """Repeat a vector as every step of a sequence, as between an encoder and a decoder.
+
+    Input ``(batch, features)``, output ``(batch, n, features)``.
+
+    Parameters
+    ----------
+    n : int
+        Number of steps.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> seqnet.layers.RepeatVector(2)(np.array([[1.0, 2.0]])).eval().tolist()
+    [[[1.0, 2.0], [1.0, 2.0]]]
+    """
+
+    input_axes = ("batch", "features")
+    supports_masking = False
+    reads_ahead = "makes all steps from one input"
+
+    def __init__(self, n: int, **kwargs):
+        super().__init__(**kwargs)
+        self.n = check_count(n, "The n of RepeatVector")
+
+    def call(self, inputs, mask, phase):
+        return pt.alloc(inputs[:, None, :], inputs.shape[0], self.n, inputs.shape[1])
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.n, input_shape[1])

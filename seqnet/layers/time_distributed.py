@@ -1,0 +1,97 @@
+"""A layer applied to every step of a sequence."""
+
+from __future__ import annotations
+
+from seqnet import activations
+from seqnet.layers.calling import masks_together
+from seqnet.layers.layer import Layer
+from seqnet.layers.wrapper import Wrapper
+from seqnet.logits import softmax_logits
+from seqnet.registry import register
+
+
+@register("layer")
+class TimeDistributed(Wrapper):
+    """Apply a layer to every step of a sequence by itself.
+
+    Input ``(batch, time, ...)``; the wrapped layer sees ``(batch * time, ...)``. `Dense`,
+    `Softmax`, `Activation` and `Dropout` do this on their own and need no wrapping.
+
+    Parameters
+    ----------
+    layer : Layer
+
+    Notes
+    -----
+    A mask ``(batch, time)`` goes past the wrapped layer to the next one. Of a mask with more axes,
+    such as ``(batch, sentences, words)`` from an `Embedding` of sentences, the wrapped layer gets
+    each step's own part. If it uses that up, as an `LSTM` does that gives one vector for each
+    sentence, the next layer gets the mask ``(batch, sentences)`` of the sentences that have a word;
+    one without is padding.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> layer = seqnet.layers.TimeDistributed(seqnet.layers.Dense(8))
+    """
+
+    def __init__(self, layer: Layer, **kwargs):
+        super().__init__(layer, **kwargs)
+        if self.layer.several_outputs:
+            raise ValueError(
+                f"TimeDistributed applies a layer of one output; {self.layer.display_name!r} gives "
+                "several (return_state=True)."
+            )
+
+    def check_axes(self, input_shape):
+        if len(input_shape) < 3:
+            raise ValueError(
+                f"Layer {self.display_name!r} (TimeDistributed) takes (batch, time, ...), got the "
+                f"shape {input_shape}."
+            )
+
+    @property
+    def integer_input(self) -> bool:
+        """What the wrapped layer takes."""
+        return self.layer.integer_input
+
+    def check_input(self, values, name):
+        self.layer.check_input(values, name)
+
+    def build(self, input_shape):
+        self.build_inner(self.layer, "", (None, *input_shape[2:]))
+
+    def call(self, inputs, mask, phase):
+        sizes = tuple(inputs.shape)
+        steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
+        output = self.layer(steps, mask=self.inner_mask(mask), phase=phase)
+        whole = (sizes[0], sizes[1], *tuple(output.shape)[1:])
+        logits = softmax_logits(output)
+        if logits is not None:  # the softmax goes outside, where a loss can see it
+            return activations.softmax(logits.reshape(whole, ndim=output.ndim + 1))
+        return output.reshape(whole, ndim=output.ndim + 1)
+
+    @staticmethod
+    def inner_mask(mask):
+        """Return the part of a mask that lies within the steps, (batch * time, ...), or None."""
+        if mask is None or mask.ndim < 3:
+            return None
+        return mask.reshape((-1, *tuple(mask.shape)[2:]), ndim=mask.ndim - 1)
+
+    def compute_output_shape(self, input_shape):
+        inner = self.layer.compute_output_shape((None, *input_shape[2:]))
+        return (*input_shape[:2], *inner[1:])
+
+    def compute_mask(self, inputs, mask):
+        sizes = tuple(inputs.shape)
+        steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
+        inner = self.layer.compute_mask(steps, self.inner_mask(mask))
+        outer = mask
+        if outer is not None and outer.ndim > 2:
+            outer = outer.any(axis=tuple(range(2, outer.ndim)))
+        if inner is not None:
+            inner = inner.reshape((*sizes[:2], *tuple(inner.shape)[1:]), ndim=inner.ndim + 1)
+        return masks_together(outer, inner)
+
+    def known_mask(self, values):
+        return self.layer.known_mask(values)

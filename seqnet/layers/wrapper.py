@@ -1,0 +1,62 @@
+"""The base of layers around other layers."""
+
+from __future__ import annotations
+
+from seqnet import registry
+from seqnet.layers.layer import Layer
+
+
+class Wrapper(Layer):
+    """A layer around another one; its own dtype is that one's unless given.
+
+    It has no weights besides those of the layers that it wraps, so it is `trainable` where one of
+    them is, and setting that sets it for all of them.
+
+    Parameters
+    ----------
+    layer : Layer
+    """
+
+    def __init__(self, layer: Layer, **kwargs):
+        if not isinstance(layer, Layer):
+            raise TypeError(f"{type(self).__name__} wraps a layer, got {layer!r}.")
+        super().__init__(**({"dtype": layer.dtype} | kwargs))
+        self.layer = layer
+        if "trainable" in kwargs:
+            layer.trainable = self._trainable
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes weights of a wrapped layer; set, it is set for all of them."""
+        return any(layer.trainable for layer in self.inner_layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.inner_layers:
+            layer.trainable = value
+
+    def get_config(self):
+        return {name: v for name, v in super().get_config().items() if name != "trainable"}
+
+    @classmethod
+    def _revive(cls, value, custom_objects):
+        if isinstance(value, dict) and "name" in value:
+            return registry.get("layer", value, custom_objects)
+        return value
+
+    @property
+    def inner_layers(self) -> tuple[Layer, ...]:
+        """The wrapped layer."""
+        return (self.layer,)
+
+    @property
+    def needs_length(self) -> bool:
+        """What the wrapped layers need."""
+        return any(layer.needs_length for layer in self.inner_layers)
+
+    def build_inner(self, layer: Layer, prefix: str, input_shape) -> None:
+        """Name and build a wrapped layer, and enter what it has as this one's."""
+        own_name = layer.display_name.rpartition("/")[2].removeprefix(prefix)
+        layer.name = f"{self.display_name}/{prefix}{own_name}"
+        layer.ensure_built(input_shape)
+        self.enter(layer)
