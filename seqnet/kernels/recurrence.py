@@ -95,7 +95,10 @@ class RecurrenceKernel:
         self._pointers_type, self._sequences_type = c_void_p * states, _Sequence * states
 
     def _threads(self, time: int, batch: int, units: int) -> int:
-        """The most threads; the kernel takes fewer where it is sooner done alone."""
+        """Return the most threads to use; the kernel uses fewer where that is faster.
+
+        It is called once a call, because another thread may change the number of threads.
+        """
         return threads_for(self.gates * units * units * batch * time)
 
     def forward(
@@ -145,11 +148,19 @@ class RecurrenceKernel:
         self._expect("out", states, shape)
         padded = -(-units // self._padding) * self._padding
         saved = memory.empty((time, self.saved_values, batch, padded), self.dtype) if save else None
+        threads = self._threads(time, batch, units)
         keep, a = self._arguments(
-            projected, recurrent_kernel, recurrent_bias, initial_states, mask, states, saved
+            projected,
+            recurrent_kernel,
+            recurrent_bias,
+            initial_states,
+            mask,
+            states,
+            saved,
+            threads,
         )
         if time and batch and units:
-            self._core.recurrence_forward(byref(a), self._threads(time, batch, units))
+            self._core.recurrence_forward(byref(a), threads)
         count_call("recurrence.forward")
         del keep
         return states, saved
@@ -210,8 +221,16 @@ class RecurrenceKernel:
             raise ValueError(
                 f"projected {projected.shape}, out {d_projected.shape}, states {shape}: no fit"
             )
+        threads = self._threads(time, batch, units)
         keep, a = self._arguments(
-            projected, recurrent_kernel, recurrent_bias, initial_states, mask, states, saved
+            projected,
+            recurrent_kernel,
+            recurrent_bias,
+            initial_states,
+            mask,
+            states,
+            saved,
+            threads,
         )
         given = self._sequences_type(
             *(self._sequence(g, f"grads[{s}]", shape) for s, g in enumerate(grads))
@@ -233,7 +252,7 @@ class RecurrenceKernel:
         a.d_bias = d_bias is not None and address(d_bias)
         a.want_initial = initial_states is not None
         if time and batch and units:
-            self._core.recurrence_backward(byref(a), self._threads(time, batch, units))
+            self._core.recurrence_backward(byref(a), threads)
             if time == 1 and initial_states is None and d_bias is None:
                 d_kernel[...] = 0
         else:
@@ -261,7 +280,15 @@ class RecurrenceKernel:
         return (*projected.shape[:2], units)
 
     def _arguments(
-        self, projected, recurrent_kernel, recurrent_bias, initial_states, mask, states, saved
+        self,
+        projected,
+        recurrent_kernel,
+        recurrent_bias,
+        initial_states,
+        mask,
+        states,
+        saved,
+        threads,
     ):
         """The C structure for both directions, and what must stay alive while it is used."""
         time, batch, units = states[0].shape
@@ -280,7 +307,6 @@ class RecurrenceKernel:
             self._expect("initial_states", initial, (batch, units))
         if mask is not None and (mask.shape != (time, batch) or mask.dtype != bool):
             raise ValueError(f"mask must be bool({time}, {batch}), got {mask.dtype}{mask.shape}")
-        threads = self._threads(time, batch, units)
         size = self._core.recurrence_scratch(batch, units, self.gates, self.states, threads)
         scratch = memory.scratch(size * self.dtype.itemsize)
         initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)
