@@ -105,6 +105,7 @@ class ElementwiseKernel:
         known: dict[int, int] = {}  # addresses by identity: calls share numbers, and are in place
         pointers, steps, sizes, kept, found = [], [], [], [], []
         for arrays, out in calls:
+            self._check_count("takes", arrays, self.inputs)
             first = arrays[self._first]
             given, whole = self._given(arrays, first.shape, known)
             results = self._results(out or [None] * self.outputs, first.shape)
@@ -138,13 +139,17 @@ class ElementwiseKernel:
         count_call("elementwise")
         return found
 
+    @staticmethod
+    def _check_count(verb: str, arrays: Sequence, count: int) -> None:
+        if len(arrays) != count:
+            plural = "" if count == 1 else "s"
+            raise ValueError(f"this kernel {verb} {count} array{plural}, got {len(arrays)}")
+
     def _given(self, arrays, shape: tuple[int, ...], known: dict) -> tuple[list[np.ndarray], bool]:
         """Check the inputs of a call, note their addresses, and tell whether each is one long row.
 
         If not, they are matrices with contiguous rows; what has neither is copied.
         """
-        if len(arrays) != self.inputs:
-            raise ValueError(f"this kernel takes {self.inputs} arrays, got {len(arrays)}")
         dtype, given, whole = self.dtype, [], True
         for a, is_array in zip(arrays, self._is_array, strict=True):
             if not is_array:
@@ -165,8 +170,7 @@ class ElementwiseKernel:
 
     def _results(self, out, shape: tuple[int, ...]) -> list[np.ndarray]:
         """Check the arrays to write to; make those that are not given."""
-        if len(out) != self.outputs:
-            raise ValueError(f"this kernel gives {self.outputs} arrays, not {len(out)}")
+        self._check_count("returns", out, self.outputs)
         dtype = self.dtype
         results = [memory.empty(shape, dtype) if a is None else a for a in out]
         for a in results:
