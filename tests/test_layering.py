@@ -19,6 +19,7 @@ TREES = {name: ast.parse((ROOT / name).read_text()) for name in FILES}
 LEVELS = (
     (
         "checks.py",
+        "compiledir.py",
         "config.py",
         "readahead.py",
         "registry.py",
