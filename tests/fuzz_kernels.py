@@ -13,6 +13,7 @@ then compiled with it, and the first error that it finds ends the program with i
 The test suite runs a short form (``tests/kernels/test_fuzz.py``).
 """
 
+# ruff: noqa: E402 -- some settings must be made before NumPy is imported
 from __future__ import annotations
 
 import argparse
@@ -27,8 +28,10 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import cache
-from itertools import count
 from pathlib import Path
+
+# NumPy's OpenBLAS can wait for ever when a process forks while its threads compute.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytensor.tensor as pt
@@ -38,7 +41,8 @@ import numpy_cells
 import test_recurrence
 
 from seqnet import kernels
-from seqnet.kernels import compiler, memory
+from seqnet.kernels import cache as library_cache
+from seqnet.kernels import memory
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 CHILD_SECONDS = 120
@@ -99,9 +103,7 @@ def call_gemm(random: np.random.Generator) -> None:
     accumulate = out is not None and bool(random.integers(2))
     if accumulate:
         wanted = wanted + out
-    got, got_sums = kernels.gemm(
-        a, b, bias=bias, out=out, accumulate=accumulate, column_sums=True
-    )
+    got, got_sums = kernels.gemm(a, b, bias=bias, out=out, accumulate=accumulate, column_sums=True)
     assert_close(got, wanted, f"gemm {m} {n} {k}")
     assert_close(got_sums, sums, f"column sums {m} {n} {k}")
 
@@ -157,7 +159,11 @@ def call_softmax(random: np.random.Generator) -> None:
 
 
 def call_embedding(random: np.random.Generator) -> None:
-    dtype, vocabulary, width = random_dtype(random), random_size(random, 300), random_size(random, 90)
+    dtype, vocabulary, width = (
+        random_dtype(random),
+        random_size(random, 300),
+        random_size(random, 90),
+    )
     ids = random.integers(vocabulary, size=(random_size(random, 60), random_size(random, 9)))
     table = normal(random, (vocabulary, width), dtype)
     rows = kernels.gather(random_layout(random, table), ids)
@@ -194,7 +200,8 @@ class Fuzz:
     """
 
     def __init__(self, seed: int, threads: int) -> None:
-        self.seed, self.calls, self.stopped = seed, 0, threading.Event()
+        self.seed, self.calls, self.children = seed, 0, 0
+        self.stopped = threading.Event()
         self.error: BaseException | None = None
         workers = [self.call] * threads + [self.change_settings]
         self.threads = [
@@ -237,15 +244,16 @@ class Fuzz:
             finally:
                 os._exit(status)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        self.children += 1
         assert status == 0, f"a forked child ended with exit status {status}"
 
-    def run(self, go_on: Callable[[Fuzz], bool], forks: bool = True) -> None:
+    def run(self, go_on: Callable[[], bool], forks: bool) -> None:
         """Run as long as `go_on` returns True."""
         before = kernels.get_num_threads()
         for thread in self.threads:
             thread.start()
         try:
-            while not self.stopped.is_set() and go_on(self):
+            while not self.stopped.is_set() and go_on():
                 if forks:
                     self.fork()
                 self.stopped.wait(0.05)
@@ -302,6 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sanitizer", choices=("address", "undefined", "thread"))
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--calls", type=int, help="end after so many calls, if that is sooner")
     parser.add_argument("--threads", type=int, default=4, help="threads that call kernels")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--no-forks", action="store_true", help="leave out forked children")
@@ -310,22 +319,16 @@ def main() -> None:
         if os.environ.get("FUZZ_SANITIZER") != arguments.sanitizer:
             start_again_with(arguments.sanitizer)
         os.environ.pop("LD_PRELOAD", None)  # loaded already, and not meant for the compiler
-        compiler._load_copy = load_from_file
+        library_cache.load_copy = load_from_file
         # Every array from the system, where the sanitizer sees its bounds.
         memory.SMALLEST = sys.maxsize
     print(f"seed {arguments.seed}, compiling ...", flush=True)
     prepare()
     fuzz = Fuzz(arguments.seed, arguments.threads)
-    end, ticks, forks = time.monotonic() + arguments.seconds, count(1), 0
-
-    def go_on(fuzz: Fuzz) -> bool:
-        nonlocal forks
-        forks = next(ticks)
-        return time.monotonic() < end
-
-    fuzz.run(go_on, forks=not arguments.no_forks)
-    children = 0 if arguments.no_forks else forks - 1
-    print(f"{fuzz.calls} calls and {children} forked children, no error")
+    end = time.monotonic() + arguments.seconds
+    most = sys.maxsize if arguments.calls is None else arguments.calls
+    fuzz.run(lambda: time.monotonic() < end and fuzz.calls < most, not arguments.no_forks)
+    print(f"{fuzz.calls} calls and {fuzz.children} forked children, no error")
 
 
 if __name__ == "__main__":

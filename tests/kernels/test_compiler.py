@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from seqnet import kernels
+from seqnet.kernels import cache as library_cache
 from seqnet.kernels import compiler
 
 SOURCE = "int answer(void) { return 42; }\n"
@@ -24,7 +25,7 @@ def new_process(monkeypatch):
 
     def forget():
         monkeypatch.setattr(compiler, "_libraries", {})
-        compiler._warn_once.cache_clear()
+        library_cache._warn_once.cache_clear()
 
     forget()
     return forget
@@ -135,7 +136,7 @@ def test_the_library_of_another_source_is_not_taken(cache, new_process):
 def test_a_cached_library_that_does_not_load_is_compiled_again(cache, new_process, compile_calls):
     answer()
     (path,) = cache.iterdir()
-    path.write_bytes(compiler._header(path.name, b"no library") + b"no library")
+    path.write_bytes(library_cache._header(path.name, b"no library") + b"no library")
     new_process()
     assert answer() == 42
     assert len(compile_calls) == 2
@@ -181,7 +182,7 @@ def test_a_complete_cache_that_cannot_be_written_to_is_used(
 ):
     answer()
     cache.chmod(0o500)
-    monkeypatch.setattr(compiler, "_write_cached", lambda *a: pytest.fail("the cache is written"))
+    monkeypatch.setattr(library_cache, "write", lambda *a: pytest.fail("the cache is written"))
     new_process()
     assert answer() == 42
     assert len(compile_calls) == 1 and not caplog.records
@@ -225,7 +226,7 @@ def test_empty_variables_and_a_relative_xdg_folder_count_as_not_set(tmp_path, mo
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SEQNET_CACHE_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", value)
-    assert compiler.cache_directory() == tmp_path / ".cache" / "seqnet" / "kernels"
+    assert library_cache.cache_directory() == tmp_path / ".cache" / "seqnet" / "kernels"
 
 
 def test_processes_that_compile_at_once_all_get_a_library(tmp_path):
@@ -248,9 +249,9 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(cache, tempo
     cache.mkdir(parents=True, mode=0o700)
     left, used, other = [], [], []
     for parent in (cache, temporary):
-        left.append(Path(tempfile.mkdtemp(prefix=compiler.WORK_PREFIX, dir=parent)))
+        left.append(Path(tempfile.mkdtemp(prefix=library_cache.WORK_PREFIX, dir=parent)))
         (left[-1] / "kernel.c").write_text("")
-        used.append(Path(tempfile.mkdtemp(prefix=compiler.WORK_PREFIX, dir=parent)))
+        used.append(Path(tempfile.mkdtemp(prefix=library_cache.WORK_PREFIX, dir=parent)))
         other.append(Path(tempfile.mkdtemp(dir=parent)))
     descriptors = [os.open(path, os.O_RDONLY) for path in used]
     for descriptor in descriptors:
