@@ -19,7 +19,7 @@ from . import compiler, emit
 from .compiler import KernelUnavailable
 
 PRECISIONS = ("float32", "float64")
-MOST_THREADS = 255  # TEAM_MOST of src/team.c, less one
+MAX_THREADS = 255  # TEAM_MAX of src/team.c, less one
 
 _lock = threading.RLock()
 _team: ctypes.CDLL | None = None
@@ -151,8 +151,8 @@ def _default_threads() -> int:
     for name in ("SEQNET_NUM_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "")
         if text.isdecimal() and int(text) > 0:
-            return min(int(text), MOST_THREADS)
-    return min(available_cores(), MOST_THREADS)
+            return min(int(text), MAX_THREADS)
+    return min(available_cores(), MAX_THREADS)
 
 
 def set_num_threads(count: int) -> None:
@@ -171,9 +171,9 @@ def set_num_threads(count: int) -> None:
         If it is not.
     """
     global _threads
-    if count != int(count) or not 1 <= count <= MOST_THREADS:
+    if count != int(count) or not 1 <= count <= MAX_THREADS:
         raise ValueError(
-            f"the number of threads must be a whole number from 1 to {MOST_THREADS}, got {count!r}"
+            f"the number of threads must be a whole number from 1 to {MAX_THREADS}, got {count!r}"
         )
     _threads = int(count)
 

@@ -18,7 +18,7 @@ from .compiler import KernelUnavailable
 from .core import address, core, count_call, get_num_threads
 from .expression import Expressions
 
-MOST_BLOCKS = 96  # as in src/recurrence.c
+MAX_BLOCKS = 96  # as in src/recurrence.c
 
 
 class _Function(Structure):  # elementwise_function in src/rows.c
@@ -61,8 +61,8 @@ class ElementwiseKernel:
             raise KernelUnavailable(
                 f"a kernel has one float dtype, these inputs and outputs have {sorted(dtypes)}"
             )
-        if len(inputs) > MOST_BLOCKS or len(outputs) > MOST_BLOCKS:
-            raise KernelUnavailable(f"a kernel takes and gives at most {MOST_BLOCKS} arrays")
+        if len(inputs) > MAX_BLOCKS or len(outputs) > MAX_BLOCKS:
+            raise KernelUnavailable(f"a kernel takes and gives at most {MAX_BLOCKS} arrays")
         self.dtype = np.dtype(dtypes.pop())
         self._is_array = [v.type.ndim != 0 for v in inputs]
         self.inputs, self.outputs = len(inputs), len(outputs)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 SMALLEST = 1 << 16  # bytes; below, NumPy's own allocation is as fast
-MOST_UNUSED = 1 << 30  # bytes kept although no array uses them
+MAX_UNUSED = 1 << 30  # bytes kept although no array uses them
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
@@ -38,8 +38,8 @@ class Pool:
     whoever holds the lock sorts it in after releasing the lock.
     """
 
-    def __init__(self, most_unused: int) -> None:
-        self.most_unused = most_unused
+    def __init__(self, max_unused: int) -> None:
+        self.max_unused = max_unused
         self.lock = threading.Lock()
         self.unused: OrderedDict[int, list[Block]] = OrderedDict()  # sizes last returned at the end
         self.unused_bytes = 0
@@ -75,8 +75,8 @@ class Pool:
                     self.unused.setdefault(size, []).append(block)
                     self.unused.move_to_end(size)
                     self.unused_bytes += size
-                    if self.unused_bytes > self.most_unused:
-                        self.shrink(self.most_unused)
+                    if self.unused_bytes > self.max_unused:
+                        self.shrink(self.max_unused)
             finally:
                 self.lock.release()
 
@@ -111,7 +111,7 @@ class Pool:
         self.unused_bytes = sum(size * len(blocks) for size, blocks in self.unused.items())
 
 
-_pool = Pool(MOST_UNUSED)
+_pool = Pool(MAX_UNUSED)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.after_fork)
 

@@ -18,7 +18,7 @@ from .cell import Cell
 from .compiler import KernelUnavailable
 from .core import address, core, count_call, threads_for
 
-MOST_BLOCKS = 96  # as in src/recurrence.c
+MAX_BLOCKS = 96  # as in src/recurrence.c
 
 
 class _Sequence(Structure):  # sequence in src/recurrence.c
@@ -80,9 +80,9 @@ class RecurrenceKernel:
         self.saved_values = len(cell.saved)
         self.needs_projected = cell.needs_projected
         self._distinct = len(cell.distinct)
-        if 2 * gates + 4 * states + self.saved_values + self._distinct > MOST_BLOCKS:
+        if 2 * gates + 4 * states + self.saved_values + self._distinct > MAX_BLOCKS:
             raise KernelUnavailable(
-                f"the cell has too many gates, states and intermediate results ({MOST_BLOCKS} fit)"
+                f"the cell has too many gates, states and intermediate results ({MAX_BLOCKS} fit)"
             )
         slots = [cell.distinct.index(g) if g in cell.distinct else -1 for g in range(gates)]
         self._slots = (c_long * gates)(*slots)

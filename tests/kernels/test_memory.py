@@ -47,7 +47,7 @@ def test_arrays_are_ordinary_ones(shape, dtype):
 
 
 def test_unused_memory_is_bounded_as_soon_as_arrays_are_gone(monkeypatch):
-    monkeypatch.setattr(memory._pool, "most_unused", 10 << 20)
+    monkeypatch.setattr(memory._pool, "max_unused", 10 << 20)
     arrays = [memory.empty(*MEGABYTE) for _ in range(30)]
     assert memory._pool.unused_bytes == 0
     del arrays
@@ -58,7 +58,7 @@ def test_unused_memory_is_bounded_as_soon_as_arrays_are_gone(monkeypatch):
 
 
 def test_sizes_that_were_not_used_for_long_are_freed_first(monkeypatch):
-    monkeypatch.setattr(memory._pool, "most_unused", 10 << 20)
+    monkeypatch.setattr(memory._pool, "max_unused", 10 << 20)
     old = memory.empty((1 << 20,), "float32")
     del old
     arrays = [memory.empty(*MEGABYTE) for _ in range(8)]
@@ -67,7 +67,7 @@ def test_sizes_that_were_not_used_for_long_are_freed_first(monkeypatch):
 
 
 def test_an_array_beyond_the_limit_is_freed(monkeypatch):
-    monkeypatch.setattr(memory._pool, "most_unused", 1 << 19)
+    monkeypatch.setattr(memory._pool, "max_unused", 1 << 19)
     array = memory.empty(*MEGABYTE)
     del array
     assert memory._pool.unused_bytes == 0
