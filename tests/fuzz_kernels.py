@@ -111,6 +111,8 @@ def call_gemm(random: np.random.Generator) -> None:
 def call_recurrence(random: np.random.Generator) -> None:
     name, dtype = str(random.choice(list(numpy_cells.CELLS))), random_dtype(random)
     sizes = random_size(random, 90), random_size(random, 24), int(random.integers(1, 9))
+    if random.integers(4) == 0:  # so much work that several threads divide it
+        sizes = (int(random.integers(64, 130)), int(random.integers(16, 40)), 6)
     options = {key: bool(random.integers(2)) for key in ("bias", "initial", "mask")}
     seed = int(random.integers(1 << 30))
     test_recurrence.check(
@@ -222,7 +224,7 @@ class Fuzz:
             self.calls += 1
 
     def change_settings(self, random: np.random.Generator) -> None:
-        while not self.stopped.wait(random.exponential(0.002)):
+        while not self.stopped.wait(random.exponential(0.0002)):
             kernels.set_num_threads(int(random.integers(1, 9)))
             if random.integers(20) == 0:
                 kernels.free_memory()
@@ -249,7 +251,8 @@ class Fuzz:
 
     def run(self, go_on: Callable[[], bool], forks: bool) -> None:
         """Run as long as `go_on` returns True."""
-        before = kernels.get_num_threads()
+        before, interval = kernels.get_num_threads(), sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)  # more different orders in which threads run
         for thread in self.threads:
             thread.start()
         try:
@@ -262,6 +265,7 @@ class Fuzz:
             for thread in self.threads:
                 thread.join()
             kernels.set_num_threads(before)
+            sys.setswitchinterval(interval)
         if self.error is not None:
             raise self.error
 
@@ -306,6 +310,12 @@ def load_from_file(library: bytes) -> ctypes.CDLL:
     return ctypes.CDLL(file.name)
 
 
+def exact_scratch(size: int) -> int:
+    """Return the address of so many bytes, which are valid until this thread asks again."""
+    memory._scratch.memory = np.empty(size + memory.ALIGNMENT, np.uint8)
+    return memory._aligned(memory._scratch.memory)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sanitizer", choices=("address", "undefined", "thread"))
@@ -320,8 +330,9 @@ def main() -> None:
             start_again_with(arguments.sanitizer)
         os.environ.pop("LD_PRELOAD", None)  # loaded already, and not meant for the compiler
         library_cache.load_copy = load_from_file
-        # Every array from the system, where the sanitizer sees its bounds.
+        # Memory of the exact size from the system, so that the sanitizer knows its bounds.
         memory.SMALLEST = sys.maxsize
+        memory.scratch = exact_scratch
     print(f"seed {arguments.seed}, compiling ...", flush=True)
     prepare()
     fuzz = Fuzz(arguments.seed, arguments.threads)
