@@ -7,9 +7,8 @@ that are no longer referenced. It can be called from several threads.
 
 from __future__ import annotations
 
-import os
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from math import prod
 from typing import NamedTuple
 
@@ -21,9 +20,10 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
 class Block(NamedTuple):
-    """Memory, and the address of the first cache line in it."""
+    """Memory, its size in bytes, and the address of the first cache line in it."""
 
     memory: np.ndarray
+    size: int
     address: int
 
 
@@ -33,87 +33,53 @@ class Pool:
     The pool refers to no other blocks, so that the time of a call does not depend on how many are
     in use.
 
-    The garbage collector may return a block in the middle of any other statement, also of one in
-    this class. `put` therefore never waits for the lock: it appends the block to `returned`, and
-    whoever holds the lock sorts it in after releasing the lock.
+    There is no lock: the garbage collector may return a block in the middle of any statement, also
+    of one in this class, and a process may fork at any time. Blocks are only moved by `append` and
+    `pop` of lists, each of which Python does at once. `unused_bytes` is counted anew in `shrink`,
+    so that it does not matter if two threads change it at the same time.
     """
 
     def __init__(self, max_unused: int) -> None:
         self.max_unused = max_unused
-        self.lock = threading.Lock()
         self.unused: OrderedDict[int, list[Block]] = OrderedDict()  # sizes last returned at the end
         self.unused_bytes = 0
-        self.returned: deque[Block] = deque()
 
     def take(self, size: int) -> Block | None:
         """Return an unused block of so many bytes, or None if there is none."""
-        block = None
-        if self.lock.acquire(blocking=False):  # if it is held, new memory serves as well
-            try:
-                blocks = self.unused.get(size)
-                if blocks:
-                    block = blocks.pop()
-                    self.unused_bytes -= size
-            finally:
-                self.lock.release()
-        if self.returned:
-            self.sort_in()
+        try:
+            block = self.unused[size].pop()
+        except (KeyError, IndexError):
+            return None
+        self.unused_bytes -= size
         return block
 
     def put(self, block: Block) -> None:
-        """Take back a block that no array uses any more."""
-        self.returned.append(block)
-        self.sort_in()
-
-    def sort_in(self) -> None:
-        """Make returned blocks available, and free blocks beyond the limit."""
-        while self.returned and self.lock.acquire(blocking=False):
-            try:
-                while self.returned:
-                    block = self.returned.popleft()
-                    size = block.memory.nbytes
-                    self.unused.setdefault(size, []).append(block)
-                    self.unused.move_to_end(size)
-                    self.unused_bytes += size
-                    if self.unused_bytes > self.max_unused:
-                        self.shrink(self.max_unused)
-            finally:
-                self.lock.release()
+        """Take back a block that no array uses any more, and free blocks beyond the limit."""
+        size = block[1]
+        blocks = self.unused.get(size)
+        if blocks is None:
+            blocks = self.unused.setdefault(size, [])
+        blocks.append(block)
+        self.unused.move_to_end(size)
+        self.unused_bytes += size
+        if self.unused_bytes > self.max_unused:
+            self.shrink(self.max_unused)
 
     def shrink(self, most: int) -> None:
-        """Free blocks, longest unused sizes first, until at most so many bytes are left.
-
-        The caller holds the lock.
-        """
-        while self.unused_bytes > most:
-            size, blocks = next(iter(self.unused.items()))
-            if blocks:
-                blocks.pop()
-                self.unused_bytes -= size
-            if not blocks:
-                del self.unused[size]
-
-    def clear(self) -> None:
-        """Free all unused blocks."""
-        self.sort_in()
-        if self.lock.acquire(
-            timeout=1
-        ):  # a finalizer may call this while its thread holds the lock
-            try:
-                self.shrink(0)
-            finally:
-                self.lock.release()
-        self.sort_in()
-
-    def after_fork(self) -> None:
-        """Repair the pool in a forked child: another thread may have held the lock."""
-        self.lock = threading.Lock()
-        self.unused_bytes = sum(size * len(blocks) for size, blocks in self.unused.items())
+        """Free blocks, longest unused sizes first, until at most so many bytes are left."""
+        sizes = list(self.unused)
+        unused = sum([size * len(self.unused[size]) for size in sizes])
+        for size in sizes:
+            while unused > most and self.unused[size]:
+                try:
+                    self.unused[size].pop()
+                except IndexError:  # another thread was faster
+                    pass
+                unused -= size
+        self.unused_bytes = unused
 
 
 _pool = Pool(MAX_UNUSED)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.after_fork)
 
 
 class Owner:
@@ -124,7 +90,7 @@ class Owner:
     def __init__(self, block: Block, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.block = block
         self.__array_interface__ = {
-            "data": (block.address, False),
+            "data": (block[2], False),
             "shape": shape,
             "typestr": dtype.str,
             "version": 3,
@@ -146,7 +112,7 @@ def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
     block = _pool.take(size)
     if block is None:
         memory = np.empty(size, np.uint8)
-        block = Block(memory, _aligned(memory))
+        block = Block(memory, size, _aligned(memory))
     return np.asarray(Owner(block, shape, dtype))
 
 
@@ -184,5 +150,5 @@ def free_memory() -> None:
     >>> from seqnet import kernels
     >>> kernels.free_memory()
     """
-    _pool.clear()
+    _pool.shrink(0)
     _scratch.memory, _scratch.size = None, 0
