@@ -1,8 +1,8 @@
-"""Compiled kernels for the processor: recurrences, products, and what goes with them.
+"""Compiled CPU kernels: recurrences, matrix products, elementwise functions, softmax, embeddings.
 
-Written in C with vector extensions (``src/``), compiled at first use by the machine's own compiler
-and cached on disk. Everything takes and gives NumPy arrays. The folder imports nothing of the rest
-of seqnet and may be deleted.
+They are written in C with vector extensions (``src/``), compiled at first use by the machine's C
+compiler, and cached on disk. All functions take and return NumPy arrays. This package imports
+nothing else of seqnet and can be deleted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .core import available, calls, get_num_threads, set_num_threads, vector_byt
 from .dense import gemm
 from .elementwise import ElementwiseKernel
 from .embedding import gather, scatter_add
-from .memory import empty, release
+from .memory import empty, free_memory
 from .norms import squared_norms
 from .recurrence import Gradients, RecurrenceKernel
 from .softmax import log_softmax, softmax, softmax_cross_entropy
@@ -25,11 +25,11 @@ __all__ = [
     "available",
     "calls",
     "empty",
+    "free_memory",
     "gather",
     "gemm",
     "get_num_threads",
     "log_softmax",
-    "release",
     "scatter_add",
     "set_num_threads",
     "softmax",

@@ -1,12 +1,12 @@
-"""From a step written with PyTensor to the C of a cell and its gradient.
+"""Translate a step written with PyTensor to C functions of a cell and its gradient.
 
 1. The step is traced once on placeholder variables and read as `Expressions`.
-2. PyTensor differentiates it; the gradient is read into the same `Expressions`, so that the two
-   share what they share.
-3. What the gradient needs of the forward pass is chosen: results of `exp`, `tanh` and `sigmoid` are
-   saved, and products with the recurrent matrix, which nothing else keeps; cheap arithmetic is done
-   again; states are there anyway.
-4. Both become block functions in one small C text.
+2. PyTensor differentiates it. The gradient is read into the same `Expressions`, so that common
+   subexpressions are shared.
+3. The values that the forward pass saves for the gradient are selected: results of `exp`, `tanh`
+   and `sigmoid`, and products with the recurrent kernel. Cheap arithmetic is computed again, and
+   states are available in any case.
+4. Both become block functions in one small C source.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .expression import TRANSCENDENTAL, Expressions
 
 
 class Cell:
-    """A traced step: its expressions, what it saves and the C of its two functions."""
+    """A traced step: its expressions, the values it saves and the C source of its two functions."""
 
     def __init__(self, step: Callable, gates: int, states: int, dtype: str) -> None:
         import pytensor
@@ -34,7 +34,7 @@ class Cell:
         )
         after = [pt.tensor_copy(pt.as_tensor(s)) for s in step(tuple(x), tuple(r), tuple(before))]
         if len(after) != states:
-            raise ValueError(f"the step gave {len(after)} states; it must give {states}")
+            raise ValueError(f"the step returned {len(after)} states; it must return {states}")
         incoming = placeholders("gradient", states)
         wrt = [*x, *r, *before]
         slopes = pytensor.grad(
@@ -83,7 +83,7 @@ class Cell:
         )
 
     def _choose_saved(self, outputs: Sequence[int], late: set[int]) -> list[int]:
-        """The values that the gradient takes from the forward pass, besides inputs and states."""
+        """Return the values, besides inputs and states, that the forward pass must save."""
         e = self.expressions
         saved, seen = set(), set()
         stack = list(outputs)

@@ -1,13 +1,10 @@
-"""Turns C into a loaded library, once per machine.
+"""Compile C source into a loaded library, once for each machine.
 
-A source text is compiled by the first compiler found (``CC``, ``cc``, ``gcc``, ``clang``, then
-PyTensor's own) into a library in the user's cache directory. The file is named after everything
-that its contents depend on: the source, the flags, the compiler and the processor. It is written
-beside its place and renamed, so two processes may race, and it is loaded only from a directory that
-no other user could have written to.
+The first compiler found compiles a source (``CC``, ``cc``, ``gcc``, ``clang``, then PyTensor's).
+The result is kept in the cache (`cache`) under a key of everything it depends on: the source, the
+flags, the compiler and the processor.
 
-Anything that goes wrong is a `KernelUnavailable` with the reason in words, so that a caller can go
-another way.
+Every failure is a `KernelUnavailable` that says why, so that a caller can do without the kernel.
 """
 
 from __future__ import annotations
@@ -19,185 +16,234 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
+
+from . import cache
 
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-fno-math-errno")
 FLAGS += ("-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi")
-TUNINGS = (
-    "-march=native",
-    "-mcpu=native",
-    "",
-)  # x86 and Arm spell it differently; older compilers know neither
+TUNINGS = ("-march=native", "-mcpu=native", "")
+"""Tried in turn: x86 and Arm name the option differently, and older compilers know neither."""
+
+TIMEOUT = 300
+"""Seconds after which a compiler that has not finished is killed."""
+
+_libraries: dict[str, ctypes.CDLL | str] = {}
+"""By key: the library that this process has loaded, or why the compiler could not make it."""
 
 
-class KernelUnavailable(RuntimeError):  # noqa: N818 -- a state of the machine or the request, not a mistake
-    """There is no compiled kernel for this request; the text says why."""
-
-
-def cache_directory() -> Path:
-    """Where compiled libraries live; the environment variable ``SEQNET_CACHE_DIR`` moves it."""
-    if "SEQNET_CACHE_DIR" in os.environ:
-        return Path(os.environ["SEQNET_CACHE_DIR"]).expanduser() / "kernels"
-    if sys.platform == "darwin":
-        return Path("~/Library/Caches/seqnet/kernels").expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "seqnet" / "kernels"
+class KernelUnavailable(RuntimeError):  # noqa: N818 -- a property of the machine or the request
+    """There is no compiled kernel for this request; the message says why."""
 
 
 def find_compiler() -> list[str]:
-    """The command that starts the C compiler.
+    """Return the command that starts the C compiler.
 
     Raises
     ------
     KernelUnavailable
-        If there is none.
+        If there is none, or ``CC`` is not a valid command line.
     """
-    import pytensor  # here because its configuration looks for a compiler, which takes time
+    import pytensor  # here because its configuration searches for a compiler, which takes time
 
-    asked = os.environ.get("CC", "")
-    candidates = [shlex.split(asked), ["cc"], ["gcc"], ["clang"], shlex.split(pytensor.config.cxx)]
+    requested = os.environ.get("CC", "")
+    candidates = [
+        _split("CC", requested),
+        ["cc"],
+        ["gcc"],
+        ["clang"],
+        _split("pytensor.config.cxx", pytensor.config.cxx),
+    ]
     for command in candidates:
         path = shutil.which(command[0]) if command else None
         if path:
-            return [path, *command[1:]]
+            return [os.path.abspath(path), *command[1:]]
     raise KernelUnavailable(
         "no C compiler was found: looked for CC="
-        + (repr(asked) if asked else "(not set)")
+        + (repr(requested) if requested else "(not set)")
         + ", cc, gcc and clang on PATH, and pytensor.config.cxx. "
         + "Install gcc or clang, or set CC to a compiler."
     )
 
 
+def _split(name: str, command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise KernelUnavailable(
+            f"{name}={command!r} is not a valid command line: {error}. "
+            "Set it to a C compiler, with its options if there are any."
+        ) from None
+
+
 def load(*sources: str) -> list[ctypes.CDLL]:
-    """Libraries of these C texts, in order; those not yet compiled are compiled side by side.
+    """Return the libraries of C sources, in order.
+
+    Sources that are not in the cache are compiled in parallel.
 
     Raises
     ------
     KernelUnavailable
-        If there is no compiler or a text does not compile.
+        If there is no compiler, or a source does not compile.
     """
     results: list[ctypes.CDLL | BaseException | None] = [None] * len(sources)
 
-    def one(i: int) -> None:
+    def load_source(i: int) -> None:
         try:
-            results[i] = _load_one(sources[i])
-        except BaseException as error:  # handed to the caller's thread below
+            results[i] = _load_source(sources[i])
+        except BaseException as error:  # raised in the caller's thread below
             results[i] = error
 
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(1, len(sources))]
+    threads = [threading.Thread(target=load_source, args=(i,)) for i in range(1, len(sources))]
+    for i, thread in enumerate(threads, 1):
+        try:
+            thread.start()
+        except RuntimeError:  # the system allows no more threads
+            load_source(i)
+    if sources:
+        load_source(0)
     for thread in threads:
-        thread.start()
-    one(0)
-    for thread in threads:
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
     for result in results:
         if isinstance(result, BaseException):
             raise result
     return results  # type: ignore[return-value]
 
 
-def _load_one(source: str) -> ctypes.CDLL:
-    compiler = find_compiler()
-    directory = _safe_directory()
-    path = directory / f"{_fingerprint(source, compiler)}.so"
-    if not (path.exists() and path.stat().st_uid == os.getuid()):
-        _compile(source, compiler, path)
+def _load_source(source: str) -> ctypes.CDLL:
     try:
-        return ctypes.CDLL(str(path))
+        compiler = find_compiler()
+        key = _key(source, compiler)
     except OSError as error:
-        raise KernelUnavailable(f"the compiled library {path} does not load: {error}") from error
+        raise KernelUnavailable(f"the C compiler cannot be used: {error}") from error
+    found = _libraries.get(key)
+    if found is None:
+        try:
+            found = _libraries[key] = _load_or_compile(source, compiler, key)
+        except KernelUnavailable as reason:
+            # Not tried again in this process: a compiler that hangs takes minutes each time.
+            _libraries[key] = str(reason)
+            raise
+    if isinstance(found, str):
+        raise KernelUnavailable(found)
+    return found
 
 
-def _compile(source: str, compiler: list[str], path: Path) -> None:
-    """Try the tunings in turn; the first that compiles is kept."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as work:
-        text, built = Path(work, "kernel.c"), Path(work, "kernel.so")
-        text.write_text(source)
-        for tuning in TUNINGS:
-            command = [*compiler, *FLAGS, *filter(None, [tuning]), *_defines()]
-            command += ["-x", "c", str(text), "-o", str(built), "-lm"]
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-            except OSError as error:
+def _load_or_compile(source: str, compiler: list[str], key: str) -> ctypes.CDLL:
+    library = cache.read(key)
+    if library is not None:
+        # It may not load, for example because a library that it needs has been removed.
+        with suppress(OSError):
+            return cache.load_copy(library)
+    library = _compile(source, compiler)
+    try:
+        loaded = cache.load_copy(library)
+    except OSError as error:
+        raise KernelUnavailable(
+            f"the library that the C compiler {compiler[0]} wrote does not load: {error}"
+        ) from error
+    cache.write(key, library)
+    return loaded
+
+
+# ---- the compiler ---------------------------------------------------------------------------
+def _compile(source: str, compiler: list[str]) -> bytes:
+    """Return the contents of a library, compiled with the first tuning that works."""
+    name, output = compiler[0], b""
+    try:
+        with cache.work_folder(Path(tempfile.gettempdir())) as work:
+            text, built = work / "kernel.c", work / "kernel.so"
+            text.write_bytes(source.encode())
+            for tuning in TUNINGS:
+                command = [*compiler, *FLAGS, *filter(None, [tuning]), *_defines()]
+                command += ["-x", "c", str(text), "-o", str(built), "-lm"]
+                code, output = _run(command, work)
+                if code == 0 and built.exists():
+                    return cache.read_trusted(built)
+                if code == 0:
+                    raise KernelUnavailable(
+                        f"the C compiler {name} reports success but wrote no library"
+                    )
+    except OSError as error:
+        raise KernelUnavailable(f"a kernel cannot be compiled: {error}") from error
+    lines = output.decode(errors="replace").strip().splitlines()
+    complaint = "\n".join(lines[:8]) or f"exit status {code}, no output"
+    raise KernelUnavailable(f"the C compiler {name} could not compile a kernel:\n{complaint}")
+
+
+def _run(command: list[str], work: Path) -> tuple[int, bytes]:
+    """Run a compiler in a folder; return its exit status and its output.
+
+    The output goes to a file, because a pipe is only at its end when every process that the
+    compiler has started has closed it.
+    """
+    with open(work / "output", "w+b") as output:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=work,
+                env={**os.environ, "TMPDIR": str(work)},
+                umask=0o077,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise KernelUnavailable(
+                f"the C compiler {command[0]} does not start: {error}"
+            ) from error
+        try:
+            code = process.wait(TIMEOUT)
+        except BaseException as error:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
                 raise KernelUnavailable(
-                    f"the C compiler {compiler[0]} does not start: {error}"
-                ) from error
-            if done.returncode == 0:
-                os.replace(built, path)
-                return
-    complaint = "\n".join(done.stderr.strip().splitlines()[:8])
-    raise KernelUnavailable(
-        f"the C compiler {compiler[0]} could not compile a kernel:\n{complaint}"
-    )
+                    f"the C compiler {command[0]} did not finish within {TIMEOUT} seconds"
+                ) from None
+            raise
+        output.seek(0)
+        return code, output.read()
 
 
 def _defines() -> list[str]:
     """``SEQNET_VECTOR_BYTES`` (16, 32 or 64) overrides the width that the compiler chooses."""
-    asked = os.environ.get("SEQNET_VECTOR_BYTES")
-    if asked is None:
+    requested = os.environ.get("SEQNET_VECTOR_BYTES")
+    if not requested:
         return []
-    if asked not in ("16", "32", "64"):
-        raise ValueError(f"SEQNET_VECTOR_BYTES must be 16, 32 or 64, got {asked!r}")
-    return [f"-DVECTOR_BYTES={asked}"]
+    if requested not in ("16", "32", "64"):
+        raise ValueError(f"SEQNET_VECTOR_BYTES must be 16, 32 or 64, got {requested!r}")
+    return [f"-DVECTOR_BYTES={requested}"]
 
 
-def _fingerprint(source: str, compiler: list[str]) -> str:
+def _key(source: str, compiler: list[str]) -> str:
+    """Return a name for everything that the contents of a library depend on."""
     binary = os.stat(os.path.realpath(compiler[0]))
-    parts = [
-        source,
-        *FLAGS,
-        *TUNINGS,
-        *_defines(),
-        *compiler,
-        str(binary.st_size),
-        str(binary.st_mtime_ns),
-    ]
-    return hashlib.sha256("\0".join([*parts, _processor()]).encode()).hexdigest()[:32]
+    parts = [source, *FLAGS, *TUNINGS, *_defines(), *compiler]
+    parts += [str(binary.st_size), str(binary.st_mtime_ns), _processor()]
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 @functools.cache
 def _processor() -> str:
-    """What the compiler's "native" depends on: a home directory may serve several machines."""
-    said = [platform.machine(), platform.system()]
+    """Describe what the compiler's "native" depends on: machines may share a home directory."""
+    parts = [platform.machine(), platform.system()]
     if sys.platform == "darwin":
         size, libc = ctypes.c_size_t(256), ctypes.CDLL(None)
         text = ctypes.create_string_buffer(size.value)
         libc.sysctlbyname(b"machdep.cpu.brand_string", text, ctypes.byref(size), None, 0)
-        said.append(text.value.decode(errors="replace"))
+        parts.append(text.value.decode(errors="replace"))
     elif os.path.exists("/proc/cpuinfo"):
         wanted = ("model name", "flags", "Features", "CPU part", "CPU implementer")
         first = Path("/proc/cpuinfo").read_text(errors="replace").split("\n\n", 1)[0]
-        said += [line for line in first.splitlines() if line.startswith(wanted)]
-    return "\n".join(said)
-
-
-_private: list[
-    tempfile.TemporaryDirectory
-] = []  # used where the cache cannot be, until the process ends
-_private_lock = threading.Lock()
-
-
-def _safe_directory() -> Path:
-    """The cache directory if it is ours alone, else a temporary one.
-
-    A library that somebody else may have written must not be loaded.
-    """
-    directory = cache_directory()
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.stat()
-        if (
-            found.st_uid == os.getuid()
-            and not found.st_mode & 0o022
-            and os.access(directory, os.W_OK | os.X_OK)
-        ):
-            return directory
-    except OSError:
-        pass
-    with _private_lock:
-        if not _private:
-            _private.append(tempfile.TemporaryDirectory(prefix="seqnet-"))
-        return Path(_private[0].name)
+        parts += [line for line in first.splitlines() if line.startswith(wanted)]
+    return "\n".join(parts)

@@ -1,12 +1,13 @@
-"""The compiled library behind every kernel: loading, threads, addresses, and the count of calls.
+"""The compiled libraries of the kernels: loading, number of threads, addresses, count of calls.
 
-There is one library a precision, compiled at its first use, and one for the thread team that they
-share.
+There is one library for each precision, compiled at first use, and one for the worker threads,
+which they share.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
 from collections import Counter
@@ -18,16 +19,16 @@ from . import compiler, emit
 from .compiler import KernelUnavailable
 
 PRECISIONS = ("float32", "float64")
+MAX_THREADS = 255  # TEAM_MAX of src/team.c, less one
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _team: ctypes.CDLL | None = None
-_cores: dict[
-    str | np.dtype, ctypes.CDLL
-] = {}  # by name and by dtype: making a name of a dtype is slow
+# By name and by dtype, because the name of a dtype is slow to compute.
+_cores: dict[str | np.dtype, ctypes.CDLL] = {}
 _calls: Counter[str] = Counter()
 _threads: int | None = None
 
-# name: argument types; all return nothing unless named below
+# Argument types by name; the functions return nothing unless RETURNS has them.
 SIGNATURES = {
     **{
         name: [c_void_p, c_long]
@@ -46,19 +47,29 @@ RETURNS = dict.fromkeys(
     ("recurrence_scratch", "gemm_scratch", "first_outside", "vector_bytes"), c_long
 )
 
-ALONE = 20_000
-"""Multiplications that one thread does sooner than two: waking and waiting take microseconds."""
+SINGLE_THREAD_WORK = 20_000
+"""Multiplications below which one thread is faster than two: waking a thread takes microseconds."""
 
 
-def core(dtype, *more: str) -> ctypes.CDLL | list[ctypes.CDLL]:
-    """The library of one precision.
+def _renew_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock."""
+    global _lock
+    _lock = threading.RLock()
 
-    With `more` sources, a list of it and their libraries, compiled side by side.
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def core(dtype: np.typing.DTypeLike, *more: str) -> ctypes.CDLL | list[ctypes.CDLL]:
+    """Return the library of one precision.
+
+    With `more` sources, return a list of it and their libraries; all are compiled in parallel.
 
     Raises
     ------
     KernelUnavailable
-        If there is no compiler, or none that works, or the precision is not float32 or float64.
+        If there is no working compiler, or the precision is not float32 or float64.
     """
     if not more and dtype in _cores:
         return _cores[dtype]
@@ -74,31 +85,37 @@ def core(dtype, *more: str) -> ctypes.CDLL | list[ctypes.CDLL]:
 
 def _load(name: str, more: tuple[str, ...]) -> list[ctypes.CDLL]:
     global _team
-    loaded = compiler.load(
+    library, *others, team = compiler.load(
         emit.header(name) + emit.read_source("core.c"), *more, emit.read_source("team.c")
     )
-    library, *others, team = loaded
-    if _team is None:
-        _team = team
-        _team.team_set_cores(c_long(available_cores()))
-    for function, arguments in SIGNATURES.items():
-        getattr(library, function).argtypes = arguments
-        getattr(library, function).restype = RETURNS.get(function)
-    library.attach_team(
-        ctypes.cast(_team.team_run, c_void_p), ctypes.cast(_team.team_barrier, c_void_p)
-    )
+    try:
+        for function, arguments in SIGNATURES.items():
+            getattr(library, function).argtypes = arguments
+            getattr(library, function).restype = RETURNS.get(function)
+        if _team is None:
+            team.team_set_cores(c_long(available_cores()))
+            _team = team
+        library.attach_team(
+            ctypes.cast(_team.team_run, c_void_p), ctypes.cast(_team.team_barrier, c_void_p)
+        )
+    except AttributeError as error:
+        raise KernelUnavailable(
+            f"the library that the C compiler wrote is not complete: {error}"
+        ) from error
     library.gemm_scratch_size = library.gemm_scratch(1)  # for each thread
     _cores[name] = _cores[np.dtype(name)] = library
     return others
 
 
 def available() -> tuple[bool, str]:
-    """Whether kernels can be compiled and run here, and why not; the first call may compile.
+    """Return whether kernels can be compiled and run here, and why not.
+
+    The first call may compile.
 
     Returns
     -------
     tuple of bool and str
-        The text is empty where the answer is yes.
+        The reason is empty if kernels are available.
     """
     try:
         core("float32")
@@ -107,47 +124,67 @@ def available() -> tuple[bool, str]:
     return True, ""
 
 
-def vector_bytes(dtype="float32") -> int:
-    """Bytes of the vectors that the library was compiled for: 16, 32 or 64."""
+def vector_bytes(dtype: np.typing.DTypeLike = "float32") -> int:
+    """Return the width of the vectors that the library was compiled for: 16, 32 or 64 bytes."""
     return core(dtype).vector_bytes()
 
 
 def available_cores() -> int:
-    """Processors that this process may run on."""
+    """Return the number of processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def get_num_threads() -> int:
-    """Threads that a kernel may use.
+    """Return how many threads a kernel may use.
 
-    As set, else ``SEQNET_NUM_THREADS``, else ``OMP_NUM_THREADS``, else one for every core.
+    This is the number set last, else ``SEQNET_NUM_THREADS``, else ``OMP_NUM_THREADS``, else one for
+    each processor, and at most 255.
     """
-    global _threads
-    if _threads is None:
-        for name in ("SEQNET_NUM_THREADS", "OMP_NUM_THREADS"):
-            if os.environ.get(name, "").isdigit() and int(os.environ[name]) > 0:
-                _threads = int(os.environ[name])
-                break
-        else:
-            _threads = available_cores()
-    return _threads
+    threads = _threads  # read once: another thread may change it
+    return _default_threads() if threads is None else threads
+
+
+@functools.cache
+def _default_threads() -> int:
+    for name in ("SEQNET_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "")
+        if text.isdecimal() and int(text) > 0:
+            return min(int(text), MAX_THREADS)
+    return min(available_cores(), MAX_THREADS)
 
 
 def set_num_threads(count: int) -> None:
-    """Let kernels use this many threads from now on; results do not depend on it."""
+    """Set how many threads kernels may use from now on; results do not depend on it.
+
+    It can be called at any time. Calls that are running keep the number that they started with.
+
+    Parameters
+    ----------
+    count
+        A whole number from 1 to 255.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
     global _threads
-    if count != int(count) or not 1 <= count <= 255:
+    if count != int(count) or not 1 <= count <= MAX_THREADS:
         raise ValueError(
-            f"the number of threads must be a whole number from 1 to 255, got {count!r}"
+            f"the number of threads must be a whole number from 1 to {MAX_THREADS}, got {count!r}"
         )
     _threads = int(count)
 
 
 def threads_for(work: int) -> int:
-    """Threads for a kernel that does `work` multiplications between two waits for each other."""
-    return get_num_threads() if work >= ALONE else 1
+    """Return the threads for a kernel that does `work` multiplications between synchronizations.
+
+    Another thread may change the number at any time. A kernel therefore calls this once a call, and
+    uses the result for the size of its scratch memory and for its threads.
+    """
+    return get_num_threads() if work >= SINGLE_THREAD_WORK else 1
 
 
 def count_call(name: str) -> None:
@@ -156,13 +193,13 @@ def count_call(name: str) -> None:
 
 
 def calls() -> dict[str, int]:
-    """How often each kernel has run in this process."""
+    """Return how often each kernel has run in this process."""
     return dict(_calls)
 
 
 def address(array: np.ndarray, addressof=ctypes.addressof, view=ctypes.c_char.from_buffer) -> int:
-    """Where an array's first element lies. The caller keeps the array."""
+    """Return the address of an array's first element. The caller must keep the array alive."""
     try:
-        return addressof(view(array))  # four times as quick as `array.ctypes`
+        return addressof(view(array))  # four times as fast as `array.ctypes`
     except (TypeError, ValueError):  # read-only, empty or strided
         return array.ctypes.data

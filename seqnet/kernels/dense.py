@@ -1,4 +1,4 @@
-"""Matrix products that read any strides, add a bias and may add to what is there."""
+"""Matrix products of arrays with any strides, with an optional bias, accumulation and sums."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def gemm(
     accumulate: bool = False,
     column_sums: np.ndarray | bool = False,
 ):
-    """The product of two matrices, ``a @ b + bias (+ out)``.
+    """Return the product of two matrices, ``a @ b + bias (+ out)``.
 
     Parameters
     ----------
     a
-        ``(m, k)``, any strides: a transposed view costs nothing.
+        ``(m, k)``, any strides: a transposed view needs no copy.
     b
         ``(k, n)`` of the same dtype, any strides.
     bias
         ``(n,)``, added to every row.
     out
-        ``(m, n)`` with its last axis contiguous; made if not given.
+        ``(m, n)`` with its last axis contiguous; a new array if not given.
     accumulate
-        Add to what `out` holds.
+        Whether to add to `out` instead of overwriting it.
     column_sums
-        Also give the sums of `b` over its first axis, ``(n,)``: with ``a = x.T`` and `b` the
-        gradient of an affine map, the gradient of its bias, which is nearly free here. An array is
-        written to.
+        Whether to return the sums of `b` over its first axis as well, ``(n,)``. If ``a = x.T`` and
+        `b` is the gradient of an affine map, this is the gradient of its bias, which is nearly free
+        here. An array is written to.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""Elementwise expressions as one kernel: one pass over memory, by all threads if it is long.
+"""Elementwise expressions as one kernel: one pass over memory, with threads for large arrays.
 
-An optimizer's update is such an expression: new values of a parameter and its slots from the old
-ones and the gradient.
+An optimizer's update is such an expression: new values of a parameter and its slots, computed from
+the old values and the gradient.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .compiler import KernelUnavailable
 from .core import address, core, count_call, get_num_threads
 from .expression import Expressions
 
-MOST_BLOCKS = 96  # as in src/recurrence.c
+MAX_BLOCKS = 96  # as in src/recurrence.c
 
 
 class _Function(Structure):  # elementwise_function in src/rows.c
@@ -42,7 +42,7 @@ class ElementwiseKernel:
     Raises
     ------
     KernelUnavailable
-        If an operation is not known, or there is no compiler.
+        If an operation is not supported, or there is no compiler.
 
     Examples
     --------
@@ -59,16 +59,16 @@ class ElementwiseKernel:
         dtypes = {v.type.dtype for v in [*inputs, *outputs]}
         if len(dtypes) != 1:
             raise KernelUnavailable(
-                f"a kernel has one float dtype, these inputs and outputs have {sorted(dtypes)}"
+                f"a kernel has one float dtype; these inputs and outputs have {sorted(dtypes)}"
             )
-        if len(inputs) > MOST_BLOCKS or len(outputs) > MOST_BLOCKS:
-            raise KernelUnavailable(f"a kernel takes and gives at most {MOST_BLOCKS} arrays")
+        if len(inputs) > MAX_BLOCKS or len(outputs) > MAX_BLOCKS:
+            raise KernelUnavailable(f"a kernel takes and returns at most {MAX_BLOCKS} arrays")
         self.dtype = np.dtype(dtypes.pop())
         self._is_array = [v.type.ndim != 0 for v in inputs]
         self.inputs, self.outputs = len(inputs), len(outputs)
         if len({v.type.ndim for v in [*inputs, *outputs]} - {0}) != 1:
             raise KernelUnavailable(
-                "the arrays of a kernel have one number of axes; there are several here, or none"
+                "all arrays of a kernel must have the same number of axes, at least one"
             )
         if not any(self._is_array):
             raise KernelUnavailable("a kernel needs at least one input that is an array")
@@ -100,11 +100,23 @@ class ElementwiseKernel:
         return self.each([(arrays, out)])[0]
 
     def each(self, calls: Sequence[tuple]) -> list[list[np.ndarray]]:
-        """Do several calls, each ``(arrays, out)``, at once: threads share the work of all."""
+        """Compute several calls, each ``(arrays, out)``; threads divide the work of all calls.
+
+        Parameters
+        ----------
+        calls
+            The arguments of each call, as `__call__` takes them.
+
+        Returns
+        -------
+        list of list of numpy.ndarray
+            The outputs of each call.
+        """
         width = self.inputs + self.outputs
-        known: dict[int, int] = {}  # addresses by identity: calls share numbers, and are in place
+        known: dict[int, int] = {}  # addresses by identity: calls share arrays
         pointers, steps, sizes, kept, found = [], [], [], [], []
         for arrays, out in calls:
+            self._check_count("takes", arrays, self.inputs)
             first = arrays[self._first]
             given, whole = self._given(arrays, first.shape, known)
             results = self._results(out or [None] * self.outputs, first.shape)
@@ -112,7 +124,7 @@ class ElementwiseKernel:
                 key = id(a)
                 if key not in known:
                     known[key] = address(a)
-            kept += given  # what addresses point into
+            kept += given  # the addresses point to them
             pointers += [known[id(a)] for a in given]
             pointers += [known[id(a)] for a in results]
             found.append(results)
@@ -125,7 +137,7 @@ class ElementwiseKernel:
                 sizes.append(first.shape)
         pointers, steps = array("L", pointers), array("l", steps)
         at, step_at = pointers.buffer_info()[0], steps.buffer_info()[0]
-        packed = []  # each four an elementwise_call of src/rows.c
+        packed = []  # four numbers for each call: elementwise_call of src/rows.c
         for rows, columns in sizes:
             packed += (rows, columns, at, step_at)
             at += width * pointers.itemsize
@@ -138,13 +150,24 @@ class ElementwiseKernel:
         count_call("elementwise")
         return found
 
-    def _given(self, arrays, shape: tuple[int, ...], known: dict) -> tuple[list[np.ndarray], bool]:
-        """Check the inputs of a call, note their addresses, and tell whether each is one long row.
+    @staticmethod
+    def _check_count(verb: str, arrays: Sequence, count: int) -> None:
+        if len(arrays) != count:
+            plural = "" if count == 1 else "s"
+            raise ValueError(f"this kernel {verb} {count} array{plural}, got {len(arrays)}")
 
-        If not, they are matrices with contiguous rows; what has neither is copied.
+    def _given(self, arrays, shape: tuple[int, ...], known: dict) -> tuple[list[np.ndarray], bool]:
+        """Check the inputs of a call, and add their addresses to `known`.
+
+        Inputs that have no contiguous rows are copied.
+
+        Returns
+        -------
+        given : list of numpy.ndarray
+            The inputs.
+        whole : bool
+            Whether all are contiguous. Otherwise they are matrices with contiguous rows.
         """
-        if len(arrays) != self.inputs:
-            raise ValueError(f"this kernel takes {self.inputs} arrays, got {len(arrays)}")
         dtype, given, whole = self.dtype, [], True
         for a, is_array in zip(arrays, self._is_array, strict=True):
             if not is_array:
@@ -164,9 +187,8 @@ class ElementwiseKernel:
         return given, whole
 
     def _results(self, out, shape: tuple[int, ...]) -> list[np.ndarray]:
-        """Check the arrays to write to; make those that are not given."""
-        if len(out) != self.outputs:
-            raise ValueError(f"this kernel gives {self.outputs} arrays, not {len(out)}")
+        """Check the arrays to write to, and create those that are not given."""
+        self._check_count("returns", out, self.outputs)
         dtype = self.dtype
         results = [memory.empty(shape, dtype) if a is None else a for a in out]
         for a in results:
@@ -180,7 +202,7 @@ class ElementwiseKernel:
 
 
 def has_rows(array: np.ndarray) -> bool:
-    """Whether an array is a matrix with contiguous rows, at any distance from each other."""
+    """Return whether an array is a matrix with contiguous rows, at any distance."""
     return (
         array.ndim == 2
         and array.strides[1] == array.itemsize

@@ -1,4 +1,4 @@
-"""Rows of a table by number, and the gradient of that."""
+"""Rows of a table by index, and the gradient of this lookup."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Arguments(Structure):  # embedding_arguments in src/rows.c
 
 
 def gather(table: np.ndarray, ids: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """``table[ids]``, where a negative id is a mistake and not a row from the end.
+    """Return ``table[ids]``; unlike in NumPy, negative ids are an error.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def gather(table: np.ndarray, ids: np.ndarray, out: np.ndarray | None = None) ->
     Raises
     ------
     IndexError
-        If an id is not a row; the text names it and its place.
+        If an id is not a row; the message has the id and its position.
     """
     library = core(table.dtype)
     if table.ndim != 2:
@@ -55,7 +55,7 @@ def gather(table: np.ndarray, ids: np.ndarray, out: np.ndarray | None = None) ->
 def scatter_add(
     rows: np.ndarray, ids: np.ndarray, vocabulary: int, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """The gradient of `gather` with respect to its table: rows of one id are added, in order.
+    """Return the gradient of `gather` with respect to its table: the sum of the rows of each id.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def scatter_add(
     ids
         Whole numbers of any shape.
     vocabulary
-        Rows of the table.
+        Number of rows of the table.
     out
         Contiguous ``(vocabulary, width)``, to write to.
 
@@ -92,7 +92,7 @@ def scatter_add(
 
 
 def checked_ids(ids: np.ndarray, limit: int, name: str, library: CDLL) -> np.ndarray:
-    """The ids as contiguous int64, all of them in ``[0, limit)``."""
+    """Return the ids as contiguous int64, after checking that all are in ``[0, limit)``."""
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{name}s must be whole numbers, got {ids.dtype}")
     flat = np.ascontiguousarray(ids, np.int64)

@@ -1,7 +1,7 @@
-"""Writes C for elementwise expressions: one straight line of vector operations.
+"""Generate C for elementwise expressions: a sequence of vector operations without branches.
 
-What comes out follows the one calling convention of ``src/block.h``. Before the line every input is
-loaded, after it every output is stored, so that outputs may take the place of inputs.
+The functions have the calling convention of ``src/block.h``. They load a vector of every input
+first and store the outputs last, so that an output may overwrite an input.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TEMPLATES = {
 
 
 def read_source(name: str) -> str:
-    """A C file with the files of this folder that it includes put in place, each once."""
+    """Return a C file in which each included file of this folder is inserted once."""
     return _expand(name, set())
 
 
@@ -60,7 +60,7 @@ def _expand(name: str, seen: set[str]) -> str:
 
 
 def header(dtype) -> str:
-    """The beginning of every numeric unit: the precision, then the vectors."""
+    """Return the beginning of every numeric source, which sets the precision."""
     return f"#define REAL_BITS {np.dtype(dtype).itemsize * 8}\n"
 
 
@@ -71,21 +71,21 @@ def block_function(
     outputs: Sequence[int],
     single: Sequence[int] = (),
 ) -> str:
-    """C of a block function.
+    """Return the C source of a block function.
 
     Parameters
     ----------
     name
-        What the exported function is called.
+        Name of the exported function.
     expressions
-        Where the values live.
+        The expressions that the values belong to.
     inputs
-        The values that come in, in the order of the block arguments. Those that the outputs do not
-        need are not read.
+        The input values, in the order of the block arguments. Those that the outputs do not need
+        are not read.
     outputs
-        The values that go out, in order.
+        The output values, in order.
     single
-        Positions of inputs that are one number rather than an array.
+        Positions of inputs that are one number instead of an array.
     """
     needed = expressions.needed(outputs, inputs)
     place = {value: i for i, value in reversed(list(enumerate(inputs)))}
@@ -111,7 +111,7 @@ def block_function(
 
 
 def unit(dtype, functions: Sequence[str]) -> str:
-    """A whole text for the compiler from block functions."""
+    """Return a complete C source with some block functions."""
     return header(dtype) + read_source("generated.h") + "".join(functions)
 
 

@@ -1,10 +1,10 @@
-"""Elementwise PyTensor graphs as a small list of operations, each written once.
+"""Elementwise PyTensor graphs as a list of operations without duplicates.
 
-PyTensor's graph of a cell and its gradient says the same thing many times (`tanh` of the same
-number in four places) and wraps numbers in shape operations. `Expressions` holds the arithmetic
-alone: a list of ``(operation, arguments)`` in an order that can be computed, equal ones shared,
-with only such simplifications as ``x * 1`` and ``x + 0``. What a kernel computes is thereby close
-to what was written, and nothing here takes more than some milliseconds.
+PyTensor's graph of a cell and its gradient has many duplicates (`tanh` of the same value in four
+places) and shape operations around numbers. `Expressions` holds only the arithmetic: a list of
+``(operation, arguments)`` in a computable order, without duplicates, and with few simplifications,
+such as ``x * 1`` and ``x + 0``. A kernel therefore computes what was written, and reading a graph
+takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COMPARISONS = {"lt": "<", "gt": ">", "le": "<=", "ge": ">=", "eq": "==", "neq": 
 MASKS = {*COMPARISONS, "and", "or", "not", "xor"}
 TRANSCENDENTAL = {"exp", "tanh", "sigmoid"}
 
-# PyTensor's scalar operation, by class name -> ours
+# Class names of PyTensor's scalar operations -> names here
 SIMPLE = {
     **{
         "Add": "add",
@@ -40,8 +40,7 @@ SIMPLE = {
     **{"LT": "lt", "GT": "gt", "LE": "le", "GE": "ge", "EQ": "eq", "NEQ": "neq"},
     **{"AND": "and", "OR": "or", "XOR": "xor", "Invert": "not"},
 }
-# Operations that change nothing here if what they take is a single number: everything else has one
-# shape.
+# Operations that have no effect here on a single number, because all arrays have the same shape.
 SHAPES = (
     "DimShuffle",
     "ExpandDims",
@@ -63,7 +62,7 @@ class Expressions:
 
     # ---- building -------------------------------------------------------------------
     def add(self, operation: str, *arguments) -> int:
-        """The value of an operation: an old one if it has been asked for before."""
+        """Return the value of an operation: an existing one if there is an equal one."""
         simpler = self._simplify(operation, arguments)
         if simpler is not None:
             return simpler
@@ -74,16 +73,16 @@ class Expressions:
         return self._known[key]
 
     def constant(self, value: float) -> int:
-        """A number, rounded to the kernel's precision."""
+        """Return the value of a number, rounded to the kernel's precision."""
         number = float(self.dtype.type(value))
         return self.add("constant", number.hex())  # as text, because -0.0 == 0.0 and NaN != NaN
 
     def is_mask(self, value: int) -> bool:
-        """Whether a value is true or false rather than a number."""
+        """Return whether a value is a boolean and not a number."""
         return self.nodes[value][0] in MASKS
 
     def value_of(self, value: int) -> float | None:
-        """The number behind a constant, else None."""
+        """Return the number of a constant, None for other values."""
         operation, *arguments = self.nodes[value]
         return float.fromhex(arguments[0]) if operation == "constant" else None
 
@@ -93,7 +92,7 @@ class Expressions:
         numbers = [self.value_of(a) for a in arguments]
         if (
             operation == "mul" and 0.0 in numbers
-        ):  # a gradient that does not exist is written as 0 * something
+        ):  # PyTensor writes a gradient of zero as 0 * something
             return self.constant(0.0)
         if operation == "mul" and 1.0 in numbers:
             return self.number(arguments[1 - numbers.index(1.0)])
@@ -106,16 +105,16 @@ class Expressions:
         return None
 
     def number(self, value: int) -> int:
-        """A value as a number: masks become 1 and 0."""
+        """Return a value as a number: masks become 1 and 0."""
         return self.add("number", value) if self.is_mask(value) else value
 
     def mask(self, value: int) -> int:
-        """A value as a mask: numbers become true where they are not 0."""
+        """Return a value as a mask: numbers are true where they are not 0."""
         return value if self.is_mask(value) else self.add("neq", value, self.constant(0.0))
 
     # ---- reading PyTensor -----------------------------------------------------------
     def read(self, outputs: Sequence, known: dict) -> list[int]:
-        """Values of PyTensor variables, given those of the variables they are made from.
+        """Return the values of PyTensor variables, given those of the variables they depend on.
 
         Parameters
         ----------
@@ -127,7 +126,7 @@ class Expressions:
         Raises
         ------
         KernelUnavailable
-            If an operation is not elementwise, not known here, or of another precision.
+            If an operation is not elementwise, not supported, or of another precision.
         """
         from pytensor.graph.traversal import io_toposort
 
@@ -168,18 +167,20 @@ class Expressions:
         )
 
     def _scalar(self, op, node, arguments: list[int]) -> list[int]:
-        """One PyTensor scalar operation; `node` gives the types."""
+        """Add one PyTensor scalar operation; `node` has the types."""
         name = type(op).__name__
         if name == "Composite":
             return self._composite(op, arguments)
         output = node.outputs[0].type.dtype
         if output != "bool" and np.dtype(output).kind == "f" and output != self.dtype.name:
             raise KernelUnavailable(
-                f"a kernel cannot be made: {op} gives {output}, the kernel is {self.dtype.name}"
+                f"a kernel cannot be made: {op} returns {output}, "
+                f"the kernel computes in {self.dtype.name}"
             )
         if np.dtype(output).kind not in "fb":
             raise KernelUnavailable(
-                f"a kernel cannot be made: {op} gives {output}; only floats and bools are known"
+                f"a kernel cannot be made: {op} returns {output}; "
+                "only floats and bools are supported"
             )
         if name == "Second":
             return [arguments[1]]
@@ -230,7 +231,8 @@ class Expressions:
             return self.add("sqrt", base)
         if power is None or power != int(power) or abs(power) > 16:
             raise KernelUnavailable(
-                "a kernel cannot be made: a power is only known for small whole constant exponents"
+                "a kernel cannot be made: a power needs a constant exponent, "
+                "0.5 or a whole number from -16 to 16"
             )
         result = None
         for bit in bin(abs(int(power)))[:1:-1]:  # from the least
@@ -240,14 +242,14 @@ class Expressions:
         result = self.constant(1.0) if result is None else result
         return result if power >= 0 else self.add("div", self.constant(1.0), result)
 
-    # ---- questions ------------------------------------------------------------------
+    # ---- queries --------------------------------------------------------------------
     def arguments(self, value: int) -> tuple[int, ...]:
-        """The values that a value is computed from."""
+        """Return the values that a value is computed from."""
         operation, *arguments = self.nodes[value]
         return () if operation in ("input", "constant") else tuple(arguments)
 
     def needed(self, outputs: Sequence[int], given: Sequence[int] = ()) -> list[int]:
-        """What `outputs` are made from, in computable order, stopping at those `given`."""
+        """Return the values that `outputs` depend on, in computable order, up to those `given`."""
         wanted: set[int] = set()
         stack = list(outputs)
         while stack:

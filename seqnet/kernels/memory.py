@@ -1,102 +1,153 @@
-"""Arrays from memory that is used again.
+"""Arrays whose memory is used again.
 
-A training step makes the same large arrays every time. Fresh ones are given to the process page by
-page at first touch, which can cost as much as the arithmetic. `empty` therefore keeps the memory it
-hands out and hands it out again when nothing refers to it any more. It may be called from several
-threads.
+A training step makes the same large arrays every time. The system provides new memory page by page
+at first use, which can take as long as the arithmetic. `empty` therefore uses the memory of arrays
+that are no longer referenced. It can be called from several threads.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
+from collections import OrderedDict
+from contextlib import suppress
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
-SMALLEST = 1 << 16  # bytes; below, the ordinary allocator does as well
-MOST_UNUSED = 1 << 30  # bytes kept for nobody, looked at whenever new memory is needed
-ALIGNMENT = 64  # a cache line, and the widest vector
-
-_lock = threading.Lock()
-_blocks: dict[
-    int, list[tuple[np.ndarray, int]]
-] = {}  # by size: memory, and where in it the first cache line begins
+SMALLEST = 1 << 16  # bytes; below, NumPy's own allocation is as fast
+MAX_UNUSED = 1 << 30  # bytes kept although no array uses them
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
 
-def empty(shape: tuple[int, ...], dtype) -> np.ndarray:
-    """Like `numpy.empty`; a large array begins at a cache line."""
+class Block(NamedTuple):
+    """Memory, its size in bytes, and the address of the first cache line in it."""
+
+    memory: np.ndarray
+    size: int
+    address: int
+
+
+class Pool:
+    """Blocks that no array uses, by size.
+
+    The pool refers to no other blocks, so that the time of a call does not depend on how many are
+    in use.
+
+    There is no lock: the garbage collector may return a block in the middle of any statement, also
+    of one in this class, and a process may fork at any time. Blocks are only moved by `append` and
+    `pop` of lists, each of which Python does at once. `unused_bytes` is counted anew in `shrink`,
+    so that it does not matter if two threads change it at the same time.
+    """
+
+    def __init__(self, max_unused: int) -> None:
+        self.max_unused = max_unused
+        self.unused: OrderedDict[int, list[Block]] = OrderedDict()  # sizes last returned at the end
+        self.unused_bytes = 0
+
+    def take(self, size: int) -> Block | None:
+        """Return an unused block of so many bytes, or None if there is none."""
+        try:
+            block = self.unused[size].pop()
+        except (KeyError, IndexError):
+            return None
+        self.unused_bytes -= size
+        return block
+
+    def put(self, block: Block) -> None:
+        """Take back a block that no array uses any more, and free blocks beyond the limit."""
+        size = block[1]
+        blocks = self.unused.get(size)
+        if blocks is None:
+            blocks = self.unused.setdefault(size, [])
+        blocks.append(block)
+        self.unused.move_to_end(size)
+        self.unused_bytes += size
+        if self.unused_bytes > self.max_unused:
+            self.shrink(self.max_unused)
+
+    def shrink(self, most: int) -> None:
+        """Free blocks, longest unused sizes first, until at most so many bytes are left."""
+        sizes = list(self.unused)
+        unused = sum([size * len(self.unused[size]) for size in sizes])
+        for size in sizes:
+            while unused > most and self.unused[size]:
+                with suppress(IndexError):  # another thread was faster
+                    self.unused[size].pop()
+                unused -= size
+        self.unused_bytes = unused
+
+
+_pool = Pool(MAX_UNUSED)
+
+
+class Owner:
+    """The base of an array from `empty`, and of its views: returns the block when all are gone."""
+
+    __slots__ = ("__array_interface__", "block")
+
+    def __init__(self, block: Block, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.block = block
+        self.__array_interface__ = {
+            "data": (block[2], False),
+            "shape": shape,
+            "typestr": dtype.str,
+            "version": 3,
+        }
+
+    def __del__(self, put=_pool.put) -> None:  # bound here: globals are gone when Python ends
+        put(self.block)
+
+
+def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+    """Return an array like `numpy.empty`; a large one begins at a cache line."""
     dtype = np.dtype(dtype)
     size = prod(shape) * dtype.itemsize
     if size < SMALLEST:
         return np.empty(shape, dtype)
-    step = 1 << (
-        size.bit_length() - 4
-    )  # so that a batch somewhat longer than the last fits as well
-    size = (size + step - 1) // step * step
-    with _lock:
-        blocks = _blocks.setdefault(size, [])
-        for memory, offset in blocks:  # noqa: B007 -- used after the loop
-            # An array made from the memory refers to it, so this many references mean that there is
-            # no such array.
-            if sys.getrefcount(memory) == _UNUSED:
-                break
-        else:
-            _make_room()
-            memory = np.empty(size + ALIGNMENT, np.uint8)
-            offset = -memory.ctypes.data % ALIGNMENT
-            blocks.append((memory, offset))
-        return np.ndarray(shape, dtype, memory, offset)
+    # Rounded up, so that a batch that is slightly longer than the last one fits as well.
+    step = 1 << (size.bit_length() - 4)
+    size = (size + step - 1) // step * step + ALIGNMENT
+    block = _pool.take(size)
+    if block is None:
+        memory = np.empty(size, np.uint8)
+        block = Block(memory, size, _aligned(memory))
+    return np.asarray(Owner(block, shape, dtype))
 
 
 class _Scratch(threading.local):
-    """Each thread's own."""
+    """Memory of each thread for intermediate results."""
 
-    size = at = 0
-    array = None
+    size = address = 0
+    memory = None
 
 
 _scratch = _Scratch()
 
 
 def scratch(size: int) -> int:
-    """The address of so many bytes, which hold until this thread asks again."""
+    """Return the address of so many bytes, which are valid until this thread asks again."""
     if size > _scratch.size:
-        _scratch.array = np.empty(size + ALIGNMENT, np.uint8)
-        _scratch.at = -(-_scratch.array.ctypes.data // ALIGNMENT) * ALIGNMENT
+        _scratch.memory = np.empty(size + ALIGNMENT, np.uint8)
+        _scratch.address = _aligned(_scratch.memory)
         _scratch.size = size
-    return _scratch.at
+    return _scratch.address
 
 
-def _make_room() -> None:
-    unused = sum(
-        size for size, blocks in _blocks.items() for b, _ in blocks if sys.getrefcount(b) == _UNUSED
-    )
-    if unused > MOST_UNUSED:
-        _drop_unused()
+def _aligned(memory: np.ndarray) -> int:
+    return -(-memory.ctypes.data // ALIGNMENT) * ALIGNMENT
 
 
-def _drop_unused() -> None:
-    for blocks in _blocks.values():
-        used = []
-        for memory, offset in blocks:
-            if sys.getrefcount(memory) > _UNUSED:
-                used.append((memory, offset))
-        blocks[:] = used
+def free_memory() -> None:
+    """Return the memory that no array uses to the system.
 
+    Kernels keep up to 1 GiB of it, to use it again. The memory that a thread keeps for intermediate
+    results is freed in the thread that calls this; in other threads it is freed when they end.
 
-def release() -> None:
-    """Give back the memory that nothing refers to."""
-    with _lock:
-        _drop_unused()
-    _scratch.array, _scratch.size = None, 0
-
-
-def _count_references() -> int:
-    """What `sys.getrefcount` says, in a loop over blocks, of memory that nothing else refers to."""
-    for memory, _ in [(np.empty(1), 0)]:
-        return sys.getrefcount(memory)
-    raise AssertionError
-
-
-_UNUSED = _count_references()
+    Examples
+    --------
+    >>> from seqnet import kernels
+    >>> kernels.free_memory()
+    """
+    _pool.shrink(0)
+    _scratch.memory, _scratch.size = None, 0

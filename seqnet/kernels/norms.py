@@ -1,4 +1,4 @@
-"""How long several arrays are, as vectors."""
+"""Squared norms of several arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from .core import address, core, count_call
 
 
 def squared_norms(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum of the squares of each of several arrays of one float dtype, added up in double.
+    """Return the sum of squares of each array, accumulated in double precision.
+
+    All arrays must have the same float dtype.
 
     Examples
     --------
@@ -23,9 +25,9 @@ def squared_norms(arrays: Sequence[np.ndarray]) -> np.ndarray:
     dtypes = {a.dtype for a in arrays}
     if len(dtypes) > 1:
         names = sorted(str(dtype) for dtype in dtypes)
-        raise ValueError(f"squared_norms: the arrays have the dtypes {names}, not one")
+        raise ValueError(f"squared_norms: the arrays must have one dtype, got {names}")
     contiguous = [np.ascontiguousarray(a) for a in arrays]
-    # Each row is a norm_arguments of src/rows.c: where, how many numbers, and a double to fill in.
+    # Each row is a norm_arguments of src/rows.c: address, size, and a double for the result.
     rows = np.array([(address(a), a.size, 0) for a in contiguous], "int64")
     core(arrays[0].dtype).squared_norms(address(rows), len(arrays))
     count_call("squared_norms")

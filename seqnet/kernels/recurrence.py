@@ -1,7 +1,7 @@
 """A recurrence as one kernel: any elementwise cell, all time steps, forwards and backwards.
 
-`Cell` turns the step into two small C functions. The loops over time, threads and tiles around them
-are in ``src/recurrence.c``, already compiled; here arguments are checked and put together for it.
+`Cell` translates the step to two small C functions. The loops over time, threads and tiles are in
+``src/recurrence.c``, which is the same for every cell; this module checks and packs its arguments.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .cell import Cell
 from .compiler import KernelUnavailable
 from .core import address, core, count_call, threads_for
 
-MOST_BLOCKS = 96  # as in src/recurrence.c
+MAX_BLOCKS = 96  # as in src/recurrence.c
 
 
 class _Sequence(Structure):  # sequence in src/recurrence.c
@@ -44,7 +44,7 @@ class _Arguments(Structure):  # recurrence in src/recurrence.c
 
 
 class Gradients(NamedTuple):
-    """What `RecurrenceKernel.backward` gives."""
+    """The gradients that `RecurrenceKernel.backward` returns."""
 
     projected: np.ndarray  # (time, batch, gates * units)
     recurrent_kernel: np.ndarray  # (units, gates * units)
@@ -53,25 +53,25 @@ class Gradients(NamedTuple):
 
 
 class RecurrenceKernel:
-    """A compiled recurrence of one cell, of any size: one serves every layer that has this cell.
+    """A compiled recurrence of one cell; the sizes are arguments of each call.
 
     Parameters
     ----------
     step
         ``step(x, r, states) -> new_states`` on tuples of PyTensor variables ``(batch, units)``,
-        elementwise: per gate the projected input ``x`` and ``r = states[0] @ recurrent_kernel +
-        recurrent_bias``.
+        elementwise: for each gate the projected input ``x`` and ``r = states[0] @ recurrent_kernel
+        + recurrent_bias``.
     gates
         Number of gates.
     states
-        Number of states. The first is the one that is multiplied by the recurrent kernel.
+        Number of states. The first one is multiplied by the recurrent kernel.
     dtype
         ``"float32"`` or ``"float64"``.
 
     Raises
     ------
     KernelUnavailable
-        If the step uses an operation that is not known, or there is no compiler.
+        If the step uses an operation that is not supported, or there is no compiler.
     """
 
     _known: ClassVar[dict[tuple, RecurrenceKernel]] = {}
@@ -96,9 +96,9 @@ class RecurrenceKernel:
         self.saved_values = len(cell.saved)
         self.needs_projected = cell.needs_projected
         self._distinct = len(cell.distinct)
-        if 2 * gates + 4 * states + self.saved_values + self._distinct > MOST_BLOCKS:
+        if 2 * gates + 4 * states + self.saved_values + self._distinct > MAX_BLOCKS:
             raise KernelUnavailable(
-                f"the cell has too many gates, states and intermediate results ({MOST_BLOCKS} fit)"
+                f"the cell has too many gates, states and intermediate results ({MAX_BLOCKS} fit)"
             )
         slots = [cell.distinct.index(g) if g in cell.distinct else -1 for g in range(gates)]
         self._slots = (c_long * gates)(*slots)
@@ -107,11 +107,14 @@ class RecurrenceKernel:
             ctypes.cast(f, c_void_p) for f in (self._library.cell, self._library.cell_gradient)
         ]
         self._padding = self._core.vector_bytes() // self.dtype.itemsize
-        # ctypes makes such a type anew if nobody keeps it.
+        # Kept here, because ctypes creates such a type again otherwise.
         self._pointers_type, self._sequences_type = c_void_p * states, _Sequence * states
 
     def _threads(self, time: int, batch: int, units: int) -> int:
-        """The most threads; the kernel takes fewer where it is sooner done alone."""
+        """Return the most threads to use; the kernel uses fewer where that is faster.
+
+        It is called once a call, because another thread may change the number of threads.
+        """
         return threads_for(self.gates * units * units * batch * time)
 
     def forward(
@@ -124,7 +127,7 @@ class RecurrenceKernel:
         save: bool = True,
         out: Sequence[np.ndarray] | None = None,
     ) -> tuple[list[np.ndarray], np.ndarray | None]:
-        """Every state after every step.
+        """Return every state after every step.
 
         Parameters
         ----------
@@ -140,7 +143,7 @@ class RecurrenceKernel:
         mask
             ``(time, batch)`` of bool: where False, the states keep their values.
         save
-            Whether to keep what `backward` needs.
+            Whether to save the values that `backward` needs.
         out
             Contiguous ``(time, batch, units)`` for each state, to write to.
 
@@ -161,11 +164,19 @@ class RecurrenceKernel:
         self._expect("out", states, shape)
         padded = -(-units // self._padding) * self._padding
         saved = memory.empty((time, self.saved_values, batch, padded), self.dtype) if save else None
+        threads = self._threads(time, batch, units)
         keep, a = self._arguments(
-            projected, recurrent_kernel, recurrent_bias, initial_states, mask, states, saved
+            projected,
+            recurrent_kernel,
+            recurrent_bias,
+            initial_states,
+            mask,
+            states,
+            saved,
+            threads,
         )
         if time and batch and units:
-            self._core.recurrence_forward(byref(a), self._threads(time, batch, units))
+            self._core.recurrence_forward(byref(a), threads)
         count_call("recurrence.forward")
         del keep
         return states, saved
@@ -184,13 +195,13 @@ class RecurrenceKernel:
         final_grads: Sequence[np.ndarray | None] | None = None,
         out: np.ndarray | None = None,
     ) -> Gradients:
-        """Gradients of a number with respect to everything that `forward` took.
+        """Return the gradients of a scalar with respect to all arguments of `forward`.
 
         Parameters
         ----------
         recurrent_kernel, projected, recurrent_bias, initial_states, mask
-            As given to `forward`. `projected` is read only if `needs_projected`; of the bias only
-            the presence counts.
+            As given to `forward`. `projected` is only read if `needs_projected` is True. The values
+            of the bias are not read.
         states, saved
             As returned by `forward`.
         grads
@@ -201,7 +212,7 @@ class RecurrenceKernel:
             None: added to `grads`.
         out
             ``(time, batch, gates * units)`` with any strides of time and batch, for the gradient of
-            `projected`: a reversed view here undoes a reversed view there.
+            `projected`. It may be a reversed view, as `projected` may.
 
         Returns
         -------
@@ -224,10 +235,19 @@ class RecurrenceKernel:
             or d_projected.shape != projected.shape
         ):
             raise ValueError(
-                f"projected {projected.shape}, out {d_projected.shape}, states {shape}: no fit"
+                f"the shapes of projected {projected.shape}, out {d_projected.shape} "
+                f"and states {shape} do not match"
             )
+        threads = self._threads(time, batch, units)
         keep, a = self._arguments(
-            projected, recurrent_kernel, recurrent_bias, initial_states, mask, states, saved
+            projected,
+            recurrent_kernel,
+            recurrent_bias,
+            initial_states,
+            mask,
+            states,
+            saved,
+            threads,
         )
         given = self._sequences_type(
             *(self._sequence(g, f"grads[{s}]", shape) for s, g in enumerate(grads))
@@ -249,7 +269,7 @@ class RecurrenceKernel:
         a.d_bias = d_bias is not None and address(d_bias)
         a.want_initial = initial_states is not None
         if time and batch and units:
-            self._core.recurrence_backward(byref(a), self._threads(time, batch, units))
+            self._core.recurrence_backward(byref(a), threads)
             if time == 1 and initial_states is None and d_bias is None:
                 d_kernel[...] = 0
         else:
@@ -262,7 +282,7 @@ class RecurrenceKernel:
             d_projected, d_kernel, d_bias, carried if initial_states is not None else None
         )
 
-    # ---- putting the arguments together -------------------------------------------------
+    # ---- packing the arguments ----------------------------------------------------------
     def _sizes(self, projected: np.ndarray, recurrent_kernel: np.ndarray) -> tuple[int, int, int]:
         units = recurrent_kernel.shape[0]
         if recurrent_kernel.shape != (units, self.gates * units):
@@ -277,9 +297,17 @@ class RecurrenceKernel:
         return (*projected.shape[:2], units)
 
     def _arguments(
-        self, projected, recurrent_kernel, recurrent_bias, initial_states, mask, states, saved
+        self,
+        projected,
+        recurrent_kernel,
+        recurrent_bias,
+        initial_states,
+        mask,
+        states,
+        saved,
+        threads,
     ):
-        """The C structure for both directions, and what must stay alive while it is used."""
+        """Return the arrays that must stay alive during the call, and the C structure."""
         time, batch, units = states[0].shape
         self._expect(
             "recurrent_kernel", [recurrent_kernel := np.ascontiguousarray(recurrent_kernel)]
@@ -296,7 +324,6 @@ class RecurrenceKernel:
             self._expect("initial_states", initial, (batch, units))
         if mask is not None and (mask.shape != (time, batch) or mask.dtype != bool):
             raise ValueError(f"mask must be bool({time}, {batch}), got {mask.dtype}{mask.shape}")
-        threads = self._threads(time, batch, units)
         size = self._core.recurrence_scratch(batch, units, self.gates, self.states, threads)
         scratch = memory.scratch(size * self.dtype.itemsize)
         initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)

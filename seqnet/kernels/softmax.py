@@ -1,4 +1,4 @@
-"""Softmax of rows, its logarithm, and its cross-entropy together with the gradient."""
+"""Softmax of rows, its logarithm, and the cross-entropy together with its gradient."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class _Arguments(Structure):  # softmax_arguments in src/rows.c
 
 
 def softmax(logits: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """``exp(x) / sum(exp(x))`` along the last axis; `out` may be `logits`."""
+    """Return ``exp(x) / sum(exp(x))`` along the last axis; `out` may be `logits`."""
     return _along_last_axis(SOFTMAX, logits, out)
 
 
 def log_softmax(logits: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """``x - log(sum(exp(x)))`` along the last axis; `out` may be `logits`."""
+    """Return ``x - log(sum(exp(x)))`` along the last axis; `out` may be `logits`."""
     return _along_last_axis(LOG_SOFTMAX, logits, out)
 
 
@@ -39,7 +39,7 @@ def softmax_cross_entropy(
     gradient: bool = True,
     out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The loss ``-log(softmax(logits)[target])`` of every row, and its gradient, in one pass.
+    """Return ``-log(softmax(logits)[target])`` of every row, and its gradient.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ def softmax_cross_entropy(
     targets
         ``(n,)`` of whole numbers from 0 to ``classes - 1``.
     weights
-        ``(n,)``: a factor on each row's loss and gradient. Give the gradient with respect to the
-        losses here to get the gradient with respect to the logits.
+        ``(n,)``: a factor for each row's loss and gradient. If it is the gradient with respect to
+        the losses, the result is the gradient with respect to the logits.
     gradient
         Whether to compute the gradient as well.
     out
-        Where to write the gradient; it may be `logits`.
+        The array to write the gradient to; it may be `logits`.
 
     Returns
     -------

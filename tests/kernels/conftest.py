@@ -9,4 +9,4 @@ from seqnet.kernels import core
 
 @pytest.fixture(autouse=True)
 def every_size_is_shared_among_threads(monkeypatch):
-    monkeypatch.setattr(core, "ALONE", 0)
+    monkeypatch.setattr(core, "SINGLE_THREAD_WORK", 0)

@@ -205,8 +205,12 @@ def test_wrong_arguments_are_named():
     a = np.zeros(3, "float32")
     with pytest.raises(ValueError, match=r"input 1 is float32\(4,\)"):
         kernel(a, np.zeros(4, "float32"))
-    with pytest.raises(ValueError, match="takes 2"):
+    with pytest.raises(ValueError, match="takes 2 arrays, got 1"):
         kernel(a)
+    with pytest.raises(ValueError, match="takes 2 arrays, got 0"):
+        kernel()
+    with pytest.raises(ValueError, match="returns 1 array, got 2"):
+        kernel(a, a, out=[a, a])
     with pytest.raises(ValueError, match="contiguous"):
         kernel(a, a, out=[np.zeros(6, "float32")[::2]])
 

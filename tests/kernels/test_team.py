@@ -1,13 +1,19 @@
 """The thread team: forks, several callers, more threads than processors, no cost when idle."""
 
 import os
+import signal
 import threading
 import time
 
 import numpy as np
+import pytensor.tensor as pt
 import pytest
 
 from seqnet import kernels
+from seqnet.kernels import core, elementwise, memory
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 RANDOM = np.random.default_rng(0)
 A, B = (RANDOM.normal(size=(300, 300)).astype("float32") for _ in range(2))
@@ -29,19 +35,88 @@ def test_an_idle_team_uses_no_processor_time():
     assert time.process_time() - before < 0.1
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_forked_child_computes_the_same():
-    wanted = kernels.gemm(A, B).copy()
+def exit_status_of_child(function):
+    """Fork, call `function` in the child, and return the child's exit status, None if it hangs."""
     child = os.fork()
     if child == 0:
-        same = all((kernels.gemm(A, B) == wanted).all() for _ in range(20))
-        os._exit(0 if same else 1)
-    deadline = time.monotonic() + 20
-    while (done := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+        try:
+            function()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    deadline = time.monotonic() + 30
+    while (done := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
         time.sleep(0.01)
-    assert done[0] == child and os.waitstatus_to_exitcode(done[1]) == 0
+    return os.waitstatus_to_exitcode(done[1])
+
+
+@needs_fork
+def test_a_forked_child_computes_the_same():
+    wanted = kernels.gemm(A, B).copy()
+
+    def check():
+        for _ in range(20):
+            np.testing.assert_array_equal(kernels.gemm(A, B), wanted)
+
+    assert exit_status_of_child(check) == 0
     np.testing.assert_array_equal(kernels.gemm(A, B), wanted)
+
+
+@needs_fork
+def test_a_child_that_is_forked_while_another_thread_compiles_does_not_hang():
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with core._lock:
+            held.set()
+            done.wait()
+
+    def use_everything():
+        x = pt.vector(dtype="float64")
+        kernel = kernels.ElementwiseKernel([x], [x * 2 + 1])
+        assert kernel(np.ones(100_000))[0][0] == 3
+        place = memory.empty((1 << 18,), "float32").ctypes.data
+        assert memory.empty((1 << 18,), "float32").ctypes.data == place
+        kernels.free_memory()
+        assert memory._pool.unused_bytes == 0
+
+    use_everything()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        assert exit_status_of_child(use_everything) == 0
+    finally:
+        done.set()
+        thread.join()
+
+
+@needs_fork
+def test_a_child_that_is_forked_while_other_threads_compute_computes_the_same():
+    wanted = kernels.gemm(A, B).copy()
+    stop = threading.Event()
+
+    def compute():
+        while not stop.is_set():
+            kernels.gemm(A, B)
+
+    def check():
+        for _ in range(5):
+            np.testing.assert_array_equal(kernels.gemm(A, B), wanted)
+
+    threads = [threading.Thread(target=compute) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert [exit_status_of_child(check) for _ in range(20)] == [0] * 20
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_several_callers_at_once_get_their_own_results():
@@ -75,3 +150,45 @@ def test_more_threads_than_processors_and_fewer_again():
 def test_a_number_of_threads_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ValueError, match="number of threads"):
         kernels.set_num_threads(wrong)
+
+
+def test_every_kernel_reads_the_number_of_threads_once_a_call(monkeypatch):
+    """Another thread may change it meanwhile, and the scratch memory is for the first number."""
+    x = pt.matrix(dtype="float32")
+    function = kernels.ElementwiseKernel([x], [pt.tanh(x)])
+    cell = kernels.RecurrenceKernel(lambda x, r, s: (pt.tanh(x[0] + r[0]),), 1, 1)
+    projected, kernel = np.ones((7, 12, 64), "float32"), np.ones((64, 64), "float32") / 64
+    ids = np.zeros(300, "int64")
+    states, saved = cell.forward(projected, kernel)
+    reads = []
+
+    def read():
+        reads.append(1)
+        return len(reads)  # another number each time
+
+    for module in (core, elementwise):
+        monkeypatch.setattr(module, "get_num_threads", read)
+    for call in (
+        lambda: kernels.gemm(A, B),
+        lambda: function(A),
+        lambda: cell.forward(projected, kernel),
+        lambda: cell.backward(kernel, states, saved, states),
+        lambda: kernels.softmax(A),
+        lambda: kernels.softmax_cross_entropy(A, ids),
+        lambda: kernels.gather(A, ids),
+        lambda: kernels.scatter_add(A, ids, 5),
+        lambda: kernels.squared_norms([A]),
+    ):
+        del reads[:]
+        call()
+        assert len(reads) <= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "threads"), [("3", 3), ("99999", 255), ("0", None), ("two", None), ("²", None)]
+)
+def test_the_environment_sets_the_number_of_threads(monkeypatch, value, threads):
+    monkeypatch.setenv("SEQNET_NUM_THREADS", value)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    expected = threads or min(core.available_cores(), 255)
+    assert core._default_threads.__wrapped__() == expected

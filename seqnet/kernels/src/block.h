@@ -1,8 +1,8 @@
-/* The one calling convention of generated code: an elementwise function of blocks.
+/* The calling convention of all generated code: an elementwise function of blocks.
  *
- * A block is `rows` lines of `columns` consecutive numbers, `row` elements apart (0: the same line for every row). A
+ * A block has `rows` rows of `columns` consecutive numbers, `row` elements apart (0: the same numbers for every row). A
  * generated function computes every output block from the input blocks. It reads a vector of every input before it
- * writes the outputs at that place, so an output may be an input. A cell, its gradient and an optimizer are all this.
+ * writes the outputs at that position, so an output may be an input. Cells, their gradients and optimizers use it.
  */
 typedef struct {
     real *data;

@@ -1,4 +1,4 @@
-/* The library of one precision: the parts below are put together here into one unit for the compiler. */
+/* The library of one precision, as one translation unit. */
 #include "vector.h"
 #include "team.h"
 #include "tile.h"
@@ -6,16 +6,16 @@
 
 #include <unistd.h>
 
-/* The team lives in a library of its own, because the float and the double library share it. */
+/* The team is in a library of its own, because the float and the double library share it. */
 static team_run_function *team_run;
 static team_barrier_function *team_barrier;
-static long second_level_cache = 1048576; /* bytes; this many where the system does not tell */
+static long l2_cache_size = 1048576; /* bytes; the default if the system does not say */
 void attach_team(team_run_function *run, team_barrier_function *barrier) {
     team_run = run;
     team_barrier = barrier;
 #ifdef _SC_LEVEL2_CACHE_SIZE
     long told = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    if (told > 0) second_level_cache = told;
+    if (told > 0) l2_cache_size = told;
 #endif
 }
 

@@ -1,23 +1,23 @@
 /* Matrix products of any shape and strides: C = A B, plus a row of biases, plus C.
  *
- * The story of one thread: it owns a rectangle of C, and goes over K in blocks, over its rows in blocks and over its
- * columns in panels. A panel of B is copied ("packed") so that the tile reads it in order; A is read where it lies
- * unless its K axis is strided, as in a transpose. A thread's scratch memory comes from the caller.
+ * Each thread computes a rectangle of C. It iterates over blocks of K, blocks of its rows and panels of its columns. A
+ * panel of B is copied ("packed") so that the tile reads it in order. A is read in place unless its K axis is strided,
+ * as in a transpose. The caller provides the scratch memory of each thread.
  */
-#define DEPTH_BLOCK 512L                  /* of K: a packed panel then fits the second-level cache */
+#define DEPTH_BLOCK 512L                  /* of K: a packed panel fits into the L2 cache */
 #define ROW_BLOCK (96L * TILE_ROWS)       /* of M, for packed A */
-#define FEW_ROWS (2L * TILE_ROWS)         /* so few that packing B would cost more than it saves */
-#define IN_PLACE_BLOCK 32L                /* of K, then: goes along the rows of B, as the memory does */
-#define TRANSPOSE_BLOCK 16L               /* lines written at a time when packing turns a matrix around */
-#define FEWEST_OPERATIONS 2e6             /* of a team: what another core has written takes long to come */
-#define FEWEST_OF_FEW_ROWS 200e3          /* then B is what takes time, and nobody writes it */
-#define GEMM_SCRATCH (DEPTH_BLOCK * (PANEL + ROW_BLOCK) + TILE_ROWS * PANEL) /* elements a thread */
+#define FEW_ROWS (2L * TILE_ROWS)         /* up to this many, packing B takes longer than it saves */
+#define IN_PLACE_BLOCK 32L                /* of K where B is not packed: reads B row by row */
+#define TRANSPOSE_BLOCK 16L               /* rows written at a time when packing transposes */
+#define MIN_OPERATIONS 2e6             /* for several threads: data written by another core is slow to read */
+#define MIN_OPERATIONS_FEW_ROWS 200e3          /* with few rows: most time goes to reading B, which is not written */
+#define GEMM_SCRATCH (DEPTH_BLOCK * (PANEL + ROW_BLOCK) + TILE_ROWS * PANEL) /* elements for each thread */
 
-/* One side of a product. Index k of the common axis lies at (k % inner) * k_step + (k / inner) * k_outer, so that the
+/* One operand of a product. Index k of the common axis is at (k % inner) * k_step + (k / inner) * k_outer, so that the
  * axis may be two axes of an array, such as time and batch, with any strides. */
 typedef struct {
     const real *data;
-    long step; /* along this side's own axis: rows of A, columns of B */
+    long step; /* along the operand's own axis: rows of A, columns of B */
     long k_step, k_outer, inner;
 } gemm_side;
 
@@ -27,21 +27,21 @@ typedef struct {
     real *c;
     long c_row;
     const real *bias;  /* (n,) or NULL */
-    long accumulate;   /* add to what C holds */
-    real *column_sums; /* (n,) or NULL: the sums of B over k, which cost nearly nothing here */
-    long first_sums;   /* begin column_sums, rather than add to them */
+    long accumulate;   /* add to C */
+    real *column_sums; /* (n,) or NULL: the sums of B over k, which are nearly free here */
+    long first_sums;   /* overwrite column_sums instead of adding to them */
     real *scratch;
     long row_parts, column_parts; /* the grid of threads */
 } gemm_arguments;
 
-/* Where index k of the common axis lies, and how many indices from there lie in one line. */
+/* The address of index k of the common axis, and how many indices from there have the same stride. */
 static const real *line_from(const gemm_side *s, long k, long depth, long *run) {
     long rest = s->inner - k % s->inner;
     *run = rest < depth ? rest : depth;
     return s->data + (k % s->inner) * s->k_step + (k / s->inner) * s->k_outer;
 }
 
-static inline void copy_some(real *to, const real *from, long n) { /* memcpy costs more to call than these few take */
+static inline void copy_short(real *to, const real *from, long n) { /* for few elements a call of memcpy takes longer */
     long i = 0;
     for (; i + LANES <= n; i += LANES) store(to + i, load(from + i));
     for (; i < n; i++) to[i] = from[i];
@@ -54,7 +54,7 @@ static void pack_b(const gemm_side *b, long k0, long depth, long column, long wi
         const real *from = line_from(b, k0 + k, depth - k, &run) + column * b->step;
         if (b->step == 1) {
             for (long i = 0; i < run; i++) {
-                copy_some(packed + i * full, from + i * b->k_step, width);
+                copy_short(packed + i * full, from + i * b->k_step, width);
                 for (long c = width; c < full; c++) packed[i * full + c] = 0;
             }
         } else {
@@ -95,7 +95,7 @@ static void add_column_sums(const real *packed, long depth, long width, long fir
     }
 }
 
-/* rows x width of C for one block of K, by tiles; a panel that is not whole vectors goes through a small buffer */
+/* rows x width of C for one block of K, tile by tile. A panel that is not whole vectors uses a small buffer. */
 static void product(long rows, long width, long depth, const real *a, long a_row, long a_k, int a_packed, const real *b,
                     long b_k, const real *init, long init_row, real *c, long c_row, real *edge) {
     long vectors = (width + LANES - 1) / LANES, whole = vectors * LANES == width;
@@ -110,9 +110,9 @@ static void product(long rows, long width, long depth, const real *a, long a_row
             tile(depth, tile_a, row_step, k_step, b, b_k, from, init_row, to, c_row);
             continue;
         }
-        for (long r = 0; from && r < height; r++) copy_some(edge + r * PANEL, from + r * init_row, width);
+        for (long r = 0; from && r < height; r++) copy_short(edge + r * PANEL, from + r * init_row, width);
         tile(depth, tile_a, row_step, k_step, b, b_k, from ? edge : NULL, PANEL, edge, PANEL);
-        for (long r = 0; r < height; r++) copy_some(to + r * c_row, edge + r * PANEL, width);
+        for (long r = 0; r < height; r++) copy_short(to + r * c_row, edge + r * PANEL, width);
     }
 }
 
@@ -160,11 +160,11 @@ static void gemm_job(void *argument, const team_member *me) {
     }
 }
 
-/* The grid of threads with the least work a thread, counting what each has to pack. */
+/* Choose the grid of threads with the least work for each thread, including packing. */
 static long gemm_plan(gemm_arguments *g, long threads) {
     double best = 1e300;
     long chosen = 1;
-    if (2.0 * g->m * g->n * g->k < (g->m <= FEW_ROWS ? FEWEST_OF_FEW_ROWS : FEWEST_OPERATIONS)) threads = 1;
+    if (2.0 * g->m * g->n * g->k < (g->m <= FEW_ROWS ? MIN_OPERATIONS_FEW_ROWS : MIN_OPERATIONS)) threads = 1;
     g->row_parts = g->column_parts = 1;
     for (long down = 1; down <= threads; down++) {
         long across = threads / down;

@@ -1,10 +1,10 @@
-/* What generated code needs around it: the loop over the rows and vectors of its blocks. */
+/* Included before generated code: the loop over the rows and vectors of its blocks. */
 #include "vector.h"
 #include "block.h"
 
-/* NAME_vector computes one vector of every output at `from[i] + at`. The last columns, where there is no whole vector, go
- * through a small buffer, so that nothing is read or written beyond the blocks. NAME_reads lists the inputs to copy for
- * that, NAME_singles those that are one number. */
+/* NAME_vector computes one vector of every output at `from[i] + at`. Last columns that are not a whole vector use a
+ * small buffer, so that nothing is read or written beyond the blocks. NAME_reads lists the inputs to copy to it,
+ * NAME_singles the inputs that are a single number. */
 #define BLOCK_FUNCTION(NAME, INPUTS, OUTPUTS)                                                                    \
     void NAME(long rows, long columns, const block *in, const block *out) {                                      \
         real edge[INPUTS + OUTPUTS][LANES] __attribute__((aligned(VECTOR_BYTES)));                               \

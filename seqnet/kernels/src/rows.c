@@ -1,5 +1,5 @@
-/* What is done row by row around a recurrence: softmax and its loss, the rows of an embedding, elementwise functions.
- * Threads share out rows (or, where rows are added to one another, columns), so no result depends on their number. */
+/* Kernels that work row by row: softmax and cross-entropy, embeddings, elementwise functions, norms.
+ * Threads divide the rows, or the columns where rows are added, so that results do not depend on their number. */
 
 enum { SOFTMAX, LOG_SOFTMAX, CROSS_ENTROPY };
 
@@ -13,7 +13,7 @@ typedef struct {
     real *out;              /* (rows, columns), contiguous; NULL with CROSS_ENTROPY: the loss alone */
 } softmax_arguments;
 
-/* The last vector of a row, that may overlap the one before; `mine` tells the lanes that are not in an earlier one. */
+/* The last vector of a row, which may overlap the one before; `mine` marks the lanes that no earlier vector has. */
 static inline vreal load_last(const real *x, long n, vmask *mine) {
     real some[LANES], counted[LANES];
     long first = n >= LANES ? LANES - n % LANES : 0, end = n >= LANES ? LANES : n;
@@ -39,7 +39,7 @@ static void softmax_job(void *argument, const team_member *me) {
         real *out = q->out ? q->out + r * n : NULL;
         vmask mine = {0};
         vreal most = splat((real)-INFINITY), sums = splat(0), last = most;
-        if (whole < n) last = most = load_last(x, n, &mine); /* before `out`, which may be x, is written to */
+        if (whole < n) last = most = load_last(x, n, &mine); /* before `out`, which may be x, is written */
         for (long c = 0; c < whole; c += LANES) {
             vreal v = load(x + c);
             most = v_select((vmask)(v > most), v, most);
@@ -74,7 +74,7 @@ void softmax(softmax_arguments *q, long threads) {
 
 /* ---- embeddings --------------------------------------------------------------------- */
 
-/* The place of the first id that is not in [0, limit), or -1. */
+/* The position of the first id that is not in [0, limit), or -1. */
 long first_outside(const int64_t *ids, long count, long limit) {
     for (long i = 0; i < count; i++)
         if ((uint64_t)ids[i] >= (uint64_t)limit) return i;
@@ -94,7 +94,7 @@ static void gather_job(void *argument, const team_member *me) {
         memcpy(q->rows + i * q->width, q->table + q->ids[i] * q->width, (size_t)q->width * sizeof(real));
 }
 
-/* Each thread adds every row, in order, but only its own columns of it. */
+/* Each thread adds every row, in order, but only its own columns. */
 static void scatter_job(void *argument, const team_member *me) {
     const embedding_arguments *q = argument;
     long vectors = (q->width + LANES - 1) / LANES;
@@ -127,7 +127,7 @@ typedef struct {
 typedef struct {
     long rows, columns;
     real *const *arrays; /* inputs, then outputs */
-    const long *steps;   /* from row to row of each */
+    const long *steps;   /* from one row to the next, of each array */
 } elementwise_call;
 
 typedef struct {
@@ -136,16 +136,16 @@ typedef struct {
     long count;
 } elementwise_work;
 
-/* Threads share out the rows of each call or, of a single row, the vectors. */
+/* Threads divide the rows of each call, or the vectors of a single row. */
 static void elementwise_job(void *argument, const team_member *me) {
     const elementwise_work *q = argument;
     const elementwise_function *f = q->f;
-    block blocks[2 * MOST_BLOCKS];
+    block blocks[2 * MAX_BLOCKS];
     for (const elementwise_call *call = q->calls; call < q->calls + q->count; call++) {
         int one = call->rows == 1;
         long width = one ? LANES : 1, parts = one ? (call->columns + LANES - 1) / LANES : call->rows;
         long start = share_start(parts, me) * width, end = share_end(parts, me) * width;
-        if (one) end = smaller(end, call->columns);
+        if (one) end = min_long(end, call->columns);
         if (end <= start) continue;
         for (long i = 0; i < f->inputs + f->outputs; i++) {
             int single = i < f->inputs && f->single[i];
@@ -171,8 +171,8 @@ typedef struct {
     double squares; /* the result */
 } norm_arguments;
 
-/* Sums of so many numbers are taken in vectors, their sum in double. */
-#define PIECE 4096
+/* So many numbers are added in vectors, and their sums in double. */
+#define CHUNK 4096
 
 /* Squares leave the range of floats long before they leave that of doubles. A sum below this may lack
  * squares that became 0; it is taken again of numbers multiplied by SCALE. */
@@ -203,7 +203,7 @@ static double sum_of_squares(const real *x, long n) {
 void squared_norms(norm_arguments *arrays, long count) {
     for (long i = 0; i < count; i++) {
         arrays[i].squares = 0;
-        for (long at = 0; at < arrays[i].size; at += PIECE)
-            arrays[i].squares += sum_of_squares(arrays[i].data + at, smaller(PIECE, arrays[i].size - at));
+        for (long at = 0; at < arrays[i].size; at += CHUNK)
+            arrays[i].squares += sum_of_squares(arrays[i].data + at, min_long(CHUNK, arrays[i].size - at));
     }
 }

@@ -1,16 +1,16 @@
-/* A persistent team of threads.
+/* A persistent team of worker threads.
  *
- * The story of one job:
- *   1. the caller writes the job down and raises the team's `signal`;
- *   2. helpers that still watch the signal start at once; those asleep are woken;
- *   3. everyone, the caller included, runs the job, meeting at team_barrier() where the job says so;
- *   4. the caller returns when the last helper has reported; helpers watch for TEAM_WATCH_NS, then sleep.
+ * How a job runs:
+ *   1. The caller stores the job and publishes a new value of `current_job`.
+ *   2. Workers that are still polling `current_job` start at once. Sleeping workers are woken.
+ *   3. All members, including the caller, run the job. They may synchronize at team_barrier().
+ *   4. The caller returns when all workers have finished. Workers poll for TEAM_POLL_NS, then sleep.
  *
- * So a training loop finds its helpers awake, and a program that does something else pays nothing for them. Waiting never
- * burns a processor that another thread needs: after a short while it yields, then sleeps.
+ * So a training loop finds its workers awake, and an idle program uses no processor time. A thread that waits spins for
+ * a short time, then yields, then sleeps, so that it never takes a processor from a thread that works.
  *
- * One team serves the process. When two threads of the program want it at once, the second runs its job alone (a job
- * must give the same result with any number of members). A forked child starts with no helpers and makes its own.
+ * There is one team in a process. When two threads of the program want it at the same time, the second runs its job
+ * alone: a job must give the same result with any number of members. A forked child has no workers and creates its own.
  */
 #define _GNU_SOURCE
 #include "team.h"
@@ -21,26 +21,26 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define TEAM_WATCH_NS 1000000 /* bridges the host's work between two kernels of one training step */
-#define TEAM_MOST 256
-#define LINE __attribute__((aligned(128))) /* on a cache line of its own */
+#define TEAM_POLL_NS 1000000 /* longer than the host's work between two kernels of a training step */
+#define TEAM_MAX 256
+#define OWN_CACHE_LINE __attribute__((aligned(128)))
 
 static struct {
-    pthread_mutex_t busy;  /* held while a job runs */
-    pthread_mutex_t sleep; /* guards `wake` */
+    pthread_mutex_t busy;       /* held while a job runs */
+    pthread_mutex_t wake_mutex; /* protects `wake` */
     pthread_cond_t wake;
-    long helpers; /* threads that exist, the caller not counted */
+    long workers; /* threads that exist, without the caller */
     long cores;
     team_job *job;
     void *argument;
-    LINE atomic_long signal; /* job number * TEAM_MOST + members, in one word so that a late helper reads both or neither */
-    LINE atomic_long sleepers;
-    LINE atomic_long working; /* helpers that have yet to finish */
-    LINE atomic_long arrived; /* at the barrier */
-    LINE atomic_long round;   /* barriers passed */
-} team = {.busy = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .cores = 1};
+    OWN_CACHE_LINE atomic_long current_job; /* job number * TEAM_MAX + members: one word, so that both are read at once */
+    OWN_CACHE_LINE atomic_long sleeping;    /* workers that sleep */
+    OWN_CACHE_LINE atomic_long running;     /* workers that have not finished the job */
+    OWN_CACHE_LINE atomic_long arrived;     /* members at the barrier */
+    OWN_CACHE_LINE atomic_long generation;  /* barriers passed */
+} team = {.busy = PTHREAD_MUTEX_INITIALIZER, .wake_mutex = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .cores = 1};
 
-static void pause_briefly(void) {
+static void cpu_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -48,11 +48,11 @@ static void pause_briefly(void) {
 #endif
 }
 
-/* One turn of waiting for another member, who is working: spin, then yield, then sleep. */
-static void wait_a_turn(long *turn, long members) {
+/* Wait a moment for another member: spin, then yield, then sleep, depending on how often this was called before. */
+static void back_off(long *turn, long members) {
     long spins = members > team.cores ? 0 : 300; /* some microseconds */
     if (*turn < spins)
-        pause_briefly();
+        cpu_pause();
     else if (*turn < spins + 2000)
         sched_yield();
     else
@@ -66,60 +66,63 @@ static long nanoseconds(void) {
     return t.tv_sec * 1000000000L + t.tv_nsec;
 }
 
-static long wait_for_signal(long seen) {
-    long signal, start = nanoseconds();
+/* Wait for a job other than the last one. */
+static long wait_for_job(long last) {
+    long job, start = nanoseconds();
     do {
         for (int i = 0; i < 64; i++) {
-            if ((signal = atomic_load(&team.signal)) != seen) return signal;
-            pause_briefly();
+            if ((job = atomic_load(&team.current_job)) != last) return job;
+            cpu_pause();
         }
-        sched_yield(); /* to other programs, if there are any */
-    } while (nanoseconds() - start < TEAM_WATCH_NS);
-    pthread_mutex_lock(&team.sleep);
-    atomic_fetch_add(&team.sleepers, 1);
-    while ((signal = atomic_load(&team.signal)) == seen) pthread_cond_wait(&team.wake, &team.sleep);
-    atomic_fetch_sub(&team.sleepers, 1);
-    pthread_mutex_unlock(&team.sleep);
-    return signal;
+        sched_yield(); /* let other programs run */
+    } while (nanoseconds() - start < TEAM_POLL_NS);
+    pthread_mutex_lock(&team.wake_mutex);
+    atomic_fetch_add(&team.sleeping, 1);
+    while ((job = atomic_load(&team.current_job)) == last) pthread_cond_wait(&team.wake, &team.wake_mutex);
+    atomic_fetch_sub(&team.sleeping, 1);
+    pthread_mutex_unlock(&team.wake_mutex);
+    return job;
 }
 
-static long first_signal; /* what a new helper has seen already: written before it starts */
+static long job_at_start; /* the job before a new worker's first one: written before the worker starts */
 
-static void *help(void *index) {
+static void *worker_main(void *index) {
     team_member me = {(long)index, 0};
-    for (long seen = first_signal;;) {
-        seen = wait_for_signal(seen);
-        me.count = seen % TEAM_MOST;
+    for (long last = job_at_start;;) {
+        last = wait_for_job(last);
+        me.count = last % TEAM_MAX;
         if (me.index >= me.count) continue;
         team.job(team.argument, &me);
-        atomic_fetch_sub(&team.working, 1);
+        atomic_fetch_sub(&team.running, 1);
     }
     return NULL;
 }
 
-static void forget_helpers(void) { /* in a forked child: they did not come along, and locks may be held by nobody */
+/* In a forked child: the workers do not exist there, and a thread that does not exist may have held a lock. */
+static void reset_after_fork(void) {
     pthread_mutex_init(&team.busy, NULL);
-    pthread_mutex_init(&team.sleep, NULL);
+    pthread_mutex_init(&team.wake_mutex, NULL);
     pthread_cond_init(&team.wake, NULL);
-    team.helpers = 0;
-    atomic_store(&team.sleepers, 0);
-    atomic_store(&team.working, 0);
+    team.workers = 0;
+    atomic_store(&team.sleeping, 0);
+    atomic_store(&team.running, 0);
     atomic_store(&team.arrived, 0);
 }
 
-static void hire(long helpers) {
-    static int once = 0;
-    if (!once) pthread_atfork(NULL, NULL, forget_helpers);
-    once = 1;
-    sigset_t all, before; /* signals are for the program's own threads */
+/* Create workers until there are `count`, or the system allows no more. The caller holds `busy`. */
+static void spawn_workers(long count) {
+    static int registered = 0;
+    if (!registered) pthread_atfork(NULL, NULL, reset_after_fork);
+    registered = 1;
+    sigset_t all, before; /* workers block all signals, which are for the program's own threads */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    first_signal = atomic_load(&team.signal);
-    while (team.helpers < helpers) {
+    job_at_start = atomic_load(&team.current_job);
+    while (team.workers < count) {
         pthread_t thread;
-        if (pthread_create(&thread, NULL, help, (void *)(team.helpers + 1))) break;
+        if (pthread_create(&thread, NULL, worker_main, (void *)(team.workers + 1))) break;
         pthread_detach(thread);
-        team.helpers++;
+        team.workers++;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
@@ -128,34 +131,34 @@ void team_set_cores(long cores) { team.cores = cores; }
 
 void team_barrier(const team_member *me) {
     if (me->count == 1) return;
-    long round = atomic_load(&team.round), turn = 0;
+    long generation = atomic_load(&team.generation), turn = 0;
     if (atomic_fetch_add(&team.arrived, 1) + 1 == me->count) {
         atomic_store(&team.arrived, 0);
-        atomic_fetch_add(&team.round, 1);
+        atomic_fetch_add(&team.generation, 1);
     } else {
-        while (atomic_load(&team.round) == round) wait_a_turn(&turn, me->count);
+        while (atomic_load(&team.generation) == generation) back_off(&turn, me->count);
     }
 }
 
 void team_run(team_job *job, void *argument, long threads) {
     team_member me = {0, 1};
-    if (threads > TEAM_MOST - 1) threads = TEAM_MOST - 1;
+    if (threads > TEAM_MAX - 1) threads = TEAM_MAX - 1;
     if (threads <= 1 || pthread_mutex_trylock(&team.busy)) {
         job(argument, &me);
         return;
     }
-    if (team.helpers + 1 < threads) hire(threads - 1);
-    me.count = team.helpers + 1 < threads ? team.helpers + 1 : threads;
+    if (team.workers + 1 < threads) spawn_workers(threads - 1);
+    me.count = team.workers + 1 < threads ? team.workers + 1 : threads;
     team.job = job;
     team.argument = argument;
-    atomic_store(&team.working, me.count - 1);
-    atomic_store(&team.signal, (atomic_load(&team.signal) / TEAM_MOST + 1) * TEAM_MOST + me.count);
-    if (atomic_load(&team.sleepers)) {
-        pthread_mutex_lock(&team.sleep);
+    atomic_store(&team.running, me.count - 1);
+    atomic_store(&team.current_job, (atomic_load(&team.current_job) / TEAM_MAX + 1) * TEAM_MAX + me.count);
+    if (atomic_load(&team.sleeping)) {
+        pthread_mutex_lock(&team.wake_mutex);
         pthread_cond_broadcast(&team.wake);
-        pthread_mutex_unlock(&team.sleep);
+        pthread_mutex_unlock(&team.wake_mutex);
     }
     job(argument, &me);
-    for (long turn = 0; atomic_load(&team.working);) wait_a_turn(&turn, me.count);
+    for (long turn = 0; atomic_load(&team.running);) back_off(&turn, me.count);
     pthread_mutex_unlock(&team.busy);
 }

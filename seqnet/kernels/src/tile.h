@@ -1,10 +1,10 @@
-/* The register tile: a few rows of A times a panel of B, all sums kept in registers.
+/* The register tile: a few rows of A times a panel of B, with all sums in registers.
  *
  *     C[r, v] = init[r, v] + sum over k of A[r, k] * B[k, v]          r < rows, v < vectors
  *
- * This is where nearly all the time of a model goes, so the tile fits the register file: with 32 registers 6 rows of 4
- * vectors (24 sums, 4 of B, 1 of A), with 16 registers 6 rows of 2 (12, 2, 1). Every element is summed over k in order
- * in one place whatever the shape of the tile, so results do not depend on how a product is cut into tiles or threads.
+ * Most of the time of a model is spent here, so the tile fits the register file: with 32 registers 6 rows of 4 vectors
+ * (24 sums, 4 of B, 1 of A), with 16 registers 6 rows of 2 (12, 2, 1). Every element is summed over k in order, whatever
+ * the shape of the tile, so results do not depend on how a product is divided into tiles or among threads.
  */
 #include "vector.h"
 
@@ -71,6 +71,6 @@ static tile_function *const tiles[TILE_VECTORS][TILE_ROWS] = {TILE_ROW(1), TILE_
 static tile_function *const tiles[TILE_VECTORS][TILE_ROWS] = {TILE_ROW(1), TILE_ROW(2)};
 #endif
 
-/* Rows are cut into tiles of nearly equal height: 32 rows are 5+5+6+5+5+6 rather than five of 6 and a slow 2. */
+/* Rows are divided into tiles of nearly equal height: 32 rows are 5+5+6+5+5+6, not five times 6 and a slow 2. */
 INLINE long tile_count(long rows) { return (rows + TILE_ROWS - 1) / TILE_ROWS; }
 INLINE long tile_start(long rows, long i) { return rows * i / tile_count(rows); }

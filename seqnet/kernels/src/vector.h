@@ -1,14 +1,14 @@
 /* Vectors of real numbers, and exp, tanh and sigmoid of them.
  *
- * Everything numeric in this folder is written with the vector extensions that
- * GCC and Clang share: `vreal` behaves like a number, and the compiler picks the
- * instructions of the processor at hand. Two macros choose the shape:
+ * All numeric code of this folder uses the vector extensions of GCC and Clang:
+ * `vreal` is used like a number, and the compiler selects the instructions of
+ * the processor. Two macros set the type and the width:
  *
  *   REAL_BITS     32 (float) or 64 (double), given on the command line;
- *   VECTOR_BYTES  16, 32 or 64; the widest that the target has, unless given.
+ *   VECTOR_BYTES  16, 32 or 64; by default the widest of the target.
  *
- * The functions agree with the exact value to 4 units in the last place over the
- * whole range, have the right limits, and hand NaN through; the tests check that.
+ * The functions are within 4 units in the last place of the exact value over the
+ * whole range, have the right limits, and return NaN for NaN; the tests check it.
  */
 #ifndef SEQNET_VECTOR_H
 #define SEQNET_VECTOR_H
@@ -58,13 +58,13 @@ typedef int64_t whole;
 
 typedef real vreal __attribute__((vector_size(VECTOR_BYTES)));
 typedef whole vmask __attribute__((vector_size(VECTOR_BYTES))); /* all ones where true */
-typedef real vreal_in_memory __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+typedef real vreal_unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 
-INLINE vreal load(const real *p) { return *(const vreal_in_memory *)p; }
-INLINE void store(real *p, vreal v) { *(vreal_in_memory *)p = v; }
+INLINE vreal load(const real *p) { return *(const vreal_unaligned *)p; }
+INLINE void store(real *p, vreal v) { *(vreal_unaligned *)p = v; }
 INLINE vreal splat(real x) { return x - (vreal){0}; } /* x - 0 keeps the sign of -0 */
 
-/* ---- choosing, one lane at a time -------------------------------------------------- */
+/* ---- selection, lane by lane -------------------------------------------------- */
 INLINE vreal v_select(vmask m, vreal yes, vreal no) {
     return (vreal)((m & (vmask)yes) | (~m & (vmask)no));
 }
@@ -72,10 +72,10 @@ INLINE vreal v_from_mask(vmask m) { return (vreal)(m & (vmask)splat(REAL(1.0)));
 INLINE vmask v_isnan(vreal a) { return (vmask)(a != a); }
 INLINE vreal v_maximum(vreal a, vreal b) { return v_select((vmask)(a > b) | v_isnan(a), a, b); }
 INLINE vreal v_minimum(vreal a, vreal b) { return v_select((vmask)(a < b) | v_isnan(a), a, b); }
-/* NaN in x stays NaN, because a comparison with NaN is false. */
+/* NaN stays NaN, because a comparison with NaN is false. */
 INLINE vreal v_at_least(vreal x, real low) { return v_select((vmask)(x < splat(low)), splat(low), x); }
 INLINE vreal v_at_most(vreal x, real high) { return v_select((vmask)(x > splat(high)), splat(high), x); }
-INLINE vreal v_sqrt(vreal x) { /* there is no sign for it: the compiler makes one instruction of the loop */
+INLINE vreal v_sqrt(vreal x) { /* no operator exists: the compiler turns the loop into one instruction */
     real lanes[LANES] __attribute__((aligned(VECTOR_BYTES)));
     memcpy(lanes, &x, sizeof x);
     for (long i = 0; i < LANES; i++) lanes[i] = REAL_SQRT(lanes[i]);
@@ -91,13 +91,13 @@ INLINE vreal v_sign(vreal x) { /* -1, 0 or 1; NaN stays NaN */
     return v_select((vmask)(x == splat(0)) | v_isnan(x), x, v_copysign(splat(REAL(1.0)), x));
 }
 
-/* ---- exp and its relatives ---------------------------------------------------------
+/* ---- exp, tanh and sigmoid ---------------------------------------------------------
  * exp(x) = 2^n (1 + q) with n = round(x / ln 2), r = x - n ln 2 and q = exp(r) - 1. Because |r| <= ln(2)/2 = 0.347, the
  * Taylor series of q ends early: r^8/8! (float) and r^14/14! (double) are below half a unit in the last place of q.
- * The split of ln 2 into two parts is that of Cephes (S. Moshier, netlib.org/cephes), and so is the idea.
+ * The method and the split of ln 2 into two parts are those of Cephes (S. Moshier, netlib.org/cephes).
  */
 
-/* A number this large has no fraction bits left, so adding it rounds, and the low bits of the sum hold the integer. */
+/* A number this large has no fraction bits, so adding it rounds, and the low bits of the sum hold the integer. */
 #define ROUNDER (REAL(1.5) * (real)((whole)1 << MANTISSA_BITS))
 
 INLINE vreal v_power_of_two(vreal rounded) { /* 2^n, given n + ROUNDER */
@@ -105,7 +105,7 @@ INLINE vreal v_power_of_two(vreal rounded) { /* 2^n, given n + ROUNDER */
     return (vreal)(((vmask)rounded << MANTISSA_BITS) + one);
 }
 
-INLINE vreal v_reduce(vreal x, vreal *q) { /* gives n, and stores exp(r) - 1 */
+INLINE vreal v_reduce(vreal x, vreal *q) { /* returns n, and stores exp(r) - 1 */
     vreal n = (x * REAL(1.44269504088896340736) + ROUNDER) - ROUNDER;
     vreal r = (x - n * LN2_HIGH) - n * LN2_LOW;
     vreal p;
@@ -137,7 +137,7 @@ INLINE vreal v_exp_of_negative(vreal x) {
 
 INLINE vreal v_exp(vreal x) { return v_exp_of_negative(v_at_most(x, EXP_HIGHEST)); }
 
-/* tanh(x) = (1 - e) / (1 + e) with e = exp(-2|x|), written with d = e - 1 so that nothing cancels near 0. */
+/* tanh(x) = (1 - e) / (1 + e) with e = exp(-2|x|), computed from d = e - 1 to avoid cancellation near 0. */
 INLINE vreal v_tanh(vreal x) {
     vreal q, n = v_reduce(v_at_most(v_abs(x), TANH_ONE) * REAL(-2.0), &q);
     vreal power = v_power_of_two(n + ROUNDER);
@@ -145,13 +145,13 @@ INLINE vreal v_tanh(vreal x) {
     return v_copysign(d / (d + REAL(2.0)), x);
 }
 
-/* 1 / (1 + exp(-x)), with the exponential of a negative number only, so that neither tail overflows or cancels. */
+/* 1 / (1 + exp(-x)), with the exponential of a negative number only, to avoid overflow and cancellation. */
 INLINE vreal v_sigmoid(vreal x) {
     vreal e = v_exp_of_negative(-v_abs(x));
     return v_select((vmask)(x < splat(0)), e, splat(REAL(1.0))) / (e + REAL(1.0));
 }
 
-/* Halves are put together again and again: four steps for 16 lanes rather than 15. */
+/* Pairwise reduction: four steps for 16 lanes instead of 15. */
 INLINE real v_sum(vreal x) {
     real some[LANES] __attribute__((aligned(VECTOR_BYTES)));
     memcpy(some, &x, sizeof x);

@@ -1,0 +1,26 @@
+"""A short form of `fuzz_kernels.py`, which also runs for long and under sanitizers."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "fuzz_kernels.py"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_random_calls_of_threads_that_change_settings_and_fork_agree_with_numpy():
+    """In a process of its own, because it must be set up before NumPy is imported."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--calls", "500", "--seconds", "300", "--seed", "0"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls, children = re.search(r"(\d+) calls and (\d+) forked", done.stdout).groups()
+    assert int(calls) >= 500 and int(children) > 0
