@@ -15,7 +15,7 @@ from seqnet import backend
 from seqnet.arrays import as_array, same_count
 from seqnet.checks import WrongValueError, preceded
 from seqnet.data import Examples, make_examples
-from seqnet.layers.layer import Phase
+from seqnet.layers.context import CallContext
 from seqnet.losses import MaskedLoss, guess
 from seqnet.matching import check_inputs, check_targets
 from seqnet.ragged import RaggedExamples, lengths_to_allow
@@ -273,8 +273,8 @@ def choose(model, examples: Examples, announce: bool) -> None:
         sample = examples.take(slice(0, 1)).whole()
         signature = signature_of("predict", sample, model.dtype, model.needs_length)
         x = pt.tensor("x", dtype=signature.x_dtype, shape=signature.x_shape)
-        phase = Phase(kernels=backend.kernels())
-        model.loss = guess(forward(model.layers, x, None, phase)[0], sample.y)
+        context = CallContext(kernels=backend.native())
+        model.loss = guess(forward(model.layers, x, None, context)[0], sample.y)
         model.set_metrics()
         tell(f"No loss was given: using {model.loss.name}, which fits the last layer.", announce)
 

@@ -162,7 +162,7 @@ class Fit:
             self.calls.on_train_begin()
             try:
                 if saved is not None:
-                    self.go_on_from(*saved)
+                    self.restore(*saved)
                 self.finish()
                 self.ended_well = not self.in_trouble
             except Interrupted:
@@ -338,7 +338,7 @@ class Fit:
         """Write all that decides how the run goes on to a file, between two batches."""
         resuming.save(self, path)
 
-    def go_on_from(self, header: dict, arrays: dict) -> None:
+    def restore(self, header: dict, arrays: dict) -> None:
         """Put everything where it was when a file was saved."""
         position = header[resuming.RUN]["position"]
         self.epoch, self.batch = position["epoch"], position["batch"]

@@ -11,7 +11,7 @@ import pytensor.tensor as pt
 from seqnet import backend
 from seqnet.arrays import as_array
 from seqnet.checks import check_count, check_fits, check_number
-from seqnet.layers.layer import Phase
+from seqnet.layers.context import CallContext
 from seqnet.locking import COMPILING
 from seqnet.stack import forward
 from seqnet.windows import first_states, symbolic_states
@@ -43,9 +43,9 @@ class Stepper:
     def __init__(self, model):
         self.layers = list(model.layers)
         for layer in model.layers:
-            if layer.reads_ahead:
+            if layer.non_causal:
                 raise ValueError(
-                    f"Layer {layer.display_name!r} {layer.reads_ahead}, so it needs the "
+                    f"Layer {layer.display_name!r} {layer.non_causal}, so it needs the "
                     "whole sequence and cannot go step by step."
                 )
         if not model.built:
@@ -57,9 +57,9 @@ class Stepper:
         with COMPILING:
             x = pt.tensor("x", dtype=model.input_dtype, shape=shape)
             before = symbolic_states(model.layers)
-            phase = Phase(initial_states=before)
-            output, _ = forward(model.layers, x, None, phase)
-            after = [state for layer in before for state in phase.final_states[layer]]
+            context = CallContext(initial_states=before)
+            output, _ = forward(model.layers, x, None, context)
+            after = [state for layer in before for state in context.final_states[layer]]
             inputs = [x, *[state for states in before.values() for state in states]]
             self.function = backend.compile(inputs, [output, *after], name="step")
         self.dtype = model.input_dtype

@@ -10,16 +10,17 @@ import pytensor.tensor as pt
 
 from seqnet import backend, config, saving
 from seqnet.checks import check_shape
-from seqnet.layers.layer import Layer, Phase, Shape, snake_case
+from seqnet.layers.context import CallContext
+from seqnet.layers.layer import Layer, Shape, snake_case
 from seqnet.layers.states import all_layers, carried_states
 from seqnet.layers.weights import set_values
 from seqnet.locking import ForkSafeLock
 
 
-def forward(layers: Sequence[Layer], x, mask, phase: Phase):
+def forward(layers: Sequence[Layer], x, mask, context: CallContext):
     """Pass a symbolic input through layers; return the output and its mask."""
     for layer in layers:
-        output = layer(x, mask=mask, phase=phase)
+        output = layer(x, mask=mask, context=context)
         mask = layer.compute_mask(x, mask)
         x = output
     return x, mask
@@ -103,7 +104,7 @@ class Stack:
             raise TypeError(
                 f"A model is made of layers (objects of seqnet.layers.Layer), got {layer!r}."
             )
-        if layer.several_outputs:
+        if layer.has_multiple_outputs:
             raise ValueError(
                 f"Layer {layer.display_name!r} ({type(layer).__name__}) gives several outputs "
                 "(return_state=True, or a Bidirectional without a merge), but a model hands one "
@@ -176,13 +177,16 @@ class Stack:
         """The dtype of arrays the first layer takes: int32 or the float type."""
         return "int32" if self.layers and self.layers[0].integer_input else self.dtype
 
-    def __call__(self, inputs, mask=None, phase: Phase | None = None, training: bool = False):
+    def __call__(
+        self, inputs, mask=None, context: CallContext | None = None, training: bool = False
+    ):
         """Apply the stack to a PyTensor variable and return a PyTensor variable.
 
-        A `phase` of one's own collects what a compiled function must store (`Phase.updates`).
+        A `context` that is passed collects what a compiled function must store
+        (`CallContext.updates`).
         """
-        phase = Phase(training=training) if phase is None else phase
-        return forward(self.layers, pt.as_tensor_variable(inputs), mask, phase)[0]
+        context = CallContext(training=training) if context is None else context
+        return forward(self.layers, pt.as_tensor_variable(inputs), mask, context)[0]
 
     @property
     def weights(self) -> list:

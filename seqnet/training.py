@@ -20,7 +20,7 @@ from pytensor.graph.traversal import ancestors
 from seqnet import backend
 from seqnet.arrays import cast
 from seqnet.data import Examples
-from seqnet.layers.layer import Phase
+from seqnet.layers.context import CallContext
 from seqnet.ops.count import count
 from seqnet.regularizers import penalty as penalty_of
 from seqnet.stack import forward
@@ -190,26 +190,26 @@ class Program:
         self.metrics = list(metrics)
         self.optimizer = optimizer
 
-    def phase(self, run: str) -> Phase:
+    def context(self, run: str) -> CallContext:
         """Return a new pass of a kind of run."""
-        return Phase(training=run == "train", run=run)
+        return CallContext(training=run == "train", run=run)
 
     def predict(self, signature: Signature, announce: bool) -> Callable:
         """Compile ``x (, mask) -> [output]``."""
         inputs = Inputs.of(signature, self.float_dtype)
-        phase = self.phase("predict")
-        output, _ = forward(self.layers, inputs.x, inputs.mask, phase)
+        context = self.context("predict")
+        output, _ = forward(self.layers, inputs.x, inputs.mask, context)
         return backend.compile(
-            inputs.given(), [output], phase.updates, name="prediction", announce=announce
+            inputs.given(), [output], context.updates, name="prediction", announce=announce
         )
 
     def test(self, signature: Signature, announce: bool) -> Callable:
         """Compile ``x, y (, weight) (, mask) -> [sums]``; see `Figures`."""
         inputs = Inputs.of(signature, self.float_dtype)
-        phase = self.phase("test")
-        figures, *_ = self.figures(inputs, phase)
+        context = self.context("test")
+        figures, *_ = self.figures(inputs, context)
         return backend.compile(
-            inputs.given(), figures, phase.updates, name="evaluation", announce=announce
+            inputs.given(), figures, context.updates, name="evaluation", announce=announce
         )
 
     def train(self, signature: Signature, announce: bool) -> Callable:
@@ -223,9 +223,9 @@ class Program:
     def updating(self, signature: Signature, announce: bool, states: dict) -> Callable:
         """Compile a training step that starts from given states of some layers."""
         inputs = Inputs.of(signature, self.float_dtype)
-        phase = self.phase("train")
-        phase.initial_states |= states
-        figures, total, over = self.figures(inputs, phase)
+        context = self.context("train")
+        context.initial_states |= states
+        figures, total, over = self.figures(inputs, context)
         weights = [
             weight
             for layer in self.layers
@@ -234,11 +234,11 @@ class Program:
         ]
         updates, squares = {}, pt.zeros(0, "float64")
         if weights:
-            rows = backend.kernels() is not None
+            rows = backend.native() is not None
             gradients = self.optimizer.gradients(total, weights, over, sparse_rows=rows)
             updates, squares = self.optimizer.descend(gradients), gradients.squares
-        updates.update(phase.updates)
-        last = [state for layer in states for state in phase.final_states[layer]]
+        updates.update(context.updates)
+        last = [state for layer in states for state in context.final_states[layer]]
         return backend.compile(
             [*inputs.given(), *(state for values in states.values() for state in values)],
             [*figures, squares, *last],
@@ -247,12 +247,12 @@ class Program:
             announce=announce,
         )
 
-    def figures(self, inputs: Inputs, phase: Phase):
+    def figures(self, inputs: Inputs, context: CallContext):
         """Return [loss sum, weight sum, penalty, metric sums...], and what to minimise.
 
         That is a sum and the weight to divide it by.
         """
-        output, mask = forward(self.layers, inputs.x, inputs.mask, phase)
+        output, mask = forward(self.layers, inputs.x, inputs.mask, context)
         loss = self.loss
         values = values_of(loss, inputs, output, f"The loss {name_of(self.loss)!r}")
         check_gradient(values, output, f"The loss {name_of(self.loss)!r}")

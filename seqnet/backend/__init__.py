@@ -7,9 +7,9 @@
 
 from seqnet.backend.modes import (
     compile,
-    kernels,
     log_once,
     mode,
+    native,
     needs_seeds,
     needs_sizes,
     seeding,
@@ -20,9 +20,9 @@ from seqnet.backend.modes import (
 
 __all__ = [
     "compile",
-    "kernels",
     "log_once",
     "mode",
+    "native",
     "needs_seeds",
     "needs_sizes",
     "seeding",

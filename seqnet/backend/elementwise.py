@@ -19,7 +19,7 @@ from pytensor.scalar import math as scalar_math
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.type import TensorType
 
-from seqnet.backend.kernel_ops import kernels
+from seqnet.backend.kernel_ops import native
 
 
 def _sigmoid(x):
@@ -225,8 +225,8 @@ def elementwise_kernel(node: Apply, looped: bool) -> KernelElemwise | None:
         for k, v in enumerate(node.inputs)
     ]
     try:
-        kernel = kernels.ElementwiseKernel(variables, plain(*variables, return_list=True))
-    except kernels.KernelUnavailable:
+        kernel = native.ElementwiseKernel(variables, plain(*variables, return_list=True))
+    except native.KernelUnavailable:
         return None
     return KernelElemwise(plain, kernel, numbers)
 

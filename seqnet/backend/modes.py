@@ -19,7 +19,7 @@ from pytensor.tensor.elemwise import CAReduce
 from pytensor.tensor.random.type import RandomType
 
 from seqnet import config
-from seqnet.backend.kernel_ops import kernels as compiled_kernels
+from seqnet.backend.kernel_ops import native as native_code
 from seqnet.backend.kernel_ops import use_softmax_kernels
 from seqnet.backend.lowering import ChooseKernels, LowerForVM, inline_inner_graphs, work_in_place
 from seqnet.backend.recurrence import why_not_fused
@@ -63,15 +63,15 @@ def vm_mode(with_kernels: bool, looped: bool = False) -> Mode:
     return Mode(linker, query)
 
 
-def kernels() -> ModuleType | None:
-    """Return `seqnet.kernels` if the configured backend runs them and they can be compiled."""
-    if config.backend() != "auto" or compiled_kernels is None:
+def native() -> ModuleType | None:
+    """Return `seqnet.native` if the configured backend runs them and they can be compiled."""
+    if config.backend() != "auto" or native_code is None:
         return None
-    usable, reason = compiled_kernels.available()
+    usable, reason = native_code.available()
     if not usable:
         log_once(f"The compiled kernels are not used: {reason}")
         return None
-    return compiled_kernels
+    return native_code
 
 
 def needs_sizes() -> bool:
@@ -104,7 +104,7 @@ def mode() -> Mode:
     """Return the PyTensor mode of the backend that `seqnet.config` names."""
     name = config.backend()
     if name in ("auto", "numpy"):
-        return vm_mode(with_kernels=kernels() is not None)
+        return vm_mode(with_kernels=native() is not None)
     if name == "c":
         return Mode("cvm", "fast_run")
     if name == "jax":
@@ -147,7 +147,7 @@ def way_of(op: Recurrence) -> str:
 
 def why_not(op: Recurrence) -> str:
     """Say why the configured backend does not run a recurrence as one kernel; empty if it does."""
-    return "there are no kernels here" if kernels() is None else why_not_fused(op)
+    return "there are no kernels here" if native() is None else why_not_fused(op)
 
 
 def check_fused(outputs: Sequence) -> None:

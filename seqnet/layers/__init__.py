@@ -2,13 +2,14 @@
 
 from seqnet.layers.activation import Activation, Softmax
 from seqnet.layers.bidirectional import Bidirectional
+from seqnet.layers.context import CallContext
 from seqnet.layers.dense import Dense
 from seqnet.layers.dropout import Dropout
 from seqnet.layers.embedding import Embedding
 from seqnet.layers.gated_input import GatedInput
 from seqnet.layers.gru import GRU
 from seqnet.layers.lambda_layer import Lambda
-from seqnet.layers.layer import Layer, Phase
+from seqnet.layers.layer import Layer
 from seqnet.layers.lstm import LSTM
 from seqnet.layers.masking import Masking
 from seqnet.layers.recurrent import Recurrent
@@ -21,6 +22,7 @@ __all__ = [
     "LSTM",
     "Activation",
     "Bidirectional",
+    "CallContext",
     "Dense",
     "Dropout",
     "Embedding",
@@ -28,7 +30,6 @@ __all__ = [
     "Lambda",
     "Layer",
     "Masking",
-    "Phase",
     "Recurrent",
     "RepeatVector",
     "SimpleRNN",

@@ -30,7 +30,7 @@ class Activation(Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return activations.apply(self.activation, inputs)
 
 
@@ -51,5 +51,5 @@ class Softmax(Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return activations.softmax(inputs)

@@ -56,7 +56,7 @@ class Bidirectional(Wrapper, Stateful):
     """
 
     input_axes = ("batch", "time", "features")
-    reads_ahead = "reads from both ends"
+    non_causal = "reads from both ends"
 
     def __init__(self, layer, merge_mode: str | None = "concat", backward_layer=None, **kwargs):
         super().__init__(layer, **kwargs)
@@ -97,7 +97,7 @@ class Bidirectional(Wrapper, Stateful):
         return (self.layer, self.backward_layer)
 
     @property
-    def several_outputs(self) -> bool:
+    def has_multiple_outputs(self) -> bool:
         """A call gives a list with `return_state` and without a merge."""
         return self.layer.return_state or self.merge_mode is None
 
@@ -115,10 +115,10 @@ class Bidirectional(Wrapper, Stateful):
         self.build_inner(self.layer, "forward_", input_shape)
         self.build_inner(self.backward_layer, "backward_", input_shape)
 
-    def call(self, inputs, mask, phase, initial_state=None):
+    def call(self, inputs, mask, context, initial_state=None):
         outputs, last = [], []
         for half, given in zip(self.inner_layers, self.halves_of(initial_state), strict=True):
-            result = half(inputs, mask=mask, phase=phase, initial_state=given)
+            result = half(inputs, mask=mask, context=context, initial_state=given)
             output, *states = result if half.return_state else [result]
             turn = half.go_backwards and half.return_sequences
             outputs.append(output[:, ::-1] if turn else output)

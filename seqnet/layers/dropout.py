@@ -60,8 +60,8 @@ class Dropout(Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def call(self, inputs, mask, phase):
-        if not phase.training or self.rate == 0:
+    def call(self, inputs, mask, context):
+        if not context.training or self.rate == 0:
             return inputs
         sizes = tuple(inputs.shape)
         if self.noise_shape is not None:
@@ -73,7 +73,7 @@ class Dropout(Layer):
             sizes = tuple(
                 own if n is None else n for own, n in zip(sizes, self.noise_shape, strict=True)
             )
-        kept = phase.dropout_mask(self.generator, sizes, numbers_of(self)["rate"], inputs.dtype)
+        kept = context.dropout_mask(self.generator, sizes, numbers_of(self)["rate"], inputs.dtype)
         if self.noise_shape is not None:
             ones = [axis for axis, n in enumerate(self.noise_shape) if n == 1]
             kept = pt.specify_broadcastable(kept, *ones) if ones else kept

@@ -109,7 +109,7 @@ class Lambda(Layer):
         output = self.function(inputs, mask=mask) if self.takes_mask else self.function(inputs)
         return pt.as_tensor_variable(output)
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return self.apply(inputs, mask)
 
     def compute_mask(self, inputs, mask):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytensor
@@ -25,51 +24,11 @@ from seqnet.layers.calling import (
     trial_output,
     why_missing,
 )
+from seqnet.layers.context import CallContext
 from seqnet.layers.weights import check_values, first_value, set_values
-from seqnet.ops.dropout import dropout_mask
 from seqnet.registry import Configurable, refuse_arguments
 
 Shape = tuple[int | None, ...]
-
-
-@dataclass
-class Phase:
-    """One pass through the layers while a graph is built.
-
-    What a pass decides and collects lives here, so that nothing about it is written onto layers.
-
-    Attributes
-    ----------
-    training : bool
-        Whether dropout and the like are active.
-    updates : dict
-        New values of shared variables (random generators, carried states) that a compiled function
-        must store.
-    initial_states : dict
-        States to start from, by recurrent layer: lists of symbolic (batch, units).
-    final_states : dict
-        Filled with the states after the last step, by recurrent layer.
-    run : "train", "test" or "predict"
-        Whose states stateful layers go on from; by default what `training` says.
-    """
-
-    training: bool = False
-    updates: dict = field(default_factory=dict)
-    initial_states: dict[Layer, list] = field(default_factory=dict)
-    final_states: dict[Layer, list] = field(default_factory=dict)
-    run: str = ""
-
-    def __post_init__(self):
-        self.run = self.run or ("train" if self.training else "predict")
-
-    def dropout_mask(self, generator, shape, rate, dtype: str):
-        """Draw a mask from a layer's generator, and note the generator's next value.
-
-        The mask is 0 with probability `rate` and ``1 / (1 - rate)`` elsewhere.
-        """
-        current = self.updates.get(generator, generator)
-        self.updates[generator], mask = dropout_mask(current, shape, rate, dtype)
-        return mask
 
 
 class Layer(Configurable, ABC):
@@ -104,7 +63,7 @@ class Layer(Configurable, ABC):
     reverses_time = False
     """Whether the steps of the output come in the opposite order of the input's."""
 
-    reads_ahead: str = ""
+    non_causal: str = ""
     """Why nothing can be computed step by step ("runs backwards"); empty if it can."""
 
     supports_masking = True
@@ -114,7 +73,7 @@ class Layer(Configurable, ABC):
     stateful = False
     """Whether the layer carries states from batch to batch."""
 
-    several_outputs = False
+    has_multiple_outputs = False
     """Whether calling the layer gives a list, which the next layer of a stack cannot take."""
 
     sequence_generators: Sequence = ()
@@ -148,10 +107,10 @@ class Layer(Configurable, ABC):
         """Make the weights for inputs of ``(batch, ...)`` shape; called once."""
 
     @abstractmethod
-    def call(self, inputs, mask, phase: Phase):
+    def call(self, inputs, mask, context: CallContext):
         """Return the symbolic output for symbolic inputs.
 
-        A subclass's `call` takes the inputs and those of `mask`, `phase` and `training` that it
+        A subclass's `call` takes the inputs and those of `mask`, `context` and `training` that it
         needs, by these names: ``call(self, inputs)`` and ``call(self, inputs, training=None)`` are
         enough. Outputs that plain numbers or float64 arrays made float64 become floats of the
         layer's own dtype again.
@@ -165,7 +124,7 @@ class Layer(Configurable, ABC):
 
         By default it is found by applying the layer to a variable of the input's shape.
         """
-        return tuple(trial_output(self, input_shape, Phase()).type.shape)
+        return tuple(trial_output(self, input_shape, CallContext()).type.shape)
 
     def compute_mask(self, inputs, mask):
         """Return the mask that goes with the output."""
@@ -294,7 +253,7 @@ class Layer(Configurable, ABC):
         if held:
             for name, layer in held.items():
                 layer.name = f"{self.display_name}/{name}"
-            trial_output(self, input_shape, Phase())
+            trial_output(self, input_shape, CallContext())
         for name, layer in held.items():
             if not layer.built:
                 raise ValueError(
@@ -347,7 +306,12 @@ class Layer(Configurable, ABC):
     # ---- what users call
 
     def __call__(
-        self, inputs, mask=None, phase: Phase | None = None, training: bool = False, **options
+        self,
+        inputs,
+        mask=None,
+        context: CallContext | None = None,
+        training: bool = False,
+        **options,
     ):
         """Apply the layer to a PyTensor variable (or anything that becomes one).
 
@@ -355,7 +319,9 @@ class Layer(Configurable, ABC):
         the layer's own `call` takes besides, such as the ``initial_state`` of a recurrent layer.
         """
         inputs = checked_inputs(self, inputs)
-        phase = Phase(training=check_bool(training, "training")) if phase is None else phase
+        context = (
+            CallContext(training=check_bool(training, "training")) if context is None else context
+        )
         self.ensure_built(tuple(inputs.type.shape))
         if mask is not None and not self.supports_masking:
             raise ValueError(
@@ -364,7 +330,7 @@ class Layer(Configurable, ABC):
             )
         if mask is not None:
             mask = checked_mask(self, mask, inputs)
-        return call_layer(self, inputs, mask, phase, options)
+        return call_layer(self, inputs, mask, context, options)
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of the weights, in the order they were made."""

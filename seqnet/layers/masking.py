@@ -40,7 +40,7 @@ class Masking(Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         present = self.compute_mask(inputs, mask)
         return pt.switch(present[:, :, None], inputs, np.asarray(0, dtype=inputs.dtype))
 

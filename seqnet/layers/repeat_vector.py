@@ -29,13 +29,13 @@ class RepeatVector(Layer):
 
     input_axes = ("batch", "features")
     supports_masking = False
-    reads_ahead = "makes all steps from one input"
+    non_causal = "makes all steps from one input"
 
     def __init__(self, n: int, **kwargs):
         super().__init__(**kwargs)
         self.n = check_count(n, "The n of RepeatVector")
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return pt.alloc(inputs[:, None, :], inputs.shape[0], self.n, inputs.shape[1])
 
     def compute_output_shape(self, input_shape):

@@ -37,7 +37,7 @@ class TimeDistributed(Wrapper):
 
     def __init__(self, layer: Layer, **kwargs):
         super().__init__(layer, **kwargs)
-        if self.layer.several_outputs:
+        if self.layer.has_multiple_outputs:
             raise ValueError(
                 f"TimeDistributed applies a layer of one output; {self.layer.display_name!r} gives "
                 "several (return_state=True)."
@@ -61,10 +61,10 @@ class TimeDistributed(Wrapper):
     def build(self, input_shape):
         self.build_inner(self.layer, "", (None, *input_shape[2:]))
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         sizes = tuple(inputs.shape)
         steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
-        output = self.layer(steps, mask=self.inner_mask(mask), phase=phase)
+        output = self.layer(steps, mask=self.inner_mask(mask), context=context)
         whole = (sizes[0], sizes[1], *tuple(output.shape)[1:])
         logits = softmax_logits(output)
         if logits is not None:  # the softmax goes outside, where a loss can see it

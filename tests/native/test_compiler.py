@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from seqnet import kernels
-from seqnet.kernels import cache as library_cache
-from seqnet.kernels import compiler
+from seqnet import native
+from seqnet.native import cache as library_cache
+from seqnet.native import compiler
 
 SOURCE = "int answer(void) { return 42; }\n"
 ROOT = Path(__file__).parents[2]
@@ -230,7 +230,7 @@ def test_empty_variables_and_a_relative_xdg_folder_count_as_not_set(tmp_path, mo
 
 
 def test_processes_that_compile_at_once_all_get_a_library(tmp_path):
-    script = f"from seqnet.kernels import compiler; print(compiler.load({SOURCE!r})[0].answer())"
+    script = f"from seqnet.native import compiler; print(compiler.load({SOURCE!r})[0].answer())"
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -272,7 +272,7 @@ def wait_until_unlocked(*paths):
 def test_what_a_killed_compilation_left_is_removed_by_the_next_one(temporary, cache, monkeypatch):
     killer = write_script(temporary.parent / "cc", "kill -9 $PPID")
     environment = {"CC": killer, "TMPDIR": str(temporary), "SEQNET_CACHE_DIR": str(cache.parent)}
-    done = run_python("from seqnet import kernels; kernels.available()", **environment)
+    done = run_python("from seqnet import native; native.available()", **environment)
     assert done.returncode == -9 and len(list(temporary.iterdir())) > 0
     wait_until_unlocked(*temporary.iterdir())  # the compiler may outlive its parent by a moment
     assert answer() == 42
@@ -281,7 +281,7 @@ def test_what_a_killed_compilation_left_is_removed_by_the_next_one(temporary, ca
 
 # ---- trouble with the compiler --------------------------------------------------------------
 def test_a_source_that_does_not_compile_is_refused_with_the_complaint(cache, temporary):
-    with pytest.raises(kernels.KernelUnavailable, match="could not compile[^@]*oops"):
+    with pytest.raises(native.KernelUnavailable, match="could not compile[^@]*oops"):
         compiler.load(SOURCE, "int oops(void) { return undeclared; }")
     assert len(list(cache.iterdir())) == 1 and not list(temporary.iterdir())
 
@@ -311,7 +311,7 @@ def test_trouble_with_the_compiler_is_a_kernel_unavailable(cache, tmp_path, monk
     if name != "unbalanced quotes":
         command = write_script(tmp_path / "cc", command)
     monkeypatch.setenv("CC", command)
-    with pytest.raises(kernels.KernelUnavailable, match=reason):
+    with pytest.raises(native.KernelUnavailable, match=reason):
         compiler.load(SOURCE)
 
 
@@ -321,7 +321,7 @@ def test_an_incomplete_library_is_a_kernel_unavailable(tmp_path):
         'while [ "$1" != -o ]; do shift; done; echo | gcc -shared -x c - -o "$2"',
     )
     done = run_python(
-        "from seqnet import kernels; print(kernels.available())",
+        "from seqnet import native; print(native.available())",
         CC=compile_nothing,
         SEQNET_CACHE_DIR=str(tmp_path),
     )
@@ -335,7 +335,7 @@ def test_a_compiler_that_hangs_is_killed_with_what_it_started(cache, tmp_path, m
     hang = f"sleep 1000 & echo $! >> {pids}; wait"
     monkeypatch.setenv("CC", write_script(tmp_path / "cc", hang))
     for _ in range(2):  # the second time the reason is known
-        with pytest.raises(kernels.KernelUnavailable, match=r"did not finish within 0\.5 seconds"):
+        with pytest.raises(native.KernelUnavailable, match=r"did not finish within 0\.5 seconds"):
             compiler.load(SOURCE)
     (pid,) = map(int, pids.read_text().split())
     state = Path(f"/proc/{pid}/stat")
@@ -344,9 +344,9 @@ def test_a_compiler_that_hangs_is_killed_with_what_it_started(cache, tmp_path, m
 
 def test_a_full_disk_is_a_kernel_unavailable(tmp_path):
     script = (
-        "import resource; from seqnet import kernels\n"
+        "import resource; from seqnet import native\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
-        "print(kernels.available())\n"
+        "print(native.available())\n"
     )
     done = run_python(script, SEQNET_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -365,7 +365,7 @@ def test_a_full_cache_does_not_matter(cache, monkeypatch, caplog):
 
 def test_without_a_temporary_folder_there_are_no_kernels(cache, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/nonexistent/folder")
-    with pytest.raises(kernels.KernelUnavailable, match="/nonexistent/folder"):
+    with pytest.raises(native.KernelUnavailable, match="/nonexistent/folder"):
         compiler.load(SOURCE)
 
 
@@ -380,10 +380,10 @@ def test_without_more_threads_sources_are_compiled_one_after_the_other(cache, mo
 
 def test_without_a_compiler_the_reason_says_what_to_do(tmp_path):
     script = (
-        "from seqnet import kernels; import numpy as np\n"
-        "print(kernels.available())\n"
-        "try: kernels.gemm(np.ones((2, 2)), np.ones((2, 2)))\n"
-        "except kernels.KernelUnavailable as e: print('refused:', e)\n"
+        "from seqnet import native; import numpy as np\n"
+        "print(native.available())\n"
+        "try: native.gemm(np.ones((2, 2)), np.ones((2, 2)))\n"
+        "except native.KernelUnavailable as e: print('refused:', e)\n"
     )
     cache = str(tmp_path / "cache")
     done = run_python(
@@ -398,6 +398,6 @@ def test_without_a_compiler_the_reason_says_what_to_do(tmp_path):
 
 
 def test_importing_compiles_nothing(tmp_path):
-    done = run_python("import seqnet.kernels", SEQNET_CACHE_DIR=str(tmp_path / "cache"))
+    done = run_python("import seqnet.native", SEQNET_CACHE_DIR=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "cache").exists()

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqnet import kernels
-from seqnet.kernels import memory
+from seqnet import native
+from seqnet.native import memory
 
 MEGABYTE = (1 << 18,), "float32"
 
@@ -20,9 +20,9 @@ MEGABYTE = (1 << 18,), "float32"
 @pytest.fixture(autouse=True)
 def nothing_unused():
     gc.collect()
-    kernels.free_memory()
+    native.free_memory()
     yield
-    kernels.free_memory()
+    native.free_memory()
 
 
 def test_memory_is_used_again_only_when_nothing_refers_to_it():
@@ -75,7 +75,7 @@ def test_free_memory_leaves_nothing():
     array = memory.empty(*MEGABYTE)
     del array
     assert memory._pool.unused_bytes > 0
-    kernels.free_memory()
+    native.free_memory()
     assert memory._pool.unused_bytes == 0 and not any(memory._pool.unused.values())
 
 
@@ -118,7 +118,7 @@ def test_threads_that_release_and_free_keep_to_the_limit(monkeypatch):
             if len(kept) > 5:
                 del kept[int(random.integers(5))]
             if random.integers(100) == 0:
-                kernels.free_memory()
+                native.free_memory()
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -129,7 +129,7 @@ def test_threads_that_release_and_free_keep_to_the_limit(monkeypatch):
         thread.join()
     sys.setswitchinterval(interval)
     assert real_unused_bytes() <= 4 << 20
-    kernels.free_memory()
+    native.free_memory()
     assert real_unused_bytes() == 0
 
 
@@ -155,7 +155,7 @@ def test_threads_never_get_the_same_memory_at_once():
 
 def test_arrays_that_live_until_python_ends_do_no_harm():
     script = (
-        "import sys, types; from seqnet.kernels import memory\n"
+        "import sys, types; from seqnet.native import memory\n"
         "other = sys.modules['other'] = types.ModuleType('other')\n"
         "other.kept = kept = memory.empty((100000,), 'float32')\n"
         "kept_cycle = [memory.empty((100000,), 'float32')]; kept_cycle.append(kept_cycle)\n"

@@ -1,4 +1,4 @@
-"""A short form of `fuzz_kernels.py`, which also runs for long and under sanitizers."""
+"""A short form of `fuzz_native.py`, which also runs for long and under sanitizers."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "fuzz_kernels.py"
+SCRIPT = Path(__file__).parents[1] / "fuzz_native.py"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -9,8 +9,8 @@ import numpy as np
 import pytensor.tensor as pt
 import pytest
 
-from seqnet import kernels
-from seqnet.kernels import core, elementwise, memory
+from seqnet import native
+from seqnet.native import core, elementwise, memory
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -21,14 +21,14 @@ A, B = (RANDOM.normal(size=(300, 300)).astype("float32") for _ in range(2))
 
 @pytest.fixture(autouse=True)
 def two_threads():
-    before = kernels.get_num_threads()
-    kernels.set_num_threads(2)
+    before = native.get_num_threads()
+    native.set_num_threads(2)
     yield
-    kernels.set_num_threads(before)
+    native.set_num_threads(before)
 
 
 def test_an_idle_team_uses_no_processor_time():
-    kernels.gemm(A, B)
+    native.gemm(A, B)
     time.sleep(0.05)  # let the helper notice
     before = time.process_time()
     time.sleep(0.4)
@@ -56,14 +56,14 @@ def exit_status_of_child(function):
 
 @needs_fork
 def test_a_forked_child_computes_the_same():
-    wanted = kernels.gemm(A, B).copy()
+    wanted = native.gemm(A, B).copy()
 
     def check():
         for _ in range(20):
-            np.testing.assert_array_equal(kernels.gemm(A, B), wanted)
+            np.testing.assert_array_equal(native.gemm(A, B), wanted)
 
     assert exit_status_of_child(check) == 0
-    np.testing.assert_array_equal(kernels.gemm(A, B), wanted)
+    np.testing.assert_array_equal(native.gemm(A, B), wanted)
 
 
 @needs_fork
@@ -77,11 +77,11 @@ def test_a_child_that_is_forked_while_another_thread_compiles_does_not_hang():
 
     def use_everything():
         x = pt.vector(dtype="float64")
-        kernel = kernels.ElementwiseKernel([x], [x * 2 + 1])
+        kernel = native.ElementwiseKernel([x], [x * 2 + 1])
         assert kernel(np.ones(100_000))[0][0] == 3
         place = memory.empty((1 << 18,), "float32").ctypes.data
         assert memory.empty((1 << 18,), "float32").ctypes.data == place
-        kernels.free_memory()
+        native.free_memory()
         assert memory._pool.unused_bytes == 0
 
     use_everything()
@@ -97,16 +97,16 @@ def test_a_child_that_is_forked_while_another_thread_compiles_does_not_hang():
 
 @needs_fork
 def test_a_child_that_is_forked_while_other_threads_compute_computes_the_same():
-    wanted = kernels.gemm(A, B).copy()
+    wanted = native.gemm(A, B).copy()
     stop = threading.Event()
 
     def compute():
         while not stop.is_set():
-            kernels.gemm(A, B)
+            native.gemm(A, B)
 
     def check():
         for _ in range(5):
-            np.testing.assert_array_equal(kernels.gemm(A, B), wanted)
+            np.testing.assert_array_equal(native.gemm(A, B), wanted)
 
     threads = [threading.Thread(target=compute) for _ in range(3)]
     for thread in threads:
@@ -121,12 +121,12 @@ def test_a_child_that_is_forked_while_other_threads_compute_computes_the_same():
 
 def test_several_callers_at_once_get_their_own_results():
     inputs = [RANDOM.normal(size=(120, 120)).astype("float32") for _ in range(4)]
-    wanted = [kernels.gemm(x, B[:120, :120]).copy() for x in inputs]
+    wanted = [native.gemm(x, B[:120, :120]).copy() for x in inputs]
     wrong = []
 
     def work(i):
         for _ in range(100):
-            if not (kernels.gemm(inputs[i], B[:120, :120]) == wanted[i]).all():
+            if not (native.gemm(inputs[i], B[:120, :120]) == wanted[i]).all():
                 wrong.append(i)
 
     workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
@@ -138,25 +138,25 @@ def test_several_callers_at_once_get_their_own_results():
 
 
 def test_more_threads_than_processors_and_fewer_again():
-    wanted = kernels.gemm(A, B).copy()
+    wanted = native.gemm(A, B).copy()
     for threads in (9, 1, 4, 2):
-        kernels.set_num_threads(threads)
-        assert kernels.get_num_threads() == threads
+        native.set_num_threads(threads)
+        assert native.get_num_threads() == threads
         for _ in range(5):
-            np.testing.assert_array_equal(kernels.gemm(A, B), wanted)
+            np.testing.assert_array_equal(native.gemm(A, B), wanted)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, 1000])
 def test_a_number_of_threads_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ValueError, match="number of threads"):
-        kernels.set_num_threads(wrong)
+        native.set_num_threads(wrong)
 
 
 def test_every_kernel_reads_the_number_of_threads_once_a_call(monkeypatch):
     """Another thread may change it meanwhile, and the scratch memory is for the first number."""
     x = pt.matrix(dtype="float32")
-    function = kernels.ElementwiseKernel([x], [pt.tanh(x)])
-    cell = kernels.RecurrenceKernel(lambda x, r, s: (pt.tanh(x[0] + r[0]),), 1, 1)
+    function = native.ElementwiseKernel([x], [pt.tanh(x)])
+    cell = native.RecurrenceKernel(lambda x, r, s: (pt.tanh(x[0] + r[0]),), 1, 1)
     projected, kernel = np.ones((7, 12, 64), "float32"), np.ones((64, 64), "float32") / 64
     ids = np.zeros(300, "int64")
     states, saved = cell.forward(projected, kernel)
@@ -169,15 +169,15 @@ def test_every_kernel_reads_the_number_of_threads_once_a_call(monkeypatch):
     for module in (core, elementwise):
         monkeypatch.setattr(module, "get_num_threads", read)
     for call in (
-        lambda: kernels.gemm(A, B),
+        lambda: native.gemm(A, B),
         lambda: function(A),
         lambda: cell.forward(projected, kernel),
         lambda: cell.backward(kernel, states, saved, states),
-        lambda: kernels.softmax(A),
-        lambda: kernels.softmax_cross_entropy(A, ids),
-        lambda: kernels.gather(A, ids),
-        lambda: kernels.scatter_add(A, ids, 5),
-        lambda: kernels.squared_norms([A]),
+        lambda: native.softmax(A),
+        lambda: native.softmax_cross_entropy(A, ids),
+        lambda: native.gather(A, ids),
+        lambda: native.scatter_add(A, ids, 5),
+        lambda: native.squared_norms([A]),
     ):
         del reads[:]
         call()

@@ -4,14 +4,14 @@ Every result is compared with NumPy's in double precision. While several threads
 kernels, another one changes the number of threads and frees memory, and the main thread forks
 children that compute as well. Examples::
 
-    python3 tests/fuzz_kernels.py --seconds 60
-    python3 tests/fuzz_kernels.py --sanitizer address --seconds 300
+    python3 tests/fuzz_native.py --seconds 60
+    python3 tests/fuzz_native.py --sanitizer address --seconds 300
 
 A sanitizer (``address``, ``undefined`` or ``thread``) needs gcc and its libraries. The kernels are
 then compiled with it, and the first error that it finds ends the program with its report. The
 thread sanitizer does not support threads in forked children, so that it runs without them.
 
-The test suite runs a short form (``tests/kernels/test_fuzz.py``).
+The test suite runs a short form (``tests/native/test_fuzz.py``).
 """
 
 # ruff: noqa: E402 -- some settings must be made before NumPy is imported
@@ -37,13 +37,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytensor.tensor as pt
 
-sys.path[:0] = [str(Path(__file__).parent / "kernels"), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parent / "native"), str(Path(__file__).parents[1])]
 import numpy_cells
 import test_recurrence
 
-from seqnet import kernels
-from seqnet.kernels import cache as library_cache
-from seqnet.kernels import memory
+from seqnet import native
+from seqnet.native import cache as library_cache
+from seqnet.native import memory
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 CHILD_SECONDS = 120
@@ -104,7 +104,7 @@ def call_gemm(random: np.random.Generator) -> None:
     accumulate = out is not None and bool(random.integers(2))
     if accumulate:
         wanted = wanted + out
-    got, got_sums = kernels.gemm(a, b, bias=bias, out=out, accumulate=accumulate, column_sums=True)
+    got, got_sums = native.gemm(a, b, bias=bias, out=out, accumulate=accumulate, column_sums=True)
     assert_close(got, wanted, f"gemm {m} {n} {k}")
     assert_close(got_sums, sums, f"column sums {m} {n} {k}")
 
@@ -122,11 +122,11 @@ def call_recurrence(random: np.random.Generator) -> None:
 
 
 @cache
-def elementwise_kernel(dtype: str, ndim: int) -> kernels.ElementwiseKernel:
+def elementwise_kernel(dtype: str, ndim: int) -> native.ElementwiseKernel:
     x, y = (pt.tensor(name, shape=(None,) * ndim, dtype=dtype) for name in "xy")
     rate = pt.scalar("rate", dtype=dtype)
     first = pt.tanh(x) * pt.sigmoid(y) + pt.exp(-abs(x)) - rate * pt.sqrt(abs(y))
-    return kernels.ElementwiseKernel([x, y, rate], [first, pt.switch(x > y, x, rate)])
+    return native.ElementwiseKernel([x, y, rate], [first, pt.switch(x > y, x, rate)])
 
 
 def call_elementwise(random: np.random.Generator) -> None:
@@ -153,9 +153,9 @@ def call_softmax(random: np.random.Generator) -> None:
     log_softmax = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     softmax, loss = np.exp(log_softmax), -log_softmax[np.arange(rows), targets]
     logits = random_layout(random, logits)
-    assert_close(kernels.softmax(logits), softmax, f"softmax {rows} {classes}")
-    assert_close(kernels.log_softmax(logits), log_softmax, f"log_softmax {rows} {classes}")
-    got, slope = kernels.softmax_cross_entropy(logits, targets)
+    assert_close(native.softmax(logits), softmax, f"softmax {rows} {classes}")
+    assert_close(native.log_softmax(logits), log_softmax, f"log_softmax {rows} {classes}")
+    got, slope = native.softmax_cross_entropy(logits, targets)
     softmax[np.arange(rows), targets] -= 1
     assert_close(got, loss, f"cross-entropy {rows} {classes}")
     assert_close(slope, softmax, f"gradient of cross-entropy {rows} {classes}")
@@ -169,18 +169,18 @@ def call_embedding(random: np.random.Generator) -> None:
     )
     ids = random.integers(vocabulary, size=(random_size(random, 60), random_size(random, 9)))
     table = normal(random, (vocabulary, width), dtype)
-    rows = kernels.gather(random_layout(random, table), ids)
+    rows = native.gather(random_layout(random, table), ids)
     assert (rows == table[ids]).all(), "gather"
     wanted = np.zeros(table.shape)
     np.add.at(wanted, ids, rows.astype("float64"))
-    assert_close(kernels.scatter_add(rows, ids, vocabulary), wanted, "scatter_add")
+    assert_close(native.scatter_add(rows, ids, vocabulary), wanted, "scatter_add")
 
 
 def call_norms(random: np.random.Generator) -> None:
     dtype = random_dtype(random)
     arrays = [normal(random, (random_size(random, 9000),), dtype) for _ in range(3)]
     wanted = [(a.astype("float64") ** 2).sum() for a in arrays]
-    assert np.abs(kernels.squared_norms(arrays) - wanted).max() <= 1e-5 * max(wanted), "norms"
+    assert np.abs(native.squared_norms(arrays) - wanted).max() <= 1e-5 * max(wanted), "norms"
 
 
 CALLS = (call_gemm, call_recurrence, call_elementwise, call_softmax, call_embedding, call_norms)
@@ -226,9 +226,9 @@ class Fuzz:
 
     def change_settings(self, random: np.random.Generator) -> None:
         while not self.stopped.wait(random.exponential(0.0002)):
-            kernels.set_num_threads(int(random.integers(1, 9)))
+            native.set_num_threads(int(random.integers(1, 9)))
             if random.integers(20) == 0:
-                kernels.free_memory()
+                native.free_memory()
 
     def fork(self) -> None:
         """Let a forked child make some calls, of one thread and of several."""
@@ -241,7 +241,7 @@ class Fuzz:
                 faulthandler.dump_traceback_later(CHILD_SECONDS, exit=True)  # if it hangs
                 random = np.random.default_rng([self.seed, os.getpid()])
                 for _ in range(4):
-                    kernels.set_num_threads(int(random.integers(1, 5)))
+                    native.set_num_threads(int(random.integers(1, 5)))
                     random_call(random)
                 status = 0
             finally:
@@ -252,7 +252,7 @@ class Fuzz:
 
     def run(self, go_on: Callable[[], bool], forks: bool) -> None:
         """Run as long as `go_on` returns True."""
-        before, interval = kernels.get_num_threads(), sys.getswitchinterval()
+        before, interval = native.get_num_threads(), sys.getswitchinterval()
         sys.setswitchinterval(1e-5)  # more different orders in which threads run
         for thread in self.threads:
             thread.start()
@@ -265,7 +265,7 @@ class Fuzz:
             self.stopped.set()
             for thread in self.threads:
                 thread.join()
-            kernels.set_num_threads(before)
+            native.set_num_threads(before)
             sys.setswitchinterval(interval)
         if self.error is not None:
             raise self.error

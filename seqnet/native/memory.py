@@ -146,8 +146,8 @@ def free_memory() -> None:
 
     Examples
     --------
-    >>> from seqnet import kernels
-    >>> kernels.free_memory()
+    >>> from seqnet import native
+    >>> native.free_memory()
     """
     _pool.shrink(0)
     _scratch.memory, _scratch.size = None, 0
