@@ -78,7 +78,7 @@ def preceded(error: Exception, text: str) -> Exception:
     return kind(f"{text}: {error}")
 
 
-def check_count(value, name: str, minimum: int = 1) -> int:
+def check_count(value: object, name: str, minimum: int = 1) -> int:
     """Return a whole number of at least `minimum`, or raise.
 
     Examples
@@ -96,7 +96,7 @@ def check_count(value, name: str, minimum: int = 1) -> int:
     return int(value)
 
 
-def check_number(value, name: str) -> float:
+def check_number(value: object, name: str) -> float:
     """Return a number as a float, or raise."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, (int, float, np.integer, np.floating)
@@ -105,7 +105,7 @@ def check_number(value, name: str) -> float:
     return float(value)
 
 
-def check_bool(value, name: str) -> bool:
+def check_bool(value: object, name: str) -> bool:
     """Return True or False, or raise: other values that Python takes for one are mistakes.
 
     Examples
@@ -121,15 +121,15 @@ def check_bool(value, name: str) -> bool:
     return bool(value)
 
 
-def check_rate(value, name: str) -> float:
+def check_rate(value: object, name: str) -> float:
     """Return a share that is dropped, in [0, 1), or raise."""
-    check_number(value, name)
-    if not 0 <= value < 1:
+    rate = check_number(value, name)
+    if not 0 <= rate < 1:
         raise ValueError(f"{name} is the share to drop, in [0, 1); got {value}.")
-    return float(value)
+    return rate
 
 
-def check_shape(value, name: str) -> tuple[int | None, ...]:
+def check_shape(value: object, name: str) -> tuple[int | None, ...]:
     """Return a shape as a tuple of sizes, None for what varies, or raise."""
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be a tuple of whole numbers and None, got {value!r}.")

@@ -26,16 +26,16 @@ class Hyperparameter:
     def __init__(self, below: float = np.inf, optional: bool = False, decays: bool = False):
         self.below, self.optional, self.decays = below, optional, decays
 
-    def __set_name__(self, owner, name):
+    def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, owner, kind=None):
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
         if owner is None:
             return self
         variable = numbers_of(owner).get(self.name)
         return None if variable is None else float(variable.get_value(borrow=True))
 
-    def __set__(self, owner, value):
+    def __set__(self, owner: Any, value: float | None) -> None:
         numbers = vars(owner).setdefault("_numbers", {})
         unused = vars(owner).setdefault("_unused", set())
         if value is None and self.optional:

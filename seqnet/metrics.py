@@ -15,16 +15,19 @@ import pytensor.tensor as pt
 
 from seqnet import losses
 from seqnet.checks import check_bool, check_number
-from seqnet.registry import Configurable, register
+from seqnet.losses.targets import paired
+from seqnet.registry import Configurable, Identifier, register
 from seqnet.registry import get as _get
-from seqnet.targets import paired
+from seqnet.types import Tensor, TensorLike
 
 
 class Metric(Configurable, ABC):
     """``metric(y_true, y_pred)`` gives a value for each step; `finish` turns the mean into it."""
 
+    registered_name: str
+
     @abstractmethod
-    def __call__(self, y_true, y_pred):
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         """Return the unreduced values, shape ``(batch, ...)``."""
 
     def finish(self, mean: float) -> float:
@@ -47,7 +50,7 @@ class SparseCategoricalAccuracy(Metric):
 
     registered_name = "sparse_categorical_accuracy"
 
-    def __call__(self, y_true, y_pred):
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         y_true, y_pred = paired(y_true, y_pred, self.name, classes=True)
         return pt.cast(pt.eq(pt.argmax(y_pred, axis=-1), y_true), y_pred.dtype)
 
@@ -58,7 +61,7 @@ class CategoricalAccuracy(Metric):
 
     registered_name = "categorical_accuracy"
 
-    def __call__(self, y_true, y_pred):
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         y_true, y_pred = paired(y_true, y_pred, self.name)
         same = pt.eq(pt.argmax(y_pred, axis=-1), pt.argmax(y_true, axis=-1))
         return pt.cast(same, y_pred.dtype)
@@ -75,12 +78,12 @@ class BinaryAccuracy(Metric):
             raise ValueError(f"threshold must be finite, got {threshold}.")
         self.threshold = threshold
 
-    def __call__(self, y_true, y_pred):
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         y_true, y_pred = paired(y_true, y_pred, self.name)
         same = pt.eq(y_pred > np.asarray(self.threshold, y_pred.dtype), y_true > self.threshold)
         return pt.mean(pt.cast(same, y_pred.dtype), axis=-1)
 
-    def of_logits(self):
+    def of_logits(self) -> Metric:
         if not 0 < self.threshold < 1:
             raise ValueError(f"A probability to compare with is in (0, 1), got {self.threshold}.")
         return BinaryAccuracy(float(np.log(self.threshold) - np.log1p(-self.threshold)))
@@ -102,15 +105,15 @@ class Perplexity(Metric):
     def __init__(self, from_logits: bool = False):
         self.from_logits = check_bool(from_logits, "from_logits")
 
-    def __call__(self, y_true, y_pred):
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         if np.ndim(y_true) == np.ndim(y_pred) - 1:
             return losses.SparseCategoricalCrossentropy(self.from_logits)(y_true, y_pred)
         return losses.CategoricalCrossentropy(self.from_logits)(y_true, y_pred)
 
-    def finish(self, mean):
+    def finish(self, mean: float) -> float:
         return float(np.exp(min(mean, 700.0)))
 
-    def of_logits(self):
+    def of_logits(self) -> Metric:
         return Perplexity(from_logits=True)
 
 
@@ -121,16 +124,16 @@ class LossMetric(Metric):
         self.loss = loss
         self.registered_name = getattr(loss, "name", getattr(loss, "__name__", "loss"))
 
-    def __call__(self, y_true, y_pred):
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         return self.loss(y_true, y_pred)
 
-    def of_logits(self):
+    def of_logits(self) -> Metric:
         if isinstance(self.loss, losses.Loss) and "from_logits" in self.loss.get_config():
             return LossMetric(type(self.loss)(**{**self.loss.get_config(), "from_logits": True}))
         return self
 
 
-def get(identifier, loss=None) -> Metric:
+def get(identifier: Identifier, loss: object = None) -> Metric:
     """Return the metric of a name, an object, or your own function of (y_true, y_pred).
 
     ``"accuracy"`` is the one that goes with the `loss`: sparse, categorical or binary. A loss, or
@@ -158,7 +161,7 @@ def get(identifier, loss=None) -> Metric:
     return metric
 
 
-def accuracy_for(loss) -> Metric:
+def accuracy_for(loss: object) -> Metric:
     """Return the accuracy that goes with a cross-entropy."""
     if isinstance(loss, losses.SparseCategoricalCrossentropy):
         return SparseCategoricalAccuracy()
@@ -172,7 +175,7 @@ def accuracy_for(loss) -> Metric:
     )
 
 
-def metric_or_loss(identifier, custom_objects: dict | None = None) -> Callable:
+def metric_or_loss(identifier: Identifier, custom_objects: dict | None = None) -> Callable:
     """Return the metric, or else the loss, of a name, a saved configuration or an object."""
     try:
         return _get("metric", identifier, custom_objects)

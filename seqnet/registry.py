@@ -10,7 +10,12 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self, TypeAlias, TypeVar
+
+Identifier: TypeAlias = str | dict[str, Any] | Callable
+"""A name, a saved configuration, or an object or class itself."""
+
+Thing = TypeVar("Thing", bound=Any)
 
 _registered: dict[str, dict[str, Any]] = {}
 # What may stand in a file where a constructor's signature names a plain type.
@@ -21,7 +26,7 @@ PLAIN_TYPES = {"bool": NUMBER, "int": NUMBER, "float": NUMBER, "str": TEXT, "Non
 def register(kind: str, *names: str) -> Callable:
     """Decorator: enter a class or function under `kind`, by its own name and by `names`."""
 
-    def enter(thing):
+    def enter(thing: Thing) -> Thing:
         table = _registered.setdefault(kind, {})
         for name in (thing.__name__, *names):
             table[name] = thing
@@ -70,7 +75,7 @@ def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None
         config = identifier.get("config", {})
         if not isinstance(config, dict):
             raise ValueError(f"The configuration of {kind} {identifier['name']!r} is no mapping.")
-        if inspect.isclass(thing):
+        if isinstance(thing, type):
             return thing.from_config(config, custom_objects)
         return thing
     if isinstance(identifier, str):
@@ -92,7 +97,10 @@ def a(kind: str) -> str:
 
 
 def refuse_arguments(
-    owner: type[Configurable], unknown: Iterable[str], error=TypeError, hint: str = ""
+    owner: type[Configurable],
+    unknown: Iterable[str],
+    error: type[Exception] = TypeError,
+    hint: str = "",
 ) -> None:
     """Raise if a class was given arguments that it does not take."""
     known = owner.parameters()
@@ -183,7 +191,7 @@ class Configurable:
         return {name: serialize(getattr(self, name)) for name in self.parameters()}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
         """Make an object from what `get_config` returned."""
         known = cls.parameters()
         annotations = cls.signature() if cls.__module__.startswith("seqnet.") else {}

@@ -8,6 +8,7 @@ import numpy as np
 
 from seqnet.arrays import as_array
 from seqnet.checks import check_count, first_place
+from seqnet.types import ArrayLike
 
 
 class CharacterVocabulary:
@@ -30,7 +31,7 @@ class CharacterVocabulary:
     'hole'
     """
 
-    def __init__(self, characters):
+    def __init__(self, characters: Iterable[str]):
         if not isinstance(characters, Iterable):
             raise TypeError(f"A vocabulary is made of characters, got {characters!r}.")
         characters = list(characters)
@@ -71,7 +72,7 @@ class CharacterVocabulary:
                 f"vocabulary of {len(self)} characters."
             ) from None
 
-    def decode(self, numbers) -> str:
+    def decode(self, numbers: Iterable[int]) -> str:
         """Return the text of some numbers.
 
         Raises
@@ -84,7 +85,7 @@ class CharacterVocabulary:
         return "".join(self.characters[n] for n in numbers)
 
 
-def check_numbers(numbers, count: int, name: str) -> None:
+def check_numbers(numbers: ArrayLike, count: int, name: str) -> None:
     """Raise if numbers are not one sequence of whole numbers in ``[0, count)``."""
     if len(numbers) == 0:
         return

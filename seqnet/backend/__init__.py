@@ -2,9 +2,11 @@
 
 - `modes`: the modes of the configured backend, and the only call of `pytensor.function`.
 - `lowering`: the rewrites of seqnet's own modes.
+- `compiledir`: whether PyTensor can write its compiled code, checked at import.
 - `kernel_ops`, `recurrence`, `updates`, `elementwise`: the Ops that they put into graphs.
 """
 
+from seqnet.backend import compiledir  # isort: skip -- before anything that uses PyTensor
 from seqnet.backend.modes import (
     compile,
     log_once,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytensor.tensor as pt
 
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
-from seqnet.layers.states import Stateful
+from seqnet.layers.states import InitialState, Stateful
 from seqnet.layers.wrapper import Wrapper
+from seqnet.ops.recurrence import Recurrence
 from seqnet.registry import register
+from seqnet.types import Shape, Tensor
 
 MERGES = {
     "concat": lambda forth, back: pt.concatenate([forth, back], axis=-1),
@@ -58,7 +64,13 @@ class Bidirectional(Wrapper, Stateful):
     input_axes = ("batch", "time", "features")
     non_causal = "reads from both ends"
 
-    def __init__(self, layer, merge_mode: str | None = "concat", backward_layer=None, **kwargs):
+    def __init__(
+        self,
+        layer: Recurrent,
+        merge_mode: str | None = "concat",
+        backward_layer: Recurrent | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(layer, **kwargs)
         if not isinstance(self.layer, Recurrent):
             raise TypeError(f"Bidirectional wraps a recurrent layer, got {self.layer!r}.")
@@ -106,20 +118,27 @@ class Bidirectional(Wrapper, Stateful):
         """Whether the halves carry their states from batch to batch."""
         return self.layer.stateful
 
-    def runs_as(self, way_of):
+    def runs_as(self, way_of: Callable[[Recurrence], str]) -> str:
         ways = [half.runs_as(way_of) for half in self.inner_layers]
         return ways[0] if ways[0] == ways[1] else " and ".join(ways)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.needed_features(input_shape)
         self.build_inner(self.layer, "forward_", input_shape)
         self.build_inner(self.backward_layer, "backward_", input_shape)
 
-    def call(self, inputs, mask, context, initial_state=None):
-        outputs, last = [], []
+    def call(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None,
+        context: CallContext,
+        initial_state: InitialState | None = None,
+    ) -> Tensor | list[Tensor]:
+        outputs: list[Tensor] = []
+        last: list[Tensor] = []
         for half, given in zip(self.inner_layers, self.halves_of(initial_state), strict=True):
             result = half(inputs, mask=mask, context=context, initial_state=given)
-            output, *states = result if half.return_state else [result]
+            output, *states = result if isinstance(result, list) else [result]
             turn = half.go_backwards and half.return_sequences
             outputs.append(output[:, ::-1] if turn else output)
             last += states
@@ -128,7 +147,7 @@ class Bidirectional(Wrapper, Stateful):
             return merged
         return [*(merged if isinstance(merged, list) else [merged]), *last]
 
-    def halves_of(self, states) -> tuple:
+    def halves_of(self, states: InitialState | None) -> tuple:
         """Return the initial states of each half, from those of both in one list."""
         if states is None:
             return (None, None)
@@ -141,13 +160,13 @@ class Bidirectional(Wrapper, Stateful):
         first = len(self.layer.state_names)
         return (list(states[:first]), list(states[first:]))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         shapes = [half.compute_output_shape(input_shape) for half in self.inner_layers]
         if self.merge_mode == "concat":
             return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
         return shapes[0]
 
-    def compute_mask(self, inputs, mask):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         return mask if self.layer.return_sequences else None
 
 

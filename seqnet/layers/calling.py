@@ -5,14 +5,28 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.logits import cast_output
+from seqnet.layers.context import CallContext
+from seqnet.losses.logits import cast_output
+from seqnet.types import Shape, Tensor, TensorLike
+
+if TYPE_CHECKING:
+    from seqnet.layers.layer import Layer
+
+Mask = TypeVar("Mask", Tensor, np.ndarray)
 
 
-def call_layer(layer, inputs, mask, context, options: Mapping[str, Any]):
+def call_layer(
+    layer: Layer,
+    inputs: Tensor,
+    mask: Tensor | None,
+    context: CallContext,
+    options: Mapping[str, Any],
+) -> Tensor | list[Tensor]:
     """Return what a layer's `call` gives for variables.
 
     It is passed the inputs, what its signature takes of mask, context and training, and options.
@@ -30,7 +44,9 @@ def call_layer(layer, inputs, mask, context, options: Mapping[str, Any]):
             "the inputs, it is given what it takes of mask, context and training, and arguments "
             "that are passed by name where the layer is called; others need a default."
         )
-    given = {name: value for name, value in offered.items() if anything or name in takes}
+    given: dict[str, Any] = {
+        name: value for name, value in offered.items() if anything or name in takes
+    }
     output = layer.call(inputs, **given, **options)
     if isinstance(output, (list, tuple)):
         return [as_output(layer, part, inputs, what) for part in output]
@@ -49,7 +65,7 @@ def signature_of_call(call: Callable) -> tuple[tuple[str, ...], tuple[str, ...],
     return takes, tuple(a.name for a in named if a.default is a.empty), anything
 
 
-def as_output(layer, output, inputs, what: str):
+def as_output(layer: Layer, output: TensorLike | None, inputs: Tensor, what: str) -> Tensor:
     """Return an output as a variable; floats wider than the layer's and the input's are cast."""
     if output is None:
         raise TypeError(f"{what} returns None: it must return the output.")
@@ -59,13 +75,13 @@ def as_output(layer, output, inputs, what: str):
     return output
 
 
-def trial_output(layer, input_shape: tuple, context):
+def trial_output(layer: Layer, input_shape: Shape, context: CallContext) -> Tensor | list[Tensor]:
     """Return what a layer gives for a new variable of a shape and no mask."""
     dtype = "int32" if layer.integer_input else layer.dtype
     return call_layer(layer, pt.tensor(dtype=dtype, shape=input_shape), None, context, {})
 
 
-def checked_inputs(layer, inputs):
+def checked_inputs(layer: Layer, inputs: TensorLike) -> Tensor:
     """Return what a layer is called on as a variable, or raise."""
     try:
         return pt.as_tensor_variable(inputs)
@@ -77,7 +93,7 @@ def checked_inputs(layer, inputs):
         ) from error
 
 
-def checked_mask(layer, mask, inputs):
+def checked_mask(layer: Layer, mask: TensorLike, inputs: Tensor) -> Tensor:
     """Return a mask as a bool variable whose axes are the first ones of the inputs, or raise.
 
     A layer of sequences (batch, time, features) takes a mask (batch, time).
@@ -100,7 +116,7 @@ def checked_mask(layer, mask, inputs):
     return mask
 
 
-def masks_together(first, second):
+def masks_together(first: Mask | None, second: Mask | None) -> Mask | None:
     """Return where both masks have data; None masks nothing.
 
     A mask with fewer axes says it for all the steps within: (batch, sentences) goes with (batch,
@@ -108,11 +124,12 @@ def masks_together(first, second):
     """
     if first is None or second is None:
         return second if first is None else first
-    few, many = sorted((first, second), key=lambda mask: mask.ndim)
-    return few[(..., *[None] * (many.ndim - few.ndim))] & many
+    few, many = (first, second) if first.ndim <= second.ndim else (second, first)
+    steps_within: tuple[Any, ...] = (..., *[None] * (many.ndim - few.ndim))
+    return few[steps_within] & many
 
 
-def why_missing(layer, name: str) -> str:
+def why_missing(layer: Layer, name: str) -> str:
     """Say why a layer has no attribute of a name."""
     kind, own = type(layer).__name__, vars(layer)
     if "built" not in own:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Variable
+
 from seqnet.ops.dropout import dropout_mask
+from seqnet.types import Tensor
 
 if TYPE_CHECKING:
     from seqnet.layers.layer import Layer
@@ -33,15 +38,21 @@ class CallContext:
     """
 
     training: bool = False
-    updates: dict = field(default_factory=dict)
-    initial_states: dict[Layer, list] = field(default_factory=dict)
-    final_states: dict[Layer, list] = field(default_factory=dict)
+    updates: dict[SharedVariable, Variable] = field(default_factory=dict)
+    initial_states: dict[Layer, list[Tensor]] = field(default_factory=dict)
+    final_states: dict[Layer, list[Tensor]] = field(default_factory=dict)
     run: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.run = self.run or ("train" if self.training else "predict")
 
-    def dropout_mask(self, generator, shape, rate, dtype: str):
+    def dropout_mask(
+        self,
+        generator: SharedVariable,
+        shape: Sequence[Tensor | int],
+        rate: Tensor | float,
+        dtype: str,
+    ) -> Tensor:
         """Draw a mask from a layer's generator, and note the generator's next value.
 
         The mask is 0 with probability `rate` and ``1 / (1 - rate)`` elsewhere.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytensor.tensor as pt
 
+from seqnet.layers.context import CallContext
 from seqnet.layers.dense import Dense
-from seqnet.registry import register
+from seqnet.registry import Identifier, register
+from seqnet.types import Shape, Tensor
 
 
 @register("layer")
@@ -36,16 +40,16 @@ class GatedInput(Dense):
     [[1.0, 2.0]]
     """
 
-    def __init__(self, *, activation="sigmoid", **kwargs):
+    def __init__(self, *, activation: Identifier | None = "sigmoid", **kwargs: Any):
         super().__init__(1, activation, **kwargs)
 
     @classmethod
-    def parameters(cls):
+    def parameters(cls) -> list[str]:
         return [name for name in super().parameters() if name != "units"]  # it is always one
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         gate = super().call(inputs, mask, context)
         return pt.specify_broadcastable(gate, gate.ndim - 1) * pt.cast(inputs, self.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -12,8 +14,10 @@ from pytensor.graph.traversal import applys_between
 from pytensor.tensor.random.op import RandomVariable
 
 from seqnet.checks import check_bool, check_shape
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
+from seqnet.types import Shape, Tensor
 
 
 @register("layer")
@@ -55,7 +59,14 @@ class Lambda(Layer):
     (None, 4)
     """
 
-    def __init__(self, function, output_shape=None, *, supports_masking: bool = False, **kwargs):
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        output_shape: Shape | None = None,
+        *,
+        supports_masking: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if not callable(function):
             raise TypeError(f"Lambda takes a function of a PyTensor variable, got {function!r}.")
@@ -71,13 +82,13 @@ class Lambda(Layer):
         """Whether the mask is handed on or used up."""
         return self.hands_mask_on or self.takes_mask
 
-    def masking_hint(self):
+    def masking_hint(self) -> str:
         return (
             "If each step of its output is the same step of its input, say supports_masking=True; "
             "else let the function take an argument named mask."
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         inputs = pt.tensor(dtype=self.dtype, shape=input_shape)
         try:
             mask = pt.ones(inputs.shape[:2], dtype="bool")
@@ -104,18 +115,18 @@ class Lambda(Layer):
                 f"{found}, not of the output_shape {said}."
             )
 
-    def apply(self, inputs, mask=None):
+    def apply(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the function of a variable."""
         output = self.function(inputs, mask=mask) if self.takes_mask else self.function(inputs)
         return pt.as_tensor_variable(output)
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         return self.apply(inputs, mask)
 
-    def compute_mask(self, inputs, mask):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         return mask if self.hands_mask_on else None
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         if self.output_shape is not None:
             return (input_shape[0], *self.output_shape)
         inputs = pt.tensor(dtype=self.dtype, shape=input_shape)
@@ -129,7 +140,7 @@ class Lambda(Layer):
                 f"output's shape ({error}). Pass output_shape=, without the batch."
             ) from error
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         name = getattr(self.function, "__name__", "<lambda>")
         if not name.isidentifier():
             raise ValueError(
@@ -140,7 +151,7 @@ class Lambda(Layer):
         return super().get_config() | {"supports_masking": self.hands_mask_on}
 
     @classmethod
-    def _revive(cls, value, custom_objects):
+    def _revive(cls, value: Any, custom_objects: dict[str, Any] | None) -> Any:
         if isinstance(value, dict) and "name" in value:
             name = value["name"]
             if name not in (custom_objects or {}):
@@ -152,7 +163,7 @@ class Lambda(Layer):
         return value
 
 
-def mixes_rows(inputs, output) -> bool:
+def mixes_rows(inputs: Tensor, output: Tensor) -> bool:
     """Tell whether rows of an output depend on other rows of the input, from one trial.
 
     What has loops or random numbers within is not tried.
@@ -171,7 +182,7 @@ def mixes_rows(inputs, output) -> bool:
     return alone.shape != whole.shape or not np.allclose(alone, whole, rtol=1e-3, atol=1e-5)
 
 
-def argument_names(function) -> list[str]:
+def argument_names(function: Callable) -> list[str]:
     """Return the names of a function's arguments, none if they cannot be read."""
     try:
         return list(inspect.signature(function).parameters)

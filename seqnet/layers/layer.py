@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytensor
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import config, regularizers
 from seqnet.checks import check_bool, check_finite, check_shape
@@ -26,9 +29,8 @@ from seqnet.layers.calling import (
 )
 from seqnet.layers.context import CallContext
 from seqnet.layers.weights import check_values, first_value, set_values
-from seqnet.registry import Configurable, refuse_arguments
-
-Shape = tuple[int | None, ...]
+from seqnet.registry import Configurable, Identifier, refuse_arguments
+from seqnet.types import ArrayLike, Shape, Tensor, TensorLike
 
 
 class Layer(Configurable, ABC):
@@ -54,29 +56,29 @@ class Layer(Configurable, ABC):
     input_axes: tuple[str, ...] = ()
     """Names of the axes that an input must have, the batch first; empty is any number of axes."""
 
-    integer_input = False
+    integer_input: bool = False
     """Whether the layer takes numbers of classes and not quantities."""
 
-    needs_length = False
+    needs_length: bool = False
     """Whether graphs need the number of steps when they are built."""
 
-    reverses_time = False
+    reverses_time: bool = False
     """Whether the steps of the output come in the opposite order of the input's."""
 
     non_causal: str = ""
     """Why nothing can be computed step by step ("runs backwards"); empty if it can."""
 
-    supports_masking = True
+    supports_masking: bool = True
     """Whether the layer can be given a mask: each step of its output is that step of its input, or
     it uses the mask up."""
 
-    stateful = False
+    stateful: bool = False
     """Whether the layer carries states from batch to batch."""
 
-    has_multiple_outputs = False
+    has_multiple_outputs: bool = False
     """Whether calling the layer gives a list, which the next layer of a stack cannot take."""
 
-    sequence_generators: Sequence = ()
+    sequence_generators: Sequence[SharedVariable] = ()
     """Those of the generators that masks are drawn from once for each sequence."""
 
     def __init__(
@@ -85,7 +87,7 @@ class Layer(Configurable, ABC):
         input_shape: Shape | None = None,
         dtype: str | None = None,
         trainable: bool = True,
-        **unknown,
+        **unknown: Any,
     ):
         refuse_arguments(type(self), unknown)
         if name is not None and not isinstance(name, str):
@@ -96,9 +98,9 @@ class Layer(Configurable, ABC):
         self._trainable = check_bool(trainable, "trainable")
         self.built = False
         self._held: tuple[Layer, ...] = ()
-        self.weights: list = []
-        self.penalties: list = []
-        self._generators: list = []
+        self.weights: list[TensorSharedVariable] = []
+        self.penalties: list[tuple[Callable, TensorSharedVariable]] = []
+        self._generators: list[SharedVariable] = []
         self.features: int | None = None
 
     # ---- what subclasses define
@@ -107,7 +109,9 @@ class Layer(Configurable, ABC):
         """Make the weights for inputs of ``(batch, ...)`` shape; called once."""
 
     @abstractmethod
-    def call(self, inputs, mask, context: CallContext):
+    def call(
+        self, inputs: Tensor, mask: Tensor | None, context: CallContext
+    ) -> Tensor | list[Tensor]:
         """Return the symbolic output for symbolic inputs.
 
         A subclass's `call` takes the inputs and those of `mask`, `context` and `training` that it
@@ -126,7 +130,7 @@ class Layer(Configurable, ABC):
         """
         return tuple(trial_output(self, input_shape, CallContext()).type.shape)
 
-    def compute_mask(self, inputs, mask):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         """Return the mask that goes with the output."""
         return mask
 
@@ -149,7 +153,14 @@ class Layer(Configurable, ABC):
 
     # ---- what subclasses use
 
-    def add_weight(self, name: str, shape, initializer, *, regularizer=None):
+    def add_weight(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: Identifier,
+        *,
+        regularizer: Identifier | None = None,
+    ) -> TensorSharedVariable:
         """Make, name, fill and enter one weight; return its shared variable.
 
         Parameters
@@ -168,11 +179,12 @@ class Layer(Configurable, ABC):
         static = tuple(None if size == 1 else size for size in shape)
         weight = pytensor.shared(value, name=full_name, shape=static, borrow=is_given)
         self.weights.append(weight)
-        if regularizer is not None:
-            self.penalties.append((regularizers.get(regularizer), weight))
+        penalty = regularizers.get(regularizer)
+        if penalty is not None:
+            self.penalties.append((penalty, weight))
         return weight
 
-    def add_generator(self):
+    def add_generator(self) -> SharedVariable:
         """Make and enter a shared random generator, seeded from seqnet's own random source."""
         seed = int(config.random_generator().integers(2**63))
         name = f"{self.display_name}/generator"
@@ -218,7 +230,7 @@ class Layer(Configurable, ABC):
         return [self.trainable and id(weight) not in frozen for weight in self.weights]
 
     @property
-    def generators(self) -> list:
+    def generators(self) -> list[SharedVariable]:
         """The random generators of this layer and of those within."""
         return [*self._generators, *(g for layer in self.inner_layers for g in layer.generators)]
 
@@ -307,12 +319,12 @@ class Layer(Configurable, ABC):
 
     def __call__(
         self,
-        inputs,
-        mask=None,
+        inputs: TensorLike,
+        mask: TensorLike | None = None,
         context: CallContext | None = None,
         training: bool = False,
-        **options,
-    ):
+        **options: Any,
+    ) -> Tensor | list[Tensor]:
         """Apply the layer to a PyTensor variable (or anything that becomes one).
 
         Weights are made at the first call, from the static shape of the input. `options` are what
@@ -336,7 +348,7 @@ class Layer(Configurable, ABC):
         """Return copies of the weights, in the order they were made."""
         return [w.get_value() for w in self.weights]
 
-    def set_weights(self, values) -> None:
+    def set_weights(self, values: Sequence[ArrayLike]) -> None:
         """Set all weights from arrays of the same shapes, in the order of `get_weights`."""
         check_values(self, values)
         set_values(self.weights, values)
@@ -349,7 +361,7 @@ class Layer(Configurable, ABC):
         """Say how the layer is run, where there is a choice; `way_of` tells it of a recurrence."""
         return ""
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         raise AttributeError(why_missing(self, name), name=name, obj=self)
 
     def __repr__(self) -> str:

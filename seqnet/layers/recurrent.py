@@ -19,17 +19,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
 
 from seqnet import activations, initializers, regularizers
 from seqnet.checks import check_bool, check_count
 from seqnet.hyperparameters import Rate, numbers_of
+from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
-from seqnet.layers.states import CarriedStates, Stateful, given_states
+from seqnet.layers.states import CarriedStates, InitialState, Stateful, given_states
 from seqnet.ops.recurrence import Recurrence, recurrence
 from seqnet.ops.step import Cell, trace
+from seqnet.registry import Identifier
+from seqnet.types import Shape, Tensor
 
 
 class Recurrent(Stateful):
@@ -99,14 +104,14 @@ class Recurrent(Stateful):
         self,
         units: int,
         *,
-        activation="tanh",
+        activation: Identifier | None = "tanh",
         use_bias: bool = True,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="orthogonal",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
-        bias_regularizer=None,
+        kernel_initializer: Identifier = "glorot_uniform",
+        recurrent_initializer: Identifier = "orthogonal",
+        bias_initializer: Identifier = "zeros",
+        kernel_regularizer: Identifier | None = None,
+        recurrent_regularizer: Identifier | None = None,
+        bias_regularizer: Identifier | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
         go_backwards: bool = False,
@@ -116,7 +121,7 @@ class Recurrent(Stateful):
         recurrent_dropout: float = 0.0,
         stateful: bool = False,
         learn_initial_state: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.units = check_count(units, f"The units of {type(self).__name__}")
@@ -163,7 +168,7 @@ class Recurrent(Stateful):
         return self.unroll
 
     @property
-    def generators(self) -> list:
+    def generators(self) -> list[SharedVariable]:
         """The generator that masks are drawn from, if a rate is above 0."""
         if not (self.dropout or self.recurrent_dropout):
             return []
@@ -172,7 +177,7 @@ class Recurrent(Stateful):
         return self._generators
 
     @property
-    def sequence_generators(self) -> list:
+    def sequence_generators(self) -> list[SharedVariable]:
         """Both kinds of dropout draw one mask for each sequence."""
         return self.generators
 
@@ -224,7 +229,7 @@ class Recurrent(Stateful):
 
     # ---- weights
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         features = self.needed_features(input_shape)
         columns = len(self.gates) * self.units
         self.kernel = self.add_weight(
@@ -239,7 +244,8 @@ class Recurrent(Stateful):
             self.recurrent_initializer,
             regularizer=self.recurrent_regularizer,
         )
-        self.bias = self.recurrent_bias = None
+        self.bias: Tensor | None = None
+        self.recurrent_bias: Tensor | None = None
         if self.use_bias:
             self.build_bias(columns)
         if self.learn_initial_state:
@@ -261,13 +267,19 @@ class Recurrent(Stateful):
             regularizer=self.bias_regularizer,
         )
 
-    def input_bias(self):
+    def input_bias(self) -> Tensor | None:
         """Return the bias that is added to the projected input, (gates * units,), or None."""
         return self.bias
 
     # ---- one pass
 
-    def call(self, inputs, mask, context, initial_state=None):
+    def call(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None,
+        context: CallContext,
+        initial_state: InitialState | None = None,
+    ) -> Tensor | list[Tensor]:
         """Return the output, with `return_state` the list [output, *last states].
 
         `initial_state` is a list of one variable or array for each state, ``(batch, units)`` or
@@ -291,7 +303,13 @@ class Recurrent(Stateful):
         output = history.transpose(1, 0, 2) if self.return_sequences else last[0]
         return [output, *last] if self.return_state else output
 
-    def run(self, sequence, mask, states, context):
+    def run(
+        self,
+        sequence: Tensor,
+        mask: Tensor | None,
+        states: list[Tensor] | None,
+        context: CallContext,
+    ) -> tuple[Tensor, list[Tensor]]:
         """Return the output's history (time, batch, units) and the last states (batch, units)."""
         dropped = None
         if context.training and self.recurrent_dropout:
@@ -328,7 +346,12 @@ class Recurrent(Stateful):
             self.step, self.gates, self.state_names, self.units, self.dtype, name, self.state_sizes
         )
 
-    def start(self, batch, context, given=None) -> list | None:
+    def start(
+        self,
+        batch: Tensor,
+        context: CallContext,
+        given: InitialState | None = None,
+    ) -> list[Tensor] | None:
         """Return the states before the first step, each (batch, size); None is zeros."""
         if given is not None:
             states = given_states(self, given, self.state_names, self.state_sizes)
@@ -355,11 +378,11 @@ class Recurrent(Stateful):
             return [np.broadcast_to(v, (batch, len(v))).copy() for v in values]
         return [np.zeros((batch, size), dtype=self.dtype) for size in self.state_sizes]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, time, _ = input_shape
         return (batch, time, self.units) if self.return_sequences else (batch, self.units)
 
-    def compute_mask(self, inputs, mask):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         if not self.return_sequences:
             return None
         return mask[:, ::-1] if mask is not None and self.go_backwards else mask

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytensor.tensor as pt
 
 from seqnet.checks import check_count
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
+from seqnet.types import Shape, Tensor
 
 
 @register("layer")
@@ -31,12 +35,12 @@ class RepeatVector(Layer):
     supports_masking = False
     non_causal = "makes all steps from one input"
 
-    def __init__(self, n: int, **kwargs):
+    def __init__(self, n: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.n = check_count(n, "The n of RepeatVector")
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         return pt.alloc(inputs[:, None, :], inputs.shape[0], self.n, inputs.shape[1])
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.n, input_shape[1])

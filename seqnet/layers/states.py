@@ -9,15 +9,21 @@ variables, no gradient goes from one batch into the batch before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_grad
+from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import config
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
+from seqnet.types import ArrayLike, Tensor, TensorLike
+
+InitialState: TypeAlias = TensorLike | Sequence[TensorLike]
+"""One value for each state of a layer; a layer of one state takes it without a list."""
 
 RUNS = ("train", "test", "predict")
 
@@ -37,9 +43,9 @@ class CarriedStates:
 
     def __init__(self, layer: Layer, names: Sequence[str], sizes: Sequence[int]):
         self.layer, self.names, self.sizes = layer, tuple(names), tuple(sizes)
-        self._variables: dict[str, list] = {}
+        self._variables: dict[str, list[TensorSharedVariable]] = {}
 
-    def variables(self, run: str) -> list:
+    def variables(self, run: str) -> list[TensorSharedVariable]:
         """Return the shared variables of a run, each (batch, size); (0, size) before a batch."""
         if run not in RUNS:
             raise ValueError(f"A run is one of {', '.join(RUNS)}, got {run!r}.")
@@ -54,7 +60,7 @@ class CarriedStates:
             ]
         return self._variables[run]
 
-    def start(self, context: CallContext, batch) -> list:
+    def start(self, context: CallContext, batch: Tensor) -> list[Tensor]:
         """Return the states that a run continues from, each (batch, size).
 
         They are zeros if the batch before had another number of rows.
@@ -80,7 +86,7 @@ class CarriedStates:
             found.append(pt.set_subtensor(zeros[:rows], state[:rows]))
         return found
 
-    def store(self, context: CallContext, last: Sequence) -> None:
+    def store(self, context: CallContext, last: Sequence[Tensor]) -> None:
         """Note the states after the last step as a run's next ones."""
         context.updates.update(zip(self.variables(context.run), last, strict=True))
 
@@ -88,7 +94,7 @@ class CarriedStates:
         """Return copies of a run's states."""
         return [shared.get_value() for shared in self.variables(run)]
 
-    def set(self, values: Sequence, run: str) -> None:
+    def set(self, values: Sequence[ArrayLike], run: str) -> None:
         """Set a run's states, each (batch, units), after checking them all."""
         arrays = [np.asarray(value, dtype=self.layer.dtype) for value in values]
         batch = arrays[0].shape[0] if arrays and arrays[0].ndim else 0
@@ -129,7 +135,7 @@ class Stateful(Layer):
         """
         return [value for carried in self._all_carried() for value in carried.get(run)]
 
-    def set_states(self, values: Sequence, run: str = "train") -> None:
+    def set_states(self, values: Sequence[ArrayLike], run: str = "train") -> None:
         """Set the states that the next batch of a run starts from, in `get_states`'s order."""
         values, found = list(values), self._all_carried()
         count = sum(len(carried.names) for carried in found)
@@ -157,7 +163,12 @@ class Stateful(Layer):
         return found
 
 
-def given_states(layer: Layer, given, names: Sequence[str], sizes: Sequence[int]) -> list:
+def given_states(
+    layer: Layer,
+    given: InitialState,
+    names: Sequence[str],
+    sizes: Sequence[int],
+) -> list[Tensor]:
     """Return initial states that a caller gave, as variables of the layer's dtype, after checks.
 
     Parameters
@@ -171,7 +182,7 @@ def given_states(layer: Layer, given, names: Sequence[str], sizes: Sequence[int]
     sizes : tuple of int
         The last axis of each.
     """
-    states = list(given) if isinstance(given, (list, tuple)) else [given]
+    states: list[TensorLike] = list(given) if isinstance(given, (list, tuple)) else [given]
     if len(states) != len(names):
         raise ValueError(
             f"Layer {layer.display_name!r} has the states {', '.join(names)}, so initial_state is "

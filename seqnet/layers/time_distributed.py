@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from seqnet import activations
 from seqnet.layers.calling import masks_together
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.wrapper import Wrapper
-from seqnet.logits import softmax_logits
+from seqnet.losses.logits import softmax_logits
 from seqnet.registry import register
+from seqnet.types import Array, Shape, Tensor
 
 
 @register("layer")
@@ -35,7 +39,7 @@ class TimeDistributed(Wrapper):
     >>> layer = seqnet.layers.TimeDistributed(seqnet.layers.Dense(8))
     """
 
-    def __init__(self, layer: Layer, **kwargs):
+    def __init__(self, layer: Layer, **kwargs: Any):
         super().__init__(layer, **kwargs)
         if self.layer.has_multiple_outputs:
             raise ValueError(
@@ -43,7 +47,7 @@ class TimeDistributed(Wrapper):
                 "several (return_state=True)."
             )
 
-    def check_axes(self, input_shape):
+    def check_axes(self, input_shape: Shape) -> None:
         if len(input_shape) < 3:
             raise ValueError(
                 f"Layer {self.display_name!r} (TimeDistributed) takes (batch, time, ...), got the "
@@ -55,13 +59,13 @@ class TimeDistributed(Wrapper):
         """What the wrapped layer takes."""
         return self.layer.integer_input
 
-    def check_input(self, values, name):
+    def check_input(self, values: Array, name: str) -> None:
         self.layer.check_input(values, name)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.build_inner(self.layer, "", (None, *input_shape[2:]))
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         sizes = tuple(inputs.shape)
         steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
         output = self.layer(steps, mask=self.inner_mask(mask), context=context)
@@ -72,17 +76,17 @@ class TimeDistributed(Wrapper):
         return output.reshape(whole, ndim=output.ndim + 1)
 
     @staticmethod
-    def inner_mask(mask):
+    def inner_mask(mask: Tensor | None) -> Tensor | None:
         """Return the part of a mask that lies within the steps, (batch * time, ...), or None."""
         if mask is None or mask.ndim < 3:
             return None
         return mask.reshape((-1, *tuple(mask.shape)[2:]), ndim=mask.ndim - 1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         inner = self.layer.compute_output_shape((None, *input_shape[2:]))
         return (*input_shape[:2], *inner[1:])
 
-    def compute_mask(self, inputs, mask):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         sizes = tuple(inputs.shape)
         steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
         inner = self.layer.compute_mask(steps, self.inner_mask(mask))
@@ -93,5 +97,5 @@ class TimeDistributed(Wrapper):
             inner = inner.reshape((*sizes[:2], *tuple(inner.shape)[1:]), ndim=inner.ndim + 1)
         return masks_together(outer, inner)
 
-    def known_mask(self, values):
+    def known_mask(self, values: Array) -> Array | None:
         return self.layer.known_mask(values)

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 import numpy as np
+from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import initializers
+from seqnet.registry import Identifier
+from seqnet.types import ArrayLike, Shape
+
+if TYPE_CHECKING:
+    from seqnet.layers.layer import Layer
 
 _given: ContextVar[dict[str, np.ndarray] | None] = ContextVar("given", default=None)
 
@@ -29,7 +36,9 @@ def given_weights(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
         raise ValueError(f"there is {', '.join(sorted(left))}, which no layer of the model has")
 
 
-def first_value(name: str, shape: tuple, dtype: str, initializer) -> tuple[np.ndarray, bool]:
+def first_value(
+    name: str, shape: Shape, dtype: str, initializer: Identifier
+) -> tuple[np.ndarray, bool]:
     """Return a new weight's value, and whether it was given by `given_weights`."""
     given = _given.get()
     if given is None:
@@ -49,7 +58,7 @@ def first_value(name: str, shape: tuple, dtype: str, initializer) -> tuple[np.nd
     return value, given is not None
 
 
-def check_values(layer, values: Sequence) -> None:
+def check_values(layer: Layer, values: Sequence[ArrayLike]) -> None:
     """Raise ``ValueError`` if values are not as many as a layer's weights."""
     if not layer.built:
         raise ValueError(
@@ -64,7 +73,7 @@ def check_values(layer, values: Sequence) -> None:
         )
 
 
-def set_values(weights: Sequence, values: Sequence) -> None:
+def set_values(weights: Sequence[TensorSharedVariable], values: Sequence[ArrayLike]) -> None:
     """Set weights from arrays, or raise ``ValueError`` without having changed any."""
     arrays = [np.asarray(value) for value in values]
     for weight, value in zip(weights, arrays, strict=True):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from seqnet import registry
 from seqnet.layers.layer import Layer
+from seqnet.types import Shape
 
 
 class Wrapper(Layer):
@@ -17,7 +20,7 @@ class Wrapper(Layer):
     layer : Layer
     """
 
-    def __init__(self, layer: Layer, **kwargs):
+    def __init__(self, layer: Layer, **kwargs: Any):
         if not isinstance(layer, Layer):
             raise TypeError(f"{type(self).__name__} wraps a layer, got {layer!r}.")
         super().__init__(**({"dtype": layer.dtype} | kwargs))
@@ -35,11 +38,11 @@ class Wrapper(Layer):
         for layer in self.inner_layers:
             layer.trainable = value
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {name: v for name, v in super().get_config().items() if name != "trainable"}
 
     @classmethod
-    def _revive(cls, value, custom_objects):
+    def _revive(cls, value: Any, custom_objects: dict[str, Any] | None) -> Any:
         if isinstance(value, dict) and "name" in value:
             return registry.get("layer", value, custom_objects)
         return value
@@ -54,7 +57,7 @@ class Wrapper(Layer):
         """What the wrapped layers need."""
         return any(layer.needs_length for layer in self.inner_layers)
 
-    def build_inner(self, layer: Layer, prefix: str, input_shape) -> None:
+    def build_inner(self, layer: Layer, prefix: str, input_shape: Shape) -> None:
         """Name and build a wrapped layer, and enter what it has as this one's."""
         own_name = layer.display_name.rpartition("/")[2].removeprefix(prefix)
         layer.name = f"{self.display_name}/{prefix}{own_name}"

@@ -10,16 +10,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Variable
+from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet.hyperparameters import Hyperparameter, names_of, numbers_of
 from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.ops.norms import squared_norms
 from seqnet.registry import Configurable, refuse_arguments
+from seqnet.types import Tensor, TensorLike
+
+Updates: TypeAlias = dict[SharedVariable, Variable]
+"""New values of shared variables."""
 
 
 class Gradients(NamedTuple):
@@ -38,11 +45,11 @@ class Gradients(NamedTuple):
         The squared norm of each before it was divided by `over`.
     """
 
-    weights: list
-    values: list
-    ids: list
-    norms: object
-    squares: object
+    weights: list[TensorSharedVariable]
+    values: list[Tensor]
+    ids: list[Tensor | None]
+    norms: Tensor
+    squares: Tensor
 
 
 class Optimizer(Configurable, ABC):
@@ -85,7 +92,7 @@ class Optimizer(Configurable, ABC):
         clipvalue: float | None = None,
         clipnorm: float | None = None,
         global_clipnorm: float | None = None,
-        **unknown,
+        **unknown: Any,
     ):
         refuse_arguments(type(self), unknown)
         self.learning_rate = learning_rate
@@ -94,14 +101,18 @@ class Optimizer(Configurable, ABC):
         self.global_clipnorm = global_clipnorm
         self.check_clipping()
         self.iterations = pytensor.shared(np.int64(0), name="iterations")
-        self.state: dict[str, dict[str, object]] = {slot: {} for slot in self.slots}
-        self.owners: dict[str, object] = {}
-        self.last_steps: dict[str, object] = {}
+        self.state: dict[str, dict[str | None, TensorSharedVariable]] = {
+            slot: {} for slot in self.slots
+        }
+        self.owners: dict[str | None, TensorSharedVariable] = {}
+        self.last_steps: dict[str | None, TensorSharedVariable] = {}
 
     # ---- what a new optimizer defines
 
     @abstractmethod
-    def change(self, gradient, h: SimpleNamespace, **slots):
+    def change(
+        self, gradient: Tensor, h: SimpleNamespace, *_: Any, **slots: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the change of one weight and the new values of its slots.
 
         Parameters
@@ -136,7 +147,7 @@ class Optimizer(Configurable, ABC):
         """
         return False
 
-    def idle(self, h: SimpleNamespace, steps, **slots) -> dict:
+    def idle(self, h: SimpleNamespace, steps: Tensor, *_: Any, **slots: Any) -> dict[str, Tensor]:
         """Return a row's slots after `steps` updates with a gradient of zero.
 
         Works on symbolic and on NumPy arrays; `steps` is (rows, 1). Unchanged by default.
@@ -145,7 +156,7 @@ class Optimizer(Configurable, ABC):
 
     # ---- what everybody uses
 
-    def updates(self, loss, weights: Sequence) -> dict:
+    def updates(self, loss: Tensor, weights: Sequence[TensorSharedVariable]) -> Updates:
         """Return ``{shared variable: new value}`` for one step down the gradient of `loss`.
 
         Parameters
@@ -155,7 +166,9 @@ class Optimizer(Configurable, ABC):
         """
         return self.descend(self.gradients(loss, weights))
 
-    def gradients(self, loss, weights: Sequence, over=None, sparse_rows=False) -> Gradients:
+    def gradients(
+        self, loss: Tensor, weights: Sequence, over: Tensor | None = None, sparse_rows: bool = False
+    ) -> Gradients:
         """Return the gradients of ``loss / over``.
 
         Parameters
@@ -168,7 +181,10 @@ class Optimizer(Configurable, ABC):
         sparse_rows : bool
             Whether large tables of which rows are looked up may be updated row by row.
         """
-        found = pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
+        found: list[Tensor] = [
+            pt.as_tensor_variable(g)
+            for g in pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
+        ]
         touched = [
             touched_rows(w, g) if sparse_rows and self.supports_sparse_rows() else None
             for w, g in zip(weights, found, strict=True)
@@ -182,9 +198,9 @@ class Optimizer(Configurable, ABC):
         ids = [None if t is None else t.ids for t in touched]
         return Gradients(list(weights), values, ids, norms, squares)
 
-    def descend(self, gradients: Gradients) -> dict:
+    def descend(self, gradients: Gradients) -> Updates:
         """Return ``{shared variable: new value}`` for one step down these gradients."""
-        changes: dict = {self.iterations: self.iterations + np.int64(1)}
+        changes: Updates = {self.iterations: self.iterations + np.int64(1)}
         clipped = self.clip(gradients)
         for weight, gradient, ids in zip(gradients.weights, clipped, gradients.ids, strict=True):
             h = self.hyperparameters(weight.dtype)
@@ -198,7 +214,9 @@ class Optimizer(Configurable, ABC):
                 changes[kept[slot]] = value
         return changes
 
-    def row_updates(self, table, ids, gradient, h: SimpleNamespace) -> dict:
+    def row_updates(
+        self, table: TensorSharedVariable, ids: Tensor, gradient: Tensor, h: SimpleNamespace
+    ) -> dict:
         """Return the new table and slots when only the rows `ids` have a gradient, (n, width).
 
         What the other rows' slots miss meanwhile (`idle`) is made up for when a row is touched
@@ -206,7 +224,7 @@ class Optimizer(Configurable, ABC):
         """
         variables = {slot: self.slot(slot, table) for slot in self.used_slots()}
         kept = {slot: variable[ids] for slot, variable in variables.items()}
-        changes = {}
+        changes: Updates = {}
         if type(self).idle is not Optimizer.idle:
             last = self.last_step(table)
             missed = pt.cast(self.iterations - last[ids], table.dtype)[:, None]
@@ -219,7 +237,7 @@ class Optimizer(Configurable, ABC):
             changes[variables[slot]] = SetRows()(variables[slot], ids, value)
         return changes
 
-    def checked_change(self, gradient, h: SimpleNamespace, slots: dict) -> tuple:
+    def checked_change(self, gradient: Tensor, h: SimpleNamespace, slots: dict) -> tuple:
         """Return what `change` gives, each of the gradient's dtype and shape."""
         found = self.change(gradient, h, **slots)
         what = f"{type(self).__name__}.change"
@@ -236,7 +254,7 @@ class Optimizer(Configurable, ABC):
         new = {slot: self.as_like(value, gradient, slot) for slot, value in new.items()}
         return self.as_like(change, gradient, "change"), new
 
-    def as_like(self, value, like, name: str):
+    def as_like(self, value: TensorLike | None, like: Tensor, name: str) -> Tensor:
         """Return a value as a variable of another's dtype and shape, or raise."""
         what = f"{type(self).__name__} gives a {name} for a gradient of {like.ndim} axes that"
         if value is None:
@@ -248,7 +266,7 @@ class Optimizer(Configurable, ABC):
             value = value + pt.zeros_like(like)
         return pt.cast(value, like.dtype)
 
-    def last_step(self, table):
+    def last_step(self, table: TensorSharedVariable) -> TensorSharedVariable:
         """Return the shared (rows,) numbers of updates after which each row's slots stand."""
         if table.name not in self.last_steps:
             rows = table.get_value(borrow=True).shape[0]
@@ -273,7 +291,7 @@ class Optimizer(Configurable, ABC):
         values = {n: pt.cast(v, dtype) for n, v in numbers_of(self).items()}
         return SimpleNamespace(step=pt.cast(self.iterations + 1, dtype), **values)
 
-    def clip(self, gradients: Gradients) -> list:
+    def clip(self, gradients: Gradients) -> list[Tensor]:
         """Return the gradients' values, clipped as the constructor was asked to."""
         self.check_clipping()
         values = gradients.values
@@ -299,7 +317,7 @@ class Optimizer(Configurable, ABC):
                 f"{' and '.join(asked)}."
             )
 
-    def slot(self, slot: str, weight):
+    def slot(self, slot: str, weight: TensorSharedVariable) -> TensorSharedVariable:
         """Return the shared variable of a slot of a weight, made when first asked for."""
         table = self.state.setdefault(slot, {})
         if self.owners.setdefault(weight.name, weight) is not weight:
@@ -323,7 +341,7 @@ class Optimizer(Configurable, ABC):
         active = tuple(sorted(numbers_of(self)))
         return (type(self), active, tuple(self.last_steps))
 
-    def get_state(self) -> dict[str, dict[str, np.ndarray] | int]:
+    def get_state(self) -> dict[str, Any]:
         """Return the step count and copies of all slots, by slot and weight name."""
         return {
             "iterations": int(self.iterations.get_value()),
@@ -334,7 +352,7 @@ class Optimizer(Configurable, ABC):
             "last_steps": {name: last.get_value() for name, last in self.last_steps.items()},
         }
 
-    def set_state(self, state: dict, weights: Sequence) -> None:
+    def set_state(self, state: dict[str, Any], weights: Sequence[TensorSharedVariable]) -> None:
         """Put back what `get_state` returned, for the weights of the same names."""
         by_name = {w.name: w for w in weights}
         for slot, table in state["slots"].items():
@@ -354,6 +372,6 @@ class Optimizer(Configurable, ABC):
             self.last_step(by_name[name]).set_value(np.asarray(value, dtype="int64"))
 
 
-def shrinking(norm, bound):
+def shrinking(norm: Tensor, bound: Tensor) -> Tensor:
     """Return the factor ``min(1, bound / norm)``."""
     return bound / pt.maximum(norm, bound)

@@ -10,9 +10,10 @@ from pytensor.tensor.special import Softmax
 
 from seqnet import config
 from seqnet.ops.lookup import checked
+from seqnet.types import Tensor
 
 
-def softmax_logits(y_pred):
+def softmax_logits(y_pred: Tensor) -> Tensor | None:
     """Return what `y_pred` is the softmax (over its last axis) of, or None."""
     node = y_pred.owner
     if node is not None and isinstance(node.op, Softmax) and node.op.axis == (y_pred.ndim - 1,):
@@ -20,7 +21,7 @@ def softmax_logits(y_pred):
     return None
 
 
-def sigmoid_logits(y_pred):
+def sigmoid_logits(y_pred: Tensor) -> Tensor | None:
     """Return what `y_pred` is the sigmoid of, or None."""
     node = y_pred.owner
     if (
@@ -32,7 +33,7 @@ def sigmoid_logits(y_pred):
     return None
 
 
-def cast_output(y_pred, dtype: str):
+def cast_output(y_pred: Tensor, dtype: str) -> Tensor:
     """Return `y_pred` in a float type; a softmax or sigmoid stays what is done last."""
     if softmax_logits(y_pred) is not None:
         return pt.special.softmax(pt.cast(softmax_logits(y_pred), dtype), axis=-1)
@@ -41,7 +42,7 @@ def cast_output(y_pred, dtype: str):
     return pt.cast(y_pred, dtype)
 
 
-def log_probabilities(y_pred, from_logits: bool = False):
+def log_probabilities(y_pred: Tensor, from_logits: bool = False) -> Tensor:
     """Return the logarithm of predicted class probabilities, stably."""
     logits = y_pred if from_logits else softmax_logits(y_pred)
     if logits is not None:
@@ -51,7 +52,7 @@ def log_probabilities(y_pred, from_logits: bool = False):
     return pt.log(pt.clip(y_pred, tiny, np.asarray(1, dtype=y_pred.dtype)))
 
 
-def pick_class(values, targets):
+def pick_class(values: Tensor, targets: Tensor) -> Tensor:
     """Return ``values[..., targets[...]]``: (..., classes) and integer (...) give (...).
 
     A target that is no class is an ``IndexError`` when this is computed.

@@ -7,9 +7,12 @@ import pytensor.tensor as pt
 
 from seqnet import config
 from seqnet.checks import WrongValueError, first_place
+from seqnet.types import Tensor, TensorLike
 
 
-def paired(y_true, y_pred, name: str, classes: bool = False) -> tuple:
+def paired(
+    y_true: TensorLike, y_pred: TensorLike, name: str, classes: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return targets and predictions, arrays or variables, as variables that are not broadcast.
 
     Parameters
