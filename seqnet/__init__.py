@@ -17,7 +17,7 @@ from seqnet import (
 )
 from seqnet.config import set_random_seed
 from seqnet.model import Model, load_model
-from seqnet.trouble import NumericalError
+from seqnet.training.diagnostics import NumericalError
 
 __version__ = "0.1.0"
 

@@ -1,329 +1,303 @@
-"""What a user passes to a model's verbs, checked as a whole and made ready for batches.
+"""From what a user passes to a data set whose values were checked.
 
-Everything is refused here, with a message in the user's words, before anything is compiled. What
-stands at steps that count nothing (masked, or of weight 0) is never refused.
+This is the only place that asks what kind of data it was given. Everything is refused here, in the
+user's words, before anything is compiled; data that is not in memory is checked batch by batch by
+the same functions. Values that do not count (masked, or of weight 0) are never refused.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
-import pytensor.tensor as pt
 
 from seqnet import registry
 from seqnet.checks import WrongValueError, check_finite, preceded
-from seqnet.data import Examples, as_array, make_examples, same_count, with_axes
-from seqnet.layers import Activation, Dense, Softmax
-from seqnet.layers.layer import Phase
-from seqnet.losses import Loss, MaskedLoss, guess
-from seqnet.masks import counted
-from seqnet.ragged import RaggedExamples, lengths_to_allow
-from seqnet.sequences import (
+from seqnet.data.arrays import ArrayDataset
+from seqnet.data.dataset import Batch, Dataset, RowDataset
+from seqnet.data.masking import counted_targets
+from seqnet.data.out_of_core import OutOfCoreDataset, PartRows, Rows, StepsMask, is_out_of_core
+from seqnet.data.padding import range_weights
+from seqnet.data.ragged import RaggedDataset
+from seqnet.data.stream import Stream, batch_parts, is_stream, open_stream
+from seqnet.data.validation import (
+    as_array,
+    check_batch,
     check_lengths,
     check_rectangular,
+    check_same_count,
     described,
-    enter_targets,
     is_ragged,
-    ragged_examples,
+    size_of,
 )
-from seqnet.sources import Rows, SourceExamples, StepsMask, is_source
-from seqnet.stack import forward
-from seqnet.streams import Data, Stream, batch_parts, is_stream, stream_of
-from seqnet.training import signature_of
-from seqnet.weighting import labels_and_weights, weigh_classes
-
-log = logging.getLogger("seqnet")
+from seqnet.layers import Activation, Dense, Softmax
+from seqnet.losses import Loss, MaskedLoss
 
 
-def prepare(
-    model,
-    x,
-    y=None,
-    weight=None,
-    mask=None,
-    lengths=None,
-    *,
-    prefix="",
-    announce=False,
-    targets=True,
-    class_weight=None,
-    goes_on=False,
-) -> Data:
-    """Return a data set as examples, with everything checked and the model's weights built.
-
-    Of what is beyond memory only the first row or batch is read now; the others are checked when
-    they are read.
+class Adapter:
+    """Makes data sets for a model, which is built from the first data it sees.
 
     Parameters
     ----------
     model : Model
-    x, y, weight, mask, lengths
-        As `Model.fit` takes them.
     prefix : str
-        Put before names in messages.
+        Put before names in messages, such as ``"validation "``.
     announce : bool
-        Print what is chosen where nothing was.
+        Print what is chosen where the user chose nothing.
     targets : bool
         Whether there must be targets.
-    class_weight : dict, optional
-    goes_on : bool
-        Whether a stream of batches goes on from epoch to epoch.
-
-    Returns
-    -------
-    Examples, RaggedExamples, SourceExamples or Stream
+    continues : bool
+        Whether each epoch of a stream begins where the one before ended.
     """
-    if not model.layers:
-        raise ValueError("The model has no layers; add some first.")
-    name = f"{prefix}X"
-    options = {"prefix": prefix, "announce": announce, "class_weight": class_weight}
-    if is_stream(x, targets and y is None):
-        beside = {"y": y, "sample_weight": weight, "mask": mask, "lengths": lengths}
-        given = [f"{prefix}{label}" for label, value in beside.items() if value is not None]
-        if given:
-            raise ValueError(
-                f"{name} ({described(x)}) is a stream of batches, so {' and '.join(given)} cannot "
-                "be passed beside it: each batch is (x, y) or (x, y, sample_weight)."
-            )
-        return stream(model, x, targets, goes_on, options)
-    if targets and y is None:
-        raise missing_targets(x, prefix)
-    beyond_memory = any(map(is_source, (x, y, weight, mask)))
-    if y is not None and isinstance(model.loss, MaskedLoss):
-        if beyond_memory:
-            raise ValueError(
-                "masked_loss takes arrays, lists and streams. For rows beyond memory use "
-                "sparse_categorical_crossentropy with sample_weight=range_weights(...)."
-            )
-        y, weight = labels_and_weights(y, weight, prefix)
-    if beyond_memory:
-        return sources(model, x, y, weight, mask, lengths, options)
-    return in_memory(model, x, y, weight, mask, lengths, options)
 
+    def __init__(
+        self,
+        model,
+        *,
+        prefix: str = "",
+        announce: bool = False,
+        targets: bool = True,
+        continues: bool = False,
+    ):
+        self.model, self.prefix, self.name = model, prefix, f"{prefix}X"
+        self.announce, self.targets, self.continues = announce, targets, continues
 
-def missing_targets(x, prefix: str) -> ValueError:
-    """Return the error that tells what may go without targets."""
-    hint = " Call it, and pass the generator it returns." if callable(x) else ""
-    if isinstance(x, tuple):
-        hint = " Pass X and y one after the other, not as a tuple."
-    return ValueError(
-        f"{prefix}y is missing. Only a stream of batches (x, y) goes without it, and {prefix}X is "
-        f"{described(x)}.{hint}"
-    )
+    def dataset(self, x, y=None, weight=None, mask=None, lengths=None) -> Dataset:
+        """Return what `Model.fit` takes as a data set, with everything checked.
 
+        Only the first rows or the first batch of what is not in memory are read now.
+        """
+        if not self.model.layers:
+            raise ValueError("The model has no layers; add some first.")
+        if isinstance(x, Dataset) or is_stream(x, self.targets and y is None):
+            beside = {"y": y, "sample_weight": weight, "mask": mask, "lengths": lengths}
+            given = [f"{self.prefix}{label}" for label, v in beside.items() if v is not None]
+            if given:
+                raise ValueError(
+                    f"{self.name} ({described(x)}) is a stream of batches, so "
+                    f"{' and '.join(given)} cannot be passed beside it: each batch is (x, y) or "
+                    "(x, y, sample_weight)."
+                )
+            return self.own_dataset(x) if isinstance(x, Dataset) else self.stream(x)
+        if self.targets and y is None:
+            raise self.missing_targets(x)
+        out_of_core = any(map(is_out_of_core, (x, y, weight, mask)))
+        if y is not None and isinstance(self.model.loss, MaskedLoss):
+            if out_of_core:
+                raise ValueError(
+                    "masked_loss takes arrays, lists and streams. For rows beyond memory use "
+                    "sparse_categorical_crossentropy with sample_weight=range_weights(...)."
+                )
+            y, weight = labels_and_weights(y, weight, self.prefix)
+        if out_of_core:
+            return self.out_of_core(x, y, weight, mask, lengths)
+        return self.in_memory(x, y, weight, mask, lengths)
 
-def in_memory(model, x, y, weight, mask, lengths, options: dict) -> Examples:
-    """Return arrays or lists as examples, checked whole."""
-    prefix, announce = options["prefix"], options["announce"]
-    name = f"{prefix}X"
-    whole = None
-    if lengths is not None:
-        whole, lengths = with_lengths(x, mask, lengths, prefix)
-        x = [row[:n] for row, n in zip(whole, lengths, strict=True)]
-    if lengths is not None or is_ragged(x):
-        examples: Examples = ragged_examples(x, mask, prefix=prefix)
-    else:
-        x = as_array(x, name)
-        for part, values in (("y", y), ("sample_weight", weight), ("mask", mask)):
-            check_rectangular(x, values, f"{prefix}{part}", prefix=prefix)
-        examples = make_examples(x, y, weight, mask, prefix=prefix)
-    check(examples, "x", model.layers[0].check_input, name, lambda: examples.mask)
-    build(model, examples, name)
-    shape = output_shape(model, examples)
-    if isinstance(examples, RaggedExamples):
-        examples.per_step = examples.gives_steps(shape)
-        examples.backwards = model.runs_backwards
-        if whole is not None:
-            y, weight = cut(examples, whole, y, weight, prefix)
-        enter_targets(examples, y, weight, prefix=prefix)
-        examples.lengths_allowed = allow_lengths(model, examples.lengths, announce)
-    if y is not None:
-        choose(model, examples, announce)
-        check_targets(model, examples, shape, prefix, options["class_weight"])
-    return examples
-
-
-def build(model, examples: Examples, name: str) -> None:
-    """Make the model's weights, or check that they fit; say so if the batch axis is missing."""
-    wanted = len(model.input_shape or model.layers[0].input_axes)
-    rank = len(examples.input_shape)
-    try:
-        model.build(examples.input_shape)
-    except ValueError as error:
-        if isinstance(examples, RaggedExamples) or rank not in (1, wanted - 1):
-            raise
-        text = (
-            f"{name} has the shape {examples.x.shape}, one axis less than the model takes (the "
-            f"first is the batch: a single sample is {name}[None])"
+    def missing_targets(self, x) -> ValueError:
+        """Return the error for data without targets."""
+        hint = " Call it, and pass the generator it returns." if callable(x) else ""
+        if isinstance(x, tuple):
+            hint = " Pass X and y one after the other, not as a tuple."
+        return ValueError(
+            f"{self.prefix}y is missing. Only a stream of batches (x, y) goes without it, and "
+            f"{self.name} is {described(x)}.{hint}"
         )
-        raise preceded(error, text) from error
 
+    # ---- the kinds of data
 
-def output_shape(model, examples: Examples) -> tuple:
-    """Return the shape of a model's output for examples, the batch None."""
-    return (None, *model.compute_output_shape(examples.input_shape)[1:])
+    def in_memory(self, x, y, weight, mask, lengths=None) -> ArrayDataset | RaggedDataset:
+        """Return arrays, or sequences of different lengths, as a data set."""
+        if lengths is not None or is_ragged(x):
+            return self.sequences(x, y, weight, mask, lengths)
+        return self.arrays(x, y, weight, mask)
 
+    def arrays(self, x, y, weight, mask) -> ArrayDataset:
+        """Return arrays as a data set."""
+        x = as_array(x, self.name)
+        for part, values in (("y", y), ("sample_weight", weight), ("mask", mask)):
+            check_rectangular(x, values, f"{self.prefix}{part}", prefix=self.prefix)
+        batch = check_batch(x, y, weight, mask, prefix=self.prefix)
+        dataset = ArrayDataset(self.check_inputs(batch))
+        self.build(dataset.input_shape, batch.inputs.shape)
+        if y is None:
+            return dataset
+        self.model.complete_compile(dataset.first_batch(1), self.announce)
+        return ArrayDataset(self.check_targets(dataset.data, self.output_shape(dataset)))
 
-def sources(model, x, y, weight, mask, lengths, options: dict) -> SourceExamples:
-    """Return what is beyond memory as examples; only the first row is read."""
-    prefix = options["prefix"]
-    name = f"{prefix}X"
-    if is_ragged(x):
-        raise ValueError(f"{name} is a list of sequences, so what goes with it is lists too.")
-    if lengths is None:
-        x = rows_of(x, name)
-    else:
-        x, lengths = with_lengths(x, mask, lengths, prefix)
-        mask = StepsMask(lengths, x.shape[1])
-    beside = {f"{prefix}y": y, f"{prefix}sample_weight": weight, f"{prefix}mask": mask}
-    parts = [x, *(None if v is None else rows_of(v, label) for label, v in beside.items())]
-    for label, part in zip(beside, parts[1:], strict=True):
-        if part is not None:
-            same_count(name, x, label, part)
-    first = [None if part is None else part[0:1] for part in parts]
-    try:
-        examples = in_memory(model, *first, None, options)
-    except WrongValueError:
-        raise  # which says where
-    except (ValueError, TypeError) as error:
-        raise preceded(error, "Row 0") from error
-    shape = output_shape(model, examples)
+    def sequences(self, x, y, weight, mask, lengths) -> RaggedDataset:
+        """Return sequences of different lengths, or an array and lengths, as a data set."""
+        model, padded = self.model, None
+        if lengths is not None:
+            padded, lengths = with_lengths(x, mask, lengths, self.prefix)
+            x = [row[:n] for row, n in zip(padded, lengths, strict=True)]
+        dataset = RaggedDataset.from_sequences(x, mask, prefix=self.prefix)
+        data = dataset.data
+        inputs = dataset.check_counted(
+            data.inputs, model.layers[0].check_input, self.name, lambda: data.mask
+        )
+        dataset = replace(dataset, data=replace(data, inputs=inputs))
+        self.build(dataset.input_shape)
+        shape = self.output_shape(dataset)
+        dataset = replace(
+            dataset, per_step=dataset.has_steps_of(shape), backwards=model.runs_backwards
+        )
+        if padded is not None:
+            y, weight = cut(dataset, padded, y, weight, self.prefix)
+        dataset = dataset.with_targets(y, weight, prefix=self.prefix)
+        if model.needs_length:
+            lengths = model.choose_padded_lengths(dataset.lengths, self.announce)
+            dataset = replace(dataset, padded_lengths=lengths)
+        if y is None:
+            return dataset
+        model.complete_compile(dataset.first_batch(1), self.announce)
+        check_last_activation(model)
+        steps = (None, *shape[2:]) if dataset.per_step else shape
+        targets = dataset.check_counted(
+            dataset.data.targets,
+            self.target_check(steps),
+            f"{self.prefix}y",
+            lambda: counted_targets(model, dataset, shape),
+            dataset.per_step,
+        )
+        return replace(dataset, data=replace(dataset.data, targets=targets))
 
-    def check_batch(batch: Examples) -> Examples:
-        batch = make_examples(*batch.parts(), prefix=prefix)
-        check(batch, "x", model.layers[0].check_input, name, lambda: batch.mask)
-        if y is not None:
-            check_targets(model, batch, shape, prefix, options["class_weight"])
+    def out_of_core(self, x, y, weight, mask, lengths) -> OutOfCoreDataset:
+        """Return what is not in memory as a data set; only the first row is read now."""
+        if is_ragged(x):
+            raise ValueError(
+                f"{self.name} is a list of sequences, so what goes with it is lists too."
+            )
+        if lengths is None:
+            x = rows_of(x, self.name)
+        else:
+            x, lengths = with_lengths(x, mask, lengths, self.prefix)
+            mask = StepsMask(lengths, x.shape[1])
+        parts = Batch(x)
+        for part, label, values in (
+            ("targets", "y", y),
+            ("sample_weight", "sample_weight", weight),
+            ("mask", "mask", mask),
+        ):
+            if values is not None:
+                rows = rows_of(values, f"{self.prefix}{label}")
+                check_same_count(self.name, x, f"{self.prefix}{label}", rows)
+                setattr(parts, part, rows)
+        return self.read_rows(PartRows(parts))
+
+    def own_dataset(self, dataset: Dataset) -> Dataset:
+        """Return a data set of a user with a check of each batch; the first one is read now."""
+        if isinstance(dataset, RowDataset):
+            return self.read_rows(dataset)
+        first = self.check_own(dataset.first_batch(1))
+        check = self.first_check(first)
+        return dataset.map(lambda batch: check(self.check_own(batch)))
+
+    def read_rows(self, rows: RowDataset) -> OutOfCoreDataset:
+        """Return samples that are read by number, with a check of each batch."""
+        try:
+            check = self.first_check(self.check_own(rows.load(slice(0, 1))))
+        except WrongValueError:
+            raise  # which says where
+        except (ValueError, TypeError) as error:
+            raise preceded(error, "Row 0") from error
+        return OutOfCoreDataset(rows, lambda batch: check(self.check_own(batch)))
+
+    def check_own(self, batch: Batch) -> Batch:
+        """Return what a data set gave, without targets if there must be none."""
+        if not isinstance(batch, Batch):
+            raise TypeError(f"a data set gives objects of seqnet.data.Batch, got {described(batch)}.")
+        if not self.targets:
+            return Batch(batch.inputs, mask=batch.mask)
+        if batch.targets is None:
+            raise ValueError(f"a batch of {self.name} has no targets.")
         return batch
 
-    return SourceExamples(*parts, check_batch=check_batch, start=0, stop=len(x))
+    def first_check(self, first: Batch):
+        """Return the function that checks a batch, after the model was built for the first one."""
+        shape = self.output_shape(self.arrays(*first.parts()))
 
+        def check(batch: Batch) -> Batch:
+            batch = self.check_inputs(check_batch(*batch.parts(), prefix=self.prefix))
+            return batch if batch.targets is None else self.check_targets(batch, shape)
 
-def rows_of(values, name: str) -> np.ndarray | Rows:
-    """Return what has rows as an array, or as `Rows` if it is beyond memory."""
-    return Rows(values, name) if is_source(values) else as_array(values, name)
+        return check
 
-
-def stream(model, source, targets: bool, goes_on: bool, options: dict) -> Stream:
-    """Return batches as a stream; the first one is read and checked."""
-
-    def check_batch(raw) -> Examples:
-        parts = batch_parts(raw, targets, model.input_shape)
-        return prepare(model, *parts, targets=targets, **options)
-
-    found = stream_of(source, check_batch, f"{options['prefix']}X", goes_on)
-    try:
-        found.first_batch()
-    except BaseException:
-        found.close()
-        raise
-    options["announce"] = False
-    return found
-
-
-def allow_lengths(model, lengths: np.ndarray, announce: bool) -> tuple[int, ...]:
-    """Return what sequences of these lengths may be padded to; nothing for any length.
-
-    Models that unroll, and backends that need sizes, get a function for each of a few lengths.
-    """
-    if not model.needs_length:
-        return ()
-    before = model.padded_lengths
-    model.padded_lengths = lengths_to_allow(lengths, before)
-    if model.padded_lengths != before:
-        spelled = ", ".join(map(str, model.padded_lengths))
-        tell(
-            f"Sequences are padded to one of the lengths {spelled}; a function is compiled for "
-            "each when it first comes.",
-            announce,
+    def stream(self, source) -> Stream:
+        """Return batches as a stream; the first one is read and checked now."""
+        first = Adapter(
+            self.model, prefix=self.prefix, announce=self.announce, targets=self.targets
         )
-        model.forget_functions(set(before) - set(model.padded_lengths))
-    return model.padded_lengths
 
+        def prepare(raw) -> ArrayDataset | RaggedDataset:
+            parts = batch_parts(raw, self.targets, self.model.input_shape)
+            return first.dataset(*parts)
 
-def choose(model, examples: Examples, announce: bool) -> None:
-    """Settle what `Model.compile` left open, now that there are targets, and say what."""
-    if model.optimizer is None:
-        model.compile()
-        if announce:
-            rate = model.optimizer.learning_rate
-            name = f"{type(model.optimizer).__name__}(learning_rate={rate:g})"
-            print(f"compile was not called: training with {name}.")
-    if model.loss is None:
-        sample = examples.take(slice(0, 1)).whole()
-        signature = signature_of("predict", sample, model.dtype, model.needs_length)
-        x = pt.tensor("x", dtype=signature.x_dtype, shape=signature.x_shape)
-        model.loss = guess(forward(model.layers, x, None, Phase())[0], sample.y)
-        model.set_metrics()
-        tell(f"No loss was given: using {model.loss.name}, which fits the last layer.", announce)
-
-
-def tell(message: str, announce: bool) -> None:
-    """Log what was chosen, and print it if asked to."""
-    log.info(message)
-    if announce:
-        print(message)
-
-
-def with_lengths(x, mask, lengths, prefix: str = "") -> tuple[np.ndarray | Rows, np.ndarray]:
-    """Check `lengths=`; return the inputs as what has rows, and the lengths as an array."""
-    if mask is not None:
-        raise ValueError(f"Pass {prefix}mask or {prefix}lengths, not both.")
-    if is_ragged(x):
-        raise ValueError(
-            f"{prefix}lengths goes with an array; the sequences of {prefix}X have their own."
-        )
-    x = rows_of(x, f"{prefix}X")
-    return x, check_lengths(x, lengths, prefix=prefix)
-
-
-def mask_for(x, mask, lengths) -> np.ndarray | StepsMask | None:
-    """Return the mask to predict with, which keeps the shape of the inputs."""
-    if lengths is None:
-        return mask
-    rows, lengths = with_lengths(x, mask, lengths)
-    steps = StepsMask(lengths, rows.shape[1])
-    return steps if is_source(x) else steps[:]
-
-
-def cut(examples: RaggedExamples, x: np.ndarray, y, weight, prefix: str) -> tuple:
-    """Cut padded targets and weights for each step to the lengths of the sequences."""
-
-    def rows(values, name):
-        values = as_array(values, name)
-        if values.shape[:2] != x.shape[:2]:
-            raise ValueError(
-                f"{name} must have the (samples, time) of {prefix}X, {x.shape[:2]}, as the model "
-                f"gives an output at each step; got the shape {values.shape}."
-            )
-        end = slice(None, None, -1) if examples.backwards else slice(None)
-        pairs = zip(values, examples.lengths, strict=True)
-        return [row[end][:n][end] for row, n in pairs]
-
-    if y is not None and examples.per_step and not is_ragged(y):
-        y = rows(y, f"{prefix}y")
-    if weight is not None and not is_ragged(weight) and np.ndim(weight) > 1:
-        weight = rows(weight, f"{prefix}sample_weight")
-    return y, weight
-
-
-def check(examples: Examples, part: str, function: Callable, name: str, counted: Callable) -> None:
-    """Check a part; what counts nothing is set to zero if it would be refused otherwise.
-
-    `counted` returns where there is something that counts, bool, or None for everywhere.
-    """
-    try:
-        examples.check(part, function, name)
-        return
-    except (ValueError, TypeError):
-        values, there = getattr(examples, part), counted()
-        if there is None or there.all() or values.shape[: there.ndim] != there.shape:
+        stream = open_stream(source, prepare, self.name, self.continues)
+        try:
+            stream.first()
+        except BaseException:
+            stream.close()
             raise
-    kept = np.where(with_axes(there, values.ndim), values, np.zeros((), values.dtype))
-    setattr(examples, part, kept)
-    examples.check(part, function, name)
+        first.announce = False
+        return stream
+
+    # ---- the model and its checks
+
+    def build(self, input_shape: tuple, given_shape: tuple | None = None) -> None:
+        """Make the model's weights, or check that they fit; name a missing batch axis."""
+        wanted = len(self.model.input_shape or self.model.layers[0].input_axes)
+        try:
+            self.model.build(input_shape)
+        except ValueError as error:
+            if given_shape is None or len(given_shape) not in (1, wanted - 1):
+                raise
+            text = (
+                f"{self.name} has the shape {given_shape}, one axis less than the model takes (the "
+                f"first is the batch: a single sample is {self.name}[None])"
+            )
+            raise preceded(error, text) from error
+
+    def output_shape(self, dataset) -> tuple:
+        """Return the shape of the model's output for a data set, the batch None."""
+        return (None, *self.model.compute_output_shape(dataset.input_shape)[1:])
+
+    def check_inputs(self, batch: Batch) -> Batch:
+        """Return a batch of arrays whose inputs the first layer accepts."""
+        inputs = ArrayDataset(batch).check_counted(
+            batch.inputs, self.model.layers[0].check_input, self.name, lambda: batch.mask
+        )
+        return replace(batch, inputs=inputs)
+
+    def target_check(self, output_shape: tuple):
+        """Return the check of targets for an output shape, as a function of values and a name."""
+        loss = self.model.loss
+
+        def check(values, name):
+            check_finite(values, name)
+            if isinstance(loss, Loss):
+                loss.check_targets(values, output_shape, name)
+
+        return check
+
+    def check_targets(self, batch: Batch, output_shape: tuple) -> Batch:
+        """Return a batch of arrays whose targets and sample weights fit the model's output."""
+        check_last_activation(self.model)
+        dataset = ArrayDataset(batch)
+        targets = dataset.check_counted(
+            batch.targets,
+            self.target_check(output_shape),
+            f"{self.prefix}y",
+            lambda: counted_targets(self.model, dataset, output_shape),
+        )
+        weight = batch.sample_weight
+        if weight is not None:
+            allowed = {(len(batch),), (len(batch), *output_shape[1:-1])}
+            if weight.shape not in allowed:
+                wanted = " or ".join(str(a) for a in sorted(allowed, key=len))
+                raise ValueError(
+                    f"{self.prefix}sample_weight must have the shape {wanted}, got {weight.shape}."
+                )
+        return replace(batch, targets=targets)
 
 
 def check_last_activation(model) -> None:
@@ -352,26 +326,72 @@ def check_last_activation(model) -> None:
     )
 
 
-def check_targets(
-    model, examples: Examples, shape: tuple, prefix: str, class_weight: Mapping | None = None
-) -> None:
-    """Raise if targets or weights do not fit the model's output of a shape; weigh classes."""
-    check_last_activation(model)
-    ragged = isinstance(examples, RaggedExamples)
-    steps = (None, *shape[2:]) if ragged and examples.per_step else shape
+def rows_of(values, name: str) -> np.ndarray | Rows:
+    """Return what has rows as an array, or as `Rows` if it is not in memory."""
+    return Rows(values, name) if is_out_of_core(values) else as_array(values, name)
 
-    def check_values(values, name):
-        check_finite(values, name)
-        if isinstance(model.loss, Loss):
-            model.loss.check_targets(values, steps, name)
 
-    check(examples, "y", check_values, f"{prefix}y", lambda: counted(model, examples, shape))
-    if examples.weight is not None and not ragged:
-        allowed = {(len(examples),), (len(examples), *shape[1:-1])}
-        if examples.weight.shape not in allowed:
-            wanted = " or ".join(str(a) for a in sorted(allowed, key=len))
+def with_lengths(x, mask, lengths, prefix: str = "") -> tuple[np.ndarray | Rows, np.ndarray]:
+    """Check `lengths=`; return the inputs as what has rows, and the lengths as an array."""
+    if mask is not None:
+        raise ValueError(f"Pass {prefix}mask or {prefix}lengths, not both.")
+    if is_ragged(x):
+        raise ValueError(
+            f"{prefix}lengths goes with an array; the sequences of {prefix}X have their own."
+        )
+    x = rows_of(x, f"{prefix}X")
+    return x, check_lengths(x, lengths, prefix=prefix)
+
+
+def mask_for(x, mask, lengths) -> np.ndarray | StepsMask | None:
+    """Return the mask to predict with, which keeps the shape of the inputs."""
+    if lengths is None:
+        return mask
+    rows, lengths = with_lengths(x, mask, lengths)
+    steps = StepsMask(lengths, rows.shape[1])
+    return steps if is_out_of_core(x) else steps[:]
+
+
+def cut(dataset: RaggedDataset, x: np.ndarray, y, weight, prefix: str) -> tuple:
+    """Return padded targets and weights for each step, cut to the lengths of the sequences."""
+
+    def rows(values, name):
+        values = as_array(values, name)
+        if values.shape[:2] != x.shape[:2]:
             raise ValueError(
-                f"{prefix}sample_weight must have the shape {wanted}, got {examples.weight.shape}."
+                f"{name} must have the (samples, time) of {prefix}X, {x.shape[:2]}, as the model "
+                f"gives an output at each step; got the shape {values.shape}."
             )
-    if class_weight is not None:
-        weigh_classes(examples, model.loss, shape, class_weight)
+        end = slice(None, None, -1) if dataset.backwards else slice(None)
+        pairs = zip(values, dataset.lengths, strict=True)
+        return [row[end][:n][end] for row, n in pairs]
+
+    if y is not None and dataset.per_step and not is_ragged(y):
+        y = rows(y, f"{prefix}y")
+    if weight is not None and not is_ragged(weight) and np.ndim(weight) > 1:
+        weight = rows(weight, f"{prefix}sample_weight")
+    return y, weight
+
+
+def labels_and_weights(y, weight, prefix: str) -> tuple:
+    """Return the targets of `MaskedLoss` as labels, and weights that are 0 outside the ranges."""
+    name = f"{prefix}y"
+    if not isinstance(y, (tuple, list)) or len(y) != 3:
+        raise ValueError(
+            f"With masked_loss {name} is (labels, codelengths, label_starts), got {described(y)}."
+        )
+    labels, lengths, starts = y
+    lengths, starts = as_array(lengths, f"{name}[1]"), as_array(starts, f"{name}[2]")
+    sizes = [size_of(row) for row in labels]
+    if None in sizes or not {lengths.shape, starts.shape} == {(len(sizes),)}:
+        raise ValueError(
+            f"With masked_loss {name} is (labels, codelengths, label_starts): labels for each step "
+            f"of {len(sizes)} sequences, and so many lengths and starts; got the shapes "
+            f"{lengths.shape} and {starts.shape}."
+        )
+    ranges = range_weights(starts, lengths, np.array(sizes))
+    if weight is not None:
+        if size_of(weight) != len(ranges):
+            raise ValueError(f"{prefix}sample_weight must have one entry for each sequence.")
+        ranges = [inside * np.asarray(w) for inside, w in zip(ranges, weight, strict=True)]
+    return labels, ranges if is_ragged(labels) else np.stack(ranges)

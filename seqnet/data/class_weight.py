@@ -1,64 +1,69 @@
-"""Weights of classes, and ranges of steps that count, as weights of samples or steps."""
+"""Weights of classes, as weights of samples or steps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from seqnet.checks import check_count, check_number
-from seqnet.data import Examples, as_array, range_weights, with_axes
+from seqnet.data.dataset import Batch
+from seqnet.data.validation import with_axes
 from seqnet.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
     SparseCategoricalCrossentropy,
 )
-from seqnet.ragged import RaggedExamples
-from seqnet.sequences import described, is_ragged, size_of
 
 
-def weigh_classes(examples: Examples, loss, output_shape: tuple, class_weight: Mapping) -> None:
-    """Multiply the weights of examples by those of their targets' classes.
+class ClassWeight:
+    """A function of batches that multiplies sample weights by those of the targets' classes.
 
     Parameters
     ----------
-    examples : Examples
-        With targets that were checked.
-    loss : Loss or function
-    output_shape : tuple
-        That of the model's output, the batch first.
     class_weight : dict of int to float
         A class that is not in it has the weight 1, as in Keras.
+    loss : Loss or function
+    classes : int
+        The size of the last axis of the model's output.
 
     Raises
     ------
     ValueError, TypeError
-        If targets are not classes, or `class_weight` names a class that there is not.
+        If the targets of the loss are not classes, or `class_weight` names a class that does not
+        exist.
     """
-    numbers, classes = class_numbers(examples.y, loss, output_shape)
-    weights = weight_table(class_weight, classes)[np.clip(numbers, 0, classes - 1)]
-    before = examples.step_weight()
-    if isinstance(examples, RaggedExamples):
-        examples.weight_per_step = examples.per_step
-    if before is not None:
-        weights = with_axes(before, weights.ndim) * with_axes(weights, before.ndim)
-    examples.weight = weights
 
+    def __init__(self, class_weight: Mapping[int, float], loss, classes: int):
+        self.loss = loss
+        binary = isinstance(loss, BinaryCrossentropy) and classes == 1
+        if not binary and not isinstance(
+            loss, (CategoricalCrossentropy, SparseCategoricalCrossentropy)
+        ):
+            name = getattr(loss, "name", getattr(loss, "__name__", loss))
+            raise ValueError(
+                "class_weight wants targets that are classes: class numbers, one-hot rows, or 0 "
+                f"and 1 for a single sigmoid. With the loss {name} they are not; use sample_weight."
+            )
+        self.table = weight_table(class_weight, 2 if binary else classes)
 
-def class_numbers(y: np.ndarray, loss, output_shape: tuple) -> tuple[np.ndarray, int]:
-    """Return the class of each target and how many classes there are."""
-    classes = output_shape[-1]
-    if isinstance(loss, CategoricalCrossentropy):
-        return y.argmax(axis=-1), classes
-    if isinstance(loss, BinaryCrossentropy) and classes == 1:
-        return (np.nan_to_num(y[..., 0]) > 0.5).astype(int), 2
-    if isinstance(loss, SparseCategoricalCrossentropy):
-        return y, classes
-    name = getattr(loss, "name", getattr(loss, "__name__", loss))
-    raise ValueError(
-        "class_weight wants targets that are classes: class numbers, one-hot rows, or 0 and 1 for "
-        f"a single sigmoid. With the loss {name} they are not; use sample_weight."
-    )
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with its sample weights multiplied."""
+        classes = self.class_numbers(batch.targets)
+        weights = self.table[np.clip(classes, 0, len(self.table) - 1)]
+        given = batch.sample_weight
+        if given is not None:
+            weights = with_axes(given, weights.ndim) * with_axes(weights, given.ndim)
+        return replace(batch, sample_weight=weights)
+
+    def class_numbers(self, y: np.ndarray) -> np.ndarray:
+        """Return the class of each target."""
+        if isinstance(self.loss, CategoricalCrossentropy):
+            return y.argmax(axis=-1)
+        if isinstance(self.loss, BinaryCrossentropy):
+            return (np.nan_to_num(y[..., 0]) > 0.5).astype(int)
+        return y
 
 
 def weight_table(class_weight: Mapping, classes: int) -> np.ndarray:
@@ -66,7 +71,7 @@ def weight_table(class_weight: Mapping, classes: int) -> np.ndarray:
 
     Examples
     --------
-    >>> from seqnet.weighting import weight_table
+    >>> from seqnet.data.class_weight import weight_table
     >>> weight_table({2: 5.0}, 3).tolist()
     [1.0, 1.0, 5.0]
     """
@@ -89,27 +94,3 @@ def weight_table(class_weight: Mapping, classes: int) -> np.ndarray:
             )
         table[number] = weight
     return table
-
-
-def labels_and_weights(y, weight, prefix: str) -> tuple:
-    """Turn the targets of `MaskedLoss` into labels and weights that are 0 outside of the ranges."""
-    name = f"{prefix}y"
-    if not isinstance(y, (tuple, list)) or len(y) != 3:
-        raise ValueError(
-            f"With masked_loss {name} is (labels, codelengths, label_starts), got {described(y)}."
-        )
-    labels, lengths, starts = y
-    lengths, starts = as_array(lengths, f"{name}[1]"), as_array(starts, f"{name}[2]")
-    sizes = [size_of(row) for row in labels]
-    if None in sizes or not {lengths.shape, starts.shape} == {(len(sizes),)}:
-        raise ValueError(
-            f"With masked_loss {name} is (labels, codelengths, label_starts): labels for each step "
-            f"of {len(sizes)} sequences, and so many lengths and starts; got the shapes "
-            f"{lengths.shape} and {starts.shape}."
-        )
-    ranges = range_weights(starts, lengths, np.array(sizes))
-    if weight is not None:
-        if size_of(weight) != len(ranges):
-            raise ValueError(f"{prefix}sample_weight must have one entry for each sequence.")
-        ranges = [inside * np.asarray(w) for inside, w in zip(ranges, weight, strict=True)]
-    return labels, ranges if is_ragged(labels) else np.stack(ranges)

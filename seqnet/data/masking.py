@@ -1,48 +1,57 @@
-"""What is known of a model's masks before anything is computed."""
+"""What is known about a model's masks before anything is computed."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.data import Examples, with_axes
+from seqnet.data.dataset import Batch
+from seqnet.data.validation import with_axes
 
 
-def counted(model, examples: Examples, shape: tuple) -> np.ndarray | None:
-    """Return where targets count, as far as that is known without computing; None is everywhere.
+def counted_targets(model, dataset, output_shape: tuple) -> np.ndarray | None:
+    """Return where targets count, as far as it is known without computing; None is everywhere.
 
-    The result is bool: one for each target that a loss has a value for.
+    Parameters
+    ----------
+    model : Model
+    dataset : ArrayDataset or RaggedDataset
+    output_shape : tuple
+        The shape of the model's output, the batch None.
+
+    Returns
+    -------
+    bool array, one value for each value of the loss
     """
-    weight = examples.step_weight()
-    there = None if weight is None else weight > 0
-    mask = known_mask(model, examples) if examples.gives_steps(shape) else None
-    if mask is None:
-        return there
+    weight = dataset.target_weight()
+    counted = None if weight is None else weight > 0
+    if not dataset.has_steps_of(output_shape):
+        return counted
+    mask = first_mask(model, dataset.data)
+    if mask is None or not mask_reaches_output(model, dataset.input_shape):
+        return counted
     if model.runs_backwards:
-        mask = examples.flipped(mask)
-    return mask if there is None else mask & with_axes(there, mask.ndim)
+        mask = dataset.reverse_steps(mask)
+    return mask if counted is None else mask & with_axes(counted, mask.ndim)
 
 
-def known_mask(model, examples: Examples) -> np.ndarray | None:
-    """Return the mask of the steps that counts in the loss, as far as it is known; None is none."""
-    mask = first_mask(model, examples)
-    return mask if mask is None or mask_reaches_output(model, examples.input_shape) else None
+def first_mask(model, batch: Batch) -> np.ndarray | None:
+    """Return the mask from the data and from the first layer together; None without a mask."""
+    found = [batch.mask, model.layers[0].known_mask(batch.inputs)]
+    masks = [mask for mask in found if mask is not None]
+    return np.logical_and.reduce(masks) if masks else None
 
 
-def first_mask(model, examples: Examples) -> np.ndarray | None:
-    """Return the mask that comes with the examples and from the first layer; None is none."""
-    found = [m for m in (examples.mask, model.layers[0].known_mask(examples.x)) if m is not None]
-    return np.logical_and.reduce(found) if found else None
-
-
-def is_padding(model, batch: Examples) -> bool:
-    """Tell whether all steps of a batch are masked, so that it changes no state and no figure."""
+def is_padding(model, batch: Batch) -> bool:
+    """Return whether all steps of a batch are masked: it changes no state and no result."""
     mask = first_mask(model, batch)
-    return mask is not None and not mask.any() and mask_reaches_output(model, batch.input_shape)
+    if mask is None or mask.any():
+        return False
+    return mask_reaches_output(model, (None, *batch.inputs.shape[1:]))
 
 
 def mask_reaches_output(model, input_shape: tuple) -> bool:
-    """Tell whether all layers pass a mask on."""
+    """Return whether all layers pass a mask on."""
     mask, shape = pt.matrix(dtype="bool"), input_shape
     for layer in model.layers:
         dtype = "int32" if layer.integer_input else layer.dtype

@@ -1,29 +1,24 @@
-"""Rows that stay where they are, in a file or behind an object, until a batch needs them."""
+"""Rows that stay in a file, or behind an object, until a batch needs them."""
 
 from __future__ import annotations
 
 import contextlib
 import mmap
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 
 import h5py
 import numpy as np
 
-from seqnet import config
 from seqnet.checks import WrongValueError, preceded
-from seqnet.data import Examples, as_array
-from seqnet.readahead import read_ahead_if_slow
+from seqnet.data.dataset import Batch, RowDataset
+from seqnet.data.validation import as_array
 
-FINGERPRINTED_ROWS = 100
-"""So many rows, at regular distances, are read to tell data sets apart."""
-
-QUICK_ROW_S = 5e-6
+FAST_ROW_S = 5e-6
 """Rows of a memory map that take longer, on average, are not in memory yet."""
 
 
-def is_source(values) -> bool:
+def is_out_of_core(values) -> bool:
     """Tell whether rows are to be read when they are needed, and not all at once.
 
     That is a `numpy.memmap` or a view of one, a `h5py.Dataset`, and every object with a length and
@@ -47,7 +42,7 @@ def is_source(values) -> bool:
 
 
 class Rows:
-    """What is beyond memory, with the part of an array's interface that needs no reading.
+    """Rows that are not in memory, with the part of an array's interface that needs no reading.
 
     Parameters
     ----------
@@ -67,7 +62,7 @@ class Rows:
 
     Examples
     --------
-    >>> from seqnet.sources import Rows
+    >>> from seqnet.data.out_of_core import Rows
     >>> class Squares:
     ...     def __len__(self):
     ...         return 1000
@@ -79,7 +74,7 @@ class Rows:
     """
 
     def __init__(self, values, name: str):
-        self.values, self.name, self.quick = mapped(values), name, True
+        self.values, self.name, self.fast = mapped(values), name, True
         if len(values) == 0:
             raise ValueError(f"{name} is empty.")
         first = as_array(np.asarray(values[0:1]), name)
@@ -105,11 +100,11 @@ class Rows:
             return self.read(*rows.indices(len(self))[:2])
         if isinstance(self.values, np.ndarray):
             began = time.perf_counter()
-            if not self.quick:
+            if not self.fast:
                 request(self.values, rows)
             # Unlike an index, this lets other threads run while pages come from a disk.
             found = np.take(np.asarray(self.values), rows, axis=0)
-            self.quick = time.perf_counter() - began < len(rows) * QUICK_ROW_S
+            self.fast = time.perf_counter() - began < len(rows) * FAST_ROW_S
             return found
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
@@ -181,7 +176,7 @@ class StepsMask:
     Examples
     --------
     >>> import numpy as np
-    >>> from seqnet.sources import StepsMask
+    >>> from seqnet.data.out_of_core import StepsMask
     >>> StepsMask(np.array([1, 3]), 3)[:].astype(int).tolist()
     [[1, 0, 0], [1, 1, 1]]
     """
@@ -196,64 +191,72 @@ class StepsMask:
         return np.arange(self.shape[1]) < self.lengths[rows, None]
 
 
-@dataclass(kw_only=True)
-class SourceExamples(Examples):
-    """Examples whose parts are arrays or `Rows`: a batch is read and checked when its turn comes.
+class PartRows(RowDataset):
+    """Samples whose parts are arrays or `Rows`.
 
-    Attributes
+    Parameters
     ----------
-    check_batch : function of Examples
-        Raises if values cannot be used, or returns the batch as it is to be used.
-    start, stop : int
-        Which rows these are.
+    parts : Batch
     """
 
-    check_batch: Callable[[Examples], Examples]
-    start: int
-    stop: int
+    def __init__(self, parts: Batch):
+        self.parts = parts
 
-    def __len__(self) -> int:
-        return self.stop - self.start
+    def __len__(self):
+        return len(self.parts)
 
-    def take(self, rows) -> Examples:
-        """Read some rows; what is wrong with one is said with its number in the whole."""
-        if isinstance(rows, slice):
-            first, last, _ = rows.indices(len(self))
-            rows = slice(self.start + first, self.start + last)
-            numbers = range(rows.start, rows.stop)
-        else:
-            numbers = rows = rows + self.start
-        batch = super().take(rows)
+    def load(self, rows):
+        return self.parts.take(rows)
+
+
+class OutOfCoreDataset(RowDataset):
+    """Samples that are read, and checked, when a batch needs them.
+
+    Parameters
+    ----------
+    rows : RowDataset
+        What is read: `PartRows`, or a data set of a user.
+    check : function of Batch
+        Returns the batch as it is to be used, or raises.
+    """
+
+    def __init__(self, rows: RowDataset, check: Callable[[Batch], Batch]):
+        self.rows, self.check = rows, check
+        self.name = rows.name
+
+    def __len__(self):
+        return len(self.rows)
+
+    def plan(self, batch_size, rng=None):
+        return self.rows.plan(batch_size, rng)
+
+    def load(self, rows):
+        """Read some rows; a message about a wrong value names its row."""
+        batch = self.rows.load(rows)
         try:
-            return self.check_batch(batch)
+            return self.check(batch)
         except WrongValueError as error:
-            raise error.in_row(int(numbers[error.where[0]])) from None
+            raise error.in_row(int(row_numbers(rows)[error.where[0]])) from None
         except (ValueError, TypeError) as error:
-            for number, place in zip(numbers, range(len(batch)), strict=True):
+            numbers = row_numbers(rows)
+            for place, number in enumerate(numbers):
                 self.check_row(batch, int(number), place)
             raise preceded(error, f"Rows {numbers[0]} to {numbers[-1]}") from error
 
-    def check_row(self, batch: Examples, number: int, place: int) -> None:
+    def check_row(self, batch: Batch, number: int, place: int) -> None:
         """Raise, with the row's number, if it is refused on its own."""
         try:
-            self.check_batch(batch.take(slice(place, place + 1)))
+            self.check(batch.take(slice(place, place + 1)))
         except (ValueError, TypeError) as error:
             raise preceded(error, f"Row {number}") from error
 
-    def split(self, share: float) -> tuple[Examples, Examples]:
-        at = self.start + self.split_at(share)
-        return replace(self, stop=at), replace(self, start=at)
+    def fingerprint(self):
+        return self.rows.fingerprint()
 
-    def whole(self) -> Examples:
-        return self.take(slice(None))
+    def close(self):
+        self.rows.close()
 
-    def fingerprint(self) -> dict[str, dict]:
-        """Return the shape and dtype of each part, and a checksum of a few rows."""
-        places = np.unique(np.linspace(self.start, self.stop - 1, FINGERPRINTED_ROWS, dtype=int))
-        found = Examples.take(self, places).fingerprint()
-        return {name: part | {"samples": len(self)} for name, part in found.items()}
 
-    def batches(self, batch_size: int, *args, **options) -> Generator:
-        """Yield batches, read ahead by a thread if that is slow; their order is drawn at once."""
-        rows = self.schedule(batch_size, *args, **options)
-        return read_ahead_if_slow((self.take(r) for r in rows), config.read_ahead())
+def row_numbers(rows):
+    """Return the numbers of the rows of a slice or an array of numbers."""
+    return range(rows.start, rows.stop) if isinstance(rows, slice) else rows

@@ -1,4 +1,4 @@
-"""One thread that reads ahead of the training, and ends with it."""
+"""Prefetching: a thread reads batches before they are needed, and ends with the training."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from collections.abc import Generator
 
 log = logging.getLogger("seqnet")
 
-PATIENCE_S = 10.0
-"""How long a source may go on with the item it is at when the reading is ended."""
+CLOSE_TIMEOUT_S = 10.0
+"""How long to wait for a source that is in the middle of an item when the reading ends."""
+
+FAST_BATCH_S = 0.0005
+"""Batches that are read in less time, on average, need no thread."""
+
+AVERAGED_BATCHES = 16
+"""The average is taken of so many batches, so that a single slow one changes nothing."""
 
 
-QUICK_S = 0.0005
-"""Batches that are read in less time, on average, are not worth a thread."""
-
-LAST = 16
-"""Of so many batches the average is taken, so that one hiccup changes nothing."""
-
-
-def read_ahead(items: Generator, size: int) -> Generator:
+def prefetch(items: Generator, size: int) -> Generator:
     """Yield what a generator yields, in its order, read by a thread up to `size` items ahead.
 
     Parameters
@@ -37,35 +36,35 @@ def read_ahead(items: Generator, size: int) -> Generator:
     -------
     generator
         What `items` raises is raised here, with its traceback, after all that came before it. To
-        close this generator ends the thread. A source that blocks is waited for `PATIENCE_S`
+        close this generator ends the thread. A source that blocks is waited for `CLOSE_TIMEOUT_S`
         seconds; then a warning is logged, and the thread ends when the source returns.
 
     Examples
     --------
-    >>> from seqnet.readahead import read_ahead
-    >>> list(read_ahead((k * k for k in range(4)), size=2))
+    >>> from seqnet.data.prefetch import prefetch
+    >>> list(prefetch((k * k for k in range(4)), size=2))
     [0, 1, 4, 9]
     """
-    return _read_ahead(items, size) if size else items
+    return _prefetch(items, size) if size else items
 
 
-def read_ahead_if_slow(items: Generator, size: int) -> Generator:
+def prefetch_if_slow(items: Generator, size: int) -> Generator:
     """Yield what a generator yields, read ahead as soon as its items are slow to come.
 
     A thread that copies rows from memory takes a processor from the kernels for longer than the
-    copying alone would. So rows are read in place until the last `LAST` batches, or fewer, together
-    took as long as so many do that take `QUICK_S`.
+    copying alone would. So rows are read in place until the last `AVERAGED_BATCHES` batches, or fewer, together
+    took as long as so many do that take `FAST_BATCH_S`.
 
     Parameters
     ----------
     items : generator
     size : int
-        As for `read_ahead`.
+        As for `prefetch`.
     """
-    took: deque[float] = deque(maxlen=LAST)
+    took: deque[float] = deque(maxlen=AVERAGED_BATCHES)
     with contextlib.ExitStack() as stack:
         stack.callback(items.close)
-        while not size or sum(took) < LAST * QUICK_S:
+        while not size or sum(took) < AVERAGED_BATCHES * FAST_BATCH_S:
             began = time.perf_counter()
             try:
                 item = next(items)
@@ -75,10 +74,10 @@ def read_ahead_if_slow(items: Generator, size: int) -> Generator:
             yield item
             item = None  # not kept alive while the next is read
         stack.pop_all()  # the thread closes it
-    yield from _read_ahead(items, size)
+    yield from _prefetch(items, size)
 
 
-def _read_ahead(items: Generator, size: int) -> Generator:
+def _prefetch(items: Generator, size: int) -> Generator:
     room, found, stopped = threading.Semaphore(size), queue.SimpleQueue(), threading.Event()
 
     def read():
@@ -89,7 +88,7 @@ def _read_ahead(items: Generator, size: int) -> Generator:
         except BaseException as error:  # StopIteration too: it says that this was all
             found.put((None, error))
 
-    thread = threading.Thread(target=read, name="seqnet-read-ahead", daemon=True)
+    thread = threading.Thread(target=read, name="seqnet-prefetch", daemon=True)
     thread.start()
     try:
         while True:
@@ -105,9 +104,9 @@ def _read_ahead(items: Generator, size: int) -> Generator:
         error = None  # it holds this frame in its traceback
         stopped.set()
         room.release()
-        thread.join(PATIENCE_S)
+        thread.join(CLOSE_TIMEOUT_S)
         if thread.is_alive():
             log.warning(
                 "The source of the data has not returned for %g s; its thread ends when it does.",
-                PATIENCE_S,
+                CLOSE_TIMEOUT_S,
             )

@@ -8,10 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.data import Examples, fingerprint
+from seqnet.data.dataset import Batch, RowDataset, batch_fingerprint, fingerprint
+from seqnet.data.validation import (
+    as_array,
+    check_counted,
+    check_same_length,
+    check_weights,
+    flatten,
+    is_ragged,
+    scalar_steps,
+    size_of,
+    steps_like,
+)
 
 WINDOW = 50
-"""Batches in a window of shuffled examples that is sorted by length."""
+"""Batches in a window of shuffled samples that is sorted by length."""
 
 SPREAD = 0.1
 """How much longer than it is a sequence may be taken for, so that epochs group differently."""
@@ -20,72 +31,128 @@ MOST_LENGTHS = 8
 """Lengths that unrolled models get functions for, of each kind."""
 
 
-@dataclass(kw_only=True)
-class RaggedExamples(Examples):
-    """Examples whose sequences have lengths of their own.
+@dataclass
+class RaggedDataset(RowDataset):
+    """Samples whose sequences have different lengths.
 
-    What belongs to steps is kept without padding, all sequences end to end, so any selection of
-    them costs nothing; `batches` yields `Examples` padded to the batch's longest, with a mask.
+    What belongs to steps is kept without padding, all sequences end to end, so that a selection of
+    samples copies nothing. Each batch is padded to its longest sequence, with a mask.
 
     Attributes
     ----------
-    x : array (steps of all sequences, ...)
-    y, weight : array (samples, ...) or (steps of all sequences, ...), optional
-    mask : bool array (steps of all sequences,), optional
+    data : Batch
+        Inputs ``(steps of all sequences, ...)``, mask ``(steps of all sequences,)``, targets and
+        sample weights ``(samples, ...)`` or ``(steps of all sequences, ...)``.
     starts, lengths : int array (samples,)
         Where each sequence is.
     per_step : bool
         Whether outputs and targets are one for each step.
     weight_per_step : bool
-        Whether weights are.
+        Whether sample weights are.
     backwards : bool
         Whether outputs come last step first, so that padding is before and not after them.
-    lengths_allowed : tuple of int
+    padded_lengths : tuple of int
         What batches may be padded to, for models that unroll; empty for any length.
     places : int array (samples,), optional
-        The place of each example in the caller's order, if that is another one.
+        The place of each sample in the caller's order, if that is another one.
     """
 
+    data: Batch
     starts: np.ndarray
     lengths: np.ndarray
     per_step: bool = False
     weight_per_step: bool = False
     backwards: bool = False
-    lengths_allowed: tuple[int, ...] = ()
+    padded_lengths: tuple[int, ...] = ()
     places: np.ndarray | None = None
 
-    def __len__(self) -> int:
+    @classmethod
+    def from_sequences(cls, x, mask=None, *, prefix: str = "") -> RaggedDataset:
+        """Return sequences as a data set, still without targets."""
+        name = f"{prefix}X"
+        flat, lengths = flatten(x, name)
+        dataset = cls(Batch(flat), np.cumsum(lengths) - lengths, lengths)
+        dataset.check(flat, as_array, name)
+        if mask is None:
+            return dataset
+        label = f"{prefix}mask"
+        check_same_length(len(dataset), mask, label, prefix)
+        steps = scalar_steps(mask, lengths, label, prefix).astype(bool)
+        return replace(dataset, data=Batch(flat, mask=steps))
+
+    def with_targets(self, y=None, weight=None, *, prefix: str = "") -> RaggedDataset:
+        """Return the data set with targets and sample weights, if they fit the sequences."""
+        dataset, data = self, self.data
+        if y is not None:
+            name = f"{prefix}y"
+            check_same_length(len(self), y, name, prefix)
+            if self.per_step:
+                y = steps_like(y, self.lengths, name, prefix)
+            elif is_ragged(y):
+                raise ValueError(
+                    f"{name} has sequences of different lengths, but the model gives one output "
+                    "for each sequence. For an output at every step, the last recurrent layer "
+                    "needs return_sequences=True."
+                )
+            else:
+                y = as_array(y, name)
+            self.check(y, as_array, name, self.per_step)
+        if weight is not None:
+            name = f"{prefix}sample_weight"
+            check_same_length(len(self), weight, name, prefix)
+            weight_per_step = size_of(weight[0]) is not None
+            if weight_per_step and not self.per_step:
+                raise ValueError(
+                    f"{name} must have the shape ({len(self)},): the model gives one output for "
+                    "each sequence."
+                )
+            if weight_per_step:
+                weight = scalar_steps(weight, self.lengths, name, prefix)
+            else:
+                weight = as_array(weight, name)
+            self.check(weight, check_weights, name, weight_per_step)
+            dataset = replace(dataset, weight_per_step=weight_per_step)
+        return replace(dataset, data=Batch(data.inputs, y, weight, data.mask))
+
+    def __len__(self):
         return len(self.starts)
 
-    @property
-    def input_shape(self) -> tuple[int | None, ...]:
-        return (None, None, *self.x.shape[1:])
+    def rows(self, rows) -> RaggedDataset:
+        """Return the samples of some rows, not padded yet."""
 
-    def gives_steps(self, output_shape):
-        return output_shape[1:2] == (None,)
+        def own(values, per_step):
+            return values if per_step or values is None else values[rows]
 
-    def step_weight(self):
-        if self.weight is None or self.weight_per_step or not self.per_step:
-            return self.weight
-        return np.repeat(self.weight, self.lengths)
-
-    def take(self, rows) -> RaggedExamples:
-        def own(values, steps):
-            return values if steps or values is None else values[rows]
-
+        data = self.data
         return replace(
             self,
-            y=own(self.y, self.per_step),
-            weight=own(self.weight, self.weight_per_step),
+            data=Batch(
+                data.inputs,
+                own(data.targets, self.per_step),
+                own(data.sample_weight, self.weight_per_step),
+                data.mask,
+            ),
             starts=self.starts[rows],
             lengths=self.lengths[rows],
             places=None,
         )
 
+    def load(self, rows):
+        return self.rows(rows).as_batch()
+
+    def batches(self, epoch):
+        """Yield batches, each padded to its longest sequence."""
+        for rows in self.epoch_rows(epoch):
+            yield self.load(rows)
+
+    def split(self, share):
+        row = self.split_row(share)
+        return self.rows(slice(0, row)), self.rows(slice(row, None))
+
     def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator:
         """Yield the rows of each batch: in order, or shuffled and then grouped by length.
 
-        The examples are shuffled, cut into windows of `WINDOW` batches, sorted by length within
+        The samples are shuffled, cut into windows of `WINDOW` batches, sorted by length within
         each, cut into batches, and the batches shuffled. Lengths are blurred by `SPREAD` for
         sorting, so that no two epochs group alike.
         """
@@ -103,10 +170,10 @@ class RaggedExamples(Examples):
         for k in rng.permutation(len(found)):
             yield found[k]
 
-    def whole(self) -> Examples:
-        """Return everything as one batch, padded to the longest, with its mask."""
+    def as_batch(self):
+        """Return all samples as one batch, padded to the longest, with its mask."""
         time = int(self.lengths.max())
-        time = min((n for n in self.lengths_allowed if n >= time), default=time)
+        time = min((n for n in self.padded_lengths if n >= time), default=time)
         steps = np.arange(time)
         mask = steps < self.lengths[:, None]
         at = np.where(mask, self.starts[:, None] + steps, 0)
@@ -117,18 +184,20 @@ class RaggedExamples(Examples):
         def targets(values, per_step):
             return padded(values, targets_at, targets_mask) if per_step else values
 
-        return Examples(
-            padded(self.x, at, mask),
-            None if self.y is None else targets(self.y, self.per_step),
-            None if self.weight is None else targets(self.weight, self.weight_per_step),
-            mask if self.mask is None else padded(self.mask, at, mask),
+        data = self.data
+        return Batch(
+            padded(data.inputs, at, mask),
+            None if data.targets is None else targets(data.targets, self.per_step),
+            None
+            if data.sample_weight is None
+            else targets(data.sample_weight, self.weight_per_step),
+            mask if data.mask is None else padded(data.mask, at, mask),
         )
 
-    def by_length(self) -> RaggedExamples:
+    def sorted_by_length(self):
         order = np.argsort(self.lengths, kind="stable")
-        ordered = self.take(order)
-        ordered.places = order if self.places is None else self.places[order]
-        return ordered
+        places = order if self.places is None else self.places[order]
+        return replace(self.rows(order), places=places)
 
     def join(self, outputs):
         """Return an array (samples, ...), or a list of arrays (time, ...) if outputs are steps."""
@@ -146,28 +215,61 @@ class RaggedExamples(Examples):
 
     def fingerprint(self) -> dict[str, Any]:
         lengths = {"starts": fingerprint(self.starts), "lengths": fingerprint(self.lengths)}
-        return super().fingerprint() | lengths | {"padded_to": list(self.lengths_allowed)}
+        return batch_fingerprint(self.data) | lengths | {"padded_to": list(self.padded_lengths)}
+
+    # What the checks of values need to know, as `ArrayDataset` has it too.
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """The shape of a batch of inputs, None for the number of samples and of steps."""
+        return (None, None, *self.data.inputs.shape[1:])
+
+    def has_steps_of(self, output_shape: tuple) -> bool:
+        """Return whether an output of a shape, the batch first, has the steps of the inputs."""
+        return output_shape[1:2] == (None,)
+
+    def target_weight(self) -> np.ndarray | None:
+        """Return the sample weights, with as many rows as there are targets."""
+        weight = self.data.sample_weight
+        if weight is None or self.weight_per_step or not self.per_step:
+            return weight
+        return np.repeat(weight, self.lengths)
+
+    def reverse_steps(self, values: np.ndarray) -> np.ndarray:
+        """Return what belongs to steps with each sequence in the opposite order."""
+        at = np.arange(len(values))
+        for row in range(len(self)):
+            at[self.steps_of(row)] = at[self.steps_of(row)][::-1]
+        return values[at]
+
+    def outline(self) -> RaggedDataset:
+        """Return what `join` needs, without the arrays."""
+        return replace(self, data=Batch(None))
 
     def steps_of(self, row: int) -> slice:
         """Return where the steps of one sequence are."""
         return slice(self.starts[row], self.starts[row] + self.lengths[row])
 
-    def check(self, part: str, check: Callable, name: str) -> None:
-        """Run ``check(values, name)`` on a part; if it fails, the message names the sequence."""
-        values = getattr(self, part)
-        steps = {"x": True, "y": self.per_step, "weight": self.weight_per_step}[part]
+    def check(
+        self, values: np.ndarray, check: Callable, name: str, per_step: bool = True
+    ) -> None:
+        """Call ``check(values, name)``; if it fails, the message names the sequence."""
         try:
             check(values, name)
         except ValueError:  # a TypeError is about all of them
-            for row in range(len(self) if steps else 0):
+            for row in range(len(self) if per_step else 0):
                 check(values[self.steps_of(row)], f"{name}[{row}]")
             raise
 
-    def flipped(self, values):
-        at = np.arange(len(values))
-        for row in range(len(self)):
-            at[self.steps_of(row)] = at[self.steps_of(row)][::-1]
-        return values[at]
+    def check_counted(
+        self, values: np.ndarray, check: Callable, name: str, counted: Callable, per_step=True
+    ) -> np.ndarray:
+        """Return values if ``check(values, name)`` accepts them where they count."""
+
+        def check_sequences(values, name):
+            self.check(values, check, name, per_step)
+
+        return check_counted(values, check_sequences, name, counted)
 
 
 def padded(values: np.ndarray, at: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -183,7 +285,7 @@ def at_the_end(at: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return at[np.arange(len(at))[:, None], (np.arange(time) + lengths[:, None]) % time]
 
 
-def lengths_to_allow(lengths: np.ndarray, known: tuple[int, ...] = ()) -> tuple[int, ...]:
+def choose_lengths(lengths: np.ndarray, known: tuple[int, ...] = ()) -> tuple[int, ...]:
     """Choose the few lengths that sequences are padded to for a model that unrolls.
 
     Quantiles of the lengths at first; longer sequences later add their longest. There are never
@@ -192,10 +294,10 @@ def lengths_to_allow(lengths: np.ndarray, known: tuple[int, ...] = ()) -> tuple[
     Examples
     --------
     >>> import numpy as np
-    >>> from seqnet.ragged import lengths_to_allow
-    >>> lengths_to_allow(np.arange(1, 14))
+    >>> from seqnet.data.ragged import choose_lengths
+    >>> choose_lengths(np.arange(1, 14))
     (3, 5, 7, 9, 11, 13)
-    >>> lengths_to_allow(np.array([3, 20]), (2, 4))
+    >>> choose_lengths(np.array([3, 20]), (2, 4))
     (2, 4, 20)
     """
     longest = int(lengths.max())

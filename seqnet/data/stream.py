@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 
 from seqnet import config
 from seqnet.checks import preceded
-from seqnet.data import Examples, portion
-from seqnet.readahead import read_ahead
-from seqnet.sequences import described
-from seqnet.sources import is_source
+from seqnet.data.dataset import Batch, Dataset, batch_fingerprint
+from seqnet.data.out_of_core import is_out_of_core
+from seqnet.data.prefetch import prefetch
+from seqnet.data.validation import described
 
 
 def is_stream(values, alone: bool) -> bool:
@@ -30,7 +29,7 @@ def is_stream(values, alone: bool) -> bool:
     """
     if hasattr(values, "__next__"):
         return True
-    if is_source(values):
+    if is_out_of_core(values):
         return not hasattr(values, "shape") and gives_batches(values)
     if isinstance(values, list):
         return alone and bool(values) and all(isinstance(v, tuple) for v in values)
@@ -45,100 +44,75 @@ def gives_batches(values) -> bool:
         return False
 
 
-class Stream:
-    """Batches of an iterable, read ahead; it has the interface of `Examples` as far as it goes.
+class Stream(Dataset):
+    """Batches of an iterable, read ahead by a thread.
 
     Parameters
     ----------
     source : iterable of batches
-        One that is an iterator can be gone through once, and is closed with the stream.
-    check : function
-        Turns one of its batches into checked `Examples`, or raises.
+        An iterator can be gone through once, and is closed with the stream.
+    prepare : function
+        Turns one of its batches into a checked `ArrayDataset` or `RaggedDataset`, or raises.
     name : str
         What messages call it.
-    goes_on : bool
-        Whether `batches` goes on where it ended the last time, and begins anew when the source
-        ends. Without it, it begins anew each time.
+    continues : bool
+        Whether each epoch begins where the one before ended, and the source is started again when
+        it ends. Otherwise each epoch begins with the first batch.
     """
 
-    def __init__(self, source, check: Callable, name: str, goes_on: bool = False):
-        self.source, self.check, self.name = source, check, name
-        self.once = hasattr(source, "__next__")
-        self.goes_on = goes_on or self.once
+    def __init__(self, source, prepare: Callable, name: str, continues: bool = False):
+        self.source, self.prepare, self.name = source, prepare, name
+        self.one_pass = hasattr(source, "__next__")
+        self.continues = continues or self.one_pass
         self.reader: Generator | None = None
         self.waiting: list = []
         self.number = 0
-        self.checked: list[Examples] = []
+        self.outlines: list = []
 
-    def __len__(self) -> int:
-        raise TypeError(f"The number of samples of {self.name} is not known: it is a stream.")
-
-    def count(self, batch_size: int) -> int | None:
-        """Return the number of batches, None where it is not known."""
-        known = hasattr(self.source, "__len__") and not self.once
+    def batch_count(self, batch_size):
+        known = hasattr(self.source, "__len__") and not self.one_pass
         return len(self.source) if known else None
 
-    def samples(self) -> None:
-        """Return None: the number of samples is not known."""
-
-    def split(self, share: float):
-        raise ValueError(
-            f"validation_split cuts off the end of arrays, but {self.name} is a stream of batches: "
-            "pass validation_data."
-        )
-
-    def whole(self):
-        self.close()
-        raise ValueError(f"{self.name} is a stream of batches, but this takes one batch: x, y.")
-
-    def by_length(self) -> Stream:
-        """Return the stream: its order is that of the source."""
-        return self
-
-    def first_batch(self, batch_size: int | None = None) -> Examples:
+    def first_batch(self, batch_size=None):
         """Return the batch that comes next, which stays the next one."""
-        if not self.more():
-            hint = " An iterator can be gone through only once." if self.once else ""
+        return self.first().as_batch()
+
+    def first(self):
+        """Return the batch that comes next as a data set."""
+        if not self.has_more():
+            hint = " An iterator can be gone through only once." if self.one_pass else ""
             raise ValueError(f"{self.name} has no batches.{hint}")
-        return self.checked_batch(self.number, self.waiting[0]).whole()
+        return self.prepared(self.number, self.waiting[0])
 
-    def batches(
-        self,
-        batch_size: int | None = None,
-        rng: np.random.Generator | None = None,
-        first: int = 0,
-        steps: int | None = None,
-        before: int | None = None,
-        contiguous: bool = False,
-    ) -> Generator:
-        """Yield batches in the source's order, as `Examples.batches` does.
+    def batches(self, epoch):
+        """Yield batches in the source's order; sizes and order are the source's own.
 
-        Those left out are read. There are fewer than `steps` if the source is an iterator and ends.
-        Sizes and order are the source's own.
+        Batches that are left out are read. There are fewer than the epoch's steps if the source is
+        an iterator and ends.
         """
-        self.checked = []
-        before = self.number if before is None else before
-        end = None if steps is None else before + steps
+        self.outlines = []
+        before = self.number if epoch.before is None else epoch.before
+        end = None if epoch.steps is None else before + epoch.steps
         try:
-            while (end is None or self.number < end) and self.more():
+            while (end is None or self.number < end) and self.has_more():
                 raw, number = self.waiting.pop(), self.number
                 self.number += 1
-                if number >= before + first:
-                    yield self.padded(self.checked_batch(number, raw))
+                if number >= before + epoch.first:
+                    yield self.padded(self.prepared(number, raw))
         finally:
-            if not self.goes_on:
+            if not self.continues:
                 self.close()
 
-    def more(self) -> bool:
-        """Tell whether there is another batch, which is then waiting."""
+    def has_more(self):
+        """Return whether there is another batch, which is then waiting."""
         if self.reader is None:
-            self.reader = read_ahead(self.read(), config.read_ahead())
+            self.reader = prefetch(self.read(), config.prefetch())
         if not self.waiting:
             self.waiting += islice(self.reader, 1)
         return bool(self.waiting)
 
     def read(self) -> Generator:
-        """Yield the source's batches once, or without end if the stream goes on."""
+        """Yield the source's batches once, or without end if epochs continue each other."""
         found = True
         while found:
             found = False
@@ -150,37 +124,38 @@ class Stream:
             finally:
                 if hasattr(iterator, "close"):
                     iterator.close()
-            if self.once or not self.goes_on:
+            if self.one_pass or not self.continues:
                 return
 
-    def checked_batch(self, number: int, raw) -> Examples:
-        """Return a batch checked; what is wrong with it is said with its number."""
+    def prepared(self, number: int, raw):
+        """Return a batch of the source as a data set; an error names the batch."""
         try:
-            return self.check(raw)
+            return self.prepare(raw)
         except (ValueError, TypeError) as error:
             raise preceded(error, f"Batch {number} of {self.name}") from error
 
-    def padded(self, batch: Examples) -> Examples:
-        """Return a batch as arrays; `join` needs to know how sequences lie in it."""
-        if batch.y is None:
-            self.checked.append(replace(batch, x=None, mask=None))
-        return batch.whole()
+    def padded(self, samples) -> Batch:
+        """Return the samples of a batch as arrays; `join` needs to know how they were padded."""
+        batch = samples.as_batch()
+        if batch.targets is None:
+            self.outlines.append(samples.outline())
+        return batch
 
-    def join(self, outputs: list[np.ndarray]):
+    def join(self, outputs):
         """Return the outputs of all batches as an array, or a list of rows if lengths differ."""
         if not outputs:
             raise ValueError(f"{self.name} has no batches.")
-        found = [b.join([output]) for b, output in zip(self.checked, outputs, strict=True)]
+        found = [s.join([output]) for s, output in zip(self.outlines, outputs, strict=True)]
         shapes = {f.shape[1:] if isinstance(f, np.ndarray) else None for f in found}
         if len(shapes) == 1 and None not in shapes:
             return np.concatenate(found)
         return [row for rows in found for row in rows]
 
-    def fingerprint(self) -> dict[str, dict]:
+    def fingerprint(self):
         """Return the shapes, dtypes and checksums of the batch that comes next."""
-        return self.first_batch().fingerprint()
+        return self.first().fingerprint()
 
-    def close(self) -> None:
+    def close(self):
         """End the reading, and with it the source's iterator."""
         if self.reader is not None:
             self.reader.close()
@@ -190,35 +165,25 @@ class Stream:
 class NumberedBatches(Stream):
     """Batches that an object gives by number, as Keras's ``PyDataset`` does.
 
-    They are read in a new order for each epoch if there is a generator, and those that are skipped
-    are not read. If the object has `on_epoch_end`, that is called when the last one was read.
+    They are read in a new order for each epoch if there is a random generator, and those that are
+    left out are not read. If the object has `on_epoch_end`, it is called when the last one was
+    read.
     """
 
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def first_batch(self, batch_size: int | None = None) -> Examples:
-        if len(self) == 0:
+    def first(self):
+        if len(self.source) == 0:
             raise ValueError(f"{self.name} has no batches.")
-        return self.checked_batch(0, self.source[0]).whole()
+        return self.prepared(0, self.source[0])
 
-    def batches(
-        self,
-        batch_size: int | None = None,
-        rng: np.random.Generator | None = None,
-        first: int = 0,
-        steps: int | None = None,
-        before: int = 0,
-        contiguous: bool = False,
-    ) -> Generator:
-        self.checked = []
-        if rng is None:
-            numbers = portion(range(len(self)), first, steps, before)
-        else:
-            numbers = portion(rng.permutation(len(self)).tolist(), first, steps)
-        return self.in_order(read_ahead(self.numbered(numbers), config.read_ahead()))
+    def batches(self, epoch):
+        self.outlines = []
+        order: range | list[int] = range(len(self.source))
+        if epoch.rng is not None:
+            order = epoch.rng.permutation(len(self.source)).tolist()
+        numbers = epoch.select(order)
+        return self.in_order(prefetch(self.numbered(numbers), config.prefetch()))
 
-    def more(self) -> bool:
+    def has_more(self):
         return True
 
     def numbered(self, numbers: Iterator[int]) -> Generator:
@@ -232,17 +197,13 @@ class NumberedBatches(Stream):
         """Yield what is read, checked."""
         with closing(reader):
             for number, raw in reader:
-                yield self.padded(self.checked_batch(number, raw))
+                yield self.padded(self.prepared(number, raw))
 
 
-Data = Examples | Stream
-"""A data set: rows, or batches."""
-
-
-def stream_of(source, check: Callable, name: str, goes_on: bool = False) -> Stream:
+def open_stream(source, prepare: Callable, name: str, continues: bool = False) -> Stream:
     """Return the stream for what `is_stream` takes for one."""
     kind = NumberedBatches if hasattr(source, "__getitem__") else Stream
-    return kind(source, check, name, goes_on)
+    return kind(source, prepare, name, continues)
 
 
 def batch_parts(raw, targets: bool, input_shape: tuple | None) -> tuple:

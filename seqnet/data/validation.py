@@ -1,13 +1,122 @@
-"""What users pass as sequences: lists of any lengths, masks, lengths, and what belongs to steps."""
+"""Checks of the arrays and sequences that a user passes.
+
+Each function returns what it has checked, or raises with the names that the user knows. None of
+them changes what it is given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from seqnet.data import as_array, check_weights
-from seqnet.ragged import RaggedExamples
+from seqnet.checks import WrongValueError, first_place
+from seqnet.data.dataset import Batch
+
+WIDE = tuple(map(np.dtype, ("int64", "uint32", "uint64")))
+"""Types of whole numbers that the 32-bit ones of compiled functions may not hold."""
+
+
+def as_array(values, name: str) -> np.ndarray:
+    """Return `values` as an array, or say why it cannot be one."""
+    if hasattr(values, "shape") and hasattr(values, "dtype") and not np.ma.isMaskedArray(values):
+        array = values if isinstance(values, np.ndarray) else np.asarray(values)
+    else:
+        try:
+            array = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(
+                f"{name} is not rectangular ({error}). Sequences of different lengths come as a "
+                "list of arrays, and then targets for each step do too."
+            ) from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name} must be an array of numbers, got {type(values).__name__} of dtype "
+            f"{array.dtype}."
+        )
+    if array.ndim == 0:
+        raise ValueError(f"{name} must have a batch axis, got the single number {array[()]!r}.")
+    if array.dtype in WIDE and array.size:
+        for value in (int(array.min()), int(array.max())):
+            if not -(2**31) <= value < 2**31:
+                raise ValueError(
+                    f"{name} holds {value}, but whole numbers are computed with as 32-bit "
+                    f"integers. For quantities convert with {name}.astype('float64')."
+                )
+    return array
+
+
+def with_axes(array: np.ndarray, rank: int) -> np.ndarray:
+    """Return an array of at least this rank: axes of size 1 are put behind its own."""
+    return array.reshape(array.shape + (1,) * (rank - array.ndim))
+
+
+def check_weights(array: np.ndarray, name: str) -> None:
+    """Raise if sample weights are negative or not numbers."""
+    wrong = ~np.isfinite(array) | (array < 0)
+    if wrong.any():
+        where = first_place(wrong)
+        raise WrongValueError(
+            f"{name} must be finite and not negative, but holds {array[where]} at {{where}}.", where
+        )
+
+
+def check_same_count(name: str, x: np.ndarray, other: str, values: np.ndarray) -> None:
+    """Raise if two arrays do not have the same number of samples."""
+    if len(x) != len(values):
+        raise ValueError(
+            f"{name} and {other} must have the same number of samples, got {len(x)} in {name} "
+            f"(shape {x.shape}) and {len(values)} in {other} (shape {values.shape})."
+        )
+
+
+def check_batch(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Batch:
+    """Return the arrays of one data set as a batch, if they belong together.
+
+    Names in messages start with `prefix`.
+    """
+    name = f"{prefix}X"
+    x = as_array(x, name)
+    if len(x) == 0:
+        raise ValueError(f"{name} is empty: its shape is {x.shape}.")
+    if 0 in x.shape:
+        raise ValueError(f"{name} has an axis of size 0: its shape is {x.shape}.")
+    if y is not None:
+        y = as_array(y, f"{prefix}y")
+        check_same_count(name, x, f"{prefix}y", y)
+    if weight is not None:
+        label = f"{prefix}sample_weight"
+        weight = as_array(weight, label)
+        check_same_count(name, x, label, weight)
+        check_weights(weight, label)
+    if mask is not None:
+        mask = as_array(mask, f"{prefix}mask").astype(bool)
+        if x.ndim < 2 or mask.shape != x.shape[:2]:
+            raise ValueError(
+                f"{prefix}mask must have the shape (samples, time) of {name}, "
+                f"{x.shape[:2]}, got {mask.shape}."
+            )
+    return Batch(x, y, weight, mask)
+
+
+def check_counted(
+    values: np.ndarray, check: Callable, name: str, counted: Callable[[], np.ndarray | None]
+) -> np.ndarray:
+    """Return values if ``check(values, name)`` accepts them where they count.
+
+    Values that do not count are zero in the result if they would be refused otherwise. `counted`
+    returns a bool array that is True where values count, or None if all of them do.
+    """
+    try:
+        check(values, name)
+        return values
+    except (ValueError, TypeError):
+        where = counted()
+        if where is None or where.all() or values.shape[: where.ndim] != where.shape:
+            raise
+    kept = np.where(with_axes(where, values.ndim), values, np.zeros((), values.dtype))
+    check(kept, name)
+    return kept
 
 
 def size_of(value) -> int | None:
@@ -23,7 +132,7 @@ def described(value) -> str:
 
     Examples
     --------
-    >>> from seqnet.sequences import described
+    >>> from seqnet.data.validation import described
     >>> described((1, 2)), described(np.ones((2, 3))), described(7)
     ('tuple of 2', 'array of shape (2, 3)', 'int')
     """
@@ -83,69 +192,21 @@ def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(arrays), np.array([len(a) for a in arrays])
 
 
-def ragged_examples(x, mask=None, *, prefix: str = "") -> RaggedExamples:
-    """Return sequences of different lengths as examples, still without targets."""
-    name = f"{prefix}X"
-    flat, lengths = flatten(x, name)
-    examples = RaggedExamples(flat, starts=np.cumsum(lengths) - lengths, lengths=lengths)
-    examples.check("x", as_array, name)
-    if mask is not None:
-        label = f"{prefix}mask"
-        same_number(examples, mask, label, prefix)
-        examples.mask = one_for_each_step(examples, mask, label, prefix).astype(bool)
-    return examples
-
-
-def enter_targets(examples: RaggedExamples, y=None, weight=None, *, prefix: str = "") -> None:
-    """Check that targets and weights belong to the sequences, and enter them.
-
-    `examples.per_step` must be known.
-    """
-    if y is not None:
-        name = f"{prefix}y"
-        same_number(examples, y, name, prefix)
-        if examples.per_step:
-            examples.y = steps_like(examples, y, name, prefix)
-        elif is_ragged(y):
-            raise ValueError(
-                f"{name} has sequences of different lengths, but the model gives one output for "
-                "each sequence. For an output at every step, the last recurrent layer needs "
-                "return_sequences=True."
-            )
-        else:
-            examples.y = as_array(y, name)
-        examples.check("y", as_array, name)
-    if weight is not None:
-        name = f"{prefix}sample_weight"
-        same_number(examples, weight, name, prefix)
-        examples.weight_per_step = size_of(weight[0]) is not None
-        if examples.weight_per_step and not examples.per_step:
-            raise ValueError(
-                f"{name} must have the shape ({len(examples)},): the model gives one output for "
-                "each sequence."
-            )
-        if examples.weight_per_step:
-            examples.weight = one_for_each_step(examples, weight, name, prefix)
-        else:
-            examples.weight = as_array(weight, name)
-        examples.check("weight", check_weights, name)
-
-
-def same_number(examples: RaggedExamples, values, name: str, prefix: str) -> None:
+def check_same_length(count: int, values, name: str, prefix: str) -> None:
     """Raise if there are not as many values as sequences."""
-    count = size_of(values)
-    if count is None:
+    found = size_of(values)
+    if found is None:
         raise TypeError(f"{name} must have one entry for each sequence, got {values!r}.")
-    if count != len(examples):
+    if found != count:
         raise ValueError(
-            f"{prefix}X and {name} must have the same number of samples, got {len(examples)} in "
-            f"{prefix}X and {count} in {name}."
+            f"{prefix}X and {name} must have the same number of samples, got {count} in "
+            f"{prefix}X and {found} in {name}."
         )
 
 
-def steps_like(examples: RaggedExamples, values, name: str, prefix: str) -> np.ndarray:
-    """Return what belongs to the steps of the sequences end to end, if the lengths agree."""
-    for number, (value, length) in enumerate(zip(values, examples.lengths, strict=True)):
+def steps_like(values: Sequence, lengths: np.ndarray, name: str, prefix: str) -> np.ndarray:
+    """Return what belongs to the steps of sequences end to end, if the lengths agree."""
+    for number, (value, length) in enumerate(zip(values, lengths, strict=True)):
         steps = size_of(value)
         if steps != length:
             found = "is a single value" if steps is None else f"has {steps} steps"
@@ -153,9 +214,9 @@ def steps_like(examples: RaggedExamples, values, name: str, prefix: str) -> np.n
     return flatten(values, name)[0]
 
 
-def one_for_each_step(examples: RaggedExamples, values, name: str, prefix: str) -> np.ndarray:
-    """Return single values that belong to the steps, end to end."""
-    flat = steps_like(examples, values, name, prefix)
+def scalar_steps(values: Sequence, lengths: np.ndarray, name: str, prefix: str) -> np.ndarray:
+    """Return single values that belong to the steps of sequences, end to end."""
+    flat = steps_like(values, lengths, name, prefix)
     if flat.ndim > 1:
         raise ValueError(f"{name}[0] must have one value for each step, got {flat.shape[1:]}.")
     return flat

@@ -1,4 +1,4 @@
-"""Files replaced whole or not at all: written beside, flushed to the disk, renamed."""
+"""Files that are replaced whole or not at all: written beside, flushed to the disk, renamed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PREFIX, SUFFIX = ".seqnet-", ".part"
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Give an open file beside `path`, which becomes `path` if the block ends well.
 
     A link stays a link: what it points to is replaced. A file keeps its permissions.

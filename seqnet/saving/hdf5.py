@@ -22,7 +22,8 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from seqnet.replacing import replacing
+from seqnet import registry
+from seqnet.saving.atomic import atomic_write
 
 MAGIC = b"seqnet\r\n"
 VERSION = 2
@@ -30,6 +31,7 @@ FRONT = struct.Struct("<8sQQQQ")  # magic, version, length of the file, place an
 FRONT_SIZE, BLOCK = 480, 512  # the rest of the block is the checksum, a SHA-256
 HEADER = "header"
 ARRAYS = "arrays"
+ARRAY = "array"
 DTYPES = {
     *("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64"),
     *("uint8", "uint16", "uint32", "uint64"),
@@ -57,7 +59,7 @@ def write(path: str | os.PathLike, header: Mapping, arrays: Mapping[str, np.ndar
     """
     image, placed, (start, size) = lay_out(header, {n: plain(n, a) for n, a in arrays.items()})
     front = FRONT.pack(MAGIC, VERSION, image.size, start, size).ljust(FRONT_SIZE, b"\0")
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         for offset, piece in image.pieces:
             file.seek(offset)
             file.write(piece)
@@ -104,6 +106,52 @@ def below(folder: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     """Return the arrays whose names start with a folder, by the rest of their names."""
     start = f"{folder}/"
     return {n.removeprefix(start): value for n, value in arrays.items() if n.startswith(start)}
+
+
+def extract_arrays(state: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Return a state as JSON can hold it; its arrays go into `arrays`, by their place in it.
+
+    Parameters
+    ----------
+    state : nested dictionaries and lists of plain values and arrays
+    place : str
+        The name of the whole.
+    arrays : dict
+        Gets the arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.saving.hdf5 import extract_arrays, insert_arrays
+    >>> arrays = {}
+    >>> header = extract_arrays({"wait": 1, "best": [np.zeros(2)]}, "stopping", arrays)
+    >>> header, list(arrays)
+    ({'wait': 1, 'best': [{'array': 'stopping/best/0'}]}, ['stopping/best/0'])
+    >>> insert_arrays(header, arrays)["best"][0].shape
+    (2,)
+    """
+    if isinstance(state, np.ndarray) and state.ndim:
+        arrays[place] = state
+        return {ARRAY: place}
+    if isinstance(state, Mapping):
+        found = {str(k): extract_arrays(v, f"{place}/{k}", arrays) for k, v in state.items()}
+        if set(found) == {ARRAY}:
+            raise ValueError(f"The state of {place} has {ARRAY!r} as its only key; add another.")
+        return found
+    if isinstance(state, (list, tuple)):
+        return [extract_arrays(v, f"{place}/{k}", arrays) for k, v in enumerate(state)]
+    return registry.serialize(state)
+
+
+def insert_arrays(header: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """Return the state that `extract_arrays` was given."""
+    if isinstance(header, dict):
+        if set(header) == {ARRAY}:
+            return arrays[header[ARRAY]]
+        return {name: insert_arrays(value, arrays) for name, value in header.items()}
+    if isinstance(header, list):
+        return [insert_arrays(value, arrays) for value in header]
+    return header
 
 
 def check(file: BinaryIO) -> tuple[int, int, int]:

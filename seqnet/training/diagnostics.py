@@ -1,4 +1,4 @@
-"""Trouble with numbers, caught and told: what is not finite, where it broke first, what to do."""
+"""Diagnostics of a training: values that are not finite, norms of gradients, spikes of the loss."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 log = logging.getLogger("seqnet")
 
-RISE = 3.0
-"""How many times the first loss is worth a warning."""
+SPIKE_FACTOR = 3.0
+"""A loss of so many times the first one gets a warning."""
 
-TINY = 1e-3
-"""A loss below this is never warned about."""
+SMALL_LOSS = 1e-3
+"""A loss below this never gets a warning."""
 
-FIRST = 32
-"""The mean over so many examples is the first loss."""
+FIRST_SAMPLES = 32
+"""The first loss is the mean over so many samples."""
 
 
 class NumericalError(FloatingPointError):
@@ -37,8 +37,8 @@ class NumericalError(FloatingPointError):
         The L2 norm of each weight, after the update.
     """
 
-    def __init__(self, headline, story, loss, layers, gradient_norms, weight_norms):
-        super().__init__(f"{headline}\n\n{story}")
+    def __init__(self, headline, paragraphs, loss, layers, gradient_norms, weight_norms):
+        super().__init__(f"{headline}\n\n{paragraphs}")
         self.headline, self.loss, self.layers = headline, loss, layers
         self.gradient_norms, self.weight_norms = gradient_norms, weight_norms
 
@@ -61,73 +61,72 @@ def diagnose(
         What else is known.
     """
     weight_norms = {weight.name: norm_of(weight) for weight in model.weights}
-    broken = {  # by layer, from the loss on
+    nonfinite = {  # by layer, from the loss on
         layer.name: names
         for layer in reversed(model.layers)
         if (names := [w.name for w in layer.weights if not is_finite(gradient_norms, w.name)])
     }
-    layers = list(broken)
+    layers = list(nonfinite)
     headline = f"{place}: the loss is {loss}."
     if math.isfinite(loss):
         headline = (
             f"{place}: the gradient of layer {layers[0]!r} is not finite, though the loss is "
             f"{loss:.6g}."
         )
-    story = [
-        *where_it_broke(model, loss, broken, gradient_norms),
+    parts = [
+        *where_it_broke(model, loss, nonfinite, gradient_norms),
         table(gradient_norms, weight_norms),
-        f"{what_became(weight_norms)} Go on from a file that was saved before, or build the model "
-        f"again. {note}".rstrip(),
+        f"{weights_after(weight_norms)} Continue from a file that was saved before, or build the "
+        f"model again. {note}".rstrip(),
         f"What helps: a lower learning rate (it is {model.optimizer.learning_rate:g}), clipnorm= "
         f"of the optimizer (it is {model.optimizer.clipnorm}), float64, and a look at the batch.",
     ]
     return NumericalError(
-        headline, "\n\n".join(story), loss, layers, dict(gradient_norms), weight_norms
+        headline, "\n\n".join(parts), loss, layers, dict(gradient_norms), weight_norms
     )
 
 
 def where_it_broke(
-    model, loss: float, broken: Mapping[str, list[str]], gradient_norms: Mapping[str, float]
+    model, loss: float, nonfinite: Mapping[str, list[str]], gradient_norms: Mapping[str, float]
 ) -> list[str]:
-    """Tell how far a batch came, forward and back; `broken` has names of weights by layer."""
-    story = []
+    """Return which values are not finite, forward and back; `nonfinite` has weights by layer."""
+    paragraphs = []
     if not math.isfinite(loss):
-        story.append(
-            "It was so going forward, before there was any gradient: the batch has values that the "
-            "model or the loss cannot take, or the weights were too large or not finite before."
+        paragraphs.append(
+            "The forward pass was already non-finite: the batch has values that the model or the loss "
+            "cannot take, or the weights were too large or not finite before."
         )
-    if not broken:
-        story.append("All gradients are finite: it is the loss alone that has no finite value.")
-        return story
-    layer, *others = broken
-    weights = ", ".join(name.removeprefix(f"{layer}/") for name in broken[layer])
+    if not nonfinite:
+        paragraphs.append("All gradients are finite; only the loss is not.")
+        return paragraphs
+    layer, *others = nonfinite
+    weights = ", ".join(name.removeprefix(f"{layer}/") for name in nonfinite[layer])
     text = (
-        f"Going back from the loss, the first gradient to break is that of layer {layer!r} "
+        f"In the backward pass, the first non-finite gradient is that of layer {layer!r} "
         f"({weights})"
     )
     text += f", then of {', '.join(map(repr, others))}." if others else ", and no other."
     above = untrained_above(model, layer, gradient_norms)
     if above and math.isfinite(loss):
         text += (
-            f" It may have broken on its way through {' and '.join(map(repr, above))}, where no "
-            "weights are trained."
+            f" It may have become so in {' and '.join(map(repr, above))}, where no weights are trained."
         )
-    return [*story, text]
+    return [*paragraphs, text]
 
 
-def what_became(weight_norms: Mapping[str, float]) -> str:
-    """Tell what an update that was made has done to the weights."""
+def weights_after(weight_norms: Mapping[str, float]) -> str:
+    """Return what the update has done to the weights."""
     changed = [name for name, norm in weight_norms.items() if not math.isfinite(norm)]
     if not changed:
-        return "The update of this batch has been made."
+        return "The update of this batch was made."
     return (
-        "The update of this batch has been made, and these weights are not finite now: "
+        "The update of this batch was made, and these weights are not finite now: "
         f"{', '.join(changed)}."
     )
 
 
 def is_finite(norms: Mapping[str, float], name: str) -> bool:
-    """Tell whether a weight's norm is finite; one that is not trained has none, and is."""
+    """Return whether the norm of a weight's gradient is finite; without a gradient it is."""
     return math.isfinite(norms.get(name, 0.0))
 
 
@@ -157,20 +156,20 @@ def norm_of(weight) -> float:
     return math.sqrt(np.square(weight.get_value(borrow=True), dtype="float64").sum())
 
 
-def broken_weights(model) -> list[str]:
+def nonfinite_weights(model) -> list[str]:
     """Return the names of the weights that hold a NaN or infinity."""
     return [w.name for w in model.weights if not np.isfinite(w.get_value(borrow=True)).all()]
 
 
-def worth_saving(model, path) -> bool:
-    """Tell whether all weights are finite; else a warning says that the file is not written."""
-    broken = broken_weights(model)
-    if broken:
-        log.warning("%s is not written: %s not finite.", path, ", ".join(broken))
-    return not broken
+def can_be_saved(model, path) -> bool:
+    """Return whether all weights are finite; else log a warning that the file is not written."""
+    nonfinite = nonfinite_weights(model)
+    if nonfinite:
+        log.warning("%s is not written: %s not finite.", path, ", ".join(nonfinite))
+    return not nonfinite
 
 
-class Norms:
+class GradientNorms:
     """Norms of gradients before clipping, added up over updates.
 
     Attributes
@@ -207,12 +206,12 @@ class Norms:
         """Return the mean norm of each weight by name."""
         return name_norms(layers, self.trained, self.each / max(self.since, 1))
 
-    def get_state(self) -> dict:
-        """Return all of it, as JSON can hold it."""
-        return vars(self) | {"trained": list(self.trained), "each": self.each.tolist()}
+    def state_dict(self) -> dict:
+        """Return the norms so far."""
+        return vars(self) | {"trained": list(self.trained), "each": self.each.copy()}
 
-    def set_state(self, state: Mapping) -> None:
-        """Take what `get_state` returned."""
+    def load_state_dict(self, state: Mapping) -> None:
+        """Restore what `state_dict` returned."""
         vars(self).update(state)
         self.trained = tuple(state["trained"])
         self.each = np.array(state["each"], "float64")
@@ -225,36 +224,44 @@ def name_norms(layers, trained: Sequence[bool], norms: np.ndarray) -> dict[str, 
     return dict(zip(names, norms.tolist(), strict=True))
 
 
-class Rise:
-    """Notices when the loss has risen to several times the first.
+class LossSpikeDetector:
+    """Detects that the loss has risen to several times the first.
 
-    A batch's loss is smoothed, each new one counting a tenth, and the first is the mean over the
-    first 32 examples: a batch that happens to be hard is no trouble, and neither is a loss below
-    0.001. A loss that begins at 0 or below has no such multiple and is not watched.
+    The loss of each batch is smoothed, a new one counting a tenth, and the first loss is the mean
+    over the first 32 samples, so that one hard batch is no spike. A loss below 0.001 is none
+    either. A first loss of 0 or below has no multiple, so the detector never fires.
 
     Examples
     --------
-    >>> from seqnet.trouble import Rise
-    >>> rise = Rise()
-    >>> [rise.notices(loss, 32) for loss in (1.0, 9.0, 1.0, 15.0, 15.0)]
+    >>> from seqnet.training.diagnostics import LossSpikeDetector
+    >>> detector = LossSpikeDetector()
+    >>> [detector.update(loss, 32) for loss in (1.0, 9.0, 1.0, 15.0, 15.0)]
     [False, False, False, True, False]
     """
 
     def __init__(self):
         self.first = self.smooth = 0.0
-        self.updates = self.examples = 0
-        self.noticed = False
+        self.updates = self.samples = 0
+        self.detected = False
 
-    def notices(self, loss: float, examples: int) -> bool:
-        """Take the loss of an update; tell, once, that it has risen."""
-        if self.noticed or not math.isfinite(loss):
+    def update(self, loss: float, samples: int) -> bool:
+        """Take the loss of a batch; return True, once, when a spike is detected."""
+        if self.detected or not math.isfinite(loss):
             return False
-        if self.examples < FIRST:
+        if self.samples < FIRST_SAMPLES:
             self.updates += 1
-            self.examples += examples
+            self.samples += samples
             self.first += (loss - self.first) / self.updates
             self.smooth = self.first
             return False
         self.smooth += (loss - self.smooth) / 10
-        self.noticed = 0 < RISE * self.first < self.smooth and self.smooth > TINY
-        return self.noticed
+        self.detected = 0 < SPIKE_FACTOR * self.first < self.smooth and self.smooth > SMALL_LOSS
+        return self.detected
+
+    def state_dict(self) -> dict:
+        """Return the losses and counts so far."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Restore what `state_dict` returned."""
+        vars(self).update(state)

@@ -1,111 +1,313 @@
-"""From layers to compiled functions: the train, test and predict functions and their figures.
+"""The compiled steps of a model: train, test and predict, from a batch to a result.
 
-The story of a batch: the layers pass (value, mask) from one to the next; the loss gives a value
-for each step; values are weighted by sample weights and mask; the optimizer's updates happen
-inside the same compiled call. Sums come back, never means, so an epoch's figures are exact.
+The layers pass (value, mask) from one to the next; the loss gives a value for each sample or step;
+values are weighted by sample weights and mask; the optimizer's updates happen inside the same
+compiled call. Sums come back, never means, so that the logs of an epoch are exact.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet import backend
-from seqnet.data import Examples, cast
+from seqnet import backend, config
+from seqnet.data.dataset import PART_NAMES, Batch, tree_items
 from seqnet.layers.layer import Phase
+from seqnet.layers.recurrent import Recurrent
 from seqnet.losses import Loss
 from seqnet.ops.count import count
-from seqnet.stack import forward
-from seqnet.trouble import Norms, NumericalError, diagnose, name_norms
-from seqnet.windows import symbolic_states
+
+States = dict[Recurrent, list]
+"""Symbolic states (batch, units) to start from, by recurrent layer."""
 
 
-class Signature(NamedTuple):
-    """What kind of arrays a compiled function takes; one function is kept for each."""
-
-    kind: str
-    x_shape: tuple[int | None, ...]
-    x_dtype: str
-    y_shape: tuple[int | None, ...] | None = None
-    y_dtype: str | None = None
-    weight_shape: tuple[int | None, ...] | None = None
-    mask_shape: tuple[int | None, ...] | None = None
+# ---- what a step returns
 
 
-def signature_of(kind: str, batch: Examples, float_dtype: str, fixed_length: bool) -> Signature:
-    """Return the signature of arrays already cast to what functions take.
+class TestResult:
+    """Sums over a batch.
 
-    The length of the inputs is part of it for models that unroll, and all sizes of all arrays for
-    backends that need them.
+    Attributes
+    ----------
+    sums : list of float
+        The loss times its weights, the weights, the penalties, and each metric times its weights.
+        `Totals` adds them up.
     """
 
-    def shape(array):
-        if array is None:
-            return None
-        return array.shape if backend.needs_sizes() else (None,) * array.ndim
+    __slots__ = ("sums",)
+    __test__ = False  # not a test, whatever pytest takes its name for
 
-    x_shape = shape(batch.x)
-    if fixed_length and batch.x.ndim > 1:
-        features = max(2, batch.x.ndim - 1)  # all axes before them are steps
-        x_shape = (x_shape[0], *batch.x.shape[1:features], *x_shape[features:])
-    return Signature(
-        kind,
-        x_shape,
-        kernel_dtype(batch.x, float_dtype),
-        shape(batch.y),
-        None if batch.y is None else kernel_dtype(batch.y, float_dtype),
-        shape(batch.weight),
-        shape(batch.mask),
+    def __init__(self, outputs: Sequence):
+        self.sums = [float(value) for value in outputs]
+
+
+class PredictResult:
+    """A model's output for a batch.
+
+    Attributes
+    ----------
+    output : array (samples, ...)
+    states : list of array (samples, units)
+        The last states of recurrent layers, if the step was given first ones.
+    """
+
+    __slots__ = ("output", "states")
+
+    def __init__(self, outputs: Sequence):
+        self.output, *self.states = outputs
+
+
+class TrainResult:
+    """Sums over a batch before an update of the weights, and the gradient it was made with.
+
+    Attributes
+    ----------
+    sums : list of float
+        As in `TestResult`.
+    loss : float
+        The mean loss of the batch, penalties included.
+    gradient_norms : float64 array
+        The L2 norm of the gradient of each trained weight.
+    trained : tuple of bool
+        Which layers these belong to.
+    joint_norm : float
+        The norm of all gradients together.
+    finite : bool
+        Whether the loss and all gradients are finite.
+    states : list of array (samples, units)
+        The last states of recurrent layers, if the step was given first ones.
+    """
+
+    __slots__ = ("finite", "gradient_norms", "joint_norm", "loss", "states", "sums", "trained")
+
+    def __init__(self, outputs: Sequence, trained: tuple[bool, ...], metrics: int):
+        values = 3 + metrics
+        self.trained = trained
+        self.sums = [float(value) for value in outputs[:values]]
+        self.states = outputs[values + 1 :]
+        loss_sum, weight_sum, penalty = self.sums[:3]
+        over = weight_sum or 1.0
+        self.loss = loss_sum / over + penalty
+        self.gradient_norms = np.sqrt(outputs[values]) / over
+        self.joint_norm = math.sqrt(self.gradient_norms.dot(self.gradient_norms))
+        self.finite = math.isfinite(self.loss + self.joint_norm) or (
+            math.isfinite(self.loss) and bool(np.isfinite(self.gradient_norms).all())
+        )
+
+
+class Totals:
+    """Adds up the sums of train and test steps, and turns them into logs.
+
+    Attributes
+    ----------
+    sums : list of float
+    batches : int
+    """
+
+    def __init__(self, metrics: Sequence, *results: Iterable):
+        self.metrics = list(metrics)
+        self.sums = [0.0] * (3 + len(self.metrics))
+        self.batches = 0
+        for sums in results:
+            self.add(sums)
+
+    def add(self, sums: Iterable[float]) -> None:
+        """Add the sums of one batch."""
+        self.sums = [total + value for total, value in zip(self.sums, sums, strict=True)]
+        self.batches += 1
+
+    def logs(self, prefix: str = "") -> dict[str, float]:
+        """Return the means so far by name; 0 where nothing had any weight."""
+        loss_sum, weight_sum, penalty, *metric_sums = self.sums
+        scale = 1.0 / weight_sum if weight_sum > 0 else 0.0
+        logs = {f"{prefix}loss": loss_sum * scale + penalty / max(self.batches, 1)}
+        for metric, value in zip(self.metrics, metric_sums, strict=True):
+            logs[prefix + metric.name] = metric.finish(value * scale)
+        return logs
+
+    def state_dict(self) -> dict:
+        """Return the sums so far."""
+        return {"sums": list(self.sums), "batches": self.batches}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what `state_dict` returned."""
+        self.sums, self.batches = list(state["sums"]), state["batches"]
+
+
+def log_names(metrics: Sequence, validation: bool = False) -> list[str]:
+    """Return the names in the logs of an epoch, those of its validation too if it has one."""
+    names = ["loss", *(metric.name for metric in metrics)]
+    return names + ([f"val_{name}" for name in names] if validation else [])
+
+
+# ---- a batch as arrays and as variables
+
+
+class ArrayType(NamedTuple):
+    """What a compiled function knows of one of its arrays."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+def arguments(batch: Batch, float_dtype: str, fixed_length: bool, fixed_sizes: bool):
+    """Return the arrays of a batch as compiled functions take them, and the types of these.
+
+    Parameters
+    ----------
+    batch : Batch
+    float_dtype : str
+        The model's; whole numbers are int32.
+    fixed_length : bool
+        Whether a function is for one number of steps: for models that unroll.
+    fixed_sizes : bool
+        Whether it is for one shape of all arrays: for backends that need them.
+
+    Returns
+    -------
+    list of array, tuple of ArrayType
+        One function is compiled for each tuple of types.
+    """
+    arrays, types = [], []
+    for part, tree in zip(PART_NAMES, batch.parts(), strict=True):
+        for name, array in tree_items(tree, part):
+            dtype = float_dtype
+            if part == "mask":
+                dtype = "bool"
+            elif part != "sample_weight" and array.dtype.kind in "iub":
+                dtype = "int32"
+            ndim = array.ndim
+            shape: tuple[int | None, ...] = (None,) * ndim
+            if fixed_sizes:
+                shape = array.shape
+            elif fixed_length and part == "X" and ndim > 1:
+                features = max(2, ndim - 1)  # all axes before them are steps
+                shape = (None, *array.shape[1:features], *(None,) * (ndim - features))
+            arrays.append(np.ascontiguousarray(array, dtype=dtype))
+            types.append(ArrayType(name, dtype, shape))
+    return arrays, tuple(types)
+
+
+def symbolic_batch(batch: Batch, types: tuple[ArrayType, ...]) -> Batch:
+    """Return a batch of variables of some types, with the structure of a batch of arrays."""
+    variables = iter([pt.tensor(t.name, dtype=t.dtype, shape=t.shape) for t in types])
+    return batch.map(lambda array: next(variables))
+
+
+def recurrent_layers(layers: Iterable) -> list[Recurrent]:
+    """Return the layers whose states a step can be given."""
+    return [layer for layer in layers if isinstance(layer, Recurrent)]
+
+
+def symbolic_states(layers: Iterable) -> States:
+    """Return variables for the states that a step starts from, each (batch, units)."""
+    return {
+        layer: [pt.matrix(name, dtype=layer.dtype) for name in layer.state_names]
+        for layer in recurrent_layers(layers)
+    }
+
+
+def first_states(layers: Iterable, batch: int) -> list[np.ndarray]:
+    """Return the states before the first step, in `symbolic_states`'s order: zeros or learned."""
+    return [state for layer in recurrent_layers(layers) for state in layer.first_states(batch)]
+
+
+# ---- graphs
+
+
+def new_phase(run: str, states: States) -> Phase:
+    """Return a new pass through the layers that starts from states."""
+    return Phase(
+        training=run == "train", run=run, kernels=backend.kernels(), initial_states=dict(states)
     )
 
 
-def kernel_dtype(array: np.ndarray, float_dtype: str) -> str:
-    """Return the dtype an array is cast to before a compiled function sees it."""
-    return "int32" if array.dtype.kind in "iub" else float_dtype
+def compile_step(batch: Batch, states: States, outputs: list, phase: Phase, name, announce):
+    """Compile a function of a batch and states."""
+    given = [state for values in states.values() for state in values]
+    last = [state for layer in states for state in phase.final_states[layer]]
+    return backend.compile(
+        [*batch.leaves(), *given], [*outputs, *last], phase.updates, name=name, announce=announce
+    )
 
 
-@dataclass
-class Inputs:
-    """The symbolic inputs of one compiled function, those of them that there are."""
-
-    x: object
-    y: object = None
-    weight: object = None
-    mask: object = None
-
-    @classmethod
-    def of(cls, signature: Signature, float_dtype: str) -> Inputs:
-        """Make variables for a signature."""
-        inputs = cls(pt.tensor("x", dtype=signature.x_dtype, shape=signature.x_shape))
-        if signature.y_shape is not None:
-            inputs.y = pt.tensor("y", dtype=signature.y_dtype, shape=signature.y_shape)
-        if signature.weight_shape is not None:
-            shape = signature.weight_shape
-            inputs.weight = pt.tensor("sample_weight", dtype=float_dtype, shape=shape)
-        if signature.mask_shape is not None:
-            inputs.mask = pt.tensor("mask", dtype="bool", shape=signature.mask_shape)
-        return inputs
-
-    def given(self) -> list:
-        """Return the variables in the order `arguments` gives arrays."""
-        return [v for v in (self.x, self.y, self.weight, self.mask) if v is not None]
+def compile_predict(
+    model, batch: Batch, states: States, announce: bool = False, name: str = "prediction"
+) -> Callable:
+    """Compile ``batch, states... -> output, last states...``."""
+    phase = new_phase("predict", states)
+    output, _ = model.forward(batch.inputs, batch.mask, phase)
+    return compile_step(batch, states, [output], phase, name, announce)
 
 
-def arguments(batch: Examples, float_dtype: str) -> list[np.ndarray]:
-    """Return a batch's arrays as a compiled function takes them."""
-    values = [cast(batch.x, float_dtype)]
-    if batch.y is not None:
-        values.append(cast(batch.y, float_dtype))
-    if batch.weight is not None:
-        values.append(np.ascontiguousarray(batch.weight, dtype=float_dtype))
-    if batch.mask is not None:
-        values.append(np.ascontiguousarray(batch.mask))
-    return values
+def compile_test(model, batch: Batch, states: States, announce: bool = False) -> Callable:
+    """Compile ``batch, states... -> sums..., last states...``; see `TestResult`."""
+    phase = new_phase("test", states)
+    sums, *_ = loss_sums(model, batch, phase)
+    return compile_step(batch, states, sums, phase, "evaluation", announce)
+
+
+def compile_train(model, batch: Batch, states: States, announce: bool = False) -> Callable:
+    """Compile ``batch, states... -> sums..., squared norms, last states...`` and the update."""
+    phase = new_phase("train", states)
+    sums, total, over = loss_sums(model, batch, phase)
+    weights = [w for layer in model.layers if layer.trainable for w in layer.weights]
+    squares = pt.zeros(0, "float64")
+    if weights:
+        gradients = model.optimizer.gradients(total, weights, over, phase.kernels)
+        updates, squares = model.optimizer.descend(gradients), gradients.squares
+        phase.updates = updates | phase.updates
+    return compile_step(batch, states, [*sums, squares], phase, "training", announce)
+
+
+def loss_sums(model, batch: Batch, phase: Phase):
+    """Return [loss sum, weight sum, penalty, metric sums...], and what to minimise.
+
+    That is a sum and the weight to divide it by.
+    """
+    output, mask = model.forward(batch.inputs, batch.mask, phase)
+    y, weight, loss = batch.targets, batch.sample_weight, model.loss
+    if phase.kernels is not None and isinstance(loss, Loss):
+        loss = loss.with_kernels(phase.kernels)
+    values = loss(y, output)
+    if values.ndim == 0:
+        raise ValueError(
+            "A loss gives one value for each example or step, (batch,) or (batch, time), and "
+            "not one number: leave the averaging to seqnet, which knows masks and weights."
+        )
+    needed = 2 if mask is not None and output.ndim > 2 else 1
+    if values.ndim < max(needed, 1 if weight is None else weight.ndim):
+        raise ValueError(
+            "The outputs at steps are masked or weighted, so the loss must give a value for "
+            f"each step, (batch, time); it gives {values.ndim} axes."
+        )
+    weights = step_weights(values, weight, mask)
+    loss_sum = weighted_sum(values, weights)
+    weight_sum = count(values, phase.kernels) if weights is None else pt.sum(weights)
+    penalties = [penalty(w) for layer in model.layers for penalty, w in layer.penalties]
+    penalty = sum(penalties) if penalties else pt.zeros((), dtype=values.dtype)
+    over = weight_sum
+    if weights is not None:  # which may all be 0
+        one = np.asarray(1, dtype=values.dtype)
+        over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
+    total = loss_sum + penalty * over if penalties else loss_sum
+    sums = []
+    for metric in model.metrics:
+        metric_values = metric(y, output)
+        if metric_values.ndim != values.ndim:
+            raise ValueError(
+                f"The metric {metric.name!r} gives {metric_values.ndim} axes, and the loss "
+                f"{values.ndim}: a metric gives one value wherever the loss does, (batch,) or "
+                "(batch, time), and leaves the averaging to seqnet."
+            )
+        sums.append(weighted_sum(metric_values, step_weights(metric_values, weight, mask)))
+    return [loss_sum, weight_sum, penalty, *sums], total, over
 
 
 def step_weights(values, weight, mask):
@@ -128,193 +330,116 @@ def step_weights(values, weight, mask):
 
 
 def weighted_sum(values, weights):
-    """Return ``sum(weights * values)``, in which a value of weight 0 counts nothing, NaN or not."""
+    """Return ``sum(weights * values)``; a value of weight 0 counts nothing, even NaN."""
     if weights is None:
         return pt.sum(values)
     return pt.sum(pt.switch(pt.gt(weights, 0), weights * values, pt.zeros_like(values)))
 
 
-class Program:
-    """Builds the functions of a model from its layers, loss, metrics and optimizer."""
-
-    def __init__(self, layers, float_dtype: str, loss=None, metrics=(), optimizer=None):
-        self.layers = list(layers)
-        self.float_dtype = float_dtype
-        self.loss = loss
-        self.metrics = list(metrics)
-        self.optimizer = optimizer
-
-    def phase(self, run: str) -> Phase:
-        """Return a new pass of a kind of run, with the kernels that the configured backend runs."""
-        return Phase(training=run == "train", run=run, kernels=backend.kernels())
-
-    def predict(self, signature: Signature, announce: bool) -> Callable:
-        """Compile ``x (, mask) -> [output]``."""
-        inputs = Inputs.of(signature, self.float_dtype)
-        phase = self.phase("predict")
-        output, _ = forward(self.layers, inputs.x, inputs.mask, phase)
-        return backend.compile(
-            inputs.given(), [output], phase.updates, name="prediction", announce=announce
-        )
-
-    def test(self, signature: Signature, announce: bool) -> Callable:
-        """Compile ``x, y (, weight) (, mask) -> [sums]``; see `Figures`."""
-        inputs = Inputs.of(signature, self.float_dtype)
-        phase = self.phase("test")
-        figures, *_ = self.figures(inputs, phase)
-        return backend.compile(
-            inputs.given(), figures, phase.updates, name="evaluation", announce=announce
-        )
-
-    def train(self, signature: Signature, announce: bool) -> Callable:
-        """Compile the sums before an update, and the update; see `Update` for what comes back."""
-        return self.updating(signature, announce, {})
-
-    def train_window(self, signature: Signature, announce: bool) -> Callable:
-        """Compile ``x, y (, ...), states... -> [sums, squares, last states...]`` and the update."""
-        return self.updating(signature, announce, symbolic_states(self.layers))
-
-    def updating(self, signature: Signature, announce: bool, states: dict) -> Callable:
-        """Compile a training step that starts from given states of some layers."""
-        inputs = Inputs.of(signature, self.float_dtype)
-        phase = self.phase("train")
-        phase.initial_states |= states
-        figures, total, over = self.figures(inputs, phase)
-        weights = [w for layer in self.layers if layer.trainable for w in layer.weights]
-        updates, squares = {}, pt.zeros(0, "float64")
-        if weights:
-            gradients = self.optimizer.gradients(total, weights, over, phase.kernels)
-            updates, squares = self.optimizer.descend(gradients), gradients.squares
-        updates.update(phase.updates)
-        last = [state for layer in states for state in phase.final_states[layer]]
-        return backend.compile(
-            [*inputs.given(), *(state for values in states.values() for state in values)],
-            [*figures, squares, *last],
-            updates,
-            name="training",
-            announce=announce,
-        )
-
-    def figures(self, inputs: Inputs, phase: Phase):
-        """Return [loss sum, weight sum, penalty, metric sums...], and what to minimise.
-
-        That is a sum and the weight to divide it by.
-        """
-        output, mask = forward(self.layers, inputs.x, inputs.mask, phase)
-        loss = self.loss
-        if phase.kernels is not None and isinstance(loss, Loss):
-            loss = loss.with_kernels(phase.kernels)
-        values = loss(inputs.y, output)
-        if values.ndim == 0:
-            raise ValueError(
-                "A loss gives one value for each example or step, (batch,) or (batch, time), and "
-                "not one number: leave the averaging to seqnet, which knows masks and weights."
-            )
-        needed = 2 if mask is not None and output.ndim > 2 else 1
-        if values.ndim < max(needed, 1 if inputs.weight is None else inputs.weight.ndim):
-            raise ValueError(
-                "The outputs at steps are masked or weighted, so the loss must give a value for "
-                f"each step, (batch, time); it gives {values.ndim} axes."
-            )
-        weights = step_weights(values, inputs.weight, mask)
-        loss_sum = weighted_sum(values, weights)
-        weight_sum = count(values, phase.kernels) if weights is None else pt.sum(weights)
-        penalties = [penalty(w) for layer in self.layers for penalty, w in layer.penalties]
-        penalty = sum(penalties) if penalties else pt.zeros((), dtype=values.dtype)
-        over = weight_sum
-        if weights is not None:  # which may all be 0
-            one = np.asarray(1, dtype=values.dtype)
-            over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
-        total = loss_sum + penalty * over if penalties else loss_sum
-        sums = []
-        for metric in self.metrics:
-            metric_values = metric(inputs.y, output)
-            if metric_values.ndim != values.ndim:
-                raise ValueError(
-                    f"The metric {metric.name!r} gives {metric_values.ndim} axes, and the loss "
-                    f"{values.ndim}: a metric gives one value wherever the loss does, (batch,) or "
-                    "(batch, time), and leaves the averaging to seqnet."
-                )
-            metric_weights = step_weights(metric_values, inputs.weight, mask)
-            sums.append(weighted_sum(metric_values, metric_weights))
-        return [loss_sum, weight_sum, penalty, *sums], total, over
+# ---- compiled functions, one for each kind of batch
 
 
-class Update:
-    """Makes one update of a model's weights, and holds what came of it.
+class CompiledSteps:
+    """The compiled steps of a model: one function is kept for each kind of batch.
 
-    Attributes
+    Parameters
     ----------
-    sums : list of float
-        See `Figures`.
-    states : list of arrays
-        The last states of recurrent layers, where the update started from given ones.
-    loss : float
-        The mean loss of the batch, penalties included.
-    norms : float64 array
-        The L2 norm of the gradient of each trained weight.
-    trained : tuple of bool
-        Which layers these are of.
-    joint : float
-        The norm of all gradients together.
+    model : Model
+        Built, and for `train` and `test` with a loss.
     """
 
-    def __init__(self, model, kind: str, batch: Examples, states: Sequence = ()):
-        self.trained = tuple([layer.trainable for layer in model.layers])
-        found = model.compute(kind, batch, *states)
-        count = 3 + len(model.metrics)
-        self.sums = [float(value) for value in found[:count]]
-        self.states = found[count + 1 :]
-        loss_sum, weight_sum, penalty = self.sums[:3]
-        over = weight_sum or 1.0
-        self.loss = loss_sum / over + penalty
-        self.norms = np.sqrt(found[count]) / over
-        self.joint = math.sqrt(self.norms.dot(self.norms))
+    def __init__(self, model):
+        self.model = model
+        self.functions: dict[tuple, Callable] = {}
 
-    @property
-    def finite(self) -> bool:
-        """Whether the loss and all gradients are."""
-        if math.isfinite(self.loss + self.joint):
-            return True
-        return math.isfinite(self.loss) and bool(np.isfinite(self.norms).all())
+    def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
+        """Update the weights for a batch.
 
-    def add_to(self, norms: Norms) -> None:
-        """Add the norms to others."""
-        norms.add(self.joint, self.norms, self.trained)
+        Parameters
+        ----------
+        batch : Batch
+        states : list of array (samples, units), optional
+            What recurrent layers start from; then the result has their last states.
+        """
+        function, arrays, trained = self.train_function(batch, states is not None)
+        outputs = function(*arrays, *(states or ()))
+        return TrainResult(outputs, trained, len(self.model.metrics))
 
-    def error(self, model, place: str, note: str = "") -> NumericalError:
-        """Return what to raise if something is not finite."""
-        norms = name_norms(model.layers, self.trained, self.norms)
-        return diagnose(model, place, self.loss, norms, note)
+    def test(self, batch: Batch, announce: bool = False) -> TestResult:
+        """Compute the loss and the metrics of a batch."""
+        function, arrays = self.test_function(batch, announce)
+        return TestResult(function(*arrays))
 
+    def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
+        """Compute the output for a batch."""
+        function, arrays = self.function(compile_predict, batch, announce=announce)
+        return PredictResult(function(*arrays))
 
-class Figures:
-    """Adds up what train and test functions return, and turns it into figures by name."""
+    def train_function(self, batch: Batch, with_states: bool = False, announce: bool = False):
+        """Return the function for a batch, its arrays, and which layers it trains."""
+        trained = tuple([layer.trainable for layer in self.model.layers])
+        kind = (with_states, trained, self.model.optimizer.structure())
+        return *self.function(compile_train, batch, kind, with_states, announce), trained
 
-    def __init__(self, metrics, *batches):
-        self.metrics = list(metrics)
-        self.sums = [0.0] * (3 + len(self.metrics))
-        self.batches = 0
-        for sums in batches:
-            self.add(sums)
+    def test_function(self, batch: Batch, announce: bool = False):
+        """Return the function for a batch, and its arrays."""
+        return self.function(compile_test, batch, announce=announce)
 
-    def add(self, sums) -> None:
-        """Add one batch's sums."""
-        for k, value in enumerate(sums):
-            self.sums[k] += float(value)
-        self.batches += 1
+    def function(
+        self,
+        compile_it: Callable,
+        batch: Batch,
+        kind: tuple = (),
+        with_states: bool = False,
+        announce: bool = False,
+    ) -> tuple[Callable, list[np.ndarray]]:
+        """Return the function for a batch, compiled now if it is the first of its kind.
 
-    def result(self, prefix: str = "") -> dict[str, float]:
-        """Return the means so far; 0 where nothing had any weight."""
-        loss_sum, weight_sum, penalty, *metric_sums = self.sums
-        scale = 1.0 / weight_sum if weight_sum > 0 else 0.0
-        result = {f"{prefix}loss": loss_sum * scale + penalty / max(self.batches, 1)}
-        for metric, value in zip(self.metrics, metric_sums, strict=True):
-            result[prefix + metric.name] = metric.finish(value * scale)
-        return result
+        Parameters
+        ----------
+        compile_it : function
+            `compile_train`, `compile_test` or `compile_predict`.
+        batch : Batch
+        kind : tuple
+            What else a function is compiled for.
+        with_states : bool
+            Whether it takes first states and returns the last ones.
+        announce : bool
+            Print that it compiles.
 
+        Returns
+        -------
+        function, list of array
+            What to call, and the arrays of the batch to call it with.
+        """
+        name = config.backend()
+        arrays, types = arguments(batch, self.float_dtype, self.fixed_length, name == "jax")
+        key = (compile_it, types, kind, name)
+        function = self.functions.get(key)
+        if function is None:
+            model = self.model
+            states = symbolic_states(model.layers) if with_states else {}
+            variables = symbolic_batch(batch, types)
+            function = self.functions[key] = compile_it(model, variables, states, announce)
+        return function, arrays
 
-def figure_names(metrics, validation: bool = False) -> list[str]:
-    """Return the names of the figures of an epoch, those of its validation too if it has one."""
-    names = ["loss", *(metric.name for metric in metrics)]
-    return names + ([f"val_{name}" for name in names] if validation else [])
+    def variables(self, batch: Batch) -> Batch:
+        """Return symbolic variables for a batch of arrays."""
+        fixed_sizes = config.backend() == "jax"
+        _, types = arguments(batch, self.float_dtype, self.fixed_length, fixed_sizes)
+        return symbolic_batch(batch, types)
+
+    @cached_property
+    def float_dtype(self) -> str:
+        """The model's float type."""
+        return self.model.dtype
+
+    @cached_property
+    def fixed_length(self) -> bool:
+        """Whether functions are for one number of steps."""
+        return any(layer.needs_length for layer in self.model.layers)
+
+    def forget_lengths(self, lengths: set[int]) -> None:
+        """Drop the functions for some numbers of steps."""
+        for key in [k for k in self.functions if lengths & set(k[1][0].shape[1:2])]:
+            del self.functions[key]

@@ -1,4 +1,4 @@
-"""Truncated backpropagation: a batch cut along time, states handed from window to window.
+"""Truncated backpropagation: a batch cut along time, states passed from window to window.
 
 A window starts from the states that the window before ended with, as numbers: no gradient goes back
 past its first step, and what a step costs in memory does not grow with the sequences.
@@ -6,57 +6,46 @@ past its first step, and what a step costs in memory does not grow with the sequ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-import numpy as np
-import pytensor.tensor as pt
-
-from seqnet.data import Examples
+from seqnet.data.dataset import Batch
 from seqnet.layers.recurrent import Recurrent
 from seqnet.layers.states import all_layers
 
 
-def windows(batch: Examples, size: int, layers=()) -> Iterator[Examples]:
+def windows(batch: Batch, size: int, layers: Iterable = ()) -> Iterator[Batch]:
     """Cut a batch (samples, time, ...) into windows of some steps; the last may be shorter.
 
     Random generators of layers that draw one mask for each sequence are set back before each
     window, so that all windows of a batch get the same masks.
     """
     drawn = [(g, g.get_value()) for layer in layers for g in layer.sequence_generators]
-    for start in range(0, batch.x.shape[1], size):
+    for start in range(0, batch.inputs.shape[1], size):
         for generator, value in drawn:
             generator.set_value(value)
-        steps = slice(start, start + size)
-        weight = batch.weight
-        yield Examples(
-            batch.x[:, steps],
-            batch.y[:, steps],
-            weight if weight is None or weight.ndim == 1 else weight[:, steps],
-            None if batch.mask is None else batch.mask[:, steps],
-        )
+        yield window_of(batch, slice(start, start + size))
 
 
-def recurrent_layers(layers) -> list[Recurrent]:
-    """Return the layers whose states are handed on."""
-    return [layer for layer in layers if isinstance(layer, Recurrent)]
+def window_of(batch: Batch, steps: slice) -> Batch:
+    """Return some steps of a batch; weights of samples stay."""
+
+    def cut(array):
+        return array if array.ndim == 1 else array[:, steps]
+
+    return batch.map(cut)
 
 
-def symbolic_states(layers) -> dict[Recurrent, list]:
-    """Return variables for the states that a window starts from, each (batch, units)."""
-    return {
-        layer: [pt.matrix(name, dtype=layer.dtype) for name in layer.state_names]
-        for layer in recurrent_layers(layers)
-    }
+def check_windows(model, batch: Batch) -> None:
+    """Raise ``ValueError`` if a model cannot be trained window by window.
 
-
-def first_states(layers, batch: int) -> list[np.ndarray]:
-    """Return the states before the first step, in `symbolic_states`'s order: zeros or learned."""
-    return [state for layer in recurrent_layers(layers) for state in layer.first_states(batch)]
-
-
-def check_windows(model, examples: Examples) -> None:
-    """Raise ``ValueError`` if a model cannot be trained window by window."""
-    if not examples.gives_steps(model.compute_output_shape(examples.input_shape)):
+    Parameters
+    ----------
+    model : Model
+    batch : Batch
+        The first one.
+    """
+    shape = model.compute_output_shape((None, *batch.inputs.shape[1:]))
+    if len(shape) < 3 or shape[1:2] != batch.inputs.shape[1:2]:
         raise ValueError(
             "tbptt cuts sequences and their targets, so the model must give an output at each "
             "step: return_sequences=True for all recurrent layers."
