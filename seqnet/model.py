@@ -324,8 +324,8 @@ class Model:
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(
-                    f"Two entries of the logs would be called {name!r}: {', '.join(names)}. They are "
-                    "reported by name, so ask for each metric once."
+                    f"Two metrics would be called {name!r}: {', '.join(names)}. They are "
+                    "reported by name, so ask for each one once."
                 )
 
     def complete_compile(self, sample: Batch, announce: bool = False) -> None:
@@ -347,11 +347,11 @@ class Model:
             x = self.steps.variables(Batch(sample.inputs)).inputs
             self.loss = losses.guess(self(x), sample.targets)
             self.set_metrics()
-            inform(f"No loss was given: using {self.loss.name}, which fits the last layer.", announce)
+            inform(
+                f"No loss was given: using {self.loss.name}, which fits the last layer.", announce
+            )
 
-    def choose_padded_lengths(
-        self, lengths: np.ndarray, announce: bool = False
-    ) -> tuple[int, ...]:
+    def choose_padded_lengths(self, lengths: np.ndarray, announce: bool = False) -> tuple[int, ...]:
         """Return what sequences of some lengths are padded to, and keep it for later calls.
 
         Models that unroll, and backends that need sizes, get a function for each of a few lengths.

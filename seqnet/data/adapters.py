@@ -205,7 +205,9 @@ class Adapter:
     def check_own(self, batch: Batch) -> Batch:
         """Return what a data set gave, without targets if there must be none."""
         if not isinstance(batch, Batch):
-            raise TypeError(f"a data set gives objects of seqnet.data.Batch, got {described(batch)}.")
+            raise TypeError(
+                f"a data set gives objects of seqnet.data.Batch, got {described(batch)}."
+            )
         if not self.targets:
             return Batch(batch.inputs, mask=batch.mask)
         if batch.targets is None:

@@ -52,8 +52,8 @@ def prefetch_if_slow(items: Generator, size: int) -> Generator:
     """Yield what a generator yields, read ahead as soon as its items are slow to come.
 
     A thread that copies rows from memory takes a processor from the kernels for longer than the
-    copying alone would. So rows are read in place until the last `AVERAGED_BATCHES` batches, or fewer, together
-    took as long as so many do that take `FAST_BATCH_S`.
+    copying alone would. So rows are read in place until the last `AVERAGED_BATCHES` batches took
+    longer than `FAST_BATCH_S` on average.
 
     Parameters
     ----------

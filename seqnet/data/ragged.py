@@ -250,9 +250,7 @@ class RaggedDataset(RowDataset):
         """Return where the steps of one sequence are."""
         return slice(self.starts[row], self.starts[row] + self.lengths[row])
 
-    def check(
-        self, values: np.ndarray, check: Callable, name: str, per_step: bool = True
-    ) -> None:
+    def check(self, values: np.ndarray, check: Callable, name: str, per_step: bool = True) -> None:
         """Call ``check(values, name)``; if it fails, the message names the sequence."""
         try:
             check(values, name)

@@ -10,7 +10,7 @@ import numpy as np
 
 from seqnet import config
 from seqnet.checks import preceded
-from seqnet.data.dataset import Batch, Dataset, batch_fingerprint
+from seqnet.data.dataset import Batch, Dataset
 from seqnet.data.out_of_core import is_out_of_core
 from seqnet.data.prefetch import prefetch
 from seqnet.data.validation import described

@@ -47,9 +47,7 @@ class Stepper:
         self.check_input = model.layers[0].check_input
         shape = (None, 1, *[None] * (self.rank - 2))
         x = pt.tensor("x", dtype=model.input_dtype, shape=shape)
-        self.function = compile_predict(
-            model, Batch(x), symbolic_states(model.layers), name="step"
-        )
+        self.function = compile_predict(model, Batch(x), symbolic_states(model.layers), name="step")
         self.dtype = model.input_dtype
         # An output that still has a time axis has one of the unknown length of the input.
         whole = model.compute_output_shape((None, None, *model.input_shape[2:]))

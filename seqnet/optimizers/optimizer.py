@@ -369,7 +369,7 @@ class Optimizer(Configurable, ABC):
             for name, value in table.items():
                 self.slot(slot, by_name[name]).set_value(value)
         self.iterations.set_value(np.int64(state["iterations"]))
-        for name, value in state["last_steps"].items():
+        for name, value in state.get("last_steps", {}).items():
             self.last_step(by_name[name]).set_value(value)
 
     def check_state(self, state: Mapping, weights: Mapping) -> None:
@@ -379,9 +379,15 @@ class Optimizer(Configurable, ABC):
             if slot not in self.slots:
                 raise ValueError(f"{type(self).__name__} keeps no {slot!r}.")
             for name, value in table.items():
-                if sizes.get(name) != (value.shape, value.dtype):
-                    raise ValueError(f"The optimizer's {slot} of {name} fit no weight of the model.")
-        for name, steps in state["last_steps"].items():
+                if name not in sizes:
+                    raise ValueError(f"The optimizer's {slot} belong to {name}, an unknown weight.")
+                shape, dtype = sizes[name]
+                if (value.shape, value.dtype) != (shape, dtype):
+                    raise ValueError(
+                        f"The optimizer's {slot} of {name} have shape {value.shape}, not {shape}, "
+                        f"or another dtype than {dtype}."
+                    )
+        for name, steps in state.get("last_steps", {}).items():
             label = f"The optimizer's last_step of {name}"
             if name not in sizes or steps.shape != sizes[name][0][:1] or steps.dtype != "int64":
                 raise ValueError(f"{label} fit no weight of the model.")

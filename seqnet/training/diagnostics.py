@@ -93,8 +93,8 @@ def where_it_broke(
     paragraphs = []
     if not math.isfinite(loss):
         paragraphs.append(
-            "The forward pass was already non-finite: the batch has values that the model or the loss "
-            "cannot take, or the weights were too large or not finite before."
+            "The forward pass was already non-finite: the batch has values that the model or the "
+            "loss cannot take, or the weights were too large or not finite before."
         )
     if not nonfinite:
         paragraphs.append("All gradients are finite; only the loss is not.")
@@ -108,9 +108,8 @@ def where_it_broke(
     text += f", then of {', '.join(map(repr, others))}." if others else ", and no other."
     above = untrained_above(model, layer, gradient_norms)
     if above and math.isfinite(loss):
-        text += (
-            f" It may have become so in {' and '.join(map(repr, above))}, where no weights are trained."
-        )
+        names = " and ".join(map(repr, above))
+        text += f" It may have become so in {names}, where no weights are trained."
     return [*paragraphs, text]
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import seqnet
 from seqnet import backend, layers, optimizers, registry
 from seqnet.data import range_weights
+from seqnet.data.ragged import MOST_LENGTHS, RaggedDataset, choose_lengths
 from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Embedding, Masking, SimpleRNN
-from seqnet.ragged import MOST_LENGTHS, lengths_to_allow
-from seqnet.sequences import ragged_examples
+from seqnet.training.step import CompiledSteps
 
 PATHS = {"fused": {}, "scan": {"fused": False}, "unroll": {"unroll": True}}
 TIME = 6  # of arrays with padding; sequences are shorter
@@ -594,13 +594,14 @@ def test_targets_of_masked_loss_that_do_not_fit_are_refused(y, message, no_compi
 def steps_of_epoch(monkeypatch, fit):
     """Return how many steps, padding included, the batches of a call have."""
     counted = []
-    cast = seqnet.compiled.arguments
+    for kind in ("train", "predict"):
+        step = getattr(CompiledSteps, kind)
 
-    def count(batch, dtype):
-        counted.append(batch.x.shape[0] * batch.x.shape[1])
-        return cast(batch, dtype)
+        def count(steps, batch, *options, step=step):
+            counted.append(batch.inputs.shape[0] * batch.inputs.shape[1])
+            return step(steps, batch, *options)
 
-    monkeypatch.setattr(seqnet.compiled, "arguments", count)
+        monkeypatch.setattr(CompiledSteps, kind, count)
     fit()
     return sum(counted)
 
@@ -628,32 +629,31 @@ def test_an_epoch_costs_what_the_data_have_and_not_their_longest(monkeypatch, wa
 
 def examples_of(lengths):
     """Return examples whose steps and targets tell which sequence they are of."""
-    examples = ragged_examples([np.full(n, k) for k, n in enumerate(lengths)])
-    examples.y = np.arange(len(lengths))
-    return examples
+    dataset = RaggedDataset.from_sequences([np.full(n, k) for k, n in enumerate(lengths)])
+    return dataset.with_targets(np.arange(len(lengths)))
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=40), size=st.integers(1, 7))
 def test_batches_have_every_sequence_once_with_what_belongs_to_it(lengths, size):
     for rng in (None, np.random.default_rng(0)):
-        batches = list(examples_of(lengths).batches(size, rng))
+        batches = list(examples_of(lengths).batches(Epoch(size, rng)))
         assert len(batches) == -(-len(lengths) // size)
         assert sorted(len(b) for b in batches)[1:] == [size] * (len(batches) - 1)
-        assert sorted(np.concatenate([b.y for b in batches])) == list(range(len(lengths)))
+        assert sorted(np.concatenate([b.targets for b in batches])) == list(range(len(lengths)))
         for batch in batches:
-            assert batch.x.shape[1] == max(lengths[k] for k in batch.y)
-            for row, mask, k in zip(batch.x, batch.mask, batch.y, strict=True):
+            assert batch.inputs.shape[1] == max(lengths[k] for k in batch.targets)
+            for row, mask, k in zip(batch.inputs, batch.mask, batch.targets, strict=True):
                 assert mask.tolist() == [t < lengths[k] for t in range(len(mask))]
                 assert (row[mask] == k).all() and (row[~mask] == 0).all()
         if rng is None:
-            assert np.concatenate([b.y for b in batches]).tolist() == list(range(len(lengths)))
+            assert np.concatenate([b.targets for b in batches]).tolist() == list(range(len(lengths)))
 
 
 def test_epochs_group_in_ways_of_their_own_and_the_seed_decides_them():
     lengths = list(range(1, 65))  # all different, so that sorting alone would always group alike
 
     def groups(rng):
-        return {tuple(sorted(b.y)) for b in examples_of(lengths).batches(4, rng)}
+        return {tuple(sorted(b.targets)) for b in examples_of(lengths).batches(Epoch(4, rng))}
 
     rng = np.random.default_rng(1)
     first, second = groups(rng), groups(rng)
@@ -690,7 +690,7 @@ def test_unrolled_models_get_functions_for_a_few_lengths(compiled, caplog, capsy
         other.build((None, None, 1))
         other.set_weights(model.get_weights())
         np.testing.assert_allclose(result, other.predict(x), rtol=1e-5, atol=1e-6)
-    assert len(model._functions) <= MOST_LENGTHS
+    assert len(model.steps.functions) <= MOST_LENGTHS
     assert compiled.count("prediction") <= MOST_LENGTHS + 3
     assert "Sequences are padded to one of the lengths" in caplog.text
     assert not capsys.readouterr().out
@@ -716,7 +716,7 @@ def test_the_functions_of_an_unrolled_epoch_are_few(compiled):
 def test_the_lengths_to_pad_to_are_few_and_long_enough(batches):
     known = ()
     for lengths in batches:
-        known = lengths_to_allow(np.array(lengths), known)
+        known = choose_lengths(np.array(lengths), known)
         assert known[-1] >= max(lengths)
         assert list(known) == sorted(set(known))
         assert len(known) <= MOST_LENGTHS

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 import seqnet
+from seqnet.data import Batch, Epoch
+from seqnet.data.adapters import Adapter
+from seqnet.data.arrays import ArrayDataset
+from seqnet.data.out_of_core import Rows, is_out_of_core
 from seqnet.layers import GRU, Dense, Embedding, SimpleRNN, Softmax
-from seqnet.sources import Rows, is_source
 
 ROWS = 23
 RNG = np.random.default_rng(5)
@@ -116,10 +119,10 @@ def test_lengths_and_masks_beside_rows_beyond_memory(kept):
 
 def test_what_is_a_source_and_what_is_in_memory(kept):
     memmap = kept(TOKENS, "memmap")
-    assert all(map(is_source, (memmap, memmap[3:], memmap[:, ::2], np.asarray(memmap))))
-    assert is_source(kept(TOKENS, "h5py")) and is_source(Sliced(TOKENS))
+    assert all(map(is_out_of_core, (memmap, memmap[3:], memmap[:, ::2], np.asarray(memmap))))
+    assert is_out_of_core(kept(TOKENS, "h5py")) and is_out_of_core(Sliced(TOKENS))
     for values in (TOKENS, [[1]], (1, 2), "text", 3.0, {"a": 1}, None, memmap[[1, 2]]):
-        assert not is_source(values)
+        assert not is_out_of_core(values)
 
 
 def test_a_dataset_in_one_piece_is_mapped(tmp_path):
@@ -158,11 +161,11 @@ def test_rows_that_are_slow_to_come_are_asked_for_at_once(tmp_path, monkeypatch)
     with (tmp_path / "rows").open("rb") as file:
         whole = Noted(file.fileno(), 0, access=mmap.ACCESS_READ)
     source = np.ndarray(values.shape, "int32", whole, offset=len(header))[10:].view(np.memmap)
-    monkeypatch.setattr("seqnet.sources.QUICK_ROW_S", 60)
+    monkeypatch.setattr("seqnet.data.out_of_core.FAST_ROW_S", 60)
     rows, order = Rows(source, "X"), np.array([7, 289, 7, 0])
     for _ in range(2):
         assert (rows[order] == values[10:][order]).all() and not asked
-    monkeypatch.setattr("seqnet.sources.QUICK_ROW_S", 0)
+    monkeypatch.setattr("seqnet.data.out_of_core.FAST_ROW_S", 0)
     assert (rows[order] == values[10:][order]).all() and not asked  # this time it was slow
     assert (rows[order] == values[10:][order]).all()
     size = values[0].nbytes
@@ -207,9 +210,9 @@ def test_only_the_first_batch_is_read_before_training():
 def test_batches_before_the_first_are_not_read():
     x = Shaped(np.arange(20.0).reshape(20, 1))
     model = seqnet.Model([Dense(1)])
-    examples = seqnet.feeding.prepare(model, x, targets=False)
+    dataset = Adapter(model, targets=False).dataset(x)
     x.read.clear()
-    found = [batch.x.ravel().tolist() for batch in examples.batches(4, first=3)]
+    found = [batch.inputs.ravel().tolist() for batch in dataset.batches(Epoch(4, first=3))]
     assert found == [[12, 13, 14, 15], [16, 17, 18, 19]]
     assert sorted(x.read) == list(range(12, 20))
 
@@ -217,10 +220,10 @@ def test_batches_before_the_first_are_not_read():
 @pytest.mark.parametrize("contiguous", [False, True])
 def test_an_order_is_drawn_before_anything_is_read(contiguous):
     x = Shaped(np.zeros((20, 1)))
-    examples = seqnet.feeding.prepare(seqnet.Model([Dense(1)]), x, targets=False)
+    dataset = Adapter(seqnet.Model([Dense(1)]), targets=False).dataset(x)
     rng, other = np.random.default_rng(1), np.random.default_rng(1)
     x.read.clear()
-    batches = examples.batches(4, rng, contiguous=contiguous)
+    batches = dataset.batches(Epoch(4, rng, contiguous=contiguous))
     other.permutation(5 if contiguous else 20)
     assert rng.bit_generator.state == other.bit_generator.state and not x.read
     batches.close()
@@ -228,9 +231,9 @@ def test_an_order_is_drawn_before_anything_is_read(contiguous):
 
 def test_batches_of_neighbours_in_random_order():
     x = np.arange(22).reshape(22, 1)
-    examples = seqnet.data.Examples(x)
+    dataset = ArrayDataset(Batch(x))
     order = np.random.default_rng(0)
-    found = [b.x.ravel().tolist() for b in examples.batches(5, order, contiguous=True)]
+    found = [b.inputs.ravel().tolist() for b in dataset.batches(Epoch(5, order, contiguous=True))]
     expected = [x.ravel()[k : k + 5].tolist() for k in range(0, 22, 5)]
     assert found != expected and sorted(found) == expected
 
@@ -319,10 +322,11 @@ def test_slices_that_give_something_else_are_refused():
 @pytest.mark.parametrize("kind", ["array", "sliced"])
 def test_steps_of_rows_in_order_go_on_from_epoch_to_epoch(kept, kind):
     x = kept(np.arange(10.0).reshape(10, 1), kind)
-    examples = seqnet.feeding.prepare(seqnet.Model([Dense(1)]), x, targets=False)
+    dataset = Adapter(seqnet.Model([Dense(1)]), targets=False).dataset(x)
 
     def rows(**options):
-        return [batch.x.ravel().astype(int).tolist() for batch in examples.batches(4, **options)]
+        batches = dataset.batches(Epoch(4, **options))
+        return [batch.inputs.ravel().astype(int).tolist() for batch in batches]
 
     assert rows(steps=2) == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert rows(steps=2, before=2) == [[8, 9], [0, 1, 2, 3]]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import seqnet
-from seqnet import config, saving
+from seqnet import config
 from seqnet.callbacks import BackupAndRestore, Callback
 from seqnet.layers import (
     GRU,
@@ -28,7 +28,7 @@ from seqnet.layers import (
     SimpleRNN,
 )
 from seqnet.layers.states import RUNS, carried_states
-from seqnet.packing import generators
+from seqnet.saving import hdf5
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,11 +85,11 @@ class Patience(Callback):
         if self.weights is not None:
             self.model.set_weights([self.weights, self.model.get_weights()[1]])
 
-    def get_state(self):
+    def state_dict(self):
         kept = {} if self.weights is None else {"weights": self.weights}
         return {"wait": self.wait, "best": np.float64(self.best), "none": None, **kept}
 
-    def set_state(self, state):
+    def load_state_dict(self, state):
         self.wait, self.best, self.weights = state["wait"], state["best"], state.get("weights")
 
 
@@ -232,12 +232,12 @@ class Training:
                 generator.set_value(np.random.default_rng(3))
         for name, value in self.numbers.items():
             setattr(model.optimizer, name, value)
-        state = model.optimizer.get_state()
+        state = model.optimizer.state_dict()
         state["iterations"] += 5
         arrays = [a for table in state["slots"].values() for a in table.values()]
         for array in [*arrays, *state["last_steps"].values()]:
             array += 1
-        model.optimizer.set_state(state, model.weights)
+        model.optimizer.load_state_dict(state, model.weights)
         model.set_weights([w + 1 for w in model.get_weights()])
         return model
 
@@ -247,9 +247,13 @@ class Training:
         return outcome(model, callbacks)
 
 
+def all_generators(model):
+    return [generator for layer in model.layers for generator in layer.generators]
+
+
 def outcome(model, callbacks=()):
     """Return all that training leaves, by name."""
-    state = model.optimizer.get_state()
+    state = model.optimizer.state_dict()
     found = {weight.name: weight.get_value() for weight in model.weights}
     for slot, table in (state["slots"] | {"last step": state["last_steps"]}).items():
         found |= {f"{slot} {name}": value for name, value in table.items()}
@@ -262,14 +266,14 @@ def outcome(model, callbacks=()):
         "epochs": model.history.epoch,
         "iterations": state["iterations"],
         "optimizer": model.optimizer.get_config(),
-        "dropout": [g.get_value().bit_generator.state for g in generators(model)],
+        "dropout": [g.get_value().bit_generator.state for g in all_generators(model)],
         "random": config.random_generator().bit_generator.state,
         "trainable": [layer.trainable for layer in model.layers],
         "stop": model.stop_training,
     }
     for number, callback in enumerate(callbacks):
-        if hasattr(callback, "get_state"):
-            found |= {f"{number} {name}": v for name, v in callback.get_state().items()}
+        if hasattr(callback, "state_dict"):
+            found |= {f"{number} {name}": v for name, v in callback.state_dict().items()}
     return found
 
 
@@ -324,7 +328,7 @@ def small():
     def again():
         seqnet.set_random_seed(1)
         model.set_weights(start)
-        model.optimizer.set_state(
+        model.optimizer.load_state_dict(
             {
                 "iterations": 0,
                 "slots": {
@@ -370,7 +374,9 @@ def test_ctrl_c_finishes_the_batch_saves_and_raises(small, at, tmp_path, capfd):
     again, expected = small
     path, before = tmp_path / "run.h5", handlers()
     signals = Signals(at, signal.SIGINT)
-    where = f"after batch {at[1] + 1} of epoch {at[0] + 1} of 3.*run.h5: the same program goes on"
+    where = (
+        f"after batch {at[1] + 1} of epoch {at[0] + 1} of 3.*run.h5: the same program resumes it"
+    )
     with pytest.raises(KeyboardInterrupt, match=where):
         again().fit(X, Y, **SMALL, callbacks=[signals, BackupAndRestore(path)])
     assert handlers() == before
@@ -561,7 +567,7 @@ def test_a_model_that_went_on_in_the_same_process_is_no_other_training(tmp_path)
 def test_the_file_is_a_model(tmp_path):
     path = stopped_run(tmp_path)
     model = seqnet.load_model(path)
-    assert model.optimizer.get_state()["iterations"] == 2
+    assert model.optimizer.state_dict()["iterations"] == 2
     assert np.isfinite(model.predict(X)).all()
 
 
@@ -578,7 +584,7 @@ def test_a_training_that_ended_is_put_back_if_its_file_is_kept(tmp_path):
 def test_a_file_that_is_no_training_or_no_file_is_refused(tmp_path, no_compile):
     model = seqnet.Model([Dense(2, input_shape=(3,))])
     model.save(tmp_path / "model.h5")
-    with pytest.raises(ValueError, match="model.h5 holds no training to go on with"):
+    with pytest.raises(ValueError, match="model.h5 holds no training to resume"):
         go_on(tmp_path / "model.h5")
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(ValueError, match="text.h5"):
@@ -599,22 +605,22 @@ def test_save_freq_is_epoch_or_a_number(frequency, tmp_path):
 
 def test_another_pytensor_is_a_warning(tmp_path, monkeypatch, caplog):
     path = stopped_run(tmp_path)
-    header, arrays = saving.read(path)
-    header["run"]["made_by"]["PyTensor"] = "2.0"
-    saving.write(path, header, arrays)
+    header, arrays = hdf5.read(path)
+    header["run"]["made_with"]["PyTensor"] = "2.0"
+    hdf5.write(path, header, arrays)
     go_on(path)
     assert "perhaps not to the last digit: PyTensor was 2.0 and is" in caplog.text
 
 
 def test_a_failed_save_leaves_the_earlier_file(small, tmp_path, monkeypatch):
-    path, write, written = tmp_path / "run.h5", saving.write, []
+    path, write, written = tmp_path / "run.h5", hdf5.write, []
 
     def full(*given):
         if len(written) == 2:
             raise OSError("No space left on device")
         written.append(write(*given))
 
-    monkeypatch.setattr(saving, "write", full)
+    monkeypatch.setattr(hdf5, "write", full)
     with pytest.raises(OSError, match="No space left"):
         small[0]().fit(X, Y, **SMALL, callbacks=[BackupAndRestore(path, 1)])
     monkeypatch.undo()
@@ -632,7 +638,7 @@ def drive(*arguments):
     """Run the program that trains in processes; return what it prints."""
     found = subprocess.run(
         [sys.executable, str(DRIVER), *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(DRIVER.parent.parent)},
+        env=os.environ | {"PYTHONPATH": str(DRIVER.parents[2])},
         capture_output=True,
         text=True,
     )

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import seqnet
-from seqnet import saving
 from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Dropout, Embedding, TimeDistributed
-from seqnet.packing import pack
 from seqnet.regularizers import L2
+from seqnet.saving import hdf5
+from seqnet.saving.model_format import pack
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +58,17 @@ def seal(path, **changes):
     """Give a changed file the length and the checksum that belong to it, as an attacker would."""
     data = path.read_bytes()
     names = ("magic", "version", "length", "start", "size")
-    values = dict(zip(names, saving.FRONT.unpack_from(data), strict=True))
+    values = dict(zip(names, hdf5.FRONT.unpack_from(data), strict=True))
     values |= {"length": len(data)} | changes
-    front = saving.FRONT.pack(*values.values()).ljust(saving.FRONT_SIZE, b"\0")
-    body = data[saving.BLOCK :]
-    path.write_bytes(front + saving.hashlib.sha256(front + body).digest() + body)
+    front = hdf5.FRONT.pack(*values.values()).ljust(hdf5.FRONT_SIZE, b"\0")
+    body = data[hdf5.BLOCK :]
+    path.write_bytes(front + hdf5.hashlib.sha256(front + body).digest() + body)
 
 
 def contents(path):
     """Return the JSON of a file."""
     data = path.read_bytes()
-    *_, start, size = saving.FRONT.unpack_from(data)
+    *_, start, size = hdf5.FRONT.unpack_from(data)
     return json.loads(data[start : start + size])
 
 
@@ -100,10 +100,10 @@ def test_a_flipped_bit_in_any_byte_is_refused(path):
         for place, byte in enumerate(whole):
             file.seek(place)
             file.write(bytes([byte ^ 1 << rng.randrange(8)]))
-            refused(path, saving.read)
+            refused(path, hdf5.read)
             file.seek(place)
             file.write(bytes([byte]))
-    saving.read(path)
+    hdf5.read(path)
 
 
 def test_damage_of_any_extent_is_refused(path):
@@ -164,7 +164,7 @@ def test_a_file_that_another_program_changed_is_refused_and_reads_no_other_file(
     with h5py.File(elsewhere, "w") as file:
         file["secret"] = np.full(3, 12345, "f4")
     whole, rng = path.read_bytes(), random.Random(2)
-    _, before = saving.read(path)
+    _, before = hdf5.read(path)
     same = 0
     for _ in range(150):
         path.write_bytes(whole)
@@ -173,7 +173,7 @@ def test_a_file_that_another_program_changed_is_refused_and_reads_no_other_file(
         assert "changed after it was saved" in refused(path) or "cut short" in refused(path)
         seal(path)  # made up on purpose, it is read by its index, which the surgery did not reach
         try:
-            _, after = saving.read(path)
+            _, after = hdf5.read(path)
         except ValueError as error:
             assert path.name in str(error)
             continue
@@ -217,11 +217,11 @@ PLACES = [
 @pytest.mark.parametrize("change", PLACES, ids=lambda change: str(change)[:40])
 def test_an_array_that_cannot_be_in_the_file_is_refused_before_it_is_made(path, change):
     with_contents(path, {"header": {}, "arrays": {"a": PLACE}}, path.read_bytes())
-    saving.read(path)
+    hdf5.read(path)
     made_up = {"header": {}, "arrays": {"a": PLACE | change}}
     with_contents(path, made_up, path.read_bytes())
     tracemalloc.start()
-    refused(path, saving.read)
+    refused(path, hdf5.read)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2_000_000
@@ -232,7 +232,7 @@ def test_arrays_over_each_other_take_no_more_memory_than_the_file(path):
     place = {"dtype": "uint8", "shape": [len(whole) - 512], "offset": 512}
     with_contents(path, {"header": {}, "arrays": {str(k): place for k in range(1000)}}, whole)
     tracemalloc.start()
-    assert "too small for its arrays" in refused(path, saving.read)
+    assert "too small for its arrays" in refused(path, hdf5.read)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20 * path.stat().st_size
@@ -259,13 +259,13 @@ def test_arrays_over_each_other_take_no_more_memory_than_the_file(path):
 )
 def test_a_header_that_is_none_is_refused(path, text):
     with_contents(path, text, path.read_bytes())
-    refused(path, saving.read)
+    refused(path, hdf5.read)
 
 
 @pytest.mark.parametrize("front", [{"start": 2**63}, {"size": 2**63}, {"length": 2**63}])
 def test_a_header_outside_the_file_is_refused(path, front):
     seal(path, **front)
-    refused(path, saving.read)
+    refused(path, hdf5.read)
 
 
 STRANGE = [

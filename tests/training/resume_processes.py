@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 
 import seqnet
-from seqnet import saving
 from seqnet.callbacks import BackupAndRestore
 from seqnet.layers import LSTM, Dense, Dropout
+from seqnet.saving import hdf5
 
 ENDS = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 130, 143}
 RNG = np.random.default_rng(5)
@@ -45,7 +45,7 @@ def train(model, callbacks=(), epochs: int = 4) -> str:
         X, Y, 4, epochs, verbose=0, callbacks=callbacks, validation_split=0.2, shuffle=True
     )
     digest = hashlib.sha256(json.dumps(history.history).encode())
-    slots = model.optimizer.get_state()["slots"].values()
+    slots = model.optimizer.state_dict()["slots"].values()
     for array in [*model.get_weights(), *(a for table in slots for a in table.values())]:
         digest.update(array.tobytes())
     return digest.hexdigest()
@@ -96,7 +96,7 @@ def kill_until(folder: Path, number: int) -> None:
                 sys.exit(f"A process ended with status {status}.")
             kills += status != 0
             if backup.exists():
-                saving.read(backup)  # whole at any time
+                hdf5.read(backup)  # whole at any time
         runs += 1
         differing += result.read_text() != expected
     print(f"{kills} processes killed in {runs} trainings, of which {differing} differ")

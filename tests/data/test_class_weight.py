@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import seqnet
+from seqnet.data.class_weight import weight_table
 from seqnet.layers import GRU, Dense, Embedding, Softmax
-from seqnet.weighting import weight_table
 
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(8, 4, 2)).astype("float32")

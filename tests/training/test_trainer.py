@@ -5,9 +5,10 @@ import pytest
 
 import seqnet
 from seqnet.callbacks import Callback
-from seqnet.data import make_examples
+from seqnet.data import Batch, Epoch
+from seqnet.data.arrays import ArrayDataset
+from seqnet.data.ragged import RaggedDataset
 from seqnet.layers import Dense
-from seqnet.sequences import ragged_examples
 
 RNG = np.random.default_rng(20261122)
 X = RNG.normal(size=(10, 3))
@@ -140,13 +141,14 @@ def the_same(mine, theirs):
 @pytest.mark.parametrize("ragged", [False, True])
 def test_batches_from_a_number_on_are_the_last_of_all(ragged, shuffled):
     if ragged:
-        examples = ragged_examples([RNG.normal(size=(n, 2)) for n in RNG.integers(1, 9, 23)])
+        lengths = RNG.integers(1, 9, 23)
+        dataset = RaggedDataset.from_sequences([RNG.normal(size=(n, 2)) for n in lengths])
     else:
-        examples = make_examples(RNG.normal(size=(23, 4)), RNG.normal(size=23))
+        dataset = ArrayDataset(Batch(RNG.normal(size=(23, 4)), RNG.normal(size=23)))
 
     def batches_from(first):
         rng = np.random.default_rng(5) if shuffled else None
-        return list(examples.batches(4, rng, first=first))
+        return list(dataset.batches(Epoch(4, rng, first=first)))
 
     batches = batches_from(0)
     assert len(batches) == 6
@@ -158,8 +160,7 @@ def test_batches_from_a_number_on_are_the_last_of_all(ragged, shuffled):
 
 
 def test_batches_that_are_skipped_are_not_read():
-    examples = make_examples(np.zeros((10, 2)))
-    examples.x = examples.x.view(Counted)
+    dataset = ArrayDataset(Batch(np.zeros((10, 2)).view(Counted)))
     Counted.read = 0
-    assert sum(len(batch) for batch in examples.batches(3, first=2)) == 4
+    assert sum(len(batch) for batch in dataset.batches(Epoch(3, first=2))) == 4
     assert Counted.read == 4

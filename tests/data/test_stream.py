@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 import seqnet
-from seqnet import readahead
 from seqnet.callbacks import BackupAndRestore
+from seqnet.data import Batch, Epoch
+from seqnet.data.arrays import ArrayDataset
+from seqnet.data.prefetch import prefetch, prefetch_if_slow
+from seqnet.data.stream import open_stream
 from seqnet.layers import GRU, Dense, Embedding, Softmax
-from seqnet.readahead import read_ahead, read_ahead_if_slow
 
 RNG = np.random.default_rng(5)
 TOKENS = RNG.integers(0, 6, (22, 4)).astype("int32")
@@ -135,8 +137,8 @@ def stop():
 
 @pytest.mark.parametrize("size", [0, 1, 3])
 def test_items_come_in_order(size):
-    assert list(read_ahead((k for k in range(50)), size)) == list(range(50))
-    assert list(read_ahead((k for k in ()), size)) == []
+    assert list(prefetch((k for k in range(50)), size)) == list(range(50))
+    assert list(prefetch((k for k in ()), size)) == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -150,7 +152,7 @@ def test_no_more_is_read_than_the_size_says(size):
                 reached.set()
             yield k
 
-    reader = read_ahead(items(), size)
+    reader = prefetch(items(), size)
     assert next(reader) == 0
     assert reached.wait(10)
     time.sleep(0.02)
@@ -175,7 +177,7 @@ def test_no_more_is_read_than_the_size_says(size):
 def test_a_thread_reads_once_items_are_slow_to_come(milliseconds, in_place, monkeypatch):
     now, readers, closed = [0.0], [], []
     clock = SimpleNamespace(perf_counter=lambda: now[0])
-    monkeypatch.setattr(readahead, "time", clock)
+    monkeypatch.setattr("seqnet.data.prefetch.time", clock)
     count = len(milliseconds)
 
     def items():
@@ -187,10 +189,10 @@ def test_a_thread_reads_once_items_are_slow_to_come(milliseconds, in_place, monk
         finally:
             closed.append(True)
 
-    assert list(read_ahead_if_slow(items(), 2)) == list(range(count)) and closed == [True]
+    assert list(prefetch_if_slow(items(), 2)) == list(range(count)) and closed == [True]
     here = threading.current_thread().name
-    assert readers == [here] * in_place + ["seqnet-read-ahead"] * (count - in_place)
-    reader = read_ahead_if_slow(items(), 2)
+    assert readers == [here] * in_place + ["seqnet-prefetch"] * (count - in_place)
+    reader = prefetch_if_slow(items(), 2)
     assert next(reader) == 0
     reader.close()
     assert closed == [True, True]
@@ -206,7 +208,7 @@ def test_an_error_comes_after_the_items_before_it_with_its_traceback(error):
         yield 2
         the_users_own_function()
 
-    found, reader = [], read_ahead(items(), 3)
+    found, reader = [], prefetch(items(), 3)
     with pytest.raises(type(error)) as caught:
         found += [next(reader), next(reader)]
         next(reader)
@@ -219,16 +221,16 @@ def test_an_error_comes_after_the_items_before_it_with_its_traceback(error):
 @pytest.mark.parametrize("taken", [0, 1, 5])
 def test_closing_ends_the_thread_and_closes_the_source_there(taken):
     closed = []
-    reader = read_ahead(endless(range(10), closed), 2)
+    reader = prefetch(endless(range(10), closed), 2)
     for _ in range(taken):
         next(reader)
     reader.close()
-    assert closed == (["seqnet-read-ahead"] if taken else [])
+    assert closed == (["seqnet-prefetch"] if taken else [])
     assert list(reader) == []
 
 
 def test_a_source_that_blocks_is_not_waited_for_without_end(monkeypatch, caplog):
-    monkeypatch.setattr(readahead, "PATIENCE_S", 0.01)
+    monkeypatch.setattr("seqnet.data.prefetch.CLOSE_TIMEOUT_S", 0.01)
     release = threading.Event()
 
     def items():
@@ -236,9 +238,9 @@ def test_a_source_that_blocks_is_not_waited_for_without_end(monkeypatch, caplog)
         release.wait()
         yield 2
 
-    reader = read_ahead(items(), 3)
+    reader = prefetch(items(), 3)
     next(reader)
-    (thread,) = [t for t in threading.enumerate() if t.name == "seqnet-read-ahead"]
+    (thread,) = [t for t in threading.enumerate() if t.name == "seqnet-prefetch"]
     reader.close()
     assert "has not returned" in caplog.text
     release.set()
@@ -256,7 +258,7 @@ def test_arrays_are_let_go_of():
         def __del__(self):
             Item.alive -= 1
 
-    reader = read_ahead((Item() for _ in range(5)), 1)
+    reader = prefetch((Item() for _ in range(5)), 1)
     for item in reader:
         del item
     gc.collect()
@@ -266,9 +268,9 @@ def test_arrays_are_let_go_of():
 # ---- what fit takes
 
 
-@pytest.mark.parametrize("read_ahead", [0, 3])
-def test_all_kinds_of_streams_train_the_same_bit_for_bit(read_ahead):
-    seqnet.config.set_read_ahead(read_ahead)
+@pytest.mark.parametrize("batches", [0, 3])
+def test_all_kinds_of_streams_train_the_same_bit_for_bit(batches):
+    seqnet.config.set_prefetch(batches)
     expected = bits(trained(TOKENS, CLASSES, batch_size=5, epochs=2, shuffle=False))
     steps = {"epochs": 2, "steps_per_epoch": 5}
     assert bits(trained(endless(), **steps)) == expected
@@ -368,22 +370,22 @@ def test_validation_on_an_iterator_goes_on():
 @pytest.mark.parametrize("kind", [Loader, Numbered])
 def test_an_epoch_under_way_goes_on_at_the_same_batch(kind):
     def checked(raw):
-        return seqnet.data.Examples(*map(np.asarray, raw))
+        return ArrayDataset(Batch(*map(np.asarray, raw)))
 
     def found(**options):
-        stream = seqnet.streams.stream_of(kind(), checked, "X", goes_on="steps" in options)
+        stream = open_stream(kind(), checked, "X", continues="steps" in options)
         rng = np.random.default_rng(1) if kind is Numbered else None
-        return [b.x.tolist() for b in stream.batches(None, rng, **options)]
+        return [b.inputs.tolist() for b in stream.batches(Epoch(rng=rng, before=0, **options))]
 
     assert found(first=2) == found()[2:] and len(found()) == 5
 
 
 def test_epochs_that_are_gone_through_are_skipped_in_a_stream_that_goes_on():
-    stream = seqnet.streams.stream_of(
-        iter(range(20)), lambda raw: seqnet.data.Examples(np.array([raw])), "X", goes_on=True
+    stream = open_stream(
+        iter(range(20)), lambda raw: ArrayDataset(Batch(np.array([raw]))), "X", continues=True
     )
-    found = [int(b.x[0]) for b in stream.batches(None, first=1, steps=4, before=8)]
-    found += [int(b.x[0]) for b in stream.batches(None, steps=4, before=12)]
+    found = [int(b.inputs[0]) for b in stream.batches(Epoch(first=1, steps=4, before=8))]
+    found += [int(b.inputs[0]) for b in stream.batches(Epoch(steps=4, before=12))]
     assert found == [9, 10, 11, 12, 13, 14, 15]
     stream.close()
 
@@ -394,7 +396,7 @@ def test_epochs_that_are_gone_through_are_skipped_in_a_stream_that_goes_on():
 def test_a_generator_is_closed_when_training_ends():
     closed = []
     trained(endless(closed=closed), epochs=2, steps_per_epoch=3)
-    assert closed == ["seqnet-read-ahead"]
+    assert closed == ["seqnet-prefetch"]
 
 
 @pytest.mark.parametrize("error", [StopError, KeyboardInterrupt])
@@ -409,7 +411,7 @@ def test_a_generator_is_closed_when_training_is_broken_off(error):
             endless(closed=closed), steps_per_epoch=5, callbacks=[At(1, fail)],
             validation_data=endless(closed=other), validation_steps=1,
         )  # fmt: skip
-    assert closed == other == ["seqnet-read-ahead"]
+    assert closed == other == ["seqnet-prefetch"]
 
 
 def test_a_generator_is_closed_when_a_callback_stops_the_training():

@@ -1,4 +1,4 @@
-"""A process of its own that saves under bad conditions, for `test_replacing.py`.
+"""A process of its own that saves under bad conditions, for `test_atomic.py`.
 
 ``python saving_process.py TASK FOLDER`` runs one function below and prints what it saw as JSON.
 Only the modules that save are imported, so that hundreds of forks take seconds.
@@ -19,12 +19,12 @@ import numpy as np
 
 if __name__ == "__main__":
     package = types.ModuleType("seqnet")
-    package.__path__ = [str(Path(__file__).parents[1] / "seqnet")]
+    package.__path__ = [str(Path(__file__).parents[2] / "seqnet")]
     sys.modules["seqnet"] = package
-from seqnet import saving  # noqa: E402
+from seqnet.saving import hdf5  # noqa: E402
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside NumPy's idle threads
-SAVING = {"write", "checksum", "replacing", "create", "remove_leftovers", "sync_folder"}
+SAVING = {"write", "checksum", "atomic_write", "create", "remove_leftovers", "sync_folder"}
 
 
 def save(path, number):
@@ -33,12 +33,12 @@ def save(path, number):
         f"weights/layer_{k}/kernel": np.full((30, 10 * (k + 1)), number, "float32")
         for k in range(4)
     }
-    saving.write(path, {"number": number}, arrays)
+    hdf5.write(path, {"number": number}, arrays)
 
 
 def number_in(path):
     """Return the number of a whole file; raise if it is not whole."""
-    header, arrays = saving.read(path)
+    header, arrays = hdf5.read(path)
     assert len(arrays) == 4 and all((a == header["number"]).all() for a in arrays.values())
     return header["number"]
 

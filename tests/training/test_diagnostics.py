@@ -33,7 +33,7 @@ from seqnet.layers import (
     TimeDistributed,
 )
 from seqnet.optimizers import SGD
-from seqnet.trouble import Norms, Rise
+from seqnet.training.diagnostics import GradientNorms, LossSpikeDetector
 
 RNG = np.random.default_rng(20260117)
 SERIES = RNG.normal(size=(12, 6, 3)).astype("float32")
@@ -107,7 +107,7 @@ def test_a_gradient_that_breaks_in_the_middle_names_the_layer(backend, dtype):
         "Batch 2 of epoch 1: the gradient of layer 'before' is not finite, though the loss is "
     )
     assert "'before' (kernel, bias), then of 'first'" in str(error)
-    assert "on its way through 'steep'" in str(error)
+    assert "become so in 'steep'" in str(error)
     assert math.isfinite(error.gradient_norms["after/recurrent_kernel"])
     assert math.isnan(error.gradient_norms["before/kernel"])
     assert math.isfinite(error.weight_norms["last/kernel"])
@@ -146,7 +146,7 @@ def test_a_recurrence_that_explodes_is_named(dtype, way):
     error = first_error(model, x, np.ones((4, 1)))
     assert not math.isfinite(error.loss)
     assert error.headline == f"Batch 1 of epoch 1: the loss is {error.loss}."
-    assert "It was so going forward" in str(error)
+    assert "The forward pass was already non-finite" in str(error)
     assert "wild" in error.layers
 
 
@@ -239,7 +239,7 @@ def test_a_loss_that_overflows_by_itself():
     model = compiled([Dense(2)])
     error = first_error(model, VALUES, np.full((12, 2), 1e20))
     assert error.loss == math.inf and error.layers == []
-    assert "All gradients are finite: it is the loss alone" in str(error)
+    assert "All gradients are finite; only the loss is not" in str(error)
 
 
 def test_a_loss_of_ones_own_that_is_nan():
@@ -264,7 +264,7 @@ def test_weights_that_were_broken_before_are_named():
 def test_a_model_with_nothing_trainable():
     model = compiled([Dense(2, trainable=False)])
     model.fit(VALUES, VALUES, verbose=0)
-    assert model.norms.mean() == 0 and model.norms.means(model.layers) == {}
+    assert model.gradient_norms.mean() == 0 and model.gradient_norms.means(model.layers) == {}
     assert first_error(model, VALUES, np.full((12, 2), 1e20)).gradient_norms == {}
 
 
@@ -442,13 +442,13 @@ def test_a_loss_that_rises_is_warned_about_once(caplog):
     ],
 )
 def test_what_is_not_warned_about(losses):
-    rise = Rise()
-    assert not any(rise.notices(loss, 32) for loss in losses)
+    rise = LossSpikeDetector()
+    assert not any(rise.update(loss, 32) for loss in losses)
 
 
 def test_the_first_loss_is_that_of_enough_examples():
-    rise = Rise()
-    found = [rise.notices(loss, 1) for loss in [0.1] * 8 + [2.0] * 90]
+    rise = LossSpikeDetector()
+    found = [rise.update(loss, 1) for loss in [0.1] * 8 + [2.0] * 90]
     assert not any(found)
     assert rise.first == pytest.approx((0.8 + 24 * 2.0) / 32)
 
@@ -474,10 +474,10 @@ def test_norms_are_those_of_the_changes(backend, clipping):
     changes = [(a - b) / 0.5 for a, b in zip(plain.get_weights(), before, strict=True)]
     expected = [np.linalg.norm(change) for change in changes]
     for model in (plain, clipped):
-        norms = model.norms.means(model.layers)
+        norms = model.gradient_norms.means(model.layers)
         assert list(norms) == [weight.name for weight in model.weights]
         np.testing.assert_allclose(list(norms.values()), expected, rtol=1e-9)
-        assert model.norms.mean() == pytest.approx(math.hypot(*expected), rel=1e-9)
+        assert model.gradient_norms.mean() == pytest.approx(math.hypot(*expected), rel=1e-9)
 
 
 @pytest.mark.parametrize("tbptt", [None, 2])
@@ -497,7 +497,7 @@ def test_norms_among_an_epochs_figures(tbptt, tmp_path):
         found = []
         for k in range(0, 12, 4):  # a rate of 0 changes nothing
             model.train_on_batch(SERIES[k : k + 4], STEPS[k : k + 4])
-            found.append(model.norms.mean())
+            found.append(model.gradient_norms.mean())
         ordered = model.fit(
             SERIES, STEPS, 4, callbacks=[NormLogger()], shuffle=False, verbose=0
         ).history
@@ -512,11 +512,11 @@ def test_norms_are_known_figures(no_compile):
 
 
 def test_norms_begin_anew_when_other_layers_are_trained():
-    norms = Norms()
+    norms = GradientNorms()
     norms.add(5.0, np.array([3.0, 4.0]), (True,))
     norms.add(1.0, np.array([1.0, 0.0, 0.0, 0.0]), (True, True))
-    again = Norms()
-    again.set_state(norms.get_state())
+    again = GradientNorms()
+    again.load_state_dict(norms.state_dict())
     again.add(3.0, np.array([3.0, 0.0, 0.0, 0.0]), (True, True))
     layers = [Dense(1, name="a"), Dense(1, name="b")]
     seqnet.Model(layers).build((None, 1))

@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqnet import replacing, saving
+from seqnet.saving import atomic, hdf5
 
 SCRIPT = Path(__file__).parent / "saving_process.py"
 
 
 def write(path, number):
-    saving.write(path, {"number": number}, {"a": np.full(20_000, number), "b": np.ones((2, 2))})
+    hdf5.write(path, {"number": number}, {"a": np.full(20_000, number), "b": np.ones((2, 2))})
 
 
 def number_in(path):
-    header, arrays = saving.read(path)
+    header, arrays = hdf5.read(path)
     assert (arrays["a"] == header["number"]).all()
     return header["number"]
 
@@ -94,17 +94,17 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_a_failure_at_any_step_leaves_one_whole_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "model.h5"
-    create, kept, names = replacing.create, 0, []
+    create, kept, names = atomic.create, 0, []
     for failing in range(1, 200):
         write(path, 1)
         steps = Steps(failing, error)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                replacing, "create", lambda *a, s=steps: Watched(s.around("create", create)(*a), s)
+                atomic, "create", lambda *a, s=steps: Watched(s.around("create", create)(*a), s)
             )
             for name in ("fsync", "replace"):
                 patch.setattr(os, name, steps.around(name, getattr(os, name)))
-            patch.setattr(replacing.shutil, "copymode", steps.around("chmod", lambda *a: None))
+            patch.setattr(atomic.shutil, "copymode", steps.around("chmod", lambda *a: None))
             with contextlib.suppress(type(error)):
                 write(path, 2)
         assert os.listdir(tmp_path) == ["model.h5"]
@@ -119,15 +119,15 @@ def test_a_failure_at_any_step_leaves_one_whole_file_and_nothing_else(tmp_path, 
 
 
 def test_a_file_is_closed_before_it_is_removed_as_windows_wants_it(tmp_path, monkeypatch):
-    files, create, unlink = [], replacing.create, Path.unlink
+    files, create, unlink = [], atomic.create, Path.unlink
 
     def remove(path, **options):
         assert files[-1].closed
         unlink(path, **options)
 
-    monkeypatch.setattr(replacing, "create", lambda *a: files.append(create(*a)) or files[-1])
+    monkeypatch.setattr(atomic, "create", lambda *a: files.append(create(*a)) or files[-1])
     monkeypatch.setattr(Path, "unlink", remove)
-    with pytest.raises(RuntimeError), replacing.replacing(tmp_path / "model.h5"):
+    with pytest.raises(RuntimeError), atomic.atomic_write(tmp_path / "model.h5"):
         raise RuntimeError
     assert os.listdir(tmp_path) == []
 
@@ -236,7 +236,7 @@ def test_a_folder_that_may_not_be_written_to_is_told(tmp_path):
 
 def test_paths_that_are_no_files_are_told(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for number, function in enumerate((lambda p: write(p, 1), saving.read)):
+    for number, function in enumerate((lambda p: write(p, 1), hdf5.read)):
         with pytest.raises((OSError, ValueError)[number], match="pipe is a device"):
             function(tmp_path / "pipe")
         with pytest.raises(IsADirectoryError, match="is a directory"):

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqnet import data
-from seqnet.data import Examples, make_examples, pad_sequences
+from seqnet.data import Batch, Epoch, dataset, pad_sequences
+from seqnet.data.arrays import ArrayDataset
+from seqnet.data.validation import check_batch
 
 lists = st.lists(st.lists(st.integers(1, 9), max_size=5), min_size=1, max_size=5)
 sides = st.sampled_from(["pre", "post"])
@@ -58,30 +59,32 @@ def test_sequences_of_different_steps_are_refused():
 
 def examples(count=10):
     x = np.arange(count)
-    return Examples(x, 10 * x, 0.5 * x, np.stack([x > 3, x > 5], axis=1))
+    return ArrayDataset(Batch(x, 10 * x, 0.5 * x, np.stack([x > 3, x > 5], axis=1)))
 
 
 @given(count=st.integers(1, 20), size=st.integers(1, 7), seed=st.none() | st.integers(0, 9))
 def test_batches_have_every_example_once_with_what_belongs_to_it(count, size, seed):
     rng = None if seed is None else np.random.default_rng(seed)
-    batches = list(examples(count).batches(size, rng))
+    batches = list(examples(count).batches(Epoch(size, rng)))
     assert [len(b) for b in batches[:-1]] == [size] * (len(batches) - 1)
     assert 1 <= len(batches[-1]) <= size
-    x = np.concatenate([b.x for b in batches])
+    x = np.concatenate([b.inputs for b in batches])
     assert sorted(x) == list(range(count))
     if seed is None:
         assert list(x) == list(range(count))
     for batch in batches:
-        np.testing.assert_array_equal(batch.y, 10 * batch.x)
-        np.testing.assert_array_equal(batch.weight, 0.5 * batch.x)
-        np.testing.assert_array_equal(batch.mask, np.stack([batch.x > 3, batch.x > 5], axis=1))
+        np.testing.assert_array_equal(batch.targets, 10 * batch.inputs)
+        np.testing.assert_array_equal(batch.sample_weight, 0.5 * batch.inputs)
+        np.testing.assert_array_equal(
+            batch.mask, np.stack([batch.inputs > 3, batch.inputs > 5], axis=1)
+        )
 
 
 def test_a_split_takes_the_end():
     first, last = examples().split(0.25)
-    assert list(first.x) == list(range(7))
-    assert list(last.x) == [7, 8, 9]
-    assert list(last.y) == [70, 80, 90]
+    assert list(first.data.inputs) == list(range(7))
+    assert list(last.data.inputs) == [7, 8, 9]
+    assert list(last.data.targets) == [70, 80, 90]
 
 
 def test_what_has_an_array_inside_is_an_array():
@@ -91,12 +94,12 @@ def test_what_has_an_array_inside_is_an_array():
         def __array__(self, dtype=None, copy=None):
             return np.array([1, 2, 3])
 
-    assert make_examples(Series()).x.tolist() == [1, 2, 3]
+    assert check_batch(Series()).inputs.tolist() == [1, 2, 3]
 
 
 def test_messages_name_the_data_set():
     with pytest.raises(ValueError, match="validation X .* validation y"):
-        make_examples(np.zeros(3), np.zeros(2), prefix="validation ")
+        check_batch(np.zeros(3), np.zeros(2), prefix="validation ")
 
 
 def test_a_fingerprint_tells_values_shapes_and_dtypes_apart(monkeypatch):
@@ -104,10 +107,10 @@ def test_a_fingerprint_tells_values_shapes_and_dtypes_apart(monkeypatch):
     other = array.copy()
     other[2, 1] += 1e-9
     variants = [array, other, array.reshape(4, 6), array.astype("float32"), array[:4], array > 3]
-    prints = [str(data.fingerprint(variant)) for variant in variants]
+    prints = [str(dataset.fingerprint(variant)) for variant in variants]
     assert len(set(prints)) == len(variants)
-    assert data.fingerprint(np.asfortranarray(array)) == data.fingerprint(array)
-    monkeypatch.setattr(data, "FINGERPRINTED", 100)  # of 192 bytes every other row is read
-    assert data.fingerprint(other) != data.fingerprint(array)
+    assert dataset.fingerprint(np.asfortranarray(array)) == dataset.fingerprint(array)
+    monkeypatch.setattr(dataset, "FINGERPRINT_BYTES", 100)  # of 192 bytes every other row is read
+    assert dataset.fingerprint(other) != dataset.fingerprint(array)
     other[2, 1], other[1, 1] = array[2, 1], 7
-    assert data.fingerprint(other) == data.fingerprint(array)
+    assert dataset.fingerprint(other) == dataset.fingerprint(array)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import seqnet
-from seqnet import losses, saving
+from seqnet import losses
 from seqnet.layers import GRU, LSTM, Dense, Dropout, Embedding, Layer, Softmax, TimeDistributed
 from seqnet.registry import register
+from seqnet.saving import hdf5
 
 rng = np.random.default_rng(0)
 X = rng.integers(1, 7, (12, 5))
@@ -214,14 +215,14 @@ def test_names_in_a_file_stand_only_for_what_is_known_or_passed(tmp_path):
 def test_a_file_that_describes_no_model_is_told(trained, tmp_path, change, message):
     path = tmp_path / "model.h5"
     trained.save(path)
-    header, arrays = saving.read(path)
-    saving.write(path, {**header, **change}, arrays)
+    header, arrays = hdf5.read(path)
+    hdf5.write(path, {**header, **change}, arrays)
     with pytest.raises(ValueError, match=f"model.h5 does not describe .*{message}"):
         seqnet.load_model(path)
 
 
 def test_a_file_of_another_version_is_told(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(saving, "VERSION", 99)
+    monkeypatch.setattr(hdf5, "VERSION", 99)
     trained.save(tmp_path / "model.h5")
     monkeypatch.undo()
     with pytest.raises(ValueError, match="version 99"):
@@ -290,7 +291,7 @@ def test_names_that_are_group_and_array_at_once_are_told(tmp_path):
 @pytest.mark.parametrize("value", [np.array(["text"]), np.array([None]), 1j, np.zeros(2, "f4,i4")])
 def test_arrays_of_no_plain_numbers_are_not_saved(tmp_path, value):
     with pytest.raises(TypeError, match="The array mine has the dtype .*plain numbers"):
-        saving.write(tmp_path / "model.h5", {}, {"mine": value})
+        hdf5.write(tmp_path / "model.h5", {}, {"mine": value})
 
 
 def test_a_header_that_json_cannot_hold_is_told_and_nothing_is_written(trained, tmp_path):
@@ -301,7 +302,7 @@ def test_a_header_that_json_cannot_hold_is_told_and_nothing_is_written(trained, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("dtype", sorted(saving.DTYPES))
+@pytest.mark.parametrize("dtype", sorted(hdf5.DTYPES))
 def test_arrays_of_every_dtype_and_layout_come_back_and_hdf5_has_them_too(tmp_path, dtype):
     values = rng.integers(0, 2, (3, 4)).astype(dtype)
     arrays = {
@@ -312,8 +313,8 @@ def test_arrays_of_every_dtype_and_layout_come_back_and_hdf5_has_them_too(tmp_pa
         "one": values[0, 0],
         "none": values[:0],
     }
-    saving.write(tmp_path / "a.h5", {"ä": [1, None, float("inf")]}, arrays)
-    header, again = saving.read(tmp_path / "a.h5")
+    hdf5.write(tmp_path / "a.h5", {"ä": [1, None, float("inf")]}, arrays)
+    header, again = hdf5.read(tmp_path / "a.h5")
     assert header == {"ä": [1, None, float("inf")]} and list(again) == list(arrays)
     with h5py.File(tmp_path / "a.h5") as file:
         for name, value in arrays.items():
@@ -324,7 +325,7 @@ def test_arrays_of_every_dtype_and_layout_come_back_and_hdf5_has_them_too(tmp_pa
 
 def test_hundreds_of_layers_are_all_in_the_file_for_hdf5_too(tmp_path):
     arrays = {f"weights/layer_{k}/{n}": np.full((k % 7, 3), k) for k in range(900) for n in "ab"}
-    saving.write(tmp_path / "a.h5", {}, arrays)
+    hdf5.write(tmp_path / "a.h5", {}, arrays)
     with h5py.File(tmp_path / "a.h5") as file:
         for name, value in arrays.items():
             np.testing.assert_array_equal(file["arrays"][name][()], value)
@@ -350,7 +351,7 @@ def test_loading_draws_no_initial_weights(trained, tmp_path, monkeypatch):
 def test_weights_that_are_no_numbers_are_refused_with_the_files_name(tmp_path):
     model = seqnet.Model([Dense(2, input_shape=(3,))])
     arrays = {"weights/dense/kernel": np.ones((3, 2), bool), "weights/dense/bias": np.ones(2)}
-    saving.write(tmp_path / "weights.h5", {"kind": "weights"}, arrays)
+    hdf5.write(tmp_path / "weights.h5", {"kind": "weights"}, arrays)
     with pytest.raises(ValueError, match="weights.h5 .*dense/kernel"):
         model.load_weights(tmp_path / "weights.h5")
 
@@ -372,10 +373,10 @@ def test_weights_that_are_no_numbers_are_refused_with_the_files_name(tmp_path):
 )
 def test_arrays_that_are_not_the_models_are_told(trained, tmp_path, name, change, message):
     trained.save(tmp_path / "model.h5")
-    header, arrays = saving.read(tmp_path / "model.h5")
+    header, arrays = hdf5.read(tmp_path / "model.h5")
     arrays[name] = change(arrays.get(name))
     if arrays[name] is None:
         del arrays[name]
-    saving.write(tmp_path / "model.h5", header, arrays)
+    hdf5.write(tmp_path / "model.h5", header, arrays)
     with pytest.raises(ValueError, match=f"model.h5 does not describe .*{message}"):
         seqnet.load_model(tmp_path / "model.h5")

@@ -7,8 +7,9 @@ import pytensor.tensor as pt
 import pytest
 
 import seqnet
-from seqnet import feeding, layers, optimizers
+from seqnet import layers, optimizers
 from seqnet.callbacks import EarlyStopping
+from seqnet.data.adapters import Adapter
 from seqnet.layers import GRU, LSTM, Dense, Dropout, Embedding, Masking, SimpleRNN
 
 pytestmark = pytest.mark.usefixtures("no_compile")
@@ -226,7 +227,7 @@ def test_logits_are_not_taken_from_what_is_a_probability_already():
 def test_functions_of_ones_own_may_be_probabilities(last):
     model = seqnet.Model([Embedding(5, 3), LSTM(3), last])
     model.compile("sgd", "sparse_categorical_crossentropy")
-    feeding.prepare(model, TOKENS, CLASSES)
+    Adapter(model).dataset(TOKENS, CLASSES)
 
 
 def test_a_custom_loss_is_protected_from_infinite_targets():
