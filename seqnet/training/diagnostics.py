@@ -109,7 +109,7 @@ def where_it_broke(
     above = untrained_above(model, layer, gradient_norms)
     if above and math.isfinite(loss):
         names = " and ".join(map(repr, above))
-        text += f" It may have become so in {names}, where no weights are trained."
+        text += f" It may have become so on its way through {names}, where no weights are trained."
     return [*paragraphs, text]
 
 

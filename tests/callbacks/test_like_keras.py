@@ -55,7 +55,8 @@ class Run:
     def start(self):
         self.callback = self.make()
         params = {"epochs": len(self.epochs), "steps": self.batches, "metrics": None}
-        self.calls = cb.CallbackList([self.callback], self.model, params)
+        self.calls = cb.CallbackList([self.callback])
+        self.calls.set_up(self.model, params)
         self.calls.on_train_begin()
 
     def resume(self):

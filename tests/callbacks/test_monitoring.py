@@ -107,7 +107,7 @@ def test_a_direction_that_is_not_known_is_asked_for():
         EarlyStopping("bleu")
     with pytest.raises(ValueError, match="ReduceLROnPlateau.*'min' or 'max', got 'down'"):
         ReduceLROnPlateau("loss", mode="down")
-    with pytest.raises(TypeError, match="name of a figure"):
+    with pytest.raises(TypeError, match="name of a metric"):
         EarlyStopping(None)
 
 

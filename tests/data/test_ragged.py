@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import seqnet
 from seqnet import backend, layers, optimizers, registry
-from seqnet.data import range_weights
+from seqnet.data import Epoch, range_weights
 from seqnet.data.ragged import MOST_LENGTHS, RaggedDataset, choose_lengths
 from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Embedding, Masking, SimpleRNN
 from seqnet.training.step import CompiledSteps
@@ -646,7 +646,8 @@ def test_batches_have_every_sequence_once_with_what_belongs_to_it(lengths, size)
                 assert mask.tolist() == [t < lengths[k] for t in range(len(mask))]
                 assert (row[mask] == k).all() and (row[~mask] == 0).all()
         if rng is None:
-            assert np.concatenate([b.targets for b in batches]).tolist() == list(range(len(lengths)))
+            order = np.concatenate([b.targets for b in batches]).tolist()
+            assert order == list(range(len(lengths)))
 
 
 def test_epochs_group_in_ways_of_their_own_and_the_seed_decides_them():

@@ -406,16 +406,15 @@ def test_sigterm_saves_and_ends_the_process_with_its_status(small, tmp_path, cap
 def test_an_interruption_during_the_validation_comes_before_its_end(small, tmp_path, monkeypatch):
     again, expected = small
     path, model, tested = tmp_path / "run.h5", again(), []
-    compute = model.compute
+    test = model.steps.test
 
-    def interrupt(kind, *given, **options):
-        if kind == "test":
-            tested.append(kind)
-            if len(tested) == 7:
-                os.kill(os.getpid(), signal.SIGINT)
-        return compute(kind, *given, **options)
+    def interrupt(*given):
+        tested.append(given)
+        if len(tested) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return test(*given)
 
-    monkeypatch.setattr(model, "compute", interrupt)
+    monkeypatch.setattr(model.steps, "test", interrupt)
     with pytest.raises(KeyboardInterrupt, match="after batch 5 of epoch 2"):
         model.fit(X, Y, **SMALL, callbacks=[BackupAndRestore(path)])
     assert len(tested) == 7
