@@ -328,12 +328,12 @@ class Model:
                     "reported by name, so ask for each one once."
                 )
 
-    def complete_compile(self, sample: Batch, announce: bool = False) -> None:
+    def complete_compile(self, dataset: Dataset, announce: bool = False) -> None:
         """Choose what `compile` left open, now that there are targets, and log the choice.
 
         Parameters
         ----------
-        sample : Batch
+        dataset : Dataset
         announce : bool
             Print it too.
         """
@@ -344,6 +344,7 @@ class Model:
                 name = f"{type(self.optimizer).__name__}(learning_rate={rate:g})"
                 print(f"compile was not called: training with {name}.")
         if self.loss is None:
+            sample = dataset.first_batch(1)
             x = self.steps.variables(Batch(sample.inputs)).inputs
             self.loss = losses.guess(self(x), sample.targets)
             self.set_metrics()

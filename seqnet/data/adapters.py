@@ -23,6 +23,7 @@ from seqnet.data.stream import Stream, batch_parts, is_stream, open_stream
 from seqnet.data.validation import (
     as_array,
     check_batch,
+    check_counted,
     check_lengths,
     check_rectangular,
     check_same_count,
@@ -91,7 +92,9 @@ class Adapter:
             y, weight = labels_and_weights(y, weight, self.prefix)
         if out_of_core:
             return self.out_of_core(x, y, weight, mask, lengths)
-        return self.in_memory(x, y, weight, mask, lengths)
+        if lengths is not None or is_ragged(x):
+            return self.sequences(x, y, weight, mask, lengths)
+        return self.arrays(x, y, weight, mask)
 
     def missing_targets(self, x) -> ValueError:
         """Return the error for data without targets."""
@@ -105,12 +108,6 @@ class Adapter:
 
     # ---- the kinds of data
 
-    def in_memory(self, x, y, weight, mask, lengths=None) -> ArrayDataset | RaggedDataset:
-        """Return arrays, or sequences of different lengths, as a data set."""
-        if lengths is not None or is_ragged(x):
-            return self.sequences(x, y, weight, mask, lengths)
-        return self.arrays(x, y, weight, mask)
-
     def arrays(self, x, y, weight, mask) -> ArrayDataset:
         """Return arrays as a data set."""
         x = as_array(x, self.name)
@@ -121,8 +118,8 @@ class Adapter:
         self.build(dataset.input_shape, batch.inputs.shape)
         if y is None:
             return dataset
-        self.model.complete_compile(dataset.first_batch(1), self.announce)
-        return ArrayDataset(self.check_targets(dataset.data, self.output_shape(dataset)))
+        self.model.complete_compile(dataset, self.announce)
+        return ArrayDataset(self.check_targets(dataset, self.output_shape(dataset)))
 
     def sequences(self, x, y, weight, mask, lengths) -> RaggedDataset:
         """Return sequences of different lengths, or an array and lengths, as a data set."""
@@ -132,9 +129,8 @@ class Adapter:
             x = [row[:n] for row, n in zip(padded, lengths, strict=True)]
         dataset = RaggedDataset.from_sequences(x, mask, prefix=self.prefix)
         data = dataset.data
-        inputs = dataset.check_counted(
-            data.inputs, model.layers[0].check_input, self.name, lambda: data.mask
-        )
+        check_input = dataset.checking(model.layers[0].check_input)
+        inputs = check_counted(data.inputs, check_input, self.name, lambda: data.mask)
         dataset = replace(dataset, data=replace(data, inputs=inputs))
         self.build(dataset.input_shape)
         shape = self.output_shape(dataset)
@@ -149,15 +145,14 @@ class Adapter:
             dataset = replace(dataset, padded_lengths=lengths)
         if y is None:
             return dataset
-        model.complete_compile(dataset.first_batch(1), self.announce)
+        model.complete_compile(dataset, self.announce)
         check_last_activation(model)
         steps = (None, *shape[2:]) if dataset.per_step else shape
-        targets = dataset.check_counted(
+        targets = check_counted(
             dataset.data.targets,
-            self.target_check(steps),
+            dataset.checking(self.target_check(steps), dataset.per_step),
             f"{self.prefix}y",
             lambda: counted_targets(model, dataset, shape),
-            dataset.per_step,
         )
         return replace(dataset, data=replace(dataset.data, targets=targets))
 
@@ -220,7 +215,9 @@ class Adapter:
 
         def check(batch: Batch) -> Batch:
             batch = self.check_inputs(check_batch(*batch.parts(), prefix=self.prefix))
-            return batch if batch.targets is None else self.check_targets(batch, shape)
+            return (
+                batch if batch.targets is None else self.check_targets(ArrayDataset(batch), shape)
+            )
 
         return check
 
@@ -265,9 +262,8 @@ class Adapter:
 
     def check_inputs(self, batch: Batch) -> Batch:
         """Return a batch of arrays whose inputs the first layer accepts."""
-        inputs = ArrayDataset(batch).check_counted(
-            batch.inputs, self.model.layers[0].check_input, self.name, lambda: batch.mask
-        )
+        check_input = self.model.layers[0].check_input
+        inputs = check_counted(batch.inputs, check_input, self.name, lambda: batch.mask)
         return replace(batch, inputs=inputs)
 
     def target_check(self, output_shape: tuple):
@@ -281,11 +277,11 @@ class Adapter:
 
         return check
 
-    def check_targets(self, batch: Batch, output_shape: tuple) -> Batch:
-        """Return a batch of arrays whose targets and sample weights fit the model's output."""
+    def check_targets(self, dataset: ArrayDataset, output_shape: tuple) -> Batch:
+        """Return the samples, whose targets and sample weights fit the model's output."""
         check_last_activation(self.model)
-        dataset = ArrayDataset(batch)
-        targets = dataset.check_counted(
+        batch = dataset.data
+        targets = check_counted(
             batch.targets,
             self.target_check(output_shape),
             f"{self.prefix}y",

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from seqnet.data.dataset import Batch, RowDataset, batch_fingerprint
-from seqnet.data.validation import check_counted
 
 
 class ArrayDataset(RowDataset):
@@ -65,9 +62,3 @@ class ArrayDataset(RowDataset):
     def outline(self) -> ArrayDataset:
         """Return what `join` needs, without the arrays."""
         return ArrayDataset(Batch(np.empty(0)))
-
-    def check_counted(
-        self, values: np.ndarray, check: Callable, name: str, counted: Callable, per_step=True
-    ) -> np.ndarray:
-        """Return values if ``check(values, name)`` accepts them where they count."""
-        return check_counted(values, check, name, counted)

@@ -102,7 +102,9 @@ class Batch:
 
     def take(self, rows) -> Batch:
         """Return the samples of some rows (a slice or an array of numbers)."""
-        return self.map(itemgetter(rows))
+        select = itemgetter(rows)  # called for each batch: None takes no call
+        parts = (self.inputs, self.targets, self.sample_weight, self.mask)
+        return Batch(*[None if part is None else map_tree(select, part) for part in parts])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import numpy as np
 from seqnet.data.dataset import Batch, RowDataset, batch_fingerprint, fingerprint
 from seqnet.data.validation import (
     as_array,
-    check_counted,
     check_same_length,
     check_weights,
     flatten,
@@ -259,15 +258,9 @@ class RaggedDataset(RowDataset):
                 check(values[self.steps_of(row)], f"{name}[{row}]")
             raise
 
-    def check_counted(
-        self, values: np.ndarray, check: Callable, name: str, counted: Callable, per_step=True
-    ) -> np.ndarray:
-        """Return values if ``check(values, name)`` accepts them where they count."""
-
-        def check_sequences(values, name):
-            self.check(values, check, name, per_step)
-
-        return check_counted(values, check_sequences, name, counted)
+    def checking(self, check: Callable, per_step: bool = True) -> Callable:
+        """Return a check of values and a name whose messages name the sequence."""
+        return lambda values, name: self.check(values, check, name, per_step)
 
 
 def padded(values: np.ndarray, at: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -32,7 +32,6 @@ def pack(model, state: dict | None = None) -> tuple[dict[str, Any], dict[str, np
         "layers": [registry.serialize(layer) for layer in model.layers],
         "metadata": model.metadata,
         "generators": state["generators"],
-        "trainable": state["trainable"],
     }
     arrays = {f"weights/{name}": value for name, value in state["weights"].items()}
     arrays |= {f"states/{name}": value for name, value in state["states"].items()}
@@ -49,7 +48,7 @@ def pack(model, state: dict | None = None) -> tuple[dict[str, Any], dict[str, np
     return header, arrays
 
 
-def model_state(header: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def saved_state(header: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return the state, as `Model.state_dict` does, in what `pack` returned."""
     state: dict[str, Any] = {
         "weights": below("weights", arrays),
@@ -57,8 +56,6 @@ def model_state(header: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         "generators": header["generators"],
         "optimizer": None,
     }
-    if "trainable" in header:
-        state["trainable"] = header["trainable"]
     if "training" in header:
         training = header["training"]
         slots: dict[str, dict[str, np.ndarray]] = {}
@@ -103,7 +100,7 @@ def fill(model, header: dict, arrays: dict, custom_objects: dict | None) -> None
         model.build(input_shape)
     if "training" in header:
         compile_as_saved(model, header["training"], custom_objects)
-    state = model_state(header, arrays)
+    state = saved_state(header, arrays)
     del state["weights"]  # which the layers were built with
     model.load_state_dict(state)
 

@@ -19,7 +19,7 @@ import pytensor
 from seqnet import backend, config, registry
 from seqnet.saving import hdf5
 from seqnet.saving.atomic import check_place
-from seqnet.saving.model_format import model_state, pack
+from seqnet.saving.model_format import pack, saved_state
 
 log = logging.getLogger("seqnet")
 
@@ -47,11 +47,13 @@ def describe(trainer) -> dict[str, Any]:
 def save(trainer, description: dict, path: Path) -> None:
     """Write a run between two batches to a file."""
     state = trainer.state_dict()
-    header, arrays = pack(trainer.model, state.pop("model"))
+    model_state = state.pop("model")
+    header, arrays = pack(trainer.model, model_state)
     header[RUN] = {
         "version": VERSION,
         "description": description,
         "made_with": made_with(),
+        "trainable": model_state["trainable"],  # may have changed since the layers were made
         "state": hdf5.extract_arrays(state, RUN, arrays),
     }
     hdf5.write(path, header, arrays)
@@ -102,7 +104,7 @@ def load(path: Path, description: dict) -> tuple[dict, dict] | None:
             "%s is resumed, but perhaps not to the last digit: %s.", path, "; ".join(unlike)
         )
     state = hdf5.insert_arrays(run["state"], arrays)
-    state["model"] = model_state(header, arrays)
+    state["model"] = saved_state(header, arrays) | {"trainable": run["trainable"]}
     state["model"]["optimizer"]["hyperparameters"] = header["training"]["optimizer"]["config"]
     return before, state
 

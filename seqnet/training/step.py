@@ -175,8 +175,9 @@ def arguments(batch: Batch, float_dtype: str, fixed_length: bool, fixed_sizes: b
         One function is compiled for each tuple of types.
     """
     arrays, types = [], []
-    for part, tree in zip(PART_NAMES, batch.parts(), strict=True):
-        for name, array in tree_items(tree, part):
+    parts = (batch.inputs, batch.targets, batch.sample_weight, batch.mask)
+    for part, tree in zip(PART_NAMES, parts, strict=True):
+        for name, array in () if tree is None else tree_items(tree, part):
             dtype = float_dtype
             if part == "mask":
                 dtype = "bool"
