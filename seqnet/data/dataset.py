@@ -153,9 +153,12 @@ class Epoch:
 class Dataset(ABC):
     """A source of batches.
 
-    A subclass defines `batches`. For everything else there is a default that it may replace.
-    `Model.fit`, `Model.evaluate` and `Model.predict` take a data set of your own as ``X``, and
-    check each of its batches as they check arrays.
+    A subclass defines `batches`; for everything else there is a default that it may replace. If
+    samples can be read by number, `RowDataset` is the simpler base; batches that only come one
+    after another need no class at all: `Model.fit` takes any iterable of them.
+
+    `Model.fit`, `Model.evaluate` and `Model.predict` take a data set as ``X``, and check each of
+    its batches as they check arrays.
     """
 
     name = "X"
@@ -166,9 +169,11 @@ class Dataset(ABC):
 
     @abstractmethod
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch.
+        """Yield the batches of an epoch, those that `Epoch.select` selects.
 
-        The generator is closed when the epoch ends or is interrupted.
+        A resumed training asks for the rest of an epoch: batch number k of an epoch must be the same
+        whether those before it are asked for or not. The generator is closed when the epoch ends or
+        is interrupted.
         """
 
     def first_batch(self, batch_size: int) -> Batch:
@@ -276,8 +281,9 @@ class MappedDataset(Dataset):
 class RowDataset(Dataset):
     """A data set whose samples can be read by number.
 
-    A subclass defines ``__len__`` and `load`, and, for an order of its own, `plan`. Batches that
-    are slow to read are read ahead by a thread.
+    A subclass defines ``__len__`` and `load`. Shuffling, splitting, counting, a fingerprint for
+    resumed trainings, and a thread that prefetches batches that are slow to read come from here.
+    For an order of its own it replaces `plan` (and `split`, whose parts use the usual order).
 
     Examples
     --------
