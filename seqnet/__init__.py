@@ -18,8 +18,7 @@ from seqnet import (
 from seqnet.config import set_random_seed
 from seqnet.model import Model, load_model
 from seqnet.training.diagnostics import NumericalError
-
-__version__ = "0.1.0"
+from seqnet.version import __version__
 
 __all__ = [
     "Model",

@@ -17,6 +17,7 @@ from pytensor.tensor.elemwise import CAReduce
 from pytensor.tensor.random.type import RandomType
 
 from seqnet import config
+from seqnet.locking import COMPILING
 from seqnet.lowering import LowerForVM, inline_inner_graphs, work_in_place
 from seqnet.ops import softmax
 
@@ -157,15 +158,16 @@ def compile(
     updates = dict(updates or {})
     seeded = [v for v in updates if needs_seeds(v)]
     given = {generator: generator.type() for generator in seeded}
-    function = pytensor.function(
-        [*inputs, *given.values()],
-        list(outputs),
-        updates=[(v, new) for v, new in updates.items() if v not in given],
-        givens=given,
-        mode=mode(),
-        name=name,
-        on_unused_input="ignore",
-    )
+    with COMPILING:
+        function = pytensor.function(
+            [*inputs, *given.values()],
+            list(outputs),
+            updates=[(v, new) for v, new in updates.items() if v not in given],
+            givens=given,
+            mode=mode(),
+            name=name,
+            on_unused_input="ignore",
+        )
     function.trust_input = True
     if seeded:
         function = seeding(function, seeded)

@@ -29,6 +29,7 @@ _settings: dict[str, Any] = {
     "prefetch": 3,
 }
 _random = np.random.default_rng()
+_seed: int | None = None
 
 
 def floatx() -> str:
@@ -129,8 +130,14 @@ def set_random_seed(seed: int) -> None:
     >>> bool((first == seqnet.initializers.get("glorot_uniform")((2, 3))).all())
     True
     """
-    global _random
-    _random = np.random.default_rng(check_count(seed, "seed", 0))
+    global _random, _seed
+    _seed = check_count(seed, "seed", 0)
+    _random = np.random.default_rng(_seed)
+
+
+def random_seed() -> int | None:
+    """Return the number that `set_random_seed` was called with last, None if it was not."""
+    return _seed
 
 
 def random_generator() -> np.random.Generator:

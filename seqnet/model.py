@@ -25,6 +25,7 @@ from seqnet.data.dataset import Batch, Dataset
 from seqnet.data.ragged import choose_lengths
 from seqnet.layers.layer import Layer, Phase, Shape, set_values, snake_case
 from seqnet.layers.states import RUNS, all_layers, carried_states
+from seqnet.locking import COMPILING, ForkSafeLock, alone
 from seqnet.saving import hdf5
 from seqnet.saving.model_format import pack, unpack
 from seqnet.training import trainer as training
@@ -63,6 +64,11 @@ class Model:
         The record of the last `fit`.
     stop_training : bool
         A callback sets it to True to end `fit` after the batch.
+    last_run : str, optional
+        Identifies the last run of `fit`; a resumed run is the same one.
+    lock : ForkSafeLock
+        Held by the thread that runs a compiled function, or that reads or changes all weights. Hold
+        it yourself (``with model.lock:``) to do several such steps with no other thread in between.
     gradient_norms : GradientNorms
         Those of the epoch, or of the last `train_on_batch`.
 
@@ -89,9 +95,11 @@ class Model:
         self.metrics: list = []
         self.metrics_asked: list = []
         self.padded_lengths: tuple[int, ...] = ()
+        self.lock = ForkSafeLock()
         self.steps = CompiledSteps(self)
         self.history: History | None = None
         self.stop_training = False
+        self.last_run: str | None = None
         self.gradient_norms = GradientNorms()
         if not isinstance(layers, Iterable):
             raise TypeError(f"A model takes a list of layers, got {layers!r}.")
@@ -155,11 +163,12 @@ class Model:
 
     def _build_from(self, input_shape: Shape) -> None:
         shape = input_shape
-        for layer in self.layers:
-            layer.ensure_built(shape)
-            shape = layer.compute_output_shape(shape)
-        if self.input_shape is None:
-            self.input_shape = input_shape
+        with self.lock:
+            for layer in self.layers:
+                layer.ensure_built(shape)
+                shape = layer.compute_output_shape(shape)
+            if self.input_shape is None:
+                self.input_shape = input_shape
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the output's shape for an input's shape."""
@@ -204,14 +213,16 @@ class Model:
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of all weights, layer by layer."""
-        return [w.get_value() for w in self._built_weights("get")]
+        with self.lock:
+            return [w.get_value() for w in self._built_weights("get")]
 
     def set_weights(self, values: Sequence[np.ndarray]) -> None:
         """Set all weights from arrays in the order of `get_weights`."""
         weights = self._built_weights("set")
         if len(values) != len(weights):
             raise ValueError(f"The model has {len(weights)} weights, but got {len(values)} arrays.")
-        set_values(weights, values)
+        with self.lock:
+            set_values(weights, values)
 
     def _built_weights(self, verb: str) -> list:
         if not self.built:
@@ -270,8 +281,9 @@ class Model:
         >>> bool((model.predict_on_batch(x) == first).all()), bool((second == first).all())
         (True, False)
         """
-        for carried in carried_states(self.layers):
-            carried.reset()
+        with self.lock:
+            for carried in carried_states(self.layers):
+                carried.reset()
 
     @property
     def needs_length(self) -> bool:
@@ -305,11 +317,12 @@ class Model:
         """
         if isinstance(metrics, str):
             raise TypeError(f"metrics takes a list, such as [{metrics!r}].")
-        self.optimizer = optimizers.get(optimizer)
-        self.loss = None if loss is None else losses.get(loss)
-        self.metrics_asked = list(metrics)
-        self.metrics = []
-        self.steps = CompiledSteps(self)
+        optimizer = optimizers.get(optimizer)
+        loss = None if loss is None else losses.get(loss)
+        with COMPILING:  # no other thread compiles for half of it
+            self.optimizer, self.loss = optimizer, loss
+            self.metrics_asked, self.metrics = list(metrics), []
+            self.steps = CompiledSteps(self)
         if self.loss is not None:
             self.set_metrics()
         else:  # unknown names are errors now; "accuracy" is chosen when the loss is known
@@ -337,37 +350,37 @@ class Model:
         announce : bool
             Print it too.
         """
-        if self.optimizer is None:
-            self.compile()
-            if announce:
-                rate = self.optimizer.learning_rate
-                name = f"{type(self.optimizer).__name__}(learning_rate={rate:g})"
-                print(f"compile was not called: training with {name}.")
-        if self.loss is None:
-            sample = dataset.first_batch(1)
-            x = self.steps.variables(Batch(sample.inputs)).inputs
-            self.loss = losses.guess(self(x), sample.targets)
-            self.set_metrics()
-            inform(
-                f"No loss was given: using {self.loss.name}, which fits the last layer.", announce
-            )
+        with self.lock:
+            if self.optimizer is None:
+                self.compile()
+                if announce:
+                    rate = self.optimizer.learning_rate
+                    name = f"{type(self.optimizer).__name__}(learning_rate={rate:g})"
+                    print(f"compile was not called: training with {name}.")
+            if self.loss is None:
+                sample = dataset.first_batch(1)
+                x = self.steps.variables(Batch(sample.inputs)).inputs
+                self.loss = losses.guess(self(x), sample.targets)
+                self.set_metrics()
+                name = self.loss.name
+                inform(f"No loss was given: using {name}, which fits the last layer.", announce)
 
     def choose_padded_lengths(self, lengths: np.ndarray, announce: bool = False) -> tuple[int, ...]:
         """Return what sequences of some lengths are padded to, and keep it for later calls.
 
         Models that unroll, and backends that need sizes, get a function for each of a few lengths.
         """
-        before = self.padded_lengths
-        self.padded_lengths = choose_lengths(lengths, before)
-        if self.padded_lengths != before:
-            inform(
-                f"Sequences are padded to one of the lengths "
-                f"{', '.join(map(str, self.padded_lengths))}; a function is compiled for each when "
-                "it first comes.",
-                announce,
-            )
-            self.steps.forget_lengths(set(before) - set(self.padded_lengths))
-        return self.padded_lengths
+        with self.lock:
+            before = self.padded_lengths
+            chosen = self.padded_lengths = choose_lengths(lengths, before)
+            if chosen != before:
+                inform(
+                    f"Sequences are padded to one of the lengths {', '.join(map(str, chosen))}; a "
+                    "function is compiled for each when it first comes.",
+                    announce,
+                )
+                self.steps.forget_lengths(set(before) - set(chosen))
+        return chosen
 
     def fit(
         self,
@@ -457,6 +470,8 @@ class Model:
         ValueError, TypeError
             If the arrays do not fit the model or each other; before anything is compiled. Values
             beyond memory and in streams are refused before the update that would use them.
+        RuntimeError
+            If another call of `fit` is training the model.
         """
         arguments = FitArguments.check(
             batch_size, validation_batch_size, epochs, initial_epoch, shuffle, tbptt, verbose,
@@ -467,6 +482,7 @@ class Model:
         if arguments.shuffle and self.stateful:
             log.warning("shuffle=True mixes what stateful layers carry on: use shuffle=False.")
         with ExitStack() as opened:
+            opened.enter_context(alone(self))
             adapter = Adapter(self, announce=verbose > 0, continues=steps_per_epoch is not None)
             dataset = adapter.dataset(X, y, sample_weight, mask, lengths)
             opened.callback(dataset.close)
@@ -485,15 +501,16 @@ class Model:
                 dataset = dataset.map(ClassWeight(class_weight, self.loss, classes))
             if tbptt is not None:
                 check_windows(self, dataset.first_batch(arguments.batch_size))
-            self.history = History()
-            reports: list[Callback] = [self.history]
+            history = self.history = History()
+            reports: list[Callback] = [history]
             if verbose == 1 and not any(isinstance(c, ProgressBar) for c in callbacks):
                 reports.append(ProgressBar())
             if verbose == 2:
                 reports.append(EpochLine())
             called = CallbackList(callbacks, reports)
+            opened.callback(called.close)
             training.Trainer(self, dataset, validation, arguments, called).fit()
-        return self.history
+        return history
 
     def evaluate(
         self,
@@ -594,13 +611,15 @@ class Model:
             read-only.
         """
         self._built_weights("save")
-        hdf5.write(path, *pack(self))
+        with self.lock:  # while the file is written, so that no copy of the weights is needed
+            hdf5.write(path, *pack(self))
 
     def save_weights(self, path) -> None:
         """Write the weights to an HDF5 file, each under ``layer/weight``; whole or not at all."""
         self._built_weights("save")
-        arrays = {f"weights/{name}": value for name, value in self._weights_by_name().items()}
-        hdf5.write(path, {"kind": "weights"}, arrays)
+        with self.lock:
+            arrays = {f"weights/{name}": value for name, value in self._weights_by_name().items()}
+            hdf5.write(path, {"kind": "weights"}, arrays)
 
     def load_weights(self, path) -> None:
         """Set the weights from a file of `save_weights` or `Model.save`, by name.
@@ -613,7 +632,8 @@ class Model:
         """
         self._built_weights("load")
         _, arrays = hdf5.read(path)
-        self._load_weights(hdf5.below("weights", arrays), path)
+        with self.lock:
+            self._load_weights(hdf5.below("weights", arrays), path)
 
     # ---- state
 

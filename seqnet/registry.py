@@ -141,6 +141,24 @@ def check_type(value: Any, annotation: Any, what: str) -> None:
             raise TypeError(f"{what} is {annotation}, not {str(value)[:100]!r}.")
 
 
+def constructor_arguments(cls: type) -> dict[str, Any]:
+    """Return the annotations of a constructor's arguments by name.
+
+    ``**kwargs`` stand for the arguments of the base class.
+    """
+    found: dict[str, Any] = {}
+    for klass in cls.__mro__:
+        if "__init__" not in vars(klass) or klass is object:
+            continue
+        arguments = list(inspect.signature(klass.__init__).parameters.values())[1:]
+        for a in arguments:
+            if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL):
+                found.setdefault(a.name, a.annotation)
+        if not any(a.kind is a.VAR_KEYWORD for a in arguments):
+            break
+    return found
+
+
 class Configurable:
     """Something a file can describe: its configuration is its constructor's arguments."""
 
@@ -152,17 +170,7 @@ class Configurable:
     @classmethod
     def signature(cls) -> dict[str, Any]:
         """Return the annotations of the constructor's arguments, and the base class's, by name."""
-        found: dict[str, Any] = {}
-        for klass in cls.__mro__:
-            if "__init__" not in vars(klass) or klass is object:
-                continue
-            arguments = list(inspect.signature(klass.__init__).parameters.values())[1:]
-            for a in arguments:
-                if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL):
-                    found.setdefault(a.name, a.annotation)
-            if not any(a.kind is a.VAR_KEYWORD for a in arguments):
-                break
-        return found
+        return constructor_arguments(cls)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that would make this object again, as JSON can hold them."""

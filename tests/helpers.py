@@ -54,6 +54,9 @@ class Plug(Callback):
     def __init__(self, pulled_at=None):
         self.pulled_at, self.batches = pulled_at, 0
 
+    def get_config(self):
+        return {}
+
     def on_batch_end(self, batch, logs=None):
         self.batches += 1
         if self.batches == self.pulled_at:

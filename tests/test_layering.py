@@ -23,8 +23,10 @@ LEVELS = (
         "readahead.py",
         "registry.py",
         "interruption.py",
+        "locking.py",
         "replacing.py",
         "trouble.py",
+        "version.py",
     ),
     ("ops/",),
     (
@@ -43,6 +45,7 @@ LEVELS = (
         "training.py",
         "compiled.py",
         "packing.py",
+        "own_code.py",
         "feeding.py",
         "resuming.py",
         "fitting.py",
@@ -68,6 +71,7 @@ WITHIN_A_LEVEL = {
     ("evaluation.py", "training.py"),
     ("fitting.py", "resuming.py"),
     ("resuming.py", "packing.py"),
+    ("resuming.py", "own_code.py"),
 }
 # What works without the package, and says so.
 OPTIONAL = {"seqnet.kernels", "jax", "tensorboardX"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from seqnet.callbacks.base import Callback, check_save_freq
@@ -46,11 +47,10 @@ class BackupAndRestore(Callback):
     >>> import os, tempfile, numpy as np, seqnet
     >>> from seqnet.callbacks import BackupAndRestore
     >>> X, y = np.random.default_rng(0).normal(size=(2, 8, 3))
+    >>> current = {"is on": True}
     >>> class Plug(seqnet.callbacks.Callback):
-    ...     pulled = False
-    ...
     ...     def on_batch_end(self, batch, logs=None):
-    ...         if self.pulled and len(self.model.history.epoch) == 1:
+    ...         if not current["is on"] and len(self.model.history.epoch) == 1:
     ...             raise RuntimeError("no current")
     >>> def train(path):
     ...     seqnet.set_random_seed(1)
@@ -59,12 +59,12 @@ class BackupAndRestore(Callback):
     ...     return model.get_weights()[0]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     expected = train(os.path.join(folder, "one.h5"))
-    ...     Plug.pulled = True
+    ...     current["is on"] = False
     ...     try:
     ...         train(os.path.join(folder, "two.h5"))
     ...     except RuntimeError as error:
     ...         print(error)
-    ...     Plug.pulled = False
+    ...     current["is on"] = True
     ...     result = train(os.path.join(folder, "two.h5"))
     no current
     >>> bool((result == expected).all())
@@ -81,6 +81,7 @@ class BackupAndRestore(Callback):
         self.unsaved = 0
         self.description: dict = {}
         self.saved: tuple[dict, dict] | None = None
+        self.lock = ExitStack()
 
     def check(self, log_names):
         """Read the file, if there is one, and raise if it is of another training."""
@@ -89,15 +90,25 @@ class BackupAndRestore(Callback):
         same = [c for c in self.trainer.callbacks.resumed if isinstance(c, BackupAndRestore)]
         if len(same) > 1:
             raise ValueError(f"fit takes one BackupAndRestore, got {len(same)}.")
+        self.lock.enter_context(resume.in_use(self.path))
         self.description = resume.describe(self.trainer)
-        self.saved = resume.load(self.path, self.description)
+        self.saved = resume.load(self.trainer, self.description, self.path)
+
+    def close(self):
+        self.lock.close()
 
     def on_train_begin(self, logs=None):
         self.unsaved = 0
         if self.saved is not None:
             self.description, state = self.saved
             self.saved = None
-            self.trainer.load_state_dict(state)
+            try:
+                self.trainer.load_state_dict(state)
+            except Exception as error:
+                raise ValueError(f"{self.path} cannot be resumed: {error}") from error
+
+    def get_config(self):
+        return {}  # where and how often it saves changes nothing about the training
 
     def on_batch_end(self, batch, logs=None):
         self.unsaved += 1
@@ -109,8 +120,15 @@ class BackupAndRestore(Callback):
             self.save()
 
     def on_interruption(self):
-        if not self.save():
-            return None
+        try:
+            done = self.save()
+        except OSError as error:
+            kept = "there is no earlier file"
+            if self.path.exists():
+                kept = "the file of the last save stays"
+            return f"Its state could not be saved, and {kept}: {error}"
+        if not done:
+            return "Its state was not saved, because of values that are not finite."
         return f"Its state is in {self.path}: the same program resumes it."
 
     def recovery_hint(self):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from seqnet.checks import check_count
+from seqnet.registry import constructor_arguments
+from seqnet.saving.hdf5 import extract_arrays
 from seqnet.training.diagnostics import NumericalError
 
 
@@ -73,6 +77,19 @@ class Callback:
         `log_names` are the names in the logs of an epoch's end, or None if a callback may add
         others.
         """
+
+    def get_config(self) -> dict:
+        """Return what a resumed run must be given again: other values make it another training.
+
+        By default the constructor's arguments except ``verbose``, as far as there are attributes of
+        the same names. Override it, with an empty result if need be, where some of them do not
+        matter or are called otherwise.
+        """
+        names = constructor_arguments(type(self))
+        return {n: getattr(self, n) for n in names if n != "verbose" and hasattr(self, n)}
+
+    def close(self) -> None:
+        """Release what `check` or a hook has opened; called when `fit` ends, however it does."""
 
     def state_dict(self) -> dict:
         """Return what a resumed run needs to continue as if it had never stopped.
@@ -199,6 +216,18 @@ def check_save_freq(value) -> str | int:
     return check_count(value, "save_freq")
 
 
+def checked_state(callback: Callback) -> dict:
+    """Return a callback's state, or raise ``TypeError`` if a file cannot hold it."""
+    state, who = callback.state_dict(), f"{type(callback).__name__}.state_dict"
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{who} must return a dictionary, got {state!r}.")
+    try:
+        json.dumps(extract_arrays(state, "state", {}))
+    except TypeError as error:
+        raise TypeError(f"{who} must return what JSON can hold, and arrays: {error}.") from None
+    return dict(state)
+
+
 class CallbackList:
     """Calls each of several callbacks in turn: it has all their hooks.
 
@@ -251,14 +280,37 @@ class CallbackList:
         return list(dict.fromkeys([*names, *(name for added in adding for name in added)]))
 
     def state_dict(self) -> list[dict]:
-        """Return the states of the user's callbacks."""
-        return [callback.state_dict() for callback in self.resumed]
+        """Return the states of the user's callbacks.
+
+        Raises
+        ------
+        TypeError
+            If a state cannot be saved; the message names the callback.
+        """
+        return [checked_state(callback) for callback in self.resumed]
 
     def load_state_dict(self, states: Sequence[Mapping]) -> None:
-        """Restore the states of the user's callbacks."""
+        """Restore the states of the user's callbacks; an error names the callback."""
         for callback, state in zip(self.resumed, states, strict=True):
-            if state:
-                callback.load_state_dict(state)
+            try:
+                if state:
+                    callback.load_state_dict(state)
+            except Exception as error:
+                name = type(callback).__name__
+                raise ValueError(
+                    f"there is a state that {name}.load_state_dict does not take: {error!r}"
+                ) from error
+
+    def close(self) -> None:
+        """Close all callbacks."""
+        for callback in self.callbacks:
+            callback.close()
+
+    def on_train_end(self, logs: Mapping) -> None:
+        """Call the hook of each callback, also after one has raised; the error is raised then."""
+        with ExitStack() as stack:
+            for callback in reversed(self.callbacks):
+                stack.callback(callback.on_train_end, logs)
 
     def __getattr__(self, hook: str):
         if hook not in HOOKS:

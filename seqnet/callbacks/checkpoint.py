@@ -74,6 +74,7 @@ class ModelCheckpoint(Monitor):
         # The direction of a metric that is not looked at need not be known.
         mode = mode if save_best_only or mode != "auto" else "min"
         super().__init__(monitor, mode, best=initial_value_threshold)
+        self.initial_value_threshold = initial_value_threshold
         self.filepath = os.fspath(filepath)
         self.verbose = verbose
         self.save_best_only, self.save_weights_only = save_best_only, save_weights_only

@@ -44,3 +44,6 @@ class LambdaCallback(Callback):
             if not callable(function):
                 raise TypeError(f"LambdaCallback takes a function as {name}, got {function!r}.")
             setattr(self, name, function)
+
+    def get_config(self):
+        return {name: hook for name, hook in vars(self).items() if name in HOOKS}

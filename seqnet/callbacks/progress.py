@@ -106,6 +106,9 @@ class ProgressBar(Callback):
         self.lines: Lines | None = None
         self.batches_before: int | None = None
 
+    def get_config(self):
+        return {}  # what is printed changes nothing about the training
+
     def on_train_begin(self, logs=None):
         self.batches_before = None
 

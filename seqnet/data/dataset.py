@@ -171,9 +171,9 @@ class Dataset(ABC):
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch, those that `Epoch.select` selects.
 
-        A resumed training asks for the rest of an epoch: batch number k of an epoch must be the same
-        whether those before it are asked for or not. The generator is closed when the epoch ends or
-        is interrupted.
+        A resumed training asks for the rest of an epoch: batch number k must be the same whether
+        those before it are asked for or not. The generator is closed when the epoch ends or is
+        interrupted.
         """
 
     def first_batch(self, batch_size: int) -> Batch:

@@ -7,6 +7,7 @@ import pytensor.tensor as pt
 
 from seqnet.data.dataset import Batch
 from seqnet.data.validation import as_array
+from seqnet.locking import COMPILING
 from seqnet.training.step import compile_predict, first_states, symbolic_states
 
 
@@ -46,8 +47,11 @@ class Stepper:
         self.rank = len(model.input_shape)
         self.check_input = model.layers[0].check_input
         shape = (None, 1, *[None] * (self.rank - 2))
-        x = pt.tensor("x", dtype=model.input_dtype, shape=shape)
-        self.function = compile_predict(model, Batch(x), symbolic_states(model.layers), name="step")
+        self.lock = model.lock
+        with COMPILING:
+            x = pt.tensor("x", dtype=model.input_dtype, shape=shape)
+            states = symbolic_states(model.layers)
+            self.function = compile_predict(model, Batch(x), states, name="step")
         self.dtype = model.input_dtype
         # An output that still has a time axis has one of the unknown length of the input.
         whole = model.compute_output_shape((None, None, *model.input_shape[2:]))
@@ -68,12 +72,13 @@ class Stepper:
                 f"got the shape {values.shape}."
             )
         values = np.asarray(values, dtype=self.dtype)[:, None]
-        if self.states and len(values) != len(self.states[0]):
-            raise ValueError(
-                f"The states are those of {len(self.states[0])} sequences, but this step has "
-                f"{len(values)}. To start anew call reset."
-            )
-        if self.states is None:
-            self.states = first_states(self.layers, len(values))
-        output, *self.states = self.function(values, *self.states)
+        with self.lock:
+            if self.states and len(values) != len(self.states[0]):
+                raise ValueError(
+                    f"The states are those of {len(self.states[0])} sequences, but this step has "
+                    f"{len(values)}. To start anew call reset."
+                )
+            if self.states is None:
+                self.states = first_states(self.layers, len(values))
+            output, *self.states = self.function(values, *self.states)
         return output[:, 0] if self.sequence_output else output

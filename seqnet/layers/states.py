@@ -9,7 +9,6 @@ variables, no gradient goes from one batch into the batch before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import pytensor
@@ -202,17 +201,3 @@ def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
     for layer in layers:
         yield layer
         yield from all_layers(layer.inner_layers)
-
-
-@contextmanager
-def fresh_states(layers: Iterable[Layer], run: str) -> Iterator[None]:
-    """Let a run start from zeros inside the block, and put its states back after it."""
-    found = carried_states(layers)
-    before = [carried.get(run) for carried in found]
-    for carried in found:
-        carried.reset(run)
-    try:
-        yield
-    finally:
-        for carried, values in zip(found, before, strict=True):
-            carried.set(values, run)

@@ -24,12 +24,13 @@ import numpy as np
 
 from seqnet import registry
 from seqnet.saving.atomic import atomic_write
+from seqnet.version import __version__
 
 MAGIC = b"seqnet\r\n"
-VERSION = 2
+VERSION = 3
 FRONT = struct.Struct("<8sQQQQ")  # magic, version, length of the file, place and size of the header
 FRONT_SIZE, BLOCK = 480, 512  # the rest of the block is the checksum, a SHA-256
-HEADER = "header"
+WRITER, HEADER = "seqnet", "header"
 ARRAYS = "arrays"
 ARRAY = "array"
 DTYPES = {
@@ -167,7 +168,8 @@ def check(file: BinaryIO) -> tuple[int, int, int]:
     _, version, length, start, size = FRONT.unpack_from(block)
     if version != VERSION:
         raise ValueError(
-            f"it has version {version} of the format; this seqnet reads version {VERSION}"
+            f"it has version {version} of the format, and seqnet {__version__} reads version "
+            f"{VERSION}: read it with the version of seqnet that wrote it"
         )
     if there < length:
         raise ValueError(f"it was cut short, to {there} of {length} bytes")
@@ -253,7 +255,8 @@ def lay_out(header: Mapping, arrays: Mapping[str, np.ndarray]) -> tuple[Image, l
             for name, value in arrays.items()
         }
         try:
-            text = json.dumps({HEADER: header, ARRAYS: places}, ensure_ascii=False).encode()
+            contents = {WRITER: __version__, HEADER: header, ARRAYS: places}
+            text = json.dumps(contents, ensure_ascii=False).encode()
         except TypeError as error:
             raise TypeError(f"The header of a file cannot be written as JSON: {error}.") from None
         start = place(file, HEADER, np.frombuffer(text, dtype="uint8"))

@@ -207,7 +207,7 @@ class GradientNorms:
 
     def state_dict(self) -> dict:
         """Return the norms so far."""
-        return vars(self) | {"trained": list(self.trained), "each": self.each.copy()}
+        return vars(self) | {"trained": list(self.trained), "each": self.each.tolist()}
 
     def load_state_dict(self, state: Mapping) -> None:
         """Restore what `state_dict` returned."""

@@ -17,7 +17,10 @@ class Interrupted(BaseException):
 
 
 class StopSignals:
-    """Records the first signal that asks to stop; a second one stops at once.
+    """Records signals that ask to stop; only a second Ctrl-C stops at once.
+
+    Systems send SIGTERM several times to one process, and end one that takes too long by SIGKILL:
+    another SIGTERM changes nothing.
 
     Handlers are installed inside the block of a ``with`` statement, in the main thread, and where
     Python's own would be run: a handler of the user's stays.
@@ -25,11 +28,14 @@ class StopSignals:
     Attributes
     ----------
     received : int, optional
-        The number of the signal.
+        The number of the first signal.
+    ctrl_c : bool
+        Whether Ctrl-C was one of them.
     """
 
     def __init__(self):
         self.received: int | None = None
+        self.ctrl_c = False
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -42,11 +48,12 @@ class StopSignals:
 
     def handle(self, number, frame) -> None:
         """Handle a signal."""
-        if self.received is not None:
-            raise self.error("Interrupted a second time, in the middle of a batch.")
-        self.received = number
-        if number == signal.SIGINT:  # not print, which may be what was interrupted
-            with suppress(OSError):
+        self.received = self.received or number
+        if number == signal.SIGINT:
+            if self.ctrl_c:
+                raise KeyboardInterrupt("Interrupted a second time, in the middle of a batch.")
+            self.ctrl_c = True
+            with suppress(OSError):  # not print, which may be what was interrupted
                 os.write(2, b"\nThis batch is finished first; Ctrl-C again stops at once.\n")
 
     def check(self) -> None:

@@ -19,6 +19,7 @@ from seqnet import backend, config
 from seqnet.data.dataset import PART_NAMES, Batch, tree_items
 from seqnet.layers.layer import Phase
 from seqnet.layers.recurrent import Recurrent
+from seqnet.locking import COMPILING
 from seqnet.losses import Loss
 from seqnet.ops.count import count
 
@@ -343,6 +344,9 @@ def weighted_sum(values, weights):
 class CompiledSteps:
     """The compiled steps of a model: one function is kept for each kind of batch.
 
+    One thread at a time runs one, because a compiled function keeps its inputs and intermediate
+    results in storage of its own, and an update overwrites weights.
+
     Parameters
     ----------
     model : Model
@@ -363,18 +367,21 @@ class CompiledSteps:
             What recurrent layers start from; then the result has their last states.
         """
         function, arrays, trained = self.train_function(batch, states is not None)
-        outputs = function(*arrays, *(states or ()))
+        with self.model.lock:
+            outputs = function(*arrays, *(states or ()))
         return TrainResult(outputs, trained, len(self.model.metrics))
 
     def test(self, batch: Batch, announce: bool = False) -> TestResult:
         """Compute the loss and the metrics of a batch."""
         function, arrays = self.test_function(batch, announce)
-        return TestResult(function(*arrays))
+        with self.model.lock:
+            return TestResult(function(*arrays))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
         function, arrays = self.function(compile_predict, batch, announce=announce)
-        return PredictResult(function(*arrays))
+        with self.model.lock:
+            return PredictResult(function(*arrays))
 
     def train_function(self, batch: Batch, with_states: bool = False, announce: bool = False):
         """Return the function for a batch, its arrays, and which layers it trains."""
@@ -418,10 +425,13 @@ class CompiledSteps:
         key = (compile_it, types, kind, name)
         function = self.functions.get(key)
         if function is None:
-            model = self.model
-            states = symbolic_states(model.layers) if with_states else {}
-            variables = symbolic_batch(batch, types)
-            function = self.functions[key] = compile_it(model, variables, states, announce)
+            with COMPILING:
+                function = self.functions.get(key)  # another thread may have compiled it meanwhile
+                if function is None:
+                    states = symbolic_states(self.model.layers) if with_states else {}
+                    variables = symbolic_batch(batch, types)
+                    function = compile_it(self.model, variables, states, announce)
+                    self.functions[key] = function
         return function, arrays
 
     def variables(self, batch: Batch) -> Batch:
@@ -442,5 +452,6 @@ class CompiledSteps:
 
     def forget_lengths(self, lengths: set[int]) -> None:
         """Drop the functions for some numbers of steps."""
-        for key in [k for k in self.functions if lengths & set(k[1][0].shape[1:2])]:
-            del self.functions[key]
+        with COMPILING:
+            for key in [k for k in self.functions if lengths & set(k[1][0].shape[1:2])]:
+                del self.functions[key]

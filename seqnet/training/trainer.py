@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import logging
-from contextlib import closing
+import secrets
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from signal import SIGTERM
 
 import numpy as np
@@ -15,7 +17,7 @@ import numpy as np
 from seqnet import config
 from seqnet.data.dataset import Batch, Dataset, Epoch
 from seqnet.data.masking import is_padding
-from seqnet.layers.states import fresh_states
+from seqnet.layers.states import carried_states
 from seqnet.training.arguments import FitArguments
 from seqnet.training.diagnostics import (
     GradientNorms,
@@ -66,6 +68,8 @@ class Trainer:
         Whether all epochs are done, or a callback stopped the training.
     diverged : bool
         Whether the training was stopped because of values that are not finite.
+    id : str
+        Identifies this run; a resumed run has that of its file.
     """
 
     def __init__(self, model, dataset: Dataset, validation: Dataset | None, arguments, callbacks):
@@ -78,6 +82,7 @@ class Trainer:
         self.nonfinite_at_start: list[str] = []
         self.logs: dict = {}
         self.finished = self.diverged = False
+        self.id = secrets.token_hex(8)
         self.signals = StopSignals()
         self.callbacks = callbacks
         callbacks.set_up(
@@ -95,8 +100,9 @@ class Trainer:
     def fit(self) -> None:
         """Train to the end, or until a callback or a signal stops the training."""
         model, callbacks, signals = self.model, self.callbacks, self.signals
+        model.last_run = self.id
+        model.stop_training = False  # before it compiles: another thread may set it then
         self.compile_steps()
-        model.stop_training = False
         self.nonfinite_at_start = nonfinite_weights(model)
         with signals:
             callbacks.on_train_begin()
@@ -273,6 +279,7 @@ class Trainer:
     def state_dict(self) -> dict:
         """Return all that decides how the run continues."""
         return {
+            "id": self.id,
             "model": self.model.state_dict(),
             "epoch": self.epoch,
             "batch": self.batch,
@@ -292,6 +299,7 @@ class Trainer:
         In the middle of an epoch, `on_epoch_begin` of the callbacks is called first: what it
         changes is restored after it.
         """
+        self.id = self.model.last_run = state["id"]
         self.epoch, self.batch, self.order = state["epoch"], state["batch"], state["order"]
         if self.batch:
             self.callbacks.on_epoch_begin(self.epoch)
@@ -321,6 +329,39 @@ def data_params(dataset: Dataset, batch_size: int, steps: int | None = None) -> 
     return {"batch_size": batch_size, "samples": dataset.sample_count(), "steps": steps}
 
 
+class PassStates:
+    """The carried states of one pass over data, which start from zeros.
+
+    The model has them only while it computes a batch; its own stay as they are. So several threads
+    can each make a pass at the same time.
+    """
+
+    def __init__(self, model, run: str):
+        self.model, self.run = model, run
+        self.carried = carried_states(model.layers)
+        self.states: list | None = None
+
+    @contextmanager
+    def in_model(self) -> Iterator[None]:
+        """Give the model the states of the pass inside the block, and keep what they become."""
+        with self.model.lock:
+            own = [carried.get(self.run) for carried in self.carried]
+            self.set(self.states)
+            try:
+                yield
+                self.states = [carried.get(self.run) for carried in self.carried]
+            finally:
+                self.set(own)
+
+    def set(self, states: list | None) -> None:
+        """Set the model's carried states, None for zeros."""
+        for number, carried in enumerate(self.carried):
+            if states is None:
+                carried.reset(self.run)
+            else:
+                carried.set(states[number], self.run)
+
+
 def evaluate(
     model,
     dataset: Dataset,
@@ -330,18 +371,17 @@ def evaluate(
     announce: bool = False,
     signals: StopSignals | None = None,
 ) -> Totals:
-    """Return the totals of a model over data; states are carried within it and then put back."""
+    """Return the totals of a model over data, within which states are carried."""
     at_batch_end = callbacks.overriding("on_test_batch_end")
     totals = Totals(model.metrics)
     dataset = in_fastest_order(model, dataset, steps)
     callbacks.on_test_begin()
-    with (
-        fresh_states(model.layers, "test"),
-        closing(dataset.batches(Epoch(batch_size, steps=steps))) as batches,
-    ):
+    states = PassStates(model, "test")
+    with closing(dataset.batches(Epoch(batch_size, steps=steps))) as batches:
         for number, batch in enumerate(batches):
             callbacks.on_test_batch_begin(number)
-            totals.add(model.steps.test(batch, announce).sums)
+            with states.in_model():
+                totals.add(model.steps.test(batch, announce).sums)
             for hook in at_batch_end:
                 hook(number, totals.logs())
             if signals is not None:
@@ -367,13 +407,12 @@ def predict(
     dataset = in_fastest_order(model, dataset, steps)
     outputs = []
     callbacks.on_predict_begin()
-    with (
-        fresh_states(model.layers, "predict"),
-        closing(dataset.batches(Epoch(batch_size, steps=steps))) as batches,
-    ):
+    states = PassStates(model, "predict")
+    with closing(dataset.batches(Epoch(batch_size, steps=steps))) as batches:
         for number, batch in enumerate(batches):
             callbacks.on_predict_batch_begin(number)
-            outputs.append(model.steps.predict(batch, announce).output)
+            with states.in_model():
+                outputs.append(model.steps.predict(batch, announce).output)
             callbacks.on_predict_batch_end(number, {"outputs": outputs[-1]})
     callbacks.on_predict_end()
     return dataset.join(outputs)

@@ -213,6 +213,22 @@ def test_checks_come_before_anything_is_compiled(no_compile):
         model.fit(X, Y > 0, callbacks=[Refuse()], validation_data=(X, Y > 0), verbose=0)
 
 
+def test_on_train_end_is_called_for_all_callbacks_although_one_raises(model):
+    told = []
+
+    def fail(logs):
+        told.append("first")
+        raise RuntimeError("at the end")
+
+    callbacks = [
+        LambdaCallback(on_train_end=fail),
+        LambdaCallback(on_train_end=lambda logs: told.append("second")),
+    ]
+    with pytest.raises(RuntimeError, match="at the end"):
+        model.fit(X, Y, verbose=0, callbacks=callbacks)
+    assert told == ["first", "second"]
+
+
 def test_a_callback_of_functions(model):
     seen = []
     functions = LambdaCallback(

@@ -223,7 +223,7 @@ class Training:
 
     def used(self, model):
         """Change all of a model that training changes, but what it is compared by."""
-        seqnet.set_random_seed(99)
+        config.random_generator().random(99)
         if model.stateful:
             model.predict_on_batch(self.data[0][:2])
         for layer, new in zip(model.layers, self.layers(), strict=True):
@@ -353,6 +353,9 @@ class Signals(Callback):
     def __init__(self, at, *numbers):
         self.at, self.numbers, self.entries = at, numbers, []
 
+    def get_config(self):
+        return {}
+
     def on_batch_begin(self, batch, logs=None):
         if (len(self.model.history.epoch), batch) == self.at:
             for number in self.numbers:
@@ -432,6 +435,57 @@ def test_a_second_ctrl_c_stops_at_once(small):
     assert handlers() == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_another_sigterm_does_not_forfeit_the_save(small, number, tmp_path, monkeypatch):
+    again, expected = small
+    path, write = tmp_path / "run.h5", hdf5.write
+
+    def write_slowly(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(*given)
+
+    monkeypatch.setattr(hdf5, "write", write_slowly)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as stopped:
+        signals = Signals((0, 3), number, signal.SIGTERM, signal.SIGTERM)
+        again().fit(X, Y, **SMALL, callbacks=[signals, BackupAndRestore(path)])
+    assert (stopped.type is SystemExit) == (number == signal.SIGTERM)
+    monkeypatch.undo()
+    model = again()
+    model.fit(X, Y, **SMALL, callbacks=[Signals(None), BackupAndRestore(path)])
+    assert_equal(outcome(model), expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_full_disk_does_not_change_how_an_interruption_ends(
+    small, number, tmp_path, monkeypatch, caplog
+):
+    again, expected = small
+    path, write = tmp_path / "run.h5", hdf5.write
+    signals = Signals((0, 3), number)
+
+    def full(*given):
+        if signals.entries and signals.entries[-1] == 3:
+            raise OSError(28, "No space left on device", str(path))
+        write(*given)
+
+    monkeypatch.setattr(hdf5, "write", full)
+    backup = BackupAndRestore(path)
+    monkeypatch.setattr(
+        backup, "on_batch_end", lambda batch, logs=None: batch < 3 and backup.save()
+    )
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as stopped:
+        again().fit(X, Y, **SMALL, callbacks=[signals, backup])
+    if number == signal.SIGTERM:
+        assert stopped.value.code == 143
+    told = caplog.text if number == signal.SIGTERM else str(stopped.value)
+    assert "could not be saved, and the file of the last save stays: [Errno 28]" in told
+    assert signals.entries[-1] == "end"
+    monkeypatch.undo()
+    model = again()
+    model.fit(X, Y, **SMALL, callbacks=[Signals(None), BackupAndRestore(path)])
+    assert_equal(outcome(model), expected)
+
+
 def test_an_interruption_at_the_very_end_is_not_lost(small):
     class Last(Callback):
         def on_train_end(self, logs=None):
@@ -470,19 +524,22 @@ def test_training_in_another_thread_leaves_signals_alone(small):
 # ------------------------------------------------------------------------------------ the file
 
 
-def stopped_run(tmp_path, **options):
+def stopped_run(tmp_path, callbacks=(), loss="mse", **options):
     """Return the path of a file of a training that was stopped."""
     path = tmp_path / "run.h5"
     seqnet.set_random_seed(1)
     model = seqnet.Model([Dense(2)])
-    model.compile("adam", "mse")
-    signals = Signals((0, 1), signal.SIGINT)
+    model.compile("adam", loss)
+    callbacks = [*callbacks, Signals((0, 1), signal.SIGINT), BackupAndRestore(path)]
     with pytest.raises(KeyboardInterrupt):
-        model.fit(X, Y, **(SMALL | options), callbacks=[signals, BackupAndRestore(path)])
+        model.fit(X, Y, **(SMALL | options), callbacks=callbacks)
     return path
 
 
-def go_on(path, layers=(), optimizer="adam", loss="mse", x=X, y=Y, callbacks=None, **options):
+def go_on(
+    path, layers=(), optimizer="adam", loss="mse", x=X, y=Y, callbacks=None, seed=1, **options
+):
+    seqnet.set_random_seed(seed)
     model = seqnet.Model(layers or [Dense(2)])
     model.compile(optimizer, loss)
     callbacks = [Signals(None)] if callbacks is None else callbacks
@@ -529,10 +586,9 @@ def test_more_epochs_and_another_verbosity_are_no_other_training(tmp_path, capsy
 
 
 def test_callbacks_are_told_the_epoch_that_goes_on(tmp_path, capsys):
-    path = stopped_run(tmp_path)
     told = []
 
-    class Signals(Callback):  # the name is what is compared
+    class Told(Callback):
         def on_train_begin(self, logs=None):
             told.append("train")
 
@@ -542,7 +598,9 @@ def test_callbacks_are_told_the_epoch_that_goes_on(tmp_path, capsys):
         def on_batch_begin(self, batch, logs=None):
             told.append(batch)
 
-    go_on(path, callbacks=[Signals()], epochs=2, verbose=1)
+    path = stopped_run(tmp_path, [Told()])
+    told.clear()
+    go_on(path, callbacks=[Told(), Signals(None)], epochs=2, verbose=1)
     assert told == ["train", "epoch 0", 2, 3, 4, "epoch 1", 0, 1, 2, 3, 4]
     assert "Epoch 1/2" in capsys.readouterr().err
 

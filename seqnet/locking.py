@@ -1,0 +1,80 @@
+"""Locks between the threads of one process, which a fork waits for; one training at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary, WeakSet
+
+_locks: WeakSet[ForkSafeLock] = WeakSet()
+_registering = threading.Lock()
+_forking = threading.RLock()
+_held: list[ForkSafeLock] = []
+
+
+class ForkSafeLock(type(threading.RLock())):  # type: ignore[misc]
+    """A reentrant lock that no other thread holds while the process is forked.
+
+    What the lock protects is therefore complete in the child, and the child can acquire it. A copy
+    of an object that has such a lock gets a new one.
+    """
+
+    def __init__(self):
+        with _registering:
+            _locks.add(self)
+
+    def __reduce__(self):
+        return type(self), ()
+
+
+def before_fork() -> None:
+    """Wait until no other thread holds a lock, and keep all of them."""
+    _forking.acquire()
+    with _registering:
+        _held.extend(_locks)
+    for lock in _held:
+        lock.acquire()
+
+
+def after_fork() -> None:
+    """Release all locks."""
+    while _held:
+        _held.pop().release()
+    _forking.release()
+
+
+def after_fork_in_child() -> None:
+    """Release all locks; another thread may have been making one."""
+    global _registering
+    _registering = threading.Lock()
+    after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=before_fork, after_in_parent=after_fork, after_in_child=after_fork_in_child
+    )
+
+COMPILING = ForkSafeLock()
+"""Held while a graph is built and compiled, because PyTensor does that in one thread only."""
+
+_in_training: WeakKeyDictionary = WeakKeyDictionary()
+"""The process that trains each model, for models in `alone`."""
+
+
+@contextmanager
+def alone(model) -> Iterator[None]:
+    """Let one call of `fit` at a time train a model; raise ``RuntimeError`` for a second one."""
+    with model.lock:
+        if _in_training.get(model) == os.getpid():  # a forked process has the entries of its parent
+            raise RuntimeError(
+                f"Another call of fit is training the model {model.name!r}. Wait until it ends, or "
+                "use train_on_batch, which any thread and any callback may call."
+            )
+        _in_training[model] = os.getpid()
+    try:
+        yield
+    finally:
+        _in_training.pop(model, None)
