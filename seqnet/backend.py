@@ -13,6 +13,7 @@ import pytensor
 from pytensor.compile.mode import OPT_FAST_RUN, Mode, get_mode
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.link.vm import VMLinker
+from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.elemwise import CAReduce
 from pytensor.tensor.random.type import RandomType
 
@@ -98,6 +99,12 @@ def reduce_in_own_type(fgraph, node):
     return [node.op.clone(acc_dtype=dtype)(node.inputs[0])]
 
 
+@node_rewriter([CheckAndRaise])
+def without_check(fgraph, node):
+    """Leave out what checks values within a function: JAX cannot raise there, and would warn."""
+    return [node.inputs[0]]
+
+
 def mode() -> Mode:
     """Return the PyTensor mode of the backend that `seqnet.config` names."""
     name = config.backend()
@@ -106,7 +113,8 @@ def mode() -> Mode:
     if name == "c":
         return Mode("cvm", "fast_run")
     if name == "jax":
-        return get_mode("JAX").register((dfs_rewriter(reduce_in_own_type), 49.4))
+        rewriters = dfs_rewriter(reduce_in_own_type), dfs_rewriter(without_check)
+        return get_mode("JAX").register(*((rewriter, 49.4) for rewriter in rewriters))
     return get_mode(name.upper())
 
 

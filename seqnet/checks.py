@@ -43,6 +43,35 @@ def check_finite(array: np.ndarray, name: str, advice: str = "") -> None:
         raise WrongValueError(f"{name} holds {array[where]} at {{where}}.{advice}", where)
 
 
+def check_fits(array: np.ndarray, name: str, dtype: str) -> None:
+    """Raise if floats are too large for a narrower float type; NaN is no matter of this check.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.checks import check_fits
+    >>> check_fits(np.array([1.0, 1e300]), "X", "float32")
+    Traceback (most recent call last):
+        ...
+    seqnet.checks.WrongValueError: X holds 1e+300 at (1,), which float32, the model's float type, \
+cannot hold: it ends at 3.4e+38. Scale the data, or set seqnet.config.set_floatx('float64').
+    """
+    largest = np.finfo(dtype).max
+    if array.dtype.kind != "f" or np.finfo(array.dtype).max <= largest or not array.size:
+        return
+    if -largest <= array.min() and array.max() <= largest:
+        return
+    wrong = np.abs(array) > largest
+    if wrong.any():
+        where = first_place(wrong)
+        advice = "" if dtype == "float64" else ", or set seqnet.config.set_floatx('float64')"
+        raise WrongValueError(
+            f"{name} holds {array[where]} at {{where}}, which {dtype}, the model's float type, "
+            f"cannot hold: it ends at {largest:.2g}. Scale the data{advice}.",
+            where,
+        )
+
+
 def preceded(error: Exception, text: str) -> Exception:
     """Return a ``ValueError`` or ``TypeError`` with a text before its message."""
     kind = TypeError if isinstance(error, TypeError) else ValueError
@@ -69,9 +98,27 @@ def check_count(value, name: str, minimum: int = 1) -> int:
 
 def check_number(value, name: str) -> float:
     """Return a number as a float, or raise."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     return float(value)
+
+
+def check_bool(value, name: str) -> bool:
+    """Return True or False, or raise: other values that Python takes for one are mistakes.
+
+    Examples
+    --------
+    >>> from seqnet.checks import check_bool
+    >>> check_bool("no", "use_bias of Dense")
+    Traceback (most recent call last):
+        ...
+    TypeError: use_bias of Dense must be True or False, got 'no'.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+    return bool(value)
 
 
 def check_rate(value, name: str) -> float:

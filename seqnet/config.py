@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.checks import check_count
+from seqnet.checks import check_count, check_number
 
 FLOAT_DTYPES = ("float32", "float64")
 BACKENDS = {
@@ -51,7 +51,10 @@ def set_floatx(dtype: str) -> None:
 
 def check_float_dtype(dtype: str) -> str:
     """Return `dtype` as one of the float types seqnet computes in, or raise ``ValueError``."""
-    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    try:
+        name = None if dtype is None else np.dtype(dtype).name
+    except TypeError:
+        name = None
     if name not in FLOAT_DTYPES:
         raise ValueError(f"seqnet computes in {' or '.join(FLOAT_DTYPES)}, not in {dtype!r}.")
     return name
@@ -63,9 +66,9 @@ def epsilon() -> float:
 
 
 def set_epsilon(value: float) -> None:
-    """Set the small constant; it must be above zero."""
-    if not value > 0:
-        raise ValueError(f"epsilon must be above zero, got {value!r}.")
+    """Set the small constant, a number above 0 and below 1."""
+    if not 0 < check_number(value, "epsilon") < 1:
+        raise ValueError(f"epsilon must be above zero and below one, got {value!r}.")
     _settings["epsilon"] = float(value)
 
 
@@ -90,7 +93,7 @@ def set_backend(name: str) -> None:
     ModuleNotFoundError
         If it is ``"jax"`` and jax is not installed.
     """
-    if name not in BACKENDS:
+    if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"Unknown backend {name!r}; choose one of {', '.join(BACKENDS)}.")
     if name == "jax" and importlib.util.find_spec("jax") is None:
         raise ModuleNotFoundError("The backend 'jax' needs the package jax: pip install jax.")

@@ -9,6 +9,7 @@ from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.special import Softmax
 
 from seqnet import config
+from seqnet.ops.lookup import checked
 
 
 def softmax_logits(y_pred):
@@ -36,12 +37,17 @@ def log_probabilities(y_pred, from_logits: bool = False):
     logits = y_pred if from_logits else softmax_logits(y_pred)
     if logits is not None:
         return pt.special.log_softmax(logits, axis=-1)
-    tiny = np.asarray(config.epsilon(), dtype=y_pred.dtype)
+    tiny = max(config.epsilon(), np.finfo(y_pred.dtype).tiny)
+    tiny = np.asarray(tiny, dtype=y_pred.dtype)
     return pt.log(pt.clip(y_pred, tiny, np.asarray(1, dtype=y_pred.dtype)))
 
 
 def pick_class(values, targets):
-    """Return ``values[..., targets[...]]``: (..., classes) and integer (...) give (...)."""
+    """Return ``values[..., targets[...]]``: (..., classes) and integer (...) give (...).
+
+    A target that is no class is an ``IndexError`` when this is computed.
+    """
     rows = values.reshape((-1, values.shape[-1]))
-    flat = targets.flatten()
+    classes = values.type.shape[-1] or values.shape[-1]
+    flat = checked(targets.flatten(), classes, "The class numbers")
     return rows[pt.arange(flat.shape[0]), flat].reshape(targets.shape)

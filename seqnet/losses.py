@@ -16,11 +16,20 @@ import pytensor.tensor as pt
 from pytensor.raise_op import CheckAndRaise
 
 from seqnet import config
-from seqnet.checks import WrongValueError, first_place
+from seqnet.checks import WrongValueError, check_bool, check_number, first_place
 from seqnet.logits import log_probabilities, pick_class, sigmoid_logits, softmax_logits
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
 from seqnet.registry import Configurable, register
 from seqnet.registry import get as _get
+from seqnet.targets import (
+    axis_hint,
+    check_distributions,
+    check_probabilities,
+    fits,
+    paired,
+    spell,
+    steps_hint,
+)
 
 
 class Loss(Configurable, ABC):
@@ -63,51 +72,17 @@ class Loss(Configurable, ABC):
         """Say what else the caller may have meant."""
         return ""
 
+    def ignored_target(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a target that this loss allows, to stand where nothing counts.
+
+        `shape` is that of one target: of ``y`` without the axes of samples and steps.
+        """
+        return np.zeros(shape)
+
     @property
     def name(self) -> str:
         """The registered name of this loss."""
         return getattr(self, "registered_name", type(self).__name__)
-
-
-def fits(shape: tuple, expected: tuple) -> bool:
-    """Tell whether a shape agrees with one that has None for what is not known."""
-    return len(shape) == len(expected) and all(
-        e is None or s == e for s, e in zip(shape, expected, strict=True)
-    )
-
-
-def spell(shape: tuple) -> str:
-    """Write a shape for a message, unknown sizes as words."""
-    words = ["batch" if i == 0 else "time" for i in range(len(shape))]
-    parts = [w if size is None else str(size) for w, size in zip(words, shape, strict=True)]
-    return "(" + ", ".join(parts) + ("," if len(parts) == 1 else "") + ")"
-
-
-def axis_hint(shape: tuple, expected: tuple, name: str) -> str:
-    """Say what to do about targets without the last axis, or those that `steps_hint` knows."""
-    if not fits(shape, expected[:-1]):
-        return steps_hint(shape, expected)
-    if expected[-1] == 1:
-        return f" Give it the last axis: {name}[..., None]."
-    return (
-        f" Each target is {expected[-1]} numbers, one for each output; class numbers go with a "
-        "softmax and sparse_categorical_crossentropy."
-    )
-
-
-def steps_hint(shape: tuple, expected: tuple) -> str:
-    """Say what to do about targets for each sequence where outputs are steps, and vice versa."""
-    if len(expected) > 1 and fits(shape, (expected[0], *expected[2:])):
-        return (
-            " The model gives an output at each step; for one a sequence, the last recurrent layer "
-            "takes return_sequences=False."
-        )
-    if len(shape) > 1 and fits((shape[0], *shape[2:]), expected):
-        return (
-            " The model gives one output a sequence; for one at each step, the last recurrent "
-            "layer takes return_sequences=True."
-        )
-    return ""
 
 
 @register("loss", "sparse_categorical_crossentropy")
@@ -135,9 +110,12 @@ class SparseCategoricalCrossentropy(Loss):
     after = ("softmax",)
 
     def __init__(self, from_logits: bool = False):
-        self.from_logits = from_logits
+        self.from_logits = check_bool(from_logits, "from_logits")
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name, classes=True)
+        if np.dtype(y_true.dtype).kind not in "iu":
+            raise TypeError(f"{self.name} takes integer class numbers, got {y_true.dtype}.")
         return -pick_class(log_probabilities(y_pred, self.from_logits), y_true)
 
     def with_kernels(self, kernels):
@@ -145,6 +123,7 @@ class SparseCategoricalCrossentropy(Loss):
             logits = y_pred if self.from_logits else softmax_logits(y_pred)
             if logits is None:
                 return self(y_true, y_pred)
+            paired(y_true, y_pred, self.name, classes=True)
             return SoftmaxCrossEntropy(kernels)(logits, y_true)
 
         return loss
@@ -218,22 +197,35 @@ class CategoricalCrossentropy(Loss):
     from_logits : bool
         The predictions are logits. A softmax at the end of the model is recognised without this.
     label_smoothing : float
-        Targets become ``y (1 - s) + s / classes`` (Szegedy et al., 2016).
+        A share s from 0 to 1: targets become ``y (1 - s) + s / classes`` (Szegedy et al., 2016).
     """
 
     registered_name = "categorical_crossentropy"
     after = ("softmax",)
 
     def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0):
-        self.from_logits = from_logits
+        self.from_logits = check_bool(from_logits, "from_logits")
+        if not 0 <= check_number(label_smoothing, "label_smoothing") <= 1:
+            raise ValueError(f"label_smoothing is a share from 0 to 1, got {label_smoothing}.")
         self.label_smoothing = label_smoothing
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name)
         y_true = pt.cast(y_true, y_pred.dtype)
         if self.label_smoothing:
             share = pt.cast(self.label_smoothing / y_pred.shape[-1], y_pred.dtype)
             y_true = y_true * np.asarray(1 - self.label_smoothing, y_pred.dtype) + share
         return -pt.sum(y_true * log_probabilities(y_pred, self.from_logits), axis=-1)
+
+    def check_targets(self, y, output_shape, name):
+        super().check_targets(y, output_shape, name)
+        check_distributions(y, name, self.name)
+
+    def ignored_target(self, shape):
+        """Return one-hot rows of class 0."""
+        target = np.zeros(shape)
+        target[..., :1] = 1
+        return target
 
     def hint(self, y):
         if y.dtype.kind in "iu":
@@ -257,17 +249,23 @@ class BinaryCrossentropy(Loss):
     after = ("sigmoid", "hard_sigmoid", "softmax")
 
     def __init__(self, from_logits: bool = False):
-        self.from_logits = from_logits
+        self.from_logits = check_bool(from_logits, "from_logits")
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name)
         y = pt.cast(y_true, y_pred.dtype)
         logits = y_pred if self.from_logits else sigmoid_logits(y_pred)
         if logits is None:
-            tiny = np.asarray(config.epsilon(), dtype=y_pred.dtype)
+            limits = np.finfo(y_pred.dtype)  # which may not tell 1 - epsilon from 1
             one = np.asarray(1, dtype=y_pred.dtype)
-            p = pt.clip(y_pred, tiny, one - tiny)
+            low = np.asarray(max(config.epsilon(), limits.tiny), dtype=y_pred.dtype)
+            p = pt.clip(y_pred, low, one - np.maximum(low, limits.epsneg))
             return pt.mean(-y * pt.log(p) - (one - y) * pt.log1p(-p), axis=-1)
         return pt.mean(pt.softplus(logits) - y * logits, axis=-1)
+
+    def check_targets(self, y, output_shape, name):
+        super().check_targets(y, output_shape, name)
+        check_probabilities(y, name, self.name)
 
 
 @register("loss", "mean_squared_error", "mse")
@@ -277,6 +275,7 @@ class MeanSquaredError(Loss):
     registered_name = "mean_squared_error"
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name)
         return pt.mean(pt.sqr(pt.cast(y_true, y_pred.dtype) - y_pred), axis=-1)
 
 
@@ -287,6 +286,7 @@ class MeanAbsoluteError(Loss):
     registered_name = "mean_absolute_error"
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name)
         return pt.mean(pt.abs(pt.cast(y_true, y_pred.dtype) - y_pred), axis=-1)
 
 
@@ -318,6 +318,8 @@ def masked_loss(predictions, padded_labels, codelengths, label_starts):
     ------
     ValueError
         At once if ranks or dtypes are others; when computed if a range ends after the last step.
+    IndexError
+        When computed, if a label within a range is no class.
 
     Examples
     --------

@@ -14,8 +14,10 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import losses
+from seqnet.checks import check_bool, check_number
 from seqnet.registry import Configurable, register
 from seqnet.registry import get as _get
+from seqnet.targets import paired
 
 
 class Metric(Configurable, ABC):
@@ -46,6 +48,7 @@ class SparseCategoricalAccuracy(Metric):
     registered_name = "sparse_categorical_accuracy"
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name, classes=True)
         return pt.cast(pt.eq(pt.argmax(y_pred, axis=-1), y_true), y_pred.dtype)
 
 
@@ -56,6 +59,7 @@ class CategoricalAccuracy(Metric):
     registered_name = "categorical_accuracy"
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name)
         same = pt.eq(pt.argmax(y_pred, axis=-1), pt.argmax(y_true, axis=-1))
         return pt.cast(same, y_pred.dtype)
 
@@ -67,13 +71,18 @@ class BinaryAccuracy(Metric):
     registered_name = "binary_accuracy"
 
     def __init__(self, threshold: float = 0.5):
+        if not np.isfinite(check_number(threshold, "threshold")):
+            raise ValueError(f"threshold must be finite, got {threshold}.")
         self.threshold = threshold
 
     def __call__(self, y_true, y_pred):
+        y_true, y_pred = paired(y_true, y_pred, self.name)
         same = pt.eq(y_pred > np.asarray(self.threshold, y_pred.dtype), y_true > self.threshold)
         return pt.mean(pt.cast(same, y_pred.dtype), axis=-1)
 
     def of_logits(self):
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"A probability to compare with is in (0, 1), got {self.threshold}.")
         return BinaryAccuracy(float(np.log(self.threshold) - np.log1p(-self.threshold)))
 
 
@@ -91,10 +100,10 @@ class Perplexity(Metric):
     registered_name = "perplexity"
 
     def __init__(self, from_logits: bool = False):
-        self.from_logits = from_logits
+        self.from_logits = check_bool(from_logits, "from_logits")
 
     def __call__(self, y_true, y_pred):
-        if y_true.ndim == y_pred.ndim - 1:
+        if np.ndim(y_true) == np.ndim(y_pred) - 1:
             return losses.SparseCategoricalCrossentropy(self.from_logits)(y_true, y_pred)
         return losses.CategoricalCrossentropy(self.from_logits)(y_true, y_pred)
 
@@ -136,14 +145,15 @@ def get(identifier, loss=None) -> Metric:
     >>> metrics.get("accuracy", losses.BinaryCrossentropy(from_logits=True)).threshold
     0.0
     """
-    if identifier in ("accuracy", "acc"):
+    is_accuracy = isinstance(identifier, str) and identifier in ("accuracy", "acc")
+    if is_accuracy:
         metric = accuracy_for(loss)
     else:
         found = metric_or_loss(identifier)
         metric = found if isinstance(found, Metric) else LossMetric(losses.get(found))
     if isinstance(identifier, str) and getattr(loss, "from_logits", False):
         metric = metric.of_logits()
-    if identifier in ("accuracy", "acc"):
+    if is_accuracy:
         metric.registered_name = identifier
     return metric
 

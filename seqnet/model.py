@@ -327,7 +327,7 @@ class Model:
             self.set_metrics()
         else:  # unknown names are errors now; "accuracy" is chosen when the loss is known
             for name in self.metrics_asked:
-                if name not in ("accuracy", "acc"):
+                if not isinstance(name, str) or name not in ("accuracy", "acc"):
                     metrics_module.get(name)
 
     def set_metrics(self) -> None:
@@ -498,7 +498,7 @@ class Model:
                 check_repeatable(validation, validation_steps, "validation_steps", remaining)
             if class_weight is not None:
                 classes = self.compute_output_shape(self.input_shape)[-1]
-                dataset = dataset.map(ClassWeight(class_weight, self.loss, classes))
+                dataset = dataset.map(ClassWeight(class_weight, self.loss, classes, self.dtype))
             if tbptt is not None:
                 check_windows(self, dataset.first_batch(arguments.batch_size))
             history = self.history = History()

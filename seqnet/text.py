@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from seqnet.checks import check_count
+from seqnet.checks import check_count, first_place
+from seqnet.data.validation import as_array
 
 
 class CharacterVocabulary:
@@ -28,7 +31,12 @@ class CharacterVocabulary:
     """
 
     def __init__(self, characters):
+        if not isinstance(characters, Iterable):
+            raise TypeError(f"A vocabulary is made of characters, got {characters!r}.")
         characters = list(characters)
+        for c in characters:
+            if not isinstance(c, str):
+                raise TypeError(f"A vocabulary holds characters, got {c!r}.")
         if any(len(c) != 1 for c in characters) or len(set(characters)) != len(characters):
             raise ValueError("A vocabulary holds single characters, each once.")
         if not characters:
@@ -52,6 +60,8 @@ class CharacterVocabulary:
         ValueError
             If a character is not in the vocabulary; the message says which and where.
         """
+        if not isinstance(text, (str, list, tuple)):
+            raise TypeError(f"A vocabulary encodes text, got {text!r}.")
         try:
             return np.fromiter((self._numbers[c] for c in text), "int32", len(text))
         except KeyError as error:
@@ -62,8 +72,32 @@ class CharacterVocabulary:
             ) from None
 
     def decode(self, numbers) -> str:
-        """Return the text of some numbers."""
-        return "".join(self.characters[int(n)] for n in numbers)
+        """Return the text of some numbers.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If they are not a sequence of numbers of characters.
+        """
+        numbers = list(numbers)
+        check_numbers(numbers, len(self), "numbers")
+        return "".join(self.characters[n] for n in numbers)
+
+
+def check_numbers(numbers, count: int, name: str) -> None:
+    """Raise if numbers are not one sequence of whole numbers in ``[0, count)``."""
+    if len(numbers) == 0:
+        return
+    array = as_array(numbers, name)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise TypeError(
+            f"{name} must be one sequence of whole numbers, got the shape {array.shape} and the "
+            f"dtype {array.dtype}."
+        )
+    wrong = (array < 0) | (array >= count)
+    if wrong.any():
+        (place,) = first_place(wrong)
+        raise ValueError(f"{name}[{place}] is {array[place]}, which is not from 0 to {count - 1}.")
 
 
 def next_step_examples(numbers: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +122,7 @@ def next_step_examples(numbers: np.ndarray, length: int) -> tuple[np.ndarray, np
     >>> X.tolist(), y.tolist()
     ([[0, 1, 2], [3, 4, 5]], [[1, 2, 3], [4, 5, 6]])
     """
-    numbers = np.asarray(numbers)
+    numbers = as_array(numbers, "numbers")
     length = check_count(length, "length")
     if numbers.ndim != 1:
         raise ValueError(f"numbers must be one sequence, got the shape {numbers.shape}.")
@@ -117,6 +151,11 @@ def bigram_cross_entropy(train: np.ndarray, test: np.ndarray, classes: int) -> f
     >>> bigram_cross_entropy(always, always, 2) < 0.01
     True
     """
+    train, test = as_array(train, "train"), as_array(test, "test")
+    for name, numbers in (("train", train), ("test", test)):
+        check_numbers(numbers, classes, name)
+        if len(numbers) < 2:
+            raise ValueError(f"{name} has {len(numbers)} numbers; a pair needs two.")
     counts = np.ones((classes, classes))
     np.add.at(counts, (train[:-1], train[1:]), 1)
     log_p = np.log(counts / counts.sum(axis=1, keepdims=True))

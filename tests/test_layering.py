@@ -28,7 +28,7 @@ LEVELS = (
         "trouble.py",
         "version.py",
     ),
-    ("ops/",),
+    ("ops/", "arrays.py", "targets.py"),
     (
         "activations.py",
         "initializers.py",
@@ -40,7 +40,7 @@ LEVELS = (
     ("layers/", "optimizers/"),
     ("kernels/", "data.py", "ragged.py", "sequences.py", "callbacks/", "saving.py", "lowering.py"),
     ("text.py", "backend.py", "sources.py", "streams.py", "weighting.py", "masks.py"),
-    ("stack.py", "windows.py"),
+    ("stack.py", "windows.py", "matching.py"),
     (
         "training.py",
         "compiled.py",
@@ -61,7 +61,6 @@ WITHIN_A_LEVEL = {
     ("metrics.py", "losses.py"),
     ("losses.py", "logits.py"),
     ("ragged.py", "data.py"),
-    ("sequences.py", "data.py"),
     ("sequences.py", "ragged.py"),
     ("compiled.py", "training.py"),
     ("streams.py", "sources.py"),

@@ -202,6 +202,23 @@ def test_masked_loss_has_theano_lstms_values():
     np.testing.assert_allclose(values, [1.609438, 3.218876], rtol=1e-6)
 
 
+@pytest.mark.parametrize("label", [-1, 5])
+def test_masked_loss_refuses_labels_that_are_no_classes(label):
+    labels = np.array([[0, 0, label], [1, 2, 77]])
+    loss = losses.masked_loss(np.full((2, 3, 5), 0.2), labels, np.array([1, 2]), np.array([2, 0]))
+    with pytest.raises(IndexError, match=r"The class numbers are not all in \[0, 5\)"):
+        loss.eval(mode=backend.mode())
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_the_sparse_loss_refuses_labels_that_are_no_classes(label):
+    prediction, target = pt.dmatrix("p"), pt.ivector("y")
+    value = losses.SparseCategoricalCrossentropy()(target, prediction)
+    f = backend.compile([prediction, target], [value], name="test")
+    with pytest.raises(IndexError, match="The class numbers are not all in"):
+        f(np.full((2, 3), 1 / 3), np.array([0, label], "int32"))
+
+
 def test_masked_loss_keeps_zeros_outside_of_its_range_out_of_the_gradient():
     arrays = STORED["pytorch"]["masked_loss"]
     given = arrays["predictions"].copy()

@@ -133,7 +133,7 @@ def test_settings_are_checked_and_kept():
     assert Dense(1).dtype == config.floatx() == "float64"
     config.set_epsilon(1e-3)
     assert config.epsilon() == 1e-3
-    with pytest.raises(ValueError, match="epsilon must be above zero, got 0"):
+    with pytest.raises(ValueError, match="epsilon must be above zero and below one, got 0"):
         config.set_epsilon(0)
     config.set_backend("numpy")
     assert config.backend() == "numpy"

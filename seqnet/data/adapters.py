@@ -8,11 +8,12 @@ the same functions. Values that do not count (masked, or of weight 0) are never 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from seqnet import registry
-from seqnet.checks import WrongValueError, check_finite, preceded
+from seqnet.checks import WrongValueError, check_finite, check_fits, preceded
 from seqnet.data.arrays import ArrayDataset
 from seqnet.data.dataset import Batch, Dataset, RowDataset
 from seqnet.data.masking import counted_targets
@@ -27,12 +28,14 @@ from seqnet.data.validation import (
     check_lengths,
     check_rectangular,
     check_same_count,
+    check_weights,
     described,
     is_ragged,
     size_of,
 )
 from seqnet.layers import Activation, Dense, Softmax
 from seqnet.losses import Loss, MaskedLoss
+from seqnet.metrics import LossMetric
 
 
 class Adapter:
@@ -92,6 +95,7 @@ class Adapter:
             y, weight = labels_and_weights(y, weight, self.prefix)
         if out_of_core:
             return self.out_of_core(x, y, weight, mask, lengths)
+        refuse_several_inputs(x, y, self.name)
         if lengths is not None or is_ragged(x):
             return self.sequences(x, y, weight, mask, lengths)
         return self.arrays(x, y, weight, mask)
@@ -119,7 +123,7 @@ class Adapter:
         if y is None:
             return dataset
         self.model.complete_compile(dataset, self.announce)
-        return ArrayDataset(self.check_targets(dataset, self.output_shape(dataset)))
+        return ArrayDataset(self.check_targets_and_weights(dataset, self.output_shape(dataset)))
 
     def sequences(self, x, y, weight, mask, lengths) -> RaggedDataset:
         """Return sequences of different lengths, or an array and lengths, as a data set."""
@@ -129,7 +133,7 @@ class Adapter:
             x = [row[:n] for row, n in zip(padded, lengths, strict=True)]
         dataset = RaggedDataset.from_sequences(x, mask, prefix=self.prefix)
         data = dataset.data
-        check_input = dataset.checking(model.layers[0].check_input)
+        check_input = dataset.checking(self.check_input)
         inputs = check_counted(data.inputs, check_input, self.name, lambda: data.mask)
         dataset = replace(dataset, data=replace(data, inputs=inputs))
         self.build(dataset.input_shape)
@@ -146,15 +150,14 @@ class Adapter:
         if y is None:
             return dataset
         model.complete_compile(dataset, self.announce)
-        check_last_activation(model)
         steps = (None, *shape[2:]) if dataset.per_step else shape
-        targets = check_counted(
-            dataset.data.targets,
-            dataset.checking(self.target_check(steps), dataset.per_step),
-            f"{self.prefix}y",
-            lambda: counted_targets(model, dataset, shape),
-        )
-        return replace(dataset, data=replace(dataset.data, targets=targets))
+        targets = self.check_targets(dataset, shape, steps)
+        dataset = replace(dataset, data=replace(dataset.data, targets=targets))
+        if weight is not None:
+            weights = dataset.data.sample_weight
+            check = dataset.checking(self.check_fits, dataset.weight_per_step)
+            check(weights, f"{self.prefix}sample_weight")
+        return dataset
 
     def out_of_core(self, x, y, weight, mask, lengths) -> OutOfCoreDataset:
         """Return what is not in memory as a data set; only the first row is read now."""
@@ -215,9 +218,9 @@ class Adapter:
 
         def check(batch: Batch) -> Batch:
             batch = self.check_inputs(check_batch(*batch.parts(), prefix=self.prefix))
-            return (
-                batch if batch.targets is None else self.check_targets(ArrayDataset(batch), shape)
-            )
+            if batch.targets is None:
+                return batch
+            return self.check_targets_and_weights(ArrayDataset(batch), shape)
 
         return check
 
@@ -262,40 +265,71 @@ class Adapter:
 
     def check_inputs(self, batch: Batch) -> Batch:
         """Return a batch of arrays whose inputs the first layer accepts."""
-        check_input = self.model.layers[0].check_input
-        inputs = check_counted(batch.inputs, check_input, self.name, lambda: batch.mask)
+        inputs = check_counted(batch.inputs, self.check_input, self.name, lambda: batch.mask)
         return replace(batch, inputs=inputs)
 
-    def target_check(self, output_shape: tuple):
-        """Return the check of targets for an output shape, as a function of values and a name."""
-        loss = self.model.loss
+    def check_input(self, values: np.ndarray, name: str) -> None:
+        """Raise if inputs hold what the first layer, or the model's float type, cannot."""
+        self.model.layers[0].check_input(values, name)
+        check_fits(values, name, self.model.dtype)
 
-        def check(values, name):
+    def check_fits(self, values: np.ndarray, name: str) -> None:
+        """Raise if values are too large for the model's float type."""
+        check_fits(values, name, self.model.dtype)
+
+    def check_targets(
+        self, dataset: ArrayDataset | RaggedDataset, output_shape: tuple, steps: tuple
+    ) -> np.ndarray:
+        """Return the targets, if they fit the loss, the metrics that are losses, and the output.
+
+        Parameters
+        ----------
+        dataset : ArrayDataset or RaggedDataset
+        output_shape : tuple
+            The shape of the model's output, the batch None.
+        steps : tuple
+            The shape that targets are compared with: without the batch, where steps lie end to end.
+        """
+        model, name = self.model, f"{self.prefix}y"
+        check_last_activation(model)
+
+        def check_values(values, name):
             check_finite(values, name)
+            check_fits(values, name, model.dtype)
+
+        def counted():
+            return counted_targets(model, dataset, output_shape)
+
+        targets = dataset.data.targets
+        losses = [model.loss, *(m.loss for m in model.metrics if isinstance(m, LossMetric))]
+        for number, loss in enumerate(losses):
+            checks = [] if number else [check_values]
+            ignored = np.zeros
             if isinstance(loss, Loss):
-                loss.check_targets(values, output_shape, name)
+                checks.append(lambda y, name, loss=loss: loss.check_targets(y, steps, name))
+                ignored = loss.ignored_target
+            check = dataset.checking(partial(call_each, checks), dataset.per_step)
+            targets = check_counted(targets, check, name, counted, ignored)
+        return targets
 
-        return check
-
-    def check_targets(self, dataset: ArrayDataset, output_shape: tuple) -> Batch:
-        """Return the samples, whose targets and sample weights fit the model's output."""
-        check_last_activation(self.model)
-        batch = dataset.data
-        targets = check_counted(
-            batch.targets,
-            self.target_check(output_shape),
-            f"{self.prefix}y",
-            lambda: counted_targets(self.model, dataset, output_shape),
-        )
-        weight = batch.sample_weight
+    def check_targets_and_weights(self, dataset: ArrayDataset, output_shape: tuple) -> Batch:
+        """Return the samples, if targets and sample weights fit the model's output."""
+        targets = self.check_targets(dataset, output_shape, output_shape)
+        weight = dataset.data.sample_weight
         if weight is not None:
-            allowed = {(len(batch),), (len(batch), *output_shape[1:-1])}
+            count, name = len(dataset), f"{self.prefix}sample_weight"
+            allowed = {(count,), (count, *output_shape[1:-1])}
             if weight.shape not in allowed:
                 wanted = " or ".join(str(a) for a in sorted(allowed, key=len))
-                raise ValueError(
-                    f"{self.prefix}sample_weight must have the shape {wanted}, got {weight.shape}."
-                )
-        return replace(batch, targets=targets)
+                raise ValueError(f"{name} must have the shape {wanted}, got {weight.shape}.")
+            self.check_fits(weight, name)
+        return replace(dataset.data, targets=targets)
+
+
+def call_each(checks, values: np.ndarray, name: str) -> None:
+    """Call several checks of values and a name."""
+    for check in checks:
+        check(values, name)
 
 
 def check_last_activation(model) -> None:
@@ -371,6 +405,21 @@ def cut(dataset: RaggedDataset, x: np.ndarray, y, weight, prefix: str) -> tuple:
     return y, weight
 
 
+def refuse_several_inputs(x, y, name: str) -> None:
+    """Raise if X is a list of arrays of different ranks, or with a row for each target."""
+    if not isinstance(x, (list, tuple)) or not all(isinstance(v, np.ndarray) for v in x):
+        return
+    count = size_of(y)
+    rows = {size_of(v) for v in x}
+    if len({v.ndim for v in x}) > 1 or (len(x) > 1 and count != len(x) and rows == {count}):
+        shapes = ", ".join(str(v.shape) for v in x)
+        raise ValueError(
+            f"{name} is a list of {len(x)} arrays of the shapes {shapes}. A model has one input: "
+            f"join several along the features, as np.concatenate({name}, axis=-1) does, or use a "
+            "model for each."
+        )
+
+
 def labels_and_weights(y, weight, prefix: str) -> tuple:
     """Return the targets of `MaskedLoss` as labels, and weights that are 0 outside the ranges."""
     name = f"{prefix}y"
@@ -380,6 +429,11 @@ def labels_and_weights(y, weight, prefix: str) -> tuple:
         )
     labels, lengths, starts = y
     lengths, starts = as_array(lengths, f"{name}[1]"), as_array(starts, f"{name}[2]")
+    for number, what in ((1, lengths), (2, starts)):
+        if what.dtype.kind not in "iu":
+            raise TypeError(f"{name}[{number}] must hold whole numbers, got {what.dtype}.")
+    if size_of(labels) is None:
+        raise TypeError(f"{name}[0] must hold labels for each step, got {labels!r}.")
     sizes = [size_of(row) for row in labels]
     if None in sizes or not {lengths.shape, starts.shape} == {(len(sizes),)}:
         raise ValueError(
@@ -389,7 +443,18 @@ def labels_and_weights(y, weight, prefix: str) -> tuple:
         )
     ranges = range_weights(starts, lengths, np.array(sizes))
     if weight is not None:
+        label = f"{prefix}sample_weight"
         if size_of(weight) != len(ranges):
-            raise ValueError(f"{prefix}sample_weight must have one entry for each sequence.")
-        ranges = [inside * np.asarray(w) for inside, w in zip(ranges, weight, strict=True)]
+            raise ValueError(f"{label} must have one entry for each sequence.")
+        rows = weight if is_ragged(weight) else as_array(weight, label)
+        for row, inside in enumerate(ranges):
+            own = rows[row]
+            if np.ndim(own) and np.shape(own) != inside.shape:
+                raise ValueError(
+                    f"{label}[{row}] has the shape {np.shape(own)}, but {prefix}X[{row}] has "
+                    f"{len(inside)} steps."
+                )
+            own = as_array(np.atleast_1d(own), f"{label}[{row}]")
+            check_weights(own, f"{label}[{row}]")
+            ranges[row] = inside * own
     return labels, ranges if is_ragged(labels) else np.stack(ranges)

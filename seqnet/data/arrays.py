@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from seqnet.data.dataset import Batch, RowDataset, batch_fingerprint
@@ -58,6 +60,12 @@ class ArrayDataset(RowDataset):
     def reverse_steps(self, values: np.ndarray) -> np.ndarray:
         """Return what belongs to steps with each sequence in the opposite order."""
         return values[:, ::-1]
+
+    per_step = False
+
+    def checking(self, check: Callable, per_step: bool = True) -> Callable:
+        """Return a check of values and a name; it is the check itself, as places are named."""
+        return check
 
     def outline(self) -> ArrayDataset:
         """Return what `join` needs, without the arrays."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from seqnet.checks import check_count, check_number
+from seqnet.checks import check_count, check_fits, check_number
 from seqnet.data.dataset import Batch
 from seqnet.data.validation import with_axes
 from seqnet.losses import (
@@ -27,6 +27,8 @@ class ClassWeight:
     loss : Loss or function
     classes : int
         The size of the last axis of the model's output.
+    dtype : str
+        The model's float type.
 
     Raises
     ------
@@ -35,7 +37,7 @@ class ClassWeight:
         exist.
     """
 
-    def __init__(self, class_weight: Mapping[int, float], loss, classes: int):
+    def __init__(self, class_weight: Mapping[int, float], loss, classes: int, dtype: str):
         self.loss = loss
         binary = isinstance(loss, BinaryCrossentropy) and classes == 1
         if not binary and not isinstance(
@@ -47,6 +49,7 @@ class ClassWeight:
                 f"and 1 for a single sigmoid. With the loss {name} they are not; use sample_weight."
             )
         self.table = weight_table(class_weight, 2 if binary else classes)
+        check_fits(self.table, "class_weight", dtype)
 
     def __call__(self, batch: Batch) -> Batch:
         """Return the batch with its sample weights multiplied."""
@@ -80,7 +83,7 @@ def weight_table(class_weight: Mapping, classes: int) -> np.ndarray:
             f"class_weight is a dict of class numbers to weights, such as {{0: 1.0, 1: 5.0}}; got "
             f"{class_weight!r}."
         )
-    table = np.ones(classes, "float32")
+    table = np.ones(classes)
     for number, weight in class_weight.items():
         if check_count(number, "a class in class_weight", 0) >= classes:
             raise ValueError(

@@ -12,7 +12,7 @@ import numpy as np
 
 from seqnet.checks import WrongValueError, preceded
 from seqnet.data.dataset import Batch, RowDataset
-from seqnet.data.validation import as_array
+from seqnet.data.validation import as_array, described, refuse_masked
 
 FAST_ROW_S = 5e-6
 """Rows of a memory map that take longer, on average, are not in memory yet."""
@@ -75,9 +75,17 @@ class Rows:
 
     def __init__(self, values, name: str):
         self.values, self.name, self.fast = mapped(values), name, True
-        if len(values) == 0:
+        try:
+            count, first = len(values), values[0:1]
+        except (TypeError, KeyError) as error:
+            raise TypeError(
+                f"{name} ({described(values)}) is no array and no list, and has no rows "
+                f"{name}[start:stop] to read ({error}). Pass an array or a list, "
+                f"such as {name}.toarray() or list({name})."
+            ) from error
+        if count == 0:
             raise ValueError(f"{name} is empty.")
-        first = as_array(np.asarray(values[0:1]), name)
+        first = as_array(first, name)
         self.shape = tuple(getattr(values, "shape", (len(values), *first.shape[1:])))
         self.dtype = first.dtype
         if first.shape != (1, *self.shape[1:]):
@@ -117,7 +125,9 @@ class Rows:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return the rows from `start` to before `stop` as an array in memory."""
-        found = np.array(self.values[start:stop])
+        found = self.values[start:stop]
+        refuse_masked(found, f"{self.name}[{start}:{stop}]")
+        found = np.array(found)
         if found.shape != (stop - start, *self.shape[1:]):
             raise ValueError(
                 f"{self.name}[{start}:{stop}] has the shape {found.shape}, expected "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from seqnet.checks import check_count
+from seqnet.checks import check_count, check_number
 from seqnet.data.validation import as_array
 
 
@@ -45,14 +45,21 @@ def pad_sequences(
     for option, given in (("padding", padding), ("truncating", truncating)):
         if given not in ("pre", "post"):
             raise ValueError(f"{option} must be 'pre' or 'post', got {given!r}.")
-    rows = [np.asarray(s) for s in sequences]
-    if not rows:
+    if not isinstance(sequences, Iterable):
+        raise TypeError(f"sequences must be a list of sequences, got {sequences!r}.")
+    sequences = list(sequences)
+    if not sequences:
         raise ValueError("There are no sequences to pad.")
-    for number, row in enumerate(rows):
-        if not row.ndim:
+    for number, sequence in enumerate(sequences):
+        if isinstance(sequence, (str, bytes)) or not getattr(sequence, "shape", (1,)):
+            sequence = None
+        if not isinstance(sequence, Iterable):
             raise TypeError(
-                f"sequences[{number}] is {row[()]!r}; each sequence is a list or an array."
+                f"sequences[{number}] is {sequences[number]!r}; each sequence is a list or an "
+                "array of numbers."
             )
+    rows = [as_array(row, f"sequences[{number}]") for number, row in enumerate(sequences)]
+    check_number(value, "value")
     features = {r.shape[1:] for r in rows}
     if len(features) > 1:
         raise ValueError(f"The sequences' steps differ in shape: {sorted(features)}.")
@@ -66,6 +73,21 @@ def pad_sequences(
             where = slice(length - len(kept), None) if padding == "pre" else slice(0, len(kept))
             target[where] = kept
     return padded
+
+
+def ranges(starts, lengths, time) -> tuple[np.ndarray, ...]:
+    """Return starts, lengths and numbers of steps as (samples,) whole numbers, or raise."""
+    found = []
+    for name, values in (("starts", starts), ("lengths", lengths), ("time", time)):
+        single = np.ndim(values) == 0 and name != "starts"
+        array = as_array([values] if single else values, name)
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"{name} must hold whole numbers, got the dtype {array.dtype}.")
+        samples = len(found[0]) if found else len(array)
+        if array.ndim != 1 or (len(array) != samples and not single):
+            raise ValueError(f"{name} must have the shape ({samples},), got {array.shape}.")
+        found.append(np.broadcast_to(array, samples))
+    return tuple(found)
 
 
 def range_weights(starts, lengths, time):
@@ -95,9 +117,7 @@ def range_weights(starts, lengths, time):
     >>> [w.tolist() for w in seqnet.data.range_weights([1, 0], 1, [2, 1])]
     [[0.0, 1.0], [1.0]]
     """
-    starts = as_array(starts, "starts")
-    times = np.broadcast_to(time, starts.shape)
-    lengths = np.broadcast_to(lengths, starts.shape)
+    starts, lengths, times = ranges(starts, lengths, time)
     wrong = (starts < 0) | (lengths < 0) | (starts + lengths > times)
     if wrong.any():
         row = int(np.argmax(wrong))

@@ -11,6 +11,7 @@ import numpy as np
 from seqnet.data.dataset import Batch, RowDataset, batch_fingerprint, fingerprint
 from seqnet.data.validation import (
     as_array,
+    as_mask,
     check_same_length,
     check_weights,
     flatten,
@@ -76,8 +77,9 @@ class RaggedDataset(RowDataset):
             return dataset
         label = f"{prefix}mask"
         check_same_length(len(dataset), mask, label, prefix)
-        steps = scalar_steps(mask, lengths, label, prefix).astype(bool)
-        return replace(dataset, data=Batch(flat, mask=steps))
+        steps = scalar_steps(mask, lengths, label, prefix)
+        dataset.check(steps, as_mask, label)
+        return replace(dataset, data=Batch(flat, mask=as_mask(steps, label)))
 
     def with_targets(self, y=None, weight=None, *, prefix: str = "") -> RaggedDataset:
         """Return the data set with targets and sample weights, if they fit the sequences."""

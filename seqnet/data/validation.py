@@ -6,7 +6,8 @@ them changes what it is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,23 +20,21 @@ WIDE = tuple(map(np.dtype, ("int64", "uint32", "uint64")))
 
 def as_array(values, name: str) -> np.ndarray:
     """Return `values` as an array, or say why it cannot be one."""
-    if hasattr(values, "shape") and hasattr(values, "dtype") and not np.ma.isMaskedArray(values):
-        array = values if isinstance(values, np.ndarray) else np.asarray(values)
-    else:
-        try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise ValueError(
-                f"{name} is not rectangular ({error}). Sequences of different lengths come as a "
-                "list of arrays, and then targets for each step do too."
-            ) from None
+    refuse_masked(values, name)
+    try:
+        array = values if type(values) is np.ndarray else np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is not rectangular ({error}). Sequences of different lengths come as a "
+            "list of arrays, and then targets for each step do too."
+        ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(
             f"{name} must be an array of numbers, got {type(values).__name__} of dtype "
-            f"{array.dtype}."
+            f"{array.dtype}.{number_hint(values, array, name)}"
         )
     if array.ndim == 0:
-        raise ValueError(f"{name} must have a batch axis, got the single number {array[()]!r}.")
+        raise ValueError(f"{name} must have a batch axis, got the single number {array[()]}.")
     if array.dtype in WIDE and array.size:
         for value in (int(array.min()), int(array.max())):
             if not -(2**31) <= value < 2**31:
@@ -44,6 +43,58 @@ def as_array(values, name: str) -> np.ndarray:
                     f"integers. For quantities convert with {name}.astype('float64')."
                 )
     return array
+
+
+def number_hint(values, array: np.ndarray, name: str) -> str:
+    """Say how to make numbers of what is none."""
+    if array.dtype.kind in "US":
+        return " Text is turned into numbers first, as seqnet.text.CharacterVocabulary does."
+    if array.dtype.kind in "mM":
+        return f" Times are turned into numbers first, such as by ({name} - {name}.min()) / unit."
+    if array.dtype.kind != "O":
+        return ""
+    if isinstance(values, Mapping):
+        return " Pass one array: a model has one input and one output."
+    if hasattr(values, "__next__"):
+        return f" Pass list({name})."
+    others = [v for v in array.flat if not isinstance(v, (int, float, np.bool_, np.number))]
+    if not others:
+        whole = all(isinstance(v, (int, np.integer)) and abs(v) < 2**31 for v in array.flat)
+        return f" Convert it with np.asarray({name}, '{'int32' if whole else 'float32'}')."
+    if array.ndim == 1 and isinstance(others[0], (list, tuple, np.ndarray)):
+        return f" Sequences come as a list: {name}.tolist()."
+    return f" It holds {reprlib.repr(others[0])}, a {type(others[0]).__name__}."
+
+
+def refuse_masked(values, name: str) -> None:
+    """Raise if values of a NumPy masked array, or of a list of them, are masked."""
+    several = values if isinstance(values, (list, tuple)) else (values,)
+    if any(isinstance(v, np.ma.MaskedArray) and np.ma.is_masked(v) for v in several):
+        raise TypeError(
+            f"{name} is a masked array with masked values, and seqnet would not know what the "
+            f"mask means. Pass {name}.filled(0), and what counts as mask= (steps, True where there "
+            "is data) or sample_weight= (0 where nothing counts)."
+        )
+
+
+def as_mask(values, name: str) -> np.ndarray:
+    """Return a mask as bools: bools, or whole numbers 0 and 1; anything else raises."""
+    mask = as_array(values, name)
+    if mask.dtype.kind == "f":
+        raise TypeError(
+            f"{name} must hold bools, True where there is data, or the whole numbers 0 and 1; got "
+            f"the dtype {mask.dtype}. Convert it with {name}.astype(bool); weights of steps are "
+            "passed as sample_weight."
+        )
+    wrong = (mask != 0) & (mask != 1)
+    if wrong.any():
+        where = first_place(wrong)
+        raise WrongValueError(
+            f"{name} must hold bools, True where there is data, or the whole numbers 0 and 1, but "
+            f"holds {mask[where]} at {{where}}.",
+            where,
+        )
+    return mask.astype(bool, copy=False)
 
 
 def with_axes(array: np.ndarray, rank: int) -> np.ndarray:
@@ -90,7 +141,7 @@ def check_batch(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Batch
         check_same_count(name, x, label, weight)
         check_weights(weight, label)
     if mask is not None:
-        mask = as_array(mask, f"{prefix}mask").astype(bool)
+        mask = as_mask(mask, f"{prefix}mask")
         if x.ndim < 2 or mask.shape != x.shape[:2]:
             raise ValueError(
                 f"{prefix}mask must have the shape (samples, time) of {name}, "
@@ -100,12 +151,24 @@ def check_batch(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Batch
 
 
 def check_counted(
-    values: np.ndarray, check: Callable, name: str, counted: Callable[[], np.ndarray | None]
+    values: np.ndarray,
+    check: Callable,
+    name: str,
+    counted: Callable[[], np.ndarray | None],
+    ignored: Callable = np.zeros,
 ) -> np.ndarray:
     """Return values if ``check(values, name)`` accepts them where they count.
 
-    Values that do not count are zero in the result if they would be refused otherwise. `counted`
-    returns a bool array that is True where values count, or None if all of them do.
+    Parameters
+    ----------
+    values : array
+    check : function of values and name
+    name : str
+    counted : function
+        Returns a bool array that is True where values count, or None if all of them do.
+    ignored : function of a shape
+        Returns, for the shape of what belongs to one step, what stands where values do not count,
+        if they would be refused otherwise.
     """
     try:
         check(values, name)
@@ -114,7 +177,8 @@ def check_counted(
         where = counted()
         if where is None or where.all() or values.shape[: where.ndim] != where.shape:
             raise
-    kept = np.where(with_axes(where, values.ndim), values, np.zeros((), values.dtype))
+    filler = ignored(values.shape[where.ndim :]).astype(values.dtype)
+    kept = np.where(with_axes(where, values.ndim), values, filler)
     check(kept, name)
     return kept
 
@@ -173,6 +237,7 @@ def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
     arrays: list[np.ndarray] = []
     for number, values in enumerate(sequences):
         label = f"{name}[{number}]"
+        refuse_masked(values, label)
         try:
             array = np.asarray(values)
         except ValueError:
@@ -181,12 +246,15 @@ def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"{label} must be a sequence, got the single value {values!r}.")
         if len(array) == 0:
             raise ValueError(f"{label} is empty: a sequence has at least one step. Leave it out.")
+        if 0 in array.shape:
+            raise ValueError(f"{label} has an axis of size 0: its shape is {array.shape}.")
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{label} must hold numbers, got the dtype {array.dtype}.")
         if arrays and array.shape[1:] != arrays[0].shape[1:]:
             raise ValueError(
                 f"The steps of {label} have the shape {array.shape[1:]}, but those of {name}[0] "
-                f"have {arrays[0].shape[1:]}: all sequences have the same features."
+                f"have {arrays[0].shape[1:]}: all sequences have the same features. "
+                "(A model has one input; several are joined in one array.)"
             )
         arrays.append(array)
     return np.concatenate(arrays), np.array([len(a) for a in arrays])

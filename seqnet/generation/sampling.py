@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from seqnet.checks import check_count
-from seqnet.generation.stepping import Stepper
+from seqnet.checks import check_count, check_number
+from seqnet.data.validation import as_array
+from seqnet.generation.stepping import Stepper, not_built
 
 
 def check_sampling(temperature, top_k, top_p) -> None:
@@ -16,7 +18,7 @@ def check_sampling(temperature, top_k, top_p) -> None:
         raise ValueError(f"temperature must be a number and not negative, got {temperature!r}.")
     if top_k is not None:
         check_count(top_k, "top_k")
-    if top_p is not None and not 0 < top_p <= 1:
+    if top_p is not None and not 0 < check_number(top_p, "top_p") <= 1:
         raise ValueError(f"top_p is a probability above 0 and at most 1, got {top_p}.")
 
 
@@ -49,7 +51,9 @@ def sample(
     """
     check_sampling(temperature, top_k, top_p)
     p = np.asarray(probabilities, dtype="float64")
-    if temperature == 0:
+    if p.ndim != 1 or not p.size:
+        raise ValueError(f"sample takes the probabilities of one step, got the shape {p.shape}.")
+    if temperature == 0 and not np.isnan(p).any():
         return int(p.argmax())
     if not (p.min() >= 0 and abs(p.sum() - 1) < 0.01):
         raise ValueError(
@@ -78,7 +82,7 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    stop: int | None = None,
+    stop: int | Sequence[int] | None = None,
     seed: int | None = None,
     stepper: Stepper | None = None,
 ) -> Iterator[int]:
@@ -94,8 +98,9 @@ def generate(
         How many numbers to write at most.
     temperature, top_k, top_p
         See `sample`.
-    stop : int, optional
-        End after writing this number.
+    stop : int or sequence of int, optional
+        End after writing this number, or these numbers one after the other. A text is given as its
+        numbers: ``stop=vocabulary.encode("The end")``.
     seed : int, optional
     stepper : Stepper, optional
         One made before, so that nothing is compiled; it is reset first.
@@ -116,23 +121,66 @@ def generate(
     >>> len(list(seqnet.generation.generate(model, [1, 2], 10, seed=0)))
     10
     """
-    prime = list(prime)
-    if not prime:
+    numbers = one_sequence(prime, "prime")
+    if not numbers:
         raise ValueError("prime needs at least one number to start from.")
     check_count(length, "length", 0)
     check_sampling(temperature, top_k, top_p)
-    model.layers[0].check_input(np.asarray(prime), "prime")
+    if seed is not None:
+        check_count(seed, "seed", 0)
+    if not model.built:
+        raise not_built()
+    model.layers[0].check_input(np.asarray(numbers), "prime")
+    last = (
+        [] if stop is None else check_stop(stop, model.compute_output_shape(model.input_shape)[-1])
+    )
     options = (np.random.default_rng(seed), temperature, top_k, top_p)
-    return _write(stepper or Stepper(model), prime, length, options, stop)
+    return _write(stepper or Stepper(model), numbers, length, options, last)
 
 
-def _write(stepper: Stepper, prime: list, length: int, options: tuple, stop) -> Iterator[int]:
+def one_sequence(values, name: str) -> list:
+    """Return numbers as a list, or raise if they are text, or no sequence of numbers."""
+    if isinstance(values, (str, bytes)):
+        raise TypeError(
+            f"{name} must hold numbers, got the text {values[:20]!r}. Pass the numbers of its "
+            f"characters, vocabulary.encode({name}) with a seqnet.text.CharacterVocabulary."
+        )
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}.")
+    found = list(values)
+    if np.ndim(as_array(found, name) if found else found) != 1:
+        raise ValueError(
+            f"{name} must be one sequence of numbers, got the shape {np.shape(found)}."
+        )
+    return found
+
+
+def check_stop(stop, classes: int) -> list[int]:
+    """Return the numbers that end the writing, or raise if a model never writes them."""
+    several = isinstance(stop, Iterable)
+    numbers = one_sequence(stop, "stop") if several else [check_count(stop, "stop", 0)]
+    if not numbers:
+        raise ValueError("stop needs at least one number; None is for no end but the length.")
+    for number in numbers:
+        if check_count(number, "A number in stop" if several else "stop", 0) >= classes:
+            raise ValueError(
+                f"stop holds {number}, which the model never writes: it gives probabilities of the "
+                f"numbers 0 to {classes - 1}."
+            )
+    return [int(number) for number in numbers]
+
+
+def _write(
+    stepper: Stepper, prime: list, length: int, options: tuple, stop: list[int]
+) -> Iterator[int]:
     stepper.reset()
     for token in prime:
         output = stepper(np.array([token]))
+    written: deque[int] = deque(maxlen=len(stop))
     for _ in range(length):
         token = sample(output[0], *options)
         yield token
-        if token == stop:
+        written.append(token)
+        if stop and list(written) == stop:
             return
         output = stepper(np.array([token]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytensor.tensor as pt
 
+from seqnet.checks import check_fits
 from seqnet.data.dataset import Batch
 from seqnet.data.validation import as_array
 from seqnet.locking import COMPILING
@@ -43,7 +44,7 @@ class Stepper:
                     "whole sequence and cannot go step by step."
                 )
         if not model.built:
-            raise ValueError("The model has no weights yet: call build, fit or predict first.")
+            raise not_built()
         self.rank = len(model.input_shape)
         self.check_input = model.layers[0].check_input
         shape = (None, 1, *[None] * (self.rank - 2))
@@ -66,6 +67,7 @@ class Stepper:
         """Take one step: ``(batch,)`` numbers or ``(batch, features)`` in, the output back."""
         values = as_array(values, "The step")
         self.check_input(values, "The step")
+        check_fits(values, "The step", self.layers[0].dtype)
         if values.ndim != self.rank - 1:
             raise ValueError(
                 f"A step has {self.rank - 1} axes, the model's input of {self.rank} without time; "
@@ -82,3 +84,8 @@ class Stepper:
                 self.states = first_states(self.layers, len(values))
             output, *self.states = self.function(values, *self.states)
         return output[:, 0] if self.sequence_output else output
+
+
+def not_built() -> ValueError:
+    """Return the error that a model without weights gets."""
+    return ValueError("The model has no weights yet: call build, fit or predict first.")

@@ -8,7 +8,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations
-from seqnet.checks import check_count, check_rate, check_shape
+from seqnet.checks import check_count, check_number, check_rate, check_shape
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
 
@@ -133,7 +133,7 @@ class Masking(Layer):
 
     def __init__(self, mask_value: float = 0.0, **kwargs):
         super().__init__(**kwargs)
-        if not np.isfinite(mask_value):
+        if not np.isfinite(check_number(mask_value, "mask_value")):
             raise ValueError(f"mask_value must be finite, got {mask_value}.")
         self.mask_value = float(mask_value)
 

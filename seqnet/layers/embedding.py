@@ -8,7 +8,7 @@ import pytensor.tensor as pt
 from seqnet import initializers, regularizers
 from seqnet.checks import WrongValueError, check_count, first_place
 from seqnet.layers.layer import Layer
-from seqnet.ops.lookup import Gather
+from seqnet.ops.lookup import Gather, checked
 from seqnet.registry import register
 
 
@@ -81,7 +81,8 @@ class Embedding(Layer):
             )
         if phase.kernels is not None:
             return Gather(phase.kernels)(self.embeddings, inputs)
-        rows = self.embeddings[inputs.flatten()]
+        what = f"The inputs of layer {self.display_name!r} (Embedding)"
+        rows = self.embeddings[checked(inputs.flatten(), self.input_dim, what)]
         return rows.reshape((*tuple(inputs.shape), self.output_dim))
 
     def compute_output_shape(self, input_shape):

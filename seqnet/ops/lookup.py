@@ -14,8 +14,27 @@ import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
+from pytensor.raise_op import CheckAndRaise
 
 from seqnet.ops.affine import KernelOp, like, memory_order, rows_of
+
+
+def checked(ids, count, what: str):
+    """Return integers that are an ``IndexError`` where they are computed outside of ``[0, count)``.
+
+    For graphs without kernels, where -1 would be the last row. JAX cannot raise: there the check is
+    left out.
+
+    Parameters
+    ----------
+    ids : integer variable
+    count : int or integer variable
+    what : str
+        What the message calls the integers.
+    """
+    top = f"{count})" if isinstance(count, int) else "the number of rows)"
+    check = CheckAndRaise(IndexError, f"{what} are not all in [0, {top}.")
+    return check(ids, pt.all((ids >= 0) & (ids < count)))
 
 
 def look_up(kernels, table: np.ndarray, ids: np.ndarray) -> np.ndarray:

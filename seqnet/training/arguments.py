@@ -103,7 +103,7 @@ def check_verbose(value) -> int:
     """Return 0, 1 or 2 for `verbose`; Keras's ``"auto"`` is 1."""
     if isinstance(value, str) and value == "auto":
         return 1
-    if isinstance(value, str) or value not in (0, 1, 2):
+    if not isinstance(value, (int, float, np.number)) or value not in (0, 1, 2):
         raise ValueError(
             "verbose is 0 (silent), 1 (a progress bar) or 2 (a line for each epoch), got "
             f"{value!r}."
@@ -139,6 +139,8 @@ def check_repeatable(dataset: Dataset, steps: int | None, name: str, epochs: int
 def check_frequency(value: int | Sequence[int]) -> int | list[int]:
     """Return `validation_freq`, or raise."""
     if isinstance(value, (list, tuple, set, range, np.ndarray)):
+        if len(value) == 0:
+            raise ValueError("validation_freq is an empty list, so there would be no validation.")
         return [check_count(number, "an epoch in validation_freq") for number in value]
     return check_count(value, "validation_freq")
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors
 
 from seqnet import backend, config
 from seqnet.data.dataset import PART_NAMES, Batch, tree_items
@@ -277,7 +279,10 @@ def loss_sums(model, batch: Batch, phase: Phase):
     y, weight, loss = batch.targets, batch.sample_weight, model.loss
     if phase.kernels is not None and isinstance(loss, Loss):
         loss = loss.with_kernels(phase.kernels)
-    values = loss(y, output)
+    what = f"The loss {name_of(model.loss)!r}"
+    values = values_of(loss, y, output, what)
+    check_gradient(values, output, what)
+    values = pt.cast(values, output.dtype)
     if values.ndim == 0:
         raise ValueError(
             "A loss gives one value for each example or step, (batch,) or (batch, time), and "
@@ -301,7 +306,8 @@ def loss_sums(model, batch: Batch, phase: Phase):
     total = loss_sum + penalty * over if penalties else loss_sum
     sums = []
     for metric in model.metrics:
-        metric_values = metric(y, output)
+        metric_values = values_of(metric, y, output, f"The metric {metric.name!r}")
+        metric_values = pt.cast(metric_values, output.dtype)
         if metric_values.ndim != values.ndim:
             raise ValueError(
                 f"The metric {metric.name!r} gives {metric_values.ndim} axes, and the loss "
@@ -336,6 +342,48 @@ def weighted_sum(values, weights):
     if weights is None:
         return pt.sum(values)
     return pt.sum(pt.switch(pt.gt(weights, 0), weights * values, pt.zeros_like(values)))
+
+
+def name_of(function) -> str:
+    """Return what a loss is called in messages."""
+    return getattr(function, "name", getattr(function, "__name__", type(function).__name__))
+
+
+def values_of(function, y_true, output, what: str):
+    """Return the values of a loss or a metric, perhaps a user's own, as a variable."""
+    try:
+        values = function(y_true, output)
+    except Exception as error:
+        error.add_note(
+            f"{what} was called with PyTensor variables (y_true, y_pred). It is made of PyTensor's "
+            "functions, such as pytensor.tensor.mean; an array to be indexed by a variable is "
+            "made one first: pytensor.tensor.as_tensor_variable(array)[y_true]."
+        )
+        raise
+    if not isinstance(values, (Variable, np.ndarray, np.number, int, float)):
+        kind = "None: does it end without a return?" if values is None else f"{values!r}."
+        raise TypeError(
+            f"{what} must return a PyTensor variable, one value for each example or step, but it "
+            f"returned {kind}"
+        )
+    return pt.as_tensor_variable(values)
+
+
+def check_gradient(values, output, what: str) -> None:
+    """Raise if nothing could be learned from a loss: it has no gradient."""
+    kind = np.dtype(values.dtype).kind
+    if kind != "f":
+        raise TypeError(
+            f"{what} gives values of the dtype {values.dtype}, which have no gradient: nothing "
+            "can be learned from it. It may be a metric."
+        )
+    before = [] if output.owner is None else output.owner.inputs  # the logits, of a cross-entropy
+    of_output = {output, *before}
+    if of_output.isdisjoint(ancestors([values], blockers=of_output)):
+        raise ValueError(
+            f"{what} does not depend on y_pred, so nothing can be learned from it. A loss is "
+            "called as loss(y_true, y_pred)."
+        )
 
 
 # ---- compiled functions, one for each kind of batch

@@ -1,16 +1,18 @@
 """Every mistake gets one clear error, before anything is compiled."""
 
 import re
+from collections import deque
 
 import numpy as np
 import pytensor.tensor as pt
 import pytest
 
 import seqnet
-from seqnet import layers, optimizers
+from seqnet import layers, losses, metrics, optimizers
 from seqnet.callbacks import EarlyStopping
 from seqnet.data.adapters import Adapter
 from seqnet.layers import GRU, LSTM, Dense, Dropout, Embedding, Masking, SimpleRNN
+from seqnet.text import CharacterVocabulary, bigram_cross_entropy, next_step_examples
 
 pytestmark = pytest.mark.usefixtures("no_compile")
 
@@ -136,6 +138,101 @@ def test_integers_beyond_32_bits_are_refused_and_not_wrapped():
         regressor().fit(SERIES, np.full((4, 1), 3_000_000_000))
 
 
+@pytest.mark.parametrize("wrong", [SERIES * 1e300, list(SERIES * 1e300), list(SERIES[:2] * 1e300)])
+@pytest.mark.parametrize("verb", ["predict", "predict_on_batch"])
+def test_inputs_that_the_float_type_cannot_hold(verb, wrong):
+    with says(ValueError, "X", "holds -1e+300 at", "float32", "set_floatx('float64')"):
+        getattr(regressor(), verb)(wrong)
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("x", "y", "options", "name"),
+    [
+        (SERIES * 1e300, VALUES, {}, "X"),
+        (SERIES, VALUES * 1e300, {}, "y"),
+        (SERIES, VALUES, {"sample_weight": np.full(4, 1e300)}, "sample_weight"),
+    ],
+)
+def test_values_that_the_float_type_cannot_hold(verb, x, y, options, name):
+    with says(ValueError, f"{name} holds", "e+", "float32", "set_floatx('float64')"):
+        getattr(regressor(), verb)(x, y, **options)
+    seqnet.config.set_floatx("float64")
+    model = regressor()
+    Adapter(model).dataset(x, y, options.get("sample_weight"))
+    there = np.array([[True, True, False]] * 4)
+    seqnet.config.set_floatx("float32")
+    hidden = np.where(there[..., None], SERIES, 1e300)
+    Adapter(regressor()).dataset(hidden, VALUES, mask=there)
+
+
+MASKED = np.ma.masked_greater(SERIES, 0.5)
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("x", "y", "options", "name"),
+    [
+        (MASKED, VALUES, {}, "X"),
+        (list(MASKED), VALUES, {}, "X"),
+        ([MASKED[3], SERIES[0, :2]], VALUES[:2], {}, "X[0]"),
+        (SERIES, np.ma.masked_less(VALUES, 0.1), {}, "y"),
+        (SERIES, VALUES, {"sample_weight": np.ma.masked_less(VALUES[:, 0], 0.1)}, "sample_weight"),
+        (SERIES, VALUES, {"mask": np.ma.masked_equal(np.ones((4, 3), int), 1)}, "mask"),
+    ],
+)
+def test_masked_arrays_do_not_lose_their_mask(verb, x, y, options, name):
+    with says(
+        TypeError, f"{name} is a masked array", f"{name}.filled(0)", "mask=", "sample_weight="
+    ):
+        getattr(regressor(), verb)(x, y, **options)
+
+
+def test_a_masked_array_of_which_nothing_is_masked_is_its_data():
+    found = Adapter(regressor()).dataset(np.ma.masked_greater(SERIES, 5), np.ma.array(VALUES))
+    assert type(found.data.inputs) is np.ndarray
+    np.testing.assert_array_equal(found.data.inputs, SERIES)
+    np.testing.assert_array_equal(found.data.targets, VALUES)
+    with says(TypeError, "sequences[3] is a masked array"):
+        seqnet.data.pad_sequences(list(MASKED))
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("x", "error", "parts"),
+    [
+        ([TOKENS, SERIES], ValueError, ["list of 2 arrays", "(4, 3, 2)", "one input"]),
+        ([TOKENS, TOKENS], ValueError, ["list of 2 arrays", "one input"]),
+        ([TOKENS, np.zeros((4, 7))], ValueError, ["list of 2 arrays", "(4, 7)", "one input"]),
+        ({"text": TOKENS}, TypeError, ["dict", "one input"]),
+        (deque(TOKENS.tolist()), TypeError, ["deque of 4", "X[start:stop]", "list(X)"]),
+        (TOKENS.astype(object), TypeError, ["object", "np.asarray(X, 'int32')"]),
+        (TOKENS * 0.5 + np.zeros((4, 3), object), TypeError, ["np.asarray(X, 'float32')"]),
+        ([[None, 1, 2]] * 4, TypeError, ["holds None"]),
+        (np.zeros((4, 3), "datetime64[s]"), TypeError, ["datetime64", "into numbers"]),
+        (["abc"] * 4, TypeError, ["Text is turned into numbers"]),
+        ([np.zeros((2, 0)), np.zeros((3, 0))], ValueError, ["X[0] has an axis of size 0"]),
+    ],
+)
+def test_what_is_no_array_gets_advice(verb, x, error, parts):
+    with says(error, "X", *parts):
+        getattr(classifier(), verb)(x, CLASSES)
+
+
+def test_several_inputs_to_predict():
+    with says(ValueError, "X is a list of 2 arrays", "one input"):
+        classifier().predict([TOKENS, SERIES])
+
+
+def test_a_series_of_lists_is_a_list():
+    pandas = pytest.importorskip("pandas")
+    for rows in (TOKENS.tolist(), [[1, 2, 3], [1], [2, 2], [3]]):
+        with says(TypeError, "X", "Series", "X.tolist()"):
+            classifier().fit(pandas.Series(rows), CLASSES)
+    found = Adapter(classifier()).dataset(pandas.Series(TOKENS.tolist()).tolist(), CLASSES)
+    np.testing.assert_array_equal(found.data.inputs, TOKENS)
+
+
 # ----------------------------------------------------------------------------- the targets
 
 
@@ -180,6 +277,112 @@ def test_targets_that_do_not_fit_the_sparse_loss(verb, y, error, parts):
 def test_targets_that_do_not_fit_the_squared_error(verb, y, error, parts):
     with says(error, *parts):
         getattr(regressor(), verb)(SERIES, y)
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("y", "parts"),
+    [
+        ([[1], [-1], [1], [1]], ["y holds -1 at (1, 0)", "from 0 to 1", "(y == 1)"]),
+        ([[0], [0], [255], [0]], ["y holds 255 at (2, 0)", "from 0 to 1", "(y == 255)"]),
+        ([[1], [2], [1], [1]], ["y holds 2 at (1, 0)", "from 0 to 1", "(y == 2)"]),
+        ([[0.5], [1.5], [0.1], [1]], ["y holds 1.5 at (1, 0)", "the probability of class 1"]),
+    ],
+)
+def test_targets_of_the_binary_cross_entropy_are_from_0_to_1(verb, y, parts):
+    model = seqnet.Model([LSTM(2), Dense(1, "sigmoid")])
+    model.compile("sgd", "binary_crossentropy")
+    with says(ValueError, "binary_crossentropy", *parts):
+        getattr(model, verb)(SERIES, np.array(y))
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        ([1, 1, 0], ["y has a row at (2,) that adds up to 2", "binary_crossentropy"]),
+        ([0, 0, 0], ["y has a row at (2,) that adds up to 0", "the sample_weight 0"]),
+        ([0.0, 255.0, 0.0], ["y has a row at (2,) that adds up to 255"]),
+        ([0.9, 0.0, 0.0], ["y has a row at (2,) that adds up to 0.9"]),
+        ([1.5, -0.5, 0.0], ["y holds -0.5 at (2, 1)"]),
+    ],
+)
+def test_targets_of_the_categorical_cross_entropy_are_distributions(verb, row, parts):
+    y = np.eye(3)[CLASSES]
+    y[2] = row
+    model = classifier()
+    model.compile("sgd", "categorical_crossentropy")
+    with says(ValueError, "categorical_crossentropy takes probabilities", *parts):
+        getattr(model, verb)(TOKENS, y)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        np.eye(3, dtype=bool)[1],
+        np.float32([0.2, 0.3, 0.5]) * np.float32(0.9) + np.float32(0.1 / 3),
+        [0.333, 0.333, 0.333],
+        [1 + 1e-7, -1e-7, 0],
+    ],
+)
+def test_distributions_may_be_rounded(row):
+    model = classifier()
+    model.compile("sgd", "categorical_crossentropy")
+    Adapter(model).dataset(TOKENS, np.array([row] * 4))
+
+
+@pytest.mark.parametrize("classes", [3, 50_000])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_distributions_may_be_held_in_few_bits(classes, dtype):
+    rows = np.random.default_rng(0).dirichlet(np.ones(classes), 2).astype(dtype)
+    seqnet.losses.CategoricalCrossentropy().check_targets(rows, (None, classes), "y")
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "allowed"),
+    [
+        ("categorical_crossentropy", "softmax", np.eye(3)[TOKENS % 3]),
+        ("binary_crossentropy", "sigmoid", np.ones((4, 3, 3))),
+    ],
+)
+@pytest.mark.parametrize("how", ["mask", "step weights", "row weights", "lengths", "mask_zero"])
+def test_targets_that_count_nothing_may_be_any(loss, activation, allowed, how):
+    mask_zero = how == "mask_zero"
+    recurrent = LSTM(2, return_sequences=True)
+    model = seqnet.Model([Embedding(5, 3, mask_zero=mask_zero), recurrent, Dense(3, activation)])
+    model.compile("sgd", loss)
+    there = np.array([[True, True, False]] * 4)
+    options = {
+        "mask": {"mask": there},
+        "step weights": {"sample_weight": there.astype(float)},
+        "row weights": {"sample_weight": np.array([1.0, 1.0, 1.0, 0.0])},
+        "lengths": {"lengths": [2, 2, 2, 2]},
+        "mask_zero": {},
+    }[how]
+    if how == "row weights":
+        there = np.array([[True] * 3] * 3 + [[False] * 3])
+    for other in (0.0 if loss[0] == "c" else 7.0, 255.0, -1.0, np.nan):
+        y = np.where(there[..., None], allowed, other)
+        Adapter(model).dataset(np.where(there, TOKENS % 4 + 1, 0), y, **renamed(options))
+    y[1, 1] = 7
+    with says(ValueError, "y", "7" if loss[0] == "b" else "21"):
+        Adapter(model).dataset(np.where(there, TOKENS % 4 + 1, 0), y, **renamed(options))
+
+
+def renamed(options):
+    """Return options of `fit` as `Adapter.dataset` calls them."""
+    return {"weight" if k == "sample_weight" else k: v for k, v in options.items()}
+
+
+def test_a_loss_as_a_metric_checks_its_targets_too():
+    model = seqnet.Model([LSTM(2), Dense(1, "sigmoid")])
+    model.compile("sgd", "mse", metrics=["binary_crossentropy"])
+    with says(ValueError, "y holds -1.0 at (0, 0)", "binary_crossentropy"):
+        model.fit(SERIES, VALUES * 2 - 1)
+    model = classifier()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["mse"])
+    with says(ValueError, "mean_squared_error compares y", "(batch, 3)"):
+        model.fit(TOKENS, CLASSES)
 
 
 def test_integer_targets_of_the_dense_cross_entropy_get_a_hint():
@@ -268,6 +471,35 @@ def test_a_mask_has_the_shape_of_samples_and_steps():
         regressor().fit(SERIES, VALUES, mask=np.ones((4, 2), bool))
     with says(ValueError, "mask", "(4, 3)", "got (3, 4)"):
         regressor().predict(SERIES, mask=np.ones((3, 4), bool))
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("mask", "error", "parts"),
+    [
+        (np.ones((4, 3)), TypeError, ["float64", "mask.astype(bool)"]),
+        (np.full((4, 3), 0.3), TypeError, ["float64"]),
+        (np.array([[1, 1, 0]] * 3 + [[1, 2, 0]]), ValueError, ["holds 2 at (3, 1)"]),
+        (np.array([[1, -1, 0]] * 4), ValueError, ["holds -1 at (0, 1)"]),
+    ],
+)
+def test_a_mask_is_of_bools(verb, mask, error, parts):
+    with says(error, "mask must hold bools", "0 and 1", *parts):
+        getattr(regressor(), verb)(SERIES, VALUES, mask=mask)
+
+
+def test_a_mask_may_be_of_zeros_and_ones():
+    mask = np.array([[1, 1, 0]] * 4, "uint8")
+    found = Adapter(regressor()).dataset(SERIES, VALUES, mask=mask)
+    assert found.data.mask.dtype == bool
+    np.testing.assert_array_equal(found.data.mask, mask)
+
+
+def test_a_mask_of_sequences_is_of_bools():
+    with says(ValueError, "mask[1] must hold bools", "holds 2 at (0,)"):
+        tagger().fit(ROWS, TAGS, mask=[[1, 1, 0], [2], [1, 0]])
+    with says(TypeError, "mask must hold bools", "float64"):
+        tagger().fit(ROWS, TAGS, mask=[[1, 1, 0], [0.5], [1, 0]])
 
 
 # ------------------------------------------------------------ sequences of different lengths
@@ -615,6 +847,31 @@ def test_a_mask_value_is_finite():
         Masking(np.nan)
 
 
+@pytest.mark.parametrize("value", [None, "0", True])
+def test_a_mask_value_is_a_number(value):
+    with says(TypeError, "mask_value must be a number", repr(value)):
+        Masking(value)
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "error", "text"),
+    [
+        (seqnet.config.set_epsilon, "small", TypeError, "epsilon must be a number, got 'small'"),
+        (seqnet.config.set_epsilon, None, TypeError, "epsilon must be a number"),
+        (seqnet.config.set_epsilon, 0, ValueError, "above zero and below one, got 0"),
+        (seqnet.config.set_epsilon, np.inf, ValueError, "above zero and below one, got inf"),
+        (seqnet.config.set_floatx, None, ValueError, "float32 or float64, not in None"),
+        (seqnet.config.set_floatx, 32, ValueError, "float32 or float64, not in 32"),
+        (seqnet.config.set_backend, ["auto"], ValueError, "Unknown backend"),
+    ],
+)
+def test_wrong_settings(function, value, error, text):
+    before = seqnet.config.epsilon(), seqnet.config.floatx(), seqnet.config.backend()
+    with says(error, text):
+        function(value)
+    assert before == (seqnet.config.epsilon(), seqnet.config.floatx(), seqnet.config.backend())
+
+
 def test_the_same_layer_twice():
     layer = Dense(2, name="head")
     with says(ValueError, "'head'", "already in this model"):
@@ -827,3 +1084,139 @@ def test_one_unit_is_no_classifier_of_two():
     model.compile("sgd", "sparse_categorical_crossentropy")
     with says(ValueError, "y holds class 1", "one unit", "sigmoid"):
         model.fit(SERIES, CLASSES % 2)
+
+
+# ------------------------------------------------------- what prepares data, losses, metrics
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "parts"),
+    [
+        (None, TypeError, ["sequences must be a list of sequences", "None"]),
+        (["ab", "c"], TypeError, ["sequences[0] is 'ab'"]),
+        ([["a"], ["b"]], TypeError, ["sequences[0]", "Text is turned into numbers"]),
+        ([[1], [None, 2]], TypeError, ["sequences[1]", "holds None"]),
+        ([[1], [2j]], TypeError, ["sequences[1]", "complex128"]),
+        ([[1], [2**40]], ValueError, [f"sequences[1] holds {2**40}"]),
+        ([[[1], [1, 2]]], ValueError, ["sequences[0] is not rectangular"]),
+    ],
+)
+def test_sequences_to_pad(given, error, parts):
+    with says(error, *parts):
+        seqnet.data.pad_sequences(given)
+
+
+def test_sequences_to_pad_may_come_from_a_generator():
+    rows = ([1] * n for n in (1, 2))
+    assert seqnet.data.pad_sequences(rows).tolist() == [[0, 1], [1, 1]]
+    with says(TypeError, "value must be a number", "'x'"):
+        seqnet.data.pad_sequences([[1]], value="x")
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "parts"),
+    [
+        (([0.5], 1, 3), TypeError, ["starts must hold whole numbers", "float64"]),
+        (([0], 1.5, 3), TypeError, ["lengths must hold whole numbers"]),
+        (([0], [np.nan], 3), TypeError, ["lengths must hold whole numbers"]),
+        (([0], 1, 3.0), TypeError, ["time must hold whole numbers"]),
+        (([0, 1], [1, 1, 1], 3), ValueError, ["lengths must have the shape (2,), got (3,)"]),
+        (([[0]], 1, 3), ValueError, ["starts must have the shape (1,), got (1, 1)"]),
+        (("a", 1, 3), TypeError, ["starts must be an array of numbers"]),
+    ],
+)
+def test_ranges_of_steps(given, error, parts):
+    with says(error, *parts):
+        seqnet.data.range_weights(*given)
+
+
+LABELS = TOKENS % 3
+
+
+@VERBS
+@pytest.mark.parametrize(
+    ("y", "weight", "error", "parts"),
+    [
+        ((5, [1] * 4, [0] * 4), None, TypeError, ["y[0] must hold labels for each step, got 5"]),
+        ((LABELS, [1.5] * 4, [0] * 4), None, TypeError, ["y[1] must hold whole numbers"]),
+        ((LABELS, [1] * 4, [0.0] * 4), None, TypeError, ["y[2] must hold whole numbers"]),
+        ((LABELS, [1] * 4, [0] * 4), [1, None, 1, 1], TypeError, ["sample_weight", "holds None"]),
+        ((LABELS, [1] * 4, [0] * 4), [1, -1, 1, 1], ValueError, ["sample_weight[1]", "holds -1"]),
+        (
+            (LABELS, [1] * 4, [0] * 4),
+            np.ones((4, 2)),
+            ValueError,
+            ["sample_weight[0] has the shape (2,)", "X[0] has 3 steps"],
+        ),
+    ],
+)
+def test_targets_of_masked_loss(verb, y, weight, error, parts):
+    model = tagger()
+    model.compile("sgd", "masked_loss")
+    with says(error, *parts):
+        getattr(model, verb)(TOKENS, y, sample_weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "parts"),
+    [
+        (
+            lambda: losses.CategoricalCrossentropy(label_smoothing=2),
+            ValueError,
+            ["from 0 to 1", "2"],
+        ),
+        (lambda: losses.CategoricalCrossentropy(label_smoothing="a"), TypeError, ["a number"]),
+        (lambda: losses.BinaryCrossentropy(from_logits="no"), TypeError, ["from_logits", "'no'"]),
+        (lambda: losses.MaskedLoss(from_logits=1), TypeError, ["from_logits", "True or False"]),
+        (lambda: metrics.Perplexity(from_logits=None), TypeError, ["from_logits", "None"]),
+        (lambda: metrics.BinaryAccuracy(threshold=None), TypeError, ["threshold", "a number"]),
+        (lambda: metrics.BinaryAccuracy(threshold=np.nan), ValueError, ["threshold", "finite"]),
+        (lambda: metrics.BinaryAccuracy(1.0).of_logits(), ValueError, ["in (0, 1), got 1.0"]),
+        (lambda: metrics.get(np.ones(2)), TypeError, ["A metric is given by name"]),
+        (lambda: optimizers.SGD(1j), TypeError, ["learning_rate must be a number"]),
+    ],
+)
+def test_arguments_of_losses_and_metrics(make, error, parts):
+    with says(error, *parts):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "parts"),
+    [
+        ({"verbose": np.array([1, 2])}, ValueError, ["verbose is 0 (silent)"]),
+        ({"validation_freq": []}, ValueError, ["validation_freq is an empty list"]),
+    ],
+)
+def test_lists_that_are_no_options(options, error, parts):
+    with says(error, *parts):
+        regressor().fit(SERIES, VALUES, **options)
+
+
+AB = CharacterVocabulary("ab")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"),
+    [
+        (lambda: CharacterVocabulary(None), TypeError, ["made of characters", "None"]),
+        (lambda: CharacterVocabulary([1, 2]), TypeError, ["holds characters, got 1"]),
+        (lambda: AB.encode(3), TypeError, ["encodes text, got 3"]),
+        (lambda: AB.decode([0, -1]), ValueError, ["numbers[1] is -1", "0 to 1"]),
+        (lambda: AB.decode([7]), ValueError, ["numbers[0] is 7"]),
+        (lambda: AB.decode([0.7]), TypeError, ["whole numbers", "float64"]),
+        (lambda: AB.decode([[0, 1]]), TypeError, ["one sequence", "(1, 2)"]),
+        (lambda: next_step_examples("abc", 1), TypeError, ["numbers", "Text"]),
+        (lambda: bigram_cross_entropy([0, -1], [0, 1], 2), ValueError, ["train[1] is -1"]),
+        (lambda: bigram_cross_entropy([0, 1], [0, 5], 2), ValueError, ["test[1] is 5"]),
+        (lambda: bigram_cross_entropy([0, 1], [0], 2), ValueError, ["test has 1 numbers"]),
+    ],
+)
+def test_text_as_numbers(call, error, parts):
+    with says(error, *parts):
+        call()
+
+
+def test_decoding_takes_arrays_and_iterators():
+    assert AB.decode(np.array([1, 0], "int32")) == AB.decode(iter([1, 0])) == "ba"
+    assert AB.decode([]) == ""

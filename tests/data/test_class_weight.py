@@ -141,3 +141,7 @@ def test_targets_that_are_no_classes_are_refused(compiled):
 
 def test_a_class_without_a_weight_has_the_weight_1():
     assert weight_table({}, 2).tolist() == [1, 1]
+
+
+def test_weights_of_classes_are_not_rounded_to_float32():
+    assert weight_table({1: 0.1}, 2).tolist() == [1.0, 0.1]

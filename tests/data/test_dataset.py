@@ -122,15 +122,14 @@ def test_a_training_on_data_of_a_user_is_resumed_exactly(data, tmp_path):
 
     class Stop(seqnet.callbacks.Callback):
         def on_batch_end(self, batch, logs=None):
-            if batch == 1 and self.stops:
+            if batch == 1 and power["is off"]:
                 raise RuntimeError
 
-    expected = train()
-    Stop.stops = True
+    expected, power = train(), {"is off": True}
     backup = tmp_path / "run.h5"
     with pytest.raises(RuntimeError):
         train(BackupAndRestore(backup, 1), Stop())
-    Stop.stops = False
+    power["is off"] = False
     for mine, theirs in zip(train(BackupAndRestore(backup, 1), Stop()), expected, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 

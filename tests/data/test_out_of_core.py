@@ -274,6 +274,31 @@ def test_a_wrong_value_is_refused_by_row_before_the_update(shuffle, part, value,
     assert all(p in str(caught.value) for p in parts)
 
 
+def test_targets_that_a_loss_does_not_allow_are_refused_by_row():
+    model = seqnet.Model([Embedding(6, 3), GRU(3), Dense(1, "sigmoid")])
+    model.compile("sgd", "binary_crossentropy")
+    y = (CLASSES[:, None] > 0).astype("float32")
+    y[17] = -1
+    for verb in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=r"y holds -1.0 at \(17, 0\), .* from 0 to 1"):
+            verb(Shaped(TOKENS), Shaped(y), batch_size=4, verbose=0)
+    model = seqnet.Model([Embedding(6, 3), GRU(3), Dense(3, "softmax")])
+    model.compile("sgd", "categorical_crossentropy")
+    y = np.eye(3)[CLASSES]
+    y[17] = 0
+    with pytest.raises(ValueError, match=r"y has a row at \(17,\) that adds up to 0"):
+        model.fit(Shaped(TOKENS), Shaped(y), batch_size=4, verbose=0)
+    weights = np.where(np.arange(len(y)) == 17, 0.0, 1.0)
+    model.fit(Shaped(TOKENS), Shaped(y), sample_weight=weights, batch_size=4, verbose=0)
+
+
+def test_masked_rows_and_masks_of_floats_are_refused_beyond_memory():
+    with pytest.raises(TypeError, match=r"X\[0:4\] is a masked array"):
+        classifier().fit(Sliced(np.ma.masked_equal(TOKENS, TOKENS[2, 0])), CLASSES, batch_size=4)
+    with pytest.raises(TypeError, match="mask must hold bools"):
+        classifier().fit(Shaped(TOKENS), CLASSES, mask=Shaped(np.ones(TOKENS.shape)), verbose=0)
+
+
 def test_wrong_values_that_count_nothing_pass():
     x, y = TOKENS % 5 + 1, np.repeat(CLASSES[:, None], 4, 1)
     x[17, 2:] = 0

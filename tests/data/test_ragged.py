@@ -310,6 +310,7 @@ def test_weights_mask_and_what_layers_find_are_all_counted_at_once():
 TARGETS = {
     "sparse": lambda rng, n: rng.integers(0, CLASSES, n),
     "perplexity": lambda rng, n: rng.integers(0, CLASSES, n),
+    "categorical": lambda rng, n: rng.dirichlet(np.ones(CLASSES), n),
     "binary": lambda rng, n: rng.integers(0, 2, (n, CLASSES)),
 }
 

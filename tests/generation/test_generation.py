@@ -239,6 +239,20 @@ def test_writing_ends_with_the_stop_token(writer):
     assert stopped == free[: free.index(stop) + 1]
 
 
+def test_writing_ends_with_a_stop_of_several_numbers(writer):
+    model, stepper = writer
+    free = list(generate(model, [1], 30, seed=1, stepper=stepper))
+    for stop in (free[4:7], tuple(free[4:6]), np.array(free[8:11])):
+        pairs = [free[k : k + len(stop)] for k in range(30)]
+        end = pairs.index(list(stop)) + len(stop)
+        stopped = list(generate(model, [1], 30, seed=1, stop=stop, stepper=stepper))
+        assert stopped == free[:end]
+    # What was read first is not what was written.
+    prime = [1, free[0]]
+    again = list(generate(model, prime, 1, seed=1, stop=[free[0], 0], stepper=stepper))
+    assert len(again) == 1
+
+
 def test_nothing_is_compiled_with_a_stepper_made_before(writer, no_compile):
     model, stepper = writer
     assert len(list(generate(model, [1], 3, stepper=stepper))) == 3
@@ -259,6 +273,13 @@ def test_the_prime_is_checked(writer):
         ({"prime": [9]}, "prime holds 9"),
         ({"length": -1}, "length must be at least 0, got -1"),
         ({"temperature": -1}, "temperature must be"),
+        ({"temperature": float("nan")}, "temperature must be"),
+        ({"prime": [[1, 2]]}, r"prime must be one sequence of numbers, got the shape \(1, 2\)"),
+        ({"stop": 7}, "stop holds 7, which the model never writes: .* 0 to 6"),
+        ({"stop": -1}, "stop must be at least 0, got -1"),
+        ({"stop": [1, 9]}, "stop holds 9, which the model never writes"),
+        ({"stop": []}, "stop needs at least one number"),
+        ({"seed": -1}, "seed must be at least 0"),
         ({"top_p": 2}, "top_p is a probability"),
     ],
 )
@@ -266,6 +287,41 @@ def test_wrong_arguments_are_refused_before_compiling(writer, no_compile, wrong,
     model, _ = writer
     with pytest.raises(ValueError, match=message):
         generate(model, **{"prime": [1], "length": 3, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"stop": "\n\n"}, r"stop must hold numbers, got the text .*vocabulary.encode\(stop\)"),
+        ({"stop": 1.0}, "stop must be a whole number"),
+        ({"stop": True}, "stop must be a whole number"),
+        ({"stop": [1.5]}, "A number in stop must be a whole number"),
+        ({"prime": "abc"}, r"prime must hold numbers, got the text 'abc'.*encode\(prime\)"),
+        ({"prime": 3}, "prime must be a sequence of numbers, got 3"),
+        ({"prime": [1.5]}, "prime must be integers"),
+        ({"prime": [None]}, "prime must be an array of numbers.*holds None"),
+        ({"top_p": "0.5"}, "top_p must be a number"),
+        ({"seed": "a"}, "seed must be a whole number"),
+    ],
+)
+def test_arguments_of_other_types_are_refused_before_compiling(writer, no_compile, wrong, message):
+    model, _ = writer
+    with pytest.raises(TypeError, match=message):
+        generate(model, **{"prime": [1], "length": 3, **wrong})
+
+
+def test_a_model_without_weights_writes_nothing(no_compile):
+    with pytest.raises(ValueError, match="no weights yet"):
+        generate(seqnet.Model([Embedding(7, 3)]), [1], 3, stop=2)
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_probabilities_that_are_not_numbers_are_refused(temperature):
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="Probabilities are at least 0"):
+        sample(np.array([np.nan, 1.0]), rng, temperature)
+    with pytest.raises(ValueError, match=r"one step, got the shape \(1, 2\)"):
+        sample(np.array([[0.0, 1.0]]), rng, temperature)
 
 
 def test_generating_leaves_training_alone():

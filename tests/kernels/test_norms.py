@@ -30,3 +30,14 @@ def test_one_dtype():
     with pytest.raises(ValueError, match="float32.*float64"):
         kernels.squared_norms([np.ones(2, "float32"), np.ones(2)])
     assert kernels.squared_norms([]).shape == (0,)
+
+
+@pytest.mark.parametrize("value", [1e-30, -1e-22, 1e-16, 1.5e-45])
+@pytest.mark.parametrize("size", [1, 300, 5000])
+def test_tiny_numbers_do_not_become_zero(value, size):
+    tiny = np.full(size, value, "float32")
+    expected = float(np.sum(np.square(tiny, dtype="float64")))
+    np.testing.assert_allclose(kernels.squared_norms([tiny]), [expected], rtol=1e-5)
+    mixed = np.zeros(size, "float32")
+    mixed[0] = 3e-38
+    np.testing.assert_allclose(kernels.squared_norms([mixed]), [9e-76], rtol=1e-5)

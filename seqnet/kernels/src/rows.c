@@ -174,13 +174,27 @@ typedef struct {
 /* Sums of so many numbers are taken in vectors, their sum in double. */
 #define PIECE 4096
 
-static double sum_of_squares(const real *x, long n) {
+/* Squares leave the range of floats long before they leave that of doubles. A sum below this may lack
+ * squares that became 0; it is taken again of numbers multiplied by SCALE. */
+#define SMALL 1e-30
+#define SCALE 0x1p100
+
+static double vector_sum_of_squares(const real *x, long n, real scale) {
     vreal sums[4] = {splat(0), splat(0), splat(0), splat(0)};
-    long i = 0;
-    for (; i + 4 * LANES <= n; i += 4 * LANES)
-        for (long k = 0; k < 4; k++) sums[k] += load(x + i + k * LANES) * load(x + i + k * LANES);
-    double sum = v_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-    if (!isfinite(sum)) /* squares leave the range of floats long before they leave that of doubles */
+    for (long i = 0; i < n; i += 4 * LANES)
+        for (long k = 0; k < 4; k++) {
+            vreal scaled = load(x + i + k * LANES) * splat(scale);
+            sums[k] += scaled * scaled;
+        }
+    return v_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+static double sum_of_squares(const real *x, long n) {
+    long i = n - n % (4 * LANES);
+    double sum = vector_sum_of_squares(x, i, 1);
+    if (sum < SMALL)
+        sum = vector_sum_of_squares(x, i, (real)SCALE) / SCALE / SCALE;
+    else if (!isfinite(sum))
         for (sum = 0, i = 0; i < n; i++) sum += (double)x[i] * x[i];
     for (; i < n; i++) sum += (double)x[i] * x[i];
     return sum;
