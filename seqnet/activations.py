@@ -104,6 +104,27 @@ def log_softmax(x):
     return pt.special.log_softmax(x, axis=-1)
 
 
+def apply(activation: Callable, x):
+    """Return an activation of a variable, of the same number of axes, or raise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a function gives nothing, or an output of other axes.
+    """
+    found = activation(x)
+    name = getattr(activation, "__name__", type(activation).__name__)
+    if found is None:
+        raise TypeError(f"The activation {name} returns None: it must return its output.")
+    found = pt.as_tensor_variable(found)
+    if found.ndim != x.ndim:
+        raise ValueError(
+            f"The activation {name} gives an output of {found.ndim} axes for an input of {x.ndim}: "
+            "an activation keeps the shape. A function that changes it goes into a Lambda layer."
+        )
+    return found
+
+
 def get(identifier: str | Callable | None) -> Callable:
     """Return the activation of a name, a callable as it is, and `linear` for ``None``.
 

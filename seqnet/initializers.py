@@ -6,18 +6,26 @@ second dimension.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from seqnet import config
-from seqnet.registry import Configurable, register
+from seqnet.checks import check_number
+from seqnet.registry import Configurable, refuse_arguments, register
 from seqnet.registry import get as _get
 
 
 class Initializer(Configurable, ABC):
     """Draws the first value of a weight: ``initializer(shape, rng, dtype)`` gives an array."""
+
+    def __init__(self, **unknown):
+        hint = (
+            " All random numbers follow from seqnet.set_random_seed." if "seed" in unknown else ""
+        )
+        refuse_arguments(type(self), unknown, hint=hint)
 
     def __call__(
         self,
@@ -54,8 +62,9 @@ class Ones(Initializer):
 class Constant(Initializer):
     """One number everywhere."""
 
-    def __init__(self, value: float = 0.0):
-        self.value = value
+    def __init__(self, value: float = 0.0, **unknown):
+        super().__init__(**unknown)
+        self.value = check_number(value, "The value of Constant")
 
     def draw(self, shape, rng):
         return np.full(shape, self.value)
@@ -65,8 +74,12 @@ class Constant(Initializer):
 class RandomUniform(Initializer):
     """Uniform between two bounds (Keras's default: -0.05 to 0.05)."""
 
-    def __init__(self, minval: float = -0.05, maxval: float = 0.05):
-        self.minval, self.maxval = minval, maxval
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, **unknown):
+        super().__init__(**unknown)
+        self.minval = check_number(minval, "minval")
+        self.maxval = check_number(maxval, "maxval")
+        if not self.minval <= self.maxval < np.inf:
+            raise ValueError(f"minval is at most maxval, got {minval} and {maxval}.")
 
     def draw(self, shape, rng):
         return rng.uniform(self.minval, self.maxval, shape)
@@ -76,8 +89,12 @@ class RandomUniform(Initializer):
 class RandomNormal(Initializer):
     """Normal with a mean and a standard deviation (Keras's default: 0 and 0.05)."""
 
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05):
-        self.mean, self.stddev = mean, stddev
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, **unknown):
+        super().__init__(**unknown)
+        self.mean = check_number(mean, "mean")
+        self.stddev = check_number(stddev, "stddev")
+        if not 0 <= self.stddev < np.inf:
+            raise ValueError(f"stddev must be at least 0 and finite, got {stddev}.")
 
     def draw(self, shape, rng):
         return rng.normal(self.mean, self.stddev, shape)
@@ -152,8 +169,9 @@ class LecunNormal(VarianceScaling):
 class Orthogonal(Initializer):
     """A matrix with orthonormal rows or columns times `gain` (Saxe et al., 2013)."""
 
-    def __init__(self, gain: float = 1.0):
-        self.gain = gain
+    def __init__(self, gain: float = 1.0, **unknown):
+        super().__init__(**unknown)
+        self.gain = check_number(gain, "gain")
 
     def draw(self, shape, rng):
         if len(shape) < 2:
@@ -168,13 +186,43 @@ class Orthogonal(Initializer):
 class Identity(Initializer):
     """The identity matrix times `gain`."""
 
-    def __init__(self, gain: float = 1.0):
-        self.gain = gain
+    def __init__(self, gain: float = 1.0, **unknown):
+        super().__init__(**unknown)
+        self.gain = check_number(gain, "gain")
 
     def draw(self, shape, rng):
         if len(shape) != 2:
             raise ValueError(f"Identity needs a matrix, got the shape {shape}.")
         return self.gain * np.eye(*shape)
+
+
+def draw(initializer: Callable, shape: Sequence[int], dtype: str) -> np.ndarray:
+    """Return a weight's first value in its dtype, from an initializer or any function of a shape.
+
+    Parameters
+    ----------
+    initializer : Initializer or function
+        A function is given the shape, and `dtype` and `rng` if it has arguments of these names.
+    shape : tuple of int
+    dtype : str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet import initializers
+    >>> initializers.draw(lambda shape: np.full(shape, 0.5), (2,), "float32").dtype.name
+    'float32'
+    """
+    given = {"dtype": dtype, "rng": config.random_generator()}
+    try:
+        arguments = inspect.signature(initializer).parameters.values()
+    except (TypeError, ValueError):  # some of those written in C
+        arguments = []
+    if not any(a.kind is a.VAR_KEYWORD for a in arguments):
+        names = {a.name for a in list(arguments)[1:]}
+        given = {name: value for name, value in given.items() if name in names}
+    # In the order of rows; else kernels would copy it at every call.
+    return np.asarray(initializer(tuple(shape), **given), dtype=dtype, order="C")
 
 
 def get(identifier: str | Callable | dict | Initializer) -> Callable:

@@ -32,6 +32,15 @@ def sigmoid_logits(y_pred):
     return None
 
 
+def cast_output(y_pred, dtype: str):
+    """Return `y_pred` in a float type; a softmax or sigmoid stays what is done last."""
+    if softmax_logits(y_pred) is not None:
+        return pt.special.softmax(pt.cast(softmax_logits(y_pred), dtype), axis=-1)
+    if sigmoid_logits(y_pred) is not None:
+        return pt.sigmoid(pt.cast(sigmoid_logits(y_pred), dtype))
+    return pt.cast(y_pred, dtype)
+
+
 def log_probabilities(y_pred, from_logits: bool = False):
     """Return the logarithm of predicted class probabilities, stably."""
     logits = y_pred if from_logits else softmax_logits(y_pred)

@@ -18,13 +18,15 @@ from seqnet import backend, config, losses, optimizers
 from seqnet import metrics as metrics_module
 from seqnet.callbacks import Callback, CallbackList, EpochLine, History, ProgressBar
 from seqnet.callbacks.base import check_callbacks
-from seqnet.checks import check_count
+from seqnet.checks import check_count, check_shape
 from seqnet.data.adapters import Adapter, mask_for
 from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Dataset
 from seqnet.data.ragged import choose_lengths
-from seqnet.layers.layer import Layer, Phase, Shape, set_values, snake_case
+from seqnet.hyperparameters import names_of
+from seqnet.layers.layer import Layer, Phase, Shape, snake_case
 from seqnet.layers.states import RUNS, all_layers, carried_states
+from seqnet.layers.weights import set_values
 from seqnet.locking import COMPILING, ForkSafeLock, alone
 from seqnet.saving import hdf5
 from seqnet.saving.model_format import pack, unpack
@@ -124,8 +126,10 @@ class Model:
                 "(return_state=True, or a Bidirectional without a merge), but a model hands one "
                 "on from layer to layer. Call such a layer on a variable, outside a model."
             )
-        if any(layer is other for other in self.layers):
-            raise ValueError(f"Layer {layer.display_name!r} is already in this model.")
+        there = {id(other) for other in all_layers(self.layers)}
+        for part in all_layers([layer]):
+            if id(part) in there:
+                raise ValueError(f"Layer {part.display_name!r} is already in this model.")
         taken = {other.name for other in self.layers}
         if layer.name is None:
             base = snake_case(type(layer).__name__)
@@ -159,7 +163,7 @@ class Model:
         """Make the weights for inputs of ``(batch, ...)`` shape, None for what varies."""
         if not self.layers:
             raise ValueError("The model has no layers; add some first.")
-        self._build_from(tuple(input_shape))
+        self._build_from(check_shape(input_shape, "input_shape"))
 
     def _build_from(self, input_shape: Shape) -> None:
         shape = input_shape
@@ -211,6 +215,11 @@ class Model:
         """The shared variables of all layers, in order."""
         return [w for layer in self.layers for w in layer.weights]
 
+    @property
+    def trained(self) -> tuple[bool, ...]:
+        """For each weight, whether training changes it."""
+        return tuple([on for layer in self.layers for on in layer.trained()])
+
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of all weights, layer by layer."""
         with self.lock:
@@ -247,16 +256,16 @@ class Model:
                     f"{layer.name} ({type(layer).__name__})",
                     "?" if shape is None else str(shape),
                     f"{layer.count_params():,}" if layer.built else "not built",
-                    layer.runs_as(backend.kernels()),
+                    layer.runs_as(backend.kernels()) if layer.built else "",
                 )
             )
         widths = [max(len(row[k]) for row in rows) for k in range(4)]
         lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
         lines.insert(1, "-" * (sum(widths) + 6))
         print_fn("\n".join(line.rstrip() for line in lines))
-        frozen = sum(layer.count_params() for layer in self.layers if not layer.trainable)
-        total = self.count_params()
-        print_fn(f"Weights: {total:,}, of which {total - frozen:,} are trained.")
+        sizes = [int(w.get_value(borrow=True).size) for w in self.weights]
+        trained = sum(size for size, on in zip(sizes, self.trained, strict=True) if on)
+        print_fn(f"Weights: {sum(sizes):,}, of which {trained:,} are trained.")
 
     @property
     def stateful(self) -> bool:
@@ -360,7 +369,8 @@ class Model:
             if self.loss is None:
                 sample = dataset.first_batch(1)
                 x = self.steps.variables(Batch(sample.inputs)).inputs
-                self.loss = losses.guess(self(x), sample.targets)
+                phase = Phase(kernels=backend.kernels())
+                self.loss = losses.guess(self(x, phase=phase), sample.targets)
                 self.set_metrics()
                 name = self.loss.name
                 inform(f"No loss was given: using {name}, which fits the last layer.", announce)
@@ -644,8 +654,8 @@ class Model:
         -------
         dict
             ``weights`` by name, ``states`` that layers carry, by ``run/layer/state``, the states of
-            the random ``generators``, which layers are ``trainable``, and the ``optimizer``'s. The
-            weights are not copied.
+            the random ``generators``, which layers are ``trainable``, their ``hyperparameters``,
+            and the state of the ``optimizer``. The weights are not copied.
         """
         states = {
             f"{run}/{carried.layer.name}/{name}": value
@@ -658,7 +668,11 @@ class Model:
             "weights": self._weights_by_name(),
             "states": states,
             "generators": [g.get_value().bit_generator.state for g in self._generators()],
-            "trainable": [layer.trainable for layer in self.layers],
+            "trainable": [layer.trainable for layer in all_layers(self.layers)],
+            "hyperparameters": [
+                {name: getattr(layer, name) for name in names_of(layer)}
+                for layer in all_layers(self.layers)
+            ],
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
         }
 
@@ -680,8 +694,13 @@ class Model:
         if "weights" in state:
             self._load_weights(state["weights"], source)
         if "trainable" in state:
-            for layer, trainable in zip(self.layers, state["trainable"], strict=True):
+            for layer, trainable in zip(all_layers(self.layers), state["trainable"], strict=True):
                 layer.trainable = trainable
+        if "hyperparameters" in state:
+            pairs = zip(all_layers(self.layers), state["hyperparameters"], strict=True)
+            for layer, numbers in pairs:
+                for name, value in numbers.items():
+                    setattr(layer, name, value)
         if "generators" in state:
             self._load_generators(state["generators"])
         if "states" in state:

@@ -63,7 +63,7 @@ def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None
     if isinstance(identifier, dict):
         if set(identifier) - {"config"} != {"name"} or not isinstance(identifier["name"], str):
             raise ValueError(
-                f"A {kind} is written down as a name and perhaps a config, not as "
+                f"{a(kind)} is written down as a name and perhaps a config, not as "
                 f"{str(identifier)[:100]}."
             )
         thing = lookup(kind, identifier["name"], custom_objects)
@@ -81,20 +81,26 @@ def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None
     if callable(identifier) or isinstance(identifier, Configurable):
         return identifier
     raise TypeError(
-        f"A {kind} is given by name, as a callable or as an object; got {identifier!r} "
+        f"{a(kind)} is given by name, as a callable or as an object; got {identifier!r} "
         f"of type {type(identifier).__name__}."
     )
 
 
-def refuse_arguments(owner: type[Configurable], unknown: Iterable[str], error=TypeError) -> None:
+def a(kind: str) -> str:
+    """Return a kind with the article that begins a sentence: "An optimizer", "A layer"."""
+    return f"{'An' if kind[0] in 'aeiou' else 'A'} {kind}"
+
+
+def refuse_arguments(
+    owner: type[Configurable], unknown: Iterable[str], error=TypeError, hint: str = ""
+) -> None:
     """Raise if a class was given arguments that it does not take."""
     known = owner.parameters()
     for name in unknown:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise error(
-            f"{owner.__name__} takes no argument {name!r}; it takes {', '.join(known)}.{hint}"
-        )
+        likely = f" Did you mean {near[0]!r}?" if near else hint
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise error(f"{owner.__name__} takes no argument {name!r}; {takes}.{likely}")
 
 
 def serialize(value: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytensor.tensor as pt
 
+from seqnet.checks import check_number
 from seqnet.registry import Configurable, register
 from seqnet.registry import get as _get
 
@@ -13,7 +15,10 @@ class L1L2(Configurable):
     """``l1 * sum|w| + l2 * sum w^2`` (Keras's definition: no factor one half)."""
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0):
-        self.l1, self.l2 = l1, l2
+        self.l1, self.l2 = check_number(l1, "l1"), check_number(l2, "l2")
+        for name, value in (("l1", self.l1), ("l2", self.l2)):
+            if not 0 <= value < np.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}.")
 
     def __call__(self, weight):
         """Return the penalty of one weight, a symbolic scalar of the weight's dtype."""
@@ -45,6 +50,27 @@ class L2(L1L2):
 
     def __init__(self, l2: float = 0.01):
         super().__init__(l2=l2)
+
+
+def penalty(regularizer, weight):
+    """Return a weight's penalty, a symbolic scalar of its dtype, from any function of the weight.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the function gives something else than one number.
+    """
+    found = regularizer(weight)
+    name = getattr(regularizer, "__name__", type(regularizer).__name__)
+    if found is None:
+        raise TypeError(f"The regularizer {name} of {weight.name} returns None, not a number.")
+    found = pt.as_tensor_variable(found)
+    if found.ndim:
+        raise ValueError(
+            f"The regularizer {name} of {weight.name} gives {found.ndim} axes: it must give one "
+            "number, such as a sum."
+        )
+    return pt.cast(found, weight.dtype)
 
 
 def get(identifier):

@@ -20,6 +20,7 @@ LEVELS = (
     (
         "checks.py",
         "config.py",
+        "hyperparameters.py",
         "readahead.py",
         "registry.py",
         "interruption.py",
@@ -58,6 +59,7 @@ LEVELS = (
 # Files that use another of their own level, which is then the lower one.
 WITHIN_A_LEVEL = {
     ("config.py", "checks.py"),
+    ("hyperparameters.py", "checks.py"),
     ("metrics.py", "losses.py"),
     ("losses.py", "logits.py"),
     ("ragged.py", "data.py"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet.data.dataset import Batch
-from seqnet.data.validation import with_axes
+from seqnet.layers.calling import masks_together
 
 
 def counted_targets(model, dataset, output_shape: tuple) -> np.ndarray | None:
@@ -25,21 +25,30 @@ def counted_targets(model, dataset, output_shape: tuple) -> np.ndarray | None:
     """
     weight = dataset.target_weight()
     counted = None if weight is None else weight > 0
-    if not dataset.has_steps_of(output_shape):
-        return counted
-    mask = first_mask(model, dataset.data)
-    if mask is None or not mask_reaches_output(model, dataset.input_shape):
+    mask = mask_at_output(model, dataset) if dataset.has_steps_of(output_shape) else None
+    if mask is None:
         return counted
     if model.runs_backwards:
         mask = dataset.reverse_steps(mask)
-    return mask if counted is None else mask & with_axes(counted, mask.ndim)
+    return masks_together(mask, counted)
+
+
+def mask_at_output(model, dataset) -> np.ndarray | None:
+    """Return the mask of the steps that count in the loss, as far as it is known; None for all."""
+    mask = first_mask(model, dataset.data)
+    if mask is None:
+        return None
+    shape = dataset.input_shape
+    joined = len(shape) - dataset.data.inputs.ndim  # axes that are one where steps lie end to end
+    rank = rank_at_output(model, shape, mask.ndim + joined) - joined
+    if rank <= 0:
+        return None
+    return mask.any(axis=tuple(range(rank, mask.ndim)))  # a step with nothing in it is padding
 
 
 def first_mask(model, batch: Batch) -> np.ndarray | None:
     """Return the mask from the data and from the first layer together; None without a mask."""
-    found = [batch.mask, model.layers[0].known_mask(batch.inputs)]
-    masks = [mask for mask in found if mask is not None]
-    return np.logical_and.reduce(masks) if masks else None
+    return masks_together(batch.mask, model.layers[0].known_mask(batch.inputs))
 
 
 def is_padding(model, batch: Batch) -> bool:
@@ -47,16 +56,16 @@ def is_padding(model, batch: Batch) -> bool:
     mask = first_mask(model, batch)
     if mask is None or mask.any():
         return False
-    return mask_reaches_output(model, (None, *batch.inputs.shape[1:]))
+    return rank_at_output(model, (None, *batch.inputs.shape[1:]), mask.ndim) > 0
 
 
-def mask_reaches_output(model, input_shape: tuple) -> bool:
-    """Return whether all layers pass a mask on."""
-    mask, shape = pt.matrix(dtype="bool"), input_shape
+def rank_at_output(model, input_shape: tuple, rank: int) -> int:
+    """Return how many axes a mask of a rank has after the last layer; 0 if it is used up."""
+    mask, shape = pt.tensor(dtype="bool", shape=(None,) * rank), input_shape
     for layer in model.layers:
         dtype = "int32" if layer.integer_input else layer.dtype
         mask = layer.compute_mask(pt.tensor(dtype=dtype, shape=(None,) * len(shape)), mask)
         if mask is None:
-            return False
+            return 0
         shape = layer.compute_output_shape(shape)
-    return True
+    return mask.ndim

@@ -6,9 +6,15 @@ import inspect
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.compile.mode import Mode
+from pytensor.graph.op import HasInnerGraph
+from pytensor.graph.traversal import applys_between
+from pytensor.tensor.random.op import RandomVariable
 
 from seqnet import activations
-from seqnet.checks import check_count, check_number, check_rate, check_shape
+from seqnet.checks import check_bool, check_count, check_number, check_shape
+from seqnet.hyperparameters import Rate, numbers_of
+from seqnet.layers.calling import masks_together
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
 
@@ -33,8 +39,11 @@ class Activation(Layer):
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, inputs, mask, phase):
-        return self.activation(inputs)
+        return activations.apply(self.activation, inputs)
 
 
 @register("layer")
@@ -51,6 +60,9 @@ class Softmax(Layer):
     [[0.5, 0.5]]
     """
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, inputs, mask, phase):
         return activations.softmax(inputs)
 
@@ -65,7 +77,8 @@ class Dropout(Layer):
     Parameters
     ----------
     rate : float
-        Share that is dropped, in ``[0, 1)``. (theano_lstm and Keras 1 call this p.)
+        Share that is dropped, in ``[0, 1)``. (theano_lstm and Keras 1 call this p.) It can be set
+        at any time, also while a model trains; a graph is built anew only if it becomes 0 or was 0.
     noise_shape : tuple, optional
         Shape of the mask, None for the input's own size and 1 for "the same along this axis":
         ``(None, 1, None)`` draws one mask per sequence.
@@ -78,18 +91,31 @@ class Dropout(Layer):
     [[1.0, 1.0, 1.0]]
     """
 
+    rate = Rate()
+
     def __init__(self, rate: float, *, noise_shape=None, **kwargs):
         super().__init__(**kwargs)
-        self.rate = check_rate(rate, "The rate")
+        self.rate = rate
         self.noise_shape = None if noise_shape is None else check_shape(noise_shape, "noise_shape")
 
     def build(self, input_shape):
+        for axis, (size, wanted) in enumerate(
+            zip(self.noise_shape or (), input_shape, strict=False)
+        ):
+            if size not in (None, 1, wanted) and wanted is not None:
+                raise ValueError(
+                    f"noise_shape {self.noise_shape} of layer {self.display_name!r} does not fit "
+                    f"the input's shape {input_shape}: axis {axis} is None, 1 or {wanted}."
+                )
         self.generator = self.add_generator()
 
     @property
     def sequence_generators(self) -> list:
         """The generator, if the mask is the same along time."""
         return self.generators if (self.noise_shape or ())[1:2] == (1,) else []
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, inputs, mask, phase):
         if not phase.training or self.rate == 0:
@@ -104,7 +130,7 @@ class Dropout(Layer):
             sizes = tuple(
                 own if n is None else n for own, n in zip(sizes, self.noise_shape, strict=True)
             )
-        kept = phase.dropout_mask(self.generator, sizes, self.rate, inputs.dtype)
+        kept = phase.dropout_mask(self.generator, sizes, numbers_of(self)["rate"], inputs.dtype)
         if self.noise_shape is not None:
             ones = [axis for axis, n in enumerate(self.noise_shape) if n == 1]
             kept = pt.specify_broadcastable(kept, *ones) if ones else kept
@@ -133,9 +159,12 @@ class Masking(Layer):
 
     def __init__(self, mask_value: float = 0.0, **kwargs):
         super().__init__(**kwargs)
-        if not np.isfinite(check_number(mask_value, "mask_value")):
+        self.mask_value = check_number(mask_value, "mask_value")
+        if not np.isfinite(self.mask_value):
             raise ValueError(f"mask_value must be finite, got {mask_value}.")
-        self.mask_value = float(mask_value)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, inputs, mask, phase):
         present = self.compute_mask(inputs, mask)
@@ -145,7 +174,7 @@ class Masking(Layer):
         floats = inputs if inputs.dtype.startswith("float") else pt.cast(inputs, self.dtype)
         value = np.asarray(self.mask_value, dtype=floats.dtype)
         present = pt.any(pt.neq(floats, value), axis=-1)
-        return present if mask is None else mask & present
+        return masks_together(mask, present)
 
     def known_mask(self, values):
         values = values.astype(self.dtype, copy=False)
@@ -201,6 +230,14 @@ class Lambda(Layer):
         Say that each step of the output is the same step of the input, so that the input's mask is
         the output's. Else a mask is an error, unless the function takes one and uses it up.
 
+    Raises
+    ------
+    ValueError
+        If the function mixes the rows of a batch, as ``x - x.mean(axis=0)`` does: then results
+        would depend on batches. One trial with random numbers tells, when the layer is built; a
+        function with a loop or random numbers of its own, or that fails on the trial's inputs, is
+        not tried.
+
     Notes
     -----
     A file holds the function's name and not its code: to load the model, pass
@@ -224,7 +261,7 @@ class Lambda(Layer):
         self.output_shape = (
             None if output_shape is None else check_shape(output_shape, "output_shape")
         )
-        self.hands_mask_on = supports_masking
+        self.hands_mask_on = check_bool(supports_masking, "supports_masking")
         self.takes_mask = "mask" in argument_names(function)
 
     @property
@@ -237,6 +274,33 @@ class Lambda(Layer):
             "If each step of its output is the same step of its input, say supports_masking=True; "
             "else let the function take an argument named mask."
         )
+
+    def build(self, input_shape):
+        inputs = pt.tensor(dtype=self.dtype, shape=input_shape)
+        try:
+            mask = pt.ones(inputs.shape[:2], dtype="bool")
+            output = self.apply(inputs, mask)
+            mixed = mixes_rows(inputs, output)
+        except Exception:  # it may need inputs of another kind; an error comes where it is used
+            return
+        if mixed:
+            raise ValueError(
+                f"The function of layer {self.display_name!r} (Lambda) mixes the rows of a batch: "
+                "for several rows it gives something else than for each row alone, so results "
+                "would depend on how data are cut into batches. The first axis is the batch; the "
+                f"steps of a sequence are axis 1. Its input has the shape {input_shape}."
+            )
+        found, said = output.type.shape[1:], self.output_shape
+        if said is not None and (
+            len(found) != len(said)
+            or any(
+                None not in pair and pair[0] != pair[1] for pair in zip(found, said, strict=True)
+            )
+        ):
+            raise ValueError(
+                f"The function of layer {self.display_name!r} (Lambda) gives examples of the shape "
+                f"{found}, not of the output_shape {said}."
+            )
 
     def apply(self, inputs, mask=None):
         """Return the function of a variable."""
@@ -284,6 +348,25 @@ class Lambda(Layer):
                 )
             return custom_objects[name]
         return value
+
+
+def mixes_rows(inputs, output) -> bool:
+    """Tell whether rows of an output depend on other rows of the input, from one trial.
+
+    What has loops or random numbers within is not tried.
+    """
+    for node in applys_between([inputs], [output]):
+        if isinstance(node.op, (HasInnerGraph, RandomVariable)):
+            return False
+    sizes = [3 if size is None else size for size in inputs.type.shape[1:]]
+    values = np.random.default_rng(0).normal(size=(4, *sizes)).astype(inputs.dtype)
+    options = {"mode": Mode(linker="py", optimizer=None), "on_unused_input": "ignore"}
+    whole = output.eval({inputs: values}, **options)
+    if whole.shape[:1] != (4,):
+        return True
+    rows = [output.eval({inputs: row[None]}, **options) for row in values]
+    alone = np.concatenate(rows)
+    return alone.shape != whole.shape or not np.allclose(alone, whole, rtol=1e-3, atol=1e-5)
 
 
 def argument_names(function) -> list[str]:

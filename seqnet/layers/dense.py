@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytensor.tensor as pt
 
 from seqnet import activations, initializers, regularizers
-from seqnet.checks import check_count
+from seqnet.checks import check_bool, check_count
 from seqnet.layers.layer import Layer
 from seqnet.ops.affine import Affine
 from seqnet.ops.lookup_affine import LookupAffine, looked_up
@@ -52,7 +52,7 @@ class Dense(Layer):
         super().__init__(**kwargs)
         self.units = check_count(units, "The units of Dense")
         self.activation = activations.get(activation)
-        self.use_bias = use_bias
+        self.use_bias = check_bool(use_bias, "use_bias")
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
@@ -80,7 +80,9 @@ class Dense(Layer):
             )
 
     def call(self, inputs, mask, phase):
-        return self.activation(affine(inputs, self.kernel, self.bias, phase.kernels))
+        return activations.apply(
+            self.activation, affine(inputs, self.kernel, self.bias, phase.kernels)
+        )
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)

@@ -6,7 +6,8 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import initializers, regularizers
-from seqnet.checks import WrongValueError, check_count, first_place
+from seqnet.checks import WrongValueError, check_bool, check_count, first_place
+from seqnet.layers.calling import masks_together
 from seqnet.layers.layer import Layer
 from seqnet.ops.lookup import Gather, checked
 from seqnet.registry import register
@@ -27,7 +28,8 @@ class Embedding(Layer):
         Length of each vector.
     mask_zero : bool
         Take 0 as padding: later layers get the mask ``inputs != 0``. Then 0 cannot stand for
-        anything else, and `input_dim` counts it.
+        anything else, and `input_dim` counts it. Sentences of words (batch, sentences, words) get a
+        mask of that shape, which `TimeDistributed` hands to the layer that reads the words.
     embeddings_initializer, embeddings_regularizer
         Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
 
@@ -61,7 +63,7 @@ class Embedding(Layer):
         super().__init__(**kwargs)
         self.input_dim = check_count(input_dim, "The input_dim of Embedding")
         self.output_dim = check_count(output_dim, "The output_dim of Embedding")
-        self.mask_zero = mask_zero
+        self.mask_zero = check_bool(mask_zero, "mask_zero")
         self.embeddings_initializer = initializers.get(embeddings_initializer)
         self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
 
@@ -91,8 +93,7 @@ class Embedding(Layer):
     def compute_mask(self, inputs, mask):
         if not self.mask_zero:
             return mask
-        present = pt.neq(inputs, 0)
-        return present if mask is None else mask & present
+        return masks_together(mask, pt.neq(inputs, 0))
 
     def known_mask(self, values):
         return values != 0 if self.mask_zero else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seqnet import activations
+from seqnet.checks import check_bool
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import register
 
@@ -53,7 +54,7 @@ class GRU(Recurrent):
     ):
         super().__init__(units, **kwargs)
         self.recurrent_activation = activations.get(recurrent_activation)
-        self.reset_after = reset_after
+        self.reset_after = check_bool(reset_after, "reset_after")
 
     def build_bias(self, columns):
         self.bias = self.add_weight(

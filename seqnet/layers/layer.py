@@ -9,39 +9,28 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 
 import numpy as np
 import pytensor
-import pytensor.tensor as pt
 
-from seqnet import config, initializers, regularizers
-from seqnet.checks import check_finite, check_shape
+from seqnet import config, regularizers
+from seqnet.checks import check_bool, check_finite, check_shape
+from seqnet.hyperparameters import numbers_of
+from seqnet.layers.calling import (
+    call_layer,
+    checked_inputs,
+    checked_mask,
+    trial_output,
+    why_missing,
+)
+from seqnet.layers.weights import check_values, first_value, set_values
 from seqnet.ops.dropout import dropout_mask
 from seqnet.registry import Configurable, refuse_arguments
 
 Shape = tuple[int | None, ...]
-_given: ContextVar[dict[str, np.ndarray] | None] = ContextVar("given", default=None)
-
-
-@contextmanager
-def given_weights(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
-    """Let layers that are built inside the block take their weights from arrays, by name.
-
-    Nothing is drawn, and no weight is made that has no array of its shape.
-    """
-    left = dict(arrays)
-    token = _given.set(left)
-    try:
-        yield
-    finally:
-        _given.reset(token)
-    if left:
-        raise ValueError(f"there is {', '.join(sorted(left))}, which no layer of the model has")
 
 
 @dataclass
@@ -77,7 +66,7 @@ class Phase:
     def __post_init__(self):
         self.run = self.run or ("train" if self.training else "predict")
 
-    def dropout_mask(self, generator, shape, rate: float, dtype: str):
+    def dropout_mask(self, generator, shape, rate, dtype: str):
         """Draw a mask from a layer's generator, and note the generator's next value.
 
         The mask is 0 with probability `rate` and ``1 / (1 - rate)`` elsewhere.
@@ -91,7 +80,8 @@ class Layer(Configurable, ABC):
     """One stage of a model.
 
     Subclasses implement `call`, and where needed `build` (make weights), `compute_output_shape`,
-    `compute_mask` and `check_input`; `input_axes` names the axes that their inputs must have.
+    `compute_mask` and `check_input`; `input_axes` names the axes that their inputs must have. A
+    layer that holds other layers as attributes, or in lists, trains and saves their weights too.
 
     Parameters
     ----------
@@ -134,9 +124,6 @@ class Layer(Configurable, ABC):
     sequence_generators: Sequence = ()
     """Those of the generators that masks are drawn from once for each sequence."""
 
-    inner_layers: tuple[Layer, ...] = ()
-    """The layers that this one wraps."""
-
     def __init__(
         self,
         name: str | None = None,
@@ -151,11 +138,12 @@ class Layer(Configurable, ABC):
         self.name = name
         self.input_shape = None if input_shape is None else check_shape(input_shape, "input_shape")
         self.dtype = config.check_float_dtype(config.floatx() if dtype is None else dtype)
-        self.trainable = trainable
+        self._trainable = check_bool(trainable, "trainable")
         self.built = False
+        self._held: tuple[Layer, ...] = ()
         self.weights: list = []
         self.penalties: list = []
-        self.generators: list = []
+        self._generators: list = []
         self.features: int | None = None
 
     # ---- what subclasses define
@@ -167,12 +155,21 @@ class Layer(Configurable, ABC):
     def call(self, inputs, mask, phase: Phase):
         """Return the symbolic output for symbolic inputs.
 
-        `mask` is (batch, time) bool, True where there is data, or None.
+        A subclass's `call` takes the inputs and those of `mask`, `phase` and `training` that it
+        needs, by these names: ``call(self, inputs)`` and ``call(self, inputs, training=None)`` are
+        enough. Outputs that plain numbers or float64 arrays made float64 become floats of the
+        layer's own dtype again.
+
+        `mask` is (batch, time) bool, True where there is data, or None. With several axes of
+        steps, such as sentences of words, it may have several too: (batch, sentences, words).
         """
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Return the output's shape, the batch and unknown sizes as None."""
-        return input_shape
+        """Return the output's shape, the batch and unknown sizes as None.
+
+        By default it is found by applying the layer to a variable of the input's shape.
+        """
+        return tuple(trial_output(self, input_shape, Phase()).type.shape)
 
     def compute_mask(self, inputs, mask):
         """Return the mask that goes with the output."""
@@ -198,25 +195,23 @@ class Layer(Configurable, ABC):
     # ---- what subclasses use
 
     def add_weight(self, name: str, shape, initializer, *, regularizer=None):
-        """Make, name, fill and enter one weight; return its shared variable."""
-        full_name, given = f"{self.display_name}/{name}", _given.get()
-        if given is None:
-            value = initializers.get(initializer)(shape, dtype=self.dtype)
-            value = np.asarray(value, order="C")  # else kernels would copy it at every call
-            source = f"The initializer of {full_name} gave"
-        elif full_name in given:
-            value = given.pop(full_name)
-            source = f"The array for {full_name} has"
-        else:
-            raise ValueError(f"There is no array for {full_name} of shape {tuple(shape)}.")
-        if value.shape != tuple(shape):
-            raise ValueError(f"{source} the shape {value.shape}, not {tuple(shape)}.")
-        if given is not None and value.dtype != self.dtype:
-            raise ValueError(f"{source} the dtype {value.dtype}, not {self.dtype}.")
+        """Make, name, fill and enter one weight; return its shared variable.
+
+        Parameters
+        ----------
+        name : str
+        shape : tuple of int
+        initializer : str, Initializer or function
+            A function is given the shape, and dtype and rng if it has arguments of these names.
+        regularizer : str, Regularizer or function, optional
+            A function of the weight that gives a number, which is added to the loss.
+        """
+        full_name, shape = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
+        value, is_given = first_value(full_name, shape, self.dtype, initializer)
         # A size of one is left unknown: PyTensor takes a static one as "to be broadcast", and
         # then a single unit, step or class would have another type than several.
         static = tuple(None if size == 1 else size for size in shape)
-        weight = pytensor.shared(value, name=full_name, shape=static, borrow=given is not None)
+        weight = pytensor.shared(value, name=full_name, shape=static, borrow=is_given)
         self.weights.append(weight)
         if regularizer is not None:
             self.penalties.append((regularizers.get(regularizer), weight))
@@ -227,8 +222,55 @@ class Layer(Configurable, ABC):
         seed = int(config.random_generator().integers(2**63))
         name = f"{self.display_name}/generator"
         generator = pytensor.shared(np.random.default_rng(seed), name=name)
-        self.generators.append(generator)
+        self._generators.append(generator)
         return generator
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the weights; setting it sets it for layers within, too."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = check_bool(value, "trainable")
+        for layer in self.inner_layers:
+            layer.trainable = self._trainable
+
+    @property
+    def inner_layers(self) -> tuple[Layer, ...]:
+        """The layers that this one holds."""
+        return self._held if self.built else tuple(self.held_layers().values())
+
+    def held_layers(self) -> dict[str, Layer]:
+        """Return the layers among the attributes, and in lists among them, by a name for each."""
+        found = {}
+        for name, value in vars(self).items():
+            if name == "_held":
+                continue
+            if isinstance(value, Layer):
+                found[name] = value
+            elif isinstance(value, (list, tuple)):
+                layers = {f"{name}_{k}": v for k, v in enumerate(value) if isinstance(v, Layer)}
+                found.update(layers)
+        return found
+
+    def trained(self) -> list[bool]:
+        """Return for each weight whether training changes it."""
+        frozen = set()
+        for layer in self.inner_layers:
+            kept = zip(layer.weights, layer.trained(), strict=True)
+            frozen |= {id(weight) for weight, on in kept if not on}
+        return [self.trainable and id(weight) not in frozen for weight in self.weights]
+
+    @property
+    def generators(self) -> list:
+        """The random generators of this layer and of those within."""
+        return [*self._generators, *(g for layer in self.inner_layers for g in layer.generators)]
+
+    def structure(self) -> tuple:
+        """Return which of the hyperparameters are above 0: graphs may depend on that."""
+        own = [bool(v.get_value(borrow=True)) for v in numbers_of(self).values()]
+        return (*own, *[layer.structure() for layer in self.inner_layers])
 
     @property
     def display_name(self) -> str:
@@ -246,7 +288,30 @@ class Layer(Configurable, ABC):
             )
         if not self.built:
             self.build(input_shape)
+            self.build_held(input_shape)
             self.built = True
+
+    def build_held(self, input_shape: Shape) -> None:
+        """Name and build the layers that this one holds, and enter their weights as its own."""
+        self._held = tuple(self.held_layers().values())
+        held = {name: layer for name, layer in self.held_layers().items() if not layer.built}
+        if held:
+            for name, layer in held.items():
+                layer.name = f"{self.display_name}/{name}"
+            trial_output(self, input_shape, Phase())
+        for name, layer in held.items():
+            if not layer.built:
+                raise ValueError(
+                    f"Layer {self.display_name!r} ({type(self).__name__}) holds the layer {name}, "
+                    "but its call does not use it, so that its weights cannot be made."
+                )
+            self.enter(layer)
+
+    def enter(self, layer: Layer) -> None:
+        """Enter the weights and penalties of a layer within as this one's."""
+        for name in ("weights", "penalties"):
+            own = getattr(self, name)
+            setattr(self, name, [*own, *(x for x in getattr(layer, name) if x not in own)])
 
     def check_axes(self, input_shape: Shape) -> None:
         """Raise ``ValueError`` if an input does not have the axes that this layer takes."""
@@ -293,15 +358,17 @@ class Layer(Configurable, ABC):
         Weights are made at the first call, from the static shape of the input. `options` are what
         the layer's own `call` takes besides, such as the ``initial_state`` of a recurrent layer.
         """
-        inputs = pt.as_tensor_variable(inputs)
-        phase = Phase(training=training) if phase is None else phase
+        inputs = checked_inputs(self, inputs)
+        phase = Phase(training=check_bool(training, "training")) if phase is None else phase
         self.ensure_built(tuple(inputs.type.shape))
         if mask is not None and not self.supports_masking:
             raise ValueError(
                 f"Layer {self.display_name!r} ({type(self).__name__}) cannot carry the mask that "
                 f"comes with its input. {self.masking_hint()}"
             )
-        return self.call(inputs, mask, phase, **options)
+        if mask is not None:
+            mask = checked_mask(self, mask, inputs)
+        return call_layer(self, inputs, mask, phase, options)
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of the weights, in the order they were made."""
@@ -309,12 +376,7 @@ class Layer(Configurable, ABC):
 
     def set_weights(self, values) -> None:
         """Set all weights from arrays of the same shapes, in the order of `get_weights`."""
-        if len(values) != len(self.weights):
-            raise ValueError(
-                f"Layer {self.display_name!r} has {len(self.weights)} weights "
-                f"({', '.join(w.name.rpartition('/')[2] for w in self.weights) or 'none'}), but "
-                f"{len(values)} arrays were given."
-            )
+        check_values(self, values)
         set_values(self.weights, values)
 
     def count_params(self) -> int:
@@ -325,23 +387,11 @@ class Layer(Configurable, ABC):
         """Say how the layer is run with these kernels, where there is a choice."""
         return ""
 
+    def __getattr__(self, name: str):
+        raise AttributeError(why_missing(self, name), name=name, obj=self)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.display_name!r}>"
-
-
-def set_values(weights: Sequence, values: Sequence) -> None:
-    """Set weights from arrays, or raise ``ValueError`` without having changed any."""
-    arrays = [np.asarray(value) for value in values]
-    for weight, value in zip(weights, arrays, strict=True):
-        expected = weight.get_value(borrow=True).shape
-        if value.shape != expected:
-            raise ValueError(f"Weight {weight.name} has shape {expected}, but got {value.shape}.")
-        if value.dtype.kind not in "fiu":
-            raise ValueError(
-                f"Weight {weight.name} takes numbers, but got the dtype {value.dtype}."
-            )
-    for weight, value in zip(weights, arrays, strict=True):
-        weight.set_value(value.astype(weight.dtype, order="C"))
 
 
 def snake_case(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seqnet import activations
+from seqnet.checks import check_bool
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import register
 
@@ -53,7 +54,7 @@ class LSTM(Recurrent):
     ):
         super().__init__(units, **kwargs)
         self.recurrent_activation = activations.get(recurrent_activation)
-        self.unit_forget_bias = unit_forget_bias
+        self.unit_forget_bias = check_bool(unit_forget_bias, "unit_forget_bias")
 
     def initial_bias(self, shape):
         bias = super().initial_bias(shape).copy()

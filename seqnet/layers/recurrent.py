@@ -25,7 +25,8 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations, initializers, regularizers
-from seqnet.checks import check_count, check_rate
+from seqnet.checks import check_bool, check_count
+from seqnet.hyperparameters import Rate, numbers_of
 from seqnet.layers.dense import affine
 from seqnet.layers.fusing import kernel_of
 from seqnet.layers.states import CarriedStates, Stateful, given_states
@@ -70,6 +71,7 @@ class Recurrent(Stateful):
     dropout : float
         Share of the input's features that training sets to zero, one mask for each sequence: a
         feature is dropped at all steps or at none. What is kept is scaled by ``1 / (1 - rate)``.
+        Both rates can be set at any time; a graph is built anew only if one becomes 0 or was 0.
     recurrent_dropout : float
         The same for the state where it is multiplied by the recurrent kernel: one mask ``(batch,
         units)``, drawn before the loop, for all steps and all gates. The state itself, as it is
@@ -95,6 +97,8 @@ class Recurrent(Stateful):
     gates: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ("h",)
     input_axes = ("batch", "time", "features")
+    dropout = Rate()
+    recurrent_dropout = Rate()
 
     def __init__(
         self,
@@ -122,27 +126,27 @@ class Recurrent(Stateful):
         super().__init__(**kwargs)
         self.units = check_count(units, f"The units of {type(self).__name__}")
         self.activation = activations.get(activation)
-        self.use_bias = use_bias
+        self.use_bias = check_bool(use_bias, "use_bias")
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.recurrent_initializer = initializers.get(recurrent_initializer)
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.return_sequences = return_sequences
-        self.return_state = return_state
-        self.go_backwards = go_backwards
-        self.unroll = unroll
-        self.fused = fused
-        self.dropout = check_rate(dropout, "dropout")
-        self.recurrent_dropout = check_rate(recurrent_dropout, "recurrent_dropout")
-        self.stateful = stateful
-        self.learn_initial_state = learn_initial_state
-        if fused not in ("auto", True, False):
+        self.return_sequences = check_bool(return_sequences, "return_sequences")
+        self.return_state = check_bool(return_state, "return_state")
+        self.go_backwards = check_bool(go_backwards, "go_backwards")
+        self.unroll = check_bool(unroll, "unroll")
+        if not isinstance(fused, (bool, np.bool_)) and fused != "auto":
             raise ValueError(f"fused is 'auto', True or False, got {fused!r}.")
-        if fused is True and unroll:
+        self.fused = fused if isinstance(fused, str) else bool(fused)
+        self.dropout = dropout
+        self.recurrent_dropout = recurrent_dropout
+        self.stateful = check_bool(stateful, "stateful")
+        self.learn_initial_state = check_bool(learn_initial_state, "learn_initial_state")
+        if self.fused is True and unroll:
             raise ValueError("fused=True and unroll=True contradict each other: choose one.")
-        if fused is True and recurrent_dropout:
+        if self.fused is True and recurrent_dropout:
             raise ValueError(
                 "fused=True and recurrent_dropout contradict each other: the kernels know no mask "
                 "of the state. With fused='auto' training runs as a scan."
@@ -157,6 +161,15 @@ class Recurrent(Stateful):
     def needs_length(self) -> bool:
         """An unrolled graph has a fixed number of steps."""
         return self.unroll
+
+    @property
+    def generators(self) -> list:
+        """The generator that masks are drawn from, if a rate is above 0."""
+        if not (self.dropout or self.recurrent_dropout):
+            return []
+        if self.built and not self._generators:  # the rates were 0 when it was built
+            self.add_generator()
+        return self._generators
 
     @property
     def sequence_generators(self) -> list:
@@ -207,7 +220,7 @@ class Recurrent(Stateful):
 
     def initial_bias(self, shape: tuple[int, ...]) -> np.ndarray:
         """Return the first value of the bias, one block of `units` for each gate."""
-        return self.bias_initializer(shape, dtype=self.dtype)
+        return initializers.draw(self.bias_initializer, shape, self.dtype)
 
     # ---- weights
 
@@ -237,7 +250,7 @@ class Recurrent(Stateful):
         if self.stateful:
             self.carried = CarriedStates(self, self.state_names, self.units)
         if self.dropout or self.recurrent_dropout:
-            self.generator = self.add_generator()
+            self.add_generator()
 
     def build_bias(self, columns: int) -> None:
         """Make the bias; cells with more than one override this."""
@@ -264,7 +277,8 @@ class Recurrent(Stateful):
         if phase.training and self.dropout:
             inputs = pt.cast(inputs, self.dtype)
             kept = (batch, inputs.shape[2])
-            dropped = phase.dropout_mask(self.generator, kept, self.dropout, self.dtype)
+            rate = numbers_of(self)["dropout"]
+            dropped = phase.dropout_mask(self.generators[0], kept, rate, self.dtype)
             inputs = inputs * dropped[:, None, :]
         projected = affine(inputs, self.kernel, self.input_bias(), phase.kernels)
         sequence = projected.transpose(1, 0, 2)  # (time, batch, gates * units)
@@ -282,7 +296,8 @@ class Recurrent(Stateful):
         dropped = None
         if phase.training and self.recurrent_dropout:
             kept = (sequence.shape[1], self.recurrent_kernel.shape[0])
-            dropped = phase.dropout_mask(self.generator, kept, self.recurrent_dropout, self.dtype)
+            rate = numbers_of(self)["recurrent_dropout"]
+            dropped = phase.dropout_mask(self.generators[0], kept, rate, self.dtype)
         if not self.unroll and self.fused is not False:
             kernel = self.fused_kernel(phase.kernels)
             if dropped is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytensor.tensor as pt
 
 from seqnet import activations, registry
+from seqnet.layers.calling import masks_together
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
 from seqnet.layers.states import Stateful
@@ -13,7 +14,10 @@ from seqnet.registry import register
 
 
 class Wrapper(Layer):
-    """A layer around another one; its own dtype and trainability are that one's unless given.
+    """A layer around another one; its own dtype is that one's unless given.
+
+    It has no weights besides those of the layers that it wraps, so it is `trainable` where one of
+    them is, and setting that sets it for all of them.
 
     Parameters
     ----------
@@ -23,9 +27,23 @@ class Wrapper(Layer):
     def __init__(self, layer: Layer, **kwargs):
         if not isinstance(layer, Layer):
             raise TypeError(f"{type(self).__name__} wraps a layer, got {layer!r}.")
-        own = {name: getattr(layer, name) for name in ("dtype", "trainable")}
-        super().__init__(**(own | kwargs))
+        super().__init__(**({"dtype": layer.dtype} | kwargs))
         self.layer = layer
+        if "trainable" in kwargs:
+            layer.trainable = self._trainable
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes weights of a wrapped layer; set, it is set for all of them."""
+        return any(layer.trainable for layer in self.inner_layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.inner_layers:
+            layer.trainable = value
+
+    def get_config(self):
+        return {name: v for name, v in super().get_config().items() if name != "trainable"}
 
     @classmethod
     def _revive(cls, value, custom_objects):
@@ -48,9 +66,7 @@ class Wrapper(Layer):
         own_name = layer.display_name.rpartition("/")[2].removeprefix(prefix)
         layer.name = f"{self.display_name}/{prefix}{own_name}"
         layer.ensure_built(input_shape)
-        self.weights = [*self.weights, *layer.weights]
-        self.penalties = [*self.penalties, *layer.penalties]
-        self.generators = [*self.generators, *layer.generators]
+        self.enter(layer)
 
 
 @register("layer")
@@ -63,6 +79,14 @@ class TimeDistributed(Wrapper):
     Parameters
     ----------
     layer : Layer
+
+    Notes
+    -----
+    A mask ``(batch, time)`` goes past the wrapped layer to the next one. Of a mask with more axes,
+    such as ``(batch, sentences, words)`` from an `Embedding` of sentences, the wrapped layer gets
+    each step's own part. If it uses that up, as an `LSTM` does that gives one vector for each
+    sentence, the next layer gets the mask ``(batch, sentences)`` of the sentences that have a word;
+    one without is padding.
 
     Examples
     --------
@@ -85,22 +109,51 @@ class TimeDistributed(Wrapper):
                 f"shape {input_shape}."
             )
 
+    @property
+    def integer_input(self) -> bool:
+        """What the wrapped layer takes."""
+        return self.layer.integer_input
+
+    def check_input(self, values, name):
+        self.layer.check_input(values, name)
+
     def build(self, input_shape):
         self.build_inner(self.layer, "", (None, *input_shape[2:]))
 
     def call(self, inputs, mask, phase):
         sizes = tuple(inputs.shape)
         steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
-        output = self.layer.call(steps, None, phase)
+        output = self.layer(steps, mask=self.inner_mask(mask), phase=phase)
         whole = (sizes[0], sizes[1], *tuple(output.shape)[1:])
         logits = softmax_logits(output)
         if logits is not None:  # the softmax goes outside, where a loss can see it
             return activations.softmax(logits.reshape(whole, ndim=output.ndim + 1))
         return output.reshape(whole, ndim=output.ndim + 1)
 
+    @staticmethod
+    def inner_mask(mask):
+        """Return the part of a mask that lies within the steps, (batch * time, ...), or None."""
+        if mask is None or mask.ndim < 3:
+            return None
+        return mask.reshape((-1, *tuple(mask.shape)[2:]), ndim=mask.ndim - 1)
+
     def compute_output_shape(self, input_shape):
         inner = self.layer.compute_output_shape((None, *input_shape[2:]))
         return (*input_shape[:2], *inner[1:])
+
+    def compute_mask(self, inputs, mask):
+        sizes = tuple(inputs.shape)
+        steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
+        inner = self.layer.compute_mask(steps, self.inner_mask(mask))
+        outer = mask
+        if outer is not None and outer.ndim > 2:
+            outer = outer.any(axis=tuple(range(2, outer.ndim)))
+        if inner is not None:
+            inner = inner.reshape((*sizes[:2], *tuple(inner.shape)[1:]), ndim=inner.ndim + 1)
+        return masks_together(outer, inner)
+
+    def known_mask(self, values):
+        return self.layer.known_mask(values)
 
 
 MERGES = {
@@ -157,12 +210,14 @@ class Bidirectional(Wrapper, Stateful):
             raise TypeError(f"Bidirectional wraps a recurrent layer, got {self.layer!r}.")
         if self.input_shape is None:
             self.input_shape = self.layer.input_shape
-        if merge_mode not in MERGES:
+        if merge_mode not in list(MERGES):
             known = ", ".join(repr(mode) for mode in MERGES)
             raise ValueError(f"merge_mode is one of {known}; got {merge_mode!r}.")
         self.merge_mode = merge_mode
         self.backward_layer = turned_round(self.layer) if backward_layer is None else backward_layer
         self._check_halves()
+        if "trainable" in kwargs:
+            self.trainable = kwargs["trainable"]
 
     def _check_halves(self) -> None:
         forth, back = self.inner_layers
@@ -209,7 +264,7 @@ class Bidirectional(Wrapper, Stateful):
     def call(self, inputs, mask, phase, initial_state=None):
         outputs, last = [], []
         for half, given in zip(self.inner_layers, self.halves_of(initial_state), strict=True):
-            result = half.call(inputs, mask, phase, given)
+            result = half(inputs, mask=mask, phase=phase, initial_state=given)
             output, *states = result if half.return_state else [result]
             turn = half.go_backwards and half.return_sequences
             outputs.append(output[:, ::-1] if turn else output)

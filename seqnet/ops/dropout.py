@@ -6,14 +6,14 @@ import numpy as np
 import pytensor.tensor as pt
 
 
-def dropout_mask(rng, shape, rate: float, dtype: str):
+def dropout_mask(rng, shape, rate, dtype: str):
     """Draw a mask that is 0 with probability `rate` and ``1 / (1 - rate)`` elsewhere.
 
     Parameters
     ----------
     rng : symbolic random generator
     shape : sequence of symbolic or plain sizes
-    rate : float
+    rate : symbolic or plain number
         Share that is dropped, in [0, 1).
     dtype : str
 
@@ -25,5 +25,5 @@ def dropout_mask(rng, shape, rate: float, dtype: str):
     next_rng, uniform = pt.random.uniform(
         0.0, 1.0, size=tuple(shape), rng=rng, return_next_rng=True
     )
-    keep = np.asarray(1.0 / (1.0 - rate), dtype=dtype)
+    keep = pt.cast(1.0 / (1.0 - rate), dtype)
     return next_rng, pt.switch(uniform >= rate, keep, np.asarray(0.0, dtype=dtype))

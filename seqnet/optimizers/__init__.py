@@ -1,9 +1,10 @@
 """Optimizers, one file each; `get` turns names and configurations into objects."""
 
+from seqnet.hyperparameters import Hyperparameter
 from seqnet.optimizers.adadelta import AdaDelta
 from seqnet.optimizers.adagrad import AdaGrad
 from seqnet.optimizers.adam import Adam
-from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
+from seqnet.optimizers.optimizer import Optimizer
 from seqnet.optimizers.rmsprop import RMSprop
 from seqnet.optimizers.sgd import SGD
 from seqnet.registry import get as _get

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytensor.tensor as pt
 
-from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
+from seqnet.hyperparameters import Hyperparameter
+from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
+from seqnet.checks import check_number
+from seqnet.hyperparameters import Hyperparameter
+from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
 
 
@@ -44,12 +46,12 @@ class AdaGrad(Optimizer):
         **kwargs,
     ):
         super().__init__(learning_rate, **kwargs)
-        if initial_accumulator_value < 0:
+        value = check_number(initial_accumulator_value, "initial_accumulator_value")
+        if not 0 <= value < np.inf:
             raise ValueError(
-                "initial_accumulator_value must not be negative, got "
-                f"{initial_accumulator_value!r}."
+                f"initial_accumulator_value must be finite and not negative, got {value!r}."
             )
-        self.initial_accumulator_value = float(initial_accumulator_value)
+        self.initial_accumulator_value = value
         self.epsilon = epsilon
 
     def initial_slot(self, slot, weight):

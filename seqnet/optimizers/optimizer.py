@@ -16,50 +16,10 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from seqnet.checks import check_number
+from seqnet.hyperparameters import Hyperparameter, names_of, numbers_of
 from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.ops.norms import squared_norms
 from seqnet.registry import Configurable, refuse_arguments
-
-
-class Hyperparameter:
-    """A number of an optimizer: a plain float outside, a shared variable inside graphs.
-
-    It is at least 0 and below `below`. An optional one is above 0, or ``None``, which leaves it
-    out of the graph altogether. One that `decays` is used by `Optimizer.idle`.
-    """
-
-    def __init__(self, below: float = np.inf, optional: bool = False, decays: bool = False):
-        self.below, self.optional, self.decays = below, optional, decays
-
-    def __set_name__(self, owner, name):
-        self.name = name
-
-    def __get__(self, optimizer, owner=None):
-        if optimizer is None:
-            return self
-        if not optimizer.active.get(self.name, False):
-            return None
-        return float(optimizer.shared[self.name].get_value(borrow=True))
-
-    def __set__(self, optimizer, value):
-        shared = vars(optimizer).setdefault("shared", {})
-        active = vars(optimizer).setdefault("active", {})
-        if value is None and self.optional:
-            active[self.name] = False
-            return
-        check_number(value, self.name)
-        if not 0 <= value < self.below or (self.optional and value == 0):
-            lower = "above 0 or None" if self.optional else "at least 0"
-            upper = "finite" if self.below == np.inf else f"below {self.below}"
-            raise ValueError(f"{self.name} must be {lower} and {upper}, got {value!r}.")
-        active[self.name] = True
-        if self.name in shared:
-            if self.decays:
-                optimizer.settle()  # what was missed was missed at the old value
-            shared[self.name].set_value(np.float64(value))
-        else:
-            shared[self.name] = pytensor.shared(np.float64(value), name=self.name)
 
 
 class Gradients(NamedTuple):
@@ -157,7 +117,8 @@ class Optimizer(Configurable, ABC):
         Returns
         -------
         (change, {slot: new value})
-            `change` is added to the weight.
+            `change` is added to the weight. Plain numbers and float64 arrays may be used: what they
+            make float64 is cast to the weight's dtype.
         """
 
     def initial_slot(self, slot: str, weight: np.ndarray) -> np.ndarray:
@@ -231,7 +192,7 @@ class Optimizer(Configurable, ABC):
                 changes |= self.row_updates(weight, ids, gradient, h)
                 continue
             kept = {slot: self.slot(slot, weight) for slot in self.used_slots()}
-            change, new = self.change(gradient, h, **kept)
+            change, new = self.checked_change(gradient, h, kept)
             changes[weight] = weight + change
             for slot, value in new.items():
                 changes[kept[slot]] = value
@@ -249,13 +210,43 @@ class Optimizer(Configurable, ABC):
         if type(self).idle is not Optimizer.idle:
             last = self.last_step(table)
             missed = pt.cast(self.iterations - last[ids], table.dtype)[:, None]
-            kept = self.idle(h, missed, **kept)
+            idle = self.idle(h, missed, **kept)
+            kept = {slot: self.as_like(value, gradient, slot) for slot, value in idle.items()}
             changes[last] = SetRows()(last, ids, pt.zeros_like(ids) + self.iterations + 1)
-        change, new = self.change(gradient, h, **kept)
+        change, new = self.checked_change(gradient, h, kept)
         changes[table] = SetRows()(table, ids, table[ids] + change)
         for slot, value in new.items():
             changes[variables[slot]] = SetRows()(variables[slot], ids, value)
         return changes
+
+    def checked_change(self, gradient, h: SimpleNamespace, slots: dict) -> tuple:
+        """Return what `change` gives, each of the gradient's dtype and shape."""
+        found = self.change(gradient, h, **slots)
+        what = f"{type(self).__name__}.change"
+        if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], dict):
+            raise TypeError(
+                f"{what} must return (change, new), new being a dictionary of the slots' new "
+                f"values; got {type(found).__name__}."
+            )
+        change, new = found
+        unknown = ", ".join(sorted(set(new) - set(slots)))
+        if unknown:
+            known = ", ".join(slots) or "none"
+            raise ValueError(f"{what} gives values for the slots {unknown}; there are {known}.")
+        new = {slot: self.as_like(value, gradient, slot) for slot, value in new.items()}
+        return self.as_like(change, gradient, "change"), new
+
+    def as_like(self, value, like, name: str):
+        """Return a value as a variable of another's dtype and shape, or raise."""
+        what = f"{type(self).__name__} gives a {name} for a gradient of {like.ndim} axes that"
+        if value is None:
+            raise TypeError(f"{what} is None.")
+        value = pt.as_tensor_variable(value)
+        if value.ndim > like.ndim:
+            raise ValueError(f"{what} has {value.ndim}.")
+        if value.ndim < like.ndim:
+            value = value + pt.zeros_like(like)
+        return pt.cast(value, like.dtype)
 
     def last_step(self, table):
         """Return the shared (rows,) numbers of updates after which each row's slots stand."""
@@ -272,14 +263,14 @@ class Optimizer(Configurable, ABC):
             tables = {slot: self.state[slot][name] for slot in self.used_slots()}
             arrays = {slot: variable.get_value(borrow=True) for slot, variable in tables.items()}
             missed = (step - last.get_value())[:, None]
-            numbers = SimpleNamespace(**{n: getattr(self, n) for n in self.shared})
+            numbers = SimpleNamespace(**{n: getattr(self, n) for n in names_of(self)})
             for slot, value in self.idle(numbers, missed, **arrays).items():
                 tables[slot].set_value(value.astype(tables[slot].dtype))
             last.set_value(np.full(len(missed), step, dtype="int64"))
 
     def hyperparameters(self, dtype: str) -> SimpleNamespace:
         """Return the numbers as symbolic scalars of a weight's dtype (the one place of casts)."""
-        values = {n: pt.cast(v, dtype) for n, v in self.shared.items() if self.active[n]}
+        values = {n: pt.cast(v, dtype) for n, v in numbers_of(self).items()}
         return SimpleNamespace(step=pt.cast(self.iterations + 1, dtype), **values)
 
     def clip(self, gradients: Gradients) -> list:
@@ -290,11 +281,11 @@ class Optimizer(Configurable, ABC):
             bounds = [self.hyperparameters(v.dtype).clipvalue for v in values]
             return [pt.clip(v, -b, b) for v, b in zip(values, bounds, strict=True)]
         if self.clipnorm is not None:
-            factors = shrinking(gradients.norms, self.shared["clipnorm"])
+            factors = shrinking(gradients.norms, numbers_of(self)["clipnorm"])
             return [v * pt.cast(factors[k], v.dtype) for k, v in enumerate(values)]
         if self.global_clipnorm is not None:
             norm = pt.sqrt(pt.sum(pt.sqr(gradients.norms)))
-            factor = shrinking(norm, self.shared["global_clipnorm"])
+            factor = shrinking(norm, numbers_of(self)["global_clipnorm"])
             return [v * pt.cast(factor, v.dtype) for v in values]
         return values
 
@@ -317,9 +308,11 @@ class Optimizer(Configurable, ABC):
                 "a new optimizer for each model."
             )
         if weight.name not in table:
-            value = self.initial_slot(slot, weight.get_value(borrow=True))
+            first = weight.get_value(borrow=True)
+            value = np.empty_like(first)
+            value[...] = self.initial_slot(slot, first)
             table[weight.name] = pytensor.shared(
-                np.asarray(value, dtype=weight.dtype),
+                value,
                 name=f"{weight.name}/{slot}",
                 shape=weight.type.shape,
             )
@@ -327,7 +320,7 @@ class Optimizer(Configurable, ABC):
 
     def structure(self) -> tuple:
         """Return what a compiled update depends on besides the values of numbers."""
-        active = tuple(sorted(n for n, on in self.active.items() if on))
+        active = tuple(sorted(numbers_of(self)))
         return (type(self), active, tuple(self.last_steps))
 
     def state_dict(self) -> dict[str, Any]:
@@ -337,7 +330,7 @@ class Optimizer(Configurable, ABC):
         """
         return {
             "iterations": int(self.iterations.get_value()),
-            "hyperparameters": {name: getattr(self, name) for name in self.active},
+            "hyperparameters": {name: getattr(self, name) for name in names_of(self)},
             "slots": {
                 slot: {name: v.get_value() for name, v in table.items()}
                 for slot, table in self.state.items()
@@ -357,7 +350,7 @@ class Optimizer(Configurable, ABC):
         """
         by_name = {w.name: w for w in weights}
         self.check_state(state, by_name)
-        for name in self.active:
+        for name in names_of(self):
             if name in state.get("hyperparameters", {}):
                 setattr(self, name, state["hyperparameters"][name])
         for slot, table in self.state.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from seqnet.optimizers.optimizer import Hyperparameter, Optimizer
+from seqnet.checks import check_bool
+from seqnet.hyperparameters import Hyperparameter
+from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
 
 
@@ -45,7 +47,7 @@ class SGD(Optimizer):
     ):
         super().__init__(learning_rate, **kwargs)
         self.momentum = momentum
-        self.nesterov = nesterov
+        self.nesterov = check_bool(nesterov, "nesterov")
 
     def used_slots(self):
         return self.slots if self.momentum else ()

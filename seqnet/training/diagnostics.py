@@ -177,10 +177,10 @@ class GradientNorms:
     total : float
         The sum of the joint norms of all gradients.
     trained : tuple of bool
-        Which layers `each` is of.
+        Which of the model's weights `each` is of.
     since, each : int, array
         How many updates it is the sum of, and the sum of each weight's norm; it begins anew when
-        other layers are trained.
+        other weights are trained.
     """
 
     def __init__(self):
@@ -217,9 +217,9 @@ class GradientNorms:
 
 
 def name_norms(layers, trained: Sequence[bool], norms: np.ndarray) -> dict[str, float]:
-    """Return norms by the names of the weights of those layers that are trained."""
-    kept = [layer for layer, on in zip(layers, trained, strict=False) if on]
-    names = [weight.name for layer in kept for weight in layer.weights]
+    """Return norms by the names of the weights that are trained."""
+    weights = [weight for layer in layers for weight in layer.weights]
+    names = [weight.name for weight, on in zip(weights, trained, strict=False) if on]
     return dict(zip(names, norms.tolist(), strict=True))
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import pytensor
 
 from seqnet import backend, config, registry
+from seqnet.layers.states import all_layers
 from seqnet.saving import hdf5
 from seqnet.saving.atomic import check_place
 from seqnet.saving.model_format import pack, saved_state
@@ -47,6 +48,7 @@ FORM = {
         "description": dict,
         "made_with": {str: str},
         "trainable": [bool],
+        "hyperparameters": [dict],
         "state": {
             "id": str,
             "epoch": int,
@@ -164,7 +166,8 @@ def save(trainer, description: dict, path: Path) -> None:
         header[RUN] = {
             "description": description,
             "made_with": made_with(),
-            "trainable": model_state["trainable"],  # may have changed since the layers were made
+            "trainable": model_state["trainable"],
+            "hyperparameters": model_state["hyperparameters"],
             "state": hdf5.extract_arrays(state, RUN, arrays),
         }
         hdf5.write(path, header, arrays)
@@ -207,7 +210,9 @@ def state_of(header: dict, arrays: dict) -> dict[str, Any]:
     """Return the state of a run, as `Trainer.state_dict` does, in the contents of a file."""
     try:
         state = hdf5.insert_arrays(header[RUN]["state"], arrays)
-        model = saved_state(header, arrays) | {"trainable": header[RUN]["trainable"]}
+        # What the layers were made with may have changed in the course of the run.
+        changed = {name: header[RUN][name] for name in ("trainable", "hyperparameters")}
+        model = saved_state(header, arrays) | changed
     except (KeyError, TypeError) as error:
         raise ValueError(f"it lacks {error}") from None
     model["optimizer"]["hyperparameters"] = header["training"]["optimizer"]["config"]
@@ -263,7 +268,8 @@ def check_fits(trainer, header: dict) -> None:
     state, sums = run["state"], 3 + len(model.metrics)
     if min(state["epoch"], state["batch"], state["order"] or 0) < 0:
         raise ValueError("its position has negative numbers")
-    if len(run["trainable"]) != len(model.layers):
+    layers = len(list(all_layers(model.layers)))
+    if len(run["trainable"]) != layers or len(run["hyperparameters"]) != layers:
         raise ValueError("it has too many or too few layers")
     if len(state["callbacks"]) != len(trainer.callbacks.resumed):
         raise ValueError("it has too many or too few callbacks")

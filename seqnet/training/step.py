@@ -24,6 +24,7 @@ from seqnet.layers.recurrent import Recurrent
 from seqnet.locking import COMPILING
 from seqnet.losses import Loss
 from seqnet.ops.count import count
+from seqnet.regularizers import penalty as penalty_of
 
 States = dict[Recurrent, list]
 """Symbolic states (batch, units) to start from, by recurrent layer."""
@@ -77,7 +78,7 @@ class TrainResult:
     gradient_norms : float64 array
         The L2 norm of the gradient of each trained weight.
     trained : tuple of bool
-        Which layers these belong to.
+        Which of the model's weights these belong to.
     joint_norm : float
         The norm of all gradients together.
     finite : bool
@@ -191,7 +192,8 @@ def arguments(batch: Batch, float_dtype: str, fixed_length: bool, fixed_sizes: b
             if fixed_sizes:
                 shape = array.shape
             elif fixed_length and part == "X" and ndim > 1:
-                features = max(2, ndim - 1)  # all axes before them are steps
+                # All axes before the features are steps, and whole numbers have no features.
+                features = ndim - (ndim > 2 and array.dtype.kind == "f")
                 shape = (None, *array.shape[1:features], *(None,) * (ndim - features))
             arrays.append(np.ascontiguousarray(array, dtype=dtype))
             types.append(ArrayType(name, dtype, shape))
@@ -261,7 +263,7 @@ def compile_train(model, batch: Batch, states: States, announce: bool = False) -
     """Compile ``batch, states... -> sums..., squared norms, last states...`` and the update."""
     phase = new_phase("train", states)
     sums, total, over = loss_sums(model, batch, phase)
-    weights = [w for layer in model.layers if layer.trainable for w in layer.weights]
+    weights = [w for w, on in zip(model.weights, model.trained, strict=True) if on]
     squares = pt.zeros(0, "float64")
     if weights:
         gradients = model.optimizer.gradients(total, weights, over, phase.kernels)
@@ -288,16 +290,17 @@ def loss_sums(model, batch: Batch, phase: Phase):
             "A loss gives one value for each example or step, (batch,) or (batch, time), and "
             "not one number: leave the averaging to seqnet, which knows masks and weights."
         )
-    needed = 2 if mask is not None and output.ndim > 2 else 1
-    if values.ndim < max(needed, 1 if weight is None else weight.ndim):
-        raise ValueError(
-            "The outputs at steps are masked or weighted, so the loss must give a value for "
-            f"each step, (batch, time); it gives {values.ndim} axes."
-        )
+    for name, given in (("mask", mask), ("sample_weight", weight)):
+        if given is not None and values.ndim < given.ndim:
+            raise ValueError(
+                "The outputs at steps are masked or weighted, so the loss must give a value for "
+                f"each step, (batch, time); it gives {values.ndim} axes, and the {name} has "
+                f"{given.ndim}."
+            )
     weights = step_weights(values, weight, mask)
     loss_sum = weighted_sum(values, weights)
     weight_sum = count(values, phase.kernels) if weights is None else pt.sum(weights)
-    penalties = [penalty(w) for layer in model.layers for penalty, w in layer.penalties]
+    penalties = [penalty_of(r, w) for layer in model.layers for r, w in layer.penalties]
     penalty = sum(penalties) if penalties else pt.zeros((), dtype=values.dtype)
     over = weight_sum
     if weights is not None:  # which may all be 0
@@ -321,17 +324,17 @@ def loss_sums(model, batch: Batch, phase: Phase):
 def step_weights(values, weight, mask):
     """Return the weight of each of a loss's values, of the same shape; None for all ones.
 
-    `weight` is (batch,) or (batch, time), `mask` (batch, time) bool. A mask counts only where the
-    values have a time axis.
+    `weight` is (batch,) or (batch, time), `mask` bool; their axes are the first ones of the values.
+    A mask with more axes than the values counts nothing.
     """
     total = None
     if weight is not None:
         total = weight
         for _ in range(values.ndim - weight.ndim):
             total = total[..., None]
-    if mask is not None and values.ndim >= 2:
+    if mask is not None and mask.ndim <= values.ndim:
         present = pt.cast(mask, values.dtype)
-        for _ in range(values.ndim - 2):
+        for _ in range(values.ndim - mask.ndim):
             present = present[..., None]
         total = present if total is None else total * present
     return total if total is None else total + pt.zeros_like(values)
@@ -405,6 +408,10 @@ class CompiledSteps:
         self.model = model
         self.functions: dict[tuple, Callable] = {}
 
+    def __getstate__(self) -> dict:
+        """Return what is copied and pickled: no compiled functions, which are made anew."""
+        return {"model": self.model, "functions": {}}
+
     def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
         """Update the weights for a batch.
 
@@ -432,8 +439,8 @@ class CompiledSteps:
             return PredictResult(function(*arrays))
 
     def train_function(self, batch: Batch, with_states: bool = False, announce: bool = False):
-        """Return the function for a batch, its arrays, and which layers it trains."""
-        trained = tuple([layer.trainable for layer in self.model.layers])
+        """Return the function for a batch, its arrays, and which weights it trains."""
+        trained = self.model.trained
         kind = (with_states, trained, self.model.optimizer.structure())
         return *self.function(compile_train, batch, kind, with_states, announce), trained
 
@@ -470,7 +477,8 @@ class CompiledSteps:
         """
         name = config.backend()
         arrays, types = arguments(batch, self.float_dtype, self.fixed_length, name == "jax")
-        key = (compile_it, types, kind, name)
+        structure = tuple([layer.structure() for layer in self.model.layers])
+        key = (compile_it, types, kind, structure, name)
         function = self.functions.get(key)
         if function is None:
             with COMPILING:

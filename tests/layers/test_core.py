@@ -285,3 +285,37 @@ def test_a_layer_of_ones_own_trains_and_is_made_again():
     np.testing.assert_allclose(model.get_weights()[0], 5.0, rtol=1e-6)
     again = registry.get("layer", registry.serialize(model.layers[0]))
     assert (type(again), again.start, again.name) == (Scale, 2.0, "scale")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x - x.mean(axis=0),
+        lambda x: x[::-1],
+        lambda x: x.sum(axis=0),
+        lambda x: x[1:],
+        lambda x: x.reshape((-1, x.shape[-1])),
+        lambda x: pt.exp(x) / pt.exp(x).sum(),
+    ],
+)
+def test_a_lambda_that_mixes_the_rows_of_a_batch_is_refused(function):
+    model = seqnet.Model([Lambda(function, output_shape=(3, 4)), Dense(2)])
+    with pytest.raises(ValueError, match=r"'lambda' \(Lambda\) mixes the rows of a batch"):
+        model.predict(np.ones((2, 3, 4)))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x[:, ::-1],
+        lambda x: x / (1 + pt.abs(x).max(axis=1, keepdims=True)),
+        lambda x: pt.special.softmax(1000 * x, axis=-1),
+        lambda x: x.reshape((x.shape[0], -1, 2)),
+        lambda x: pt.concatenate([x, x], axis=-1),
+        masked_mean,
+    ],
+)
+def test_a_lambda_that_keeps_rows_apart_is_not(function):
+    model = seqnet.Model([Lambda(function)])
+    mask = np.ones((2, 3), bool) if function is masked_mean else None
+    assert len(model.predict(np.ones((2, 3, 4)), mask=mask)) == 2

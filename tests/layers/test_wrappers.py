@@ -331,6 +331,8 @@ def test_it_cannot_go_step_by_step():
 def test_the_summary_says_how_both_halves_run():
     kernels = backend.kernels()
     assert Bidirectional(LSTM(2, unroll=True)).runs_as(kernels) == "unroll"
-    mixed = Bidirectional(LSTM(2, fused=False), backward_layer=LSTM(2, unroll=True, go_backwards=1))
+    mixed = Bidirectional(
+        LSTM(2, fused=False), backward_layer=LSTM(2, unroll=True, go_backwards=True)
+    )
     assert mixed.runs_as(kernels) == "scan and unroll"
     assert mixed.needs_length and not Bidirectional(LSTM(2)).needs_length

@@ -513,11 +513,11 @@ def test_norms_are_known_figures(no_compile):
 
 def test_norms_begin_anew_when_other_layers_are_trained():
     norms = GradientNorms()
-    norms.add(5.0, np.array([3.0, 4.0]), (True,))
-    norms.add(1.0, np.array([1.0, 0.0, 0.0, 0.0]), (True, True))
+    norms.add(5.0, np.array([3.0, 4.0]), (True, True, False, False))
+    norms.add(1.0, np.array([1.0, 0.0, 0.0, 0.0]), (True,) * 4)
     again = GradientNorms()
     again.load_state_dict(norms.state_dict())
-    again.add(3.0, np.array([3.0, 0.0, 0.0, 0.0]), (True, True))
+    again.add(3.0, np.array([3.0, 0.0, 0.0, 0.0]), (True,) * 4)
     layers = [Dense(1, name="a"), Dense(1, name="b")]
     seqnet.Model(layers).build((None, 1))
     assert again.mean() == 3.0

@@ -1,0 +1,91 @@
+"""Numbers of optimizers and layers that change without compiling anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytensor
+
+from seqnet.checks import check_number, check_rate
+
+
+class Hyperparameter:
+    """A number of an optimizer or layer: a plain float outside, a shared variable inside graphs.
+
+    It is at least 0 and below `below`, which is checked wherever it is set. An optional one is
+    above 0, or ``None``, which leaves it out of the graph altogether. One that `decays` is used by
+    `Optimizer.idle`.
+
+    Parameters
+    ----------
+    below : float
+    optional, decays : bool
+    """
+
+    def __init__(self, below: float = np.inf, optional: bool = False, decays: bool = False):
+        self.below, self.optional, self.decays = below, optional, decays
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, owner, kind=None):
+        if owner is None:
+            return self
+        variable = numbers_of(owner).get(self.name)
+        return None if variable is None else float(variable.get_value(borrow=True))
+
+    def __set__(self, owner, value):
+        numbers = vars(owner).setdefault("_numbers", {})
+        unused = vars(owner).setdefault("_unused", set())
+        if value is None and self.optional:
+            unused.add(self.name)
+            return
+        self.check(value)
+        unused.discard(self.name)
+        if self.name in numbers:
+            if self.decays:
+                owner.settle()  # what was missed was missed at the old value
+            numbers[self.name].set_value(np.float64(value))
+        else:
+            numbers[self.name] = pytensor.shared(np.float64(value), name=self.name)
+
+    def check(self, value: Any) -> None:
+        """Raise if a value cannot be this number."""
+        check_number(value, self.name)
+        if not 0 <= value < self.below or (self.optional and value == 0):
+            lower = "above 0 or None" if self.optional else "at least 0"
+            upper = "finite" if self.below == np.inf else f"below {self.below}"
+            raise ValueError(f"{self.name} must be {lower} and {upper}, got {value!r}.")
+
+
+class Rate(Hyperparameter):
+    """The share that a layer drops, in [0, 1).
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> layer = seqnet.layers.Dropout(0.5)
+    >>> layer.rate = 0.25            # no compiling, unless it becomes 0 or was 0
+    >>> layer.rate
+    0.25
+    """
+
+    def check(self, value: Any) -> None:
+        check_rate(value, self.name)
+
+
+def numbers_of(owner: Any) -> dict[str, Any]:
+    """Return the shared variables of an object's hyperparameters that are not None, by name."""
+    own = vars(owner)
+    return {n: v for n, v in own.get("_numbers", {}).items() if n not in own["_unused"]}
+
+
+def names_of(owner: Any) -> list[str]:
+    """Return the names of an object's hyperparameters."""
+    return [n for kind in type(owner).__mro__ for n, v in vars(kind).items() if is_number(v)]
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a class's attribute is a hyperparameter."""
+    return isinstance(value, Hyperparameter)

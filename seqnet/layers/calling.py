@@ -1,0 +1,126 @@
+"""What happens when a layer is called: checks of its mask and arguments, and of its output."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import pytensor.tensor as pt
+
+from seqnet.logits import cast_output
+
+
+def call_layer(layer, inputs, mask, phase, options: Mapping[str, Any]):
+    """Return what a layer's `call` gives for variables.
+
+    It is passed the inputs, what its signature takes of mask, phase and training, and options.
+    """
+    if not hasattr(phase, "training"):
+        raise TypeError(f"phase is a seqnet.layers.Phase, got {phase!r}.")
+    offered = {"mask": mask, "phase": phase, "training": phase.training}
+    takes, needs, anything = signature_of_call(type(layer).call)
+    what = f"The call of layer {layer.display_name!r} ({type(layer).__name__})"
+    unknown = [] if anything else [name for name in options if name not in takes]
+    missing = [name for name in needs if name not in offered and name not in options]
+    if unknown or missing:
+        raise TypeError(
+            f"{what} {'needs' if missing else 'takes no'} {', '.join(missing or unknown)}. Besides "
+            "the inputs, it is given what it takes of mask, phase and training, and arguments that "
+            "are passed by name where the layer is called; others need a default."
+        )
+    given = {name: value for name, value in offered.items() if anything or name in takes}
+    output = layer.call(inputs, **given, **options)
+    if isinstance(output, (list, tuple)):
+        return [as_output(layer, part, inputs, what) for part in output]
+    return as_output(layer, output, inputs, what)
+
+
+@cache
+def signature_of_call(call: Callable) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    """Return what a `call` takes by name, what of that has no default, and if it takes anything."""
+    _, *arguments = inspect.signature(call).parameters.values()
+    if not arguments or arguments[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise TypeError(f"{call.__qualname__} must take the inputs: call(self, inputs).")
+    anything = any(a.kind is a.VAR_KEYWORD for a in arguments)
+    named = [a for a in arguments[1:] if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL)]
+    takes = tuple(a.name for a in named if a.kind is not a.POSITIONAL_ONLY)
+    return takes, tuple(a.name for a in named if a.default is a.empty), anything
+
+
+def as_output(layer, output, inputs, what: str):
+    """Return an output as a variable; floats wider than the layer's and the input's are cast."""
+    if output is None:
+        raise TypeError(f"{what} returns None: it must return the output.")
+    output = pt.as_tensor_variable(output)
+    if output.dtype == "float64" and "float64" not in (layer.dtype, inputs.dtype):
+        return cast_output(output, layer.dtype)
+    return output
+
+
+def trial_output(layer, input_shape: tuple, phase):
+    """Return what a layer gives for a new variable of a shape and no mask."""
+    dtype = "int32" if layer.integer_input else layer.dtype
+    return call_layer(layer, pt.tensor(dtype=dtype, shape=input_shape), None, phase, {})
+
+
+def checked_inputs(layer, inputs):
+    """Return what a layer is called on as a variable, or raise."""
+    try:
+        return pt.as_tensor_variable(inputs)
+    except (TypeError, NotImplementedError, ValueError) as error:
+        raise TypeError(
+            f"Layer {layer.display_name!r} ({type(layer).__name__}) is called on a PyTensor "
+            f"variable or an array of numbers, not on {str(inputs)[:100]!r} of type "
+            f"{type(inputs).__name__}."
+        ) from error
+
+
+def checked_mask(layer, mask, inputs):
+    """Return a mask as a bool variable whose axes are the first ones of the inputs, or raise.
+
+    A layer of sequences (batch, time, features) takes a mask (batch, time).
+    """
+    mask = pt.as_tensor_variable(mask)
+    about = f"The mask of layer {layer.display_name!r} ({type(layer).__name__})"
+    if mask.dtype != "bool":
+        raise TypeError(
+            f"{about} must be bool, True where there is data, got the dtype {mask.dtype}."
+        )
+    sizes, wanted = mask.type.shape, inputs.type.shape
+    sequences = layer.input_axes[1:2] == ("time",)
+    least, most = (2, 2) if sequences else (1, len(wanted))
+    fits = all(None in pair or pair[0] == pair[1] for pair in zip(sizes, wanted, strict=False))
+    if not least <= mask.ndim <= most or not fits:
+        raise ValueError(
+            f"{about} has the shape {sizes}, and its input {wanted}: the axes of a mask are the "
+            f"first {'two' if sequences else 'ones'} of the input, (batch, time)."
+        )
+    return mask
+
+
+def masks_together(first, second):
+    """Return where both masks have data; None masks nothing.
+
+    A mask with fewer axes says it for all the steps within: (batch, sentences) goes with (batch,
+    sentences, words). Works on symbolic and on NumPy arrays.
+    """
+    if first is None or second is None:
+        return second if first is None else first
+    few, many = sorted((first, second), key=lambda mask: mask.ndim)
+    return few[(..., *[None] * (many.ndim - few.ndim))] & many
+
+
+def why_missing(layer, name: str) -> str:
+    """Say why a layer has no attribute of a name."""
+    kind, own = type(layer).__name__, vars(layer)
+    if "built" not in own:
+        return f"{kind}.__init__ must call super().__init__(**kwargs) before anything else."
+    text = f"Layer {layer.display_name!r} ({kind}) has no {name!r}."
+    if own["built"]:
+        return text
+    return (
+        f"{text} It is not built: weights are made at the first call, by Model.build, or from "
+        "input_shape=."
+    )

@@ -1,0 +1,275 @@
+"""Layers that newcomers write: short, with plain numbers and arrays, in both float types."""
+
+import numpy as np
+import pytensor.tensor as pt
+import pytest
+
+import seqnet
+from seqnet.layers import LSTM, Bidirectional, Dense, Embedding, Layer, TimeDistributed
+from seqnet.registry import register
+
+X = np.random.default_rng(0).normal(size=(6, 4, 3))
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+class Half(Layer):
+    def call(self, x):
+        return 0.5 * x
+
+
+class Noise(Layer):
+    """As in Keras: a training flag."""
+
+    def call(self, inputs, training=None):
+        return inputs + 100.0 if training else inputs
+
+
+class Mean(Layer):
+    """A mean over the steps that are there, with a mask as in Keras."""
+
+    def call(self, x, mask=None):
+        if mask is None:
+            return x.mean(axis=1)
+        kept = mask[:, :, None]
+        return (x * kept).sum(axis=1) / kept.sum(axis=1)
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+
+class Affine(Layer):
+    """Weights, an own float64 array, NumPy's numbers."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        self.w = self.add_weight("w", (input_shape[-1], self.units), lambda shape: np.ones(shape))
+
+    def call(self, x):
+        offset = np.linspace(0, 1, self.units)
+        return np.float64(2) * pt.dot(x, self.w) + offset
+
+
+@register("layer")
+class Block(Layer):
+    """Layers within a layer."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.first = Dense(units, "tanh", kernel_regularizer="l2", dtype=self.dtype)
+        self.others = [Dense(units, dtype=self.dtype), Dense(units, dtype=self.dtype)]
+
+    def call(self, x, training=False):
+        x = self.first(x)
+        for layer in self.others:
+            x = x + layer(x)
+        return x
+
+
+@DTYPES
+@pytest.mark.parametrize("cls", [Half, Noise, Mean, lambda **o: Affine(2, **o)])
+def test_short_signatures_and_plain_numbers_train_in_both_float_types(cls, dtype):
+    layer = cls(dtype=dtype)
+    model = seqnet.Model([layer, Dense(1, dtype=dtype)])
+    model.compile("sgd", "mse")
+    y = model.predict(X)
+    assert y.dtype == dtype
+    assert np.isfinite(model.fit(X, np.zeros_like(y), verbose=0).history["loss"]).all()
+
+
+def test_each_is_given_what_it_takes():
+    half, noise, affine = Half(dtype="float64"), Noise(dtype="float64"), Affine(2, dtype="float64")
+    np.testing.assert_array_equal(half(X).eval(), X / 2)
+    np.testing.assert_array_equal(noise(X).eval(), X)
+    np.testing.assert_array_equal(noise(X, training=True).eval(), X + 100)
+    expected = 2 * X.sum(axis=-1, keepdims=True) + [0, 1]
+    np.testing.assert_allclose(affine(X).eval(), expected, rtol=1e-12)
+    mask = np.array([[1, 1, 0, 0]] * 6, bool)
+    ours = seqnet.Model([Mean(dtype="float64")]).predict(X, mask=mask)
+    np.testing.assert_allclose(ours, X[:, :2].mean(axis=1), rtol=1e-12)
+
+
+@DTYPES
+def test_a_softmax_in_wide_floats_still_gives_its_logits_to_the_loss(dtype):
+    class Classes(Layer):
+        def call(self, x):
+            return pt.special.softmax(1000.0 * x, axis=-1)
+
+    model = seqnet.Model([Classes(dtype=dtype)])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    x = np.array([[1.0, 0.0]])
+    np.testing.assert_allclose(model.evaluate(x, np.array([1])), 1000.0, rtol=1e-5)
+
+
+def test_a_signature_that_cannot_work_is_refused_by_name():
+    class Odd(Layer):
+        def call(self, x, m, other, n=3):
+            return x
+
+    class Nothing(Layer):
+        def call(self):
+            return 0
+
+    with pytest.raises(TypeError, match=r"'odd' \(Odd\) needs m, other.*mask, phase and training"):
+        seqnet.Model([Odd()]).predict(X)
+    with pytest.raises(TypeError, match="Nothing.call must take the inputs"):
+        seqnet.Model([Nothing()]).predict(X)
+    with pytest.raises(TypeError, match="'dense'.*takes no initial_state"):
+        Dense(2)(X, initial_state=[X])
+
+
+def test_the_shape_of_an_output_is_found():
+    class Wider(Layer):
+        def call(self, x):
+            return pt.concatenate([x, x], axis=-1)
+
+    model = seqnet.Model([Wider(), Mean(), Affine(5), Dense(2)])
+    assert model.predict(X).shape == (6, 2)
+    shapes = [tuple(w.get_value().shape) for w in model.weights]
+    assert shapes == [(6, 5), (5, 2), (2,)]
+    assert model.layers[0].compute_output_shape((None, 4, 3)) == (None, 4, 6)
+
+
+def test_what_a_layer_forgets_is_named():
+    class Silent(Layer):
+        def call(self, x):
+            pt.tanh(x)
+
+    class Headless(Layer):
+        def __init__(self, units):
+            self.units = units
+
+        def call(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="'silent'.*returns None"):
+        seqnet.Model([Silent()]).predict(X)
+    with pytest.raises(AttributeError, match=r"Headless.__init__ must call super\(\).__init__"):
+        seqnet.Model([Headless(3)])
+
+
+# ------------------------------------------------------------------- layers within layers
+
+
+def test_layers_within_a_layer_are_trained_frozen_and_saved(tmp_path):
+    seqnet.set_random_seed(0)
+    model = seqnet.Model([Block(2, name="block", dtype="float64"), Dense(1, dtype="float64")])
+    model.compile(seqnet.optimizers.SGD(0.1), "mse")
+    y = np.ones((6, 4, 1))
+    expected = model.predict(X)
+    names = [w.name for w in model.weights]
+    assert names[:4] == [f"block/{n}" for n in ("first/kernel", "first/bias")] + [
+        f"block/others_0/{n}" for n in ("kernel", "bias")
+    ]
+    assert len(names) == len(set(names)) == 8 and len(model.layers[0].penalties) == 1
+    model.save(tmp_path / "model.h5")
+    before = model.get_weights()
+    model.layers[0].first.trainable = False
+    model.fit(X, y, verbose=0)
+    changed = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
+    assert changed == [False] * 2 + [True] * 6
+    model.layers[0].trainable = False
+    before = model.get_weights()
+    model.fit(X, y, verbose=0)
+    changed = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
+    assert changed == [False] * 6 + [True] * 2
+    again = seqnet.load_model(tmp_path / "model.h5")
+    np.testing.assert_array_equal(again.predict(X), expected)
+
+
+def test_a_layer_that_is_held_and_not_used_is_named():
+    class Unused(Layer):
+        def __init__(self):
+            super().__init__()
+            self.left = Dense(2)
+
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="'unused'.*holds the layer left, but its call"):
+        seqnet.Model([Unused()]).predict(X)
+
+
+# ------------------------------------------------------------------------------- wrappers
+
+
+def changes(model, x, y):
+    before = model.get_weights()
+    model.fit(x, y, verbose=0)
+    pairs = zip(before, model.get_weights(), strict=True)
+    return [not np.array_equal(a, b) for a, b in pairs]
+
+
+def test_a_wrapped_layer_can_be_frozen_after_wrapping():
+    model = seqnet.Model([TimeDistributed(Dense(2)), Bidirectional(LSTM(2)), Dense(1)])
+    model.compile("sgd", "mse")
+    y = np.ones((6, 1))
+    model.predict(X)
+    assert changes(model, X, y) == [True] * 10
+    each, both, _ = model.layers
+    each.layer.trainable = False
+    assert not each.trainable and changes(model, X, y) == [False] * 2 + [True] * 8
+    both.backward_layer.trainable = False
+    assert (
+        both.trainable
+        and changes(model, X, y) == [False] * 2 + [True] * 3 + [False] * 3 + [True] * 2
+    )
+    lines = []
+    model.summary(lines.append)
+    assert "of which 45 are trained" in lines[-1]
+    each.trainable = both.trainable = True
+    assert changes(model, X, y) == [True] * 10
+
+
+def test_halves_that_are_frozen_apart_are_made_again_so():
+    both = Bidirectional(LSTM(2))
+    both.layer.trainable = False
+    again = seqnet.registry.get("layer", seqnet.registry.serialize(both))
+    assert [half.trainable for half in again.inner_layers] == [False, True]
+    frozen = Bidirectional(LSTM(2), backward_layer=LSTM(2, go_backwards=True), trainable=False)
+    assert [half.trainable for half in frozen.inner_layers] == [False, False]
+    with pytest.raises(TypeError, match="trainable must be True or False"):
+        frozen.trainable = "no"
+
+
+def test_whole_numbers_reach_a_wrapped_embedding():
+    tokens = np.array([[[1, 2], [3, 0]], [[1, 1], [2, 2]]])
+    model = seqnet.Model([TimeDistributed(Embedding(4, 2)), TimeDistributed(LSTM(2)), LSTM(1)])
+    assert model.input_dtype == "int32"
+    assert model.predict(tokens).shape == (2, 1)
+    lists = model.predict([tokens[0], tokens[1, :1]])
+    np.testing.assert_allclose(lists[0], model.predict(tokens)[0], rtol=1e-5)
+    with pytest.raises(TypeError, match="X must be integers for the Embedding"):
+        model.predict(tokens.astype(float))
+    tokens[1, 0, 1] = 4
+    with pytest.raises(ValueError, match=r"X holds 4 at \(1, 0, 1\).*0 to 3"):
+        model.predict(tokens)
+
+
+def test_what_is_not_built_says_so():
+    with pytest.raises(AttributeError, match="'dense'.*has no 'kernel'. It is not built"):
+        Dense(2).kernel  # noqa: B018
+    with pytest.raises(ValueError, match="'dense' has no weights to set yet: it is not built"):
+        Dense(2).set_weights([np.zeros((3, 2)), np.zeros(2)])
+    assert not hasattr(Dense(2), "bias")
+
+
+class Peephole(LSTM):
+    """A cell with a weight of its own."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.peep = self.add_weight("peep", (self.units,), "ones")
+
+    def step(self, x, states, recur):
+        h, c = super().step(x, states, recur)
+        return h + self.peep * c, c
+
+
+def test_the_summary_of_a_cell_that_is_not_built_says_so():
+    lines = []
+    seqnet.Model([Peephole(2), Bidirectional(Peephole(2))]).summary(lines.append)
+    assert "not built" in lines[0]
