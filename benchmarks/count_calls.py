@@ -23,7 +23,7 @@ from seqnet.callbacks import Callback
 from seqnet.layers import LSTM, Dense, Embedding
 
 ROOT = str(Path(seqnet.__file__).parent)
-RUN_BY_THE_GRAPH = ("ops/", "kernels/", "native/", "lowering.py", "backend/lowering.py")
+RUN_BY_THE_GRAPH = ("ops/", "kernels/", "native/", "backend/", "lowering.py")
 
 
 def file_of(frame) -> str:

@@ -36,8 +36,8 @@ from harness import SIZES, Report, parser, spread, table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the seqnet beside this folder
 
-import seqnet  # noqa: E402
-from seqnet.layers import LSTM, Dense, Embedding, Softmax  # noqa: E402
+import seqnet
+from seqnet.layers import LSTM, Dense, Embedding, Softmax
 
 WAYS = (
     "array", "array:again", "memmap", "memmap:batch", "h5py", "h5py:batch", "generator",

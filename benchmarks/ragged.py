@@ -18,9 +18,9 @@ import numpy as np
 from harness import Report, parser, spread, table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import seqnet  # noqa: E402
-from seqnet.layers import LSTM, Dense, Embedding  # noqa: E402
-from seqnet.training.step import CompiledSteps  # noqa: E402
+import seqnet
+from seqnet.layers import LSTM, Dense, Embedding
+from seqnet.training.step import CompiledSteps
 
 VOCABULARY = 1000
 

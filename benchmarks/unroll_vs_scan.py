@@ -140,7 +140,7 @@ def main(arguments=None) -> None:
                     refused=refused,
                     gradients_differ_by=differ,
                     gradients_agree=all(d < AGREEMENT for d in differ.values()),
-                )  # fmt: skip
+                )
             )
             for side, f in found.items():
                 differs = f"{differ[side]:.1e}" if side in differ else ""

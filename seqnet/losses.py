@@ -47,13 +47,6 @@ class Loss(Configurable, ABC):
     def __call__(self, y_true, y_pred):
         """Return the unreduced loss."""
 
-    def with_kernels(self, kernels) -> Callable:
-        """Return a function of (y_true, y_pred) that computes this loss by compiled kernels.
-
-        The loss itself, unless a subclass has one.
-        """
-        return self
-
     def check_targets(self, y: np.ndarray, output_shape: tuple[int | None, ...], name: str) -> None:
         """Raise ``ValueError`` or ``TypeError`` if targets `y` cannot belong to these outputs.
 
@@ -116,17 +109,10 @@ class SparseCategoricalCrossentropy(Loss):
         y_true, y_pred = paired(y_true, y_pred, self.name, classes=True)
         if np.dtype(y_true.dtype).kind not in "iu":
             raise TypeError(f"{self.name} takes integer class numbers, got {y_true.dtype}.")
-        return -pick_class(log_probabilities(y_pred, self.from_logits), y_true)
-
-    def with_kernels(self, kernels):
-        def loss(y_true, y_pred):
-            logits = y_pred if self.from_logits else softmax_logits(y_pred)
-            if logits is None:
-                return self(y_true, y_pred)
-            paired(y_true, y_pred, self.name, classes=True)
-            return SoftmaxCrossEntropy(kernels)(logits, y_true)
-
-        return loss
+        logits = y_pred if self.from_logits else softmax_logits(y_pred)
+        if logits is None:
+            return -pick_class(log_probabilities(y_pred), y_true)
+        return SoftmaxCrossEntropy()(logits, y_true)
 
     def check_targets(self, y, output_shape, name):
         if y.dtype.kind not in "iu":

@@ -92,7 +92,7 @@ class Model:
         self.layers: list[Layer] = []
         self.metadata: dict[str, Any] = {}
         self.input_shape: Shape | None = None
-        self.optimizer: optimizers.Optimizer | None = None
+        self.optimizer: Any = None
         self.loss: Callable | None = None
         self.metrics: list = []
         self.metrics_asked: list = []
@@ -144,7 +144,7 @@ class Model:
         self.layers.append(layer)
         self.steps = CompiledSteps(self)
         if self.input_shape is not None or layer.input_shape is not None:
-            self._build_from(self.input_shape or (None, *layer.input_shape))
+            self._build_from(self.input_shape or (None, *(layer.input_shape or ())))
 
     def get_layer(self, name: str) -> Layer:
         """Return the layer of a name."""
@@ -180,6 +180,11 @@ class Model:
         for layer in self.layers:
             shape = layer.compute_output_shape(shape)
         return shape
+
+    @property
+    def output_features(self) -> Any:
+        """The size of the last axis of the output."""
+        return self.compute_output_shape(self.input_shape or ())[-1]
 
     @property
     def dtype(self) -> str:
@@ -256,7 +261,7 @@ class Model:
                     f"{layer.name} ({type(layer).__name__})",
                     "?" if shape is None else str(shape),
                     f"{layer.count_params():,}" if layer.built else "not built",
-                    layer.runs_as(backend.kernels()) if layer.built else "",
+                    layer.runs_as(backend.way_of) if layer.built else "",
                 )
             )
         widths = [max(len(row[k]) for row in rows) for k in range(4)]
@@ -363,14 +368,14 @@ class Model:
             if self.optimizer is None:
                 self.compile()
                 if announce:
-                    rate = self.optimizer.learning_rate
-                    name = f"{type(self.optimizer).__name__}(learning_rate={rate:g})"
+                    optimizer: Any = self.optimizer
+                    name = type(optimizer).__name__
+                    name = f"{name}(learning_rate={optimizer.learning_rate:g})"
                     print(f"compile was not called: training with {name}.")
             if self.loss is None:
                 sample = dataset.first_batch(1)
                 x = self.steps.variables(Batch(sample.inputs)).inputs
-                phase = Phase(kernels=backend.kernels())
-                self.loss = losses.guess(self(x, phase=phase), sample.targets)
+                self.loss = losses.guess(self(x), sample.targets)
                 self.set_metrics()
                 name = self.loss.name
                 inform(f"No loss was given: using {name}, which fits the last layer.", announce)
@@ -507,8 +512,8 @@ class Model:
             if validation is not None:
                 check_repeatable(validation, validation_steps, "validation_steps", remaining)
             if class_weight is not None:
-                classes = self.compute_output_shape(self.input_shape)[-1]
-                dataset = dataset.map(ClassWeight(class_weight, self.loss, classes, self.dtype))
+                weigh = ClassWeight(class_weight, self.loss, self.output_features, self.dtype)
+                dataset = dataset.map(weigh)
             if tbptt is not None:
                 check_windows(self, dataset.first_batch(arguments.batch_size))
             history = self.history = History()

@@ -1,9 +1,20 @@
 """What every test gets: a fixed seed, seqnet's own settings again afterwards, and no compiling."""
 
+import importlib.util
+
 import pytest
 
 import seqnet
 from seqnet import backend
+
+
+def pytest_runtest_setup(item):
+    """Skip a test of an optional package that is missing, unless ``-m optional`` asks for it."""
+    for mark in item.iter_markers("optional"):
+        for package in mark.args:
+            if importlib.util.find_spec(package) is None:
+                asked = item.config.option.markexpr == "optional"
+                (pytest.fail if asked else pytest.skip)(f"The package {package} is not installed.")
 
 
 @pytest.fixture(autouse=True)

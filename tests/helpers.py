@@ -6,44 +6,16 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from cells import CELLS
 
 import seqnet
 from seqnet import backend
 from seqnet.callbacks import Callback
-from seqnet.layers import GRU, LSTM, Phase, Recurrent, SimpleRNN
-from seqnet.registry import register
+from seqnet.layers import Phase
 
 # Five points on a line, for models of one `Dense`.
 X = np.linspace(-1, 1, 10).reshape(5, 2)
 Y = X[:, :1]
-
-
-@register("layer")
-class MinimalGatedUnit(Recurrent):
-    """The unit of Zhou et al. (2016), written as a user would: a cell in one class.
-
-    ``f = sigmoid(x W_f + h U_f + b_f)``, ``h' = (1 - f) h + f tanh(x W_h + (f h) U_h + b_h)``.
-    """
-
-    gates = ("f", "h")
-    state_names = ("h",)
-
-    def step(self, x, states, recur):
-        x_f, x_h = x
-        (h,) = states
-        (r_f,) = recur(h, "f")
-        f = pt.sigmoid(x_f + r_f)
-        (r_h,) = recur(f * h, "h")
-        return ((1 - f) * h + f * self.activation(x_h + r_h),)
-
-
-CELLS = {
-    "simple_rnn": (SimpleRNN, {}),
-    "lstm": (LSTM, {}),
-    "gru": (GRU, {}),
-    "gru_reset_before": (GRU, {"reset_after": False}),
-    "minimal_gated_unit": (MinimalGatedUnit, {}),
-}
 
 
 class Plug(Callback):
@@ -78,8 +50,7 @@ class Compiled:
         x = pt.tensor("x", dtype=dtype, shape=(None, length, features))
         mask = pt.matrix("mask", dtype="bool") if masked else None
         before = [pt.matrix(f"{name}0", dtype=dtype) for name in self.layer.state_names]
-        kernels = backend.kernels() if path == "fused" else None
-        phase = Phase(training=True, kernels=kernels, initial_states={self.layer: before})
+        phase = Phase(training=True, initial_states={self.layer: before})
         y = self.layer(x, mask=mask, phase=phase)
         cotangent = pt.tensor3("cotangent", dtype=dtype)
         inputs = [x, *self.layer.weights, *before]
@@ -106,21 +77,29 @@ class Compiled:
 
 
 @functools.cache
-def compiled_layer(cls, units, features, length, masked, path, options=()):
+def compiled_layer(cls, units, features, length, masked, path, dtype="float64", options=()):
     """Return a `Compiled`, made once for each kind; its `length` is a number if it unrolls."""
-    return Compiled(cls, units, features, length, masked, path, **dict(options))
+    return Compiled(cls, units, features, length, masked, path, dtype, **dict(options))
 
 
 def skip_without_kernel(cls, own):
     """Skip a test of the fused path where there is none: no compiler, or a cell without one."""
-    kernels = backend.kernels()
-    if kernels is None:
-        pytest.skip("The compiled kernels are not available here.")
-    if isinstance(reason := cls(1, **({"dtype": "float64"} | own)).fused_kernel(kernels), str):
-        pytest.skip(f"There is no kernel: {reason}.")
+    way = example_layer(cls, 2, 3, own).runs_as(backend.way_of)
+    if way != "fused":
+        pytest.skip(f"There is no kernel: {way}.")
 
 
-def run_cell(cell, arrays, path="scan", **options):
+def example_layer(cls, units, features, own):
+    """Return a built layer of float64, to look at; seqnet's random source stays as it was."""
+    source = seqnet.config.random_generator().bit_generator
+    state = source.state
+    layer = cls(units, **({"dtype": "float64"} | own))
+    layer.ensure_built((None, None, features))
+    source.state = state
+    return layer
+
+
+def run_cell(cell, arrays, path="scan", dtype="float64", **options):
     """Run a cell of `CELLS` on arrays named as in the reference, by scan, unroll or fused."""
     cls, own = CELLS[cell]
     if path == "fused":
@@ -129,24 +108,29 @@ def run_cell(cell, arrays, path="scan", **options):
     units = arrays["recurrent_kernel"].shape[0]
     kind = tuple(sorted((own | options).items()))
     length = time if path == "unroll" else None
-    return compiled_layer(cls, units, features, length, "mask" in arrays, path, kind)(arrays)
+    compiled = compiled_layer(cls, units, features, length, "mask" in arrays, path, dtype, kind)
+    if dtype != "float64":
+        arrays = {n: a if a.dtype == bool else a.astype(dtype) for n, a in arrays.items()}
+    return compiled(arrays)
 
 
 def random_arrays(cell, batch, time, units, features=3, mask=None, seed=0):
     """Make an input, weights, states and a cotangent for a cell of `CELLS`."""
     cls, own = CELLS[cell]
     rng = np.random.default_rng([seed, batch, time, units])
-    columns = len(cls.gates) * units
-    both = cls is GRU and own.get("reset_after", True)
-    shapes = {
-        "x": (batch, time, features),
-        "kernel": (features, columns),
-        "recurrent_kernel": (units, columns),
-        "bias": (2, columns) if both else (columns,),
-        "cotangent": (batch, time, units),
-    } | {f"{name}0": (batch, units) for name in cls.state_names}
+    layer = example_layer(cls, units, features, own)
+    shapes = {"x": (batch, time, features)}
+    shapes |= {short(w): w.get_value(borrow=True).shape for w in layer.weights}
+    shapes |= {"cotangent": (batch, time, units)}
+    states = zip(layer.state_names, layer.state_sizes, strict=True)
+    shapes |= {f"{name}0": (batch, size) for name, size in states}
     arrays = {name: rng.normal(size=shape) for name, shape in shapes.items()}
     return arrays if mask is None else arrays | {"mask": mask}
+
+
+def short(weight):
+    """Return a weight's name without that of its layer."""
+    return weight.name.rpartition("/")[2]
 
 
 def values_and_gradients(layer, arrays, x_name="x"):
@@ -156,7 +140,7 @@ def values_and_gradients(layer, arrays, x_name="x"):
     symbolic = pt.tensor("x", dtype=dtype, shape=(None,) * (x.ndim - 1) + x.shape[-1:])
     layer.ensure_built(symbolic.type.shape)
     layer.set_weights([arrays[w.name.rpartition("/")[2]] for w in layer.weights])
-    phase = Phase(training=True, kernels=backend.kernels())
+    phase = Phase(training=True)
     y = layer(symbolic, phase=phase)
     wanted = layer.weights + ([symbolic] if dtype == "float64" else [])
     total = pt.sum(y * pt.constant(arrays["cotangent"]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+HOME = "https://github.com/seqnet/seqnet/blob/main/"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -15,7 +16,10 @@ def python_of(page: Path) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL))
 
 
-@pytest.mark.parametrize("page", list(filter(python_of, PAGES)), ids=lambda page: page.name)
+# Those of CONTRIBUTING.md are run one by one by test_contributing.py.
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if python_of(p) and p.stem != "CONTRIBUTING"], ids=lambda p: p.name
+)
 def test_python_in_the_documentation_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(python_of(page), page.name, "exec"), {"__name__": "documentation"})
@@ -26,15 +30,41 @@ def test_the_readme_says_theano_is_pytensor_in_its_first_lines():
     assert "PyTensor" in first and "Theano" in first
 
 
-def test_continuous_integration_runs_the_test_command_of_the_readme():
-    readme = (ROOT / "README.md").read_text()
-    command = re.search(r"<!-- command: tests -->\n```sh\n(.*?)\n```", readme).group(1)
-    assert command.startswith("python3 ") and "\n" not in command
-    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+def command(name: str, page: str) -> str:
+    """Return the command after the comment ``<!-- command: name -->`` of a page."""
+    pattern = rf"<!-- command: {name} -->\n```sh\n(.*)\n```"
+    return re.search(pattern, (ROOT / page).read_text()).group(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [("tests", "README.md"), ("checks", "CONTRIBUTING.md"), ("optional", "CONTRIBUTING.md")],
+)
+def test_continuous_integration_runs_the_documented_commands(name, page):
+    assert command(name, page).startswith("python3 -m venv ")
+    assert f"run {name} {page}" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_tools_have_one_version_everywhere():
+    lint = (ROOT / "setup.cfg").read_text().partition("lint =\n")[2]
+    pinned = re.search(r"ruff==[\d.]+", lint).group()
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert set(re.findall(r"ruff[=<>~][^\"]*", hooks)) == {pinned}
 
 
 def test_links_between_pages_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        inline = re.findall(r"\]\(([^)#]+)", page.read_text())
+        defined = re.findall(r"^\[[^]]+\]: ([^\s#]+)", page.read_text(), flags=re.MULTILINE)
+        for target in inline + defined:
+            if target.startswith(HOME):  # the README is also shown where there is no tree
+                assert (ROOT / target.removeprefix(HOME)).exists(), f"{page.name}: {target}"
+            elif not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_links_of_the_readme_work_outside_the_tree():
+    readme = (ROOT / "README.md").read_text()
+    assert not re.findall(r"\]\((?!http)[^)]+\)", readme)
+    used = set(re.findall(r"\]\[([^]]+)\]", readme))
+    assert used == set(re.findall(r"^\[([^]]+)\]: http", readme, flags=re.MULTILINE))

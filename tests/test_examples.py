@@ -115,9 +115,8 @@ def test_sequences_of_different_lengths_are_classified(tmp_path, capsys):
     assert curve.exists() == (importlib.util.find_spec("matplotlib") is not None)
 
 
+@pytest.mark.optional("aeon")
 def test_the_speakers_are_told_apart_as_well_as_in_the_literature(tmp_path):
-    if importlib.util.find_spec("aeon") is None:
-        pytest.skip("The data set is in the package aeon: pip install --no-deps aeon")
     example = load("sequence_classification")
     accuracy = example.main(["--epochs", "25", "--curve", str(tmp_path / "curve.png")])
     assert accuracy >= min(example.LITERATURE.values())

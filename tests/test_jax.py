@@ -11,9 +11,11 @@ from seqnet.callbacks import BackupAndRestore, Callback
 from seqnet.data.ragged import MOST_LENGTHS
 from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Dropout, Embedding, Masking, SimpleRNN
 
-pytest.importorskip("jax", reason="The backend jax needs the package jax.")
-# PyTensor's JAX linker says which checks it leaves out.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [
+    pytest.mark.optional("jax"),
+    # PyTensor's JAX linker warns about the checks that it leaves out.
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
 
 RNG = np.random.default_rng(0)
 SERIES = [RNG.normal(size=(n, 2)) for n in (3, 1, 3, 1)]

@@ -46,7 +46,7 @@ class Trainer:
         numbers = random.randint(0, vocabulary, length + 1).astype("int32")
         start = random.random_sample(units).astype("float32")
         weights = [normal(units, units), normal(vocabulary, units), normal(units, vocabulary)]
-        self.given = [numbers[:-1], numbers[1:], start] + weights
+        self.given = [numbers[:-1], numbers[1:], start, *weights]
 
     def compile(self):
         x, y, start = T.ivector("x"), T.ivector("y"), T.fvector("h0")
@@ -62,7 +62,7 @@ class Trainer:
         states = root.shared(np.zeros((self.settings.length, self.settings.units), "float32"))
         gradients = [g.astype("float32") for g in root.grad(loss, weights)]
         updates = [(self.shared[k], gradients[k]) for k in range(3)] + [(states, history)]
-        self.function = root.function([x, y, start] + weights, loss, updates=updates)
+        self.function = root.function([x, y, start, *weights], loss, updates=updates)
 
     def history(self, x, start, Wh, Wi):
         """Return the states, (time, units)."""

@@ -274,10 +274,13 @@ class CallbackList:
     def log_names(self) -> list[str] | None:
         """Return the names in the logs of an epoch's end, or None if they are not known."""
         names = self.params.get("metrics")
-        adding = [c.adds for c in self.callbacks if overrides(c, "on_epoch_end")]
-        if names is None or None in adding:
-            return None
-        return list(dict.fromkeys([*names, *(name for added in adding for name in added)]))
+        found = list(names or ())
+        for callback in self.callbacks:
+            if overrides(callback, "on_epoch_end"):
+                if callback.adds is None:
+                    return None
+                found += callback.adds
+        return None if names is None else list(dict.fromkeys(found))
 
     def state_dict(self) -> list[dict]:
         """Return the states of the user's callbacks.
@@ -306,11 +309,11 @@ class CallbackList:
         for callback in self.callbacks:
             callback.close()
 
-    def on_train_end(self, logs: Mapping) -> None:
+    def on_train_end(self, logs: Mapping | None = None) -> None:
         """Call the hook of each callback, also after one has raised; the error is raised then."""
         with ExitStack() as stack:
             for callback in reversed(self.callbacks):
-                stack.callback(callback.on_train_end, logs)
+                stack.callback(callback.on_train_end, {} if logs is None else logs)
 
     def __getattr__(self, hook: str):
         if hook not in HOOKS:

@@ -7,8 +7,9 @@ the same functions. Values that do not count (masked, or of weight 0) are never 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,8 @@ class Adapter:
 
     def sequences(self, x, y, weight, mask, lengths) -> RaggedDataset:
         """Return sequences of different lengths, or an array and lengths, as a data set."""
-        model, padded = self.model, None
+        model = self.model
+        padded: Any = None
         if lengths is not None:
             padded, lengths = with_lengths(x, mask, lengths, self.prefix)
             x = [row[:n] for row, n in zip(padded, lengths, strict=True)]
@@ -230,7 +232,7 @@ class Adapter:
             self.model, prefix=self.prefix, announce=self.announce, targets=self.targets
         )
 
-        def prepare(raw) -> ArrayDataset | RaggedDataset:
+        def prepare(raw) -> Dataset:
             parts = batch_parts(raw, self.targets, self.model.input_shape)
             return first.dataset(*parts)
 
@@ -302,13 +304,15 @@ class Adapter:
 
         targets = dataset.data.targets
         losses = [model.loss, *(m.loss for m in model.metrics if isinstance(m, LossMetric))]
-        for number, loss in enumerate(losses):
-            checks = [] if number else [check_values]
-            ignored = np.zeros
-            if isinstance(loss, Loss):
-                checks.append(lambda y, name, loss=loss: loss.check_targets(y, steps, name))
-                ignored = loss.ignored_target
-            check = dataset.checking(partial(call_each, checks), dataset.per_step)
+        for loss in losses:
+
+            def check_one(values, name, loss=loss):
+                check_values(values, name)
+                if isinstance(loss, Loss):
+                    loss.check_targets(values, steps, name)
+
+            ignored: Callable = loss.ignored_target if isinstance(loss, Loss) else np.zeros
+            check = dataset.checking(check_one, dataset.per_step)
             targets = check_counted(targets, check, name, counted, ignored)
         return targets
 
@@ -324,12 +328,6 @@ class Adapter:
                 raise ValueError(f"{name} must have the shape {wanted}, got {weight.shape}.")
             self.check_fits(weight, name)
         return replace(dataset.data, targets=targets)
-
-
-def call_each(checks, values: np.ndarray, name: str) -> None:
-    """Call several checks of values and a name."""
-    for check in checks:
-        check(values, name)
 
 
 def check_last_activation(model) -> None:

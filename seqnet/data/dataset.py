@@ -396,7 +396,7 @@ FINGERPRINT_BYTES = 2**26
 def fingerprint(array: np.ndarray) -> dict[str, Any]:
     """Return an array's shape, dtype and a checksum, as JSON can hold them."""
     rows = array[:: 1 + array.nbytes // FINGERPRINT_BYTES]
-    checksum = zlib.crc32(np.ascontiguousarray(rows))
+    checksum = zlib.crc32(np.ascontiguousarray(rows).data)
     return {"shape": list(array.shape), "dtype": array.dtype.name, "checksum": checksum}
 
 

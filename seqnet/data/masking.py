@@ -43,7 +43,7 @@ def mask_at_output(model, dataset) -> np.ndarray | None:
     rank = rank_at_output(model, shape, mask.ndim + joined) - joined
     if rank <= 0:
         return None
-    return mask.any(axis=tuple(range(rank, mask.ndim)))  # a step with nothing in it is padding
+    return np.any(mask, axis=tuple(range(rank, mask.ndim)))  # a step with nothing in it is padding
 
 
 def first_mask(model, batch: Batch) -> np.ndarray | None:

@@ -6,6 +6,7 @@ import contextlib
 import mmap
 import time
 from collections.abc import Callable
+from typing import Any
 
 import h5py
 import numpy as np
@@ -159,7 +160,7 @@ def request(values: np.ndarray, rows: np.ndarray) -> None:
     that is waited for brings its neighbours along. Where the system has no such call, or rows lie
     in several pieces, nothing is done.
     """
-    whole = values
+    whole: Any = values
     while isinstance(whole, np.ndarray):
         whole = whole.base
     if not (hasattr(mmap, "MADV_WILLNEED") and isinstance(whole, mmap.mmap)):

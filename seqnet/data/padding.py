@@ -77,7 +77,7 @@ def pad_sequences(
 
 def ranges(starts, lengths, time) -> tuple[np.ndarray, ...]:
     """Return starts, lengths and numbers of steps as (samples,) whole numbers, or raise."""
-    found = []
+    found: list[np.ndarray] = []
     for name, values in (("starts", starts), ("lengths", lengths), ("time", time)):
         single = np.ndim(values) == 0 and name != "starts"
         array = as_array([values] if single else values, name)

@@ -78,7 +78,8 @@ def prefetch_if_slow(items: Generator, size: int) -> Generator:
 
 
 def _prefetch(items: Generator, size: int) -> Generator:
-    room, found, stopped = threading.Semaphore(size), queue.SimpleQueue(), threading.Event()
+    room, stopped = threading.Semaphore(size), threading.Event()
+    found: queue.SimpleQueue = queue.SimpleQueue()
 
     def read():
         try:

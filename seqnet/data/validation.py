@@ -57,9 +57,9 @@ def number_hint(values, array: np.ndarray, name: str) -> str:
         return " Pass one array: a model has one input and one output."
     if hasattr(values, "__next__"):
         return f" Pass list({name})."
-    others = [v for v in array.flat if not isinstance(v, (int, float, np.bool_, np.number))]
+    others: list = [v for v in array.flat if not isinstance(v, (int, float, np.bool_, np.number))]
     if not others:
-        whole = all(isinstance(v, (int, np.integer)) and abs(v) < 2**31 for v in array.flat)
+        whole = all(isinstance(v, (int, np.integer)) and abs(int(v)) < 2**31 for v in array.flat)
         return f" Convert it with np.asarray({name}, '{'int32' if whole else 'float32'}')."
     if array.ndim == 1 and isinstance(others[0], (list, tuple, np.ndarray)):
         return f" Sequences come as a list: {name}.tolist()."
@@ -112,7 +112,7 @@ def check_weights(array: np.ndarray, name: str) -> None:
         )
 
 
-def check_same_count(name: str, x: np.ndarray, other: str, values: np.ndarray) -> None:
+def check_same_count(name: str, x, other: str, values) -> None:
     """Raise if two arrays do not have the same number of samples."""
     if len(x) != len(values):
         raise ValueError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import Structure, addressof, byref, c_long, c_void_p
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -74,9 +74,25 @@ class RecurrenceKernel:
         If the step uses an operation that is not known, or there is no compiler.
     """
 
-    def __init__(self, step: Callable, gates: int, states: int, dtype: str = "float32") -> None:
+    _known: ClassVar[dict[tuple, RecurrenceKernel]] = {}
+
+    @classmethod
+    def of(cls, step: Callable, gates: int, states: int, dtype: str = "float32"):
+        """Return the kernel of a step; equal ones are made once.
+
+        Kernels are equal if the code that was generated from their steps is.
+        """
+        cell = Cell(step, gates, states, np.dtype(dtype).name)
+        key = (cell.source, tuple(cell.distinct), gates, states, np.dtype(dtype).name)
+        if key not in cls._known:
+            cls._known[key] = cls(cell, gates, states, dtype)
+        return cls._known[key]
+
+    def __init__(
+        self, step: Callable | Cell, gates: int, states: int, dtype: str = "float32"
+    ) -> None:
         self.gates, self.states, self.dtype = gates, states, np.dtype(dtype)
-        cell = Cell(step, gates, states, self.dtype.name)
+        cell = step if isinstance(step, Cell) else Cell(step, gates, states, self.dtype.name)
         self.saved_values = len(cell.saved)
         self.needs_projected = cell.needs_projected
         self._distinct = len(cell.distinct)

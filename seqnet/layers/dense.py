@@ -80,32 +80,22 @@ class Dense(Layer):
             )
 
     def call(self, inputs, mask, phase):
-        return activations.apply(
-            self.activation, affine(inputs, self.kernel, self.bias, phase.kernels)
-        )
+        return activations.apply(self.activation, affine(inputs, self.kernel, self.bias))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
 
 
-def affine(inputs, kernel, bias=None, kernels=None):
+def affine(inputs, kernel, bias=None):
     """Return ``inputs @ kernel + bias`` over the last axis as one matrix product.
 
     ``(batch, ..., features)`` times ``(features, units)`` gives ``(batch, ..., units)``; integer
-    inputs are cast to the kernel's float type. `kernels` is the `Phase`'s.
+    inputs are cast to the kernel's float type.
     """
     if inputs.dtype != kernel.dtype:
         inputs = pt.cast(inputs, kernel.dtype)
-    if kernels is not None:
-        weights = [kernel] if bias is None else [kernel, bias]
-        found = looked_up(inputs)
-        if found is not None:
-            return LookupAffine(kernels)(*found, *weights)
-        return Affine(kernels)(inputs, *weights)
-    rows = inputs if inputs.ndim == 2 else inputs.reshape((-1, inputs.shape[-1]))
-    product = pt.dot(rows, kernel)
-    if bias is not None:
-        product = product + bias
-    if inputs.ndim == 2:
-        return product
-    return product.reshape((*tuple(inputs.shape)[:-1], kernel.shape[1]))
+    weights = [kernel] if bias is None else [kernel, bias]
+    found = looked_up(inputs)
+    if found is not None:
+        return LookupAffine()(*found, *weights)
+    return Affine()(inputs, *weights)

@@ -9,7 +9,7 @@ from seqnet import initializers, regularizers
 from seqnet.checks import WrongValueError, check_bool, check_count, first_place
 from seqnet.layers.calling import masks_together
 from seqnet.layers.layer import Layer
-from seqnet.ops.lookup import Gather, checked
+from seqnet.ops.lookup import Gather
 from seqnet.registry import register
 
 
@@ -81,11 +81,8 @@ class Embedding(Layer):
                 f"Layer {self.display_name!r} (Embedding) looks numbers up, so its input must be "
                 f"integers, not {inputs.type.dtype}."
             )
-        if phase.kernels is not None:
-            return Gather(phase.kernels)(self.embeddings, inputs)
         what = f"The inputs of layer {self.display_name!r} (Embedding)"
-        rows = self.embeddings[checked(inputs.flatten(), self.input_dim, what)]
-        return rows.reshape((*tuple(inputs.shape), self.output_dim))
+        return Gather(what)(self.embeddings, inputs)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape, self.output_dim)

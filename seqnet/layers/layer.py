@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 
 import numpy as np
 import pytensor
@@ -46,8 +45,6 @@ class Phase:
     updates : dict
         New values of shared variables (random generators, carried states) that a compiled function
         must store.
-    kernels : module, optional
-        `seqnet.kernels`, if the graph will be compiled by a backend that can run them.
     initial_states : dict
         States to start from, by recurrent layer: lists of symbolic (batch, units).
     final_states : dict
@@ -57,7 +54,6 @@ class Phase:
     """
 
     training: bool = False
-    kernels: ModuleType | None = None
     updates: dict = field(default_factory=dict)
     initial_states: dict[Layer, list] = field(default_factory=dict)
     final_states: dict[Layer, list] = field(default_factory=dict)
@@ -383,8 +379,8 @@ class Layer(Configurable, ABC):
         """Return how many numbers the weights hold."""
         return sum(int(w.get_value(borrow=True).size) for w in self.weights)
 
-    def runs_as(self, kernels: ModuleType | None) -> str:
-        """Say how the layer is run with these kernels, where there is a choice."""
+    def runs_as(self, way_of: Callable) -> str:
+        """Say how the layer is run, where there is a choice; `way_of` tells it of a recurrence."""
         return ""
 
     def __getattr__(self, name: str):

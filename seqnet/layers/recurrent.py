@@ -17,7 +17,6 @@ A new cell is one small class: its gates, its states and a `step` (see `SimpleRN
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -28,13 +27,9 @@ from seqnet import activations, initializers, regularizers
 from seqnet.checks import check_bool, check_count
 from seqnet.hyperparameters import Rate, numbers_of
 from seqnet.layers.dense import affine
-from seqnet.layers.fusing import kernel_of
 from seqnet.layers.states import CarriedStates, Stateful, given_states
-from seqnet.ops.cell import Cell
-from seqnet.ops.fused import recurrence
-from seqnet.ops.recurrence import iterate
-
-log = logging.getLogger("seqnet")
+from seqnet.ops.recurrence import Recurrence, recurrence
+from seqnet.ops.step import Cell, trace
 
 
 class Recurrent(Stateful):
@@ -158,6 +153,11 @@ class Recurrent(Stateful):
             )
 
     @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """The size of each state, the last axis; `units` by default, as the first must have."""
+        return tuple(self.units for _ in self.state_names)
+
+    @property
     def needs_length(self) -> bool:
         """An unrolled graph has a fixed number of steps."""
         return self.unroll
@@ -190,15 +190,15 @@ class Recurrent(Stateful):
     def reverses_time(self) -> bool:
         return self.go_backwards and self.return_sequences
 
-    def runs_as(self, kernels) -> str:
-        if self.unroll:
-            return "unroll"
-        if self.fused is False:
-            return "scan"
-        kernel = self.fused_kernel(kernels)
-        if isinstance(kernel, str):
-            return f"scan ({kernel})"
-        return "fused (training: scan, recurrent_dropout)" if self.recurrent_dropout else "fused"
+    def recurrences(self) -> list[Recurrence]:
+        """Return the recurrence of this layer, to ask a backend how it runs it."""
+        op = Recurrence(self.traced(), (), self.unroll, self.fused, layer=self.display_name)
+        return [op]
+
+    def runs_as(self, way_of: Callable[[Recurrence], str]) -> str:
+        way = way_of(self.recurrences()[0])
+        dropped = way == "fused" and self.recurrent_dropout
+        return "fused (training: scan, recurrent_dropout)" if dropped else way
 
     # ---- what a cell defines
 
@@ -215,7 +215,7 @@ class Recurrent(Stateful):
         recur : callable
             ``recur(h)`` is `h` times the recurrent kernel (plus the recurrent bias, where the
             cell has one), one ``(batch, units)`` array for each gate; ``recur(h, "r", "z")``
-            only those gates.
+            gives those gates only, in that order.
         """
 
     def initial_bias(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -244,11 +244,11 @@ class Recurrent(Stateful):
             self.build_bias(columns)
         if self.learn_initial_state:
             self.initial_state = [
-                self.add_weight(f"initial_{name}", (self.units,), "zeros")
-                for name in self.state_names
+                self.add_weight(f"initial_{name}", (size,), "zeros")
+                for name, size in zip(self.state_names, self.state_sizes, strict=True)
             ]
         if self.stateful:
-            self.carried = CarriedStates(self, self.state_names, self.units)
+            self.carried = CarriedStates(self, self.state_names, self.state_sizes)
         if self.dropout or self.recurrent_dropout:
             self.add_generator()
 
@@ -273,95 +273,32 @@ class Recurrent(Stateful):
         `initial_state` is a list of one variable or array for each state, ``(batch, units)`` or
         ``(units,)`` for all sequences alike; it goes before carried, learned and zero states.
         """
-        batch, length = inputs.shape[0], inputs.type.shape[1]
+        batch = inputs.shape[0]
         if phase.training and self.dropout:
             inputs = pt.cast(inputs, self.dtype)
             kept = (batch, inputs.shape[2])
             rate = numbers_of(self)["dropout"]
             dropped = phase.dropout_mask(self.generators[0], kept, rate, self.dtype)
             inputs = inputs * dropped[:, None, :]
-        projected = affine(inputs, self.kernel, self.input_bias(), phase.kernels)
+        projected = affine(inputs, self.kernel, self.input_bias())
         sequence = projected.transpose(1, 0, 2)  # (time, batch, gates * units)
         time_mask = None if mask is None else mask.transpose(1, 0)
         states = self.start(batch, phase, initial_state)
-        history, last = self.run(sequence, time_mask, states, length, phase)
+        history, last = self.run(sequence, time_mask, states, phase)
         phase.final_states[self] = last
         if self.carried is not None and self not in phase.initial_states:
             self.carried.store(phase, last)
         output = history.transpose(1, 0, 2) if self.return_sequences else last[0]
         return [output, *last] if self.return_state else output
 
-    def run(self, sequence, mask, states, length, phase):
+    def run(self, sequence, mask, states, phase):
         """Return the output's history (time, batch, units) and the last states (batch, units)."""
         dropped = None
         if phase.training and self.recurrent_dropout:
             kept = (sequence.shape[1], self.recurrent_kernel.shape[0])
             rate = numbers_of(self)["recurrent_dropout"]
             dropped = phase.dropout_mask(self.generators[0], kept, rate, self.dtype)
-        if not self.unroll and self.fused is not False:
-            kernel = self.fused_kernel(phase.kernels)
-            if dropped is not None:
-                kernel = "the kernels know no recurrent_dropout"
-            if not isinstance(kernel, str):
-                histories, last = recurrence(
-                    kernel,
-                    sequence,
-                    self.recurrent_kernel,
-                    self.recurrent_bias,
-                    states,
-                    mask,
-                    backwards=self.go_backwards,
-                    save=phase.training,
-                )
-                return histories[0], list(last)
-            if self.fused is True:
-                raise ValueError(f"Layer {self.display_name!r} has fused=True, but {kernel}.")
-            if phase.kernels is not None:
-                log.info("Layer %r runs as a scan: %s.", self.display_name, kernel)
-        if self.go_backwards:
-            sequence = sequence[::-1]
-            mask = None if mask is None else mask[::-1]
-        if states is None:
-            states = self.zeros(sequence.shape[1])
-        histories = self.loop(sequence, states, mask, dropped, length)
-        return histories[0], [h[-1] for h in histories]
-
-    def fused_kernel(self, kernels):
-        """Return the compiled kernel of this layer's step, or the reason why there is none."""
-        return kernel_of(self, kernels)
-
-    def start(self, batch, phase, given=None) -> list | None:
-        """Return the states before the first step, each (batch, units); None is zeros."""
-        if given is not None:
-            states = given_states(self, given, self.state_names, self.units)
-        elif self in phase.initial_states:
-            return list(phase.initial_states[self])
-        elif self.carried is not None:
-            return self.carried.start(phase, batch, self.recurrent_kernel.shape[0])
-        elif self.learn_initial_state:
-            states = self.initial_state
-        else:
-            return None
-        return [pt.alloc(state, batch, self.recurrent_kernel.shape[0]) for state in states]
-
-    def zeros(self, batch) -> list:
-        """Return states of zeros, each (batch, units)."""
-        # alloc with a symbolic size of units, and not zeros((batch, units)): a static size of one
-        # would make the state a broadcastable type that the step does not return.
-        zeros = pt.alloc(np.asarray(0, dtype=self.dtype), batch, self.recurrent_kernel.shape[0])
-        return [zeros for _ in self.state_names]
-
-    def first_states(self, batch: int) -> list[np.ndarray]:
-        """Return the values of the states before anything is read: zeros, or the learned ones."""
-        shape = (batch, self.units)
-        if self.learn_initial_state:
-            return [np.broadcast_to(w.get_value(), shape).copy() for w in self.initial_state]
-        return [np.zeros(shape, dtype=self.dtype) for _ in self.state_names]
-
-    def loop(self, sequence, states, mask, dropped, length) -> list:
-        """Apply the step along time; return each state's history, (time, batch, units)."""
-        unroll = self.unroll or length == 1  # one step needs no loop
-        if unroll and length is None:
+        if self.unroll and sequence.type.shape[0] is None:
             raise ValueError(
                 f"Layer {self.display_name!r} has unroll=True, so the number of steps must be "
                 "known when the graph is built, and it is not. Pass "
@@ -369,17 +306,54 @@ class Recurrent(Stateful):
                 "predict with data of one length, give the symbolic input a static shape, or use "
                 "unroll=False."
             )
-        return iterate(
-            Cell(self.step, self.gates, self.units),
+        histories, last = recurrence(
+            self.traced(),
             sequence,
-            states,
             self.recurrent_kernel,
             self.recurrent_bias,
+            states,
             mask,
             dropped,
-            unroll=unroll,
-            length=length,
+            unroll=self.unroll,
+            fused=self.fused,
+            backwards=self.go_backwards,
+            layer=self.display_name,
         )
+        return histories[0], last
+
+    def traced(self) -> Cell:
+        """Return the graph of one step."""
+        name = f"Layer {self.display_name!r} ({type(self).__name__})"
+        return trace(
+            self.step, self.gates, self.state_names, self.units, self.dtype, name, self.state_sizes
+        )
+
+    def start(self, batch, phase, given=None) -> list | None:
+        """Return the states before the first step, each (batch, size); None is zeros."""
+        if given is not None:
+            states = given_states(self, given, self.state_names, self.state_sizes)
+        elif self in phase.initial_states:
+            return list(phase.initial_states[self])
+        elif self.carried is not None:
+            return self.carried.start(phase, batch)
+        elif self.learn_initial_state:
+            states = self.initial_state
+        else:
+            return None
+        # The size as a symbol: a known size of 1 would make the state a broadcastable type.
+        units = self.recurrent_kernel.shape[0]
+        sizes = [
+            units if n == self.units else state.shape[-1]
+            for n, state in zip(self.state_sizes, states, strict=True)
+        ]
+        return [pt.alloc(state, batch, size) for state, size in zip(states, sizes, strict=True)]
+
+    def first_states(self, batch: int) -> list[np.ndarray]:
+        """Return the values of the states before anything is read: zeros, or the learned ones."""
+        if self.learn_initial_state:
+            values = [w.get_value() for w in self.initial_state]
+            return [np.broadcast_to(v, (batch, len(v))).copy() for v in values]
+        return [np.zeros((batch, size), dtype=self.dtype) for size in self.state_sizes]
 
     def compute_output_shape(self, input_shape):
         batch, time, _ = input_shape

@@ -30,36 +30,39 @@ class CarriedStates:
         Whose states they are.
     names : tuple of str
         Of the states.
-    units : int
+    sizes : tuple of int
+        The last axis of each.
     """
 
-    def __init__(self, layer: Layer, names: Sequence[str], units: int):
-        self.layer, self.names, self.units = layer, tuple(names), units
+    def __init__(self, layer: Layer, names: Sequence[str], sizes: Sequence[int]):
+        self.layer, self.names, self.sizes = layer, tuple(names), tuple(sizes)
         self._variables: dict[str, list] = {}
 
     def variables(self, run: str) -> list:
-        """Return the shared variables of a run, each (batch, units); (0, units) before a batch."""
+        """Return the shared variables of a run, each (batch, size); (0, size) before a batch."""
         if run not in RUNS:
             raise ValueError(f"A run is one of {', '.join(RUNS)}, got {run!r}.")
         if run not in self._variables:
             self._variables[run] = [
                 pytensor.shared(
-                    np.zeros((0, self.units), dtype=self.layer.dtype),
+                    np.zeros((0, size), dtype=self.layer.dtype),
                     name=f"{self.layer.display_name}/{run}/{name}",
                     shape=(None, None),
                 )
-                for name in self.names
+                for name, size in zip(self.names, self.sizes, strict=True)
             ]
         return self._variables[run]
 
-    def start(self, phase: Phase, batch, units) -> list:
-        """Return the states a run goes on from, each (batch, units), zeros if the sizes differ.
+    def start(self, phase: Phase, batch) -> list:
+        """Return the states that a run continues from, each (batch, size).
+
+        They are zeros if the batch before had another number of rows.
 
         Parameters
         ----------
         phase : Phase
             Says whose run it is.
-        batch, units : symbolic numbers
+        batch : symbolic number
         """
         if config.backend() == "jax":
             raise ValueError(
@@ -72,7 +75,7 @@ class CarriedStates:
             state = disconnected_grad(phase.updates.get(shared, shared))
             # Rows that fit or none; both are copied into zeros, so that no branch is needed.
             rows = pt.switch(pt.eq(state.shape[0], batch), state.shape[0], 0)
-            zeros = pt.alloc(np.asarray(0, dtype=shared.dtype), batch, units)
+            zeros = pt.alloc(np.asarray(0, dtype=shared.dtype), batch, state.shape[1])
             found.append(pt.set_subtensor(zeros[:rows], state[:rows]))
         return found
 
@@ -87,18 +90,13 @@ class CarriedStates:
     def set(self, values: Sequence, run: str) -> None:
         """Set a run's states, each (batch, units), after checking them all."""
         arrays = [np.asarray(value, dtype=self.layer.dtype) for value in values]
-        shapes = {array.shape for array in arrays}
-        wanted = f"{len(self.names)} of shape (batch, {self.units})"
-        if len(arrays) != len(self.names) or len(shapes) != 1:
+        batch = arrays[0].shape[0] if arrays and arrays[0].ndim else 0
+        if [array.shape for array in arrays] != [(batch, size) for size in self.sizes]:
+            wanted = ", ".join(f"(batch, {size})" for size in self.sizes)
             got = ", ".join(str(array.shape) for array in arrays) or "none"
             raise ValueError(
-                f"The states of layer {self.layer.display_name!r} ({', '.join(self.names)}) are "
-                f"{wanted}; got {got}."
-            )
-        (shape,) = shapes
-        if len(shape) != 2 or shape[1] != self.units:
-            raise ValueError(
-                f"The states of layer {self.layer.display_name!r} are {wanted}; got {shape}."
+                f"The states of layer {self.layer.display_name!r} ({', '.join(self.names)}) have "
+                f"the shapes {wanted}; got {got}."
             )
         for shared, array in zip(self.variables(run), arrays, strict=True):
             shared.set_value(array)
@@ -106,8 +104,8 @@ class CarriedStates:
     def reset(self, run: str | None = None) -> None:
         """Forget a run's states, or those of all runs."""
         for name in list(self._variables) if run is None else [run]:
-            for shared in self.variables(name):
-                shared.set_value(np.zeros((0, self.units), dtype=shared.dtype))
+            for shared, size in zip(self.variables(name), self.sizes, strict=True):
+                shared.set_value(np.zeros((0, size), dtype=shared.dtype))
 
 
 class Stateful(Layer):
@@ -116,7 +114,7 @@ class Stateful(Layer):
     carried: CarriedStates | None = None
 
     def get_states(self, run: str = "train") -> list[np.ndarray]:
-        """Return copies of the carried states, each (batch, units); (0, units) before a batch.
+        """Return copies of the carried states, each (batch, size); (0, size) before a batch.
 
         Parameters
         ----------
@@ -158,7 +156,7 @@ class Stateful(Layer):
         return found
 
 
-def given_states(layer: Layer, given, names: Sequence[str], units: int) -> list:
+def given_states(layer: Layer, given, names: Sequence[str], sizes: Sequence[int]) -> list:
     """Return initial states that a caller gave, as variables of the layer's dtype, after checks.
 
     Parameters
@@ -166,10 +164,11 @@ def given_states(layer: Layer, given, names: Sequence[str], units: int) -> list:
     layer : Layer
         For messages and the dtype.
     given : list, or for one state that state
-        Variables or arrays, each (batch, units) or (units,).
+        Variables or arrays, each (batch, size) or (size,).
     names : tuple of str
         Of the states.
-    units : int
+    sizes : tuple of int
+        The last axis of each.
     """
     states = list(given) if isinstance(given, (list, tuple)) else [given]
     if len(states) != len(names):
@@ -178,13 +177,13 @@ def given_states(layer: Layer, given, names: Sequence[str], units: int) -> list:
             f"a list of {len(names)}; got {len(states)}."
         )
     found = []
-    for name, state in zip(names, states, strict=True):
+    for name, size, state in zip(names, sizes, states, strict=True):
         state = pt.cast(pt.as_tensor_variable(state), layer.dtype)
         shape = state.type.shape
-        if state.ndim not in (1, 2) or shape[-1] not in (None, units):
+        if state.ndim not in (1, 2) or shape[-1] not in (None, size):
             raise ValueError(
                 f"The initial state {name} of layer {layer.display_name!r} must have the shape "
-                f"(batch, {units}) or ({units},), got {shape}."
+                f"(batch, {size}) or ({size},), got {shape}."
             )
         found.append(state)
     return found

@@ -252,8 +252,8 @@ class Bidirectional(Wrapper, Stateful):
         """Whether the halves carry their states from batch to batch."""
         return self.layer.stateful
 
-    def runs_as(self, kernels):
-        ways = [half.runs_as(kernels) for half in self.inner_layers]
+    def runs_as(self, way_of):
+        ways = [half.runs_as(way_of) for half in self.inner_layers]
         return ways[0] if ways[0] == ways[1] else " and ".join(ways)
 
     def build(self, input_shape):

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
-from pytensor.graph.basic import Apply
-from pytensor.graph.op import Op
-from pytensor.tensor.type import TensorType
+
+from seqnet.ops.graph_op import GraphOp, like
 
 
-def count(x, kernels=None):
-    """Return the size of an array as a float of its dtype; `kernels` is the `Phase`'s."""
-    return pt.cast(x.size, x.dtype) if kernels is None else Count()(x)
-
-
-class Count(Op):
-    """The size of an array as a float of its dtype: one node, not the five of PyTensor's."""
+class Count(GraphOp):
+    """The size of an array as a float of its dtype: one node instead of PyTensor's five."""
 
     __props__ = ()
 
-    def make_node(self, x):
-        return Apply(self, [x], [TensorType(x.dtype, ())()])
+    def define(self, x):
+        return [pt.cast(x.size, x.dtype)]
 
-    def perform(self, node, inputs, outputs):
-        (x,) = inputs
-        outputs[0][0] = np.asarray(x.size, x.dtype)
+    def outputs_for(self, x):
+        return [like(x, 0)]
 
-    def infer_shape(self, *given):
+    def shapes(self, x):
         return [()]
 
     def connection_pattern(self, node):
         return [[False]]
 
-    def pullback(self, inputs, outputs, gradients):
+    def pullback(self, inputs, outputs, output_grads):
         return [disconnected_type()]
+
+
+def count(x):
+    """Return the size of an array as a float of its dtype."""
+    return Count()(x)

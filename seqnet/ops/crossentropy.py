@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
+import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
-from pytensor.graph.basic import Apply
 
-from seqnet.ops.affine import KernelOp, like, memory_order, rows_of, shape_back
+from seqnet.ops.graph_op import GraphOp, like
+from seqnet.ops.lookup import checked
 
 
-class SoftmaxCrossEntropy(KernelOp):
+class SoftmaxCrossEntropy(GraphOp):
     """``logsumexp(z) - z[y]``: logits z (..., classes) and class numbers y (...) give (...).
 
     The second output is the derivative ``softmax(z) - onehot(y)``, (..., classes), which costs
-    little while the exponentials are at hand; with `slope` False it is not computed.
+    little while the exponentials are at hand.
     """
 
-    __props__ = ("kernels", "slope")
+    __props__ = ()
     default_output = 0
 
-    def __init__(self, kernels, slope: bool = True):
-        super().__init__(kernels)
-        self.slope = slope
+    def define(self, logits, targets):
+        rows = logits.reshape((-1, logits.shape[-1]))
+        classes = logits.type.shape[-1] or logits.shape[-1]
+        flat = checked(targets.flatten(), classes, "The class numbers")
+        place = (pt.arange(flat.shape[0]), flat)
+        loss = -pt.special.log_softmax(rows, axis=-1)[place]
+        softmax = pt.special.softmax(rows, axis=-1)
+        slope = pt.inc_subtensor(softmax[place], pt.constant(-1, dtype=logits.dtype))
+        return [loss.reshape(targets.shape), slope.reshape(logits.shape)]
 
-    def make_node(self, logits, targets):
-        loss = like(logits, logits.ndim - 1, logits.type.shape[:-1])
-        return Apply(self, [logits, targets], [loss, logits.type()])
+    def outputs_for(self, logits, targets):
+        return [like(logits, logits.ndim - 1, logits.type.shape[:-1]), logits.type()]
 
-    def perform(self, node, inputs, outputs):
-        logits, targets = inputs
-        order = memory_order(logits)
-        loss, slope = self.kernels.softmax_cross_entropy(
-            rows_of(logits, order), targets.transpose(order).reshape(-1), gradient=self.slope
-        )
-        outputs[0][0] = shape_back(loss[:, None], logits.shape[:-1], order)[..., 0]
-        outputs[1][0] = shape_back(slope, logits.shape[:-1], order) if self.slope else logits
-
-    def infer_shape(self, *given):
-        logits, targets = given[-1]
+    def shapes(self, logits, targets):
         return [targets, logits]
 
     def connection_pattern(self, node):
-        return [[True, False], [False, False]]
+        return [[True, True], [False, False]]
 
-    def pullback(self, inputs, outputs, gradients):
-        return [outputs[1] * gradients[0][..., None], disconnected_type()]
+    def pullback(self, inputs, outputs, output_grads):
+        of_loss, of_slope = output_grads
+        if not hasattr(of_loss.type, "dtype") or hasattr(of_slope.type, "dtype"):
+            # The slope itself is differentiated: a gradient of a gradient.
+            of_logits, _ = super().pullback(inputs, outputs, output_grads)
+            return [of_logits, disconnected_type()]
+        return [outputs[1] * of_loss[..., None], disconnected_type()]

@@ -1,29 +1,28 @@
 """Rows of a table by number, the gradient of that, and changes of some rows only.
 
-The gradient of a table is zero but for the rows that were looked up. `touched_rows` finds them in a
-graph, so that an optimizer can leave the others alone: a step then costs what it touches, not what
-the table holds.
+The gradient of a table is zero except for the rows that were looked up. `touched_rows` finds them
+in a graph, so that an optimizer can leave the others alone: a step then costs what it touches, not
+what the table holds.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.raise_op import CheckAndRaise
+from pytensor.tensor.exceptions import ShapeError
 
-from seqnet.ops.affine import KernelOp, like, memory_order, rows_of
+from seqnet.ops.graph_op import GraphOp, like
 
 
 def checked(ids, count, what: str):
     """Return integers that are an ``IndexError`` where they are computed outside of ``[0, count)``.
 
-    For graphs without kernels, where -1 would be the last row. JAX cannot raise: there the check is
-    left out.
+    Without it, -1 would be the last row. JAX cannot raise: there the check is left out.
 
     Parameters
     ----------
@@ -37,75 +36,85 @@ def checked(ids, count, what: str):
     return check(ids, pt.all((ids >= 0) & (ids < count)))
 
 
-def look_up(kernels, table: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return ``table[ids]``; of ids (batch, time) it lies time by time in memory."""
-    if ids.ndim == 2:
-        return kernels.gather(table, ids.T).transpose(1, 0, 2)
-    return kernels.gather(table, ids)
-
-
-def sum_rows(kernels, rows: np.ndarray, ids: np.ndarray, count: int) -> np.ndarray:
-    """Return (count, width): the sum of the rows (..., width) of each number in `ids` (...)."""
-    order = memory_order(rows)
-    return kernels.scatter_add(rows.transpose(*order, rows.ndim - 1), ids.transpose(order), count)
-
-
-class Gather(KernelOp):
+class Gather(GraphOp):
     """``table[ids]``: (rows, width) and integers of any shape give (..., width).
 
-    Two-dimensional numbers, (batch, time), are looked up time by time, so that the result lies in
-    memory as a recurrence reads it.
+    Parameters
+    ----------
+    what : str
+        What error messages call the integers.
     """
 
-    def make_node(self, table, ids):
-        return Apply(self, [table, ids], [like(table, ids.ndim + 1, ids.type.shape)])
+    __props__ = ("what",)
 
-    def perform(self, node, inputs, outputs):
-        outputs[0][0] = look_up(self.kernels, *inputs)
+    def __init__(self, what: str = "The numbers that are looked up"):
+        self.what = what
 
-    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
-        shapes = given[-1]
-        return [(*shapes[1], shapes[0][1])]
+    def define(self, table, ids):
+        count = table.type.shape[0] or table.shape[0]
+        rows = table[checked(ids.flatten(), count, self.what)]
+        return [rows.reshape((*tuple(ids.shape), table.shape[1]))]
+
+    def outputs_for(self, table, ids):
+        return [like(table, ids.ndim + 1, ids.type.shape, table.type.shape[1])]
+
+    def shapes(self, table, ids):
+        return [(*ids, table[1])]
 
     def connection_pattern(self, node):
         return [[True], [False]]
 
-    def pullback(self, inputs, outputs, gradients):
+    def pullback(self, inputs, outputs, output_grads):
         table, ids = inputs
-        rows = ScatterAdd(self.kernels)(gradients[0], ids, table.shape[0])
+        count = table.type.shape[0] or table.shape[0]
+        rows = ScatterAdd(self.what)(output_grads[0], ids, count)
         return [rows, disconnected_type()]
 
 
-class ScatterAdd(KernelOp):
+class ScatterAdd(GraphOp):
     """Sum rows with the same number: (..., width), numbers (...) and the count of rows."""
 
-    def make_node(self, rows, ids, count):
-        return Apply(self, [rows, ids, pt.as_tensor_variable(count)], [like(rows, 2)])
+    __props__ = ("what",)
 
-    def perform(self, node, inputs, outputs):
-        rows, ids, count = inputs
-        outputs[0][0] = sum_rows(self.kernels, rows, ids, int(count))
+    def __init__(self, what: str = "The numbers that are looked up"):
+        self.what = what
 
-    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+    def define(self, rows, ids, count):
+        flat = rows.reshape((-1, rows.shape[-1]))
+        table = pt.zeros((count, rows.shape[-1]), dtype=rows.dtype)
+        flat_ids = checked(ids.flatten(), count, self.what)
+        return [pt.inc_subtensor(table[flat_ids], flat)]
+
+    def outputs_for(self, rows, ids, count):
+        known = getattr(count, "data", None)
+        return [like(rows, 2, (None if known is None else int(known),), rows.type.shape[-1])]
+
+    def infer_shape(self, *given):
         node, shapes = given[-2:]
         return [(node.inputs[2], shapes[0][-1])]
 
+    def connection_pattern(self, node):
+        return [[True], [False], [False]]
 
-class SumRows(KernelOp):
+
+class SumRows(GraphOp):
     """Sum rows with the same number: (..., width) and (...) give (n,) numbers and (n, width)."""
 
-    def make_node(self, rows, ids):
-        return Apply(self, [rows, ids], [pt.vector(dtype="int64"), like(rows, 2)])
+    __props__ = ()
 
-    def perform(self, node, inputs, outputs):
-        rows, ids = inputs
-        order = memory_order(rows)
-        flat = ids.transpose(order).reshape(-1)
-        unique, place = np.unique(flat, return_inverse=True)
-        outputs[0][0] = unique.astype("int64")
-        outputs[1][0] = self.kernels.scatter_add(
-            rows_of(rows, order), place.reshape(-1), len(unique)
-        )
+    def define(self, rows, ids):
+        unique, place = pt.unique(ids.flatten(), return_inverse=True)
+        summed = ScatterAdd()(rows.reshape((-1, rows.shape[-1])), place, unique.shape[0])
+        return [pt.cast(unique, "int64"), summed]
+
+    def outputs_for(self, rows, ids):
+        return [pt.vector(dtype="int64"), like(rows, 2, (None,), rows.type.shape[-1])]
+
+    def infer_shape(self, *given):
+        raise ShapeError("the number of different rows is known only once they are counted")
+
+    def connection_pattern(self, node):
+        return [[False, True], [False, False]]
 
 
 class SetRows(Op):
@@ -159,4 +168,4 @@ def touched_rows(table, gradient) -> Touched | None:
         return None
     if table.get_value(borrow=True).shape[0] < FEW_ROWS:
         return None
-    return Touched(*SumRows(node.op.kernels)(*node.inputs[:2]))
+    return Touched(*SumRows()(*node.inputs[:2]))

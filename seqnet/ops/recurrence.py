@@ -5,29 +5,30 @@ the only file of seqnet with a call of `pytensor.scan` or a loop over time.
 
 The story in four parts:
 
-1. `seqnet.ops.cell` says what one step is, and what its gradient is.
+1. `seqnet.ops.step` says what one step is, and what its gradient is.
 2. `run_loop` applies a body along time, as a scan or as a Python loop (`seqnet.ops.unrolled`).
-3. `Iterated` is the whole forward loop as one differentiable Op. Besides the states it gives the
-   products with the recurrent kernel, which the gradient needs.
-4. Its gradient is a second loop, backwards in time, of the step's own gradient. Elementwise work is
-   done again there, products are not; and the kernel's gradient is one product after the loop,
-   never one for each step.
+3. `Recurrence` is the whole forward loop as one Op. Besides the states it gives the products with
+   the recurrent kernel, which the gradient needs.
+4. `RecurrenceGradient` is a second loop, backwards in time, of the step's own gradient. Elementwise
+   work is done again there, products are not; and the kernel's gradient is one product after the
+   loop, never one for each step.
+
+Both Ops are defined by these loops. A backend may compute them otherwise: seqnet's own mode runs
+both as one compiled kernel each, made from the same step (`seqnet.backend.recurrence`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from pytensor.compile.builders import OpFromGraph
-from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.gradient import disconnected_type
 from pytensor.graph.replace import graph_replace
-from pytensor.graph.traversal import graph_inputs
 
-from seqnet.ops.affine import connected
-from seqnet.ops.cell import Cell, matrix_like, run_step, step_gradient
+from seqnet.ops.graph_op import GraphOp, connected, like
+from seqnet.ops.step import Cell, run_step, step_gradient
 from seqnet.ops.unrolled import Step, stack, unstack
 
 
@@ -72,88 +73,53 @@ def run_loop(
     return [stack(values) for values in zip(*kept, strict=True)]
 
 
-def iterate(
-    cell: Cell,
-    projected,
-    states: Sequence,
-    kernel,
-    bias=None,
-    mask=None,
-    dropout=None,
-    *,
-    unroll: bool = False,
-    length: int | None = None,
-) -> list:
-    """Apply a cell's step at every time and return each state after every step.
+class RecurrenceOp(GraphOp):
+    """What `Recurrence` and `RecurrenceGradient` share: a cell, and the names of its inputs.
 
     Parameters
     ----------
     cell : Cell
-    projected : variable (time, batch, gates * units)
-        The projected input.
-    states : list of variables, each (batch, units)
-        The states before the first step.
-    kernel : variable (units, gates * units)
-        The recurrent kernel.
-    bias : variable (gates * units,), optional
-        Added to the product with the recurrent kernel.
-    mask : variable (time, batch), bool, optional
-        True where there is data.
-    dropout : variable (batch, units), optional
-        Multiplies what every product with the recurrent kernel is made of, the same at every
-        step; a constant for the gradient.
+    names : tuple of str
+        What the inputs of the recurrence are, in order: ``projected`` (time, batch, gates * units)
+        and ``kernel`` (units, gates * units); then, where present, ``bias`` (gates * units,), the
+        initial states ``state0``, ``state1``, ... (batch, size), ``mask`` (time, batch) bool,
+        ``dropout`` (batch, units), and whatever else the step refers to as ``extra0``, ...
     unroll : bool
-        Build the steps one by one, in a Python loop, and not as a scan.
-    length : int, optional
-        The number of steps; needed by `unroll`.
-
-    Returns
-    -------
-    list of variables, each (time, batch, units)
-    """
-    inputs = {"projected": projected, "kernel": kernel}
-    inputs |= {f"state{k}": state for k, state in enumerate(states)}
-    if bias is not None:
-        inputs["bias"] = bias
-    if mask is not None:
-        inputs["mask"] = mask
-    if dropout is not None:
-        inputs["dropout"] = dropout
-    inputs |= {f"extra{k}": shared for k, shared in enumerate(shared_of(cell, projected, states))}
-    loop = Iterated(cell, inputs, len(states), unroll, length)
-    return loop(*inputs.values(), return_list=True)[: len(states)]
-
-
-def shared_of(cell: Cell, projected, states) -> list[SharedVariable]:
-    """Return the shared variables a step refers to on its own."""
-    x, before = matrix_like(projected), [matrix_like(s) for s in states]
-    new, products = run_step(cell, x, before, lambda h, gates: matrix_like(x), {})
-    roots = graph_inputs([*new, *(p.operand for p in products)])
-    return list(dict.fromkeys(v for v in roots if isinstance(v, SharedVariable)))
-
-
-WITHOUT_GRADIENT = ("mask", "dropout")
-
-
-class Iterated(OpFromGraph):
-    """The forward loop of a cell as one Op with a gradient of its own; inlined when compiled.
-
-    Its outputs are the states' histories, then, for every product with the recurrent kernel, the
-    histories of the product and of what was multiplied.
+        Build the steps one by one instead of a scan.
+    fused : bool or "auto"
+        Whether a backend may, must or must not compute it as one kernel.
+    backwards : bool
+        Run from the last step to the first; histories come in that order.
+    layer : str
+        The name of the layer, for messages.
     """
 
-    def __init__(self, cell: Cell, given: dict, states: int, unroll: bool, length: int | None):
-        self.cell, self.states, self.unroll, self.length = cell, states, unroll, length
-        self.names = tuple(given)
-        inputs = {name: variable.type() for name, variable in given.items()}
-        self.shared = [v for name, v in given.items() if name.startswith("extra")]
-        self.products: list[tuple[str, ...]] = []
-        super().__init__(list(inputs.values()), self.forward(**inputs), inline=True)
+    __props__: tuple[str, ...] = ("cell", "names", "unroll", "fused", "backwards", "layer")
 
-    __hash__ = object.__hash__
+    def __init__(self, cell: Cell, names, unroll=False, fused="auto", backwards=False, layer=""):
+        self.cell, self.names, self.unroll = cell, tuple(names), unroll
+        self.fused, self.backwards, self.layer = fused, backwards, layer
 
-    def __eq__(self, other):
-        return self is other
+    def named(self, inputs: Sequence) -> dict:
+        """Return the inputs of the recurrence by name."""
+        return dict(zip(self.names, inputs, strict=False))
+
+    def loop(self, body: Callable, sequences, states, constants, length, backwards: bool) -> list:
+        """Run a loop as a scan or unrolled; one step needs no scan."""
+        if self.fused is True:
+            raise ValueError(
+                f"Layer {self.layer!r} has fused=True, but the function is compiled in a mode that "
+                "has no kernels. Use seqnet's own backend 'auto', or fused='auto'."
+            )
+        return run_loop(
+            body,
+            sequences,
+            states,
+            constants,
+            unroll=self.unroll or length == 1,
+            length=length,
+            backwards=backwards,
+        )
 
     def constants(self, given: dict) -> tuple[list, Callable]:
         """Return the loop's constants, and a function that reads a step's copies of them."""
@@ -163,114 +129,258 @@ class Iterated(OpFromGraph):
         def read(values):
             found = dict(zip(names, values, strict=True))
             extras = [found[n] for n in names if n.startswith("extra")]
-            return (
-                found["kernel"],
-                found.get("bias"),
-                dict(zip(self.shared, extras, strict=True)),
-                found.get("dropout"),
-            )
+            return found["kernel"], found.get("bias"), extras, found.get("dropout")
 
         return [given[n] for n in names], read
 
-    def forward(self, projected, kernel, **others):
-        """Build the forward loop."""
-        given = {"kernel": kernel, **others}
+    def initial_states(self, given: dict) -> list:
+        """Return the states before the first step, (batch, units); zeros where not given."""
+        if "state0" in given:
+            return [given[f"state{k}"] for k in range(len(self.cell.states))]
+        # A symbolic size: a static one of 1 would make the state a broadcastable type that the
+        # step does not return.
+        batch, units = given["projected"].shape[1], given["kernel"].shape[0]
+        zero = np.asarray(0, dtype=self.cell.dtype)
+        sizes = [units if n == self.cell.units else n + 0 * units for n in self.cell.state_sizes]
+        return [pt.alloc(zero, batch, size) for size in sizes]
+
+    def in_order(self, sequence):
+        """Return a sequence in the order in which the loop reads it, or back again."""
+        return sequence[::-1] if self.backwards else sequence
+
+
+WITHOUT_GRADIENT = ("mask", "dropout")
+
+
+class Recurrence(RecurrenceOp):
+    """All steps of a cell.
+
+    Its outputs are the states' histories (time, batch, size), the last states (batch, size), then
+    the histories of every product with the recurrent kernel, then those of what was multiplied.
+    """
+
+    __props__ = RecurrenceOp.__props__
+
+    def define(self, *inputs):
+        given = self.named(inputs)
         constants, read = self.constants(given)
-        mask = others.get("mask")
-        sequences = [projected] if mask is None else [projected, mask]
+        sequences = [self.in_order(given["projected"])]
+        if "mask" in given:
+            sequences.append(self.in_order(given["mask"]))
+        cell, states = self.cell, self.initial_states(given)
 
-        def body(*values):
-            values = list(values)
-            x = values.pop(0)
-            step_mask = None if mask is None else values.pop(0)
-            kernel, bias, extras, dropout = read(values[self.states :])
+        def body(x, *values):
+            mask, values = (values[0], values[1:]) if "mask" in given else (None, values)
+            kernel, bias, extras, dropout = read(values[len(states) :])
 
-            def product(h, gates):
-                result = pt.dot(h, self.cell.columns(kernel, gates))
-                return result if bias is None else result + self.cell.columns(bias, gates)
+            def product(operand, gates):
+                result = pt.dot(operand, cell.columns(kernel, gates))
+                return result if bias is None else result + cell.columns(bias, gates)
 
-            new, products = run_step(
-                self.cell, x, values[: self.states], product, extras, step_mask, dropout
+            new, products, operands = run_step(
+                cell, x, values[: len(states)], product, extras, mask, dropout
             )
-            self.products = [p.gates for p in products]
-            return [*new, *(v for p in products for v in (p.value, p.operand))]
+            return [*new, *products, *operands]
 
-        states = [others[f"state{k}"] for k in range(self.states)]
-        return run_loop(body, sequences, states, constants, unroll=self.unroll, length=self.length)
+        length = given["projected"].type.shape[0]
+        found = self.loop(body, sequences, states, constants, length, backwards=False)
+        histories, kept = found[: len(states)], found[len(states) :]
+        return [*histories, *(h[-1] for h in histories), *kept]
+
+    def outputs_for(self, projected, kernel, *others):
+        time, batch, _ = projected.type.shape
+        units = kernel.type.shape[0]
+        sizes = [None if n == 1 else n for n in self.cell.state_sizes]
+        histories = [like(projected, 3, (time, batch), n) for n in sizes]
+        lasts = [like(projected, 2, (batch,), n) for n in sizes]
+        products = [like(projected, 3, (time, batch)) for _ in self.cell.products]
+        operands = [like(projected, 3, (time, batch), units) for _ in self.cell.products]
+        return [*histories, *lasts, *products, *operands]
+
+    def shapes(self, projected, kernel, *others):
+        (time, batch, _), units = projected, kernel[0]
+        sizes = [units if n == self.cell.units else n for n in self.cell.state_sizes]
+        products = [(time, batch, len(p.gates) * units) for p in self.cell.products]
+        operands = [(time, batch, units) for _ in products]
+        histories, lasts = [(time, batch, n) for n in sizes], [(batch, n) for n in sizes]
+        return [*histories, *lasts, *products, *operands]
 
     def connection_pattern(self, node):
         return [[name not in WITHOUT_GRADIENT] * len(node.outputs) for name in self.names]
 
-    def pullback(self, inputs, outputs, gradients):
-        """Build the loop backwards in time, then the gradients of weights in one product each."""
-        given = dict(zip(self.names, inputs, strict=True))
-        histories, saved = outputs[: self.states], outputs[self.states :]
-        initial = [given[f"state{k}"] for k in range(self.states)]
-        there = connected(gradients)
-        if any(there[self.states :]):
-            raise NotImplementedError("The products inside a recurrence have no gradient.")
-        of_histories = [g for g, yes in zip(gradients, there, strict=True) if yes]
+    def pullback(self, inputs, outputs, output_grads):
+        present = connected(output_grads)
+        count = len(self.cell.states)
+        if any(present[2 * count :]):  # the gradient of a gradient asks for those of products
+            found = super().pullback(inputs, outputs, output_grads)
+            return [
+                disconnected_type() if name in WITHOUT_GRADIENT else d
+                for name, d in zip(self.names, found, strict=True)
+            ]
+        gradient = RecurrenceGradient(
+            *(getattr(self, name) for name in RecurrenceOp.__props__),
+            present=tuple(present[: 2 * count]),
+        )
+        used = [g for g, there in zip(output_grads, present, strict=True) if there]
+        kept = [*outputs[:count], *outputs[2 * count :]]
+        found = iter(gradient(*inputs, *kept, *used, return_list=True))
+        return [disconnected_type() if n in WITHOUT_GRADIENT else next(found) for n in self.names]
+
+
+class RecurrenceGradient(RecurrenceOp):
+    """The gradients of a `Recurrence` with respect to its inputs but the mask and the dropout mask.
+
+    Its inputs are those of the recurrence, the histories of the states, of the products and of
+    what was multiplied, and the gradients of those histories and last states that have one
+    (`present`).
+    """
+
+    __props__ = (*RecurrenceOp.__props__, "present")
+
+    def __init__(self, *args, present: tuple[bool, ...]):
+        super().__init__(*args)
+        self.present = present
+
+    def parts(self, inputs: Sequence) -> tuple[dict, list, list, list, list, list]:
+        """Return the recurrence's inputs, the histories, products, operands, and gradients.
+
+        Of these there are two lists, of the histories and of the last states, None for none.
+        """
+        given, rest = self.named(inputs), list(inputs[len(self.names) :])
+        count, products = len(self.cell.states), len(self.cell.products)
+        histories, rest = rest[:count], rest[count:]
+        values, operands = rest[:products], rest[products : 2 * products]
+        found = iter(rest[2 * products :])
+        gradients = [next(found) if there else None for there in self.present]
+        return given, histories, values, operands, gradients[:count], gradients[count:]
+
+    def define(self, *inputs):
+        given, histories, values, operands, of_histories, of_lasts = self.parts(inputs)
+        cell, initial = self.cell, self.initial_states(given)
+        count = len(initial)
         before = [
             pt.concatenate([first[None], history[:-1]], axis=0)
             for first, history in zip(initial, histories, strict=True)
         ]
         constants, read = self.constants(given)
-        products = saved[0::2]
-        sequences = [given["projected"], *before, *products, *of_histories]
+        incoming = [d for d in of_histories if d is not None]
+        sequences = [self.in_order(given["projected"]), *before, *values, *incoming]
         if "mask" in given:
-            sequences.append(given["mask"])
+            sequences.append(self.in_order(given["mask"]))
 
-        def body(*values):
-            values = list(values)
-            step_mask = values.pop(len(sequences) - 1) if "mask" in given else None
-            x, old, values = values[0], values[1 : 1 + self.states], values[1 + self.states :]
-            kept, values = values[: len(products)], values[len(products) :]
-            incoming, values = values[: len(of_histories)], values[len(of_histories) :]
-            carried, values = values[: self.states], values[self.states :]
-            incoming = iter(incoming)
+        def body(*found):
+            found = list(found)
+            mask = found.pop(len(sequences) - 1) if "mask" in given else None
+            x, old, found = found[0], found[1 : 1 + count], found[1 + count :]
+            products, found = found[: len(values)], found[len(values) :]
+            arriving, found = iter(found[: len(incoming)]), found[len(incoming) :]
+            carried, found = found[:count], found[count:]
             d_new = [
-                d + next(incoming) if yes else d
-                for d, yes in zip(carried, there[: self.states], strict=True)
+                d if of_history is None else d + next(arriving)
+                for d, of_history in zip(carried, of_histories, strict=True)
             ]
-            kernel, _, extras, dropout = read(values)
-            return step_gradient(self.cell, x, old, kept, d_new, kernel, extras, step_mask, dropout)
+            kernel, _, extras, dropout = read(found)
+            return step_gradient(cell, x, old, products, d_new, kernel, extras, mask, dropout)
 
-        zeros = [pt.zeros_like(state) for state in initial]
-        results = run_loop(
-            body,
-            sequences,
-            zeros,
-            constants,
-            unroll=self.unroll,
-            length=self.length,
-            backwards=True,
-        )
-        d_states = [h[0] for h in results[: self.states]]
-        d_projected, *rest = results[self.states :]
-        d_products, of_extras = rest[: len(products)], rest[len(products) :]
-        found = {"projected": d_projected, "kernel": None, "bias": None}
-        found["kernel"] = self.assemble(
-            [pt.dot(flat(u).T, flat(d)) for u, d in zip(saved[1::2], d_products, strict=True)]
+        start = [
+            pt.zeros_like(state) if d is None else d
+            for state, d in zip(initial, of_lasts, strict=True)
+        ]
+        length = given["projected"].type.shape[0]
+        found = self.loop(body, sequences, start, constants, length, backwards=True)
+        d_states, d_projected, found = found[:count], found[count], found[count + 1 :]
+        d_products, d_extras = found[: len(values)], found[len(values) :]
+        gradients = {"projected": self.in_order(d_projected)}
+        gradients["kernel"] = self.assemble(
+            [pt.dot(flat(u).T, flat(d)) for u, d in zip(operands, d_products, strict=True)],
+            given["kernel"],
         )
         if "bias" in given:
-            found["bias"] = self.assemble([flat(d).sum(axis=0) for d in d_products])
-        found |= {f"state{k}": d for k, d in enumerate(d_states)}
-        found |= {f"extra{k}": d.sum(axis=0) for k, d in enumerate(of_extras)}
-        return [disconnected_type() if n in WITHOUT_GRADIENT else found[n] for n in self.names]
+            sums = [flat(d).sum(axis=0) for d in d_products]
+            gradients["bias"] = self.assemble(sums, given["bias"])
+        gradients |= {f"state{k}": d[0] for k, d in enumerate(d_states)}
+        gradients |= {f"extra{k}": d.sum(axis=0) for k, d in enumerate(d_extras)}
+        return [gradients[name] for name in self.names if name not in WITHOUT_GRADIENT]
 
-    def assemble(self, parts: list):
-        """Put gradients for the columns of each product together, for all gates in order."""
-        if len(parts) == 1 and self.products[0] == self.cell.gates:
+    def assemble(self, parts: list, whole):
+        """Put gradients for the columns of each product together, for all gates in order.
+
+        Columns of `whole` that belong to a gate in no product have a gradient of zero.
+        """
+        products, cell = self.cell.products, self.cell
+        if len(parts) == 1 and products[0].gates == cell.gates:
             return parts[0]
-        size, columns = self.cell.units, []
-        for gate in self.cell.gates:
+        size, columns = cell.units, []
+        for gate in cell.gates:
             uses = [
-                part[..., gates.index(gate) * size : (gates.index(gate) + 1) * size]
-                for part, gates in zip(parts, self.products, strict=True)
-                if gate in gates
+                part[..., p.gates.index(gate) * size : (p.gates.index(gate) + 1) * size]
+                for part, p in zip(parts, products, strict=True)
+                if gate in p.gates
             ]
-            columns.append(sum(uses[1:], uses[0]))
-        return pt.concatenate(columns, axis=-1)
+            columns.append(sum(uses[1:], uses[0]) if uses else pt.zeros_like(whole[..., :size]))
+        return columns[0] if len(columns) == 1 else pt.concatenate(columns, axis=-1)
+
+    def outputs_for(self, *inputs):
+        wanted = zip(self.names, inputs, strict=False)
+        return [v.type() for name, v in wanted if name not in WITHOUT_GRADIENT]
+
+    def shapes(self, *shapes):
+        wanted = zip(self.names, shapes, strict=False)
+        return [shape for name, shape in wanted if name not in WITHOUT_GRADIENT]
+
+
+def recurrence(
+    cell: Cell,
+    projected,
+    kernel,
+    bias=None,
+    states: Sequence | None = None,
+    mask=None,
+    dropout=None,
+    *,
+    unroll: bool = False,
+    fused: bool | str = "auto",
+    backwards: bool = False,
+    layer: str = "",
+) -> tuple[list, list]:
+    """Apply a cell's step at every time; return the histories and the last states.
+
+    Parameters
+    ----------
+    cell : Cell
+    projected : variable (time, batch, gates * units)
+        The projected input.
+    kernel : variable (units, gates * units)
+        The recurrent kernel.
+    bias : variable (gates * units,), optional
+        Added to the product with the recurrent kernel.
+    states : list of variables, each (batch, units), optional
+        The states before the first step, zeros by default.
+    mask : variable (time, batch), bool, optional
+        True where there is data.
+    dropout : variable (batch, units), optional
+        Multiplies what every product with the recurrent kernel is made of, the same at every
+        step; a constant for the gradient.
+    unroll, fused, backwards, layer
+        See `RecurrenceOp`.
+
+    Returns
+    -------
+    histories : list of variables, each (time, batch, units)
+    lasts : list of variables, each (batch, units)
+    """
+    inputs = {"projected": projected, "kernel": kernel}
+    if bias is not None:
+        inputs["bias"] = bias
+    inputs |= {f"state{k}": state for k, state in enumerate(states or ())}
+    if mask is not None:
+        inputs["mask"] = mask
+    if dropout is not None:
+        inputs["dropout"] = dropout
+    inputs |= {f"extra{k}": extra for k, extra in enumerate(cell.extras)}
+    op = Recurrence(cell, tuple(inputs), unroll, fused, backwards, layer)
+    outputs, count = op(*inputs.values(), return_list=True), len(cell.states)
+    return outputs[:count], outputs[count : 2 * count]
 
 
 def flat(history):

@@ -34,7 +34,13 @@ class Step(Part):
     def of(cls, body: Callable, values: Sequence, states: Sequence, constants: Sequence) -> Step:
         """Make the step of a body from examples of what it is called with."""
         inputs = [v.type() for v in (*values, *states, *constants)]
-        return cls(inputs, list(body(*inputs)), on_unused_input="ignore")
+        outputs = list(body(*inputs))
+        step = cls(inputs, outputs, on_unused_input="ignore")
+        step.body = (inputs, outputs)
+        return step
+
+    body: tuple[list, list] = ([], [])
+    """The inside: inputs and outputs."""
 
     run: Callable | None = None
     """The compiled inside, where a backend has provided it."""

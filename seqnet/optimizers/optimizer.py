@@ -155,7 +155,7 @@ class Optimizer(Configurable, ABC):
         """
         return self.descend(self.gradients(loss, weights))
 
-    def gradients(self, loss, weights: Sequence, over=None, kernels=None) -> Gradients:
+    def gradients(self, loss, weights: Sequence, over=None, sparse_rows=False) -> Gradients:
         """Return the gradients of ``loss / over``.
 
         Parameters
@@ -165,16 +165,16 @@ class Optimizer(Configurable, ABC):
         over : symbolic scalar, optional
             What a sum is divided by to be a mean. The gradient of the sum is taken, and divided
             where it is used, which costs less than to divide at the beginning.
-        kernels : module, optional
-            The `Phase`'s.
+        sparse_rows : bool
+            Whether large tables of which rows are looked up may be updated row by row.
         """
         found = pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
         touched = [
-            touched_rows(w, g) if self.spares_idle_rows() else None
+            touched_rows(w, g) if sparse_rows and self.spares_idle_rows() else None
             for w, g in zip(weights, found, strict=True)
         ]
         values = [g if t is None else t.gradients for g, t in zip(found, touched, strict=True)]
-        squares = squared_norms(values, kernels)
+        squares = squared_norms(values)
         norms = pt.sqrt(squares)
         if over is not None:
             values = [v / pt.cast(over, v.dtype) for v in values]

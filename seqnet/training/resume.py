@@ -147,7 +147,7 @@ def describe_start(model) -> dict[str, Any]:
         header, arrays = pack(model)
         for name, array in sorted(arrays.items()):
             weights.update(f"{name} {array.dtype} {array.shape}".encode())
-            weights.update(np.ascontiguousarray(array))
+            weights.update(np.ascontiguousarray(array).data)
     states = [config.random_generator().bit_generator.state, *header["generators"]]
     random = hashlib.sha256(json.dumps(states, sort_keys=True).encode())
     return {

@@ -19,14 +19,13 @@ from pytensor.graph.traversal import ancestors
 
 from seqnet import backend, config
 from seqnet.data.dataset import PART_NAMES, Batch, tree_items
-from seqnet.layers.layer import Phase
+from seqnet.layers.layer import Layer, Phase
 from seqnet.layers.recurrent import Recurrent
 from seqnet.locking import COMPILING
-from seqnet.losses import Loss
 from seqnet.ops.count import count
 from seqnet.regularizers import penalty as penalty_of
 
-States = dict[Recurrent, list]
+States = dict[Layer, list]
 """Symbolic states (batch, units) to start from, by recurrent layer."""
 
 
@@ -229,9 +228,7 @@ def first_states(layers: Iterable, batch: int) -> list[np.ndarray]:
 
 def new_phase(run: str, states: States) -> Phase:
     """Return a new pass through the layers that starts from states."""
-    return Phase(
-        training=run == "train", run=run, kernels=backend.kernels(), initial_states=dict(states)
-    )
+    return Phase(training=run == "train", run=run, initial_states=dict(states))
 
 
 def compile_step(batch: Batch, states: States, outputs: list, phase: Phase, name, announce):
@@ -266,7 +263,8 @@ def compile_train(model, batch: Batch, states: States, announce: bool = False) -
     weights = [w for w, on in zip(model.weights, model.trained, strict=True) if on]
     squares = pt.zeros(0, "float64")
     if weights:
-        gradients = model.optimizer.gradients(total, weights, over, phase.kernels)
+        rows = backend.kernels() is not None
+        gradients = model.optimizer.gradients(total, weights, over, sparse_rows=rows)
         updates, squares = model.optimizer.descend(gradients), gradients.squares
         phase.updates = updates | phase.updates
     return compile_step(batch, states, [*sums, squares], phase, "training", announce)
@@ -279,8 +277,6 @@ def loss_sums(model, batch: Batch, phase: Phase):
     """
     output, mask = model.forward(batch.inputs, batch.mask, phase)
     y, weight, loss = batch.targets, batch.sample_weight, model.loss
-    if phase.kernels is not None and isinstance(loss, Loss):
-        loss = loss.with_kernels(phase.kernels)
     what = f"The loss {name_of(model.loss)!r}"
     values = values_of(loss, y, output, what)
     check_gradient(values, output, what)
@@ -299,7 +295,7 @@ def loss_sums(model, batch: Batch, phase: Phase):
             )
     weights = step_weights(values, weight, mask)
     loss_sum = weighted_sum(values, weights)
-    weight_sum = count(values, phase.kernels) if weights is None else pt.sum(weights)
+    weight_sum = count(values) if weights is None else pt.sum(weights)
     penalties = [penalty_of(r, w) for layer in model.layers for r, w in layer.penalties]
     penalty = sum(penalties) if penalties else pt.zeros((), dtype=values.dtype)
     over = weight_sum

@@ -5,6 +5,8 @@ from helpers import X, Y
 
 from seqnet.callbacks import TensorBoard
 
+needs_tensorboard = pytest.mark.optional("tensorboardX")
+
 
 def test_without_tensorboardx_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
@@ -14,13 +16,14 @@ def test_without_tensorboardx_the_message_says_what_to_install(monkeypatch):
 
 def events(folder):
     """Return {tag: [(step, value)]} of a folder of event files."""
-    record_writer = pytest.importorskip("tensorboardX.proto.event_pb2")
+    from tensorboardX.proto import event_pb2
+
     found = {}
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         while data:
             length = int.from_bytes(data[:8], "little")
-            event = record_writer.Event.FromString(data[12 : 12 + length])
+            event = event_pb2.Event.FromString(data[12 : 12 + length])
             data = data[16 + length :]
             for value in event.summary.value:
                 kind = value.WhichOneof("value")
@@ -29,8 +32,8 @@ def events(folder):
     return found
 
 
+@needs_tensorboard
 def test_figures_are_written_for_epochs_and_batches(model, tmp_path):
-    pytest.importorskip("tensorboardX")
     board = TensorBoard(tmp_path, update_freq=2, histogram_freq=1, write_steps_per_second=True)
     model.optimizer.learning_rate = 0.5
     history = model.fit(
@@ -48,8 +51,8 @@ def test_figures_are_written_for_epochs_and_batches(model, tmp_path):
     assert board.state_dict() == {"batches": 6}
 
 
+@needs_tensorboard
 def test_batches_are_counted_on(model, tmp_path):
-    pytest.importorskip("tensorboardX")
     board = TensorBoard(tmp_path, update_freq="batch")
     board.set_model(model)
     board.load_state_dict({"batches": 10})
@@ -58,8 +61,8 @@ def test_batches_are_counted_on(model, tmp_path):
     assert events(tmp_path / "train") == {"batch_loss": [(11, 1.0)]}
 
 
+@needs_tensorboard
 def test_a_training_within_the_same_second_overwrites_nothing(model, tmp_path):
-    pytest.importorskip("tensorboardX")
     for first in (0, 1):
         board = TensorBoard(tmp_path)
         model.fit(X, Y, initial_epoch=first, epochs=first + 1, callbacks=[board], verbose=0)

@@ -83,7 +83,7 @@ def bits(model):
     return [w.tobytes() for w in model.get_weights()]
 
 
-@pytest.mark.parametrize("shuffle", [True, "batch", False])
+@pytest.mark.parametrize("shuffle", [True, "batch", pytest.param(False, marks=pytest.mark.slow)])
 def test_training_is_the_same_bit_for_bit_wherever_the_rows_are(kept, shuffle):
     results = []
     for kind in ("array", "memmap", "h5py", "sliced", "shaped"):

@@ -185,7 +185,9 @@ def both_ways(path):
     return ready(3, stack, "sparse_categorical_crossentropy", names, (None, None))
 
 
-@paths
+@pytest.mark.parametrize(
+    "path", ["fused", *[pytest.param(path, marks=pytest.mark.slow) for path in ("scan", "unroll")]]
+)
 @few
 @given(lengths=some_lengths, seed=seeds)
 def test_in_float32_and_from_both_ends_padding_changes_nothing(path, lengths, seed):

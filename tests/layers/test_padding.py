@@ -6,7 +6,8 @@ steps, so sequences are put into that many; the other two also get every other n
 
 import numpy as np
 import pytest
-from helpers import CELLS, random_arrays, run_cell
+from cells import CELLS
+from helpers import random_arrays, run_cell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as any_array

@@ -7,15 +7,16 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from helpers import CELLS, MinimalGatedUnit, random_arrays, run_cell, skip_without_kernel
+from cells import CELLS, MinimalGatedUnit
+from helpers import random_arrays, run_cell, skip_without_kernel
 from pytensor.graph.replace import clone_replace
 from pytensor.scan.op import Scan
 from reference.numpy_layers import sigmoid
 
 import seqnet
 from seqnet import backend
+from seqnet.backend.recurrence import KernelRecurrence
 from seqnet.layers import GRU, LSTM, Dense, Phase, SimpleRNN
-from seqnet.ops.fused import Recurrence
 
 MASK = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0]], dtype=bool)
 PATHS = {"scan": {"fused": False}, "unroll": {"unroll": True}, "fused": {}}
@@ -45,10 +46,16 @@ def built(cell, arrays, path, **options):
     return layer
 
 
+def zero_states(layer, batch):
+    """Return initial states of zeros by the names of the reference."""
+    sizes = zip(layer.state_names, layer.state_sizes, strict=True)
+    return {f"{name}0": np.zeros((batch, size)) for name, size in sizes}
+
+
 def training(layer, mask=None):
     """Compile the output, and the gradient of its weighted sum in x and all weights."""
     x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
-    phase = Phase(training=True, kernels=backend.kernels())
+    phase = Phase(training=True)
     y = layer(x, mask=None if mask is None else pt.constant(mask), phase=phase)
     cotangent = pt.dtensor3("cotangent")
     gradients = pytensor.grad(pt.sum(y * cotangent), [x, *layer.weights])
@@ -63,7 +70,7 @@ def test_input_dropout_is_the_layer_on_inputs_with_dropped_features(cell, path):
     (kept,) = drawn(layer, (3, 3))
     assert 0 < (kept == 0).sum() < 9
     y, d_x, *d_weights = training(layer, MASK)(arrays["x"], arrays["cotangent"])
-    zeros = {f"{n}0": np.zeros((3, 2)) for n in layer.state_names}
+    zeros = zero_states(layer, 3)
     expected = run_cell(cell, arrays | zeros | {"x": arrays["x"] * kept[:, None]})
     np.testing.assert_allclose(y, expected["y"], rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(d_x, expected["d_x"] * kept[:, None], rtol=1e-10, atol=1e-13)
@@ -104,7 +111,7 @@ def test_recurrent_dropout_of_one_sequence_is_a_recurrent_kernel_with_dropped_ro
             break
     assert set(kept[0]) == {0.0, 2.0}
     y, d_x, *d_weights = training(layer, MASK[1:2])(arrays["x"], arrays["cotangent"])
-    zeros = {f"{n}0": np.zeros((1, 2)) for n in layer.state_names}
+    zeros = zero_states(layer, 1)
     rows = {"recurrent_kernel": arrays["recurrent_kernel"] * kept[0][:, None]}
     expected = run_cell(cell, arrays | zeros | rows)
     np.testing.assert_allclose(y, expected["y"], rtol=1e-12, atol=1e-14)
@@ -122,7 +129,7 @@ def test_gradients_through_dropout_are_the_numerical_ones(cell, path):
     arrays = random_arrays(cell, 3, 4, 2)
     both = {} if path == "fused" else {"recurrent_dropout": 0.3}
     layer = built(cell, arrays, path, dropout=0.3, **both)
-    phase = Phase(training=True, kernels=backend.kernels())
+    phase = Phase(training=True)
     x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
     y = layer(x, mask=pt.constant(MASK), phase=phase)  # one draw of masks: no updates are stored
 
@@ -190,17 +197,17 @@ def test_input_dropout_stays_fused_and_recurrent_dropout_trains_as_a_scan_and_sa
         pytest.skip("The compiled kernels are not available here.")
     arrays = random_arrays("lstm", 3, 4, 2)
     layer = built("lstm", arrays, "fused", dropout=0.5)
-    assert layer.runs_as(backend.kernels()) == "fused"
+    assert layer.runs_as(backend.way_of) == "fused"
     function = training(layer)
-    assert has(function, Recurrence) and not has(function, Scan)
+    assert has(function, KernelRecurrence) and not has(function, Scan)
     layer = built("lstm", arrays, "fused", recurrent_dropout=0.5, name="dropping")
-    assert layer.runs_as(backend.kernels()) == "fused (training: scan, recurrent_dropout)"
+    assert layer.runs_as(backend.way_of) == "fused (training: scan, recurrent_dropout)"
     with caplog.at_level(logging.INFO, logger="seqnet"):
         assert has(training(layer), Scan)
     assert "'dropping' runs as a scan: the kernels know no recurrent_dropout" in caplog.text
     x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
-    predict = backend.compile([x], [layer(x, phase=Phase(kernels=backend.kernels()))], name="test")
-    assert has(predict, Recurrence)
+    predict = backend.compile([x], [layer(x)], name="test")
+    assert has(predict, KernelRecurrence)
 
 
 def test_a_file_keeps_the_generators_so_that_training_goes_on_exactly(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from helpers import CELLS, MinimalGatedUnit
+from cells import CELLS, MinimalGatedUnit
 from reference import numpy_layers
 
 import seqnet
@@ -132,7 +132,7 @@ def compiled_bidirectional(layer, length=None):
     layer.set_weights([rng.normal(size=w.get_value().shape) for w in layer.weights])
     x = pt.tensor("x", dtype="float64", shape=(None, length, 3))
     mask = pt.matrix("mask", dtype="bool")
-    phase = Phase(training=True, kernels=backend.kernels())
+    phase = Phase(training=True)
     y = layer(x, mask=mask, phase=phase)
     gradients = pytensor.grad(pt.sum(y**2), [x, *layer.weights])
     return backend.compile([x, mask], [y, *gradients], name="test")
@@ -329,10 +329,9 @@ def test_it_cannot_go_step_by_step():
 
 
 def test_the_summary_says_how_both_halves_run():
-    kernels = backend.kernels()
-    assert Bidirectional(LSTM(2, unroll=True)).runs_as(kernels) == "unroll"
+    assert Bidirectional(LSTM(2, unroll=True)).runs_as(backend.way_of) == "unroll"
     mixed = Bidirectional(
         LSTM(2, fused=False), backward_layer=LSTM(2, unroll=True, go_backwards=True)
     )
-    assert mixed.runs_as(kernels) == "scan and unroll"
+    assert mixed.runs_as(backend.way_of) == "scan and unroll"
     assert mixed.needs_length and not Bidirectional(LSTM(2)).needs_length

@@ -21,7 +21,7 @@ if __name__ == "__main__":
     package = types.ModuleType("seqnet")
     package.__path__ = [str(Path(__file__).parents[2] / "seqnet")]
     sys.modules["seqnet"] = package
-from seqnet.saving import hdf5  # noqa: E402
+from seqnet.saving import hdf5
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside NumPy's idle threads
 SAVING = {"write", "checksum", "atomic_write", "create", "remove_leftovers", "sync_folder"}

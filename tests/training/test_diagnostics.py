@@ -524,7 +524,7 @@ def test_norms_begin_anew_when_other_layers_are_trained():
     assert again.means(layers) == {"a/kernel": 2.0, "a/bias": 0, "b/kernel": 0, "b/bias": 0}
 
 
-@pytest.mark.parametrize("pulled_at", [2, 3, 5])
+@pytest.mark.parametrize("pulled_at", [pytest.param(2, marks=pytest.mark.slow), 3, 5])
 def test_norms_and_rise_of_a_training_that_goes_on(pulled_at, tmp_path, caplog):
     def train(name, pulled_at=None):
         seqnet.set_random_seed(3)

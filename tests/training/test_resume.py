@@ -292,7 +292,9 @@ WITHOUT_KERNELS = ("recurrent dropout", "masked, windows")
 
 
 @pytest.mark.parametrize(
-    ("kind", "backend"), [(k, "auto") for k in KINDS] + [(k, "numpy") for k in WITHOUT_KERNELS]
+    ("kind", "backend"),
+    [(k, "auto") for k in KINDS]
+    + [pytest.param(k, "numpy", marks=pytest.mark.slow) for k in WITHOUT_KERNELS],
 )
 def test_training_stopped_after_any_batch_goes_on_bit_for_bit(kind, backend, tmp_path):
     config.set_backend(backend)

@@ -6,7 +6,7 @@ import pytensor.tensor as pt
 import pytest
 
 from seqnet import activations, backend
-from seqnet.ops.softmax import RowSoftmax
+from seqnet.backend.kernel_ops import RowSoftmax
 
 RANDOM = np.random.default_rng(0)
 FUNCTIONS = {"softmax": activations.softmax, "log_softmax": activations.log_softmax}

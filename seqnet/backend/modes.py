@@ -12,20 +12,19 @@ from types import ModuleType
 import pytensor
 from pytensor.compile.mode import OPT_FAST_RUN, Mode, get_mode
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
+from pytensor.graph.traversal import ancestors
 from pytensor.link.vm import VMLinker
 from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.elemwise import CAReduce
 from pytensor.tensor.random.type import RandomType
 
 from seqnet import config
+from seqnet.backend.kernel_ops import kernels as compiled_kernels
+from seqnet.backend.kernel_ops import use_softmax_kernels
+from seqnet.backend.lowering import ChooseKernels, LowerForVM, inline_inner_graphs, work_in_place
+from seqnet.backend.recurrence import why_not_fused
 from seqnet.locking import COMPILING
-from seqnet.lowering import LowerForVM, inline_inner_graphs, work_in_place
-from seqnet.ops import softmax
-
-try:
-    from seqnet import kernels as compiled_kernels
-except ImportError:  # the folder may be deleted: everything works without it, slower
-    compiled_kernels = None
+from seqnet.ops.recurrence import Recurrence
 
 log = logging.getLogger("seqnet")
 
@@ -42,22 +41,18 @@ def vm_mode(with_kernels: bool, looped: bool = False) -> Mode:
         return vm_mode(with_kernels, looped=True)
 
     def compile_inner(op) -> Callable:
-        function = pytensor.function(
-            list(op.inner_inputs),
-            list(op.inner_outputs),
-            mode=inner_mode(),
-            on_unused_input="ignore",
-        )
+        function = pytensor.function(*op.body, mode=inner_mode(), on_unused_input="ignore")
         function.trust_input = True
         return function
 
-    lower = LowerForVM(
-        inner_mode, compile_inner, compiled_kernels if with_kernels else None, looped
-    )
+    lower = LowerForVM(inner_mode, compile_inner, with_kernels, looped)
     query = OPT_FAST_RUN
     if with_kernels:
-        query = query.excluding("BlasOpt").register((softmax.by_kernels(compiled_kernels), 1.55))
+        query = query.excluding("BlasOpt").register((use_softmax_kernels, 1.55))
     query = query.register(
+        # Before everything else: a recurrence and its gradient are told by their inputs, which
+        # PyTensor's rewrites change, and its own inlining (-0.01) takes what is left.
+        (ChooseKernels(with_kernels), -0.5),
         # After stabilisation (1.5), which knows log(softmax), before specialisation (2).
         (inline_inner_graphs, 1.6),
         # After fusion (49), before in-place rewrites (50 and on), which are made for Elemwise.
@@ -140,6 +135,29 @@ def seeding(function: Callable, generators: Sequence) -> Callable:
     return call
 
 
+def way_of(op: Recurrence) -> str:
+    """Say how a recurrence is run by the configured backend: fused, unrolled or as a scan."""
+    if op.unroll:
+        return "unroll"
+    reason = why_not(op)
+    if not reason:
+        return "fused"
+    return "scan" if op.fused is False else f"scan ({reason})"
+
+
+def why_not(op: Recurrence) -> str:
+    """Say why the configured backend does not run a recurrence as one kernel; empty if it does."""
+    return "there are no kernels here" if kernels() is None else why_not_fused(op)
+
+
+def check_fused(outputs: Sequence) -> None:
+    """Raise if a layer with ``fused=True`` cannot run as one kernel."""
+    for variable in ancestors(outputs):
+        op = None if variable.owner is None else variable.owner.op
+        if isinstance(op, Recurrence) and op.fused is True and (reason := why_not(op)):
+            raise ValueError(f"Layer {op.layer!r} has fused=True, but {reason}.")
+
+
 def compile(
     inputs: Sequence,
     outputs: Sequence,
@@ -164,6 +182,7 @@ def compile(
         print(f"Compiling the {name} function ...", end="", file=sys.stderr, flush=True)
     start = time.perf_counter()
     updates = dict(updates or {})
+    check_fused([*outputs, *updates.values()])
     seeded = [v for v in updates if needs_seeds(v)]
     given = {generator: generator.type() for generator in seeded}
     with COMPILING:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytensor.tensor.elemwise import Elemwise
 
-from seqnet.lowering import NumpyElemwise
+from seqnet.backend.elementwise import NumpyElemwise
 
 # PyTensor's own modes look for a BLAS of their own.
 pytestmark = pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS")

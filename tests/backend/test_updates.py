@@ -7,7 +7,7 @@ import pytest
 
 import seqnet
 from seqnet import backend
-from seqnet.ops.shared_updates import SharedUpdates
+from seqnet.backend.updates import SharedUpdates
 
 SHAPES = [(40, 7), (3,), (1, 5), (64, 64)]
 

@@ -9,28 +9,17 @@ compilation, by an Op that runs a short Python function of whole-array NumPy cal
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
-from types import ModuleType
 
 import numpy as np
-from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply, Constant
 from pytensor.graph.op import Op
-from pytensor.graph.rewriting.basic import GraphRewriter, dfs_rewriter, node_rewriter
 from pytensor.graph.traversal import ancestors
 from pytensor.scalar import basic as scalar
 from pytensor.scalar import math as scalar_math
-from pytensor.scan.op import Scan
 from pytensor.tensor.elemwise import Elemwise
-from pytensor.tensor.math import Dot
-from pytensor.tensor.rewriting.ofg import inline_ofg_node
 from pytensor.tensor.type import TensorType
 
-from seqnet.ops.affine import Affine
-from seqnet.ops.crossentropy import SoftmaxCrossEntropy
-from seqnet.ops.lookup import SetRows
-from seqnet.ops.shared_updates import SharedUpdates, merge_updates
-from seqnet.ops.unrolled import Part, Stack, Step
+from seqnet.backend.kernel_ops import kernels
 
 
 def _sigmoid(x):
@@ -211,7 +200,7 @@ MANY = 4
 """With so many operations at every step of a loop, a kernel pays whatever the size."""
 
 
-def elementwise_kernel(node: Apply, kernels: ModuleType, looped: bool) -> KernelElemwise | None:
+def elementwise_kernel(node: Apply, looped: bool) -> KernelElemwise | None:
     """Return an Op that runs an elementwise node as a kernel, if that pays and is possible.
 
     It pays for what is known to be large, and for the steps of a loop.
@@ -224,7 +213,7 @@ def elementwise_kernel(node: Apply, kernels: ModuleType, looped: bool) -> Kernel
     operations = len(scalar_op.fgraph.apply_nodes) if isinstance(scalar_op, scalar.Composite) else 1
     sizes = output.type.shape
     large = bool(sizes) and None not in sizes and np.prod(sizes) >= SMALL
-    if not (large and operations > 1 or looped and operations >= MANY):
+    if not ((large and operations > 1) or (looped and operations >= MANY)):
         return None
     numbers = tuple(k for k, v in enumerate(node.inputs) if all(v.type.broadcastable))
     arrays = [v for k, v in enumerate(node.inputs) if k not in numbers]
@@ -242,105 +231,13 @@ def elementwise_kernel(node: Apply, kernels: ModuleType, looped: bool) -> Kernel
     return KernelElemwise(plain, kernel, numbers)
 
 
-@node_rewriter([OpFromGraph])
-def inline_inner_graph(fgraph, node):
-    """Replace a node that stands for a graph (a softmax) by that graph, so that it can be fused.
+def lower_elementwise(node: Apply, with_kernels: bool, looped: bool) -> LoweredElemwise | None:
+    """Return an Op that evaluates an elementwise node fast, None if there is none.
 
-    Left alone, the virtual machine would compile the inner graph with PyTensor's default linker.
+    `looped` is for what runs at every step of a loop.
     """
-    return False if isinstance(node.op, Part) else inline_ofg_node(node)
-
-
-inline_inner_graphs = dfs_rewriter(inline_inner_graph)
-
-
-@node_rewriter([SetRows, SharedUpdates])
-def overwrite(fgraph, node):
-    """Let new values overwrite the old ones, where nothing else reads these afterwards."""
-    return False if node.op.inplace else node.op.in_place()(*node.inputs, return_list=True)
-
-
-work_in_place = dfs_rewriter(overwrite, ignore_newtrees=True)
-
-
-class VMScan(Scan):
-    """A scan whose loop is PyTensor's precompiled one, and whose inside a mode of ours."""
-
-    @classmethod
-    def of(cls, scan: Scan, mode) -> VMScan:
-        """Return a copy of a scan with its inside compiled in another mode."""
-        result = copy(scan)
-        result.__class__ = cls
-        result.mode = mode
-        result._fn = None
-        return result
-
-    def make_thunk(self, node, storage_map, compute_map, no_recycling, impl=None):
-        # The virtual machine asks for Python; the loop itself need not be.
-        return super().make_thunk(node, storage_map, compute_map, no_recycling, impl=None)
-
-
-class LowerForVM(GraphRewriter):
-    """Replace nodes by ones the virtual machine runs fast.
-
-    Elementwise nodes become `NumpyElemwise`; products of matrices run by `kernels`, if there are
-    any, so that no second pool of threads competes for the cores; scans and the steps of unrolled
-    loops have their insides compiled in a mode like this one, `looped`.
-    """
-
-    def __init__(
-        self,
-        inner_mode: Callable,
-        compile_inner: Callable,
-        kernels: ModuleType | None,
-        looped: bool = False,
-    ):
-        self.inner_mode = inner_mode
-        self.compile_inner = compile_inner
-        self.kernels = kernels
-        self.looped = looped
-
-    def add_requirements(self, fgraph):
-        pass
-
-    def apply(self, fgraph):
-        if self.kernels is not None:
-            merge_updates(fgraph, self.kernels)
-        steps: dict[Step, Step] = {}
-        for node in list(fgraph.toposort()):
-            if isinstance(node.op, Elemwise):
-                self.lower_elemwise(fgraph, node)
-            elif isinstance(node.op, Scan):
-                node.op = VMScan.of(node.op, self.inner_mode())
-            elif isinstance(node.op, SoftmaxCrossEntropy) and not fgraph.clients[node.outputs[1]]:
-                node.op = SoftmaxCrossEntropy(self.kernels, slope=False)
-            elif isinstance(node.op, Dot) and self.kernels is not None:
-                self.lower_product(fgraph, node)
-            elif isinstance(node.op, Stack) and self.kernels is not None:
-                node.op = copy(node.op)
-                node.op.empty = self.kernels.empty
-            elif isinstance(node.op, Step):
-                if node.op not in steps:
-                    steps[node.op] = copy(node.op)
-                    steps[node.op].run = self.compile_inner(node.op)
-                node.op = steps[node.op]
-
-    def lower_product(self, fgraph, node):
-        x, y = node.inputs
-        if x.ndim == y.ndim == 2 and x.dtype == y.dtype in ("float32", "float64"):
-            product = Apply(Affine(self.kernels), [x, y], [node.outputs[0].type()])
-            fgraph.replace_validate(node.outputs[0], product.outputs[0], reason="LowerForVM")
-
-    def lower_elemwise(self, fgraph, node):
-        lowered = None
-        if self.kernels is not None:
-            lowered = elementwise_kernel(node, self.kernels, self.looped)
-        if lowered is None:
-            run = compile_scalar_graph(node.op.scalar_op, node)
-            if run is None:
-                return
-            lowered = NumpyElemwise(Elemwise(node.op.scalar_op), run)
-        new = Apply(lowered, list(node.inputs), [o.type() for o in node.outputs])
-        fgraph.replace_all_validate(
-            list(zip(node.outputs, new.outputs, strict=True)), reason="LowerForVM"
-        )
+    lowered = elementwise_kernel(node, looped) if with_kernels else None
+    if lowered is not None:
+        return lowered
+    run = compile_scalar_graph(node.op.scalar_op, node)
+    return None if run is None else NumpyElemwise(Elemwise(node.op.scalar_op), run)

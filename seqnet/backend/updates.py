@@ -8,13 +8,14 @@ which works in place, instead of a node for each weight.
 from __future__ import annotations
 
 from functools import lru_cache
-from types import ModuleType
 
 from pytensor.graph.basic import Apply
 from pytensor.graph.fg import Output
 from pytensor.graph.op import Op
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.type import TensorType
+
+from seqnet.backend.kernel_ops import kernels
 
 
 class SharedUpdates(Op):
@@ -79,7 +80,7 @@ def writes_to(array) -> bool:
     return array.flags.c_contiguous and array.flags.writeable
 
 
-def merge_updates(fgraph, kernels: ModuleType) -> None:
+def merge_updates(fgraph) -> None:
     """Replace the elementwise nodes that only give new values of shared variables."""
     alike: dict = {}
     if not fgraph.update_mapping:  # None where there are no updates
@@ -92,7 +93,7 @@ def merge_updates(fgraph, kernels: ModuleType) -> None:
             alike.setdefault(key, []).append((node, updated))
     for (scalar_op, numbers, dtype), found in alike.items():
         try:
-            kernel = kernel_of(kernels, scalar_op, numbers, dtype)
+            kernel = kernel_of(scalar_op, numbers, dtype)
         except kernels.KernelUnavailable:
             continue
         inputs = [without_axes(v) for node, _ in found for v in node.inputs]
@@ -103,7 +104,7 @@ def merge_updates(fgraph, kernels: ModuleType) -> None:
 
 
 @lru_cache(maxsize=64)
-def kernel_of(kernels: ModuleType, scalar_op, numbers: tuple[bool, ...], dtype: str):
+def kernel_of(scalar_op, numbers: tuple[bool, ...], dtype: str):
     """Return the kernel of a scalar function whose inputs are numbers or arrays."""
     variables = [TensorType(dtype, () if number else (None,))() for number in numbers]
     return kernels.ElementwiseKernel(variables, Elemwise(scalar_op)(*variables, return_list=True))

@@ -1,0 +1,224 @@
+"""seqnet's Ops and PyTensor's softmax, computed by compiled kernels.
+
+`KERNELS` names for each Op of `seqnet.ops` the function of arrays that computes it. Rows are taken
+in the order they have in memory: a sequence that was computed time-major and is seen batch-major
+through a transpose is never copied for a product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
+from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
+from pytensor.tensor.special import LogSoftmax, Softmax
+
+from seqnet.ops.affine import Affine, AffineGradient
+from seqnet.ops.count import Count
+from seqnet.ops.crossentropy import SoftmaxCrossEntropy
+from seqnet.ops.graph_op import GraphOp
+from seqnet.ops.lookup import Gather, ScatterAdd, SumRows
+from seqnet.ops.lookup_affine import LookupAffine, LookupAffineGradient
+from seqnet.ops.norms import SquaredNorms
+
+try:
+    from seqnet import kernels
+except ImportError:  # the folder may be deleted: everything works without it, slower
+    kernels = None
+
+# ---- arrays as matrices
+
+
+def memory_order(x: np.ndarray) -> tuple[int, ...]:
+    """Return the order of the axes but the last in which `x` lies in memory, slowest first."""
+    if x.ndim == 3:  # by far the most frequent
+        first, second, _ = x.strides
+        return (0, 1) if abs(first) >= abs(second) else (1, 0)
+    if x.ndim == 2:
+        return (0,)
+    return tuple(sorted(range(x.ndim - 1), key=lambda axis: -abs(x.strides[axis])))
+
+
+def rows_of(x: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+    """Return `x` as (rows, features), the leading axes taken in the given order."""
+    if x.ndim == 2:
+        return x
+    return x.transpose(*order, x.ndim - 1).reshape(-1, x.shape[-1])
+
+
+def shape_back(rows: np.ndarray, shape: tuple[int, ...], order: tuple[int, ...]) -> np.ndarray:
+    """Undo `rows_of` for an array of leading `shape` and any number of features."""
+    if len(order) == 1:
+        return rows
+    inverse = order if len(order) == 2 else sorted(range(len(order)), key=order.__getitem__)
+    ordered = rows.reshape(*[shape[axis] for axis in order], rows.shape[-1])
+    return ordered.transpose(*inverse, len(order))
+
+
+# ---- what each Op computes: arrays in, a tuple of arrays out
+
+
+def affine(x, kernel, bias=None):
+    """Return ``x @ kernel + bias`` over the last axis."""
+    order = memory_order(x)
+    return (shape_back(kernels.gemm(rows_of(x, order), kernel, bias=bias), x.shape, order),)
+
+
+def affine_gradient(x, gradient):
+    """Return the gradients of an affine map's kernel and bias."""
+    order = memory_order(x)
+    return kernels.gemm(rows_of(x, order).T, rows_of(gradient, order), column_sums=True)
+
+
+def gather(table, ids):
+    """Return ``table[ids]``.
+
+    Two-dimensional numbers, (batch, time), are looked up time by time, so that the result lies in
+    memory as a recurrence reads it.
+    """
+    if ids.ndim == 2:
+        return (kernels.gather(table, ids.T).transpose(1, 0, 2),)
+    return (kernels.gather(table, ids),)
+
+
+def scatter_add(rows, ids, count):
+    """Return (count, width): the sum of the rows (..., width) of each number in `ids` (...)."""
+    order = memory_order(rows)
+    rows = rows.transpose(*order, rows.ndim - 1)
+    return (kernels.scatter_add(rows, ids.transpose(order), int(count)),)
+
+
+def sum_rows(rows, ids):
+    """Return the different numbers in `ids` and the sum of the rows of each."""
+    order = memory_order(rows)
+    unique, place = np.unique(ids.transpose(order).reshape(-1), return_inverse=True)
+    summed = kernels.scatter_add(rows_of(rows, order), place.reshape(-1), len(unique))
+    return unique.astype("int64"), summed
+
+
+def lookup_affine(table, ids, *weights):
+    """Return ``table[ids] @ kernel + bias``; the shorter of two ways is chosen at each call."""
+    if len(table) <= ids.size:
+        return gather(*affine(table, *weights), ids)
+    return affine(*gather(table, ids), *weights)
+
+
+def lookup_affine_gradient(table, ids, kernel, gradient):
+    """Return the gradients of a table, a kernel and a bias, in the shorter of two ways."""
+    rows = len(table)
+    if rows <= ids.size:
+        (summed,) = scatter_add(gradient, ids, rows)
+        return (*affine(summed, kernel.T), *affine_gradient(table, summed))
+    (x,) = gather(table, ids)
+    of_table = scatter_add(*affine(gradient, kernel.T), ids, rows)
+    return (*of_table, *affine_gradient(x, gradient))
+
+
+def cross_entropy(logits, targets, slope: bool = True):
+    """Return the cross-entropy of a softmax, and its slope (if not asked for, anything)."""
+    order = memory_order(logits)
+    loss, slopes = kernels.softmax_cross_entropy(
+        rows_of(logits, order), targets.transpose(order).reshape(-1), gradient=slope
+    )
+    loss = shape_back(loss[:, None], logits.shape[:-1], order)[..., 0]
+    return loss, shape_back(slopes, logits.shape[:-1], order) if slope else logits
+
+
+def cross_entropy_alone(logits, targets):
+    """Return the cross-entropy of a softmax without its slope."""
+    return cross_entropy(logits, targets, slope=False)
+
+
+KERNELS: dict[type[GraphOp], Callable] = {
+    Affine: affine,
+    AffineGradient: affine_gradient,
+    Count: lambda x: (np.asarray(x.size, x.dtype),),
+    Gather: gather,
+    LookupAffine: lookup_affine,
+    LookupAffineGradient: lookup_affine_gradient,
+    ScatterAdd: scatter_add,
+    SoftmaxCrossEntropy: cross_entropy,
+    SquaredNorms: lambda *arrays: (kernels.squared_norms(arrays),),
+    SumRows: sum_rows,
+}
+
+
+class KernelOp(Op):
+    """An Op of `seqnet.ops` that is computed by a kernel.
+
+    Parameters
+    ----------
+    op : GraphOp
+        What is computed.
+    run : callable
+        The function of arrays that computes it.
+    """
+
+    __props__: tuple[str, ...] = ("op", "run")
+
+    def __init__(self, op: GraphOp, run: Callable):
+        self.op, self.run = op, run
+
+    def __str__(self):
+        return f"{type(self).__name__}{{{self.op}}}"
+
+    def make_node(self, *inputs):
+        return Apply(self, list(inputs), self.op.outputs_for(*inputs))
+
+    def perform(self, node, inputs, outputs):
+        for storage, value in zip(outputs, self.run(*inputs), strict=True):
+            storage[0] = value
+
+    def infer_shape(self, *given):
+        return self.op.infer_shape(*given)
+
+
+def kernel_op(node: Apply) -> KernelOp | None:
+    """Return what computes a node of one of seqnet's Ops by a kernel, None if nothing does."""
+    op, run = node.op, KERNELS.get(type(node.op))
+    floats = {v.dtype for v in node.outputs if v.dtype.startswith("float")}
+    if run is None or not floats <= {"float32", "float64"}:
+        return None
+    if isinstance(op, SquaredNorms):
+        dtypes = {v.dtype for v in node.inputs}
+        if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
+            return None
+    return KernelOp(op, run)
+
+
+class RowSoftmax(Op):
+    """``softmax(x)`` over the last axis of (..., classes), or with `log` its logarithm.
+
+    It has no gradient: it replaces PyTensor's own Ops after all gradients are taken.
+    """
+
+    __props__ = ("log",)
+
+    def __init__(self, log: bool = False):
+        self.log = log
+
+    def make_node(self, x):
+        return Apply(self, [x], [x.type()])
+
+    def perform(self, node, inputs, outputs):
+        (x,) = inputs
+        order = memory_order(x)
+        run = kernels.log_softmax if self.log else kernels.softmax
+        outputs[0][0] = shape_back(run(rows_of(x, order)), x.shape, order)
+
+    def infer_shape(self, *given):
+        return given[-1]
+
+
+@node_rewriter([Softmax, LogSoftmax])
+def softmax_of_rows(fgraph, node):
+    """Replace PyTensor's softmaxes over the last axis."""
+    (x,) = node.inputs
+    if node.op.axis != (x.ndim - 1,) or x.dtype not in ("float32", "float64"):
+        return False
+    return [RowSoftmax(isinstance(node.op, LogSoftmax))(x)]
+
+
+use_softmax_kernels = dfs_rewriter(softmax_of_rows)

@@ -1,0 +1,136 @@
+"""Cells for the contract tests: seqnet's own, and some written as users write theirs."""
+
+import numpy as np
+import pytensor.tensor as pt
+
+from seqnet.layers import GRU, LSTM, Recurrent, SimpleRNN
+from seqnet.registry import register
+
+
+@register("layer")
+class MinimalGatedUnit(Recurrent):
+    """The unit of Zhou et al. (2016), written as a user would: a cell in one class.
+
+    ``f = sigmoid(x W_f + h U_f + b_f)``, ``h' = (1 - f) h + f tanh(x W_h + (f h) U_h + b_h)``.
+    """
+
+    gates = ("f", "h")
+    state_names = ("h",)
+
+    def step(self, x, states, recur):
+        x_f, x_h = x
+        (h,) = states
+        (r_f,) = recur(h, "f")
+        f = pt.sigmoid(x_f + r_f)
+        (r_h,) = recur(f * h, "h")
+        return ((1 - f) * h + f * self.activation(x_h + r_h),)
+
+
+@register("layer")
+class Leaky(Recurrent):
+    """A leaky integrator: a plain Python number, an attribute that is no constructor argument."""
+
+    gates = ("h",)
+    leak = 0.9
+
+    def step(self, x, states, recur):
+        (h,) = states
+        (x_h,), (r_h,) = x, recur(h)
+        return (self.leak * h + 0.1 * pt.tanh(x_h + r_h),)
+
+
+@register("layer")
+class Peephole(Recurrent):
+    """An LSTM whose gates see the cell through weights of its own."""
+
+    gates = ("i", "f", "c", "o")
+    state_names = ("h", "c")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.peep = [self.add_weight(f"peep_{g}", (self.units,), "uniform") for g in "ifo"]
+
+    def step(self, x, states, recur):
+        h, c = states
+        i, f, g, o = (a + b for a, b in zip(x, recur(h), strict=True))
+        p_i, p_f, p_o = self.peep
+        c_new = pt.sigmoid(f + p_f * c) * c + pt.sigmoid(i + p_i * c) * pt.tanh(g)
+        return pt.sigmoid(o + p_o * c_new) * pt.tanh(c_new), c_new
+
+
+@register("layer")
+class MinGRU(Recurrent):
+    """Feng et al. (2024): the gates depend on the input alone, so nothing is multiplied."""
+
+    gates = ("z", "h")
+
+    def step(self, x, states, recur):
+        (h,) = states
+        z = pt.sigmoid(x[0])
+        return ((1.0 - z) * h + z * x[1],)
+
+
+@register("layer")
+class UGRNN(Recurrent):
+    """Collins et al. (2017): one update gate; gates asked for one by one, in any order."""
+
+    gates = ("c", "g")
+
+    def step(self, x, states, recur):
+        (h,) = states
+        (r_g,) = recur(h, "g")
+        (r_c,) = recur(h, "c")
+        c, g = pt.tanh(x[0] + r_c), pt.sigmoid(x[1] + r_g + 1.0)
+        return [g * h + (1 - g) * c]
+
+
+@register("layer")
+class TwoSizes(Recurrent):
+    """A slow memory of another size beside the output, and an array of NumPy's float64."""
+
+    gates = ("h",)
+    state_names = ("h", "m")
+    memory = 3
+
+    @property
+    def state_sizes(self):
+        return (self.units, self.memory)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.write = self.add_weight("write", (self.units, self.memory), "glorot_uniform")
+        self.read = self.add_weight("read", (self.memory, self.units), "glorot_uniform")
+
+    def step(self, x, states, recur):
+        h, m = states
+        rates = np.linspace(0.5, 0.9, self.memory)
+        m = rates * m + (1 - rates) * pt.tanh(pt.dot(h, self.write))
+        return pt.tanh(x[0] + recur(h)[0] + pt.dot(m, self.read)), m
+
+
+@register("layer")
+class SubsetOfGates(Recurrent):
+    """Asks for two of three gates, not the neighbouring ones, and in another order."""
+
+    gates = ("a", "b", "c")
+
+    def step(self, x, states, recur):
+        (h,) = states
+        r_c, r_a = recur(h, "c", "a")
+        a = pt.sigmoid(x[0] + r_a)
+        return (a * h + (1 - a) * pt.tanh(x[1] + x[2] + r_c),)
+
+
+CELLS = {
+    "simple_rnn": (SimpleRNN, {}),
+    "lstm": (LSTM, {}),
+    "gru": (GRU, {}),
+    "gru_reset_before": (GRU, {"reset_after": False}),
+    "minimal_gated_unit": (MinimalGatedUnit, {}),
+    "leaky": (Leaky, {}),
+    "peephole": (Peephole, {}),
+    "min_gru": (MinGRU, {}),
+    "ugrnn": (UGRNN, {}),
+    "two_sizes": (TwoSizes, {}),
+    "subset_of_gates": (SubsetOfGates, {}),
+}
