@@ -37,8 +37,8 @@ class NumericalError(FloatingPointError):
         The L2 norm of each weight, after the update.
     """
 
-    def __init__(self, headline, paragraphs, loss, layers, gradient_norms, weight_norms):
-        super().__init__(f"{headline}\n\n{paragraphs}")
+    def __init__(self, headline, explanation, loss, layers, gradient_norms, weight_norms):
+        super().__init__(f"{headline}\n\n{explanation}")
         self.headline, self.loss, self.layers = headline, loss, layers
         self.gradient_norms, self.weight_norms = gradient_norms, weight_norms
 
@@ -90,15 +90,15 @@ def where_it_broke(
     model, loss: float, nonfinite: Mapping[str, list[str]], gradient_norms: Mapping[str, float]
 ) -> list[str]:
     """Return which values are not finite, forward and back; `nonfinite` has weights by layer."""
-    paragraphs = []
+    explanation = []
     if not math.isfinite(loss):
-        paragraphs.append(
+        explanation.append(
             "The forward pass was already non-finite: the batch has values that the model or the "
             "loss cannot take, or the weights were too large or not finite before."
         )
     if not nonfinite:
-        paragraphs.append("All gradients are finite; only the loss is not.")
-        return paragraphs
+        explanation.append("All gradients are finite; only the loss is not.")
+        return explanation
     layer, *others = nonfinite
     weights = ", ".join(name.removeprefix(f"{layer}/") for name in nonfinite[layer])
     text = (
@@ -110,7 +110,7 @@ def where_it_broke(
     if above and math.isfinite(loss):
         names = " and ".join(map(repr, above))
         text += f" It may have become so on its way through {names}, where no weights are trained."
-    return [*paragraphs, text]
+    return [*explanation, text]
 
 
 def weights_after(weight_norms: Mapping[str, float]) -> str:
