@@ -123,7 +123,7 @@ class Model:
         if layer.several_outputs:
             raise ValueError(
                 f"Layer {layer.display_name!r} ({type(layer).__name__}) gives several outputs "
-                "(return_state=True, or a Bidirectional without a merge), but a model hands one "
+                "(return_state=True, or a Bidirectional without a merge), but a model passes one "
                 "on from layer to layer. Call such a layer on a variable, outside a model."
             )
         there = {id(other) for other in all_layers(self.layers)}
@@ -280,7 +280,7 @@ class Model:
     def reset_states(self) -> None:
         """Let stateful layers start their next batch from zeros, in all kinds of run.
 
-        `fit`, `train_on_batch` go on from the training's states, epoch after epoch and call after
+        `fit` and `train_on_batch` start from the training's states, epoch after epoch and call after
         call; `test_on_batch` and `predict_on_batch` from the evaluation's and the prediction's.
         `evaluate`, `predict` and the validation in `fit` start from zeros at each call, carry
         states from batch to batch within it, and leave all states as they were.
@@ -448,17 +448,17 @@ class Model:
         shuffle : bool or "batch"
             Draw a new order for each epoch; with ``"batch"`` the order of batches only, each of
             neighbouring rows, as is quick to read from a disk. Iterables keep their order. With a
-            stateful layer row k of a batch goes on where row k of the batch before ended, so it
-            wants ``shuffle=False`` and samples in that order; see `reset_states`.
+            stateful layer row k of a batch continues row k of the batch before, so it
+            needs ``shuffle=False`` and samples in that order; see `reset_states`.
         class_weight : dict of int to float
             Weights for the classes of targets, 1 for a class without one; multiplies
             `sample_weight`. Not for validation.
         sample_weight : array (samples,) or (samples, time), or a list of (time,)
         initial_epoch : int
-            Number of the first epoch, when training goes on; `epochs` is where it ends.
+            Number of the first epoch, when training continues; `epochs` is where it ends.
         steps_per_epoch : int, optional
-            Batches in an epoch; for a stream without end it is needed. The next epoch goes on
-            where it ended, or, where rows are shuffled, draws anew.
+            Batches in an epoch; for a stream without end it is needed. The next epoch
+            begins where it ended, or, where rows are shuffled, draws anew.
         validation_steps : int, optional
             How many batches to validate on, the first ones each time.
         validation_batch_size : int, optional
@@ -472,7 +472,7 @@ class Model:
             then made as for a list.
         tbptt : int, optional
             Truncated backpropagation: cut each batch into windows of so many steps and make an
-            update for each. States go on from window to window, and so do the masks of `dropout`
+            update for each. States pass from window to window, and so do the masks of `dropout`
             and `recurrent_dropout`; gradients do not. Windows of padding alone are left out.
 
         Returns
@@ -614,7 +614,7 @@ class Model:
         """Write everything to an HDF5 file: layers, weights, metadata, and the state of training.
 
         The file is written beside `path` and renamed, so that a failure leaves an earlier file as
-        it was. A model loaded from it goes on with exactly the update this one would make next.
+        it was. The next update of a model loaded from it is exactly the next one of this model.
 
         Raises
         ------

@@ -50,7 +50,7 @@ class Stream(Dataset):
     Parameters
     ----------
     source : iterable of batches
-        An iterator can be gone through once, and is closed with the stream.
+        An iterator can be read only once, and is closed with the stream.
     prepare : function
         Turns one of its batches into a checked `ArrayDataset` or `RaggedDataset`, or raises.
     name : str
