@@ -280,8 +280,8 @@ class Model:
     def reset_states(self) -> None:
         """Let stateful layers start their next batch from zeros, in all kinds of run.
 
-        `fit` and `train_on_batch` start from the training's states, epoch after epoch and call after
-        call; `test_on_batch` and `predict_on_batch` from the evaluation's and the prediction's.
+        `fit` and `train_on_batch` start from the training's states, in each epoch and call;
+        `test_on_batch` and `predict_on_batch` from the evaluation's and the prediction's.
         `evaluate`, `predict` and the validation in `fit` start from zeros at each call, carry
         states from batch to batch within it, and leave all states as they were.
 

@@ -8,8 +8,8 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom
 from pathlib import Path
-from typing import BinaryIO
 
 try:
     import fcntl
@@ -20,7 +20,7 @@ PREFIX, SUFFIX = ".seqnet-", ".part"
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike) -> Iterator[BufferedRandom]:
     """Give an open file beside `path`, which becomes `path` if the block ends well.
 
     A link stays a link: what it points to is replaced. A file keeps its permissions.
@@ -70,7 +70,7 @@ def check_place(path: Path) -> None:
         )
 
 
-def create(folder: Path, mode: int) -> BinaryIO:
+def create(folder: Path, mode: int) -> BufferedRandom:
     """Create and lock a file of a name of its own, which goes when this process does."""
     while True:
         name = folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"

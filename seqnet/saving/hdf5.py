@@ -16,8 +16,9 @@ import os
 import struct
 import sys
 from collections.abc import Mapping
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
@@ -66,7 +67,7 @@ def write(path: str | os.PathLike, header: Mapping, arrays: Mapping[str, np.ndar
             file.write(piece)
         for offset, value in placed:
             file.seek(offset)
-            file.write(np.ascontiguousarray(value).reshape(-1).view("uint8"))
+            file.write(np.ascontiguousarray(value).reshape(-1).view("uint8").data)
         file.truncate(image.size)
         digest = checksum(file, front)
         file.seek(0)
@@ -155,7 +156,7 @@ def insert_arrays(header: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     return header
 
 
-def check(file: BinaryIO) -> tuple[int, int, int]:
+def check(file: BufferedReader) -> tuple[int, int, int]:
     """Return the header's place and size and the file's length, if the file is as it was saved."""
     block = file.read(BLOCK)
     if not block.startswith(MAGIC):
@@ -178,13 +179,13 @@ def check(file: BinaryIO) -> tuple[int, int, int]:
     return start, size, length
 
 
-def checksum(file: BinaryIO, front: bytes) -> bytes:
+def checksum(file: BufferedReader | BufferedRandom, front: bytes) -> bytes:
     """Return the SHA-256 of a file's front and of all that follows the first block."""
     file.seek(BLOCK)
     return hashlib.file_digest(file, lambda: hashlib.sha256(front)).digest()
 
 
-def take_out(file: BinaryIO, start: int, size: int, length: int) -> tuple[dict, dict]:
+def take_out(file: BufferedReader, start: int, size: int, length: int) -> tuple[dict, dict]:
     """Return the header and the arrays of a file, which together are no larger than it."""
     left = length
 
@@ -201,7 +202,7 @@ def take_out(file: BinaryIO, start: int, size: int, length: int) -> tuple[dict, 
             raise ValueError("it is too small for its arrays")
         array = np.empty(shape, stored)
         file.seek(offset)
-        if size and file.readinto(array.reshape(-1).view("uint8")) != size:
+        if size and file.readinto(array.reshape(-1).view("uint8").data) != size:
             raise ValueError("it became shorter while it was read")
         return array.astype(dtype, copy=False)
 
