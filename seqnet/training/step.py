@@ -430,6 +430,7 @@ class CompiledSteps:
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
+        batch = Batch(batch.inputs, mask=batch.mask)
         function, arrays = self.function(compile_predict, batch, announce=announce)
         with self.model.lock:
             return PredictResult(function(*arrays))
