@@ -24,7 +24,7 @@ from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Dataset
 from seqnet.data.ragged import choose_lengths
 from seqnet.hyperparameters import names_of
-from seqnet.layers.layer import Layer, Phase, Shape, snake_case
+from seqnet.layers.layer import Layer, CallContext, Shape, snake_case
 from seqnet.layers.states import RUNS, all_layers, carried_states
 from seqnet.layers.weights import set_values
 from seqnet.locking import COMPILING, ForkSafeLock, alone
@@ -120,7 +120,7 @@ class Model:
             raise TypeError(
                 f"A model is made of layers (objects of seqnet.layers.Layer), got {layer!r}."
             )
-        if layer.several_outputs:
+        if layer.has_multiple_outputs:
             raise ValueError(
                 f"Layer {layer.display_name!r} ({type(layer).__name__}) gives several outputs "
                 "(return_state=True, or a Bidirectional without a merge), but a model passes one "
@@ -199,18 +199,18 @@ class Model:
         """The dtype of arrays the first layer takes: int32 or the float type."""
         return "int32" if self.layers and self.layers[0].integer_input else self.dtype
 
-    def __call__(self, inputs, mask=None, phase: Phase | None = None, training: bool = False):
+    def __call__(self, inputs, mask=None, context: CallContext | None = None, training: bool = False):
         """Apply the model to a PyTensor variable and return a PyTensor variable.
 
-        A `phase` of one's own collects what a compiled function must store (`Phase.updates`).
+        A `context` of one's own collects what a compiled function must store (`CallContext.updates`).
         """
-        phase = Phase(training=training) if phase is None else phase
-        return self.forward(pt.as_tensor_variable(inputs), mask, phase)[0]
+        context = CallContext(training=training) if context is None else context
+        return self.forward(pt.as_tensor_variable(inputs), mask, context)[0]
 
-    def forward(self, x, mask, phase: Phase):
+    def forward(self, x, mask, context: CallContext):
         """Pass a symbolic input through the layers; return the output and its mask."""
         for layer in self.layers:
-            output = layer(x, mask=mask, phase=phase)
+            output = layer(x, mask=mask, context=context)
             mask = layer.compute_mask(x, mask)
             x = output
         return x, mask

@@ -11,7 +11,7 @@ from cells import CELLS
 import seqnet
 from seqnet import backend
 from seqnet.callbacks import Callback
-from seqnet.layers import Phase
+from seqnet.layers import CallContext
 
 # Five points on a line, for models of one `Dense`.
 X = np.linspace(-1, 1, 10).reshape(5, 2)
@@ -50,8 +50,8 @@ class Compiled:
         x = pt.tensor("x", dtype=dtype, shape=(None, length, features))
         mask = pt.matrix("mask", dtype="bool") if masked else None
         before = [pt.matrix(f"{name}0", dtype=dtype) for name in self.layer.state_names]
-        phase = Phase(training=True, initial_states={self.layer: before})
-        y = self.layer(x, mask=mask, phase=phase)
+        context = CallContext(training=True, initial_states={self.layer: before})
+        y = self.layer(x, mask=mask, context=context)
         cotangent = pt.tensor3("cotangent", dtype=dtype)
         inputs = [x, *self.layer.weights, *before]
         self.gradient_names = [
@@ -62,7 +62,7 @@ class Compiled:
         gradients = pytensor.grad(pt.sum(y * cotangent), inputs)
         self.masked = masked
         self.inputs = [x, cotangent, *before, *([mask] if masked else [])]
-        self.outputs = [y, *phase.final_states[self.layer], *gradients]
+        self.outputs = [y, *context.final_states[self.layer], *gradients]
         self.function = backend.compile(self.inputs, self.outputs, name="test")
 
     def __call__(self, arrays):
@@ -140,8 +140,8 @@ def values_and_gradients(layer, arrays, x_name="x"):
     symbolic = pt.tensor("x", dtype=dtype, shape=(None,) * (x.ndim - 1) + x.shape[-1:])
     layer.ensure_built(symbolic.type.shape)
     layer.set_weights([arrays[w.name.rpartition("/")[2]] for w in layer.weights])
-    phase = Phase(training=True)
-    y = layer(symbolic, phase=phase)
+    context = CallContext(training=True)
+    y = layer(symbolic, context=context)
     wanted = layer.weights + ([symbolic] if dtype == "float64" else [])
     total = pt.sum(y * pt.constant(arrays["cotangent"]))
     f = backend.compile([symbolic], [y, *pytensor.grad(total, wanted)], name="test")

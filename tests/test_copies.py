@@ -90,7 +90,7 @@ np.savez(folder + "/found.npz", loss=loss, y=model.predict(data["x"]))
 
 
 def test_a_fused_model_chooses_a_loss():
-    if seqnet.backend.kernels() is None:
+    if seqnet.backend.native() is None:
         pytest.skip("The compiled kernels are not available here.")
     model = seqnet.Model([LSTM(4, fused=True), Dense(1)])
     model.fit(np.ones((2, 3, 1)), np.ones((2, 1)), verbose=0)

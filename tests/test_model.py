@@ -613,10 +613,10 @@ def test_a_model_is_a_function_in_a_bigger_graph_with_gradients():
 
 
 def test_dropout_in_a_graph_of_ones_own_is_new_each_time_if_its_updates_are_stored():
-    phase = layers.Phase(training=True)
+    context = layers.CallContext(training=True)
     model = seqnet.Model([Dropout(0.5)])
-    output = model(pt.constant(np.ones((3, 40), "float32")), phase=phase)
-    f = backend.compile([], [output], phase.updates, name="test")
+    output = model(pt.constant(np.ones((3, 40), "float32")), context=context)
+    f = backend.compile([], [output], context.updates, name="test")
     assert not np.array_equal(f()[0], f()[0])
 
 

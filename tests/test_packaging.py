@@ -25,7 +25,7 @@ from seqnet import backend
 from seqnet.layers import LSTM, Dense
 
 assert seqnet.__file__.startswith(sys.prefix), seqnet.__file__
-assert (backend.kernels() is not None) is {kernels}
+assert (backend.native() is not None) is {kernels}
 model = seqnet.Model([LSTM(4), Dense(1)])
 model.compile("adam", "mse")
 x = np.random.default_rng(0).normal(size=(16, 5, 2))
@@ -99,5 +99,5 @@ def test_an_installed_wheel_trains_outside_the_tree(built, tmp_path):
     # seqnet's dependencies come from this environment, after the packages of the new one.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    training = TRAIN.format(kernels=backend.kernels() is not None)
+    training = TRAIN.format(kernels=backend.native() is not None)
     assert run([python, "-c", training], cwd=tmp_path, env=environment) == "trained\n"

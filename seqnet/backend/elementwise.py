@@ -225,8 +225,8 @@ def elementwise_kernel(node: Apply, looped: bool) -> KernelElemwise | None:
         for k, v in enumerate(node.inputs)
     ]
     try:
-        kernel = kernels.ElementwiseKernel(variables, plain(*variables, return_list=True))
-    except kernels.KernelUnavailable:
+        kernel = native.ElementwiseKernel(variables, plain(*variables, return_list=True))
+    except native.KernelUnavailable:
         return None
     return KernelElemwise(plain, kernel, numbers)
 

@@ -24,7 +24,7 @@ from seqnet.ops.lookup_affine import LookupAffine, LookupAffineGradient
 from seqnet.ops.norms import SquaredNorms
 
 try:
-    from seqnet import kernels
+    from seqnet import native
 except ImportError:  # the folder may be deleted: everything works without it, slower
     kernels = None
 
@@ -63,13 +63,13 @@ def shape_back(rows: np.ndarray, shape: tuple[int, ...], order: tuple[int, ...])
 def affine(x, kernel, bias=None):
     """Return ``x @ kernel + bias`` over the last axis."""
     order = memory_order(x)
-    return (shape_back(kernels.gemm(rows_of(x, order), kernel, bias=bias), x.shape, order),)
+    return (shape_back(native.gemm(rows_of(x, order), kernel, bias=bias), x.shape, order),)
 
 
 def affine_gradient(x, gradient):
     """Return the gradients of an affine map's kernel and bias."""
     order = memory_order(x)
-    return kernels.gemm(rows_of(x, order).T, rows_of(gradient, order), column_sums=True)
+    return native.gemm(rows_of(x, order).T, rows_of(gradient, order), column_sums=True)
 
 
 def gather(table, ids):
@@ -79,22 +79,22 @@ def gather(table, ids):
     memory as a recurrence reads it.
     """
     if ids.ndim == 2:
-        return (kernels.gather(table, ids.T).transpose(1, 0, 2),)
-    return (kernels.gather(table, ids),)
+        return (native.gather(table, ids.T).transpose(1, 0, 2),)
+    return (native.gather(table, ids),)
 
 
 def scatter_add(rows, ids, count):
     """Return (count, width): the sum of the rows (..., width) of each number in `ids` (...)."""
     order = memory_order(rows)
     rows = rows.transpose(*order, rows.ndim - 1)
-    return (kernels.scatter_add(rows, ids.transpose(order), int(count)),)
+    return (native.scatter_add(rows, ids.transpose(order), int(count)),)
 
 
 def sum_rows(rows, ids):
     """Return the different numbers in `ids` and the sum of the rows of each."""
     order = memory_order(rows)
     unique, place = np.unique(ids.transpose(order).reshape(-1), return_inverse=True)
-    summed = kernels.scatter_add(rows_of(rows, order), place.reshape(-1), len(unique))
+    summed = native.scatter_add(rows_of(rows, order), place.reshape(-1), len(unique))
     return unique.astype("int64"), summed
 
 
@@ -119,7 +119,7 @@ def lookup_affine_gradient(table, ids, kernel, gradient):
 def cross_entropy(logits, targets, slope: bool = True):
     """Return the cross-entropy of a softmax, and its slope (if not asked for, anything)."""
     order = memory_order(logits)
-    loss, slopes = kernels.softmax_cross_entropy(
+    loss, slopes = native.softmax_cross_entropy(
         rows_of(logits, order), targets.transpose(order).reshape(-1), gradient=slope
     )
     loss = shape_back(loss[:, None], logits.shape[:-1], order)[..., 0]
@@ -140,7 +140,7 @@ KERNELS: dict[type[GraphOp], Callable] = {
     LookupAffineGradient: lookup_affine_gradient,
     ScatterAdd: scatter_add,
     SoftmaxCrossEntropy: cross_entropy,
-    SquaredNorms: lambda *arrays: (kernels.squared_norms(arrays),),
+    SquaredNorms: lambda *arrays: (native.squared_norms(arrays),),
     SumRows: sum_rows,
 }
 
@@ -205,7 +205,7 @@ class RowSoftmax(Op):
     def perform(self, node, inputs, outputs):
         (x,) = inputs
         order = memory_order(x)
-        run = kernels.log_softmax if self.log else kernels.softmax
+        run = native.log_softmax if self.log else native.softmax
         outputs[0][0] = shape_back(run(rows_of(x, order)), x.shape, order)
 
     def infer_shape(self, *given):

@@ -147,7 +147,7 @@ class LowerForVM(GraphRewriter):
                 self.lower_product(fgraph, node)
             elif isinstance(node.op, Stack) and self.with_kernels:
                 node.op = copy(node.op)
-                node.op.empty = kernels.empty
+                node.op.empty = native.empty
             elif isinstance(node.op, Step):
                 if node.op not in steps:
                     steps[node.op] = copy(node.op)

@@ -64,7 +64,7 @@ def vm_mode(with_kernels: bool, looped: bool = False) -> Mode:
 
 
 def kernels() -> ModuleType | None:
-    """Return `seqnet.kernels` if the configured backend runs them and they can be compiled."""
+    """Return `seqnet.native` if the configured backend runs them and they can be compiled."""
     if config.backend() != "auto" or compiled_kernels is None:
         return None
     usable, reason = compiled_kernels.available()

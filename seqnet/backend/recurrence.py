@@ -30,7 +30,7 @@ def kernel_of(cell: Cell):
     if cell not in _found:
         try:
             _found[cell] = compile_cell(cell)
-        except kernels.KernelUnavailable as unavailable:
+        except native.KernelUnavailable as unavailable:
             _found[cell] = str(unavailable)
     return _found[cell]
 
@@ -39,12 +39,12 @@ def compile_cell(cell: Cell):
     """Return the kernel of a cell's step, or raise `KernelUnavailable` with the reason."""
     if cell.extras:
         names = ", ".join(str(extra.name or extra) for extra in cell.extras)
-        raise kernels.KernelUnavailable(f"its step uses weights or variables of its own: {names}")
+        raise native.KernelUnavailable(f"its step uses weights or variables of its own: {names}")
     if set(cell.state_sizes) != {cell.units}:
-        raise kernels.KernelUnavailable("its states differ in size")
+        raise native.KernelUnavailable("its states differ in size")
     for product in cell.products:
         if product.operand.owner.inputs[0] is not cell.states[0]:
-            raise kernels.KernelUnavailable(
+            raise native.KernelUnavailable(
                 "the step multiplies more than the state by the recurrent kernel"
             )
 
@@ -57,7 +57,7 @@ def compile_cell(cell: Cell):
             values |= dict(zip(product.values, columns, strict=True))
         return tuple(rebuild(cell.new_states, values))
 
-    return kernels.RecurrenceKernel.of(step, len(cell.gates), len(cell.states), cell.dtype)
+    return native.RecurrenceKernel.of(step, len(cell.gates), len(cell.states), cell.dtype)
 
 
 def why_not_fused(op: Recurrence) -> str:

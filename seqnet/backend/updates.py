@@ -94,7 +94,7 @@ def merge_updates(fgraph) -> None:
     for (scalar_op, numbers, dtype), found in alike.items():
         try:
             kernel = kernel_of(scalar_op, numbers, dtype)
-        except kernels.KernelUnavailable:
+        except native.KernelUnavailable:
             continue
         inputs = [without_axes(v) for node, _ in found for v in node.inputs]
         op = SharedUpdates(kernel, tuple(updated for _, updated in found))
@@ -107,7 +107,7 @@ def merge_updates(fgraph) -> None:
 def kernel_of(scalar_op, numbers: tuple[bool, ...], dtype: str):
     """Return the kernel of a scalar function whose inputs are numbers or arrays."""
     variables = [TensorType(dtype, () if number else (None,))() for number in numbers]
-    return kernels.ElementwiseKernel(variables, Elemwise(scalar_op)(*variables, return_list=True))
+    return native.ElementwiseKernel(variables, Elemwise(scalar_op)(*variables, return_list=True))
 
 
 def updated_inputs(fgraph, node: Apply) -> tuple[int, ...] | None:

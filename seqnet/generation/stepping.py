@@ -38,9 +38,9 @@ class Stepper:
     def __init__(self, model):
         self.layers = list(model.layers)
         for layer in model.layers:
-            if layer.reads_ahead:
+            if layer.non_causal:
                 raise ValueError(
-                    f"Layer {layer.display_name!r} {layer.reads_ahead}, so it needs the "
+                    f"Layer {layer.display_name!r} {layer.non_causal}, so it needs the "
                     "whole sequence and cannot go step by step."
                 )
         if not model.built:

@@ -5,7 +5,7 @@ from seqnet.layers.dense import Dense
 from seqnet.layers.embedding import Embedding
 from seqnet.layers.gated_input import GatedInput
 from seqnet.layers.gru import GRU
-from seqnet.layers.layer import Layer, Phase
+from seqnet.layers.layer import Layer, CallContext
 from seqnet.layers.lstm import LSTM
 from seqnet.layers.recurrent import Recurrent
 from seqnet.layers.simple_rnn import SimpleRNN
@@ -23,7 +23,7 @@ __all__ = [
     "Lambda",
     "Layer",
     "Masking",
-    "Phase",
+    "CallContext",
     "Recurrent",
     "RepeatVector",
     "SimpleRNN",

@@ -12,14 +12,14 @@ import pytensor.tensor as pt
 from seqnet.logits import cast_output
 
 
-def call_layer(layer, inputs, mask, phase, options: Mapping[str, Any]):
+def call_layer(layer, inputs, mask, context, options: Mapping[str, Any]):
     """Return what a layer's `call` gives for variables.
 
-    It is passed the inputs, what its signature takes of mask, phase and training, and options.
+    It is passed the inputs, what its signature takes of mask, context and training, and options.
     """
-    if not hasattr(phase, "training"):
-        raise TypeError(f"phase is a seqnet.layers.Phase, got {phase!r}.")
-    offered = {"mask": mask, "phase": phase, "training": phase.training}
+    if not hasattr(context, "training"):
+        raise TypeError(f"context is a seqnet.layers.CallContext, got {context!r}.")
+    offered = {"mask": mask, "context": context, "training": context.training}
     takes, needs, anything = signature_of_call(type(layer).call)
     what = f"The call of layer {layer.display_name!r} ({type(layer).__name__})"
     unknown = [] if anything else [name for name in options if name not in takes]
@@ -27,7 +27,7 @@ def call_layer(layer, inputs, mask, phase, options: Mapping[str, Any]):
     if unknown or missing:
         raise TypeError(
             f"{what} {'needs' if missing else 'takes no'} {', '.join(missing or unknown)}. Besides "
-            "the inputs, it is given what it takes of mask, phase and training, and arguments that "
+            "the inputs, it is given what it takes of mask, context and training, and arguments that "
             "are passed by name where the layer is called; others need a default."
         )
     given = {name: value for name, value in offered.items() if anything or name in takes}
@@ -59,10 +59,10 @@ def as_output(layer, output, inputs, what: str):
     return output
 
 
-def trial_output(layer, input_shape: tuple, phase):
+def trial_output(layer, input_shape: tuple, context):
     """Return what a layer gives for a new variable of a shape and no mask."""
     dtype = "int32" if layer.integer_input else layer.dtype
-    return call_layer(layer, pt.tensor(dtype=dtype, shape=input_shape), None, phase, {})
+    return call_layer(layer, pt.tensor(dtype=dtype, shape=input_shape), None, context, {})
 
 
 def checked_inputs(layer, inputs):

@@ -42,7 +42,7 @@ class Activation(Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return activations.apply(self.activation, inputs)
 
 
@@ -63,7 +63,7 @@ class Softmax(Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return activations.softmax(inputs)
 
 
@@ -117,8 +117,8 @@ class Dropout(Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def call(self, inputs, mask, phase):
-        if not phase.training or self.rate == 0:
+    def call(self, inputs, mask, context):
+        if not context.training or self.rate == 0:
             return inputs
         sizes = tuple(inputs.shape)
         if self.noise_shape is not None:
@@ -130,7 +130,7 @@ class Dropout(Layer):
             sizes = tuple(
                 own if n is None else n for own, n in zip(sizes, self.noise_shape, strict=True)
             )
-        kept = phase.dropout_mask(self.generator, sizes, numbers_of(self)["rate"], inputs.dtype)
+        kept = context.dropout_mask(self.generator, sizes, numbers_of(self)["rate"], inputs.dtype)
         if self.noise_shape is not None:
             ones = [axis for axis, n in enumerate(self.noise_shape) if n == 1]
             kept = pt.specify_broadcastable(kept, *ones) if ones else kept
@@ -166,7 +166,7 @@ class Masking(Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         present = self.compute_mask(inputs, mask)
         return pt.switch(present[:, :, None], inputs, np.asarray(0, dtype=inputs.dtype))
 
@@ -201,13 +201,13 @@ class RepeatVector(Layer):
 
     input_axes = ("batch", "features")
     supports_masking = False
-    reads_ahead = "makes all steps from one input"
+    non_causal = "makes all steps from one input"
 
     def __init__(self, n: int, **kwargs):
         super().__init__(**kwargs)
         self.n = check_count(n, "The n of RepeatVector")
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return pt.alloc(inputs[:, None, :], inputs.shape[0], self.n, inputs.shape[1])
 
     def compute_output_shape(self, input_shape):
@@ -307,7 +307,7 @@ class Lambda(Layer):
         output = self.function(inputs, mask=mask) if self.takes_mask else self.function(inputs)
         return pt.as_tensor_variable(output)
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return self.apply(inputs, mask)
 
     def compute_mask(self, inputs, mask):

@@ -79,7 +79,7 @@ class Dense(Layer):
                 "bias", (self.units,), self.bias_initializer, regularizer=self.bias_regularizer
             )
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return activations.apply(self.activation, affine(inputs, self.kernel, self.bias))
 
     def compute_output_shape(self, input_shape):

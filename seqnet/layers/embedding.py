@@ -75,7 +75,7 @@ class Embedding(Layer):
             regularizer=self.embeddings_regularizer,
         )
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         if np.dtype(inputs.type.dtype).kind not in "iu":
             raise TypeError(
                 f"Layer {self.display_name!r} (Embedding) looks numbers up, so its input must be "

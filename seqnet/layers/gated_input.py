@@ -43,8 +43,8 @@ class GatedInput(Dense):
     def parameters(cls):
         return [name for name in super().parameters() if name != "units"]  # it is always one
 
-    def call(self, inputs, mask, phase):
-        gate = super().call(inputs, mask, phase)
+    def call(self, inputs, mask, context):
+        gate = super().call(inputs, mask, context)
         return pt.specify_broadcastable(gate, gate.ndim - 1) * pt.cast(inputs, self.dtype)
 
     def compute_output_shape(self, input_shape):

@@ -33,7 +33,7 @@ Shape = tuple[int | None, ...]
 
 
 @dataclass
-class Phase:
+class CallContext:
     """One pass through the layers while a graph is built.
 
     What a pass decides and collects lives here, so that nothing about it is written onto layers.
@@ -104,7 +104,7 @@ class Layer(Configurable, ABC):
     reverses_time = False
     """Whether the steps of the output come in the opposite order of the input's."""
 
-    reads_ahead: str = ""
+    non_causal: str = ""
     """Why nothing can be computed step by step ("runs backwards"); empty if it can."""
 
     supports_masking = True
@@ -114,7 +114,7 @@ class Layer(Configurable, ABC):
     stateful = False
     """Whether the layer carries states from batch to batch."""
 
-    several_outputs = False
+    has_multiple_outputs = False
     """Whether calling the layer gives a list, which the next layer of a stack cannot take."""
 
     sequence_generators: Sequence = ()
@@ -148,10 +148,10 @@ class Layer(Configurable, ABC):
         """Make the weights for inputs of ``(batch, ...)`` shape; called once."""
 
     @abstractmethod
-    def call(self, inputs, mask, phase: Phase):
+    def call(self, inputs, mask, context: CallContext):
         """Return the symbolic output for symbolic inputs.
 
-        A subclass's `call` takes the inputs and those of `mask`, `phase` and `training` that it
+        A subclass's `call` takes the inputs and those of `mask`, `context` and `training` that it
         needs, by these names: ``call(self, inputs)`` and ``call(self, inputs, training=None)`` are
         enough. Outputs that plain numbers or float64 arrays made float64 become floats of the
         layer's own dtype again.
@@ -165,7 +165,7 @@ class Layer(Configurable, ABC):
 
         By default it is found by applying the layer to a variable of the input's shape.
         """
-        return tuple(trial_output(self, input_shape, Phase()).type.shape)
+        return tuple(trial_output(self, input_shape, CallContext()).type.shape)
 
     def compute_mask(self, inputs, mask):
         """Return the mask that goes with the output."""
@@ -294,7 +294,7 @@ class Layer(Configurable, ABC):
         if held:
             for name, layer in held.items():
                 layer.name = f"{self.display_name}/{name}"
-            trial_output(self, input_shape, Phase())
+            trial_output(self, input_shape, CallContext())
         for name, layer in held.items():
             if not layer.built:
                 raise ValueError(
@@ -347,7 +347,7 @@ class Layer(Configurable, ABC):
     # ---- what users call
 
     def __call__(
-        self, inputs, mask=None, phase: Phase | None = None, training: bool = False, **options
+        self, inputs, mask=None, context: CallContext | None = None, training: bool = False, **options
     ):
         """Apply the layer to a PyTensor variable (or anything that becomes one).
 
@@ -355,7 +355,7 @@ class Layer(Configurable, ABC):
         the layer's own `call` takes besides, such as the ``initial_state`` of a recurrent layer.
         """
         inputs = checked_inputs(self, inputs)
-        phase = Phase(training=check_bool(training, "training")) if phase is None else phase
+        context = CallContext(training=check_bool(training, "training")) if context is None else context
         self.ensure_built(tuple(inputs.type.shape))
         if mask is not None and not self.supports_masking:
             raise ValueError(
@@ -364,7 +364,7 @@ class Layer(Configurable, ABC):
             )
         if mask is not None:
             mask = checked_mask(self, mask, inputs)
-        return call_layer(self, inputs, mask, phase, options)
+        return call_layer(self, inputs, mask, context, options)
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of the weights, in the order they were made."""

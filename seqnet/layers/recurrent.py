@@ -177,12 +177,12 @@ class Recurrent(Stateful):
         return self.generators
 
     @property
-    def reads_ahead(self) -> str:
+    def non_causal(self) -> str:
         """Backwards, the first step of the output is that of the last input."""
         return "runs backwards" if self.go_backwards else ""
 
     @property
-    def several_outputs(self) -> bool:
+    def has_multiple_outputs(self) -> bool:
         """With `return_state` a call gives a list."""
         return self.return_state
 
@@ -267,37 +267,37 @@ class Recurrent(Stateful):
 
     # ---- one pass
 
-    def call(self, inputs, mask, phase, initial_state=None):
+    def call(self, inputs, mask, context, initial_state=None):
         """Return the output, with `return_state` the list [output, *last states].
 
         `initial_state` is a list of one variable or array for each state, ``(batch, units)`` or
         ``(units,)`` for all sequences alike; it goes before carried, learned and zero states.
         """
         batch = inputs.shape[0]
-        if phase.training and self.dropout:
+        if context.training and self.dropout:
             inputs = pt.cast(inputs, self.dtype)
             kept = (batch, inputs.shape[2])
             rate = numbers_of(self)["dropout"]
-            dropped = phase.dropout_mask(self.generators[0], kept, rate, self.dtype)
+            dropped = context.dropout_mask(self.generators[0], kept, rate, self.dtype)
             inputs = inputs * dropped[:, None, :]
         projected = affine(inputs, self.kernel, self.input_bias())
         sequence = projected.transpose(1, 0, 2)  # (time, batch, gates * units)
         time_mask = None if mask is None else mask.transpose(1, 0)
-        states = self.start(batch, phase, initial_state)
-        history, last = self.run(sequence, time_mask, states, phase)
-        phase.final_states[self] = last
-        if self.carried is not None and self not in phase.initial_states:
-            self.carried.store(phase, last)
+        states = self.start(batch, context, initial_state)
+        history, last = self.run(sequence, time_mask, states, context)
+        context.final_states[self] = last
+        if self.carried is not None and self not in context.initial_states:
+            self.carried.store(context, last)
         output = history.transpose(1, 0, 2) if self.return_sequences else last[0]
         return [output, *last] if self.return_state else output
 
-    def run(self, sequence, mask, states, phase):
+    def run(self, sequence, mask, states, context):
         """Return the output's history (time, batch, units) and the last states (batch, units)."""
         dropped = None
-        if phase.training and self.recurrent_dropout:
+        if context.training and self.recurrent_dropout:
             kept = (sequence.shape[1], self.recurrent_kernel.shape[0])
             rate = numbers_of(self)["recurrent_dropout"]
-            dropped = phase.dropout_mask(self.generators[0], kept, rate, self.dtype)
+            dropped = context.dropout_mask(self.generators[0], kept, rate, self.dtype)
         if self.unroll and sequence.type.shape[0] is None:
             raise ValueError(
                 f"Layer {self.display_name!r} has unroll=True, so the number of steps must be "
@@ -328,14 +328,14 @@ class Recurrent(Stateful):
             self.step, self.gates, self.state_names, self.units, self.dtype, name, self.state_sizes
         )
 
-    def start(self, batch, phase, given=None) -> list | None:
+    def start(self, batch, context, given=None) -> list | None:
         """Return the states before the first step, each (batch, size); None is zeros."""
         if given is not None:
             states = given_states(self, given, self.state_names, self.state_sizes)
-        elif self in phase.initial_states:
-            return list(phase.initial_states[self])
+        elif self in context.initial_states:
+            return list(context.initial_states[self])
         elif self.carried is not None:
-            return self.carried.start(phase, batch)
+            return self.carried.start(context, batch)
         elif self.learn_initial_state:
             states = self.initial_state
         else:

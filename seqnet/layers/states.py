@@ -16,7 +16,7 @@ import pytensor.tensor as pt
 from pytensor.gradient import disconnected_grad
 
 from seqnet import config
-from seqnet.layers.layer import Layer, Phase
+from seqnet.layers.layer import Layer, CallContext
 
 RUNS = ("train", "test", "predict")
 
@@ -53,14 +53,14 @@ class CarriedStates:
             ]
         return self._variables[run]
 
-    def start(self, phase: Phase, batch) -> list:
+    def start(self, context: CallContext, batch) -> list:
         """Return the states that a run continues from, each (batch, size).
 
         They are zeros if the batch before had another number of rows.
 
         Parameters
         ----------
-        phase : Phase
+        context : CallContext
             Says whose run it is.
         batch : symbolic number
         """
@@ -71,17 +71,17 @@ class CarriedStates:
                 "backend, or pass initial_state where the layer is called."
             )
         found = []
-        for shared in self.variables(phase.run):
-            state = disconnected_grad(phase.updates.get(shared, shared))
+        for shared in self.variables(context.run):
+            state = disconnected_grad(context.updates.get(shared, shared))
             # Rows that fit or none; both are copied into zeros, so that no branch is needed.
             rows = pt.switch(pt.eq(state.shape[0], batch), state.shape[0], 0)
             zeros = pt.alloc(np.asarray(0, dtype=shared.dtype), batch, state.shape[1])
             found.append(pt.set_subtensor(zeros[:rows], state[:rows]))
         return found
 
-    def store(self, phase: Phase, last: Sequence) -> None:
+    def store(self, context: CallContext, last: Sequence) -> None:
         """Note the states after the last step as a run's next ones."""
-        phase.updates.update(zip(self.variables(phase.run), last, strict=True))
+        context.updates.update(zip(self.variables(context.run), last, strict=True))
 
     def get(self, run: str) -> list[np.ndarray]:
         """Return copies of a run's states."""

@@ -96,7 +96,7 @@ class TimeDistributed(Wrapper):
 
     def __init__(self, layer: Layer, **kwargs):
         super().__init__(layer, **kwargs)
-        if self.layer.several_outputs:
+        if self.layer.has_multiple_outputs:
             raise ValueError(
                 f"TimeDistributed applies a layer of one output; {self.layer.display_name!r} gives "
                 "several (return_state=True)."
@@ -120,10 +120,10 @@ class TimeDistributed(Wrapper):
     def build(self, input_shape):
         self.build_inner(self.layer, "", (None, *input_shape[2:]))
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         sizes = tuple(inputs.shape)
         steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
-        output = self.layer(steps, mask=self.inner_mask(mask), phase=phase)
+        output = self.layer(steps, mask=self.inner_mask(mask), context=context)
         whole = (sizes[0], sizes[1], *tuple(output.shape)[1:])
         logits = softmax_logits(output)
         if logits is not None:  # the softmax goes outside, where a loss can see it
@@ -202,7 +202,7 @@ class Bidirectional(Wrapper, Stateful):
     """
 
     input_axes = ("batch", "time", "features")
-    reads_ahead = "reads from both ends"
+    non_causal = "reads from both ends"
 
     def __init__(self, layer, merge_mode: str | None = "concat", backward_layer=None, **kwargs):
         super().__init__(layer, **kwargs)
@@ -243,7 +243,7 @@ class Bidirectional(Wrapper, Stateful):
         return (self.layer, self.backward_layer)
 
     @property
-    def several_outputs(self) -> bool:
+    def has_multiple_outputs(self) -> bool:
         """A call gives a list with `return_state` and without a merge."""
         return self.layer.return_state or self.merge_mode is None
 
@@ -261,10 +261,10 @@ class Bidirectional(Wrapper, Stateful):
         self.build_inner(self.layer, "forward_", input_shape)
         self.build_inner(self.backward_layer, "backward_", input_shape)
 
-    def call(self, inputs, mask, phase, initial_state=None):
+    def call(self, inputs, mask, context, initial_state=None):
         outputs, last = [], []
         for half, given in zip(self.inner_layers, self.halves_of(initial_state), strict=True):
-            result = half(inputs, mask=mask, phase=phase, initial_state=given)
+            result = half(inputs, mask=mask, context=context, initial_state=given)
             output, *states = result if half.return_state else [result]
             turn = half.go_backwards and half.return_sequences
             outputs.append(output[:, ::-1] if turn else output)

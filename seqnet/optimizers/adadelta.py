@@ -51,7 +51,7 @@ class AdaDelta(Optimizer):
         self.rho = rho
         self.epsilon = epsilon
 
-    def spares_idle_rows(self):
+    def supports_sparse_rows(self):
         return True
 
     def idle(self, h, steps, mean_square_gradient, mean_square_change):

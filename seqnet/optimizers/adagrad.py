@@ -57,7 +57,7 @@ class AdaGrad(Optimizer):
     def initial_slot(self, slot, weight):
         return np.full_like(weight, self.initial_accumulator_value)
 
-    def spares_idle_rows(self):
+    def supports_sparse_rows(self):
         return True
 
     def change(self, gradient, h, accumulator):

@@ -129,7 +129,7 @@ class Optimizer(Configurable, ABC):
         """Return the slots that the present hyperparameters need."""
         return self.slots
 
-    def spares_idle_rows(self) -> bool:
+    def supports_sparse_rows(self) -> bool:
         """Whether a row of a table with a gradient of zero keeps its value.
 
         Then a step on a large embedding changes only the rows it looked up.
@@ -170,7 +170,7 @@ class Optimizer(Configurable, ABC):
         """
         found = pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
         touched = [
-            touched_rows(w, g) if sparse_rows and self.spares_idle_rows() else None
+            touched_rows(w, g) if sparse_rows and self.supports_sparse_rows() else None
             for w, g in zip(weights, found, strict=True)
         ]
         values = [g if t is None else t.gradients for g, t in zip(found, touched, strict=True)]

@@ -45,7 +45,7 @@ class RMSprop(Optimizer):
         self.rho = rho
         self.epsilon = epsilon
 
-    def spares_idle_rows(self):
+    def supports_sparse_rows(self):
         return True
 
     def idle(self, h, steps, mean_square_gradient):

@@ -55,7 +55,7 @@ class SGD(Optimizer):
     def structure(self):
         return (*super().structure(), self.momentum > 0, self.nesterov)
 
-    def spares_idle_rows(self):
+    def supports_sparse_rows(self):
         return not self.momentum
 
     def change(self, gradient, h, velocity=None):

@@ -314,7 +314,7 @@ def made_with() -> dict[str, str]:
         "PyTensor": pytensor.__version__,
         "NumPy": np.__version__,
         "backend": config.backend(),
-        "kernels": "are not used" if backend.kernels() is None else "are used",
+        "kernels": "are not used" if backend.native() is None else "are used",
     }
 
 

@@ -19,7 +19,7 @@ from pytensor.graph.traversal import ancestors
 
 from seqnet import backend, config
 from seqnet.data.dataset import PART_NAMES, Batch, tree_items
-from seqnet.layers.layer import Layer, Phase
+from seqnet.layers.layer import Layer, CallContext
 from seqnet.layers.recurrent import Recurrent
 from seqnet.locking import COMPILING
 from seqnet.ops.count import count
@@ -226,17 +226,17 @@ def first_states(layers: Iterable, batch: int) -> list[np.ndarray]:
 # ---- graphs
 
 
-def new_phase(run: str, states: States) -> Phase:
+def new_phase(run: str, states: States) -> CallContext:
     """Return a new pass through the layers that starts from states."""
-    return Phase(training=run == "train", run=run, initial_states=dict(states))
+    return CallContext(training=run == "train", run=run, initial_states=dict(states))
 
 
-def compile_step(batch: Batch, states: States, outputs: list, phase: Phase, name, announce):
+def compile_step(batch: Batch, states: States, outputs: list, context: CallContext, name, announce):
     """Compile a function of a batch and states."""
     given = [state for values in states.values() for state in values]
-    last = [state for layer in states for state in phase.final_states[layer]]
+    last = [state for layer in states for state in context.final_states[layer]]
     return backend.compile(
-        [*batch.leaves(), *given], [*outputs, *last], phase.updates, name=name, announce=announce
+        [*batch.leaves(), *given], [*outputs, *last], context.updates, name=name, announce=announce
     )
 
 
@@ -244,38 +244,38 @@ def compile_predict(
     model, batch: Batch, states: States, announce: bool = False, name: str = "prediction"
 ) -> Callable:
     """Compile ``batch, states... -> output, last states...``."""
-    phase = new_phase("predict", states)
-    output, _ = model.forward(batch.inputs, batch.mask, phase)
-    return compile_step(batch, states, [output], phase, name, announce)
+    context = new_phase("predict", states)
+    output, _ = model.forward(batch.inputs, batch.mask, context)
+    return compile_step(batch, states, [output], context, name, announce)
 
 
 def compile_test(model, batch: Batch, states: States, announce: bool = False) -> Callable:
     """Compile ``batch, states... -> sums..., last states...``; see `TestResult`."""
-    phase = new_phase("test", states)
-    sums, *_ = loss_sums(model, batch, phase)
-    return compile_step(batch, states, sums, phase, "evaluation", announce)
+    context = new_phase("test", states)
+    sums, *_ = loss_sums(model, batch, context)
+    return compile_step(batch, states, sums, context, "evaluation", announce)
 
 
 def compile_train(model, batch: Batch, states: States, announce: bool = False) -> Callable:
     """Compile ``batch, states... -> sums..., squared norms, last states...`` and the update."""
-    phase = new_phase("train", states)
-    sums, total, over = loss_sums(model, batch, phase)
+    context = new_phase("train", states)
+    sums, total, over = loss_sums(model, batch, context)
     weights = [w for w, on in zip(model.weights, model.trained, strict=True) if on]
     squares = pt.zeros(0, "float64")
     if weights:
-        rows = backend.kernels() is not None
+        rows = backend.native() is not None
         gradients = model.optimizer.gradients(total, weights, over, sparse_rows=rows)
         updates, squares = model.optimizer.descend(gradients), gradients.squares
-        phase.updates = updates | phase.updates
-    return compile_step(batch, states, [*sums, squares], phase, "training", announce)
+        context.updates = updates | context.updates
+    return compile_step(batch, states, [*sums, squares], context, "training", announce)
 
 
-def loss_sums(model, batch: Batch, phase: Phase):
+def loss_sums(model, batch: Batch, context: CallContext):
     """Return [loss sum, weight sum, penalty, metric sums...], and what to minimise.
 
     That is a sum and the weight to divide it by.
     """
-    output, mask = model.forward(batch.inputs, batch.mask, phase)
+    output, mask = model.forward(batch.inputs, batch.mask, context)
     y, weight, loss = batch.targets, batch.sample_weight, model.loss
     what = f"The loss {name_of(model.loss)!r}"
     values = values_of(loss, y, output, what)

@@ -51,7 +51,7 @@ def check_windows(model, batch: Batch) -> None:
             "step: return_sequences=True for all recurrent layers."
         )
     for layer in model.layers:
-        reason = layer.reads_ahead
+        reason = layer.non_causal
         if any(inner.stateful for inner in all_layers([layer])):
             reason = "is stateful, but with tbptt each batch starts anew"
         elif isinstance(layer, Recurrent) and layer.learn_initial_state:

@@ -398,7 +398,7 @@ def test_a_mask_that_is_used_up_does_not_excuse_targets():
 class Forget(layers.Layer):
     """Passes everything on but the mask."""
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return inputs * 1
 
     def compute_mask(self, inputs, mask):

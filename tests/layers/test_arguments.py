@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_refused_when_a_model_is_built(make, error, message
     ("call", "message"),
     [
         (lambda: Dropout(0.5)(X, training="no"), "training must be True or False"),
-        (lambda: Dense(2)(X, phase=True), "phase is a seqnet.layers.Phase, got True"),
+        (lambda: Dense(2)(X, context=True), "context is a seqnet.layers.CallContext, got True"),
         (
             lambda: Dense(2)(None),
             "'dense'.*PyTensor variable or an array of numbers, not on 'None'",

@@ -16,7 +16,7 @@ from seqnet.layers import (
     Lambda,
     Layer,
     Masking,
-    Phase,
+    CallContext,
     RepeatVector,
     Softmax,
     TimeDistributed,
@@ -69,10 +69,10 @@ def test_gradients_are_the_numerical_ones(layer):
 
 def drop(rate, shape=(100, 60), **options):
     layer = Dropout(rate, dtype="float64", **options)
-    phase = Phase(training=True)
+    context = CallContext(training=True)
     x = pt.tensor("x", dtype="float64", shape=(None,) * len(shape))
-    y = layer(x, phase=phase)
-    f = backend.compile([x], [y, pytensor.grad(pt.sum(y), x)], phase.updates, name="test")
+    y = layer(x, context=context)
+    f = backend.compile([x], [y, pytensor.grad(pt.sum(y), x)], context.updates, name="test")
     return f, np.ones(shape)
 
 
@@ -103,10 +103,10 @@ def test_a_rate_of_zero_and_prediction_change_nothing():
 
 
 def test_one_dropout_layer_used_twice_drops_different_things():
-    layer, phase = Dropout(0.5, dtype="float64"), Phase(training=True)
+    layer, context = Dropout(0.5, dtype="float64"), CallContext(training=True)
     ones = pt.constant(np.ones((20, 20)))
-    outputs = [layer(ones, phase=phase), layer(ones, phase=phase)]
-    first, second = backend.compile([], outputs, phase.updates, name="test")()
+    outputs = [layer(ones, context=context), layer(ones, context=context)]
+    first, second = backend.compile([], outputs, context.updates, name="test")()
     assert not np.array_equal(first, second)
 
 
@@ -272,7 +272,7 @@ class Scale(Layer):
     def build(self, input_shape):
         self.factor = self.add_weight("factor", (), seqnet.initializers.Constant(self.start))
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return inputs * self.factor
 
 

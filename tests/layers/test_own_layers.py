@@ -113,7 +113,7 @@ def test_a_signature_that_cannot_work_is_refused_by_name():
         def call(self):
             return 0
 
-    with pytest.raises(TypeError, match=r"'odd' \(Odd\) needs m, other.*mask, phase and training"):
+    with pytest.raises(TypeError, match=r"'odd' \(Odd\) needs m, other.*mask, context and training"):
         seqnet.Model([Odd()]).predict(X)
     with pytest.raises(TypeError, match="Nothing.call must take the inputs"):
         seqnet.Model([Nothing()]).predict(X)

@@ -16,7 +16,7 @@ from reference.numpy_layers import sigmoid
 import seqnet
 from seqnet import backend
 from seqnet.backend.recurrence import KernelRecurrence
-from seqnet.layers import GRU, LSTM, Dense, Phase, SimpleRNN
+from seqnet.layers import GRU, LSTM, Dense, CallContext, SimpleRNN
 
 MASK = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0]], dtype=bool)
 PATHS = {"scan": {"fused": False}, "unroll": {"unroll": True}, "fused": {}}
@@ -55,11 +55,11 @@ def zero_states(layer, batch):
 def training(layer, mask=None):
     """Compile the output, and the gradient of its weighted sum in x and all weights."""
     x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
-    phase = Phase(training=True)
-    y = layer(x, mask=None if mask is None else pt.constant(mask), phase=phase)
+    context = CallContext(training=True)
+    y = layer(x, mask=None if mask is None else pt.constant(mask), context=context)
     cotangent = pt.dtensor3("cotangent")
     gradients = pytensor.grad(pt.sum(y * cotangent), [x, *layer.weights])
-    return backend.compile([x, cotangent], [y, *gradients], phase.updates, name="test")
+    return backend.compile([x, cotangent], [y, *gradients], context.updates, name="test")
 
 
 @EVERY_PATH
@@ -129,9 +129,9 @@ def test_gradients_through_dropout_are_the_numerical_ones(cell, path):
     arrays = random_arrays(cell, 3, 4, 2)
     both = {} if path == "fused" else {"recurrent_dropout": 0.3}
     layer = built(cell, arrays, path, dropout=0.3, **both)
-    phase = Phase(training=True)
+    context = CallContext(training=True)
     x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
-    y = layer(x, mask=pt.constant(MASK), phase=phase)  # one draw of masks: no updates are stored
+    y = layer(x, mask=pt.constant(MASK), context=context)  # one draw of masks: no updates are stored
 
     def value(point, kernel):
         given = {x: pt.specify_shape(point, (None, 4, 3))}
@@ -165,8 +165,8 @@ def test_masks_are_drawn_for_each_sequence_and_feature_once():
     layer.ensure_built((None, None, 30))
     layer.set_weights([np.eye(30), np.zeros((30, 30))])
     x = pt.tensor("x", dtype="float64", shape=(None, None, 30))
-    phase = Phase(training=True)
-    y = backend.compile([x], [layer(x, phase=phase)], phase.updates, name="test")(
+    context = CallContext(training=True)
+    y = backend.compile([x], [layer(x, context=context)], context.updates, name="test")(
         np.ones((20, 6, 30))
     )[0]
     assert set(np.unique(y)) == {0.0, 2.0}
@@ -181,10 +181,10 @@ def test_prediction_and_a_rate_of_zero_drop_nothing():
     expected = run_cell("gru", arrays | zeros)["y"]
     layer = built("gru", arrays, "fused", dropout=0.5, recurrent_dropout=0.5)
     x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
-    phase = Phase()
-    y = backend.compile([x], [layer(x, phase=phase)], name="test")(arrays["x"])[0]
+    context = CallContext()
+    y = backend.compile([x], [layer(x, context=context)], name="test")(arrays["x"])[0]
     np.testing.assert_allclose(y, expected, rtol=1e-12)
-    assert not phase.updates
+    assert not context.updates
     assert not built("gru", arrays, "fused", dropout=0.0).generators
 
 
@@ -193,7 +193,7 @@ def has(function, kind):
 
 
 def test_input_dropout_stays_fused_and_recurrent_dropout_trains_as_a_scan_and_says_so(caplog):
-    if backend.kernels() is None:
+    if backend.native() is None:
         pytest.skip("The compiled kernels are not available here.")
     arrays = random_arrays("lstm", 3, 4, 2)
     layer = built("lstm", arrays, "fused", dropout=0.5)

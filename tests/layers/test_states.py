@@ -13,7 +13,7 @@ from pytensor.graph.replace import clone_replace
 import seqnet
 from seqnet import backend
 from seqnet.generation import Stepper
-from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Embedding, Phase, SimpleRNN
+from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Embedding, CallContext, SimpleRNN
 
 PATHS = {"scan": {"fused": False}, "unroll": {"unroll": True}, "fused": {"fused": True}}
 EVERY_PATH = pytest.mark.parametrize("path", PATHS)
@@ -40,7 +40,7 @@ def test_return_state_gives_the_output_and_every_last_state(cell, path):
     cls, _ = CELLS[cell]
     layer = cls(2, return_sequences=True, return_state=True, **options_of(path))
     x, mask = symbolic(), pt.constant(MASK)
-    output = layer(x, mask=mask, phase=Phase())
+    output = layer(x, mask=mask, context=CallContext())
     assert isinstance(output, list) and len(output) == 1 + len(layer.state_names)
     y, *states = backend.compile([x], output, name="test")(X)
     zeros = {f"{name}0": np.zeros((4, 2)) for name in layer.state_names}
@@ -87,7 +87,7 @@ def test_given_initial_states_are_those_of_the_reference(cell, path):
     layer.set_weights([arrays[w.name.rpartition("/")[2]] for w in layer.weights])
     x = symbolic()
     before = [pt.dmatrix(name) for name in layer.state_names]
-    y = layer(x, mask=pt.constant(MASK), phase=Phase(), initial_state=before)
+    y = layer(x, mask=pt.constant(MASK), context=CallContext(), initial_state=before)
     f = backend.compile([x, *before], [y], name="test")
     (result,) = f(arrays["x"], *[arrays[f"{name}0"] for name in layer.state_names])
     np.testing.assert_allclose(result, run_cell(cell, arrays)["y"], rtol=1e-12, atol=1e-14)
@@ -98,20 +98,20 @@ def test_given_initial_states_are_those_of_the_reference(cell, path):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_initial_states_of_every_size_as_arrays_and_as_one_for_all(batch, units, path):
     layer = LSTM(units, **options_of(path))
-    x, phase = symbolic(), Phase()
+    x, context = symbolic(), CallContext()
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(2, 1, units))
     for_all = [rows[0, 0], pt.constant(rows[1])]
     each = [np.repeat(row, batch, axis=0).astype("float32").astype("float64") for row in rows]
     same = [np.asarray(row, "float32") for row in each]  # another float type is cast
     outputs = [
-        layer(x, initial_state=states, phase=phase)
+        layer(x, initial_state=states, context=context)
         for states in (for_all, each, same, [np.zeros(units)] * 2)
     ]
     one, every, cast, zero = backend.compile([x], outputs, name="test")(X[:batch])
     np.testing.assert_allclose(one, every, rtol=1e-5)
     np.testing.assert_allclose(cast, every, rtol=1e-12)
-    plain = backend.compile([x], [layer(x, phase=phase)], name="test")(X[:batch])[0]
+    plain = backend.compile([x], [layer(x, context=context)], name="test")(X[:batch])[0]
     np.testing.assert_allclose(zero, plain, rtol=1e-12)
     assert not np.allclose(one, plain)
 
@@ -157,8 +157,8 @@ def test_gradients_of_learned_initial_states_are_the_numerical_ones(cls, units, 
     layer.ensure_built((None, 4, 3))
     names = [w.name.rpartition("/")[2] for w in layer.weights]
     assert names[-len(cls.state_names) :] == [f"initial_{n}" for n in cls.state_names]
-    phase = Phase(training=True)
-    y = layer(pt.constant(X), mask=pt.constant(MASK), phase=phase)
+    context = CallContext(training=True)
+    y = layer(pt.constant(X), mask=pt.constant(MASK), context=context)
 
     def value(*learned):
         fixed = [
@@ -443,10 +443,10 @@ def test_shuffling_with_carried_states_is_told(caplog):
 def test_a_stateful_layer_called_alone_leaves_its_states_to_the_caller():
     layer = SimpleRNN(2, stateful=True, return_sequences=True, dtype="float64")
     x = symbolic(length=None)
-    phase = Phase()
-    y = layer(x, phase=phase)
-    assert len(phase.updates) == 1
-    f = backend.compile([x], [y], phase.updates, name="test")
+    context = CallContext()
+    y = layer(x, context=context)
+    assert len(context.updates) == 1
+    f = backend.compile([x], [y], context.updates, name="test")
     halves = [f(X[:, :2])[0], f(X[:, 2:])[0]]
     layer.reset_states()
     np.testing.assert_allclose(np.concatenate(halves, axis=1), f(X)[0], rtol=1e-12)

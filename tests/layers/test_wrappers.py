@@ -14,7 +14,7 @@ from seqnet.layers import (
     Bidirectional,
     Dense,
     Masking,
-    Phase,
+    CallContext,
     SimpleRNN,
     TimeDistributed,
 )
@@ -132,8 +132,8 @@ def compiled_bidirectional(layer, length=None):
     layer.set_weights([rng.normal(size=w.get_value().shape) for w in layer.weights])
     x = pt.tensor("x", dtype="float64", shape=(None, length, 3))
     mask = pt.matrix("mask", dtype="bool")
-    phase = Phase(training=True)
-    y = layer(x, mask=mask, phase=phase)
+    context = CallContext(training=True)
+    y = layer(x, mask=mask, context=context)
     gradients = pytensor.grad(pt.sum(y**2), [x, *layer.weights])
     return backend.compile([x, mask], [y, *gradients], name="test")
 

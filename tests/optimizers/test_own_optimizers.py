@@ -30,7 +30,7 @@ class Sparse(Optimizer):
 
     slots = ("m",)
 
-    def spares_idle_rows(self):
+    def supports_sparse_rows(self):
         return True
 
     def idle(self, h, steps, m):
@@ -81,7 +81,7 @@ def test_plain_numbers_train_alike_in_both_float_types(cls, backend):
 
 def test_rows_are_updated_as_the_whole_table_would_be():
     class Whole(Sparse):
-        def spares_idle_rows(self):
+        def supports_sparse_rows(self):
             return False
 
     for dtype, tolerance in (("float32", 1e-5), ("float64", 1e-12)):

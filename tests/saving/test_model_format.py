@@ -161,14 +161,14 @@ def test_saving_before_there_are_weights_says_what_to_do(tmp_path):
 class Twice(Layer):
     """Its input times two."""
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return inputs * 2
 
 
 class Thrice(Layer):
     """Its input times three; not registered."""
 
-    def call(self, inputs, mask, phase):
+    def call(self, inputs, mask, context):
         return inputs * 3
 
 

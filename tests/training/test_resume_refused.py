@@ -179,14 +179,14 @@ def weighted(power):
 class Scale(Layer):
     factor = 2.0
 
-    def call(self, x, mask, phase):
+    def call(self, x, mask, context):
         return x * self.factor
 
 
 class OtherScale(Layer):
     factor = 3.0
 
-    def call(self, x, mask, phase):
+    def call(self, x, mask, context):
         return x * self.factor
 
 

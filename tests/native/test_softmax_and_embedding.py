@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqnet import kernels
+from seqnet import native
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-14}
 
@@ -19,10 +19,10 @@ def softmax_by_numpy(x):
 def test_softmax_agrees_with_numpy(shape, dtype):
     x = (np.random.default_rng(0).normal(size=shape) * 10).astype(dtype)
     log = softmax_by_numpy(x)
-    np.testing.assert_allclose(kernels.log_softmax(x), log, rtol=1e-6, atol=TOLERANCE[dtype] * 20)
-    np.testing.assert_allclose(kernels.softmax(x), np.exp(log), rtol=0, atol=TOLERANCE[dtype])
+    np.testing.assert_allclose(native.log_softmax(x), log, rtol=1e-6, atol=TOLERANCE[dtype] * 20)
+    np.testing.assert_allclose(native.softmax(x), np.exp(log), rtol=0, atol=TOLERANCE[dtype])
     np.testing.assert_allclose(
-        kernels.softmax(x[..., ::-1]), np.exp(log)[..., ::-1], rtol=0, atol=TOLERANCE[dtype]
+        native.softmax(x[..., ::-1]), np.exp(log)[..., ::-1], rtol=0, atol=TOLERANCE[dtype]
     )
 
 
@@ -38,34 +38,34 @@ def test_cross_entropy_and_its_gradient_agree_with_numpy(shape, weighted, dtype)
     log, rows = softmax_by_numpy(x), np.arange(shape[0])
     slope = np.exp(log)
     slope[rows, targets] -= 1
-    loss, d_logits = kernels.softmax_cross_entropy(x, targets, weights)
+    loss, d_logits = native.softmax_cross_entropy(x, targets, weights)
     np.testing.assert_allclose(
         loss, -log[rows, targets] * factor, rtol=1e-6, atol=TOLERANCE[dtype] * 20
     )
     np.testing.assert_allclose(d_logits, slope * factor[:, None], rtol=0, atol=TOLERANCE[dtype])
-    alone, nothing = kernels.softmax_cross_entropy(x, targets, weights, gradient=False)
+    alone, nothing = native.softmax_cross_entropy(x, targets, weights, gradient=False)
     assert nothing is None
     np.testing.assert_array_equal(alone, loss)
     copy = x.copy()
-    assert kernels.softmax_cross_entropy(copy, targets, weights, out=copy)[1] is copy
+    assert native.softmax_cross_entropy(copy, targets, weights, out=copy)[1] is copy
     np.testing.assert_array_equal(copy, d_logits)
 
 
 def test_large_logits_do_not_overflow_and_not_a_number_stays_in_its_row():
     x = np.array([[1e30, 0, -1e30], [0, -np.inf, 0], [0, np.nan, 0], [1, 2, 3]], "float32")
-    got = kernels.softmax(x)
+    got = native.softmax(x)
     np.testing.assert_array_equal(got[:2], [[1, 0, 0], [0.5, 0, 0.5]])
     assert np.isnan(got[2]).all() and abs(got[3].sum() - 1) < 1e-6
-    loss, _ = kernels.softmax_cross_entropy(x, np.array([0, 0, 0, 2]))
+    loss, _ = native.softmax_cross_entropy(x, np.array([0, 0, 0, 2]))
     assert loss[0] == 0 and np.isnan(loss[2]) and np.isfinite(loss[3])
 
 
 def test_a_target_that_is_no_class_is_named_with_its_place():
     x = np.zeros((3, 4), "float32")
     with pytest.raises(IndexError, match=r"target 4 at position \(1,\) is not in \[0, 4\)"):
-        kernels.softmax_cross_entropy(x, np.array([0, 4, 1]))
+        native.softmax_cross_entropy(x, np.array([0, 4, 1]))
     with pytest.raises(ValueError, match="do not fit"):
-        kernels.softmax_cross_entropy(x, np.array([0, 1]))
+        native.softmax_cross_entropy(x, np.array([0, 1]))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -76,22 +76,22 @@ def test_a_target_that_is_no_class_is_named_with_its_place():
 def test_rows_are_gathered_and_their_gradients_added(rows, width, shape, dtype):
     random = np.random.default_rng(0)
     ids, table = random.integers(0, rows, shape), random.normal(size=(rows, width)).astype(dtype)
-    got = kernels.gather(table, ids.astype("int32"))
+    got = native.gather(table, ids.astype("int32"))
     np.testing.assert_array_equal(got, table[ids])
     wanted = np.zeros((rows, width), dtype)
     for i, row in zip(ids.ravel(), got.reshape(-1, width), strict=True):
         wanted[i] += row
     for threads in (1, 2, 3):
-        kernels.set_num_threads(threads)
-        np.testing.assert_array_equal(kernels.scatter_add(got, ids, rows), wanted)
-    kernels.set_num_threads(2)
+        native.set_num_threads(threads)
+        np.testing.assert_array_equal(native.scatter_add(got, ids, rows), wanted)
+    native.set_num_threads(2)
 
 
 def test_no_ids_give_no_rows_and_a_zero_gradient():
-    rows = kernels.gather(np.ones((3, 2)), np.zeros((0, 4), int))
+    rows = native.gather(np.ones((3, 2)), np.zeros((0, 4), int))
     assert rows.shape == (0, 4, 2)
     np.testing.assert_array_equal(
-        kernels.scatter_add(rows, np.zeros((0, 4), int), 3), np.zeros((3, 2))
+        native.scatter_add(rows, np.zeros((0, 4), int), 3), np.zeros((3, 2))
     )
 
 
@@ -99,12 +99,12 @@ def test_no_ids_give_no_rows_and_a_zero_gradient():
 def test_an_id_that_is_no_row_is_named_with_its_place(wrong):
     ids = np.array([[0, 1], [2, wrong]])
     for call in (
-        lambda: kernels.gather(np.ones((3, 2)), ids),
-        lambda: kernels.scatter_add(np.ones((2, 2, 5)), ids, 3),
+        lambda: native.gather(np.ones((3, 2)), ids),
+        lambda: native.scatter_add(np.ones((2, 2, 5)), ids, 3),
     ):
         with pytest.raises(
             IndexError, match=rf"id {wrong} at position \(1, 1\) is not in \[0, 3\)"
         ):
             call()
     with pytest.raises(TypeError, match="float64"):
-        kernels.gather(np.ones((3, 2)), np.zeros(2))
+        native.gather(np.ones((3, 2)), np.zeros(2))

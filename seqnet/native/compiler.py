@@ -43,7 +43,7 @@ def cache_directory() -> Path:
     if "SEQNET_CACHE_DIR" in os.environ:
         return Path(os.environ["SEQNET_CACHE_DIR"]).expanduser() / "kernels"
     if sys.platform == "darwin":
-        return Path("~/Library/Caches/seqnet/kernels").expanduser()
+        return Path("~/Library/Caches/seqnet.native").expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "seqnet" / "kernels"
 
 

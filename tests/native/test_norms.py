@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqnet import kernels
+from seqnet import native
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-14)])
@@ -12,24 +12,24 @@ def test_squared_norms_agree_with_numpy(dtype, tolerance):
     shapes = [(), (0,), *((n,) for n in range(1, 140)), (4095,), (4097,), (100, 200)]
     arrays = [np.asarray(random.normal(size=s)).astype(dtype) for s in shapes]
     expected = [float(np.sum(np.square(a, dtype="float64"))) for a in arrays]
-    np.testing.assert_allclose(kernels.squared_norms(arrays), expected, rtol=tolerance)
+    np.testing.assert_allclose(native.squared_norms(arrays), expected, rtol=tolerance)
     transposed = [a.T for a in arrays]
-    np.testing.assert_allclose(kernels.squared_norms(transposed), expected, rtol=tolerance)
+    np.testing.assert_allclose(native.squared_norms(transposed), expected, rtol=tolerance)
 
 
 def test_large_and_broken_numbers():
     huge = np.full(300, 1e30, "float32")
-    np.testing.assert_allclose(kernels.squared_norms([huge]), [3e62], rtol=1e-6)
+    np.testing.assert_allclose(native.squared_norms([huge]), [3e62], rtol=1e-6)
     broken, infinite = np.ones(100, "float32"), np.ones(100, "float32")
     broken[37], infinite[99] = np.nan, np.inf
-    found = kernels.squared_norms([broken, infinite, np.ones(3, "float32")])
+    found = native.squared_norms([broken, infinite, np.ones(3, "float32")])
     assert np.isnan(found[0]) and found[1] == np.inf and found[2] == 3
 
 
 def test_one_dtype():
     with pytest.raises(ValueError, match="float32.*float64"):
-        kernels.squared_norms([np.ones(2, "float32"), np.ones(2)])
-    assert kernels.squared_norms([]).shape == (0,)
+        native.squared_norms([np.ones(2, "float32"), np.ones(2)])
+    assert native.squared_norms([]).shape == (0,)
 
 
 @pytest.mark.parametrize("value", [1e-30, -1e-22, 1e-16, 1.5e-45])
@@ -37,7 +37,7 @@ def test_one_dtype():
 def test_tiny_numbers_do_not_become_zero(value, size):
     tiny = np.full(size, value, "float32")
     expected = float(np.sum(np.square(tiny, dtype="float64")))
-    np.testing.assert_allclose(kernels.squared_norms([tiny]), [expected], rtol=1e-5)
+    np.testing.assert_allclose(native.squared_norms([tiny]), [expected], rtol=1e-5)
     mixed = np.zeros(size, "float32")
     mixed[0] = 3e-38
-    np.testing.assert_allclose(kernels.squared_norms([mixed]), [9e-76], rtol=1e-5)
+    np.testing.assert_allclose(native.squared_norms([mixed]), [9e-76], rtol=1e-5)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from seqnet import kernels
+from seqnet import native
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
 ODD = [
@@ -39,25 +39,25 @@ def test_products_of_odd_shapes_and_layouts_agree_with_numpy(shape, dtype):
     m, n, k = shape
     random = np.random.default_rng(0)
     for n_th, layouts in enumerate(itertools.product(("rows", "columns", "strided"), repeat=2)):
-        kernels.set_num_threads(1 + n_th % 4)
+        native.set_num_threads(1 + n_th % 4)
         a, b = matrix(random, m, k, dtype, layouts[0]), matrix(random, k, n, dtype, layouts[1])
         bias = random.normal(size=n).astype(dtype)
         wanted = a.astype("float64") @ b.astype("float64")
-        assert close(kernels.gemm(a, b), wanted, dtype, k)
-        out, sums = kernels.gemm(a, b, bias=bias, column_sums=True)
+        assert close(native.gemm(a, b), wanted, dtype, k)
+        out, sums = native.gemm(a, b, bias=bias, column_sums=True)
         assert close(out, wanted + bias, dtype, k) and close(
             sums, b.sum(0, dtype="float64"), dtype, k
         )
-        assert kernels.gemm(a, b, bias=bias, out=out, accumulate=True) is out
+        assert native.gemm(a, b, bias=bias, out=out, accumulate=True) is out
         assert close(out, 2 * (wanted + bias), dtype, 2 * k)
-    kernels.set_num_threads(2)
+    native.set_num_threads(2)
 
 
 @pytest.mark.parametrize(("m", "n"), [(0, 5), (5, 0), (0, 0), (4, 3)])
 def test_empty_sums_are_the_bias_or_zero(m, n):
     a, b, bias = np.zeros((m, 0)), np.zeros((0, n)), np.arange(float(n))
-    np.testing.assert_array_equal(kernels.gemm(a, b), np.zeros((m, n)))
-    out, sums = kernels.gemm(a, b, bias=bias, column_sums=True)
+    np.testing.assert_array_equal(native.gemm(a, b), np.zeros((m, n)))
+    out, sums = native.gemm(a, b, bias=bias, column_sums=True)
     np.testing.assert_array_equal(out, np.broadcast_to(bias, (m, n)))
     if m:
         np.testing.assert_array_equal(sums, np.zeros(n))
@@ -67,7 +67,7 @@ def test_rows_of_a_larger_array_are_written_and_nothing_beside_them():
     random = np.random.default_rng(0)
     a, b = random.normal(size=(20, 30)), random.normal(size=(30, 37))
     whole = np.full((20, 50), 7.0)
-    kernels.gemm(a, b, out=whole[:, 5:42])
+    native.gemm(a, b, out=whole[:, 5:42])
     assert close(whole[:, 5:42], a @ b, "float64", 30)
     assert (whole[:, :5] == 7).all() and (whole[:, 42:] == 7).all()
 
@@ -82,9 +82,9 @@ def test_products_do_not_depend_on_the_number_of_threads(shape):
     )
     results = []
     for threads in (1, 2, 3, 7):
-        kernels.set_num_threads(threads)
-        results.append(kernels.gemm(a.T, b, column_sums=True))
-    kernels.set_num_threads(2)
+        native.set_num_threads(threads)
+        results.append(native.gemm(a.T, b, column_sums=True))
+    native.set_num_threads(2)
     for out, sums in results[1:]:
         np.testing.assert_array_equal(out, results[0][0])
         np.testing.assert_array_equal(sums, results[0][1])
@@ -93,12 +93,12 @@ def test_products_do_not_depend_on_the_number_of_threads(shape):
 def test_wrong_arguments_are_named():
     a = np.zeros((3, 4))
     with pytest.raises(ValueError, match=r"cannot multiply float64\(3, 4\) by float64\(3, 4\)"):
-        kernels.gemm(a, a)
+        native.gemm(a, a)
     with pytest.raises(ValueError, match="out"):
-        kernels.gemm(a, a.T, out=np.zeros((3, 4)))
+        native.gemm(a, a.T, out=np.zeros((3, 4)))
     with pytest.raises(ValueError, match="accumulate"):
-        kernels.gemm(a, a.T, accumulate=True)
+        native.gemm(a, a.T, accumulate=True)
     with pytest.raises(ValueError, match="bias"):
-        kernels.gemm(a, a.T, bias=np.zeros(4))
-    with pytest.raises(kernels.KernelUnavailable, match="int64"):
-        kernels.gemm(a.astype("int64"), a.T.astype("int64"))
+        native.gemm(a, a.T, bias=np.zeros(4))
+    with pytest.raises(native.KernelUnavailable, match="int64"):
+        native.gemm(a.astype("int64"), a.T.astype("int64"))

@@ -5,7 +5,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 
-from seqnet import kernels
+from seqnet import native
 
 RANDOM = np.random.default_rng(0)
 
@@ -58,7 +58,7 @@ OPERATIONS = {
 def test_every_operation_agrees_with_numpy(name, dtype):
     symbolic, numpy = OPERATIONS[name]
     x, y = (pt.vector(n, dtype=dtype) for n in "xy")
-    kernel = kernels.ElementwiseKernel([x, y], [symbolic(x, y)])
+    kernel = native.ElementwiseKernel([x, y], [symbolic(x, y)])
     a = numbers(dtype)
     b = np.roll(a, 3)[::-1].copy()
     tolerance = 1e-6 if dtype == "float32" else 1e-14
@@ -107,7 +107,7 @@ def test_transcendental_functions_are_within_four_units_in_the_last_place(name, 
     symbolic, exact = EXACT[name]
     x = pt.vector(dtype=dtype)
     values = every_size(dtype)
-    got = kernels.ElementwiseKernel([x], [symbolic(x)])(values)[0]
+    got = native.ElementwiseKernel([x], [symbolic(x)])(values)[0]
     wanted = exact(values.astype(wide))
     rounded = wanted.astype(dtype)
     finite = np.isfinite(rounded)
@@ -122,7 +122,7 @@ def test_transcendental_functions_are_within_four_units_in_the_last_place(name, 
 def test_not_a_number_is_handed_on(name):
     x = pt.vector(dtype="float32")
     assert np.isnan(
-        kernels.ElementwiseKernel([x], [EXACT[name][0](x)])(np.full(19, np.nan, "float32"))[0]
+        native.ElementwiseKernel([x], [EXACT[name][0](x)])(np.full(19, np.nan, "float32"))[0]
     ).all()
 
 
@@ -136,7 +136,7 @@ def test_an_optimizer_update_is_one_kernel_that_writes_in_place(shape):
     new_squares = rho * squares + (1 - rho) * pt.sqr(gradient)
     change = -pt.sqrt(changes + epsilon) / pt.sqrt(new_squares + epsilon) * gradient
     new_changes = rho * changes + (1 - rho) * pt.sqr(change)
-    kernel = kernels.ElementwiseKernel(
+    kernel = native.ElementwiseKernel(
         [weight, gradient, squares, changes, rate],
         [weight + rate * change, new_squares, new_changes],
     )
@@ -152,20 +152,20 @@ def test_an_optimizer_update_is_one_kernel_that_writes_in_place(shape):
 
 def test_results_do_not_depend_on_the_number_of_threads():
     x = pt.vector(dtype="float64")
-    kernel = kernels.ElementwiseKernel([x], [pt.tanh(x) * pt.exp(x)])
+    kernel = native.ElementwiseKernel([x], [pt.tanh(x) * pt.exp(x)])
     values = RANDOM.normal(size=100_003)
     results = []
     for threads in (1, 2, 3):
-        kernels.set_num_threads(threads)
+        native.set_num_threads(threads)
         results.append(kernel(values)[0])
-    kernels.set_num_threads(2)
+    native.set_num_threads(2)
     for other in results[1:]:
         np.testing.assert_array_equal(other, results[0])
 
 
 def test_what_is_computed_twice_is_written_once():
-    from seqnet.kernels import emit
-    from seqnet.kernels.expression import Expressions
+    from seqnet.native import emit
+    from seqnet.native.expression import Expressions
 
     x, y = (pt.vector(n, dtype="float32") for n in "xy")
     expressions = Expressions("float32")
@@ -195,13 +195,13 @@ def test_what_is_computed_twice_is_written_once():
 )
 def test_what_has_no_kernel_is_refused_with_the_reason(expression, reason):
     x = pt.vector("x", dtype="float32")
-    with pytest.raises(kernels.KernelUnavailable, match=reason):
-        kernels.ElementwiseKernel([x], [expression(x)])
+    with pytest.raises(native.KernelUnavailable, match=reason):
+        native.ElementwiseKernel([x], [expression(x)])
 
 
 def test_wrong_arguments_are_named():
     x, y = (pt.vector(n, dtype="float32") for n in "xy")
-    kernel = kernels.ElementwiseKernel([x, y], [x + y])
+    kernel = native.ElementwiseKernel([x, y], [x + y])
     a = np.zeros(3, "float32")
     with pytest.raises(ValueError, match=r"input 1 is float32\(4,\)"):
         kernel(a, np.zeros(4, "float32"))
@@ -213,7 +213,7 @@ def test_wrong_arguments_are_named():
 
 def test_rows_that_lie_apart_are_read_where_they_are():
     x, y = pt.matrix(dtype="float64"), pt.matrix(dtype="float64")
-    kernel = kernels.ElementwiseKernel([x, y], [pt.tanh(x) + y, x * y])
+    kernel = native.ElementwiseKernel([x, y], [pt.tanh(x) + y, x * y])
     wide = np.random.default_rng(0).normal(size=(7, 40))
     a, b = wide[:, 3:22], wide[:, 20:39]
     total, product = kernel(a, b)

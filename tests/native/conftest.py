@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seqnet.kernels import core
+from seqnet.native import core
 
 
 @pytest.fixture(autouse=True)

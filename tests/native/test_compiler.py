@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqnet import kernels
-from seqnet.kernels import compiler, memory
+from seqnet import native
+from seqnet.native import compiler, memory
 
 SOURCE = "int answer(void) { return 42; }\n"
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_a_directory_that_cannot_be_made_is_not_needed(tmp_path, monkeypatch):
 
 
 def test_a_text_that_does_not_compile_is_refused_with_the_complaint(cache):
-    with pytest.raises(kernels.KernelUnavailable, match="could not compile[^@]*oops"):
+    with pytest.raises(native.KernelUnavailable, match="could not compile[^@]*oops"):
         compiler.load(SOURCE, "int oops(void) { return undeclared; }")
     assert not [p for p in cache.iterdir() if p.is_dir()]
 
@@ -73,10 +73,10 @@ def test_the_compiler_is_the_one_in_cc(cache, monkeypatch):
 
 def test_without_a_compiler_the_reason_says_what_to_do(tmp_path):
     script = (
-        "from seqnet import kernels; import numpy as np\n"
-        "print(kernels.available())\n"
-        "try: kernels.gemm(np.ones((2, 2)), np.ones((2, 2)))\n"
-        "except kernels.KernelUnavailable as e: print('refused:', e)\n"
+        "from seqnet import native; import numpy as np\n"
+        "print(native.available())\n"
+        "try: native.gemm(np.ones((2, 2)), np.ones((2, 2)))\n"
+        "except native.KernelUnavailable as e: print('refused:', e)\n"
     )
     cache = str(tmp_path / "cache")
     done = run_python(
@@ -91,7 +91,7 @@ def test_without_a_compiler_the_reason_says_what_to_do(tmp_path):
 
 
 def test_importing_compiles_nothing(tmp_path):
-    done = run_python("import seqnet.kernels", SEQNET_CACHE_DIR=str(tmp_path / "cache"))
+    done = run_python("import seqnet.native", SEQNET_CACHE_DIR=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "cache").exists()
 

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import numpy_cells
 
-from seqnet import kernels
+from seqnet import native
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 KERNELS = {}
@@ -22,7 +22,7 @@ KERNELS = {}
 def kernel_of(name, dtype):
     if (name, dtype) not in KERNELS:
         step, gates, states, _, _ = numpy_cells.CELLS[name]
-        KERNELS[name, dtype] = kernels.RecurrenceKernel(step, gates, states, dtype)
+        KERNELS[name, dtype] = native.RecurrenceKernel(step, gates, states, dtype)
     return KERNELS[name, dtype]
 
 
@@ -119,7 +119,7 @@ def check(name, dtype, given):
 def check_grid(name, dtype, all_units):
     """Sizes around every vector width, with all combinations of the optional arguments in turn."""
     for n, (units, batch, time) in enumerate(itertools.product(all_units, (1, 3, 8), (1, 2, 7))):
-        kernels.set_num_threads(1 + n % 3)
+        native.set_num_threads(1 + n % 3)
         check(
             name,
             dtype,
@@ -129,9 +129,9 @@ def check_grid(name, dtype, all_units):
 
 @pytest.fixture(autouse=True)
 def restore_threads():
-    before = kernels.get_num_threads()
+    before = native.get_num_threads()
     yield
-    kernels.set_num_threads(before)
+    native.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -159,7 +159,7 @@ def test_more_than_one_block_of_depth_agrees_with_numpy():
 def test_every_vector_width_agrees_with_numpy(width):
     script = (
         "from test_recurrence import *\n"
-        f"assert kernels.vector_bytes() == {width}\n"
+        f"assert native.vector_bytes() == {width}\n"
         "for name in numpy_cells.CELLS:\n"
         "    for dtype in TOLERANCE:\n"
         "        check_grid(name, dtype, (1, 2, 3, 7, 8, 9, 15, 16, 17, 33, 70))\n"
@@ -187,7 +187,7 @@ def test_results_do_not_depend_on_the_number_of_threads(name, batch):
     given = problem(name, "float32", 100, batch, 20, bias=True, initial=True, mask=True)
     results = []
     for threads in (1, 2, 3, 5):
-        kernels.set_num_threads(threads)
+        native.set_num_threads(threads)
         states, gradients = run(name, "float32", given)
         results.append([*states, *gradients[:3], *gradients.initial_states])
     for other in results[1:]:
@@ -268,7 +268,7 @@ def test_only_what_the_gradient_needs_is_saved(name, saved, needs_projected):
 
 def test_a_state_that_is_only_handed_on_gets_its_gradient():
     """h' = tanh(x + r + d), d' = h: the second state is the first, one step late."""
-    kernel = kernels.RecurrenceKernel(
+    kernel = native.RecurrenceKernel(
         lambda x, r, s: (pt.tanh(x[0] + r[0] + s[1]), s[0]), 1, 2, "float64"
     )
     random = np.random.default_rng(0)
@@ -298,9 +298,9 @@ def test_an_empty_batch_or_sequence_gives_empty_states_and_zero_gradients():
 
 
 def test_the_call_is_counted():
-    before = kernels.calls().get("recurrence.forward", 0)
+    before = native.calls().get("recurrence.forward", 0)
     test_without_saving_the_states_are_the_same()
-    assert kernels.calls()["recurrence.forward"] == before + 2
+    assert native.calls()["recurrence.forward"] == before + 2
 
 
 def test_wrong_arguments_are_named():
@@ -322,9 +322,9 @@ def test_wrong_arguments_are_named():
 
 
 def test_a_step_with_an_unknown_operation_is_refused_by_name():
-    with pytest.raises(kernels.KernelUnavailable, match="erf"):
-        kernels.RecurrenceKernel(lambda x, r, s: (pt.erf(x[0] + r[0]),), 1, 1)
-    with pytest.raises(kernels.KernelUnavailable, match="not elementwise"):
-        kernels.RecurrenceKernel(lambda x, r, s: (pt.cumsum(x[0] + r[0], axis=1),), 1, 1)
-    with pytest.raises(kernels.KernelUnavailable, match="float32 or float64"):
-        kernels.RecurrenceKernel(numpy_cells.simple_rnn_step, 1, 1, "float16")
+    with pytest.raises(native.KernelUnavailable, match="erf"):
+        native.RecurrenceKernel(lambda x, r, s: (pt.erf(x[0] + r[0]),), 1, 1)
+    with pytest.raises(native.KernelUnavailable, match="not elementwise"):
+        native.RecurrenceKernel(lambda x, r, s: (pt.cumsum(x[0] + r[0], axis=1),), 1, 1)
+    with pytest.raises(native.KernelUnavailable, match="float32 or float64"):
+        native.RecurrenceKernel(numpy_cells.simple_rnn_step, 1, 1, "float16")
