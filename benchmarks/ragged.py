@@ -20,6 +20,7 @@ from harness import Report, parser, spread, table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import seqnet
 from seqnet.layers import LSTM, Dense, Embedding
+from seqnet.training.step import CompiledSteps
 
 VOCABULARY = 1000
 
@@ -56,13 +57,13 @@ def main(arguments=None) -> None:
     ways = {"list": (x, x, {}), "padded": (padded, padded, {"mask": mask})}
     steps: dict[str, list] = {way: [] for way in ways}
     seconds: dict[str, list] = {way: [] for way in ways}
-    current, cast = "", seqnet.compiled.arguments
+    current, train = "", CompiledSteps.train
 
-    def count(batch, dtype):
-        steps[current].append(batch.x.size)
-        return cast(batch, dtype)
+    def count(compiled, batch, *states):
+        steps[current].append(batch.inputs.size)
+        return train(compiled, batch, *states)
 
-    seqnet.compiled.arguments = count
+    CompiledSteps.train = count
     report = Report("ragged", options)
     for number in range(options.rounds + 1):  # the first round compiles and is not counted
         if number == 1:

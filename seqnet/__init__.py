@@ -18,7 +18,7 @@ from seqnet import (
 )
 from seqnet.config import set_random_seed
 from seqnet.model import Model, load_model
-from seqnet.trouble import NumericalError
+from seqnet.training.diagnostics import NumericalError
 from seqnet.version import __version__
 
 __all__ = [

@@ -26,7 +26,7 @@ _settings: dict[str, Any] = {
     "floatx": "float32",
     "epsilon": 1e-7,
     "backend": "auto",
-    "read_ahead": 3,
+    "prefetch": 3,
 }
 _random = np.random.default_rng()
 _seed: int | None = None
@@ -100,12 +100,12 @@ def set_backend(name: str) -> None:
     _settings["backend"] = name
 
 
-def read_ahead() -> int:
+def prefetch() -> int:
     """Return how many batches are read ahead of the training, where data is not in memory."""
-    return _settings["read_ahead"]
+    return _settings["prefetch"]
 
 
-def set_read_ahead(batches: int) -> None:
+def set_prefetch(batches: int) -> None:
     """Set how many batches a thread reads ahead; 0 reads where the training runs, in no thread.
 
     Parameters
@@ -118,7 +118,7 @@ def set_read_ahead(batches: int) -> None:
     ValueError, TypeError
         If it is no whole number, or negative.
     """
-    _settings["read_ahead"] = check_count(batches, "read_ahead", 0)
+    _settings["prefetch"] = check_count(batches, "prefetch", 0)
 
 
 def set_random_seed(seed: int) -> None:

@@ -1,40 +1,53 @@
-"""A stack of layers that learns: compile, fit, evaluate, predict."""
+"""Models: layers with a loss and an optimizer, and the methods that users call.
+
+`Model.fit`, `evaluate` and `predict` check what they are given, make data sets of it, and pass them
+to `seqnet.training`.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from typing import Any
 
-from seqnet import saving
-from seqnet.callbacks import Callback, EpochLine, History, ProgressBar
+import numpy as np
+import pytensor.tensor as pt
+
+from seqnet import backend, config, losses, optimizers
+from seqnet import metrics as metrics_module
+from seqnet.callbacks import Callback, CallbackList, EpochLine, History, ProgressBar
 from seqnet.callbacks.base import check_callbacks
-from seqnet.checks import check_count
-from seqnet.compiled import CompiledStack
-from seqnet.evaluation import calls_of, measure, outputs_of, report
-from seqnet.feeding import mask_for, prepare
-from seqnet.fitting import Fit
-from seqnet.layers.layer import Layer
-from seqnet.locking import alone
-from seqnet.options import (
-    check_first_epoch,
-    check_frequency,
-    check_shuffle,
-    check_steps,
+from seqnet.checks import check_count, check_shape
+from seqnet.data.adapters import Adapter, mask_for
+from seqnet.data.class_weight import ClassWeight
+from seqnet.data.dataset import Batch, Dataset
+from seqnet.data.ragged import choose_lengths
+from seqnet.hyperparameters import names_of
+from seqnet.layers.context import CallContext
+from seqnet.layers.layer import Layer, Shape, snake_case
+from seqnet.layers.states import RUNS, all_layers, carried_states
+from seqnet.layers.weights import set_values
+from seqnet.locking import COMPILING, ForkSafeLock, alone
+from seqnet.saving import hdf5
+from seqnet.saving.model_format import pack, unpack
+from seqnet.training import trainer as training
+from seqnet.training.arguments import (
+    FitArguments,
+    check_optional_count,
+    check_repeatable,
     check_verbose,
     validation_arguments,
 )
-from seqnet.packing import pack, unpack
-from seqnet.streams import Stream
-from seqnet.training import Figures, Update
-from seqnet.trouble import Norms
-from seqnet.windows import check_windows
+from seqnet.training.diagnostics import GradientNorms
+from seqnet.training.step import CompiledSteps, Totals
+from seqnet.training.tbptt import check_windows
 
 log = logging.getLogger("seqnet")
 
 
-class Model(CompiledStack):
-    """A stack of layers, trained with one compiled call for each batch.
+class Model:
+    """Layers on top of each other, trained with one compiled call for each batch.
 
     Parameters
     ----------
@@ -43,16 +56,24 @@ class Model(CompiledStack):
 
     Attributes
     ----------
+    layers : list of Layer
+    metadata : dict
+        What JSON can hold and should travel with the model in its file, such as a vocabulary.
     optimizer, loss, metrics
         What `compile` chose.
+    steps : CompiledSteps
+        The compiled train, test and predict steps.
     history : History
         The record of the last `fit`.
     stop_training : bool
         A callback sets it to True to end `fit` after the batch.
     last_run : str, optional
         Identifies the last run of `fit`; a resumed run is the same one.
-    norms : Norms
-        Those of the gradients of the epoch, or of the last `train_on_batch`.
+    lock : ForkSafeLock
+        Held by the thread that runs a compiled function, or that reads or changes all weights. Hold
+        it yourself (``with model.lock:``) to do several such steps with no other thread in between.
+    gradient_norms : GradientNorms
+        Those of the epoch, or of the last `train_on_batch`.
 
     Examples
     --------
@@ -68,11 +89,316 @@ class Model(CompiledStack):
     """
 
     def __init__(self, layers: Iterable[Layer] = (), name: str = "model"):
+        self.name = name
+        self.layers: list[Layer] = []
+        self.metadata: dict[str, Any] = {}
+        self.input_shape: Shape | None = None
+        self.optimizer: Any = None
+        self.loss: Callable | None = None
+        self.metrics: list = []
+        self.metrics_asked: list = []
+        self.padded_lengths: tuple[int, ...] = ()
+        self.lock = ForkSafeLock()
+        self.steps = CompiledSteps(self)
         self.history: History | None = None
         self.stop_training = False
         self.last_run: str | None = None
-        self.norms = Norms()
-        super().__init__(layers, name)
+        self.gradient_norms = GradientNorms()
+        if not isinstance(layers, Iterable):
+            raise TypeError(f"A model takes a list of layers, got {layers!r}.")
+        if not isinstance(name, str):
+            raise TypeError(
+                f"A model takes its layers in one list; its name is text, not {name!r}."
+            )
+        for layer in layers:
+            self.add(layer)
+
+    # ---- layers
+
+    def add(self, layer: Layer) -> None:
+        """Put a layer on top."""
+        if not isinstance(layer, Layer):
+            raise TypeError(
+                f"A model is made of layers (objects of seqnet.layers.Layer), got {layer!r}."
+            )
+        if layer.has_multiple_outputs:
+            raise ValueError(
+                f"Layer {layer.display_name!r} ({type(layer).__name__}) gives several outputs "
+                "(return_state=True, or a Bidirectional without a merge), but a model passes one "
+                "on from layer to layer. Call such a layer on a variable, outside a model."
+            )
+        there = {id(other) for other in all_layers(self.layers)}
+        for part in all_layers([layer]):
+            if id(part) in there:
+                raise ValueError(f"Layer {part.display_name!r} is already in this model.")
+        taken = {other.name for other in self.layers}
+        if layer.name is None:
+            base = snake_case(type(layer).__name__)
+            number = sum(type(other) is type(layer) for other in self.layers)
+            name = base if not number else f"{base}_{number}"
+            while name in taken:
+                number += 1
+                name = f"{base}_{number}"
+            layer.name = name
+        elif layer.name in taken:
+            raise ValueError(f"This model already has a layer named {layer.name!r}.")
+        self.layers.append(layer)
+        self.steps = CompiledSteps(self)
+        if self.input_shape is not None or layer.input_shape is not None:
+            self._build_from(self.input_shape or (None, *(layer.input_shape or ())))
+
+    def get_layer(self, name: str) -> Layer:
+        """Return the layer of a name."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        known = ", ".join(repr(layer.name) for layer in self.layers)
+        raise ValueError(f"No layer is named {name!r}; there are {known or 'none'}.")
+
+    @property
+    def built(self) -> bool:
+        """Whether all layers have their weights."""
+        return bool(self.layers) and all(layer.built for layer in self.layers)
+
+    def build(self, input_shape: Shape) -> None:
+        """Make the weights for inputs of ``(batch, ...)`` shape, None for what varies."""
+        if not self.layers:
+            raise ValueError("The model has no layers; add some first.")
+        self._build_from(check_shape(input_shape, "input_shape"))
+
+    def _build_from(self, input_shape: Shape) -> None:
+        shape = input_shape
+        with self.lock:
+            for layer in self.layers:
+                layer.ensure_built(shape)
+                shape = layer.compute_output_shape(shape)
+            if self.input_shape is None:
+                self.input_shape = input_shape
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return the output's shape for an input's shape."""
+        shape = tuple(input_shape)
+        for layer in self.layers:
+            shape = layer.compute_output_shape(shape)
+        return shape
+
+    @property
+    def output_features(self) -> Any:
+        """The size of the last axis of the output."""
+        return self.compute_output_shape(self.input_shape or ())[-1]
+
+    @property
+    def dtype(self) -> str:
+        """The float type of the model: that of its last layer with weights."""
+        for layer in reversed(self.layers):
+            if layer.weights:
+                return layer.dtype
+        return self.layers[-1].dtype if self.layers else config.floatx()
+
+    @property
+    def input_dtype(self) -> str:
+        """The dtype of arrays the first layer takes: int32 or the float type."""
+        return "int32" if self.layers and self.layers[0].integer_input else self.dtype
+
+    def __call__(
+        self, inputs, mask=None, context: CallContext | None = None, training: bool = False
+    ):
+        """Apply the model to a PyTensor variable and return a PyTensor variable.
+
+        Pass a `context` to collect what a compiled function must store (`CallContext.updates`).
+        """
+        context = CallContext(training=training) if context is None else context
+        return self.forward(pt.as_tensor_variable(inputs), mask, context)[0]
+
+    def forward(self, x, mask, context: CallContext):
+        """Pass a symbolic input through the layers; return the output and its mask."""
+        for layer in self.layers:
+            output = layer(x, mask=mask, context=context)
+            mask = layer.compute_mask(x, mask)
+            x = output
+        return x, mask
+
+    @property
+    def weights(self) -> list:
+        """The shared variables of all layers, in order."""
+        return [w for layer in self.layers for w in layer.weights]
+
+    @property
+    def trained(self) -> tuple[bool, ...]:
+        """For each weight, whether training changes it."""
+        return tuple([on for layer in self.layers for on in layer.trained()])
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Return copies of all weights, layer by layer."""
+        with self.lock:
+            return [w.get_value() for w in self._built_weights("get")]
+
+    def set_weights(self, values: Sequence[np.ndarray]) -> None:
+        """Set all weights from arrays in the order of `get_weights`."""
+        weights = self._built_weights("set")
+        if len(values) != len(weights):
+            raise ValueError(f"The model has {len(weights)} weights, but got {len(values)} arrays.")
+        with self.lock:
+            set_values(weights, values)
+
+    def _built_weights(self, verb: str) -> list:
+        if not self.built:
+            raise ValueError(
+                f"The model has no weights to {verb} yet: its input is not known. Pass "
+                "input_shape= to the first layer, call build, or call fit or predict with data."
+            )
+        return self.weights
+
+    def count_params(self) -> int:
+        """Return how many numbers the weights hold."""
+        return sum(layer.count_params() for layer in self.layers)
+
+    def summary(self, print_fn: Callable[[str], None] = print) -> None:
+        """Print the layers, their output shapes, weights, and how recurrent ones run."""
+        rows = [("Layer", "Output shape", "Weights", "Runs as")]
+        shape = self.input_shape
+        for layer in self.layers:
+            shape = None if shape is None else layer.compute_output_shape(shape)
+            rows.append(
+                (
+                    f"{layer.name} ({type(layer).__name__})",
+                    "?" if shape is None else str(shape),
+                    f"{layer.count_params():,}" if layer.built else "not built",
+                    layer.runs_as(backend.way_of) if layer.built else "",
+                )
+            )
+        widths = [max(len(row[k]) for row in rows) for k in range(4)]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
+        lines.insert(1, "-" * (sum(widths) + 6))
+        print_fn("\n".join(line.rstrip() for line in lines))
+        sizes = [int(w.get_value(borrow=True).size) for w in self.weights]
+        trained = sum(size for size, on in zip(sizes, self.trained, strict=True) if on)
+        print_fn(f"Weights: {sum(sizes):,}, of which {trained:,} are trained.")
+
+    @property
+    def stateful(self) -> bool:
+        """Whether a layer carries its states from batch to batch."""
+        return any(layer.stateful for layer in all_layers(self.layers))
+
+    def reset_states(self) -> None:
+        """Let stateful layers start their next batch from zeros, in all kinds of run.
+
+        `fit` and `train_on_batch` start from the training's states, in each epoch and call;
+        `test_on_batch` and `predict_on_batch` from the evaluation's and the prediction's.
+        `evaluate`, `predict` and the validation in `fit` start from zeros at each call, carry
+        states from batch to batch within it, and leave all states as they were.
+
+        Examples
+        --------
+        >>> import numpy as np, seqnet
+        >>> model = seqnet.Model([seqnet.layers.SimpleRNN(2, stateful=True)])
+        >>> x = np.ones((1, 3, 1), "float32")
+        >>> first, second = model.predict_on_batch(x), model.predict_on_batch(x)
+        >>> model.reset_states()
+        >>> bool((model.predict_on_batch(x) == first).all()), bool((second == first).all())
+        (True, False)
+        """
+        with self.lock:
+            for carried in carried_states(self.layers):
+                carried.reset()
+
+    @property
+    def needs_length(self) -> bool:
+        """Whether compiled functions are for one number of steps only."""
+        return backend.needs_sizes() or any(layer.needs_length for layer in self.layers)
+
+    @property
+    def runs_backwards(self) -> bool:
+        """Whether outputs at steps come last step first."""
+        return sum(layer.reverses_time for layer in self.layers) % 2 == 1
+
+    # ---- training
+
+    def compile(self, optimizer="adam", loss=None, metrics: Sequence = ()) -> None:
+        """Choose how to train; nothing is compiled until data comes.
+
+        Parameters
+        ----------
+        optimizer : str or Optimizer
+        loss : str, Loss or function of (y_true, y_pred), optional
+            None chooses by the last layer: a softmax gives a categorical cross-entropy (sparse
+            for integer targets), a sigmoid the binary cross-entropy, anything else the mean
+            squared error.
+        metrics : list of str, Metric or functions
+            ``"accuracy"`` is the one that fits the loss.
+
+        Raises
+        ------
+        ValueError
+            If a name is not known; the message has the nearest one.
+        """
+        if isinstance(metrics, str):
+            raise TypeError(f"metrics takes a list, such as [{metrics!r}].")
+        optimizer = optimizers.get(optimizer)
+        loss = None if loss is None else losses.get(loss)
+        with COMPILING:  # no other thread compiles for half of it
+            self.optimizer, self.loss = optimizer, loss
+            self.metrics_asked, self.metrics = list(metrics), []
+            self.steps = CompiledSteps(self)
+        if self.loss is not None:
+            self.set_metrics()
+        else:  # unknown names are errors now; "accuracy" is chosen when the loss is known
+            for name in self.metrics_asked:
+                if not isinstance(name, str) or name not in ("accuracy", "acc"):
+                    metrics_module.get(name)
+
+    def set_metrics(self) -> None:
+        """Make the metrics that were asked for, now that the loss is known."""
+        self.metrics = [metrics_module.get(m, self.loss) for m in self.metrics_asked]
+        names = ["loss", *(metric.name for metric in self.metrics)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"Two metrics would be called {name!r}: {', '.join(names)}. They are "
+                    "reported by name, so ask for each one once."
+                )
+
+    def complete_compile(self, dataset: Dataset, announce: bool = False) -> None:
+        """Choose what `compile` left open, now that there are targets, and log the choice.
+
+        Parameters
+        ----------
+        dataset : Dataset
+        announce : bool
+            Print it too.
+        """
+        with self.lock:
+            if self.optimizer is None:
+                self.compile()
+                if announce:
+                    optimizer: Any = self.optimizer
+                    name = type(optimizer).__name__
+                    name = f"{name}(learning_rate={optimizer.learning_rate:g})"
+                    print(f"compile was not called: training with {name}.")
+            if self.loss is None:
+                sample = dataset.first_batch(1)
+                x = self.steps.variables(Batch(sample.inputs)).inputs
+                self.loss = losses.guess(self(x), sample.targets)
+                self.set_metrics()
+                name = self.loss.name
+                inform(f"No loss was given: using {name}, which fits the last layer.", announce)
+
+    def choose_padded_lengths(self, lengths: np.ndarray, announce: bool = False) -> tuple[int, ...]:
+        """Return what sequences of some lengths are padded to, and keep it for later calls.
+
+        Models that unroll, and backends that need sizes, get a function for each of a few lengths.
+        """
+        with self.lock:
+            before = self.padded_lengths
+            chosen = self.padded_lengths = choose_lengths(lengths, before)
+            if chosen != before:
+                inform(
+                    f"Sequences are padded to one of the lengths {', '.join(map(str, chosen))}; a "
+                    "function is compiled for each when it first comes.",
+                    announce,
+                )
+                self.steps.forget_lengths(set(before) - set(chosen))
+        return chosen
 
     def fit(
         self,
@@ -125,17 +451,17 @@ class Model(CompiledStack):
         shuffle : bool or "batch"
             Draw a new order for each epoch; with ``"batch"`` the order of batches only, each of
             neighbouring rows, as is quick to read from a disk. Iterables keep their order. With a
-            stateful layer row k of a batch goes on where row k of the batch before ended, so it
-            wants ``shuffle=False`` and samples in that order; see `reset_states`.
+            stateful layer row k of a batch continues row k of the batch before, so it
+            needs ``shuffle=False`` and samples in that order; see `reset_states`.
         class_weight : dict of int to float
             Weights for the classes of targets, 1 for a class without one; multiplies
             `sample_weight`. Not for validation.
         sample_weight : array (samples,) or (samples, time), or a list of (time,)
         initial_epoch : int
-            Number of the first epoch, when training goes on; `epochs` is where it ends.
+            Number of the first epoch, when training continues; `epochs` is where it ends.
         steps_per_epoch : int, optional
-            Batches in an epoch; for a stream without end it is needed. The next epoch goes on
-            where it ended, or, where rows are shuffled, draws anew.
+            Batches in an epoch; for a stream without end it is needed. The next epoch
+            begins where it ended, or, where rows are shuffled, draws anew.
         validation_steps : int, optional
             How many batches to validate on, the first ones each time.
         validation_batch_size : int, optional
@@ -149,13 +475,13 @@ class Model(CompiledStack):
             then made as for a list.
         tbptt : int, optional
             Truncated backpropagation: cut each batch into windows of so many steps and make an
-            update for each. States go on from window to window, and so do the masks of `dropout`
+            update for each. States pass from window to window, and so do the masks of `dropout`
             and `recurrent_dropout`; gradients do not. Windows of padding alone are left out.
 
         Returns
         -------
         History
-            ``history.history`` has a list of figures by name.
+            ``history.history`` has a list of values for each entry of the logs, by name.
 
         Raises
         ------
@@ -165,59 +491,43 @@ class Model(CompiledStack):
         RuntimeError
             If another call of `fit` is training the model.
         """
-        batch_size = check_count(batch_size, "batch_size")
-        validation_batch_size = check_count(
-            batch_size if validation_batch_size is None else validation_batch_size,
-            "validation_batch_size",
-        )
-        epochs = check_count(epochs, "epochs", 0)
-        initial_epoch = check_first_epoch(initial_epoch, epochs)
-        validation_freq = check_frequency(validation_freq)
-        shuffle = check_shuffle(shuffle)
-        verbose = check_verbose(verbose)
-        announce, ahead = verbose > 0, epochs - initial_epoch
-        if shuffle and self.stateful:
+        arguments = FitArguments.check(
+            batch_size, validation_batch_size, epochs, initial_epoch, shuffle, tbptt, verbose,
+            validation_freq, steps_per_epoch, validation_steps, class_weight,
+        )  # fmt: skip
+        callbacks, verbose = check_callbacks(callbacks), arguments.verbose
+        remaining = arguments.epochs - arguments.initial_epoch
+        if arguments.shuffle and self.stateful:
             log.warning("shuffle=True mixes what stateful layers carry on: use shuffle=False.")
         with ExitStack() as opened:
             opened.enter_context(alone(self))
-            examples = prepare(
-                self, X, y, sample_weight, mask, lengths, announce=announce,
-                class_weight=class_weight, goes_on=steps_per_epoch is not None,
-            )  # fmt: skip
-            opened.callback(examples.close)
-            steps = check_steps(examples, steps_per_epoch, "steps_per_epoch", ahead)
-            if tbptt is not None:
-                tbptt = check_count(tbptt, "tbptt")
-                is_stream = isinstance(examples, Stream)
-                check_windows(self, examples.first_batch() if is_stream else examples)
-            validation = None
+            adapter = Adapter(self, announce=verbose > 0, continues=steps_per_epoch is not None)
+            dataset = adapter.dataset(X, y, sample_weight, mask, lengths)
+            opened.callback(dataset.close)
+            check_repeatable(dataset, steps_per_epoch, "steps_per_epoch", remaining)
+            validation: Dataset | None = None
             if validation_data is not None:
                 given = validation_arguments(validation_data)
-                validation = prepare(self, *given, prefix="validation ")
+                validation = Adapter(self, prefix="validation ").dataset(*given)
                 opened.callback(validation.close)
             elif validation_split:
-                examples, validation = examples.split(validation_split)
-                if class_weight is not None:
-                    whole = prepare(self, X, y, sample_weight, mask, lengths)
-                    validation = whole.split(validation_split)[1]
+                dataset, validation = dataset.split(validation_split)
             if validation is not None:
-                check_steps(validation, validation_steps, "validation_steps", ahead)
-
+                check_repeatable(validation, validation_steps, "validation_steps", remaining)
+            if class_weight is not None:
+                weigh = ClassWeight(class_weight, self.loss, self.output_features, self.dtype)
+                dataset = dataset.map(weigh)
+            if tbptt is not None:
+                check_windows(self, dataset.first_batch(arguments.batch_size))
             history = self.history = History()
-            callbacks = check_callbacks(callbacks)
             reports: list[Callback] = [history]
             if verbose == 1 and not any(isinstance(c, ProgressBar) for c in callbacks):
                 reports.append(ProgressBar())
             if verbose == 2:
                 reports.append(EpochLine())
-            fit = Fit(
-                self, examples, validation, callbacks, reports,
-                batch_size=batch_size, validation_batch_size=validation_batch_size,
-                epochs=epochs, initial_epoch=initial_epoch, shuffle=shuffle, tbptt=tbptt,
-                validation_freq=validation_freq, steps_per_epoch=steps,
-                validation_steps=validation_steps, class_weight=class_weight,
-            )  # fmt: skip
-            fit.run(announce)
+            called = CallbackList(callbacks, reports)
+            opened.callback(called.close)
+            training.Trainer(self, dataset, validation, arguments, called).fit()
         return history
 
     def evaluate(
@@ -236,17 +546,18 @@ class Model(CompiledStack):
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
         X and y are what `fit` takes; `steps` is a number of batches after which to end. Nothing
-        about the model changes. With `return_dict` the figures come by name. The hooks of
+        about the model changes. With `return_dict` they come by name. The hooks of
         `callbacks` that begin with ``on_test`` are called.
         """
         batch_size = check_count(batch_size, "batch_size")
+        steps = check_optional_count(steps, "steps")
         announce = check_verbose(verbose) > 0
-        examples = prepare(self, X, y, sample_weight, mask, lengths, announce=announce)
-        with closing(examples):
-            steps = check_steps(examples, steps, "steps")
-            calls = calls_of(self, callbacks, examples, batch_size, steps)
-            figures = measure(self, examples, batch_size, calls, steps, announce)
-        return report(figures, return_dict)
+        called = CallbackList(check_callbacks(callbacks))
+        dataset = Adapter(self, announce=announce).dataset(X, y, sample_weight, mask, lengths)
+        with closing(dataset):
+            called.set_up(self, training.data_params(dataset, batch_size, steps))
+            totals = training.evaluate(self, dataset, batch_size, called, steps, announce)
+        return report(totals, return_dict)
 
     def predict(
         self,
@@ -267,37 +578,38 @@ class Model(CompiledStack):
         ``logs["outputs"]`` are its outputs.
         """
         batch_size = check_count(batch_size, "batch_size")
-        announce, mask = check_verbose(verbose) > 0, mask_for(X, mask, lengths)
-        examples = prepare(self, X, mask=mask, announce=announce, targets=False)
-        with closing(examples):
-            steps = check_steps(examples, steps, "steps")
-            calls = calls_of(self, callbacks, examples, batch_size, steps)
-            return outputs_of(self, examples, batch_size, calls, steps, announce)
+        steps = check_optional_count(steps, "steps")
+        announce = check_verbose(verbose) > 0
+        called = CallbackList(check_callbacks(callbacks))
+        adapter = Adapter(self, announce=announce, targets=False)
+        dataset = adapter.dataset(X, mask=mask_for(X, mask, lengths))
+        with closing(dataset):
+            called.set_up(self, training.data_params(dataset, batch_size, steps))
+            return training.predict(self, dataset, batch_size, called, steps, announce)
 
     def train_on_batch(
         self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None
     ):
-        """Make one update; return the figures before it, as `evaluate` does."""
-        batch = prepare(self, X, y, sample_weight, mask, lengths).whole()
-        update, norms = Update(self, "train", batch), Norms()
-        update.add_to(norms)
-        self.norms = norms
-        if not update.finite:
-            raise update.error(self, "train_on_batch")
-        return report(Figures(self.metrics, update.sums), return_dict)
+        """Make one update; return the loss and metrics before it, as `evaluate` does."""
+        batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
+        result, norms = self.steps.train(batch), GradientNorms()
+        norms.add(result.joint_norm, result.gradient_norms, result.trained)
+        self.gradient_norms = norms
+        if not result.finite:
+            raise training.numerical_error(self, result, "train_on_batch")
+        return report(Totals(self.metrics, result.sums), return_dict)
 
     def test_on_batch(
         self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None
     ):
-        """Return the figures of one batch, as `evaluate` does."""
-        batch = prepare(self, X, y, sample_weight, mask, lengths).whole()
-        return report(Figures(self.metrics, self.compute("test", batch)), return_dict)
+        """Return the loss and metrics of one batch, as `evaluate` does."""
+        batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
+        return report(Totals(self.metrics, self.steps.test(batch).sums), return_dict)
 
     def predict_on_batch(self, X, mask=None, lengths=None):
         """Return the outputs for one batch, as `predict` does."""
-        examples = prepare(self, X, mask=mask_for(X, mask, lengths), targets=False)
-        batch = examples.whole()
-        return examples.join(self.compute("predict", batch))
+        dataset = Adapter(self, targets=False).dataset(X, mask=mask_for(X, mask, lengths))
+        return dataset.join([self.steps.predict(dataset.as_batch()).output])
 
     # ---- files
 
@@ -305,7 +617,7 @@ class Model(CompiledStack):
         """Write everything to an HDF5 file: layers, weights, metadata, and the state of training.
 
         The file is written beside `path` and renamed, so that a failure leaves an earlier file as
-        it was. A model loaded from it goes on with exactly the update this one would make next.
+        it was. The next update of a model loaded from it is exactly the next one of this model.
 
         Raises
         ------
@@ -318,7 +630,175 @@ class Model(CompiledStack):
         """
         self._built_weights("save")
         with self.lock:  # while the file is written, so that no copy of the weights is needed
-            saving.write(path, *pack(self))
+            hdf5.write(path, *pack(self))
+
+    def save_weights(self, path) -> None:
+        """Write the weights to an HDF5 file, each under ``layer/weight``; whole or not at all."""
+        self._built_weights("save")
+        with self.lock:
+            arrays = {f"weights/{name}": value for name, value in self._weights_by_name().items()}
+            hdf5.write(path, {"kind": "weights"}, arrays)
+
+    def load_weights(self, path) -> None:
+        """Set the weights from a file of `save_weights` or `Model.save`, by name.
+
+        Raises
+        ------
+        ValueError
+            If the file cannot be read, or does not have exactly this model's weights: the message
+            names the layer and the shapes. Then no weight is changed.
+        """
+        self._built_weights("load")
+        _, arrays = hdf5.read(path)
+        with self.lock:
+            self._load_weights(hdf5.below("weights", arrays), path)
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that decides how a training of the model continues.
+
+        Returns
+        -------
+        dict
+            ``weights`` by name, ``states`` that layers carry, by ``run/layer/state``, the states of
+            the random ``generators``, which layers are ``trainable``, their ``hyperparameters``,
+            and the state of the ``optimizer``. The weights are not copied.
+        """
+        states = {
+            f"{run}/{carried.layer.name}/{name}": value
+            for carried in carried_states(self.layers)
+            for run in RUNS
+            for name, value in zip(carried.names, carried.get(run), strict=True)
+            if len(value)
+        }
+        return {
+            "weights": self._weights_by_name(),
+            "states": states,
+            "generators": [g.get_value().bit_generator.state for g in self._generators()],
+            "trainable": [layer.trainable for layer in all_layers(self.layers)],
+            "hyperparameters": [
+                {name: getattr(layer, name) for name in names_of(layer)}
+                for layer in all_layers(self.layers)
+            ],
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], source: str = "The state") -> None:
+        """Restore what `state_dict` returned, for a model of the same layers and optimizer.
+
+        Parameters
+        ----------
+        state : mapping
+            What it lacks is left as it is.
+        source : str
+            What messages call it.
+
+        Raises
+        ------
+        ValueError
+            If the state does not fit the model.
+        """
+        if "weights" in state:
+            self._load_weights(state["weights"], source)
+        if "trainable" in state:
+            for layer, trainable in zip(all_layers(self.layers), state["trainable"], strict=True):
+                layer.trainable = trainable
+        if "hyperparameters" in state:
+            pairs = zip(all_layers(self.layers), state["hyperparameters"], strict=True)
+            for layer, numbers in pairs:
+                for name, value in numbers.items():
+                    setattr(layer, name, value)
+        if "generators" in state:
+            self._load_generators(state["generators"])
+        if "states" in state:
+            self._load_states(state["states"])
+        if state.get("optimizer") is not None:
+            self.optimizer.load_state_dict(state["optimizer"], self.weights)
+
+    def _weights_by_name(self) -> dict[str, np.ndarray]:
+        arrays = {weight.name: weight.get_value(borrow=True) for weight in self.weights}
+        if len(arrays) < len(self.weights):
+            names = [weight.name for weight in self.weights]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ValueError(
+                f"Two weights of the model have the same name ({', '.join(twice)}), and a file "
+                "holds one of each name. Give the layers other names."
+            )
+        return arrays
+
+    def _load_weights(self, arrays: Mapping[str, np.ndarray], source) -> None:
+        left = dict(arrays)
+        for layer in self.layers:
+            for weight in layer.weights:
+                value = left.pop(weight.name, None)
+                where = (
+                    f"{source} does not fit the model: layer {layer.name!r} "
+                    f"({type(layer).__name__})"
+                )
+                if value is None:
+                    raise ValueError(f"{where} has the weight {weight.name}, which the file lacks.")
+                expected = weight.get_value(borrow=True).shape
+                if value.shape != expected:
+                    raise ValueError(
+                        f"{where} has the weight {weight.name} of shape {expected}, but the file's "
+                        f"has shape {value.shape}."
+                    )
+                if value.dtype.kind not in "fiu":
+                    raise ValueError(
+                        f"{where}, but the file's {weight.name} has no numbers but bools."
+                    )
+        if left:
+            raise ValueError(
+                f"{source} does not fit the model: it also has {', '.join(sorted(left))}, which no "
+                "layer of the model has."
+            )
+        for weight in self.weights:
+            weight.set_value(np.asarray(arrays[weight.name], dtype=weight.dtype))
+
+    def _generators(self) -> list:
+        return [g for layer in self.layers for g in layer.generators]
+
+    def _load_generators(self, states: Sequence[dict]) -> None:
+        generators = self._generators()
+        if len(states) != len(generators):
+            raise ValueError(
+                f"The layers have {len(generators)} random generators, and there are the states "
+                f"of {len(states)}."
+            )
+        for generator, state in zip(generators, states, strict=True):
+            value = generator.get_value()
+            value.bit_generator.state = state
+            if value.bit_generator.state != state:
+                raise ValueError("The state of a random generator is not one that it can have.")
+            generator.set_value(value)
+
+    def _load_states(self, arrays: Mapping[str, np.ndarray]) -> None:
+        left = dict(arrays)
+        for carried in carried_states(self.layers):
+            carried.reset()
+            for run in RUNS:
+                names = [f"{run}/{carried.layer.name}/{name}" for name in carried.names]
+                if any(name in left for name in names):
+                    carried.set([left.pop(name) for name in names], run)
+        if left:
+            raise ValueError(f"There are states for no layer: {', '.join(sorted(left))}.")
+
+
+def report(totals: Totals, return_dict: bool):
+    """Return the loss, or [loss, metrics...], or all by name."""
+    logs = totals.logs()
+    if return_dict:
+        return logs
+    values = list(logs.values())
+    return values if len(values) > 1 else values[0]
+
+
+def inform(message: str, announce: bool) -> None:
+    """Log what was chosen, and print it if asked to."""
+    log.info(message)
+    if announce:
+        print(message)
 
 
 def load_model(path, custom_objects: dict | None = None) -> Model:
@@ -348,5 +828,5 @@ def load_model(path, custom_objects: dict | None = None) -> Model:
     >>> [w.shape for w in again.get_weights()]
     [(3, 2), (2,)]
     """
-    header, arrays = saving.read(path)
+    header, arrays = hdf5.read(path)
     return unpack(Model(), header, arrays, path, custom_objects)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from seqnet.arrays import as_array
 from seqnet.checks import check_count, first_place
+from seqnet.data.validation import as_array
 from seqnet.types import ArrayLike
 
 

@@ -105,8 +105,16 @@ def check_callback(cls, path):
 
 @checks("Add a data source")
 def check_data_source(cls, path):
-    source = cls(16)
-    trained([GRU(4), Dense(1)], path, x=source, y=source[:][:, -1] * 0.5)
+    trained([GRU(4), Dense(1)], path, x=cls(16), y=None)
+    batch = cls(16).load(slice(0, 16))
+    histories = []
+    for data in [(cls(16),), (batch.inputs, batch.targets)]:
+        seqnet.set_random_seed(0)
+        model = seqnet.Model([GRU(4), Dense(1)])
+        model.compile("adam", "mse")
+        history = model.fit(*data, batch_size=3, epochs=2, verbose=0, validation_split=0.25)
+        histories.append(history.history)
+    assert histories[0] == histories[1]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

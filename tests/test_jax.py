@@ -8,8 +8,8 @@ import pytest
 import seqnet
 from seqnet import optimizers
 from seqnet.callbacks import BackupAndRestore, Callback
+from seqnet.data.ragged import MOST_LENGTHS
 from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Dropout, Embedding, Masking, SimpleRNN
-from seqnet.ragged import MOST_LENGTHS
 
 pytestmark = [
     pytest.mark.optional("jax"),

@@ -118,7 +118,7 @@ def test_training_goes_on_from_the_initial_epoch():
     model = linear()
     history = model.fit(X, Y, epochs=5, initial_epoch=3, verbose=0)
     assert history.epoch == [3, 4]
-    assert model.optimizer.get_state()["iterations"] == 2
+    assert model.optimizer.state_dict()["iterations"] == 2
 
 
 def test_no_epochs_change_nothing():

@@ -27,7 +27,7 @@ from seqnet.callbacks import (
 from seqnet.callbacks.base import HOOKS, overrides
 from seqnet.generation import Stepper, generate
 from seqnet.layers import GRU, LSTM, Dense, Embedding, SimpleRNN
-from seqnet.training import Figures
+from seqnet.training.step import Totals
 
 CELLS = {"simple_rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
 PATHS = {
@@ -116,12 +116,12 @@ class Trainer:
         size = self.settings.batch
         pieces = [slice(k * size, (k + 1) * size) for k in range(batches)]
         # What the compiled function is given is taken down while train_on_batch calls it.
-        ((key, function),) = self.model._functions.items()
+        ((key, function),) = self.model.steps.functions.items()
         ready = []
-        self.model._functions[key] = lambda *given: ready.append(given) or function(*given)
+        self.model.steps.functions[key] = lambda *given: ready.append(given) or function(*given)
         for rows in pieces:
             self.model.train_on_batch(x[rows], y[rows])
-        self.model._functions[key] = function
+        self.model.steps.functions[key] = function
 
         start = time.perf_counter()
         for given in ready:
@@ -158,11 +158,11 @@ class Trainer:
             for callback in callbacks:
                 for hook in filter(lambda name: overrides(callback, name), HOOKS):
                     setattr(callback, hook, clock.around(getattr(callback, hook)))
-            result, Figures.result = Figures.result, clock.around(Figures.result)
+            logs, Totals.logs = Totals.logs, clock.around(Totals.logs)
             start = time.perf_counter()
             self.model.fit(x, y, self.settings.batch, verbose=0, callbacks=callbacks)
             whole = time.perf_counter() - start
-            Figures.result = result
+            Totals.logs = logs
             return {"ms": 1e3 * whole / batches, "callbacks_ms": 1e3 * clock.seconds / batches}
 
     def examples(self, batches):

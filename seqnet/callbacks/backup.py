@@ -1,24 +1,25 @@
-"""A training that can be stopped at any time and goes on as if it had not been."""
+"""A training that can be stopped at any time, and resumed as if it had not been."""
 
 from __future__ import annotations
 
 import logging
 import os
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from seqnet.callbacks.base import Callback, check_save_freq
-from seqnet.trouble import broken_weights, worth_saving
+from seqnet.training import resume
+from seqnet.training.diagnostics import can_be_saved, nonfinite_weights
 
 log = logging.getLogger("seqnet")
 
 
 class BackupAndRestore(Callback):
-    """Saves the state of the training; `fit` goes on from the file where there is one.
+    """Saves the state of the training; `fit` resumes from the file if there is one.
 
     The result is that of a training that was never stopped, bit for bit: weights, the optimizer's
     averages, dropout, the order of the examples, carried states, the history and what callbacks
-    keep (`Callback.get_state`). The file is a whole model, too: `seqnet.load_model` reads it.
+    keep (`Callback.state_dict`). The file is a whole model, too: `seqnet.load_model` reads it.
 
     Ctrl-C and SIGTERM finish the batch, save, and end the training with ``KeyboardInterrupt`` or
     exit status 143. A process that is killed loses what came after the last save. An earlier file
@@ -71,13 +72,40 @@ class BackupAndRestore(Callback):
     """
 
     adds = ()
+    runs_last = True  # what it saves has all that the others did
 
     def __init__(self, path, save_freq: str | int = "epoch", delete_checkpoint: bool = True):
         self.path = Path(os.fspath(path))
         self.save_freq = check_save_freq(save_freq)
         self.delete_checkpoint = delete_checkpoint
         self.unsaved = 0
-        self.run: Any = None
+        self.description: dict = {}
+        self.saved: tuple[dict, dict] | None = None
+        self.lock = ExitStack()
+
+    def check(self, log_names):
+        """Read the file, if there is one, and raise if it is of another training."""
+        if self.trainer is None:
+            return
+        same = [c for c in self.trainer.callbacks.resumed if isinstance(c, BackupAndRestore)]
+        if len(same) > 1:
+            raise ValueError(f"fit takes one BackupAndRestore, got {len(same)}.")
+        self.lock.enter_context(resume.in_use(self.path))
+        self.description = resume.describe(self.trainer)
+        self.saved = resume.load(self.trainer, self.description, self.path)
+
+    def close(self):
+        self.lock.close()
+
+    def on_train_begin(self, logs=None):
+        self.unsaved = 0
+        if self.saved is not None:
+            self.description, state = self.saved
+            self.saved = None
+            try:
+                self.trainer.load_state_dict(state)
+            except Exception as error:
+                raise ValueError(f"{self.path} cannot be resumed: {error}") from error
 
     def get_config(self):
         return {}  # where and how often it saves changes nothing about the training
@@ -88,24 +116,44 @@ class BackupAndRestore(Callback):
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.save_freq == "epoch" or self.run.over:
+        if self.save_freq == "epoch" or self.trainer.done:
             self.save()
 
+    def on_interruption(self):
+        try:
+            done = self.save()
+        except OSError as error:
+            kept = "there is no earlier file"
+            if self.path.exists():
+                kept = "the file of the last save stays"
+            return f"Its state could not be saved, and {kept}: {error}"
+        if not done:
+            return "Its state was not saved, because of values that are not finite."
+        return f"Its state is in {self.path}: the same program resumes it."
+
+    def recovery_hint(self):
+        if not self.path.exists():
+            return ""
+        return (
+            f"{self.path} holds the training as it was when it was saved last: "
+            "seqnet.load_model reads it."
+        )
+
     def on_train_end(self, logs=None):
-        if self.run.in_trouble and self.path.exists():
+        if self.trainer.diverged and self.path.exists():
             log.warning(
-                "%s holds the training as it was when it was saved last, before the trouble. The "
-                "same program goes on from there and comes to the same end. To go on in another "
-                "way, read it with seqnet.load_model; to begin anew, delete it.",
+                "%s holds the training as it was when it was saved last, before the error. The "
+                "same program resumes it and comes to the same end. To continue in another way, "
+                "read it with seqnet.load_model; to begin anew, delete it.",
                 self.path,
             )
-        if self.delete_checkpoint and self.run.ended_well and not broken_weights(self.model):
+        if self.delete_checkpoint and self.trainer.finished and not nonfinite_weights(self.model):
             self.path.unlink(missing_ok=True)
 
     def save(self) -> bool:
-        """Save the state of the training now, between two batches; tell whether that was done."""
+        """Save the state of the training now, between two batches; return whether that was done."""
         self.unsaved = 0
-        if self.run.in_trouble or not worth_saving(self.model, self.path):
+        if self.trainer.diverged or not can_be_saved(self.model, self.path):
             return False
-        self.run.save(self.path)
+        resume.save(self.trainer, self.description, self.path)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -10,14 +11,16 @@ from tqdm.auto import tqdm
 
 from seqnet.checks import check_count
 from seqnet.registry import constructor_arguments
-from seqnet.trouble import NumericalError
+from seqnet.saving.hdf5 import extract_arrays
+from seqnet.training.diagnostics import NumericalError
 
 
 class Callback:
     """Override what you need; the methods are called by `Model.fit`, `evaluate` and `predict`.
 
-    `logs` holds figures by name (``loss``, ``val_loss``, ...). What a callback writes into the
-    `logs` of `on_epoch_end` is seen by the callbacks after it in the list, and by the history.
+    `logs` holds the loss and the metrics by name (``loss``, ``val_loss``, ...). What a callback
+    writes into the `logs` of `on_epoch_end` is seen by the callbacks after it in the list, and by
+    the history.
 
     Attributes
     ----------
@@ -25,10 +28,15 @@ class Callback:
         The model in training; ``model.stop_training = True`` ends it.
     params : mapping
         ``epochs``, ``steps`` (batches in an epoch; None if that is not known), ``batch_size``,
-        ``samples`` and ``metrics`` (the names of all figures at an epoch's end).
+        ``samples`` and ``metrics`` (the names in the logs of an epoch's end).
+    trainer : Trainer or None
+        The run of training, in `fit` only. Between two batches, its `state_dict` has everything
+        that decides how the training continues.
     adds : tuple of str, optional
-        The names of figures that `on_epoch_end` writes into `logs`. Where all callbacks tell, a
-        wrong name somewhere else is an error before training instead of after its first epoch.
+        The names that `on_epoch_end` writes into `logs`. If all callbacks have it, a wrong name
+        elsewhere is an error before training instead of after its first epoch.
+    runs_last : bool
+        Whether the callback is called after all others.
 
     Examples
     --------
@@ -47,7 +55,9 @@ class Callback:
 
     model: Any = None
     params: Mapping = {}
+    trainer: Any = None
     adds: tuple[str, ...] | None = None
+    runs_last = False
 
     def set_model(self, model) -> None:
         """Take the model that will be trained."""
@@ -57,10 +67,14 @@ class Callback:
         """Take what is known about the training."""
         self.params = params
 
-    def check(self, figures: Sequence[str] | None) -> None:
+    def set_trainer(self, trainer) -> None:
+        """Take the run of training; None in `evaluate` and `predict`."""
+        self.trainer = trainer
+
+    def check(self, log_names: Sequence[str] | None) -> None:
         """Raise if this callback cannot do its work; called before anything is compiled.
 
-        `figures` are the names of all figures at an epoch's end, or None if a callback may add
+        `log_names` are the names in the logs of an epoch's end, or None if a callback may add
         others.
         """
 
@@ -74,21 +88,28 @@ class Callback:
         names = constructor_arguments(type(self))
         return {n: getattr(self, n) for n in names if n != "verbose" and hasattr(self, n)}
 
-    def get_state(self) -> dict:
-        """Return what a resumed run needs to go on as if it had never stopped.
+    def close(self) -> None:
+        """Release what `check` or a hook has opened; called when `fit` ends, however it does."""
 
-        Values are what JSON can hold, or NumPy arrays at the top level.
+    def state_dict(self) -> dict:
+        """Return what a resumed run needs to continue as if it had never stopped.
+
+        Values are what JSON can hold, NumPy arrays, and dictionaries and lists of these.
         """
         return {}
 
-    def set_state(self, state: Mapping) -> None:
-        """Take what `get_state` returned: after `on_train_begin`, before the first epoch."""
+    def load_state_dict(self, state: Mapping) -> None:
+        """Restore what `state_dict` returned: after `on_train_begin`, before the first epoch."""
+
+    def recovery_hint(self) -> str:
+        """Return what to tell a user whose training failed about how to continue; may be empty."""
+        return ""
 
     def on_train_begin(self, logs=None) -> None:
         """Before the first epoch."""
 
     def on_train_end(self, logs=None) -> None:
-        """After the last epoch, with its figures; also when training was stopped or failed."""
+        """After the last epoch, with its logs; also when training was stopped or failed."""
 
     def on_epoch_begin(self, epoch: int, logs=None) -> None:
         """Before epoch number `epoch`, from 0."""
@@ -101,7 +122,7 @@ class Callback:
         self.on_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs=None) -> None:
-        """After a batch; `logs` holds the epoch's figures so far."""
+        """After a batch; `logs` holds the means of the epoch so far."""
         self.on_batch_end(batch, logs)
 
     def on_batch_begin(self, batch: int, logs=None) -> None:
@@ -116,17 +137,26 @@ class Callback:
         Where no callback of `fit` has this hook, the error is raised.
         """
 
+    def on_interruption(self) -> str | None:
+        """After Ctrl-C or SIGTERM, between two batches, before the training ends.
+
+        Returns
+        -------
+        str, optional
+            A sentence for the message of the ``KeyboardInterrupt``.
+        """
+
     def on_test_begin(self, logs=None) -> None:
         """Before an evaluation, also the validation of an epoch."""
 
     def on_test_end(self, logs=None) -> None:
-        """After an evaluation; `logs` holds its figures, without ``val_``."""
+        """After an evaluation; `logs` holds its results, without ``val_``."""
 
     def on_test_batch_begin(self, batch: int, logs=None) -> None:
         """Before batch number `batch` of an evaluation, from 0."""
 
     def on_test_batch_end(self, batch: int, logs=None) -> None:
-        """After a batch of an evaluation; `logs` holds its figures so far."""
+        """After a batch of an evaluation; `logs` holds the means so far."""
 
     def on_predict_begin(self, logs=None) -> None:
         """Before a prediction."""
@@ -186,33 +216,104 @@ def check_save_freq(value) -> str | int:
     return check_count(value, "save_freq")
 
 
-class CallbackList:
-    """Calls each of several callbacks in turn: it has all their hooks."""
+def checked_state(callback: Callback) -> dict:
+    """Return a callback's state, or raise ``TypeError`` if a file cannot hold it."""
+    state, who = callback.state_dict(), f"{type(callback).__name__}.state_dict"
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{who} must return a dictionary, got {state!r}.")
+    try:
+        json.dumps(extract_arrays(state, "state", {}))
+    except TypeError as error:
+        raise TypeError(f"{who} must return what JSON can hold, and arrays: {error}.") from None
+    return dict(state)
 
-    def __init__(self, callbacks, model, params: Mapping):
-        self.callbacks = list(callbacks)
+
+class CallbackList:
+    """Calls each of several callbacks in turn: it has all their hooks.
+
+    Parameters
+    ----------
+    callbacks : list of Callback
+        The user's.
+    reports : list of Callback
+        Called after them: they only show or keep what the others did.
+
+    Attributes
+    ----------
+    resumed : list of Callback
+        Those of the user, whose states belong to a run that is resumed.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback], reports: Sequence[Callback] = ()):
+        self.resumed = list(callbacks)
+        self.callbacks = sorted([*callbacks, *reports], key=lambda callback: callback.runs_last)
+        self.params: Mapping = {}
+        # Most callbacks leave the hooks around batches alone: those are not called at all.
+        self.at_batch_begin = self.overriding("on_train_batch_begin", "on_batch_begin")
+        self.at_batch_end = self.overriding("on_train_batch_end", "on_batch_end")
+
+    def set_up(self, model, params: Mapping, trainer=None) -> None:
+        """Give the callbacks the model, what is known about the data, and the run of training."""
         self.params = params
         for callback in self.callbacks:
             callback.set_model(model)
             callback.set_params(params)
-        figures = self.figures()
+            callback.set_trainer(trainer)
+        names = self.log_names()
         for callback in self.callbacks:
-            callback.check(figures)
-        # Most callbacks leave the hooks around batches alone: those are not called at all.
-        self.at_batch_begin = self.overriding("on_train_batch_begin", "on_batch_begin")
-        self.at_batch_end = self.overriding("on_train_batch_end", "on_batch_end")
+            callback.check(names)
 
     def overriding(self, hook: str, *aliases: str) -> list:
         """Return the hooks of a name of the callbacks that have one of their own."""
         return [getattr(c, hook) for c in self.callbacks if overrides(c, hook, *aliases)]
 
-    def figures(self) -> list[str] | None:
-        """Return the names of all figures at an epoch's end, or None if they are not known."""
+    def collect(self, method: str) -> list:
+        """Return what a method of each callback returns."""
+        return [getattr(callback, method)() for callback in self.callbacks]
+
+    def log_names(self) -> list[str] | None:
+        """Return the names in the logs of an epoch's end, or None if they are not known."""
         names = self.params.get("metrics")
-        adding = [c.adds for c in self.callbacks if overrides(c, "on_epoch_end")]
-        if names is None or None in adding:
-            return None
-        return list(dict.fromkeys([*names, *(name for added in adding for name in added)]))
+        found = list(names or ())
+        for callback in self.callbacks:
+            if overrides(callback, "on_epoch_end"):
+                if callback.adds is None:
+                    return None
+                found += callback.adds
+        return None if names is None else list(dict.fromkeys(found))
+
+    def state_dict(self) -> list[dict]:
+        """Return the states of the user's callbacks.
+
+        Raises
+        ------
+        TypeError
+            If a state cannot be saved; the message names the callback.
+        """
+        return [checked_state(callback) for callback in self.resumed]
+
+    def load_state_dict(self, states: Sequence[Mapping]) -> None:
+        """Restore the states of the user's callbacks; an error names the callback."""
+        for callback, state in zip(self.resumed, states, strict=True):
+            try:
+                if state:
+                    callback.load_state_dict(state)
+            except Exception as error:
+                name = type(callback).__name__
+                raise ValueError(
+                    f"there is a state that {name}.load_state_dict does not take: {error!r}"
+                ) from error
+
+    def close(self) -> None:
+        """Close all callbacks."""
+        for callback in self.callbacks:
+            callback.close()
+
+    def on_train_end(self, logs: Mapping | None = None) -> None:
+        """Call the hook of each callback, also after one has raised; the error is raised then."""
+        with ExitStack() as stack:
+            for callback in reversed(self.callbacks):
+                stack.callback(callback.on_train_end, {} if logs is None else logs)
 
     def __getattr__(self, hook: str):
         if hook not in HOOKS:
@@ -225,9 +326,3 @@ class CallbackList:
                 getattr(callback, hook)(*arguments)
 
         return call_all
-
-    def on_train_end(self, logs: Mapping | None = None) -> None:
-        """Call the hook of each callback, also after one has raised; the error is raised then."""
-        with ExitStack() as stack:
-            for callback in reversed(self.callbacks):
-                stack.callback(callback.on_train_end, {} if logs is None else logs)

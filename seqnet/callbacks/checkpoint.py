@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seqnet.callbacks.base import check_save_freq, say
-from seqnet.callbacks.monitoring import Monitor, unknown_figure
-from seqnet.replacing import check_place
-from seqnet.trouble import worth_saving
+from seqnet.callbacks.monitoring import Monitor, unknown_log
+from seqnet.saving.atomic import check_place
+from seqnet.training.diagnostics import can_be_saved
 
 
 class ModelCheckpoint(Monitor):
@@ -24,28 +24,28 @@ class ModelCheckpoint(Monitor):
     ----------
     filepath : path
         The name of the file, in a folder that exists. It may have fields in the manner of
-        `str.format`: ``{epoch:02d}`` (from 1) and the epoch's figures, ``{val_loss:.2f}``; with a
-        number as `save_freq` also ``{batch:05d}`` (from 1), and the figures are those of the epoch
+        `str.format`: ``{epoch:02d}`` (from 1) and the epoch's logs, ``{val_loss:.2f}``; with a
+        number as `save_freq` also ``{batch:05d}`` (from 1), and the logs are those of the epoch
         so far.
     monitor : str
-        The figure that says which model is the best.
+        The metric that says which model is the best.
     verbose : 0 or 1
         Whether to print what is saved.
     save_best_only : bool
-        Save only if the figure is better than at all times before.
+        Save only if the metric is better than at all times before.
     save_weights_only : bool
         Save with `Model.save_weights` instead of `Model.save`.
     mode : "auto", "min" or "max"
-        Whether the figure should fall or rise.
+        Whether the metric should fall or rise.
     save_freq : "epoch" or int
         Save after each epoch, or after so many batches, counted on from epoch to epoch.
     initial_value_threshold : float, optional
-        What the figure has to beat to be the best for the first time.
+        What the metric has to beat to be the best for the first time.
 
     Raises
     ------
     ValueError, FileNotFoundError
-        Before training, if the folder does not exist, or a field or the figure is not known.
+        Before training, if the folder does not exist, or a field or the metric is not known.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class ModelCheckpoint(Monitor):
         save_freq: str | int = "epoch",
         initial_value_threshold: float | None = None,
     ):
-        # The direction of a figure that is not looked at need not be known.
+        # The direction of a metric that is not looked at need not be known.
         mode = mode if save_best_only or mode != "auto" else "min"
         super().__init__(monitor, mode, best=initial_value_threshold)
         self.initial_value_threshold = initial_value_threshold
@@ -87,26 +87,26 @@ class ModelCheckpoint(Monitor):
         """Whether files are written after so many batches."""
         return self.save_freq != "epoch"
 
-    def check(self, figures):
+    def check(self, log_names):
         check_place(Path(self.filepath))
         if self.by_batches:  # an epoch's validation and what callbacks add comes later
-            figures = self.params.get("metrics")
-            figures = figures and [name for name in figures if not name.startswith("val_")]
-        if figures is None:
+            log_names = self.params.get("metrics")
+            log_names = log_names and [name for name in log_names if not name.startswith("val_")]
+        if log_names is None:
             return
         if self.save_best_only:
-            super().check(figures)
-        self.check_fields([*self.own_fields, *figures])
+            super().check(log_names)
+        self.check_fields([*self.own_fields, *log_names])
 
     def check_fields(self, known: Sequence[str]) -> None:
         """Raise if a field of the file's name is none of those that there are."""
         for field in self.fields:
             if field not in known:
-                raise unknown_figure(field, known, f"ModelCheckpoint({self.filepath!r})")
+                raise unknown_log(field, known, f"ModelCheckpoint({self.filepath!r})")
 
     @property
     def own_fields(self) -> tuple[str, ...]:
-        """The fields of file names that are no figures."""
+        """The fields of file names that are no metrics."""
         return ("epoch", "batch") if self.by_batches else ("epoch",)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -125,7 +125,7 @@ class ModelCheckpoint(Monitor):
             self.save(logs or {}, {"epoch": epoch + 1})
 
     def save(self, logs: Mapping, numbers: Mapping[str, int]) -> None:
-        """Write the file for some figures, if it should be written."""
+        """Write the file for some logs, if it should be written."""
         value = self.current(logs) if self.save_best_only else None
         when = ", ".join(f"{name} {number}" for name, number in numbers.items()).capitalize()
         if self.save_best_only:
@@ -138,7 +138,7 @@ class ModelCheckpoint(Monitor):
         values = {**logs, **numbers}
         self.check_fields(list(values))
         path = self.filepath.format(**values)
-        if not worth_saving(self.model, path):
+        if not can_be_saved(self.model, path):
             return
         if self.save_weights_only:
             self.model.save_weights(path)
@@ -147,14 +147,14 @@ class ModelCheckpoint(Monitor):
         if value is not None:
             self.best = float(value)
         if self.verbose:
-            figure = "" if value is None else f"{self.monitor} {value:.5g}, "
-            say(f"{when}: {figure}saved as {path}.")
+            metric = "" if value is None else f"{self.monitor} {value:.5g}, "
+            say(f"{when}: {metric}saved as {path}.")
 
-    def get_state(self):
-        return super().get_state() | {"batches": self.batches}
+    def state_dict(self):
+        return super().state_dict() | {"batches": self.batches}
 
-    def set_state(self, state):
-        super().set_state(state)
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
         self.batches = state["batches"]
 
 

@@ -1,4 +1,4 @@
-"""A table of figures in a file."""
+"""Logs as a table in a file."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from seqnet.callbacks.base import Callback
-from seqnet.replacing import check_place
+from seqnet.saving.atomic import check_place
 
 MISSING = "NA"
 
 
 class CSVLogger(Callback):
-    """Writes one row of figures after each epoch.
+    """Writes the logs as one row after each epoch.
 
     Each row is in the file when the epoch ends, so it survives whatever ends the training. A
     resumed run takes back rows of epochs that it runs again.
@@ -53,10 +53,10 @@ class CSVLogger(Callback):
         self.filename, self.separator, self.append = Path(filename), separator, append
         self.columns: list[str] | None = None
 
-    def check(self, figures):
+    def check(self, log_names):
         check_place(self.filename)
-        if self.append and figures is not None:
-            self.columns_for(figures)
+        if self.append and log_names is not None:
+            self.columns_for(log_names)
 
     def on_train_begin(self, logs=None):
         self.columns = None
@@ -70,9 +70,9 @@ class CSVLogger(Callback):
         row = {"epoch": epoch, **logs}
         self.write("a", [plain(row.get(name, MISSING)) for name in self.columns])
 
-    def columns_for(self, figures: Iterable[str]) -> list[str]:
-        """Return the columns of a table of figures, in the order the file has them, if it has."""
-        columns = ["epoch", *sorted(set(figures))]
+    def columns_for(self, names: Iterable[str]) -> list[str]:
+        """Return the columns of a table, in the order that the file has them, if it has."""
+        columns = ["epoch", *sorted(set(names))]
         there = self.first_row() if self.append else []
         if there and sorted(there) != sorted(columns):
             raise ValueError(
@@ -93,11 +93,11 @@ class CSVLogger(Callback):
         with open(self.filename, mode, newline="") as file:
             csv.writer(file, delimiter=self.separator, lineterminator="\n").writerow(row)
 
-    def get_state(self):
+    def state_dict(self):
         size = self.filename.stat().st_size if self.columns else 0
         return {"columns": self.columns, "size": size}
 
-    def set_state(self, state):
+    def load_state_dict(self, state):
         if state["columns"] is None or not self.filename.exists():
             return
         self.columns = list(state["columns"])

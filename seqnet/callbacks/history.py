@@ -6,7 +6,7 @@ from seqnet.callbacks.base import Callback
 
 
 class History(Callback):
-    """Keeps every epoch's figures: ``history.history["loss"]`` is a list.
+    """Keeps the logs of every epoch: ``history.history["loss"]`` is a list.
 
     `Model.fit` returns one.
 
@@ -31,12 +31,12 @@ class History(Callback):
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(value)
 
-    def get_state(self):
+    def state_dict(self):
         return {
             "epoch": list(self.epoch),
             "history": {name: list(values) for name, values in self.history.items()},
         }
 
-    def set_state(self, state):
+    def load_state_dict(self, state):
         self.epoch = list(state["epoch"])
         self.history = {name: list(values) for name, values in state["history"].items()}

@@ -1,4 +1,4 @@
-"""What watches one figure: its direction, its best value, and its name."""
+"""What monitors one metric: its direction, its best value, and its name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FALLING = {"loss", "perplexity"}
 
 
 def direction(monitor: str, mode: str, who: str) -> str:
-    """Return ``"min"`` or ``"max"``: `mode`, or for ``"auto"`` what the figure's name says.
+    """Return ``"min"`` or ``"max"``: `mode`, or for ``"auto"`` what the metric's name says.
 
     Examples
     --------
@@ -42,24 +42,24 @@ def direction(monitor: str, mode: str, who: str) -> str:
     )
 
 
-def unknown_figure(name: str, figures: Sequence[str], who: str) -> ValueError:
-    """Return the error that tells which figures there are."""
-    near = difflib.get_close_matches(name, figures, n=1)
+def unknown_log(name: str, names: Sequence[str], who: str) -> ValueError:
+    """Return the error that tells which logs there are."""
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    if name.startswith("val_") and not any(figure.startswith("val_") for figure in figures):
-        hint = " Figures of a validation come with validation_data or validation_split of fit."
+    if name.startswith("val_") and not any(other.startswith("val_") for other in names):
+        hint = " The metrics of a validation come with validation_data or validation_split of fit."
     return ValueError(
-        f"{who} needs the figure {name!r}, but this training gives {', '.join(figures)}.{hint}"
+        f"{who} needs the metric {name!r}, but this training gives {', '.join(names)}.{hint}"
     )
 
 
 class Monitor(Callback):
-    """The base of callbacks that watch a figure.
+    """The base of callbacks that monitor a metric.
 
     Parameters
     ----------
     monitor : str
-        The name of the figure.
+        The name of the metric.
     mode : "auto", "min" or "max"
         Whether it should fall or rise; ``"auto"`` knows accuracies, losses and the perplexity.
     min_delta : float
@@ -72,7 +72,7 @@ class Monitor(Callback):
 
     def __init__(self, monitor: str, mode: str, min_delta: float = 0.0, best: float | None = None):
         if not isinstance(monitor, str):
-            raise TypeError(f"{self.who} takes the name of a figure as monitor, got {monitor!r}.")
+            raise TypeError(f"{self.who} takes the name of a metric as monitor, got {monitor!r}.")
         self.monitor, self.mode = monitor, mode
         self.min_delta = abs(check_number(min_delta, "min_delta"))
         self.best = best
@@ -84,12 +84,12 @@ class Monitor(Callback):
         """The name used in messages."""
         return type(self).__name__
 
-    def check(self, figures):
-        if figures is not None and self.monitor not in figures:
-            raise unknown_figure(self.monitor, figures, self.who)
+    def check(self, log_names):
+        if log_names is not None and self.monitor not in log_names:
+            raise unknown_log(self.monitor, log_names, self.who)
 
     def current(self, logs: Mapping | None) -> float | None:
-        """Return the figure; None in an epoch without it, where others have it.
+        """Return the metric; None in an epoch without it, where others have it.
 
         Raises
         ------
@@ -102,7 +102,7 @@ class Monitor(Callback):
             return logs[self.monitor]
         if self.seen or self.monitor in (self.params.get("metrics") or ()):
             return None
-        raise unknown_figure(self.monitor, list(logs), self.who)
+        raise unknown_log(self.monitor, list(logs), self.who)
 
     def improves(self, value: float, best: float | None) -> bool:
         """Whether a value is better than another by more than `min_delta`; NaN never is."""
@@ -110,10 +110,10 @@ class Monitor(Callback):
             return not math.isnan(value)
         return bool(value - self.min_delta > best if self.rising else value + self.min_delta < best)
 
-    def get_state(self):
+    def state_dict(self):
         return {"best": None if self.best is None else float(self.best), "seen": self.seen}
 
-    def set_state(self, state):
+    def load_state_dict(self, state):
         self.best, self.seen = state["best"], state["seen"]
 
 

@@ -1,19 +1,19 @@
-"""How long gradients and weights are, among an epoch's figures."""
+"""Norms of gradients and weights in the logs of an epoch."""
 
 from __future__ import annotations
 
 import math
 
 from seqnet.callbacks.base import Callback
-from seqnet.trouble import norm_of
+from seqnet.training.diagnostics import norm_of
 
 
 class NormLogger(Callback):
-    """Adds the norms of gradients and weights to each epoch's figures.
+    """Adds the norms of gradients and weights to each epoch's logs.
 
     ``gradient_norm`` is the L2 norm of all gradients together before clipping, the mean over the
     epoch's updates; ``weight_norm`` that of all weights at the epoch's end. Every training step
-    computes its gradients' norms anyway. Put it before callbacks that write figures down; the
+    computes its gradients' norms anyway. Put it before callbacks that write logs; the
     history and the progress bar come after it by themselves.
 
     Parameters
@@ -39,9 +39,9 @@ class NormLogger(Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         weights = {weight.name: norm_of(weight) for weight in self.model.weights}
-        logs["gradient_norm"] = self.model.norms.mean()
+        logs["gradient_norm"] = self.model.gradient_norms.mean()
         logs["weight_norm"] = math.hypot(*weights.values())
         if self.per_weight:
-            gradients = self.model.norms.means(self.model.layers)
+            gradients = self.model.gradient_norms.means(self.model.layers)
             logs |= {f"gradient_norm/{name}": norm for name, norm in gradients.items()}
             logs |= {f"weight_norm/{name}": norm for name, norm in weights.items()}

@@ -15,13 +15,13 @@ from seqnet.callbacks.base import Callback
 LOG_INTERVAL = 60.0  # seconds between lines where a bar cannot be drawn over
 
 
-def spell_figures(logs: Mapping | None) -> dict[str, str]:
-    """Write figures with four significant digits.
+def format_logs(logs: Mapping | None) -> dict[str, str]:
+    """Write logs with four significant digits.
 
     Examples
     --------
-    >>> from seqnet.callbacks.progress import spell_figures
-    >>> spell_figures({"loss": 0.123456})
+    >>> from seqnet.callbacks.progress import format_logs
+    >>> format_logs({"loss": 0.123456})
     {'loss': '0.1235'}
     """
     return {name: f"{value:.4g}" for name, value in (logs or {}).items()}
@@ -38,17 +38,17 @@ def is_screen(file) -> bool:
 
 
 class Bar(tqdm):
-    """A bar that spells its figures only when it is drawn."""
+    """A bar that formats its logs only when it is drawn."""
 
     logs: Mapping = {}
 
     @property
     def format_dict(self):
-        figures = ", ".join(f"{name}={text}" for name, text in spell_figures(self.logs).items())
-        return super().format_dict | {"postfix": figures}
+        values = ", ".join(f"{name}={text}" for name, text in format_logs(self.logs).items())
+        return super().format_dict | {"postfix": values}
 
-    def show_all_figures(self) -> None:
-        """Leave the bar and the rate out where they would cut figures off; use a second line."""
+    def show_all_logs(self) -> None:
+        """Leave the bar and the rate out where they would cut logs off; use a second line."""
         values = self.format_dict
         width = values["ncols"]
         if width and len(self.format_meter(**values | {"ncols": None})) > width:
@@ -73,7 +73,7 @@ class Lines:
 
 
 class ProgressBar(Callback):
-    r"""A tqdm bar for each epoch, with the figures so far.
+    r"""A tqdm bar for each epoch, with the logs so far.
 
     In a terminal or a notebook the bar is drawn again and again; elsewhere, as in a log file, each
     epoch ends with one line, and a long one has one more each minute.
@@ -148,7 +148,7 @@ class ProgressBar(Callback):
             self.lines.write(str(self.bar))
             self.lines.flush()
         else:
-            self.bar.show_all_figures()
+            self.bar.show_all_logs()
         self.bar.close()
 
     def on_train_end(self, logs=None):
@@ -171,5 +171,5 @@ class EpochLine(Callback):
     adds = ()
 
     def on_epoch_end(self, epoch, logs=None):
-        figures = "  ".join(f"{name} {text}" for name, text in spell_figures(logs).items())
-        print(f"Epoch {epoch + 1}/{self.params['epochs']}  {figures}", flush=True)
+        values = "  ".join(f"{name} {text}" for name, text in format_logs(logs).items())
+        print(f"Epoch {epoch + 1}/{self.params['epochs']}  {values}", flush=True)

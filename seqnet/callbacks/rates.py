@@ -75,14 +75,14 @@ def takes_two(function: Callable) -> bool:
 
 
 class ReduceLROnPlateau(Monitor):
-    """Lowers the learning rate when a figure has not improved for some epochs.
+    """Lowers the learning rate when a metric has not improved for some epochs.
 
     It enters the rate of each epoch as ``learning_rate``.
 
     Parameters
     ----------
     monitor : str
-        The name of the figure.
+        The name of the metric.
     factor : float
         What the rate is multiplied by, above 0 and below 1.
     patience : int
@@ -90,7 +90,7 @@ class ReduceLROnPlateau(Monitor):
     verbose : 0 or 1
         Whether to print when the rate is lowered.
     mode : "auto", "min" or "max"
-        Whether the figure should fall or rise.
+        Whether the metric should fall or rise.
     min_delta : float
         A smaller change is no improvement.
     cooldown : int
@@ -101,7 +101,7 @@ class ReduceLROnPlateau(Monitor):
     Raises
     ------
     ValueError
-        If there is no such figure, or its direction is not known.
+        If there is no such metric, or its direction is not known.
 
     Examples
     --------
@@ -166,10 +166,10 @@ class ReduceLROnPlateau(Monitor):
         if self.verbose:
             say(f"Epoch {epoch + 1}: the learning rate is lowered to {optimizer.learning_rate:g}.")
 
-    def get_state(self):
+    def state_dict(self):
         counts = {"wait": self.wait, "cooldown_counter": self.cooldown_counter}
-        return super().get_state() | counts
+        return super().state_dict() | counts
 
-    def set_state(self, state):
-        super().set_state(state)
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
         self.wait, self.cooldown_counter = state["wait"], state["cooldown_counter"]

@@ -8,12 +8,12 @@ from seqnet.checks import check_count
 
 
 class EarlyStopping(Monitor):
-    """Ends the training when a figure has not improved for some epochs.
+    """Ends the training when a metric has not improved for some epochs.
 
     Parameters
     ----------
     monitor : str
-        The name of the figure.
+        The name of the metric.
     min_delta : float
         A smaller change is no improvement.
     patience : int
@@ -21,7 +21,7 @@ class EarlyStopping(Monitor):
     verbose : 0 or 1
         Whether to print when the training is ended.
     mode : "auto", "min" or "max"
-        Whether the figure should fall or rise.
+        Whether the metric should fall or rise.
     baseline : float, optional
         A value that has to be beaten within `patience` epochs as well.
     restore_best_weights : bool
@@ -39,7 +39,7 @@ class EarlyStopping(Monitor):
     Raises
     ------
     ValueError
-        If there is no such figure, or its direction is not known.
+        If there is no such metric, or its direction is not known.
 
     Examples
     --------
@@ -103,13 +103,13 @@ class EarlyStopping(Monitor):
                 say(f"The model has the weights of epoch {self.best_epoch + 1} again.")
             self.model.set_weights(self.best_weights)
 
-    def get_state(self):
+    def state_dict(self):
         names = ("wait", "stopped_epoch", "best_epoch")
         counts = {name: getattr(self, name) for name in names}
-        return super().get_state() | counts | weight_state(self.best_weights)
+        return super().state_dict() | counts | weight_state(self.best_weights)
 
-    def set_state(self, state):
-        super().set_state(state)
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
         self.wait, self.stopped_epoch = state["wait"], state["stopped_epoch"]
         self.best_epoch, self.best_weights = state["best_epoch"], weights_in(state)
 

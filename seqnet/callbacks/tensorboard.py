@@ -10,7 +10,7 @@ from seqnet.checks import check_count
 
 
 class TensorBoard(Callback):
-    """Writes figures to be looked at with ``tensorboard --logdir LOG_DIR``.
+    """Writes logs to be looked at with ``tensorboard --logdir LOG_DIR``.
 
     Needs tensorboardX: ``pip install "seqnet[tensorboard]"``. Figures of the training go to the
     folder ``train``, those of the validation to ``validation``; their names are ``epoch_loss`` and
@@ -25,7 +25,7 @@ class TensorBoard(Callback):
     write_steps_per_second : bool
         Write how many batches a second there were in each epoch.
     update_freq : "epoch", "batch" or int
-        Also write the figures so far after each batch, or after every so many of an epoch.
+        Also write the logs so far after each batch, or after every so many of an epoch.
 
     Raises
     ------
@@ -71,12 +71,12 @@ class TensorBoard(Callback):
                 self.write("train", f"batch_{name}", value, self.batches)
 
     def on_epoch_end(self, epoch, logs=None):
-        figures = dict(logs or {})
-        figures.setdefault("learning_rate", self.model.optimizer.learning_rate)
+        values = dict(logs or {})
+        values.setdefault("learning_rate", self.model.optimizer.learning_rate)
         if self.write_steps_per_second:
             seconds = time.perf_counter() - self.start
-            figures["steps_per_second"] = (self.batches - self.batches_before) / seconds
-        for name, value in figures.items():
+            values["steps_per_second"] = (self.batches - self.batches_before) / seconds
+        for name, value in values.items():
             folder = "validation" if name.startswith("val_") else "train"
             self.write(folder, f"epoch_{name.removeprefix('val_')}", value, epoch)
         if self.histogram_freq and epoch % self.histogram_freq == 0:
@@ -105,8 +105,8 @@ class TensorBoard(Callback):
             )
         return self.writers[folder]
 
-    def get_state(self):
+    def state_dict(self):
         return {"batches": self.batches}
 
-    def set_state(self, state):
+    def load_state_dict(self, state):
         self.batches = self.batches_before = state["batches"]

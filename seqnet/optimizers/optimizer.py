@@ -8,7 +8,7 @@ such as the learning rate, which live in shared variables so that changing one n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -341,10 +341,14 @@ class Optimizer(Configurable, ABC):
         active = tuple(sorted(numbers_of(self)))
         return (type(self), active, tuple(self.last_steps))
 
-    def get_state(self) -> dict[str, Any]:
-        """Return the step count and copies of all slots, by slot and weight name."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step count, the hyperparameters, and copies of all slots.
+
+        Slots are by their names and those of the weights.
+        """
         return {
             "iterations": int(self.iterations.get_value()),
+            "hyperparameters": {name: getattr(self, name) for name in names_of(self)},
             "slots": {
                 slot: {name: v.get_value() for name, v in table.items()}
                 for slot, table in self.state.items()
@@ -352,24 +356,58 @@ class Optimizer(Configurable, ABC):
             "last_steps": {name: last.get_value() for name, last in self.last_steps.items()},
         }
 
-    def set_state(self, state: dict[str, Any], weights: Sequence[TensorSharedVariable]) -> None:
-        """Put back what `get_state` returned, for the weights of the same names."""
+    def load_state_dict(
+        self, state: Mapping[str, Any], weights: Sequence[TensorSharedVariable]
+    ) -> None:
+        """Restore what `state_dict` returned, for the weights of the same names.
+
+        Slots that the state does not have begin anew.
+
+        Raises
+        ------
+        ValueError
+            If the state does not fit the weights; then nothing is changed.
+        """
         by_name = {w.name: w for w in weights}
+        self.check_state(state, by_name)
+        for name in names_of(self):
+            if name in state.get("hyperparameters", {}):
+                setattr(self, name, state["hyperparameters"][name])
+        for slot, table in self.state.items():
+            for name, variable in table.items():
+                if name in by_name and name not in state["slots"].get(slot, {}):
+                    first = self.initial_slot(slot, by_name[name].get_value(borrow=True))
+                    variable.set_value(np.asarray(first, dtype=variable.dtype))
         for slot, table in state["slots"].items():
             for name, value in table.items():
-                if name not in by_name:
-                    raise ValueError(f"The optimizer's {slot} belong to {name}, an unknown weight.")
-                variable = self.slot(slot, by_name[name])
-                expected = variable.get_value(borrow=True).shape
-                if value.shape != expected:
-                    raise ValueError(
-                        f"The optimizer's {slot} of {name} have shape {value.shape}, not "
-                        f"{expected}."
-                    )
-                variable.set_value(np.asarray(value, dtype=variable.dtype))
+                self.slot(slot, by_name[name]).set_value(value)
         self.iterations.set_value(np.int64(state["iterations"]))
         for name, value in state.get("last_steps", {}).items():
-            self.last_step(by_name[name]).set_value(np.asarray(value, dtype="int64"))
+            self.last_step(by_name[name]).set_value(value)
+
+    def check_state(
+        self, state: Mapping[str, Any], weights: Mapping[str | None, TensorSharedVariable]
+    ) -> None:
+        """Raise ``ValueError`` if a state does not fit weights, which are given by name."""
+        sizes = {n: (w.get_value(borrow=True).shape, w.dtype) for n, w in weights.items()}
+        for slot, table in state["slots"].items():
+            if slot not in self.slots:
+                raise ValueError(f"{type(self).__name__} keeps no {slot!r}.")
+            for name, value in table.items():
+                if name not in sizes:
+                    raise ValueError(f"The optimizer's {slot} belong to {name}, an unknown weight.")
+                shape, dtype = sizes[name]
+                if (value.shape, value.dtype) != (shape, dtype):
+                    raise ValueError(
+                        f"The optimizer's {slot} of {name} have shape {value.shape}, not {shape}, "
+                        f"or another dtype than {dtype}."
+                    )
+        for name, steps in state.get("last_steps", {}).items():
+            label = f"The optimizer's last_step of {name}"
+            if name not in sizes or steps.shape != sizes[name][0][:1] or steps.dtype != "int64":
+                raise ValueError(f"{label} fit no weight of the model.")
+            if steps.size and not 0 <= steps.min() <= steps.max() <= state["iterations"]:
+                raise ValueError(f"{label} are later than its last step.")
 
 
 def shrinking(norm: Tensor, bound: Tensor) -> Tensor:

@@ -34,10 +34,10 @@ def test_a_resumed_run_takes_back_what_it_runs_again(tmp_path):
     for epoch in range(3):
         killed.on_epoch_end(epoch, {"loss": float(epoch)})
         if epoch == 1:
-            state = killed.get_state()
+            state = killed.state_dict()
     resumed = CSVLogger(path)
     resumed.on_train_begin({})
-    resumed.set_state(state)
+    resumed.load_state_dict(state)
     for epoch in (2, 3):
         resumed.on_epoch_end(epoch, {"loss": 10.0 * epoch})
     assert path.read_text() == "epoch,loss\n0,0.0\n1,1.0\n2,20.0\n3,30.0\n"
@@ -46,9 +46,9 @@ def test_a_resumed_run_takes_back_what_it_runs_again(tmp_path):
 def test_a_run_resumed_before_its_first_row_begins_the_file(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("old\n")
-    state = CSVLogger(path).get_state()
+    state = CSVLogger(path).state_dict()
     log = CSVLogger(path)
-    log.set_state(state)
+    log.load_state_dict(state)
     log.on_epoch_end(0, {"loss": 1.0})
     assert path.read_text() == "epoch,loss\n0,1.0\n"
 
@@ -58,10 +58,10 @@ def test_a_resumed_run_whose_file_is_gone_begins_a_new_one(tmp_path, append):
     path = tmp_path / "log.csv"
     killed = CSVLogger(path, append=append)
     killed.on_epoch_end(0, {"loss": 1.0})
-    state = killed.get_state()
+    state = killed.state_dict()
     path.unlink()
     resumed = CSVLogger(path, append=append)
-    resumed.set_state(state)
+    resumed.load_state_dict(state)
     resumed.on_epoch_end(1, {"loss": 2.0})
     assert path.read_text() == "epoch,loss\n1,2.0\n"
 

@@ -146,7 +146,7 @@ def test_a_batch_has_two_names(model):
 
 
 def test_hooks_around_batches_that_nobody_has_are_not_called(model):
-    calls = CallbackList([History(), Callback(), Diary()], model, {})
+    calls = CallbackList([History(), Callback(), Diary()])
     assert len(calls.at_batch_begin) == len(calls.at_batch_end) == 1
 
 
@@ -160,14 +160,14 @@ def test_hooks_get_figures_even_where_the_loop_has_none(model):
         def on_epoch_begin(self, epoch, logs=None):
             seen.append((epoch, logs))
 
-    calls = CallbackList([Look()], model, {})
+    calls = CallbackList([Look()])
     calls.on_train_begin()
     calls.on_epoch_begin(3)
     assert seen == [{}, (3, {})]
 
 
 def test_a_list_has_the_hooks_of_a_callback_and_no_others(model):
-    calls = CallbackList([Callback()], model, {})
+    calls = CallbackList([Callback()])
     for hook in ("on_test_begin", "on_predict_end"):
         getattr(calls, hook)()
     calls.on_test_batch_end(0, {"loss": 1.0})
@@ -191,10 +191,15 @@ def test_figures_are_known_where_all_callbacks_tell(model):
         def on_epoch_end(self, epoch, logs=None):
             logs["bleu"] = 0.0
 
+    def names(callbacks, params):
+        calls = CallbackList(callbacks)
+        calls.set_up(model, params)
+        return calls.log_names()
+
     params = {"metrics": ["loss"]}
-    assert CallbackList([Callback(), Adds()], model, params).figures() == ["loss", "bleu"]
-    assert CallbackList([Diary()], model, params).figures() is None
-    assert CallbackList([Adds()], model, {}).figures() is None
+    assert names([Callback(), Adds()], params) == ["loss", "bleu"]
+    assert names([Diary()], params) is None
+    assert names([Adds()], {}) is None
 
 
 def test_checks_come_before_anything_is_compiled(no_compile):

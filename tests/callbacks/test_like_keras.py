@@ -55,19 +55,20 @@ class Run:
     def start(self):
         self.callback = self.make()
         params = {"epochs": len(self.epochs), "steps": self.batches, "metrics": None}
-        self.calls = cb.CallbackList([self.callback], self.model, params)
+        self.calls = cb.CallbackList([self.callback])
+        self.calls.set_up(self.model, params)
         self.calls.on_train_begin()
 
     def resume(self):
         """Go on with a new model and a new callback in the state of the old one."""
-        state = self.callback.get_state()
+        state = self.callback.state_dict()
         arrays = {k: v.copy() for k, v in state.items() if isinstance(v, np.ndarray)}
         text = json.dumps({k: v for k, v in state.items() if k not in arrays})
         before, self.model = self.model, make_model()
         self.model.set_weights(before.get_weights())
         self.model.optimizer.learning_rate = before.optimizer.learning_rate
         self.start()
-        self.callback.set_state(json.loads(text) | arrays)
+        self.callback.load_state_dict(json.loads(text) | arrays)
 
     def all(self, resume_after=None):
         for epoch, logs in enumerate(self.epochs):

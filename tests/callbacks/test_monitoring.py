@@ -66,7 +66,7 @@ def test_a_figure_that_was_there_once_may_be_missing():
     stop.on_epoch_end(0, {"bleu": 0.1})
     stop.on_epoch_end(1, {"loss": 0.1})
     fresh = EarlyStopping("bleu", mode="max")
-    fresh.set_state(stop.get_state())
+    fresh.load_state_dict(stop.state_dict())
     fresh.on_epoch_end(2, {"loss": 0.1})
 
 
@@ -107,7 +107,7 @@ def test_a_direction_that_is_not_known_is_asked_for():
         EarlyStopping("bleu")
     with pytest.raises(ValueError, match="ReduceLROnPlateau.*'min' or 'max', got 'down'"):
         ReduceLROnPlateau("loss", mode="down")
-    with pytest.raises(TypeError, match="name of a figure"):
+    with pytest.raises(TypeError, match="name of a metric"):
         EarlyStopping(None)
 
 

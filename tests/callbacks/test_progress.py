@@ -125,8 +125,8 @@ def test_a_resumed_epoch_goes_on_where_it_was():
 
 def test_figures_are_spelled_when_they_are_drawn_and_not_for_each_batch(monkeypatch):
     spelled = []
-    spell = progress.spell_figures
-    monkeypatch.setattr(progress, "spell_figures", lambda logs: spelled.append(1) or spell(logs))
+    spell = progress.format_logs
+    monkeypatch.setattr(progress, "format_logs", lambda logs: spelled.append(1) or spell(logs))
     epochs(ProgressBar(file=io.StringIO()), 1, 1000)
     assert len(spelled) < 10
 

@@ -60,7 +60,7 @@ def test_what_early_stopping_says(model, capsys):
 def test_state_holds_json_and_arrays_only(model):
     stop = EarlyStopping("loss", patience=2, restore_best_weights=True)
     model.fit(X, Y, epochs=2, callbacks=[stop], verbose=0)
-    state = stop.get_state()
+    state = stop.state_dict()
     arrays = {k: v for k, v in state.items() if isinstance(v, np.ndarray)}
     assert sorted(arrays) == ["best_weights_0", "best_weights_1"]
     plain = {k: v for k, v in state.items() if k not in arrays}

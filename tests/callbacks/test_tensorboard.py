@@ -48,14 +48,14 @@ def test_figures_are_written_for_epochs_and_batches(model, tmp_path):
     assert [step for step, _ in train["batch_loss"]] == [1, 3, 4, 6]
     assert train["dense/kernel/histogram"] == [(0, "histo"), (1, "histo")]
     assert len(train["epoch_steps_per_second"]) == 2
-    assert board.get_state() == {"batches": 6}
+    assert board.state_dict() == {"batches": 6}
 
 
 @needs_tensorboard
 def test_batches_are_counted_on(model, tmp_path):
     board = TensorBoard(tmp_path, update_freq="batch")
     board.set_model(model)
-    board.set_state({"batches": 10})
+    board.load_state_dict({"batches": 10})
     board.on_train_batch_end(0, {"loss": 1.0})
     board.on_train_end()
     assert events(tmp_path / "train") == {"batch_loss": [(11, 1.0)]}

@@ -22,17 +22,17 @@ def test_a_rate_changes_without_compiling():
     model.set_weights([np.eye(10), np.zeros(10)])
     # The mean of the squares of masks is 1 / (1 - rate).
     assert trained_sum(model) == pytest.approx(2, rel=0.05)
-    functions = list(model._functions.values())
+    functions = list(model.steps.functions.values())
     model.layers[0].rate = 0.9
     assert trained_sum(model) == pytest.approx(10, rel=0.1)
     model.layers[0].rate = np.float32(0.75)
     assert trained_sum(model) == pytest.approx(4, rel=0.1)
-    assert list(model._functions.values()) == functions
+    assert list(model.steps.functions.values()) == functions
     model.layers[0].rate = 0
     assert trained_sum(model) == 1
     model.layers[0].rate = 0.5
     assert trained_sum(model) == pytest.approx(2, rel=0.05)
-    assert len(model._functions) == 2
+    assert len(model.steps.functions) == 2
 
 
 @pytest.mark.parametrize("name", ["dropout", "recurrent_dropout"])

@@ -70,6 +70,6 @@ def test_models_look_products_up(layer):
     model = seqnet.Model([seqnet.layers.Embedding(9, 4), layers[layer]])
     model.compile("sgd", "mse")
     model.train_on_batch(RANDOM.integers(0, 9, (2, 5)), RANDOM.normal(size=(2, 5, 3)))
-    (function,) = model._functions.values()
+    (function,) = model.steps.functions.values()
     nodes = function.maker.fgraph.toposort()
     assert any(isinstance(n.op, KernelOp) and isinstance(n.op.op, LookupAffine) for n in nodes)

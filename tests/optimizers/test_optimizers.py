@@ -273,13 +273,13 @@ def test_a_restored_state_goes_on_where_it_stopped(cls):
 
     first = cls(0.1, **options)
     half = walk(first, arrays["parameter"], gradients[:3])
-    state = first.get_state()
+    state = first.state_dict()
     assert state["iterations"] == 3
     assert set(state["slots"]) == set(cls.slots)
 
     second = cls(0.1, **options)
     w = weight(half[-1])
-    second.set_state(state, [w])
+    second.load_state_dict(state, [w])
     step = compile_steps(second, w)
     for gradient in gradients[3:]:
         step(gradient)
@@ -291,8 +291,8 @@ def test_a_state_is_a_copy():
     w = weight([1.0])
     step = compile_steps(optimizer, w)
     step(np.ones(1))
-    kept = optimizer.get_state()["slots"]["momentum"]["w"].copy()
-    state = optimizer.get_state()
+    kept = optimizer.state_dict()["slots"]["momentum"]["w"].copy()
+    state = optimizer.state_dict()
     step(np.ones(1))
     np.testing.assert_array_equal(state["slots"]["momentum"]["w"], kept)
 
@@ -300,11 +300,11 @@ def test_a_state_is_a_copy():
 def test_a_state_of_other_weights_is_refused():
     optimizer = Adam()
     compile_steps(optimizer, weight([1.0]))
-    state = optimizer.get_state()
+    state = optimizer.state_dict()
     with pytest.raises(ValueError, match="belong to w, an unknown weight"):
-        Adam().set_state(state, [weight([1.0], "other")])
+        Adam().load_state_dict(state, [weight([1.0], "other")])
     with pytest.raises(ValueError, match=r"of w have shape \(1,\), not \(2,\)"):
-        Adam().set_state(state, [weight([1.0, 2.0])])
+        Adam().load_state_dict(state, [weight([1.0, 2.0])])
 
 
 def test_one_optimizer_of_two_models_of_equal_names_is_refused(no_compile):
@@ -318,7 +318,7 @@ def test_slots_are_not_made_before_they_are_needed():
     optimizer = SGD(0.1)
     w = weight([1.0])
     compile_steps(optimizer, w)
-    assert optimizer.get_state()["slots"]["velocity"] == {}
+    assert optimizer.state_dict()["slots"]["velocity"] == {}
 
 
 # --------------------------------------------------------------------- names and settings

@@ -43,7 +43,7 @@ def make(optimizer):
 
 def everything(model):
     model.optimizer.settle()
-    slots = model.optimizer.get_state()["slots"]
+    slots = model.optimizer.state_dict()["slots"]
     return model.get_weights() + [slots[s][n] for s in sorted(slots) for n in sorted(slots[s])]
 
 
@@ -68,7 +68,7 @@ def test_only_the_rows_that_were_looked_up_are_computed():
     model = make(optimizers.AdaDelta())
     x, y = next(batches())
     model.train_on_batch(x, y)
-    (function,) = model._functions.values()
+    (function,) = model.steps.functions.values()
     ops = [getattr(n.op, "op", n.op) for n in function.maker.fgraph.apply_nodes]
     assert any(isinstance(op, lookup.SumRows) for op in ops)
     assert not any(isinstance(op, lookup.ScatterAdd) for op in ops)
@@ -80,7 +80,7 @@ def test_an_optimizer_that_moves_idle_weights_updates_all_rows():
     x, y = next(batches())
     model.train_on_batch(x, y)
     model.train_on_batch(x[::-1] % 7, y)
-    (function,) = model._functions.values()
+    (function,) = model.steps.functions.values()
     assert not any(isinstance(n.op, lookup.SumRows) for n in function.maker.fgraph.apply_nodes)
 
 

@@ -1,0 +1,6 @@
+"""Data: what a model is trained on, as batches of arrays."""
+
+from seqnet.data.dataset import Batch, Dataset, Epoch, RowDataset
+from seqnet.data.padding import pad_sequences, range_weights
+
+__all__ = ["Batch", "Dataset", "Epoch", "RowDataset", "pad_sequences", "range_weights"]

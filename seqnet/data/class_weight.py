@@ -1,0 +1,99 @@
+"""Weights of classes, as weights of samples or steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from seqnet.checks import check_count, check_fits, check_number
+from seqnet.data.dataset import Batch
+from seqnet.data.validation import with_axes
+from seqnet.losses import (
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    SparseCategoricalCrossentropy,
+)
+
+
+class ClassWeight:
+    """A function of batches that multiplies sample weights by those of the targets' classes.
+
+    Parameters
+    ----------
+    class_weight : dict of int to float
+        A class that is not in it has the weight 1, as in Keras.
+    loss : Loss or function
+    classes : int
+        The size of the last axis of the model's output.
+    dtype : str
+        The model's float type.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the targets of the loss are not classes, or `class_weight` names a class that does not
+        exist.
+    """
+
+    def __init__(self, class_weight: Mapping[int, float], loss, classes: int, dtype: str):
+        self.loss = loss
+        binary = isinstance(loss, BinaryCrossentropy) and classes == 1
+        if not binary and not isinstance(
+            loss, (CategoricalCrossentropy, SparseCategoricalCrossentropy)
+        ):
+            name = getattr(loss, "name", getattr(loss, "__name__", loss))
+            raise ValueError(
+                "class_weight wants targets that are classes: class numbers, one-hot rows, or 0 "
+                f"and 1 for a single sigmoid. With the loss {name} they are not; use sample_weight."
+            )
+        self.table = weight_table(class_weight, 2 if binary else classes)
+        check_fits(self.table, "class_weight", dtype)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with its sample weights multiplied."""
+        classes = self.class_numbers(batch.targets)
+        weights = self.table[np.clip(classes, 0, len(self.table) - 1)]
+        given = batch.sample_weight
+        if given is not None:
+            weights = with_axes(given, weights.ndim) * with_axes(weights, given.ndim)
+        return replace(batch, sample_weight=weights)
+
+    def class_numbers(self, y: np.ndarray) -> np.ndarray:
+        """Return the class of each target."""
+        if isinstance(self.loss, CategoricalCrossentropy):
+            return y.argmax(axis=-1)
+        if isinstance(self.loss, BinaryCrossentropy):
+            return (np.nan_to_num(y[..., 0]) > 0.5).astype(int)
+        return y
+
+
+def weight_table(class_weight: Mapping, classes: int) -> np.ndarray:
+    """Return the weight of each class as an array, checked.
+
+    Examples
+    --------
+    >>> from seqnet.data.class_weight import weight_table
+    >>> weight_table({2: 5.0}, 3).tolist()
+    [1.0, 1.0, 5.0]
+    """
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(
+            f"class_weight is a dict of class numbers to weights, such as {{0: 1.0, 1: 5.0}}; got "
+            f"{class_weight!r}."
+        )
+    table = np.ones(classes)
+    for number, weight in class_weight.items():
+        if check_count(number, "a class in class_weight", 0) >= classes:
+            raise ValueError(
+                f"class_weight has a weight for class {number}, but there are {classes} classes, "
+                f"0 to {classes - 1}."
+            )
+        check_number(weight, f"The weight of class {number}")
+        if not np.isfinite(weight) or weight < 0:
+            raise ValueError(
+                f"The weight of class {number} must be finite and not negative, got {weight}."
+            )
+        table[number] = weight
+    return table

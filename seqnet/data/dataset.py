@@ -1,0 +1,410 @@
+"""Batches, and the protocol of everything that gives them.
+
+`Dataset` is what the training loop, evaluation and prediction know of data. `RowDataset` implements
+it for everything that can read samples by number; a subclass defines ``__len__`` and `load`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from seqnet import config
+from seqnet.checks import check_number
+from seqnet.data.prefetch import prefetch_if_slow
+
+Tree = Any
+"""An array, a dictionary of trees by name, or None for nothing."""
+
+
+def map_tree(function: Callable, tree: Tree) -> Tree:
+    """Return a tree of the same structure with a function applied to each array.
+
+    Examples
+    --------
+    >>> from seqnet.data.dataset import map_tree
+    >>> map_tree(len, {"words": [1, 2], "tags": None})
+    {'words': 2, 'tags': None}
+    """
+    if tree is None:
+        return None
+    if isinstance(tree, dict):
+        return {name: map_tree(function, branch) for name, branch in tree.items()}
+    return function(tree)
+
+
+def tree_items(tree: Tree, name: str) -> list[tuple[str, Any]]:
+    """Return the arrays of a tree, each with its name.
+
+    Examples
+    --------
+    >>> from seqnet.data.dataset import tree_items
+    >>> tree_items({"words": 1, "tags": 2}, "X")
+    [('X/words', 1), ('X/tags', 2)]
+    """
+    if tree is None:
+        return []
+    if isinstance(tree, dict):
+        return [pair for key, t in tree.items() for pair in tree_items(t, f"{name}/{key}")]
+    return [(name, tree)]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Some samples: inputs with their targets, sample weights and mask, as far as they exist.
+
+    Each part is an array, or a dictionary of arrays by the names of a model's inputs or outputs.
+
+    Parameters
+    ----------
+    inputs : array (samples, ...)
+    targets : array (samples, ...), optional
+    sample_weight : array (samples,) or (samples, time), optional
+    mask : bool array (samples, time), optional
+        True where there is data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.data import Batch
+    >>> batch = Batch(np.zeros((4, 3)), np.arange(4))
+    >>> len(batch), batch.take(slice(1, 3)).targets.tolist()
+    (4, [1, 2])
+    """
+
+    inputs: Tree
+    targets: Tree = None
+    sample_weight: Tree = None
+    mask: Tree = None
+
+    def __len__(self) -> int:
+        inputs = self.inputs
+        return len(tree_items(inputs, "X")[0][1] if isinstance(inputs, dict) else inputs)
+
+    def parts(self) -> tuple:
+        """Return inputs, targets, sample weights and mask."""
+        return (self.inputs, self.targets, self.sample_weight, self.mask)
+
+    def leaves(self) -> list:
+        """Return all arrays, in a fixed order."""
+        return [leaf for part in self.parts() for _, leaf in tree_items(part, "")]
+
+    def map(self, function: Callable) -> Batch:
+        """Return a batch with a function applied to each array."""
+        return Batch(*[map_tree(function, part) for part in self.parts()])
+
+    def take(self, rows) -> Batch:
+        """Return the samples of some rows (a slice or an array of numbers)."""
+        select = itemgetter(rows)  # called for each batch: None takes no call
+        parts = (self.inputs, self.targets, self.sample_weight, self.mask)
+        return Batch(*[None if part is None else map_tree(select, part) for part in parts])
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Which batches of a data set an epoch has, and in which order.
+
+    Parameters
+    ----------
+    batch_size : int
+    rng : numpy.random.Generator, optional
+        Draws the order of the samples; without one they keep theirs.
+    first : int
+        Batches of the epoch before this number were used already; they are left out.
+    steps : int, optional
+        How many batches the epoch has, by default all. After the last batch of the data comes the
+        first again.
+    before : int, optional
+        How many batches the earlier epochs had. With `steps` and without `rng`, this epoch
+        continues after them.
+    contiguous : bool
+        Each batch is made of neighbouring rows, and only the order of the batches is drawn.
+    """
+
+    batch_size: int = 32
+    rng: np.random.Generator | None = None
+    first: int = 0
+    steps: int | None = None
+    before: int | None = None
+    contiguous: bool = False
+
+    def select(self, batches: Iterable) -> Iterator:
+        """Return those of all batches of the data, in order, that belong to the epoch.
+
+        Examples
+        --------
+        >>> from seqnet.data import Epoch
+        >>> list(Epoch(steps=3, before=2).select(range(4)))
+        [2, 3, 0]
+        """
+        if self.steps is None:
+            return islice(batches, self.first, None)
+        before = self.before or 0 if self.rng is None else 0
+        return islice(cycle(batches), before + self.first, before + self.steps)
+
+
+class Dataset(ABC):
+    """A source of batches.
+
+    A subclass defines `batches`; for everything else there is a default that it may replace. If
+    samples can be read by number, `RowDataset` is the simpler base; batches that only come one
+    after another need no class at all: `Model.fit` takes any iterable of them.
+
+    `Model.fit`, `Model.evaluate` and `Model.predict` take a data set as ``X``, and check each of
+    its batches as they check arrays.
+    """
+
+    name = "X"
+    """What messages call the data."""
+
+    one_pass = False
+    """Whether the batches can be read only once."""
+
+    @abstractmethod
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
+        """Yield the batches of an epoch, those that `Epoch.select` selects.
+
+        A resumed training asks for the rest of an epoch: batch number k must be the same whether
+        those before it are asked for or not. The generator is closed when the epoch ends or is
+        interrupted.
+        """
+
+    def first_batch(self, batch_size: int) -> Batch:
+        """Return the first batch, which stays the first: functions are compiled for it."""
+        batches = self.batches(Epoch(batch_size, steps=1))
+        try:
+            return next(batches)
+        except StopIteration:
+            raise ValueError(f"{self.name} has no batches.") from None
+        finally:
+            batches.close()
+
+    def has_more(self) -> bool:
+        """Return whether there is a batch for another epoch."""
+        return True
+
+    def batch_count(self, batch_size: int) -> int | None:
+        """Return the number of batches, None if it is not known."""
+        return None
+
+    def sample_count(self) -> int | None:
+        """Return the number of samples, None if it is not known."""
+        return None
+
+    def split(self, share: float) -> tuple[Dataset, Dataset]:
+        """Return the data without the last `share` of the samples, and that share."""
+        raise ValueError(
+            f"validation_split cuts off the end of arrays, but {self.name} is a stream of batches: "
+            "pass validation_data."
+        )
+
+    def as_batch(self) -> Batch:
+        """Return all samples as one batch."""
+        self.close()
+        raise ValueError(f"{self.name} is a stream of batches, but this takes one batch: x, y.")
+
+    def map(self, function: Callable[[Batch], Batch]) -> Dataset:
+        """Return the data set with a function applied to each batch."""
+        return MappedDataset(self, function)
+
+    def sorted_by_length(self) -> Dataset:
+        """Return the data in the order that is fastest to compute; `join` undoes it."""
+        return self
+
+    def join(self, outputs: list[np.ndarray]):
+        """Return a model's outputs for all batches as one result, in the order of the samples."""
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return shapes, dtypes and checksums that tell data sets apart, as JSON can hold them."""
+        return batch_fingerprint(self.first_batch(32))
+
+    def close(self) -> None:  # noqa: B027  (most data sets hold nothing)
+        """Release what is open."""
+
+
+class MappedDataset(Dataset):
+    """A data set with a function applied to each batch."""
+
+    def __init__(self, dataset: Dataset, function: Callable[[Batch], Batch]):
+        self.dataset, self.function = dataset, function
+        self.name, self.one_pass = dataset.name, dataset.one_pass
+
+    def batches(self, epoch):
+        batches = self.dataset.batches(epoch)
+        try:
+            for batch in batches:
+                yield self.function(batch)
+                batch = None  # not kept alive while the next one is read
+        finally:
+            batches.close()
+
+    def first_batch(self, batch_size):
+        return self.function(self.dataset.first_batch(batch_size))
+
+    def has_more(self):
+        return self.dataset.has_more()
+
+    def batch_count(self, batch_size):
+        return self.dataset.batch_count(batch_size)
+
+    def sample_count(self):
+        return self.dataset.sample_count()
+
+    def split(self, share):
+        first, last = self.dataset.split(share)
+        return MappedDataset(first, self.function), MappedDataset(last, self.function)
+
+    def as_batch(self):
+        return self.function(self.dataset.as_batch())
+
+    def sorted_by_length(self):
+        return MappedDataset(self.dataset.sorted_by_length(), self.function)
+
+    def join(self, outputs):
+        return self.dataset.join(outputs)
+
+    def fingerprint(self):
+        return self.dataset.fingerprint()
+
+    def close(self):
+        self.dataset.close()
+
+
+class RowDataset(Dataset):
+    """A data set whose samples can be read by number.
+
+    A subclass defines ``__len__`` and `load`. Shuffling, splitting, counting, a fingerprint for
+    resumed trainings, and a thread that prefetches batches that are slow to read come from here.
+    For an order of its own it replaces `plan` (and `split`, whose parts use the usual order).
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> from seqnet.data import Batch, RowDataset
+    >>> class Squares(RowDataset):
+    ...     def __len__(self):
+    ...         return 100
+    ...     def load(self, rows):
+    ...         x = np.arange(100)[rows, None] / 100
+    ...         return Batch(x, x**2)
+    >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+    >>> history = model.fit(Squares(), epochs=2, verbose=0, validation_split=0.2)
+    >>> sorted(history.history)
+    ['loss', 'val_loss']
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def load(self, rows) -> Batch:
+        """Return the samples of some rows: a slice, or an array of row numbers."""
+
+    def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator:
+        """Return the rows of each batch, in order, or shuffled by a random generator."""
+        size = len(self)
+        starts = range(0, size, batch_size)
+        slices = (slice(start, min(start + batch_size, size)) for start in starts)
+        if rng is None:
+            return slices
+        order = rng.permutation(size)
+        return (order[rows] for rows in slices)
+
+    def epoch_rows(self, epoch: Epoch) -> Iterator:
+        """Return the rows of each batch of an epoch."""
+        if epoch.rng is not None and epoch.contiguous:
+            slices = list(self.plan(epoch.batch_size))
+            return epoch.select([slices[k] for k in epoch.rng.permutation(len(slices))])
+        return epoch.select(self.plan(epoch.batch_size, epoch.rng))
+
+    def batches(self, epoch):
+        """Yield batches, read ahead by a thread if that is slow; their order is drawn at once."""
+        rows = self.epoch_rows(epoch)
+        return prefetch_if_slow((self.load(r) for r in rows), config.prefetch())
+
+    def first_batch(self, batch_size):
+        return self.load(slice(0, min(batch_size, len(self))))
+
+    def batch_count(self, batch_size):
+        return -(-len(self) // batch_size)
+
+    def sample_count(self):
+        return len(self)
+
+    def split_row(self, share: float) -> int:
+        """Return the row before which `split` cuts, or raise if a side would be empty."""
+        if not 0 < check_number(share, "validation_split") < 1:
+            raise ValueError(f"validation_split is a share between 0 and 1, got {share}.")
+        row = int(len(self) * (1 - share))
+        if row == 0 or row == len(self):
+            raise ValueError(
+                f"validation_split={share} of {len(self)} samples leaves nothing to "
+                f"{'train' if row == 0 else 'validate'} on."
+            )
+        return row
+
+    def split(self, share):
+        row = self.split_row(share)
+        return RowRange(self, 0, row), RowRange(self, row, len(self))
+
+    def as_batch(self):
+        return self.load(slice(0, len(self)))
+
+    def fingerprint(self):
+        """Return the shapes and dtypes of the parts, and checksums of a few rows."""
+        rows = np.unique(np.linspace(0, len(self) - 1, FINGERPRINT_ROWS, dtype=int))
+        found = batch_fingerprint(self.load(rows))
+        return {name: part | {"samples": len(self)} for name, part in found.items()}
+
+
+class RowRange(RowDataset):
+    """Neighbouring rows of another data set."""
+
+    def __init__(self, dataset: RowDataset, start: int, stop: int):
+        self.dataset, self.start, self.stop = dataset, start, stop
+        self.name = dataset.name
+
+    def __len__(self):
+        return self.stop - self.start
+
+    def load(self, rows):
+        if isinstance(rows, slice):
+            first, last, _ = rows.indices(len(self))
+            return self.dataset.load(slice(self.start + first, self.start + last))
+        return self.dataset.load(rows + self.start)
+
+    def close(self):
+        self.dataset.close()
+
+
+FINGERPRINT_ROWS = 100
+"""So many rows, at regular distances, are read to tell data sets apart."""
+
+FINGERPRINT_BYTES = 2**26
+"""Of larger arrays, about so many bytes are read for a fingerprint: rows at regular distances."""
+
+
+def fingerprint(array: np.ndarray) -> dict[str, Any]:
+    """Return an array's shape, dtype and a checksum, as JSON can hold them."""
+    rows = array[:: 1 + array.nbytes // FINGERPRINT_BYTES]
+    checksum = zlib.crc32(np.ascontiguousarray(rows).data)
+    return {"shape": list(array.shape), "dtype": array.dtype.name, "checksum": checksum}
+
+
+PART_NAMES = ("X", "y", "sample_weight", "mask")
+"""What users call the parts of a batch."""
+
+
+def batch_fingerprint(batch: Batch) -> dict[str, Any]:
+    """Return the fingerprints of the arrays of a batch, by the names that users know."""
+    pairs = zip(PART_NAMES, batch.parts(), strict=True)
+    return {name: map_tree(fingerprint, part) for name, part in pairs if part is not None}

@@ -1,0 +1,71 @@
+"""What is known about a model's masks before anything is computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytensor.tensor as pt
+
+from seqnet.data.dataset import Batch
+from seqnet.layers.calling import masks_together
+
+
+def counted_targets(model, dataset, output_shape: tuple) -> np.ndarray | None:
+    """Return where targets count, as far as it is known without computing; None is everywhere.
+
+    Parameters
+    ----------
+    model : Model
+    dataset : ArrayDataset or RaggedDataset
+    output_shape : tuple
+        The shape of the model's output, the batch None.
+
+    Returns
+    -------
+    bool array, one value for each value of the loss
+    """
+    weight = dataset.target_weight()
+    counted = None if weight is None else weight > 0
+    mask = mask_at_output(model, dataset) if dataset.has_steps_of(output_shape) else None
+    if mask is None:
+        return counted
+    if model.runs_backwards:
+        mask = dataset.reverse_steps(mask)
+    return masks_together(mask, counted)
+
+
+def mask_at_output(model, dataset) -> np.ndarray | None:
+    """Return the mask of the steps that count in the loss, as far as it is known; None for all."""
+    mask = first_mask(model, dataset.data)
+    if mask is None:
+        return None
+    shape = dataset.input_shape
+    joined = len(shape) - dataset.data.inputs.ndim  # axes that are one where steps lie end to end
+    rank = rank_at_output(model, shape, mask.ndim + joined) - joined
+    if rank <= 0:
+        return None
+    return np.any(mask, axis=tuple(range(rank, mask.ndim)))  # a step with nothing in it is padding
+
+
+def first_mask(model, batch: Batch) -> np.ndarray | None:
+    """Return the mask from the data and from the first layer together; None without a mask."""
+    return masks_together(batch.mask, model.layers[0].known_mask(batch.inputs))
+
+
+def is_padding(model, batch: Batch) -> bool:
+    """Return whether all steps of a batch are masked: it changes no state and no result."""
+    mask = first_mask(model, batch)
+    if mask is None or mask.any():
+        return False
+    return rank_at_output(model, (None, *batch.inputs.shape[1:]), mask.ndim) > 0
+
+
+def rank_at_output(model, input_shape: tuple, rank: int) -> int:
+    """Return how many axes a mask of a rank has after the last layer; 0 if it is used up."""
+    mask, shape = pt.tensor(dtype="bool", shape=(None,) * rank), input_shape
+    for layer in model.layers:
+        dtype = "int32" if layer.integer_input else layer.dtype
+        mask = layer.compute_mask(pt.tensor(dtype=dtype, shape=(None,) * len(shape)), mask)
+        if mask is None:
+            return 0
+        shape = layer.compute_output_shape(shape)
+    return mask.ndim

@@ -1,0 +1,131 @@
+"""Padding: one array of sequences of different lengths, and weights for a range of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from seqnet.checks import check_count, check_number
+from seqnet.data.validation import as_array
+
+
+def pad_sequences(
+    sequences: Sequence,
+    maxlen: int | None = None,
+    dtype: str | None = None,
+    padding: str = "pre",
+    truncating: str = "pre",
+    value: float = 0.0,
+) -> np.ndarray:
+    """Make one array of sequences of different lengths (Keras's function and defaults).
+
+    Parameters
+    ----------
+    sequences : list of sequences, each (time,) or (time, features)
+    maxlen : int, optional
+        Length of the result; the longest sequence's by default.
+    dtype : str, optional
+        ``int32`` for whole numbers, ``float32`` else.
+    padding, truncating : "pre" or "post"
+        Where to add what is missing, and where to cut what is too much.
+    value : float
+        What to pad with.
+
+    Returns
+    -------
+    array (samples, maxlen) or (samples, maxlen, features)
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.data.pad_sequences([[1], [2, 3]]).tolist()
+    [[0, 1], [2, 3]]
+    """
+    for option, given in (("padding", padding), ("truncating", truncating)):
+        if given not in ("pre", "post"):
+            raise ValueError(f"{option} must be 'pre' or 'post', got {given!r}.")
+    if not isinstance(sequences, Iterable):
+        raise TypeError(f"sequences must be a list of sequences, got {sequences!r}.")
+    sequences = list(sequences)
+    if not sequences:
+        raise ValueError("There are no sequences to pad.")
+    for number, sequence in enumerate(sequences):
+        if isinstance(sequence, (str, bytes)) or not getattr(sequence, "shape", (1,)):
+            sequence = None
+        if not isinstance(sequence, Iterable):
+            raise TypeError(
+                f"sequences[{number}] is {sequences[number]!r}; each sequence is a list or an "
+                "array of numbers."
+            )
+    rows = [as_array(row, f"sequences[{number}]") for number, row in enumerate(sequences)]
+    check_number(value, "value")
+    features = {r.shape[1:] for r in rows}
+    if len(features) > 1:
+        raise ValueError(f"The sequences' steps differ in shape: {sorted(features)}.")
+    length = max(len(r) for r in rows) if maxlen is None else check_count(maxlen, "maxlen")
+    whole = all(r.dtype.kind in "iub" for r in rows if r.size) and float(value).is_integer()
+    shape = (len(rows), length, *features.pop())
+    padded = np.full(shape, value, dtype=dtype or ("int32" if whole else "float32"))
+    for target, row in zip(padded, rows, strict=True):
+        kept = row[-length:] if truncating == "pre" else row[:length]
+        if len(kept):
+            where = slice(length - len(kept), None) if padding == "pre" else slice(0, len(kept))
+            target[where] = kept
+    return padded
+
+
+def ranges(starts, lengths, time) -> tuple[np.ndarray, ...]:
+    """Return starts, lengths and numbers of steps as (samples,) whole numbers, or raise."""
+    found: list[np.ndarray] = []
+    for name, values in (("starts", starts), ("lengths", lengths), ("time", time)):
+        single = np.ndim(values) == 0 and name != "starts"
+        array = as_array([values] if single else values, name)
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"{name} must hold whole numbers, got the dtype {array.dtype}.")
+        samples = len(found[0]) if found else len(array)
+        if array.ndim != 1 or (len(array) != samples and not single):
+            raise ValueError(f"{name} must have the shape ({samples},), got {array.shape}.")
+        found.append(np.broadcast_to(array, samples))
+    return tuple(found)
+
+
+def range_weights(starts, lengths, time):
+    """Return weights that are 1 for a range of steps of each sequence and 0 elsewhere.
+
+    As ``sample_weight`` of `seqnet.Model.fit` they make a model learn, and be measured, at those
+    steps only, such as the answer after a question. Targets at other steps may hold anything.
+
+    Parameters
+    ----------
+    starts : int array (samples,)
+        The first step that counts.
+    lengths : int or int array (samples,)
+        How many steps count.
+    time : int, or int array (samples,)
+        How many steps there are; one number for each sequence of a list.
+
+    Returns
+    -------
+    float32 array (samples, time), or a list of arrays (time,)
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.data.range_weights([2, 0], [1, 2], 3).tolist()
+    [[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
+    >>> [w.tolist() for w in seqnet.data.range_weights([1, 0], 1, [2, 1])]
+    [[0.0, 1.0], [1.0]]
+    """
+    starts, lengths, times = ranges(starts, lengths, time)
+    wrong = (starts < 0) | (lengths < 0) | (starts + lengths > times)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"Sequence {row} has {times[row]} steps, so {lengths[row]} from step {starts[row]} on "
+            "are not there."
+        )
+    pairs = zip(starts, lengths, times, strict=True)
+    rows = [((t := np.arange(n)) >= s) & (t < s + k) for s, k, n in pairs]
+    weights = [row.astype("float32") for row in rows]
+    return np.stack(weights) if np.ndim(time) == 0 else weights

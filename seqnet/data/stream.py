@@ -1,0 +1,221 @@
+"""Batches that come one after another: from generators, loaders, or by number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from itertools import islice
+
+import numpy as np
+
+from seqnet import config
+from seqnet.checks import preceded
+from seqnet.data.dataset import Batch, Dataset
+from seqnet.data.out_of_core import is_out_of_core
+from seqnet.data.prefetch import prefetch
+from seqnet.data.validation import described
+
+
+def is_stream(values, alone: bool) -> bool:
+    """Tell whether these are batches and not rows.
+
+    Parameters
+    ----------
+    values
+        What the user passed as X: an iterator, or what has one but no items, is a stream. An
+        object with a length and items is one if the first of them is a tuple, (x, y).
+    alone : bool
+        Whether it came without y: then a list of tuples is one too.
+    """
+    if hasattr(values, "__next__"):
+        return True
+    if is_out_of_core(values):
+        return not hasattr(values, "shape") and gives_batches(values)
+    if isinstance(values, list):
+        return alone and bool(values) and all(isinstance(v, tuple) for v in values)
+    return hasattr(values, "__iter__") and not hasattr(values, "__getitem__")
+
+
+def gives_batches(values) -> bool:
+    """Tell whether the items of an object are (x, y), and not rows."""
+    try:
+        return len(values) > 0 and isinstance(values[0], tuple)
+    except (TypeError, AttributeError):  # it takes slices only
+        return False
+
+
+class Stream(Dataset):
+    """Batches of an iterable, read ahead by a thread.
+
+    Parameters
+    ----------
+    source : iterable of batches
+        An iterator can be read only once, and is closed with the stream.
+    prepare : function
+        Turns one of its batches into a checked `ArrayDataset` or `RaggedDataset`, or raises.
+    name : str
+        What messages call it.
+    continues : bool
+        Whether each epoch begins where the one before ended, and the source is started again when
+        it ends. Otherwise each epoch begins with the first batch.
+    """
+
+    def __init__(self, source, prepare: Callable, name: str, continues: bool = False):
+        self.source, self.prepare, self.name = source, prepare, name
+        self.one_pass = hasattr(source, "__next__")
+        self.continues = continues or self.one_pass
+        self.reader: Generator | None = None
+        self.waiting: list = []
+        self.number = 0
+        self.outlines: list = []
+
+    def batch_count(self, batch_size):
+        known = hasattr(self.source, "__len__") and not self.one_pass
+        return len(self.source) if known else None
+
+    def first_batch(self, batch_size=None):
+        """Return the batch that comes next, which stays the next one."""
+        return self.first().as_batch()
+
+    def first(self):
+        """Return the batch that comes next as a data set."""
+        if not self.has_more():
+            hint = " An iterator can be gone through only once." if self.one_pass else ""
+            raise ValueError(f"{self.name} has no batches.{hint}")
+        return self.prepared(self.number, self.waiting[0])
+
+    def batches(self, epoch):
+        """Yield batches in the source's order; sizes and order are the source's own.
+
+        Batches that are left out are read. There are fewer than the epoch's steps if the source is
+        an iterator and ends.
+        """
+        self.outlines = []
+        before = self.number if epoch.before is None else epoch.before
+        end = None if epoch.steps is None else before + epoch.steps
+        try:
+            while (end is None or self.number < end) and self.has_more():
+                raw, number = self.waiting.pop(), self.number
+                self.number += 1
+                if number >= before + epoch.first:
+                    yield self.padded(self.prepared(number, raw))
+        finally:
+            if not self.continues:
+                self.close()
+
+    def has_more(self):
+        """Return whether there is another batch, which is then waiting."""
+        if self.reader is None:
+            self.reader = prefetch(self.read(), config.prefetch())
+        if not self.waiting:
+            self.waiting += islice(self.reader, 1)
+        return bool(self.waiting)
+
+    def read(self) -> Generator:
+        """Yield the source's batches once, or without end if epochs continue each other."""
+        found = True
+        while found:
+            found = False
+            iterator = iter(self.source)
+            try:
+                for raw in iterator:
+                    found = True
+                    yield raw
+            finally:
+                if hasattr(iterator, "close"):
+                    iterator.close()
+            if self.one_pass or not self.continues:
+                return
+
+    def prepared(self, number: int, raw):
+        """Return a batch of the source as a data set; an error names the batch."""
+        try:
+            return self.prepare(raw)
+        except (ValueError, TypeError) as error:
+            raise preceded(error, f"Batch {number} of {self.name}") from error
+
+    def padded(self, samples) -> Batch:
+        """Return the samples of a batch as arrays; `join` needs to know how they were padded."""
+        batch = samples.as_batch()
+        if batch.targets is None:
+            self.outlines.append(samples.outline())
+        return batch
+
+    def join(self, outputs):
+        """Return the outputs of all batches as an array, or a list of rows if lengths differ."""
+        if not outputs:
+            raise ValueError(f"{self.name} has no batches.")
+        found = [s.join([output]) for s, output in zip(self.outlines, outputs, strict=True)]
+        shapes = {f.shape[1:] if isinstance(f, np.ndarray) else None for f in found}
+        if len(shapes) == 1 and None not in shapes:
+            return np.concatenate(found)
+        return [row for rows in found for row in rows]
+
+    def fingerprint(self):
+        """Return the shapes, dtypes and checksums of the batch that comes next."""
+        return self.first().fingerprint()
+
+    def close(self):
+        """End the reading, and with it the source's iterator."""
+        if self.reader is not None:
+            self.reader.close()
+        self.reader, self.waiting, self.number = None, [], 0
+
+
+class NumberedBatches(Stream):
+    """Batches that an object gives by number, as Keras's ``PyDataset`` does.
+
+    They are read in a new order for each epoch if there is a random generator, and those that are
+    left out are not read. If the object has `on_epoch_end`, it is called when the last one was
+    read.
+    """
+
+    def first(self):
+        if len(self.source) == 0:
+            raise ValueError(f"{self.name} has no batches.")
+        return self.prepared(0, self.source[0])
+
+    def batches(self, epoch):
+        self.outlines = []
+        order: range | list[int] = range(len(self.source))
+        if epoch.rng is not None:
+            order = epoch.rng.permutation(len(self.source)).tolist()
+        numbers = epoch.select(order)
+        return self.in_order(prefetch(self.numbered(numbers), config.prefetch()))
+
+    def has_more(self):
+        return True
+
+    def numbered(self, numbers: Iterator[int]) -> Generator:
+        """Yield the source's batches with their numbers."""
+        for number in numbers:
+            yield number, self.source[number]
+        if hasattr(self.source, "on_epoch_end"):
+            self.source.on_epoch_end()
+
+    def in_order(self, reader: Generator) -> Generator:
+        """Yield what is read, checked."""
+        with closing(reader):
+            for number, raw in reader:
+                yield self.padded(self.prepared(number, raw))
+
+
+def open_stream(source, prepare: Callable, name: str, continues: bool = False) -> Stream:
+    """Return the stream for what `is_stream` takes for one."""
+    kind = NumberedBatches if hasattr(source, "__getitem__") else Stream
+    return kind(source, prepare, name, continues)
+
+
+def batch_parts(raw, targets: bool, input_shape: tuple | None) -> tuple:
+    """Return x, y and the weights of a stream's batch, or x alone."""
+    if targets:
+        if not isinstance(raw, (tuple, list)) or len(raw) not in (2, 3):
+            raise TypeError(f"a batch is (x, y) or (x, y, sample_weight), got {described(raw)}.")
+        return tuple(raw)
+    if isinstance(raw, tuple):
+        return raw[:1]
+    # A list is sequences of different lengths, except that loaders make lists of tuples.
+    rank = None if input_shape is None else len(input_shape)
+    if isinstance(raw, list) and raw and np.ndim(raw[0]) == rank:
+        return tuple(raw[:1])
+    return (raw,)

@@ -1,0 +1,326 @@
+"""Checks of the arrays and sequences that a user passes.
+
+Each function returns what it has checked, or raises with the names that the user knows. None of
+them changes what it is given.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from seqnet.checks import WrongValueError, first_place
+from seqnet.data.dataset import Batch
+
+WIDE = tuple(map(np.dtype, ("int64", "uint32", "uint64")))
+"""Types of whole numbers that the 32-bit ones of compiled functions may not hold."""
+
+
+def as_array(values, name: str) -> np.ndarray:
+    """Return `values` as an array, or say why it cannot be one."""
+    refuse_masked(values, name)
+    try:
+        array = values if type(values) is np.ndarray else np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is not rectangular ({error}). Sequences of different lengths come as a "
+            "list of arrays, and then targets for each step do too."
+        ) from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name} must be an array of numbers, got {type(values).__name__} of dtype "
+            f"{array.dtype}.{number_hint(values, array, name)}"
+        )
+    if array.ndim == 0:
+        raise ValueError(f"{name} must have a batch axis, got the single number {array[()]}.")
+    if array.dtype in WIDE and array.size:
+        for value in (int(array.min()), int(array.max())):
+            if not -(2**31) <= value < 2**31:
+                raise ValueError(
+                    f"{name} holds {value}, but whole numbers are computed with as 32-bit "
+                    f"integers. For quantities convert with {name}.astype('float64')."
+                )
+    return array
+
+
+def number_hint(values, array: np.ndarray, name: str) -> str:
+    """Say how to make numbers of what is none."""
+    if array.dtype.kind in "US":
+        return " Text is turned into numbers first, as seqnet.text.CharacterVocabulary does."
+    if array.dtype.kind in "mM":
+        return f" Times are turned into numbers first, such as by ({name} - {name}.min()) / unit."
+    if array.dtype.kind != "O":
+        return ""
+    if isinstance(values, Mapping):
+        return " Pass one array: a model has one input and one output."
+    if hasattr(values, "__next__"):
+        return f" Pass list({name})."
+    others: list = [v for v in array.flat if not isinstance(v, (int, float, np.bool_, np.number))]
+    if not others:
+        whole = all(isinstance(v, (int, np.integer)) and abs(int(v)) < 2**31 for v in array.flat)
+        return f" Convert it with np.asarray({name}, '{'int32' if whole else 'float32'}')."
+    if array.ndim == 1 and isinstance(others[0], (list, tuple, np.ndarray)):
+        return f" Sequences come as a list: {name}.tolist()."
+    return f" It holds {reprlib.repr(others[0])}, a {type(others[0]).__name__}."
+
+
+def refuse_masked(values, name: str) -> None:
+    """Raise if values of a NumPy masked array, or of a list of them, are masked."""
+    several = values if isinstance(values, (list, tuple)) else (values,)
+    if any(isinstance(v, np.ma.MaskedArray) and np.ma.is_masked(v) for v in several):
+        raise TypeError(
+            f"{name} is a masked array with masked values, and seqnet would not know what the "
+            f"mask means. Pass {name}.filled(0), and what counts as mask= (steps, True where there "
+            "is data) or sample_weight= (0 where nothing counts)."
+        )
+
+
+def as_mask(values, name: str) -> np.ndarray:
+    """Return a mask as bools: bools, or whole numbers 0 and 1; anything else raises."""
+    mask = as_array(values, name)
+    if mask.dtype.kind == "f":
+        raise TypeError(
+            f"{name} must hold bools, True where there is data, or the whole numbers 0 and 1; got "
+            f"the dtype {mask.dtype}. Convert it with {name}.astype(bool); weights of steps are "
+            "passed as sample_weight."
+        )
+    wrong = (mask != 0) & (mask != 1)
+    if wrong.any():
+        where = first_place(wrong)
+        raise WrongValueError(
+            f"{name} must hold bools, True where there is data, or the whole numbers 0 and 1, but "
+            f"holds {mask[where]} at {{where}}.",
+            where,
+        )
+    return mask.astype(bool, copy=False)
+
+
+def with_axes(array: np.ndarray, rank: int) -> np.ndarray:
+    """Return an array of at least this rank: axes of size 1 are put behind its own."""
+    return array.reshape(array.shape + (1,) * (rank - array.ndim))
+
+
+def check_weights(array: np.ndarray, name: str) -> None:
+    """Raise if sample weights are negative or not numbers."""
+    wrong = ~np.isfinite(array) | (array < 0)
+    if wrong.any():
+        where = first_place(wrong)
+        raise WrongValueError(
+            f"{name} must be finite and not negative, but holds {array[where]} at {{where}}.", where
+        )
+
+
+def check_same_count(name: str, x, other: str, values) -> None:
+    """Raise if two arrays do not have the same number of samples."""
+    if len(x) != len(values):
+        raise ValueError(
+            f"{name} and {other} must have the same number of samples, got {len(x)} in {name} "
+            f"(shape {x.shape}) and {len(values)} in {other} (shape {values.shape})."
+        )
+
+
+def check_batch(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Batch:
+    """Return the arrays of one data set as a batch, if they belong together.
+
+    Names in messages start with `prefix`.
+    """
+    name = f"{prefix}X"
+    x = as_array(x, name)
+    if len(x) == 0:
+        raise ValueError(f"{name} is empty: its shape is {x.shape}.")
+    if 0 in x.shape:
+        raise ValueError(f"{name} has an axis of size 0: its shape is {x.shape}.")
+    if y is not None:
+        y = as_array(y, f"{prefix}y")
+        check_same_count(name, x, f"{prefix}y", y)
+    if weight is not None:
+        label = f"{prefix}sample_weight"
+        weight = as_array(weight, label)
+        check_same_count(name, x, label, weight)
+        check_weights(weight, label)
+    if mask is not None:
+        mask = as_mask(mask, f"{prefix}mask")
+        if x.ndim < 2 or mask.shape != x.shape[:2]:
+            raise ValueError(
+                f"{prefix}mask must have the shape (samples, time) of {name}, "
+                f"{x.shape[:2]}, got {mask.shape}."
+            )
+    return Batch(x, y, weight, mask)
+
+
+def check_counted(
+    values: np.ndarray,
+    check: Callable,
+    name: str,
+    counted: Callable[[], np.ndarray | None],
+    ignored: Callable = np.zeros,
+) -> np.ndarray:
+    """Return values if ``check(values, name)`` accepts them where they count.
+
+    Parameters
+    ----------
+    values : array
+    check : function of values and name
+    name : str
+    counted : function
+        Returns a bool array that is True where values count, or None if all of them do.
+    ignored : function of a shape
+        Returns, for the shape of what belongs to one step, what stands where values do not count,
+        if they would be refused otherwise.
+    """
+    try:
+        check(values, name)
+        return values
+    except (ValueError, TypeError):
+        where = counted()
+        if where is None or where.all() or values.shape[: where.ndim] != where.shape:
+            raise
+    filler = ignored(values.shape[where.ndim :]).astype(values.dtype)
+    kept = np.where(with_axes(where, values.ndim), values, filler)
+    check(kept, name)
+    return kept
+
+
+def size_of(value) -> int | None:
+    """Return the length of a sequence, None for what is none."""
+    try:
+        return None if isinstance(value, str) else len(value)
+    except TypeError:
+        return None
+
+
+def described(value) -> str:
+    """Say what an object is, for messages.
+
+    Examples
+    --------
+    >>> from seqnet.data.validation import described
+    >>> described((1, 2)), described(np.ones((2, 3))), described(7)
+    ('tuple of 2', 'array of shape (2, 3)', 'int')
+    """
+    if isinstance(value, np.ndarray):
+        return f"array of shape {value.shape}"
+    size = size_of(value)
+    return type(value).__name__ + ("" if size is None else f" of {size}")
+
+
+def is_ragged(values) -> bool:
+    """Tell whether these are sequences that do not fit one array."""
+    if isinstance(values, np.ndarray):
+        if values.dtype != object or values.ndim != 1:
+            return False
+    elif not isinstance(values, (list, tuple)):
+        return False
+    sizes = {size_of(value) for value in values}
+    if sizes <= {None}:
+        return False
+    if len(sizes) > 1 or sizes == {0} or isinstance(values, np.ndarray):
+        return True
+    try:
+        np.asarray(values)
+    except ValueError:
+        return True
+    return False
+
+
+def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps of all sequences end to end, (steps, ...), and the lengths.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a sequence is empty, holds no numbers, or its steps differ in shape from the first's;
+        the message names it.
+    """
+    arrays: list[np.ndarray] = []
+    for number, values in enumerate(sequences):
+        label = f"{name}[{number}]"
+        refuse_masked(values, label)
+        try:
+            array = np.asarray(values)
+        except ValueError:
+            raise ValueError(f"{label} is not rectangular: its steps differ in shape.") from None
+        if array.ndim == 0:
+            raise ValueError(f"{label} must be a sequence, got the single value {values!r}.")
+        if len(array) == 0:
+            raise ValueError(f"{label} is empty: a sequence has at least one step. Leave it out.")
+        if 0 in array.shape:
+            raise ValueError(f"{label} has an axis of size 0: its shape is {array.shape}.")
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{label} must hold numbers, got the dtype {array.dtype}.")
+        if arrays and array.shape[1:] != arrays[0].shape[1:]:
+            raise ValueError(
+                f"The steps of {label} have the shape {array.shape[1:]}, but those of {name}[0] "
+                f"have {arrays[0].shape[1:]}: all sequences have the same features. "
+                "(A model has one input; several are joined in one array.)"
+            )
+        arrays.append(array)
+    return np.concatenate(arrays), np.array([len(a) for a in arrays])
+
+
+def check_same_length(count: int, values, name: str, prefix: str) -> None:
+    """Raise if there are not as many values as sequences."""
+    found = size_of(values)
+    if found is None:
+        raise TypeError(f"{name} must have one entry for each sequence, got {values!r}.")
+    if found != count:
+        raise ValueError(
+            f"{prefix}X and {name} must have the same number of samples, got {count} in "
+            f"{prefix}X and {found} in {name}."
+        )
+
+
+def steps_like(values: Sequence, lengths: np.ndarray, name: str, prefix: str) -> np.ndarray:
+    """Return what belongs to the steps of sequences end to end, if the lengths agree."""
+    for number, (value, length) in enumerate(zip(values, lengths, strict=True)):
+        steps = size_of(value)
+        if steps != length:
+            found = "is a single value" if steps is None else f"has {steps} steps"
+            raise ValueError(f"{name}[{number}] {found}, but {prefix}X[{number}] has {length}.")
+    return flatten(values, name)[0]
+
+
+def scalar_steps(values: Sequence, lengths: np.ndarray, name: str, prefix: str) -> np.ndarray:
+    """Return single values that belong to the steps of sequences, end to end."""
+    flat = steps_like(values, lengths, name, prefix)
+    if flat.ndim > 1:
+        raise ValueError(f"{name}[0] must have one value for each step, got {flat.shape[1:]}.")
+    return flat
+
+
+def check_rectangular(x: np.ndarray, values, name: str, *, prefix: str = "") -> None:
+    """Raise ``ValueError`` if what belongs to an array of sequences has rows of other lengths."""
+    if not is_ragged(values) or x.ndim < 2 or len(values) != len(x):
+        return
+    for number, value in enumerate(values):
+        steps = size_of(value)
+        if steps != x.shape[1]:
+            found = "is a single value" if steps is None else f"has {steps} entries"
+            raise ValueError(
+                f"{name} is not rectangular: {name}[{number}] {found}, but {prefix}X[{number}] has "
+                f"{x.shape[1]} steps."
+            )
+
+
+def check_lengths(x, lengths, *, prefix: str = "") -> np.ndarray:
+    """Return lengths as an array, or raise if they are not one for each row, in its steps."""
+    name = f"{prefix}lengths"
+    if x.ndim < 2:
+        raise ValueError(f"{name} goes with sequences, but {prefix}X has the shape {x.shape}.")
+    lengths = as_array(lengths, name)
+    if lengths.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold whole numbers, got the dtype {lengths.dtype}.")
+    if lengths.shape != x.shape[:1]:
+        raise ValueError(
+            f"{name} must have the shape (samples,) of {prefix}X, ({len(x)},), got {lengths.shape}."
+        )
+    wrong = (lengths < 1) | (lengths > x.shape[1])
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"{name}[{row}] is {lengths[row]}, but {prefix}X has {x.shape[1]} steps: a length is "
+            f"from 1 to {x.shape[1]}."
+        )
+    return lengths

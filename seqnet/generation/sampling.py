@@ -1,0 +1,186 @@
+"""Sampling: classes drawn from probabilities, and sequences of them that a model generates."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from seqnet.checks import check_count, check_number
+from seqnet.data.validation import as_array
+from seqnet.generation.stepping import Stepper, not_built
+
+
+def check_sampling(temperature, top_k, top_p) -> None:
+    """Raise if `sample` cannot take these."""
+    if not isinstance(temperature, (int, float, np.number)) or not temperature >= 0:
+        raise ValueError(f"temperature must be a number and not negative, got {temperature!r}.")
+    if top_k is not None:
+        check_count(top_k, "top_k")
+    if top_p is not None and not 0 < check_number(top_p, "top_p") <= 1:
+        raise ValueError(f"top_p is a probability above 0 and at most 1, got {top_p}.")
+
+
+def sample(
+    probabilities: np.ndarray,
+    rng: np.random.Generator,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> int:
+    """Draw a class from a probability distribution.
+
+    Parameters
+    ----------
+    probabilities : array (classes,)
+    rng : numpy generator
+    temperature : float
+        Divides the log probabilities; 0 takes the most probable class.
+    top_k : int, optional
+        Draw among the k most probable only.
+    top_p : float, optional
+        Draw among the most probable that together reach this probability (Holtzman et al., 2020).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.generation import sample
+    >>> sample(np.array([0.1, 0.7, 0.2]), np.random.default_rng(0), temperature=0)
+    1
+    """
+    check_sampling(temperature, top_k, top_p)
+    p = np.asarray(probabilities, dtype="float64")
+    if p.ndim != 1 or not p.size:
+        raise ValueError(f"sample takes the probabilities of one step, got the shape {p.shape}.")
+    if temperature == 0 and not np.isnan(p).any():
+        return int(p.argmax())
+    if not (p.min() >= 0 and abs(p.sum() - 1) < 0.01):
+        raise ValueError(
+            "Probabilities are at least 0 and add up to 1; got values from "
+            f"{p.min():.4g} to {p.max():.4g} that add up to {p.sum():.4g}. A model to write with "
+            "ends with a softmax."
+        )
+    with np.errstate(divide="ignore"):
+        logits = np.log(p) / temperature
+    p = np.exp(logits - logits.max())
+    if top_k is not None or top_p is not None:
+        order = np.argsort(-p, kind="stable")
+        keep = len(p) if top_k is None else top_k
+        if top_p is not None:
+            reached = np.cumsum(p[order]) / p.sum()
+            keep = min(keep, int(np.searchsorted(reached, top_p)) + 1)
+        p[order[keep:]] = 0
+    return int(rng.choice(len(p), p=p / p.sum()))
+
+
+def generate(
+    model,
+    prime: Iterable[int],
+    length: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: int | Sequence[int] | None = None,
+    seed: int | None = None,
+    stepper: Stepper | None = None,
+) -> Iterator[int]:
+    """Yield numbers that a model writes on from `prime`, one step of the model for each.
+
+    Parameters
+    ----------
+    model : Model
+        From numbers to probabilities of the next number (a softmax at the end).
+    prime : numbers
+        What the model reads first; at least one.
+    length : int
+        How many numbers to write at most.
+    temperature, top_k, top_p
+        See `sample`.
+    stop : int or sequence of int, optional
+        End after writing this number, or these numbers one after the other. A text is given as its
+        numbers: ``stop=vocabulary.encode("The end")``.
+    seed : int, optional
+    stepper : Stepper, optional
+        One made before, so that nothing is compiled; it is reset first.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Before anything is compiled, if an argument cannot be used. With the first number, if what
+        the model gives are no probabilities.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> from seqnet import layers
+    >>> model = seqnet.Model([layers.Embedding(5, 3), layers.LSTM(4, return_sequences=True),
+    ...                       layers.Dense(5, activation="softmax")])
+    >>> model.build((None, None))
+    >>> len(list(seqnet.generation.generate(model, [1, 2], 10, seed=0)))
+    10
+    """
+    numbers = one_sequence(prime, "prime")
+    if not numbers:
+        raise ValueError("prime needs at least one number to start from.")
+    check_count(length, "length", 0)
+    check_sampling(temperature, top_k, top_p)
+    if seed is not None:
+        check_count(seed, "seed", 0)
+    if not model.built:
+        raise not_built()
+    model.layers[0].check_input(np.asarray(numbers), "prime")
+    last = (
+        [] if stop is None else check_stop(stop, model.compute_output_shape(model.input_shape)[-1])
+    )
+    options = (np.random.default_rng(seed), temperature, top_k, top_p)
+    return _write(stepper or Stepper(model), numbers, length, options, last)
+
+
+def one_sequence(values, name: str) -> list:
+    """Return numbers as a list, or raise if they are text, or no sequence of numbers."""
+    if isinstance(values, (str, bytes)):
+        raise TypeError(
+            f"{name} must hold numbers, got the text {values[:20]!r}. Pass the numbers of its "
+            f"characters, vocabulary.encode({name}) with a seqnet.text.CharacterVocabulary."
+        )
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}.")
+    found = list(values)
+    if np.ndim(as_array(found, name) if found else found) != 1:
+        raise ValueError(
+            f"{name} must be one sequence of numbers, got the shape {np.shape(found)}."
+        )
+    return found
+
+
+def check_stop(stop, classes: int) -> list[int]:
+    """Return the numbers that end the writing, or raise if a model never writes them."""
+    several = isinstance(stop, Iterable)
+    numbers = one_sequence(stop, "stop") if several else [check_count(stop, "stop", 0)]
+    if not numbers:
+        raise ValueError("stop needs at least one number; None is for no end but the length.")
+    for number in numbers:
+        if check_count(number, "A number in stop" if several else "stop", 0) >= classes:
+            raise ValueError(
+                f"stop holds {number}, which the model never writes: it gives probabilities of the "
+                f"numbers 0 to {classes - 1}."
+            )
+    return [int(number) for number in numbers]
+
+
+def _write(
+    stepper: Stepper, prime: list, length: int, options: tuple, stop: list[int]
+) -> Iterator[int]:
+    stepper.reset()
+    for token in prime:
+        output = stepper(np.array([token]))
+    written: deque[int] = deque(maxlen=len(stop))
+    for _ in range(length):
+        token = sample(output[0], *options)
+        yield token
+        written.append(token)
+        if stop and list(written) == stop:
+            return
+        output = stepper(np.array([token]))

@@ -1,0 +1,120 @@
+"""A whole model as a JSON header and named arrays, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from seqnet import registry
+from seqnet.checks import check_count, check_shape
+from seqnet.layers.weights import given_weights
+from seqnet.metrics import metric_or_loss
+from seqnet.saving.hdf5 import below
+
+LAST_STEP = "last_step"
+
+
+def pack(model, state: dict | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return what describes a built model, and its arrays by name.
+
+    Parameters
+    ----------
+    model : Model
+    state : dict, optional
+        What `Model.state_dict` returned.
+    """
+    state = model.state_dict() if state is None else state
+    header = {
+        "kind": "model",
+        "name": model.name,
+        "input_shape": model.input_shape,
+        "layers": [registry.serialize(layer) for layer in model.layers],
+        "metadata": model.metadata,
+        "generators": state["generators"],
+    }
+    arrays = {f"weights/{name}": value for name, value in state["weights"].items()}
+    arrays |= {f"states/{name}": value for name, value in state["states"].items()}
+    if model.optimizer is not None:
+        optimizer = state["optimizer"]
+        header["training"] = {
+            "optimizer": registry.serialize(model.optimizer),
+            "loss": None if model.loss is None else registry.serialize(model.loss),
+            "metrics": registry.serialize(model.metrics_asked),
+            "iterations": optimizer["iterations"],
+        }
+        for slot, table in (optimizer["slots"] | {LAST_STEP: optimizer["last_steps"]}).items():
+            arrays |= {f"optimizer/{slot}/{name}": value for name, value in table.items()}
+    return header, arrays
+
+
+def saved_state(header: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the state, as `Model.state_dict` does, in what `pack` returned."""
+    state: dict[str, Any] = {
+        "weights": below("weights", arrays),
+        "states": below("states", arrays),
+        "generators": header["generators"],
+        "optimizer": None,
+    }
+    if "training" in header:
+        training = header["training"]
+        slots: dict[str, dict[str, np.ndarray]] = {}
+        for name, value in below("optimizer", arrays).items():
+            slot, _, weight = name.partition("/")
+            slots.setdefault(slot, {})[weight] = value
+        state["optimizer"] = {
+            "iterations": check_count(training["iterations"], "iterations", 0),
+            "last_steps": slots.pop(LAST_STEP, {}),
+            "slots": slots,
+        }
+    return state
+
+
+def unpack(model, header: dict, arrays: dict, path, custom_objects: dict | None):
+    """Fill an empty model from what `pack` returned; `path` is for messages."""
+    if header.get("kind") != "model":
+        raise ValueError(
+            f"{path} holds {header.get('kind')!r}, not a whole model: make the model and call "
+            "load_weights."
+        )
+    try:
+        fill(model, header, arrays, custom_objects)
+    except KeyError as error:
+        raise ValueError(f"{path} does not describe a whole model: it lacks {error}.") from error
+    except Exception as error:
+        raise ValueError(f"{path} does not describe a model that can be made: {error}") from error
+    return model
+
+
+def fill(model, header: dict, arrays: dict, custom_objects: dict | None) -> None:
+    """Fill an empty model; any error means that header and arrays are not of a model."""
+    if not isinstance(header["name"], str) or not isinstance(header["metadata"], dict):
+        raise TypeError("The name of a model is text, and its metadata a mapping.")
+    model.name, model.metadata = header["name"], header["metadata"]
+    if not isinstance(header["layers"], list):
+        raise TypeError("The layers of a model are a list.")
+    input_shape = check_shape(header["input_shape"], "input_shape")
+    with given_weights(below("weights", arrays)):
+        for layer in header["layers"]:
+            model.add(registry.get("layer", layer, custom_objects))
+        model.build(input_shape)
+    if "training" in header:
+        compile_as_saved(model, header["training"], custom_objects)
+    state = saved_state(header, arrays)
+    del state["weights"]  # which the layers were built with
+    model.load_state_dict(state)
+
+
+def compile_as_saved(model, training: dict, custom_objects: dict | None) -> None:
+    """Compile a model with the optimizer, loss and metrics of a file; names of metrics stay."""
+    loss = training["loss"]
+    if not isinstance(training["metrics"], list):
+        raise TypeError("The metrics of a model are a list.")
+    model.compile(
+        registry.get("optimizer", training["optimizer"], custom_objects),
+        None if loss is None else registry.get("loss", loss, custom_objects),
+        [
+            metric if isinstance(metric, str) else metric_or_loss(metric, custom_objects)
+            for metric in training["metrics"]
+        ],
+    )

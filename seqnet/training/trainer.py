@@ -1,0 +1,423 @@
+"""The training loop, and evaluation and prediction over a data set.
+
+`Trainer.fit` is the loop: epochs, batches, step, totals, callbacks. The functions `evaluate` and
+`predict` go over a data set once.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from signal import SIGTERM
+
+import numpy as np
+
+from seqnet import config
+from seqnet.data.dataset import Batch, Dataset, Epoch
+from seqnet.data.masking import is_padding
+from seqnet.layers.states import carried_states
+from seqnet.training.arguments import FitArguments
+from seqnet.training.diagnostics import (
+    GradientNorms,
+    LossSpikeDetector,
+    NumericalError,
+    diagnose,
+    name_norms,
+    nonfinite_weights,
+)
+from seqnet.training.signals import Interrupted, StopSignals
+from seqnet.training.step import Totals, TrainResult, first_states, log_names
+from seqnet.training.tbptt import windows
+
+log = logging.getLogger("seqnet")
+
+
+class Trainer:
+    """One run of training, from batch to batch and from epoch to epoch.
+
+    Between two batches, everything that decides how it continues is in the model, in seqnet's
+    random source, in the callbacks, and in the attributes here; `state_dict` returns all of it.
+
+    Parameters
+    ----------
+    model : Model
+    dataset : Dataset
+    validation : Dataset, optional
+    arguments : FitArguments
+    callbacks : CallbackList
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch that is under way, or comes next.
+    batch : int
+        How many of its batches are done.
+    window : int
+        The window of the batch that is under way, with `tbptt`.
+    order : int, optional
+        The seed of the order of the epoch's samples.
+    totals : Totals
+        The epoch's so far.
+    gradient_norms : GradientNorms
+        Of the epoch so far.
+    logs : dict
+        Those of the last epoch.
+    finished : bool
+        Whether all epochs are done, or a callback stopped the training.
+    diverged : bool
+        Whether the training was stopped because of values that are not finite.
+    id : str
+        Identifies this run; a resumed run has that of its file.
+    """
+
+    def __init__(self, model, dataset: Dataset, validation: Dataset | None, arguments, callbacks):
+        self.model, self.dataset, self.validation = model, dataset, validation
+        self.arguments: FitArguments = arguments
+        self.epoch, self.batch, self.window = arguments.initial_epoch, 0, 0
+        self.order: int | None = None
+        self.totals, self.gradient_norms = Totals(model.metrics), GradientNorms()
+        self.spikes = LossSpikeDetector()
+        self.nonfinite_at_start: list[str] = []
+        self.logs: dict = {}
+        self.finished = self.diverged = False
+        self.id = secrets.token_hex(8)
+        self.signals = StopSignals()
+        self.callbacks = callbacks
+        callbacks.set_up(
+            model,
+            {
+                "epochs": arguments.epochs,
+                **data_params(dataset, arguments.batch_size, arguments.steps_per_epoch),
+                "metrics": log_names(model.metrics, validation is not None),
+            },
+            self,
+        )
+
+    # ---- the loop
+
+    def fit(self) -> None:
+        """Train to the end, or until a callback or a signal stops the training."""
+        model, callbacks, signals = self.model, self.callbacks, self.signals
+        model.last_run = self.id
+        model.stop_training = False  # before it compiles: another thread may set it then
+        self.compile_steps()
+        self.nonfinite_at_start = nonfinite_weights(model)
+        with signals:
+            callbacks.on_train_begin()
+            try:
+                while not self.done:
+                    if self.batch == 0 and not self.begin_epoch():
+                        break
+                    with closing(self.dataset.batches(self.epoch_plan())) as batches:
+                        for batch in batches:
+                            if self.batch and model.stop_training:
+                                break
+                            number = self.batch
+                            for hook in callbacks.at_batch_begin:
+                                hook(number, {})
+                            self.train_batch(batch)
+                            self.batch += 1
+                            if callbacks.at_batch_end:
+                                logs = self.totals.logs()
+                                for hook in callbacks.at_batch_end:
+                                    hook(number, logs)
+                            if signals.received is not None:
+                                raise Interrupted
+                        else:
+                            if self.batch < (self.arguments.steps_per_epoch or 0):
+                                self.out_of_batches()
+                    self.end_epoch()
+                self.finished = not self.diverged
+            except Interrupted:
+                raise signals.error(self.interrupted()) from None
+            finally:
+                callbacks.on_train_end(self.logs)
+
+    @property
+    def done(self) -> bool:
+        """Whether no epoch is under way and none comes next."""
+        ended = self.epoch >= self.arguments.epochs or self.model.stop_training
+        return self.batch == 0 and ended
+
+    def compile_steps(self) -> None:
+        """Compile what the first batches need, so that its time is not theirs."""
+        arguments, steps = self.arguments, self.model.steps
+        announce = arguments.verbose > 0
+        first = self.dataset.first_batch(arguments.batch_size)
+        if arguments.tbptt is not None:
+            first = next(windows(first, arguments.tbptt))
+        steps.train_function(first, arguments.tbptt is not None, announce)
+        if self.validation is not None:
+            first = self.validation.first_batch(arguments.validation_batch_size)
+            steps.test_function(first, announce)
+
+    def begin_epoch(self) -> bool:
+        """Draw the order of the next epoch; return whether there is a batch for it."""
+        if not self.dataset.has_more():
+            self.out_of_batches()
+            return False
+        self.callbacks.on_epoch_begin(self.epoch)
+        shuffled = self.arguments.shuffle
+        self.order = int(config.random_generator().integers(2**63)) if shuffled else None
+        self.totals = Totals(self.model.metrics)
+        self.gradient_norms = self.model.gradient_norms = GradientNorms()
+        return True
+
+    def epoch_plan(self) -> Epoch:
+        """Return which batches of the epoch are not done yet."""
+        arguments = self.arguments
+        steps = arguments.steps_per_epoch
+        return Epoch(
+            arguments.batch_size,
+            None if self.order is None else np.random.default_rng(self.order),
+            first=self.batch,
+            steps=steps,
+            before=(steps or 0) * (self.epoch - arguments.initial_epoch),
+            contiguous=arguments.shuffle == "batch",
+        )
+
+    def out_of_batches(self) -> None:
+        """Stop the training with a warning: an iterator ended before it."""
+        log.warning(
+            "X ended after %s of epoch %d of %d, and training ends with it.",
+            f"{self.batch} batches" if self.batch else "the end",
+            self.epoch + (self.batch > 0),
+            self.arguments.epochs,
+        )
+        self.model.stop_training = True
+
+    def train_batch(self, batch: Batch) -> None:
+        """Make an update for a batch, or for each of its windows."""
+        model, steps, tbptt = self.model, self.model.steps, self.arguments.tbptt
+        if tbptt is None:
+            self.record(steps.train(batch), len(batch))
+            return
+        states = first_states(model.layers, len(batch))
+        for number, window in enumerate(windows(batch, tbptt, model.layers)):
+            if is_padding(model, window):
+                continue  # an update without data would still move the optimizer
+            self.window = number
+            result = steps.train(window, states)
+            self.record(result, len(batch))
+            if not result.finite and model.stop_training:
+                return
+            states = result.states
+
+    def record(self, result: TrainResult, samples: int) -> None:
+        """Add up the result of a step, and look for values that are not finite and for spikes."""
+        self.totals.add(result.sums)
+        self.gradient_norms.add(result.joint_norm, result.gradient_norms, result.trained)
+        if not result.finite:
+            self.handle_nonfinite(result)
+        elif result.sums[1] and self.spikes.update(result.loss, samples):
+            log.warning(
+                "%s: the loss has risen to %.4g (smoothed %.4g), over three times the first, %.4g. "
+                "Is the learning rate of %g too high?",
+                self.place,
+                result.loss,
+                self.spikes.smooth,
+                self.spikes.first,
+                self.model.optimizer.learning_rate,
+            )
+
+    def end_epoch(self) -> None:
+        """Validate, if it is time to, and call the callbacks."""
+        arguments, epoch = self.arguments, self.epoch
+        self.logs = self.totals.logs()
+        if self.validation is not None and arguments.validates_after(epoch):
+            totals = evaluate(
+                self.model,
+                self.validation,
+                arguments.validation_batch_size,
+                self.callbacks,
+                arguments.validation_steps,
+                signals=self.signals,
+            )
+            self.logs |= totals.logs("val_")
+        self.epoch, self.batch = epoch + 1, 0
+        self.callbacks.on_epoch_end(epoch, self.logs)
+        self.signals.check()
+
+    # ---- errors and interruptions
+
+    @property
+    def place(self) -> str:
+        """Where the run is, counted from 1 as progress bars do."""
+        batch = f"Batch {self.batch + 1} of epoch {self.epoch + 1}"
+        return batch if self.arguments.tbptt is None else f"{batch}, window {self.window + 1}"
+
+    def handle_nonfinite(self, result: TrainResult) -> None:
+        """Pass the error to the callbacks that take it, or raise it."""
+        hints = [text for text in self.callbacks.collect("recovery_hint") if text]
+        if self.nonfinite_at_start:
+            names = ", ".join(self.nonfinite_at_start)
+            hints.append(f"When this training began, weights were not finite: {names}.")
+        error = numerical_error(self.model, result, self.place, " ".join(hints))
+        hooks = self.callbacks.overriding("on_numerical_error")
+        if not hooks:
+            raise error
+        for hook in hooks:
+            hook(error)
+        self.diverged = self.model.stop_training
+
+    def interrupted(self) -> str:
+        """Call the callbacks for a signal between two batches; return what to tell the user."""
+        where = f"after batch {self.batch} of epoch {self.epoch + 1}"
+        if self.batch == 0:
+            where = f"after epoch {self.epoch}"
+        message = f"Training was interrupted {where} of {self.arguments.epochs}."
+        texts = [text for text in self.callbacks.collect("on_interruption") if text]
+        message = " ".join([message, *texts])
+        if self.signals.received == SIGTERM:
+            log.warning(message)
+        return message
+
+    # ---- what is resumed
+
+    def state_dict(self) -> dict:
+        """Return all that decides how the run continues."""
+        return {
+            "id": self.id,
+            "model": self.model.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "order": self.order,
+            "totals": self.totals.state_dict(),
+            "gradient_norms": self.gradient_norms.state_dict(),
+            "loss_spikes": self.spikes.state_dict(),
+            "stop_training": bool(self.model.stop_training),
+            "history": self.model.history.state_dict(),
+            "callbacks": self.callbacks.state_dict(),
+            "random": config.random_generator().bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue where the run was when `state_dict` was called.
+
+        In the middle of an epoch, `on_epoch_begin` of the callbacks is called first: what it
+        changes is restored after it.
+        """
+        self.id = self.model.last_run = state["id"]
+        self.epoch, self.batch, self.order = state["epoch"], state["batch"], state["order"]
+        if self.batch:
+            self.callbacks.on_epoch_begin(self.epoch)
+        self.model.load_state_dict(state["model"])
+        self.totals.load_state_dict(state["totals"])
+        self.gradient_norms.load_state_dict(state["gradient_norms"])
+        self.model.gradient_norms = self.gradient_norms
+        self.spikes.load_state_dict(state["loss_spikes"])
+        self.model.history.load_state_dict(state["history"])
+        self.callbacks.load_state_dict(state["callbacks"])
+        config.random_generator().bit_generator.state = state["random"]
+        self.model.stop_training = state["stop_training"]
+
+
+def numerical_error(model, result: TrainResult, place: str, note: str = "") -> NumericalError:
+    """Return what to raise for a step whose loss or gradients are not finite."""
+    norms = name_norms(model.layers, result.trained, result.gradient_norms)
+    return diagnose(model, place, result.loss, norms, note)
+
+
+def data_params(dataset: Dataset, batch_size: int, steps: int | None = None) -> dict:
+    """Return what callbacks know of the data: the sizes of a batch, of all, and of an epoch.
+
+    None is what is not known of a stream.
+    """
+    steps = steps or dataset.batch_count(batch_size)
+    return {"batch_size": batch_size, "samples": dataset.sample_count(), "steps": steps}
+
+
+class PassStates:
+    """The carried states of one pass over data, which start from zeros.
+
+    The model has them only while it computes a batch; its own stay as they are. So several threads
+    can each make a pass at the same time.
+    """
+
+    def __init__(self, model, run: str):
+        self.model, self.run = model, run
+        self.carried = carried_states(model.layers)
+        self.states: list | None = None
+
+    @contextmanager
+    def in_model(self) -> Iterator[None]:
+        """Give the model the states of the pass inside the block, and keep what they become."""
+        with self.model.lock:
+            own = [carried.get(self.run) for carried in self.carried]
+            self.set(self.states)
+            try:
+                yield
+                self.states = [carried.get(self.run) for carried in self.carried]
+            finally:
+                self.set(own)
+
+    def set(self, states: list | None) -> None:
+        """Set the model's carried states, None for zeros."""
+        for number, carried in enumerate(self.carried):
+            if states is None:
+                carried.reset(self.run)
+            else:
+                carried.set(states[number], self.run)
+
+
+def evaluate(
+    model,
+    dataset: Dataset,
+    batch_size: int,
+    callbacks,
+    steps: int | None = None,
+    announce: bool = False,
+    signals: StopSignals | None = None,
+) -> Totals:
+    """Return the totals of a model over data, within which states are carried."""
+    at_batch_end = callbacks.overriding("on_test_batch_end")
+    totals = Totals(model.metrics)
+    dataset = in_fastest_order(model, dataset, steps)
+    callbacks.on_test_begin()
+    states = PassStates(model, "test")
+    with closing(dataset.batches(Epoch(batch_size, steps=steps))) as batches:
+        for number, batch in enumerate(batches):
+            callbacks.on_test_batch_begin(number)
+            with states.in_model():
+                totals.add(model.steps.test(batch, announce).sums)
+            for hook in at_batch_end:
+                hook(number, totals.logs())
+            if signals is not None:
+                signals.check()
+    if totals.batches < (steps or 1):
+        message = f"There are no {steps or 'more'} batches to evaluate: {totals.batches} came."
+        if totals.batches == 0:
+            raise ValueError(f"{message} An iterator can be gone through only once.")
+        log.warning(message)
+    callbacks.on_test_end(totals.logs())
+    return totals
+
+
+def predict(
+    model,
+    dataset: Dataset,
+    batch_size: int,
+    callbacks,
+    steps: int | None = None,
+    announce: bool = False,
+):
+    """Return a model's outputs for data, in the order of the samples."""
+    dataset = in_fastest_order(model, dataset, steps)
+    outputs = []
+    callbacks.on_predict_begin()
+    states = PassStates(model, "predict")
+    with closing(dataset.batches(Epoch(batch_size, steps=steps))) as batches:
+        for number, batch in enumerate(batches):
+            callbacks.on_predict_batch_begin(number)
+            with states.in_model():
+                outputs.append(model.steps.predict(batch, announce).output)
+            callbacks.on_predict_batch_end(number, {"outputs": outputs[-1]})
+    callbacks.on_predict_end()
+    return dataset.join(outputs)
+
+
+def in_fastest_order(model, dataset: Dataset, steps: int | None) -> Dataset:
+    """Return data sorted by length, unless its order decides what comes out."""
+    return dataset if model.stateful or steps is not None else dataset.sorted_by_length()
