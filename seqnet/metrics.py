@@ -106,7 +106,8 @@ class Perplexity(Metric):
         self.from_logits = check_bool(from_logits, "from_logits")
 
     def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
-        if np.ndim(y_true) == np.ndim(y_pred) - 1:
+        y_true, y_pred = pt.as_tensor_variable(y_true), pt.as_tensor_variable(y_pred)
+        if y_true.ndim == y_pred.ndim - 1:
             return losses.SparseCategoricalCrossentropy(self.from_logits)(y_true, y_pred)
         return losses.CategoricalCrossentropy(self.from_logits)(y_true, y_pred)
 
@@ -148,16 +149,17 @@ def get(identifier: Identifier, loss: object = None) -> Metric:
     >>> metrics.get("accuracy", losses.BinaryCrossentropy(from_logits=True)).threshold
     0.0
     """
-    is_accuracy = isinstance(identifier, str) and identifier in ("accuracy", "acc")
+    name = identifier if isinstance(identifier, str) else ""
+    is_accuracy = name in ("accuracy", "acc")
     if is_accuracy:
         metric = accuracy_for(loss)
     else:
         found = metric_or_loss(identifier)
         metric = found if isinstance(found, Metric) else LossMetric(losses.get(found))
-    if isinstance(identifier, str) and getattr(loss, "from_logits", False):
+    if name and getattr(loss, "from_logits", False):
         metric = metric.of_logits()
     if is_accuracy:
-        metric.registered_name = identifier
+        metric.registered_name = name
     return metric
 
 

@@ -75,9 +75,7 @@ def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None
         config = identifier.get("config", {})
         if not isinstance(config, dict):
             raise ValueError(f"The configuration of {kind} {identifier['name']!r} is no mapping.")
-        if isinstance(thing, type):
-            return thing.from_config(config, custom_objects)
-        return thing
+        return from_configuration(thing, config, custom_objects)
     if isinstance(identifier, str):
         thing = lookup(kind, identifier, custom_objects)
         return thing() if inspect.isclass(thing) else thing
@@ -89,6 +87,14 @@ def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None
         f"{a(kind)} is given by name, as a callable or as an object; got {identifier!r} "
         f"of type {type(identifier).__name__}."
     )
+
+
+def from_configuration(thing: Any, config: dict[str, Any], custom_objects: Any) -> Any:
+    """Return an object of a class from its configuration; a function as it is."""
+    if not inspect.isclass(thing):
+        return thing
+    cls: Any = thing
+    return cls.from_config(config, custom_objects)
 
 
 def a(kind: str) -> str:
@@ -164,7 +170,7 @@ def constructor_arguments(cls: type) -> dict[str, Any]:
     for klass in cls.__mro__:
         if "__init__" not in vars(klass) or klass is object:
             continue
-        arguments = list(inspect.signature(klass.__init__).parameters.values())[1:]
+        arguments = list(inspect.signature(vars(klass)["__init__"]).parameters.values())[1:]
         for a in arguments:
             if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL):
                 found.setdefault(a.name, a.annotation)
@@ -206,5 +212,5 @@ class Configurable:
         if custom_objects and isinstance(value, dict) and value.get("name") in custom_objects:
             thing = custom_objects[value["name"]]
             config = value.get("config", {})
-            return thing.from_config(config, custom_objects) if inspect.isclass(thing) else thing
+            return from_configuration(thing, config, custom_objects)
         return value

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from seqnet.checks import check_count, first_place
 from seqnet.data.validation import as_array
-from seqnet.types import ArrayLike
 
 
 class CharacterVocabulary:
@@ -85,7 +84,7 @@ class CharacterVocabulary:
         return "".join(self.characters[n] for n in numbers)
 
 
-def check_numbers(numbers: ArrayLike, count: int, name: str) -> None:
+def check_numbers(numbers: Sequence[int] | np.ndarray, count: int, name: str) -> None:
     """Raise if numbers are not one sequence of whole numbers in ``[0, count)``."""
     if len(numbers) == 0:
         return

@@ -109,12 +109,12 @@ class Bidirectional(Wrapper, Stateful):
         return (self.layer, self.backward_layer)
 
     @property
-    def has_multiple_outputs(self) -> bool:
+    def has_multiple_outputs(self) -> bool:  # type: ignore[override]
         """A call gives a list with `return_state` and without a merge."""
         return self.layer.return_state or self.merge_mode is None
 
     @property
-    def stateful(self) -> bool:
+    def stateful(self) -> bool:  # type: ignore[override]
         """Whether the halves carry their states from batch to batch."""
         return self.layer.stateful
 
@@ -163,7 +163,7 @@ class Bidirectional(Wrapper, Stateful):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         shapes = [half.compute_output_shape(input_shape) for half in self.inner_layers]
         if self.merge_mode == "concat":
-            return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+            return (*shapes[0][:-1], sum(half.units for half in (self.layer, self.backward_layer)))
         return shapes[0]
 
     def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:

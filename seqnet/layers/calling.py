@@ -122,11 +122,14 @@ def masks_together(first: Mask | None, second: Mask | None) -> Mask | None:
     A mask with fewer axes says it for all the steps within: (batch, sentences) goes with (batch,
     sentences, words). Works on symbolic and on NumPy arrays.
     """
-    if first is None or second is None:
-        return second if first is None else first
-    few, many = (first, second) if first.ndim <= second.ndim else (second, first)
-    steps_within: tuple[Any, ...] = (..., *[None] * (many.ndim - few.ndim))
-    return few[steps_within] & many
+    if first is None:
+        return second
+    if second is None:
+        return first
+    if first.ndim > second.ndim:
+        return masks_together(second, first)
+    within: tuple[Any, ...] = (..., *[None] * (second.ndim - first.ndim))
+    return first[within] & second
 
 
 def why_missing(layer: Layer, name: str) -> str:

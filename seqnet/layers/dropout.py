@@ -58,7 +58,7 @@ class Dropout(Layer):
         self.generator = self.add_generator()
 
     @property
-    def sequence_generators(self) -> list[SharedVariable]:
+    def sequence_generators(self) -> list[SharedVariable]:  # type: ignore[override]
         """The generator, if the mask is the same along time."""
         return self.generators if (self.noise_shape or ())[1:2] == (1,) else []
 

@@ -71,7 +71,7 @@ class GRU(Recurrent):
             self.recurrent_bias = self.bias[1]
 
     def input_bias(self) -> Tensor | None:
-        return self.bias[0] if self.use_bias and self.reset_after else self.bias
+        return self.bias[0] if self.bias is not None and self.reset_after else self.bias
 
     def step(
         self,

@@ -78,7 +78,7 @@ class Lambda(Layer):
         self.takes_mask = "mask" in argument_names(function)
 
     @property
-    def supports_masking(self) -> bool:
+    def supports_masking(self) -> bool:  # type: ignore[override]
         """Whether the mask is handed on or used up."""
         return self.hands_mask_on or self.takes_mask
 
@@ -153,13 +153,13 @@ class Lambda(Layer):
     @classmethod
     def _revive(cls, value: Any, custom_objects: dict[str, Any] | None) -> Any:
         if isinstance(value, dict) and "name" in value:
-            name = value["name"]
-            if name not in (custom_objects or {}):
+            name, known = value["name"], custom_objects or {}
+            if name not in known:
                 raise ValueError(
                     f"A Lambda layer of the file holds the function {name!r}, and files hold no "
                     f"code: pass custom_objects={{{name!r}: {name}}}."
                 )
-            return custom_objects[name]
+            return known[name]
         return value
 
 
@@ -173,7 +173,8 @@ def mixes_rows(inputs: Tensor, output: Tensor) -> bool:
             return False
     sizes = [3 if size is None else size for size in inputs.type.shape[1:]]
     values = np.random.default_rng(0).normal(size=(4, *sizes)).astype(inputs.dtype)
-    options = {"mode": Mode(linker="py", optimizer=None), "on_unused_input": "ignore"}
+    mode = Mode(linker="py", optimizer=None)  # type: ignore[arg-type]  # None is no rewriting
+    options = {"mode": mode, "on_unused_input": "ignore"}
     whole = output.eval({inputs: values}, **options)
     if whole.shape[:1] != (4,):
         return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytensor
@@ -128,7 +128,8 @@ class Layer(Configurable, ABC):
 
         By default it is found by applying the layer to a variable of the input's shape.
         """
-        return tuple(trial_output(self, input_shape, CallContext()).type.shape)
+        output = cast(Tensor, trial_output(self, input_shape, CallContext()))
+        return tuple(output.type.shape)
 
     def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         """Return the mask that goes with the output."""
@@ -172,11 +173,11 @@ class Layer(Configurable, ABC):
         regularizer : str, Regularizer or function, optional
             A function of the weight that gives a number, which is added to the loss.
         """
-        full_name, shape = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
-        value, is_given = first_value(full_name, shape, self.dtype, initializer)
+        full_name, sizes = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
+        value, is_given = first_value(full_name, sizes, self.dtype, initializer)
         # A size of one is left unknown: PyTensor takes a static one as "to be broadcast", and
         # then a single unit, step or class would have another type than several.
-        static = tuple(None if size == 1 else size for size in shape)
+        static = tuple(None if size == 1 else size for size in sizes)
         weight = pytensor.shared(value, name=full_name, shape=static, borrow=is_given)
         self.weights.append(weight)
         penalty = regularizers.get(regularizer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytensor.tensor as pt
@@ -48,11 +48,11 @@ class Masking(Layer):
         present = self.compute_mask(inputs, mask)
         return pt.switch(present[:, :, None], inputs, np.asarray(0, dtype=inputs.dtype))
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         floats = inputs if inputs.dtype.startswith("float") else pt.cast(inputs, self.dtype)
         value = np.asarray(self.mask_value, dtype=floats.dtype)
         present = pt.any(pt.neq(floats, value), axis=-1)
-        return masks_together(mask, present)
+        return cast(Tensor, masks_together(mask, present))
 
     def known_mask(self, values: Array) -> Array | None:
         values = values.astype(self.dtype, copy=False)

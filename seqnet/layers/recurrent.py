@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytensor.tensor as pt
@@ -163,7 +163,7 @@ class Recurrent(Stateful):
         return tuple(self.units for _ in self.state_names)
 
     @property
-    def needs_length(self) -> bool:
+    def needs_length(self) -> bool:  # type: ignore[override]
         """An unrolled graph has a fixed number of steps."""
         return self.unroll
 
@@ -177,22 +177,22 @@ class Recurrent(Stateful):
         return self._generators
 
     @property
-    def sequence_generators(self) -> list[SharedVariable]:
+    def sequence_generators(self) -> list[SharedVariable]:  # type: ignore[override]
         """Both kinds of dropout draw one mask for each sequence."""
         return self.generators
 
     @property
-    def non_causal(self) -> str:
+    def non_causal(self) -> str:  # type: ignore[override]
         """Backwards, the first step of the output is that of the last input."""
         return "runs backwards" if self.go_backwards else ""
 
     @property
-    def has_multiple_outputs(self) -> bool:
+    def has_multiple_outputs(self) -> bool:  # type: ignore[override]
         """With `return_state` a call gives a list."""
         return self.return_state
 
     @property
-    def reverses_time(self) -> bool:
+    def reverses_time(self) -> bool:  # type: ignore[override]
         return self.go_backwards and self.return_sequences
 
     def recurrences(self) -> list[Recurrence]:
@@ -360,7 +360,7 @@ class Recurrent(Stateful):
         elif self.carried is not None:
             return self.carried.start(context, batch)
         elif self.learn_initial_state:
-            states = self.initial_state
+            states = list(self.initial_state)
         else:
             return None
         # The size as a symbol: a known size of 1 would make the state a broadcastable type.
@@ -369,7 +369,10 @@ class Recurrent(Stateful):
             units if n == self.units else state.shape[-1]
             for n, state in zip(self.state_sizes, states, strict=True)
         ]
-        return [pt.alloc(state, batch, size) for state, size in zip(states, sizes, strict=True)]
+        return [
+            cast(Tensor, pt.alloc(state, batch, size))
+            for state, size in zip(states, sizes, strict=True)
+        ]
 
     def first_states(self, batch: int) -> list[np.ndarray]:
         """Return the values of the states before anything is read: zeros, or the learned ones."""

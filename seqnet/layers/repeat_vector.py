@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytensor.tensor as pt
 
@@ -40,7 +40,8 @@ class RepeatVector(Layer):
         self.n = check_count(n, "The n of RepeatVector")
 
     def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
-        return pt.alloc(inputs[:, None, :], inputs.shape[0], self.n, inputs.shape[1])
+        steps = pt.alloc(inputs[:, None, :], inputs.shape[0], self.n, inputs.shape[1])
+        return cast(Tensor, steps)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.n, input_shape[1])

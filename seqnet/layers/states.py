@@ -9,7 +9,7 @@ variables, no gradient goes from one batch into the batch before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pytensor
@@ -82,7 +82,8 @@ class CarriedStates:
             state = disconnected_grad(context.updates.get(shared, shared))
             # Rows that fit or none; both are copied into zeros, so that no branch is needed.
             rows = pt.switch(pt.eq(state.shape[0], batch), state.shape[0], 0)
-            zeros = pt.alloc(np.asarray(0, dtype=shared.dtype), batch, state.shape[1])
+            zero = np.asarray(0, dtype=shared.dtype)
+            zeros = cast(Tensor, pt.alloc(zero, batch, state.shape[1]))
             found.append(pt.set_subtensor(zeros[:rows], state[:rows]))
         return found
 
@@ -182,7 +183,7 @@ def given_states(
     sizes : tuple of int
         The last axis of each.
     """
-    states: list[TensorLike] = list(given) if isinstance(given, (list, tuple)) else [given]
+    states: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
     if len(states) != len(names):
         raise ValueError(
             f"Layer {layer.display_name!r} has the states {', '.join(names)}, so initial_state is "

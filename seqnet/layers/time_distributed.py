@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from seqnet import activations
 from seqnet.layers.calling import masks_together
@@ -55,7 +55,7 @@ class TimeDistributed(Wrapper):
             )
 
     @property
-    def integer_input(self) -> bool:
+    def integer_input(self) -> bool:  # type: ignore[override]
         """What the wrapped layer takes."""
         return self.layer.integer_input
 
@@ -68,7 +68,7 @@ class TimeDistributed(Wrapper):
     def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         sizes = tuple(inputs.shape)
         steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
-        output = self.layer(steps, mask=self.inner_mask(mask), context=context)
+        output = cast(Tensor, self.layer(steps, mask=self.inner_mask(mask), context=context))
         whole = (sizes[0], sizes[1], *tuple(output.shape)[1:])
         logits = softmax_logits(output)
         if logits is not None:  # the softmax goes outside, where a loss can see it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from pytensor.tensor.sharedvar import TensorSharedVariable
@@ -42,7 +42,9 @@ def first_value(
     """Return a new weight's value, and whether it was given by `given_weights`."""
     given = _given.get()
     if given is None:
-        value = initializers.draw(initializers.get(initializer), shape, dtype)
+        value = initializers.draw(
+            initializers.get(initializer), cast("tuple[int, ...]", shape), dtype
+        )
         source = f"The initializer of {name} gave"
     elif name in given:
         value = given.pop(name)
@@ -68,7 +70,7 @@ def check_values(layer: Layer, values: Sequence[ArrayLike]) -> None:
     if len(values) != len(layer.weights):
         raise ValueError(
             f"Layer {layer.display_name!r} has {len(layer.weights)} weights "
-            f"({', '.join(w.name.rpartition('/')[2] for w in layer.weights) or 'none'}), but "
+            f"({', '.join(str(w.name).rpartition('/')[2] for w in layer.weights) or 'none'}), but "
             f"{len(values)} arrays were given."
         )
 

@@ -53,7 +53,7 @@ class Wrapper(Layer):
         return (self.layer,)
 
     @property
-    def needs_length(self) -> bool:
+    def needs_length(self) -> bool:  # type: ignore[override]
         """What the wrapped layers need."""
         return any(layer.needs_length for layer in self.inner_layers)
 

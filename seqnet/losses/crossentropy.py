@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytensor.tensor as pt
 
@@ -76,7 +78,7 @@ class SparseCategoricalCrossentropy(Loss):
                 f"{spell(output_shape[:-1])} for an output of shape {spell(output_shape)}, got "
                 f"{spell(y.shape)}.{hint}"
             )
-        classes = output_shape[-1]
+        classes = cast(int, output_shape[-1])
         if y.size and (y.min() < 0 or y.max() >= classes):
             where = first_place((y < 0) | (y >= classes))
             known = f"{classes} classes, 0 to {classes - 1}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.raise_op import CheckAndRaise
@@ -104,9 +106,8 @@ def masked_loss(
     steps = pt.arange(time)[None, :]
     ends = starts + lengths
     inside = pt.all(starts >= 0) & pt.all(lengths >= 0) & pt.all(ends <= time)
-    starts = CheckAndRaise(ValueError, "A range of masked_loss has steps that are not there.")(
-        starts, inside
-    )
+    check = CheckAndRaise(ValueError, "A range of masked_loss has steps that are not there.")
+    starts = cast(Tensor, check(starts, inside))
     counted = (steps >= starts[:, None]) & (steps < ends[:, None])
     # Where nothing counts, class 0 and probability 1 are read: no gradient passes, not even NaN.
     picked = pick_class(predictions, pt.switch(counted, labels, 0))

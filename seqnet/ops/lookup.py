@@ -17,6 +17,7 @@ from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.exceptions import ShapeError
 
 from seqnet.ops.graph_op import GraphOp, like
+from seqnet.types import Tensor
 
 
 def checked(ids, count, what: str):
@@ -150,8 +151,8 @@ class SetRows(Op):
 class Touched(NamedTuple):
     """The rows of a table that have a gradient: their numbers (n,) and gradients (n, width)."""
 
-    ids: object
-    gradients: object
+    ids: Tensor
+    gradients: Tensor
 
 
 FEW_ROWS = 1024

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pytensor
@@ -181,10 +181,9 @@ class Optimizer(Configurable, ABC):
         sparse_rows : bool
             Whether large tables of which rows are looked up may be updated row by row.
         """
-        found: list[Tensor] = [
-            pt.as_tensor_variable(g)
-            for g in pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
-        ]
+        found = cast(
+            "list[Tensor]", pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
+        )
         touched = [
             touched_rows(w, g) if sparse_rows and self.supports_sparse_rows() else None
             for w, g in zip(weights, found, strict=True)
@@ -230,14 +229,16 @@ class Optimizer(Configurable, ABC):
             missed = pt.cast(self.iterations - last[ids], table.dtype)[:, None]
             idle = self.idle(h, missed, **kept)
             kept = {slot: self.as_like(value, gradient, slot) for slot, value in idle.items()}
-            changes[last] = SetRows()(last, ids, pt.zeros_like(ids) + self.iterations + 1)
+            changes[last] = set_rows(last, ids, pt.zeros_like(ids) + self.iterations + 1)
         change, new = self.checked_change(gradient, h, kept)
-        changes[table] = SetRows()(table, ids, table[ids] + change)
+        changes[table] = set_rows(table, ids, table[ids] + change)
         for slot, value in new.items():
-            changes[variables[slot]] = SetRows()(variables[slot], ids, value)
+            changes[variables[slot]] = set_rows(variables[slot], ids, value)
         return changes
 
-    def checked_change(self, gradient: Tensor, h: SimpleNamespace, slots: dict) -> tuple:
+    def checked_change(
+        self, gradient: Tensor, h: SimpleNamespace, slots: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what `change` gives, each of the gradient's dtype and shape."""
         found = self.change(gradient, h, **slots)
         what = f"{type(self).__name__}.change"
@@ -370,20 +371,20 @@ class Optimizer(Configurable, ABC):
         """
         by_name = {w.name: w for w in weights}
         self.check_state(state, by_name)
-        for name in names_of(self):
-            if name in state.get("hyperparameters", {}):
-                setattr(self, name, state["hyperparameters"][name])
+        for number in names_of(self):
+            if number in state.get("hyperparameters", {}):
+                setattr(self, number, state["hyperparameters"][number])
         for slot, table in self.state.items():
             for name, variable in table.items():
                 if name in by_name and name not in state["slots"].get(slot, {}):
                     first = self.initial_slot(slot, by_name[name].get_value(borrow=True))
                     variable.set_value(np.asarray(first, dtype=variable.dtype))
-        for slot, table in state["slots"].items():
-            for name, value in table.items():
-                self.slot(slot, by_name[name]).set_value(value)
+        for slot, values in state["slots"].items():
+            for weight, value in values.items():
+                self.slot(slot, by_name[weight]).set_value(value)
         self.iterations.set_value(np.int64(state["iterations"]))
-        for name, value in state.get("last_steps", {}).items():
-            self.last_step(by_name[name]).set_value(value)
+        for weight, value in state.get("last_steps", {}).items():
+            self.last_step(by_name[weight]).set_value(value)
 
     def check_state(
         self, state: Mapping[str, Any], weights: Mapping[str | None, TensorSharedVariable]
@@ -408,6 +409,11 @@ class Optimizer(Configurable, ABC):
                 raise ValueError(f"{label} fit no weight of the model.")
             if steps.size and not 0 <= steps.min() <= steps.max() <= state["iterations"]:
                 raise ValueError(f"{label} are later than its last step.")
+
+
+def set_rows(table: Tensor, ids: Tensor, rows: Tensor) -> Tensor:
+    """Return a table with new rows at `ids`."""
+    return cast(Tensor, SetRows()(table, ids, rows))
 
 
 def shrinking(norm: Tensor, bound: Tensor) -> Tensor:
