@@ -119,17 +119,21 @@ def checked_mask(layer: Layer, mask: TensorLike, inputs: Tensor) -> Tensor:
 def masks_together(first: Mask | None, second: Mask | None) -> Mask | None:
     """Return where both masks have data; None masks nothing.
 
-    A mask with fewer axes says it for all the steps within: (batch, sentences) goes with (batch,
+    A mask with fewer axes holds for all the steps inside: (batch, sentences) combines with (batch,
     sentences, words). Works on symbolic and on NumPy arrays.
     """
     if first is None:
         return second
     if second is None:
         return first
-    if first.ndim > second.ndim:
-        return masks_together(second, first)
-    within: tuple[Any, ...] = (..., *[None] * (second.ndim - first.ndim))
-    return first[within] & second
+    ndim = max(first.ndim, second.ndim)
+    return with_ndim(first, ndim) & with_ndim(second, ndim)
+
+
+def with_ndim(mask: Mask, ndim: int) -> Mask:
+    """Return a mask with `ndim` axes; new ones are the last."""
+    new: tuple[Any, ...] = (None,) * (ndim - mask.ndim)
+    return mask[(..., *new)] if new else mask
 
 
 def why_missing(layer: Layer, name: str) -> str:
