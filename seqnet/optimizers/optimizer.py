@@ -7,6 +7,7 @@ such as the learning rate, which live in shared variables so that changing one n
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -24,6 +25,9 @@ from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.ops.norms import squared_norms
 from seqnet.registry import Configurable, refuse_arguments
 from seqnet.types import Tensor, TensorLike
+
+OTHER_NAMES = {"lr": "learning_rate"}
+"""Names of hyperparameters in other libraries."""
 
 Updates: TypeAlias = dict[SharedVariable, Variable]
 """New values of shared variables."""
@@ -106,6 +110,13 @@ class Optimizer(Configurable, ABC):
         }
         self.owners: dict[str | None, TensorSharedVariable] = {}
         self.last_steps: dict[str | None, TensorSharedVariable] = {}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute, or raise if it looks like another name of a hyperparameter."""
+        known = hasattr(self, name) or name.startswith("_") or name in self.parameters()
+        if not known:
+            check_name(type(self).__name__, name, names_of(self))
+        super().__setattr__(name, value)
 
     # ---- what a new optimizer defines
 
@@ -409,6 +420,17 @@ class Optimizer(Configurable, ABC):
                 raise ValueError(f"{label} fit no weight of the model.")
             if steps.size and not 0 <= steps.min() <= steps.max() <= state["iterations"]:
                 raise ValueError(f"{label} are later than its last step.")
+
+
+def check_name(owner: str, name: str, hyperparameters: list[str]) -> None:
+    """Raise ``AttributeError`` if a new attribute's name is close to that of a hyperparameter."""
+    near = difflib.get_close_matches(name, hyperparameters, n=1, cutoff=0.85)
+    meant = OTHER_NAMES.get(name) or (near[0] if near else None)
+    if meant is not None:
+        raise AttributeError(
+            f"{owner} has no {name!r}. Did you mean {meant!r}? A custom optimizer declares an "
+            "attribute with such a name in its class."
+        )
 
 
 def set_rows(table: Tensor, ids: Tensor, rows: Tensor) -> Tensor:

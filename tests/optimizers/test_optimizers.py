@@ -395,3 +395,20 @@ def test_an_optimizer_of_ones_own_clips_trains_and_has_a_name():
     losses = model.fit(x, y, epochs=40, verbose=0).history["loss"]
     assert losses[-1] < 0.1 * losses[0]
     assert model.optimizer.get_config()["beta"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("lr", "learning_rate"),
+        ("learningrate", "learning_rate"),
+        ("learn_rate", "learning_rate"),
+        ("clip_norm", "clipnorm"),
+        ("beta1", "beta_1"),
+    ],
+)
+def test_a_wrong_name_of_a_hyperparameter_is_an_error(name, meant):
+    optimizer = seqnet.optimizers.Adam()
+    with pytest.raises(AttributeError, match=f"Adam has no '{name}'. Did you mean '{meant}'"):
+        setattr(optimizer, name, 0.5)
+    assert name not in vars(optimizer)
