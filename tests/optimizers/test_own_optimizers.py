@@ -114,7 +114,7 @@ def test_rows_are_updated_as_the_whole_table_would_be():
         (lambda g: (-g, {"m": g[None]}), ValueError, "a m for a gradient of 2 axes that has 3"),
     ],
 )
-def test_what_a_change_cannot_return_is_refused(returned, error, message):
+def test_wrong_results_of_change_are_refused(returned, error, message):
     class Wrong(Optimizer):
         slots = ("m",)
 
