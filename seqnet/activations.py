@@ -1,4 +1,4 @@
-"""Activation functions: symbolic in, symbolic out, the same shape, any rank.
+"""Activation functions of symbolic arrays: they keep the shape and work for any rank.
 
 The names are Keras 3's. ``hard_sigmoid`` has Keras 3's slope of 1/6; Keras 1 and 2 and Theano
 used 1/5 (see `docs/differences.md`).
@@ -17,7 +17,7 @@ from seqnet.types import Array, Tensor
 
 
 def constant(value: float, x: Tensor) -> Array:
-    """Return a number in the float type of `x`: PyTensor takes 0.2 for a float64, and x with it."""
+    """Return a number in the float type of `x`: a plain 0.2 would make the result float64."""
     return np.asarray(value, dtype=x.dtype if x.dtype.startswith("float") else "float64")
 
 
@@ -71,7 +71,7 @@ def softplus(x: Tensor) -> Tensor:
 
 @register("activation")
 def softsign(x: Tensor) -> Tensor:
-    """X / (1 + |x|)."""
+    """Return x / (1 + |x|)."""
     return x / (1 + pt.abs(x))
 
 
@@ -83,13 +83,13 @@ def exponential(x: Tensor) -> Tensor:
 
 @register("activation", "swish")
 def silu(x: Tensor) -> Tensor:
-    """X sigmoid(x)."""
+    """Return x sigmoid(x)."""
     return x * pt.sigmoid(x)
 
 
 @register("activation")
 def gelu(x: Tensor) -> Tensor:
-    """X Phi(x) with the exact normal distribution function (Hendrycks and Gimpel, 2016)."""
+    """Return x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel, 2016)."""
     return constant(0.5, x) * x * (1 + pt.erf(x * constant(0.5**0.5, x)))
 
 
@@ -111,7 +111,7 @@ def apply(activation: Callable, x: Tensor) -> Tensor:
     Raises
     ------
     TypeError, ValueError
-        If a function gives nothing, or an output of other axes.
+        If a function returns nothing, or another number of axes.
     """
     found = activation(x)
     name = getattr(activation, "__name__", type(activation).__name__)

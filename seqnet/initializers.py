@@ -1,4 +1,4 @@
-"""Initial values of weights: objects that turn a shape and a NumPy generator into an array.
+"""Initializers: objects that return an array for a shape and a NumPy generator.
 
 Fans follow Keras 3: for a kernel of shape ``(inputs, outputs)`` fan-in is the first, fan-out the
 second dimension.
@@ -21,7 +21,7 @@ from seqnet.types import Array
 
 
 class Initializer(Configurable, ABC):
-    """Draws the first value of a weight: ``initializer(shape, rng, dtype)`` gives an array."""
+    """The base class of initializers: ``initializer(shape, rng, dtype)`` returns an array."""
 
     def __init__(self, **unknown: Any):
         hint = (
@@ -117,8 +117,8 @@ class VarianceScaling(Initializer):
         if self.distribution == "uniform":
             limit = np.sqrt(3 * variance)
             return rng.uniform(-limit, limit, shape)
-        # Values beyond two deviations are drawn again, and the deviation that this takes
-        # away is given back (the factor is the deviation of a normal cut at two).
+        # Values beyond two deviations are drawn again; the factor is the deviation of the
+        # truncated distribution.
         values = rng.normal(0.0, 1.0, shape)
         while (far := np.abs(values) > 2).any():
             values[far] = rng.normal(0.0, 1.0, int(far.sum()))
@@ -199,12 +199,12 @@ class Identity(Initializer):
 
 
 def draw(initializer: Callable, shape: Sequence[int], dtype: str) -> np.ndarray:
-    """Return a weight's first value in its dtype, from an initializer or any function of a shape.
+    """Return the initial value of a weight, from an initializer or any function of a shape.
 
     Parameters
     ----------
     initializer : Initializer or function
-        A function is given the shape, and `dtype` and `rng` if it has arguments of these names.
+        A function gets the shape, and `dtype` and `rng` if it has arguments of these names.
     shape : tuple of int
     dtype : str
 
@@ -218,12 +218,12 @@ def draw(initializer: Callable, shape: Sequence[int], dtype: str) -> np.ndarray:
     given = {"dtype": dtype, "rng": config.random_generator()}
     try:
         arguments = list(inspect.signature(initializer).parameters.values())
-    except (TypeError, ValueError):  # some of those written in C
+    except (TypeError, ValueError):  # some functions written in C have no signature
         arguments = []
     if not any(a.kind is a.VAR_KEYWORD for a in arguments):
         names = {a.name for a in arguments[1:]}
         given = {name: value for name, value in given.items() if name in names}
-    # In the order of rows; else kernels would copy it at every call.
+    # In C order; otherwise kernels would copy it at every call.
     return np.asarray(initializer(tuple(shape), **given), dtype=dtype, order="C")
 
 

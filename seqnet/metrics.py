@@ -1,7 +1,7 @@
 """Metrics: a value per example or step, weighted and averaged like the loss.
 
-Because sums and weights come back from every batch, the figure of an epoch is exact: the mean over
-all unmasked steps, whatever the batches' sizes.
+Every batch returns sums and weights, so the value of an epoch is exact: the mean over all unmasked
+steps, for any sizes of batches.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from seqnet.types import Tensor, TensorLike
 
 
 class Metric(Configurable, ABC):
-    """``metric(y_true, y_pred)`` gives a value for each step; `finish` turns the mean into it."""
+    """The base class of metrics.
+
+    ``metric(y_true, y_pred)`` returns a value for each step; `finish` converts their mean.
+    """
 
     registered_name: str
 
@@ -31,7 +34,7 @@ class Metric(Configurable, ABC):
         """Return the unreduced values, shape ``(batch, ...)``."""
 
     def finish(self, mean: float) -> float:
-        """Turn the weighted mean over an epoch into the figure that is reported."""
+        """Return the reported value from the weighted mean over an epoch."""
         return mean
 
     def of_logits(self) -> Metric:
@@ -40,7 +43,7 @@ class Metric(Configurable, ABC):
 
     @property
     def name(self) -> str:
-        """The name the figure is reported under."""
+        """The name in the logs."""
         return getattr(self, "registered_name", type(self).__name__)
 
 
@@ -96,8 +99,8 @@ class Perplexity(Metric):
     Parameters
     ----------
     from_logits : bool
-        The predictions are logits and not probabilities. A softmax at the end of the model is
-        recognised without this.
+        The predictions are logits and not probabilities. Not needed for a model that ends with a
+        softmax.
     """
 
     registered_name = "perplexity"
@@ -135,11 +138,11 @@ class LossMetric(Metric):
 
 
 def get(identifier: Identifier, loss: object = None) -> Metric:
-    """Return the metric of a name, an object, or your own function of (y_true, y_pred).
+    """Return a metric by name, or from an object or a custom function of (y_true, y_pred).
 
-    ``"accuracy"`` is the one that goes with the `loss`: sparse, categorical or binary. A loss, or
-    its name, reports that loss. What comes by name takes the predictions for logits if the loss
-    does; an object is used as it is.
+    ``"accuracy"`` is the accuracy for the `loss`: sparse, categorical or binary. A loss, or its
+    name, reports that loss. A metric by name takes predictions as logits if the loss does; an
+    object is used unchanged.
 
     Examples
     --------
@@ -164,7 +167,7 @@ def get(identifier: Identifier, loss: object = None) -> Metric:
 
 
 def accuracy_for(loss: object) -> Metric:
-    """Return the accuracy that goes with a cross-entropy."""
+    """Return the accuracy for a cross-entropy."""
     if isinstance(loss, losses.SparseCategoricalCrossentropy):
         return SparseCategoricalAccuracy()
     if isinstance(loss, losses.BinaryCrossentropy):

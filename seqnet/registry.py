@@ -1,8 +1,8 @@
-"""Names to objects and back: how a layer is written down in a file and made again from it.
+"""Names of objects, and configurations from which files create objects.
 
-A class that inherits `Configurable` needs no code for this: its configuration is what its
-constructor takes, read from attributes of the same names. Loading looks names up here and
-nowhere else, so that a file can never name code to run.
+A subclass of `Configurable` needs no code for this: its configuration is the arguments of its
+constructor, read from attributes of the same names. Loading uses only the names registered here,
+so that a file cannot name code to run.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Identifier: TypeAlias = str | dict[str, Any] | Callable
 Thing = TypeVar("Thing", bound=Any)
 
 _registered: dict[str, dict[str, Any]] = {}
-# What may stand in a file where a constructor's signature names a plain type.
+# The types that a file may hold for the plain types of a constructor's signature.
 NUMBER, TEXT = (bool, int, float, type(None)), (str, type(None))
 PLAIN_TYPES = {"bool": NUMBER, "int": NUMBER, "float": NUMBER, "str": TEXT, "None": ()}
 
 
 def register(kind: str, *names: str) -> Callable:
-    """Decorator: enter a class or function under `kind`, by its own name and by `names`."""
+    """Decorator: register a class or function under `kind`, by its own name and by `names`."""
 
     def enter(thing: Thing) -> Thing:
         table = _registered.setdefault(kind, {})
@@ -42,7 +42,7 @@ def names(kind: str) -> list[str]:
 
 
 def lookup(kind: str, name: str, custom_objects: dict[str, Any] | None = None) -> Any:
-    """Return what `name` stands for, or raise ``ValueError`` with the nearest match."""
+    """Return the object registered as `name`, or raise ``ValueError`` with the nearest match."""
     if custom_objects and name in custom_objects:
         return custom_objects[name]
     table = _registered.get(kind, {})
@@ -61,9 +61,9 @@ def lookup(kind: str, name: str, custom_objects: dict[str, Any] | None = None) -
 
 
 def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None) -> Any:
-    """Turn a name, a saved configuration, a class or an object into an object of `kind`.
+    """Return an object of `kind` from a name, a saved configuration, a class or an object.
 
-    Names of classes give an instance with its defaults; names of functions the function.
+    The name of a class returns an instance with default arguments, that of a function the function.
     """
     if isinstance(identifier, dict):
         if set(identifier) - {"config"} != {"name"} or not isinstance(identifier["name"], str):
@@ -108,7 +108,7 @@ def refuse_arguments(
     error: type[Exception] = TypeError,
     hint: str = "",
 ) -> None:
-    """Raise if a class was given arguments that it does not take."""
+    """Raise if a class got arguments that it does not take."""
     known = owner.parameters()
     for name in unknown:
         near = difflib.get_close_matches(name, known, n=1)
@@ -118,7 +118,7 @@ def refuse_arguments(
 
 
 def serialize(value: Any) -> Any:
-    """Write a constructor argument down in what JSON can hold."""
+    """Return a constructor argument as types that JSON supports."""
     if isinstance(value, Configurable):
         return {"name": name_in_files(type(value)), "config": value.get_config()}
     if isinstance(value, (list, tuple)):
@@ -133,7 +133,7 @@ def serialize(value: Any) -> Any:
 
 
 def name_in_files(thing: Any) -> str:
-    """Return the name that stands for a function or class in files, if it stands for no other."""
+    """Return the name of a function or class in files, if it is not the name of another."""
     name = getattr(thing, "__name__", "<none>")
     if not name.isidentifier():
         raise ValueError(
@@ -154,7 +154,7 @@ def name_in_files(thing: Any) -> str:
 
 
 def check_type(value: Any, annotation: Any, what: str) -> None:
-    """Raise ``TypeError`` if a signature names plain types, and a value is of none like them."""
+    """Raise ``TypeError`` if a value does not have one of the plain types of a signature."""
     names = str(annotation).split(" | ")
     if all(name in PLAIN_TYPES for name in names):
         if not isinstance(value, tuple(t for name in names for t in PLAIN_TYPES[name])):
@@ -180,7 +180,7 @@ def constructor_arguments(cls: type) -> dict[str, Any]:
 
 
 class Configurable:
-    """Something a file can describe: its configuration is its constructor's arguments."""
+    """An object whose configuration is the arguments of its constructor."""
 
     @classmethod
     def parameters(cls) -> list[str]:
@@ -193,12 +193,12 @@ class Configurable:
         return constructor_arguments(cls)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that would make this object again, as JSON can hold them."""
+        """Return the arguments to create the object again, as types that JSON supports."""
         return {name: serialize(getattr(self, name)) for name in self.parameters()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
-        """Make an object from what `get_config` returned."""
+        """Create an object from the result of `get_config`."""
         known = cls.parameters()
         annotations = cls.signature() if cls.__module__.startswith("seqnet.") else {}
         refuse_arguments(cls, [name for name in config if name not in known], ValueError)

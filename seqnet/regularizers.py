@@ -1,4 +1,4 @@
-"""Penalties on weights: objects that turn a weight into a scalar added to the loss."""
+"""Regularizers: objects that return a penalty of a weight, which is added to the loss."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def penalty(regularizer: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
     Raises
     ------
     TypeError, ValueError
-        If the function gives something else than one number.
+        If the function does not return one number.
     """
     found = regularizer(weight)
     name = getattr(regularizer, "__name__", type(regularizer).__name__)

@@ -1,4 +1,4 @@
-"""An activation as a layer of its own."""
+"""Layers that apply an activation."""
 
 from __future__ import annotations
 

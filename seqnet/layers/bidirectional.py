@@ -31,26 +31,26 @@ class Bidirectional(Wrapper, Stateful):
 
     Input ``(batch, time, features)``; output ``(batch, units)``, or ``(batch, time, units)`` if the
     layer has `return_sequences`; twice the units with ``"concat"``. At each step the second half
-    has read from the end of the sequence to that step (its outputs are turned round again, into
-    the order of the input). Each half keeps its state at masked steps, so a sequence's own end is
-    where the second half starts, wherever the padding is. Source: Schuster and Paliwal,
+    has read from the end of the sequence to that step; its outputs are reversed into the order of
+    the input. Each half keeps its state at masked steps, so the second half starts at the
+    last unmasked step of each sequence, wherever the padding is. Source: Schuster and Paliwal,
     "Bidirectional recurrent neural networks" (1997); arguments as in Keras 3.
 
     Parameters
     ----------
     layer : Recurrent
-        The first half; the second is made like it, with `go_backwards` turned round and weights of
-        its own.
+        The forward layer. By default the backward layer has the same arguments, the opposite
+        `go_backwards`, and separate weights.
     merge_mode : "concat", "sum", "mul", "ave" or None
-        How the two outputs become one; None gives the list of both (not in a stack of layers).
+        How the two outputs are merged; None returns the list of both (not in a model).
     backward_layer : Recurrent, optional
-        The second half, where it differs from the first.
+        The backward layer, if it differs from the forward layer.
 
     Notes
     -----
-    With `return_state` a call gives [output, *states of the first half, *states of the second], in
-    the order in which `initial_state` takes them. With `stateful` both halves carry their states
-    on; only the first half's are those of a longer sequence.
+    With `return_state` a call returns [output, *forward states, *backward states], in the order in
+    which `initial_state` takes them. With `stateful` both halves carry their states; only those of
+    the forward half continue a longer sequence.
 
     Examples
     --------
@@ -80,7 +80,9 @@ class Bidirectional(Wrapper, Stateful):
             known = ", ".join(repr(mode) for mode in MERGES)
             raise ValueError(f"merge_mode is one of {known}; got {merge_mode!r}.")
         self.merge_mode = merge_mode
-        self.backward_layer = turned_round(self.layer) if backward_layer is None else backward_layer
+        self.backward_layer = (
+            reversed_layer(self.layer) if backward_layer is None else backward_layer
+        )
         self._check_halves()
         if "trainable" in kwargs:
             self.trainable = kwargs["trainable"]
@@ -110,7 +112,7 @@ class Bidirectional(Wrapper, Stateful):
 
     @property
     def has_multiple_outputs(self) -> bool:  # type: ignore[override]
-        """A call gives a list with `return_state` and without a merge."""
+        """A call returns a list with `return_state` or without a merge."""
         return self.layer.return_state or self.merge_mode is None
 
     @property
@@ -139,8 +141,8 @@ class Bidirectional(Wrapper, Stateful):
         for half, given in zip(self.inner_layers, self.halves_of(initial_state), strict=True):
             result = half(inputs, mask=mask, context=context, initial_state=given)
             output, *states = result if isinstance(result, list) else [result]
-            turn = half.go_backwards and half.return_sequences
-            outputs.append(output[:, ::-1] if turn else output)
+            reverse = half.go_backwards and half.return_sequences
+            outputs.append(output[:, ::-1] if reverse else output)
             last += states
         merged = MERGES[self.merge_mode](*outputs)
         if not self.layer.return_state:
@@ -170,7 +172,7 @@ class Bidirectional(Wrapper, Stateful):
         return mask if self.layer.return_sequences else None
 
 
-def turned_round(layer: Recurrent) -> Recurrent:
-    """Return a new layer with the arguments of another that reads the other way."""
+def reversed_layer(layer: Recurrent) -> Recurrent:
+    """Return a new layer with the arguments of another and the opposite direction."""
     arguments = {name: getattr(layer, name) for name in layer.parameters()}
     return type(layer)(**(arguments | {"go_backwards": not layer.go_backwards}))

@@ -1,4 +1,4 @@
-"""What happens when a layer is called: checks of its mask and arguments, and of its output."""
+"""Call a layer: check its mask, arguments and output."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def call_layer(
     context: CallContext,
     options: Mapping[str, Any],
 ) -> Tensor | list[Tensor]:
-    """Return what a layer's `call` gives for variables.
+    """Return the output of a layer's `call`.
 
-    It is passed the inputs, what its signature takes of mask, context and training, and options.
+    `call` gets the inputs, those of mask, context and training that its signature has, and options.
     """
     if not hasattr(context, "training"):
         raise TypeError(f"context is a seqnet.layers.CallContext, got {context!r}.")
@@ -55,7 +55,7 @@ def call_layer(
 
 @cache
 def signature_of_call(call: Callable) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-    """Return what a `call` takes by name, what of that has no default, and if it takes anything."""
+    """Return the named arguments of a `call`, those without default, and if it takes any name."""
     _, *arguments = inspect.signature(call).parameters.values()
     if not arguments or arguments[0].kind is inspect.Parameter.KEYWORD_ONLY:
         raise TypeError(f"{call.__qualname__} must take the inputs: call(self, inputs).")
@@ -76,13 +76,13 @@ def as_output(layer: Layer, output: TensorLike | None, inputs: Tensor, what: str
 
 
 def trial_output(layer: Layer, input_shape: Shape, context: CallContext) -> Tensor | list[Tensor]:
-    """Return what a layer gives for a new variable of a shape and no mask."""
+    """Return the output of a layer for a new variable of a shape, without a mask."""
     dtype = "int32" if layer.integer_input else layer.dtype
     return call_layer(layer, pt.tensor(dtype=dtype, shape=input_shape), None, context, {})
 
 
 def checked_inputs(layer: Layer, inputs: TensorLike) -> Tensor:
-    """Return what a layer is called on as a variable, or raise."""
+    """Return the inputs of a layer as a variable, or raise."""
     try:
         return pt.as_tensor_variable(inputs)
     except (TypeError, NotImplementedError, ValueError) as error:
@@ -137,7 +137,7 @@ def with_ndim(mask: Mask, ndim: int) -> Mask:
 
 
 def why_missing(layer: Layer, name: str) -> str:
-    """Say why a layer has no attribute of a name."""
+    """Return the error message for a missing attribute of a layer."""
     kind, own = type(layer).__name__, vars(layer)
     if "built" not in own:
         return f"{kind}.__init__ must call super().__init__(**kwargs) before anything else."

@@ -1,4 +1,4 @@
-"""What one call of layers decides and collects while a graph is built."""
+"""The settings and results of one pass through layers while a graph is built."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 class CallContext:
     """One pass through the layers while a graph is built.
 
-    What a pass decides and collects lives here, so that nothing about it is written onto layers.
+    A pass keeps its settings and results here and does not change the layers.
 
     Attributes
     ----------
     training : bool
-        Whether dropout and the like are active.
+        Whether layers such as dropout run in training mode.
     updates : dict
         New values of shared variables (random generators, carried states) that a compiled function
         must store.
@@ -34,7 +34,7 @@ class CallContext:
     final_states : dict
         Filled with the states after the last step, by recurrent layer.
     run : "train", "test" or "predict"
-        Whose states stateful layers go on from; by default what `training` says.
+        Whose carried states stateful layers use; by default according to `training`.
     """
 
     training: bool = False
@@ -53,7 +53,7 @@ class CallContext:
         rate: Tensor | float,
         dtype: str,
     ) -> Tensor:
-        """Draw a mask from a layer's generator, and note the generator's next value.
+        """Draw a mask from a layer's generator, and store the generator's next value in `updates`.
 
         The mask is 0 with probability `rate` and ``1 / (1 - rate)`` elsewhere.
         """

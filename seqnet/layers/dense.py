@@ -20,8 +20,8 @@ from seqnet.types import Shape, Tensor
 class Dense(Layer):
     """``output = activation(inputs @ kernel + bias)`` over the last axis.
 
-    Input ``(batch, ..., features)``, output ``(batch, ..., units)``: every step of a sequence is
-    treated alike.
+    Input ``(batch, ..., features)``, output ``(batch, ..., units)``: all steps of a
+    sequence share the weights.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Rows of a table, looked up by number."""
+"""Embeddings: rows of a table, looked up by integer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seqnet.types import Array, Shape, Tensor
 
 @register("layer")
 class Embedding(Layer):
-    """Turn numbers into vectors: ``output[b, t] = embeddings[inputs[b, t]]``.
+    """Turn integers into vectors: ``output[b, t] = embeddings[inputs[b, t]]``.
 
     Input ``(batch, time)`` of integers in ``[0, input_dim)`` (any rank works), output
     ``(batch, time, output_dim)``.
@@ -31,9 +31,9 @@ class Embedding(Layer):
     output_dim : int
         Length of each vector.
     mask_zero : bool
-        Take 0 as padding: later layers get the mask ``inputs != 0``. Then 0 cannot stand for
-        anything else, and `input_dim` counts it. Sentences of words (batch, sentences, words) get a
-        mask of that shape, which `TimeDistributed` hands to the layer that reads the words.
+        Take 0 as padding: later layers get the mask ``inputs != 0``. Then 0 has no other
+        meaning, and `input_dim` includes it. Sentences of words (batch, sentences, words) get a
+        mask of that shape, which `TimeDistributed` passes to the layer that reads the words.
     embeddings_initializer, embeddings_regularizer
         Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
 

@@ -14,14 +14,14 @@ from seqnet.types import Shape, Tensor
 
 @register("layer")
 class GatedInput(Dense):
-    """Let an input pass as far as one learned number says: ``output = gate * inputs``.
+    """Scale the input by one learned gate: ``output = gate * inputs``.
 
     ``gate = activation(inputs @ kernel + bias)``, one number between 0 and 1 for each example and
     step. Input ``(batch, ..., features)``, output of the same shape.
 
-    Source: `GatedInput` of theano_lstm, whose gate also reads the state of the layer above, and
-    which gives the gate alone. Here it is a layer like any other, so it reads its input alone and
-    applies its gate; a gate that reads a state belongs into a cell (see `Recurrent.step`).
+    Source: `GatedInput` of theano_lstm, whose gate also depends on the state of the layer above and
+    which returns only the gate. Here the gate depends only on the input and is applied to it; a
+    gate that depends on a state is part of a cell (see `Recurrent.step`).
 
     Weights: `kernel` (features, 1), `bias` (1,).
 
@@ -45,7 +45,7 @@ class GatedInput(Dense):
 
     @classmethod
     def parameters(cls) -> list[str]:
-        return [name for name in super().parameters() if name != "units"]  # it is always one
+        return [name for name in super().parameters() if name != "units"]  # always 1
 
     def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         gate = super().call(inputs, mask, context)

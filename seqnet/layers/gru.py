@@ -1,4 +1,4 @@
-"""The gated recurrent unit, in both of its variants."""
+"""The gated recurrent unit, with the reset gate before or after the recurrent product."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class GRU(Recurrent):
 
     Weights: `kernel` (features, 3 units), `recurrent_kernel` (units, 3 units), `bias` (2, 3 units)
     with `reset_after` (one for the input, one for the recurrent product) and (3 units,) without.
-    Sources: Cho et al. (2014), whose reset comes before the product; cuDNN, PyTorch and Keras 3
-    have it after.
+    Sources: Cho et al. (2014) apply the reset gate before the product; cuDNN, PyTorch and Keras 3
+    after it.
 
     Parameters
     ----------

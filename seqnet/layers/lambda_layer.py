@@ -28,21 +28,22 @@ class Lambda(Layer):
     ----------
     function : callable
         ``function(inputs) -> output`` of PyTensor variables, the batch as their first axis. If it
-        has an argument named ``mask``, it is given the mask (batch, time) or None.
+        has an argument named ``mask``, it gets the mask (batch, time) or None.
     output_shape : tuple, optional
-        Shape of one example of the output, without the batch, None for what varies. By default it
-        is found by applying the function to a variable of the input's shape.
+        Shape of one example of the output, without the batch, None for unknown sizes. By default
+        it is found by applying the function to a variable of the input's shape.
     supports_masking : bool
-        Say that each step of the output is the same step of the input, so that the input's mask is
-        the output's. Else a mask is an error, unless the function takes one and uses it up.
+        True if each step of the output corresponds to the same step of the input, so that the mask
+        of the input is that of the output. Otherwise a mask is an error, unless the function takes
+        and uses it.
 
     Raises
     ------
     ValueError
         If the function mixes the rows of a batch, as ``x - x.mean(axis=0)`` does: then results
-        would depend on batches. One trial with random numbers tells, when the layer is built; a
-        function with a loop or random numbers of its own, or that fails on the trial's inputs, is
-        not tried.
+        would depend on batches. This is tested with random numbers when the layer is built. A
+        function that contains a loop or random numbers, or that fails on the test's inputs, is not
+        tested.
 
     Notes
     -----
@@ -74,13 +75,13 @@ class Lambda(Layer):
         self.output_shape = (
             None if output_shape is None else check_shape(output_shape, "output_shape")
         )
-        self.hands_mask_on = check_bool(supports_masking, "supports_masking")
+        self.passes_mask_on = check_bool(supports_masking, "supports_masking")
         self.takes_mask = "mask" in argument_names(function)
 
     @property
     def supports_masking(self) -> bool:  # type: ignore[override]
-        """Whether the mask is handed on or used up."""
-        return self.hands_mask_on or self.takes_mask
+        """Whether the mask is passed on or used."""
+        return self.passes_mask_on or self.takes_mask
 
     def masking_hint(self) -> str:
         return (
@@ -94,7 +95,7 @@ class Lambda(Layer):
             mask = pt.ones(inputs.shape[:2], dtype="bool")
             output = self.apply(inputs, mask)
             mixed = mixes_rows(inputs, output)
-        except Exception:  # it may need inputs of another kind; an error comes where it is used
+        except Exception:  # it may need other inputs; then a call raises
             return
         if mixed:
             raise ValueError(
@@ -116,7 +117,7 @@ class Lambda(Layer):
             )
 
     def apply(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the function of a variable."""
+        """Apply the function to a variable."""
         output = self.function(inputs, mask=mask) if self.takes_mask else self.function(inputs)
         return pt.as_tensor_variable(output)
 
@@ -124,7 +125,7 @@ class Lambda(Layer):
         return self.apply(inputs, mask)
 
     def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
-        return mask if self.hands_mask_on else None
+        return mask if self.passes_mask_on else None
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         if self.output_shape is not None:
@@ -148,7 +149,7 @@ class Lambda(Layer):
                 "no name. Write it with def, and pass it in custom_objects= when you load the "
                 "model."
             )
-        return super().get_config() | {"supports_masking": self.hands_mask_on}
+        return super().get_config() | {"supports_masking": self.passes_mask_on}
 
     @classmethod
     def _revive(cls, value: Any, custom_objects: dict[str, Any] | None) -> Any:
@@ -164,9 +165,9 @@ class Lambda(Layer):
 
 
 def mixes_rows(inputs: Tensor, output: Tensor) -> bool:
-    """Tell whether rows of an output depend on other rows of the input, from one trial.
+    """Return whether rows of an output depend on other rows of the input, from one test.
 
-    What has loops or random numbers within is not tried.
+    Graphs with loops or random numbers are not tested and give False.
     """
     for node in applys_between([inputs], [output]):
         if isinstance(node.op, (HasInnerGraph, RandomVariable)):
@@ -187,5 +188,5 @@ def argument_names(function: Callable) -> list[str]:
     """Return the names of a function's arguments, none if they cannot be read."""
     try:
         return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # some of those written in C
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return []

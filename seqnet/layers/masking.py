@@ -1,4 +1,4 @@
-"""Steps of one value taken as padding."""
+"""Masking of steps that hold a padding value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Masking(Layer):
     Parameters
     ----------
     mask_value : float
-        The value that means padding; it must be finite.
+        The value of padding; it must be finite.
 
     Examples
     --------

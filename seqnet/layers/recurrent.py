@@ -1,16 +1,16 @@
 """Recurrent layers: a cell applied along time.
 
-The story of one call:
+The steps of one call:
 
 1. The input ``(batch, time, features)`` is multiplied by the kernel for all steps at once. This
    does not depend on the state, so it stays outside the loop.
-2. The cell's `step` says what happens at one time: it gets that step's part of the product,
-   one array per gate, and the states, and returns the new states.
+2. The cell's `step` computes one time step: it gets the product of that step, one array per
+   gate, and the states, and returns the new states.
 3. The step is applied along time in one of three ways, with one result: as a scan or unrolled
    (`seqnet.ops.recurrence.iterate`), or as one compiled kernel made from the same step
    (`seqnet.ops.fused`), where the backend runs kernels and the step is elementwise.
-4. The states it starts from are given, carried from the batch before (`seqnet.layers.states`),
-   learned, or zero.
+4. The initial states are passed by the caller, carried from the previous batch
+   (`seqnet.layers.states`), learned, or zero.
 
 A new cell is one small class: its gates, its states and a `step` (see `SimpleRNN`, `LSTM`).
 """
@@ -38,7 +38,7 @@ from seqnet.types import Shape, Tensor
 
 
 class Recurrent(Stateful):
-    """A cell applied at every step. Subclasses describe one step; time lives here.
+    """The base class of recurrent layers. Subclasses define one step; this class applies it.
 
     Input ``(batch, time, features)``; output ``(batch, units)``, the last step's, or
     ``(batch, time, units)`` with `return_sequences`. A masked step keeps every state, so its
@@ -58,33 +58,33 @@ class Recurrent(Stateful):
     return_sequences : bool
         Return every step's output and not only the last one's.
     return_state : bool
-        Calling the layer on a variable gives the list [output, *last states], the states in the
-        order of `state_names`, each ``(batch, units)``. Not in a stack of layers.
+        Calling the layer on a variable returns the list [output, *last states], the states in the
+        order of `state_names`, each ``(batch, units)``. Not in a model.
     go_backwards : bool
         Run from the last step to the first; outputs come in that order (as in Keras).
     unroll : bool
         True builds a Python loop over the steps, whose number must then be known; False builds
         a scan, which takes any number of steps.
     fused : "auto", True or False
-        Run the recurrence as one compiled kernel instead of a scan: ``"auto"`` where that is
-        possible, True or an error, False never. `Model.summary` shows what is done.
+        Run the recurrence as one compiled kernel instead of a scan: ``"auto"`` if possible,
+        True or an error, False never. `Model.summary` shows the choice.
     dropout : float
         Share of the input's features that training sets to zero, one mask for each sequence: a
-        feature is dropped at all steps or at none. What is kept is scaled by ``1 / (1 - rate)``.
+        feature is dropped at all steps or at none. Kept values are scaled by ``1 / (1 - rate)``.
         Both rates can be set at any time; a graph is built anew only if one becomes 0 or was 0.
     recurrent_dropout : float
         The same for the state where it is multiplied by the recurrent kernel: one mask ``(batch,
-        units)``, drawn before the loop, for all steps and all gates. The state itself, as it is
-        carried on and given out, is not dropped. Source of both: Gal and Ghahramani, "A
+        units)``, drawn before the loop, for all steps and all gates. The state that is carried
+        and returned is not dropped. Source of both: Gal and Ghahramani, "A
         theoretically grounded application of dropout in recurrent neural networks" (2016).
-        Training then runs as a scan, because the kernels know no such mask.
+        Training then runs as a scan, because the kernels do not support such a mask.
     stateful : bool
-        Start each batch from the states after the batch before, row by row, with no gradient from
-        one batch to the one before. A batch of another size starts from zeros. Training,
-        evaluation and prediction carry states of their own; see `Model.reset_states`.
+        Start each batch from the last states of the previous batch, row by row, with no gradient
+        between batches. A batch of another size starts from zeros. Training,
+        evaluation and prediction carry separate states; see `Model.reset_states`.
     learn_initial_state : bool
         Start from weights ``initial_h`` (and so on, one ``(units,)`` for each state), the same for
-        every sequence, that are trained; they are zero at first.
+        every sequence, that are trained; their initial value is zero.
 
     Attributes
     ----------
@@ -164,12 +164,12 @@ class Recurrent(Stateful):
 
     @property
     def needs_length(self) -> bool:  # type: ignore[override]
-        """An unrolled graph has a fixed number of steps."""
+        """Whether the graph is unrolled, with a fixed number of steps."""
         return self.unroll
 
     @property
     def generators(self) -> list[SharedVariable]:
-        """The generator that masks are drawn from, if a rate is above 0."""
+        """The generator of the dropout masks, if a rate is above 0."""
         if not (self.dropout or self.recurrent_dropout):
             return []
         if self.built and not self._generators:  # the rates were 0 when it was built
@@ -178,17 +178,17 @@ class Recurrent(Stateful):
 
     @property
     def sequence_generators(self) -> list[SharedVariable]:  # type: ignore[override]
-        """Both kinds of dropout draw one mask for each sequence."""
+        """The generator: both kinds of dropout draw one mask for each sequence."""
         return self.generators
 
     @property
     def non_causal(self) -> str:  # type: ignore[override]
-        """Backwards, the first step of the output is that of the last input."""
+        """Why the layer cannot run step by step; empty if it can."""
         return "runs backwards" if self.go_backwards else ""
 
     @property
     def has_multiple_outputs(self) -> bool:  # type: ignore[override]
-        """With `return_state` a call gives a list."""
+        """Whether a call returns a list: with `return_state`."""
         return self.return_state
 
     @property
@@ -196,7 +196,7 @@ class Recurrent(Stateful):
         return self.go_backwards and self.return_sequences
 
     def recurrences(self) -> list[Recurrence]:
-        """Return the recurrence of this layer, to ask a backend how it runs it."""
+        """Return the recurrence of this layer, for a backend to choose how it runs."""
         op = Recurrence(self.traced(), (), self.unroll, self.fused, layer=self.display_name)
         return [op]
 
@@ -205,7 +205,7 @@ class Recurrent(Stateful):
         dropped = way == "fused" and self.recurrent_dropout
         return "fused (training: scan, recurrent_dropout)" if dropped else way
 
-    # ---- what a cell defines
+    # ---- for cells to define
 
     @abstractmethod
     def step(self, x: tuple, states: tuple, recur: Callable) -> tuple:
@@ -218,9 +218,9 @@ class Recurrent(Stateful):
         states : tuple of variables, each (batch, units)
             The states before this step, in the order of `state_names`.
         recur : callable
-            ``recur(h)`` is `h` times the recurrent kernel (plus the recurrent bias, where the
+            ``recur(h)`` is `h` times the recurrent kernel (plus the recurrent bias, if the
             cell has one), one ``(batch, units)`` array for each gate; ``recur(h, "r", "z")``
-            gives those gates only, in that order.
+            returns only those gates, in that order.
         """
 
     def initial_bias(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -259,7 +259,7 @@ class Recurrent(Stateful):
             self.add_generator()
 
     def build_bias(self, columns: int) -> None:
-        """Make the bias; cells with more than one override this."""
+        """Create the bias; cells with more than one override this."""
         self.bias = self.add_weight(
             "bias",
             (columns,),
@@ -283,7 +283,7 @@ class Recurrent(Stateful):
         """Return the output, with `return_state` the list [output, *last states].
 
         `initial_state` is a list of one variable or array for each state, ``(batch, units)`` or
-        ``(units,)`` for all sequences alike; it goes before carried, learned and zero states.
+        ``(units,)`` for all sequences; it takes precedence over carried, learned and zero states.
         """
         batch = inputs.shape[0]
         if context.training and self.dropout:
@@ -375,7 +375,7 @@ class Recurrent(Stateful):
         ]
 
     def first_states(self, batch: int) -> list[np.ndarray]:
-        """Return the values of the states before anything is read: zeros, or the learned ones."""
+        """Return the values of the initial states: zeros, or the learned ones."""
         if self.learn_initial_state:
             values = [w.get_value() for w in self.initial_state]
             return [np.broadcast_to(v, (batch, len(v))).copy() for v in values]

@@ -1,4 +1,4 @@
-"""One vector at every step."""
+"""Repetition of a vector along time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seqnet.types import Shape, Tensor
 
 @register("layer")
 class RepeatVector(Layer):
-    """Repeat a vector as every step of a sequence, as between an encoder and a decoder.
+    """Repeat a vector at every step of a sequence, as between an encoder and a decoder.
 
     Input ``(batch, features)``, output ``(batch, n, features)``.
 

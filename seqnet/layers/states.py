@@ -1,9 +1,9 @@
-"""States that a layer carries from one batch to the next, for each kind of run apart.
+"""States that a layer carries from one batch to the next, separately for each kind of run.
 
-A stateful layer has up to three sets of states: the training's, the evaluation's and the
-prediction's. A run reads its own set before the first step, and its compiled function writes the
-states after the last step back; nothing of one run ever reaches another. As the states are shared
-variables, no gradient goes from one batch into the batch before.
+A stateful layer has up to three sets of states: for training, evaluation and prediction. A run
+reads its set before the first step, and its compiled function stores the states after the last
+step; runs of different kinds do not affect each other. The states are shared variables, so no
+gradient flows from one batch to the previous one.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class CarriedStates:
     Parameters
     ----------
     layer : Layer
-        Whose states they are.
+        The layer that has the states.
     names : tuple of str
-        Of the states.
+        The names of the states.
     sizes : tuple of int
         The last axis of each.
     """
@@ -63,12 +63,12 @@ class CarriedStates:
     def start(self, context: CallContext, batch: Tensor) -> list[Tensor]:
         """Return the states that a run continues from, each (batch, size).
 
-        They are zeros if the batch before had another number of rows.
+        They are zeros if the previous batch had another number of rows.
 
         Parameters
         ----------
         context : CallContext
-            Says whose run it is.
+            Its `run` selects the set of states.
         batch : symbolic number
         """
         if config.backend() == "jax":
@@ -80,7 +80,7 @@ class CarriedStates:
         found = []
         for shared in self.variables(context.run):
             state = disconnected_grad(context.updates.get(shared, shared))
-            # Rows that fit or none; both are copied into zeros, so that no branch is needed.
+            # All rows or none are copied into zeros, so that no branch is needed.
             rows = pt.switch(pt.eq(state.shape[0], batch), state.shape[0], 0)
             zero = np.asarray(0, dtype=shared.dtype)
             zeros = cast(Tensor, pt.alloc(zero, batch, state.shape[1]))
@@ -88,7 +88,7 @@ class CarriedStates:
         return found
 
     def store(self, context: CallContext, last: Sequence[Tensor]) -> None:
-        """Note the states after the last step as a run's next ones."""
+        """Store the states after the last step for the next batch of the run."""
         context.updates.update(zip(self.variables(context.run), last, strict=True))
 
     def get(self, run: str) -> list[np.ndarray]:
@@ -110,14 +110,14 @@ class CarriedStates:
             shared.set_value(array)
 
     def reset(self, run: str | None = None) -> None:
-        """Forget a run's states, or those of all runs."""
+        """Reset the states of a run, or of all runs, to zeros."""
         for name in list(self._variables) if run is None else [run]:
             for shared, size in zip(self.variables(name), self.sizes, strict=True):
                 shared.set_value(np.zeros((0, size), dtype=shared.dtype))
 
 
 class Stateful(Layer):
-    """A layer that has carried states itself (`carried`) or in the layers it wraps."""
+    """A layer that carries states itself (`carried`) or in the layers that it wraps."""
 
     carried: CarriedStates | None = None
 
@@ -127,7 +127,7 @@ class Stateful(Layer):
         Parameters
         ----------
         run : "train", "test" or "predict"
-            Training, evaluation and prediction have states of their own.
+            Training, evaluation and prediction have separate states.
 
         Raises
         ------
@@ -149,7 +149,7 @@ class Stateful(Layer):
             values = values[len(carried.names) :]
 
     def reset_states(self, run: str | None = None) -> None:
-        """Start the next batch from zeros: of one run, or of all."""
+        """Start the next batch from zeros, for one run or for all."""
         for carried in self._all_carried():
             carried.reset(run)
 
@@ -170,7 +170,7 @@ def given_states(
     names: Sequence[str],
     sizes: Sequence[int],
 ) -> list[Tensor]:
-    """Return initial states that a caller gave, as variables of the layer's dtype, after checks.
+    """Check the initial states of a call and return them as variables of the layer's dtype.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def given_states(
     given : list, or for one state that state
         Variables or arrays, each (batch, size) or (size,).
     names : tuple of str
-        Of the states.
+        The names of the states.
     sizes : tuple of int
         The last axis of each.
     """

@@ -16,10 +16,10 @@ from seqnet.types import Array, Shape, Tensor
 
 @register("layer")
 class TimeDistributed(Wrapper):
-    """Apply a layer to every step of a sequence by itself.
+    """Apply a layer to every step of a sequence separately.
 
     Input ``(batch, time, ...)``; the wrapped layer sees ``(batch * time, ...)``. `Dense`,
-    `Softmax`, `Activation` and `Dropout` do this on their own and need no wrapping.
+    `Softmax`, `Activation` and `Dropout` do this without a wrapper.
 
     Parameters
     ----------
@@ -27,11 +27,17 @@ class TimeDistributed(Wrapper):
 
     Notes
     -----
-    A mask ``(batch, time)`` goes past the wrapped layer to the next one. Of a mask with more axes,
-    such as ``(batch, sentences, words)`` from an `Embedding` of sentences, the wrapped layer gets
-    each step's own part. If it uses that up, as an `LSTM` does that gives one vector for each
-    sentence, the next layer gets the mask ``(batch, sentences)`` of the sentences that have a word;
-    one without is padding.
+    A mask ``(batch, time)`` is passed to the next layer and not to the wrapped one. With more axes,
+    such as ``(batch, sentences, words)`` from ``Embedding(mask_zero=True)``, the wrapped layer gets
+    the mask of each step, ``(batch * sentences, words)``. The mask of the output is then:
+
+    - if the wrapped layer returns a mask for the words, the mask ``(batch, sentences, words)``;
+    - otherwise, for example with an `LSTM` that returns one vector for each sentence, the mask
+      ``(batch, sentences)``, True for a sentence with any unmasked word.
+
+    ``TimeDistributed(Embedding(..., mask_zero=True))`` also returns the mask of the words. Keras 3
+    passes the mask of the input to the next layer unchanged, with all its axes, and does not use
+    the wrapped layer's `compute_mask`.
 
     Examples
     --------
@@ -56,7 +62,7 @@ class TimeDistributed(Wrapper):
 
     @property
     def integer_input(self) -> bool:  # type: ignore[override]
-        """What the wrapped layer takes."""
+        """Whether the wrapped layer takes integers."""
         return self.layer.integer_input
 
     def check_input(self, values: Array, name: str) -> None:
@@ -71,13 +77,13 @@ class TimeDistributed(Wrapper):
         output = cast(Tensor, self.layer(steps, mask=self.inner_mask(mask), context=context))
         whole = (sizes[0], sizes[1], *tuple(output.shape)[1:])
         logits = softmax_logits(output)
-        if logits is not None:  # the softmax goes outside, where a loss can see it
+        if logits is not None:  # the softmax is applied last, so that losses find the logits
             return activations.softmax(logits.reshape(whole, ndim=output.ndim + 1))
         return output.reshape(whole, ndim=output.ndim + 1)
 
     @staticmethod
     def inner_mask(mask: Tensor | None) -> Tensor | None:
-        """Return the part of a mask that lies within the steps, (batch * time, ...), or None."""
+        """Return the mask inside the steps, (batch * time, ...), or None."""
         if mask is None or mask.ndim < 3:
             return None
         return mask.reshape((-1, *tuple(mask.shape)[2:]), ndim=mask.ndim - 1)

@@ -1,4 +1,4 @@
-"""Values of weights: drawn, taken from a file's arrays, or set, after checks."""
+"""Check and set the values of weights: drawn, loaded from a file, or passed by a user."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _given: ContextVar[dict[str, np.ndarray] | None] = ContextVar("given", default=N
 
 @contextmanager
 def given_weights(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
-    """Let layers that are built inside the block take their weights from arrays, by name.
+    """Layers built inside the block take their weights from arrays, by name.
 
-    Nothing is drawn, and no weight is made that has no array of its shape.
+    No random values are drawn; a weight without an array of its shape is an error.
     """
     left = dict(arrays)
     token = _given.set(left)
@@ -61,7 +61,7 @@ def first_value(
 
 
 def check_values(layer: Layer, values: Sequence[ArrayLike]) -> None:
-    """Raise ``ValueError`` if values are not as many as a layer's weights."""
+    """Raise ``ValueError`` if the number of values is not that of a layer's weights."""
     if not layer.built:
         raise ValueError(
             f"Layer {layer.display_name!r} has no weights to set yet: it is not built. Weights "
@@ -76,7 +76,7 @@ def check_values(layer: Layer, values: Sequence[ArrayLike]) -> None:
 
 
 def set_values(weights: Sequence[TensorSharedVariable], values: Sequence[ArrayLike]) -> None:
-    """Set weights from arrays, or raise ``ValueError`` without having changed any."""
+    """Set weights from arrays, or raise ``ValueError`` and change none."""
     arrays = [np.asarray(value) for value in values]
     for weight, value in zip(weights, arrays, strict=True):
         expected = weight.get_value(borrow=True).shape

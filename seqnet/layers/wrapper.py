@@ -1,4 +1,4 @@
-"""The base of layers around other layers."""
+"""The base class of layers that wrap other layers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from seqnet.types import Shape
 
 
 class Wrapper(Layer):
-    """A layer around another one; its own dtype is that one's unless given.
+    """A layer that wraps another one and has its dtype by default.
 
-    It has no weights besides those of the layers that it wraps, so it is `trainable` where one of
-    them is, and setting that sets it for all of them.
+    It has only the weights of the wrapped layers: it is `trainable` if one of them is, and setting
+    `trainable` sets it for all of them.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Wrapper(Layer):
 
     @property
     def trainable(self) -> bool:
-        """Whether training changes weights of a wrapped layer; set, it is set for all of them."""
+        """Whether training changes weights of a wrapped layer; setting it sets all of them."""
         return any(layer.trainable for layer in self.inner_layers)
 
     @trainable.setter
@@ -54,11 +54,11 @@ class Wrapper(Layer):
 
     @property
     def needs_length(self) -> bool:  # type: ignore[override]
-        """What the wrapped layers need."""
+        """Whether a wrapped layer needs the number of steps."""
         return any(layer.needs_length for layer in self.inner_layers)
 
     def build_inner(self, layer: Layer, prefix: str, input_shape: Shape) -> None:
-        """Name and build a wrapped layer, and enter what it has as this one's."""
+        """Name and build a wrapped layer, and register its weights."""
         own_name = layer.display_name.rpartition("/")[2].removeprefix(prefix)
         layer.name = f"{self.display_name}/{prefix}{own_name}"
         layer.ensure_built(input_shape)

@@ -40,7 +40,7 @@ __all__ = [
 
 
 def get(identifier: Identifier) -> Callable:
-    """Return the loss of a name, a saved configuration, an object or your own function.
+    """Return a loss by name, from a saved configuration, or from an object or custom function.
 
     Examples
     --------
@@ -54,10 +54,10 @@ def get(identifier: Identifier) -> Callable:
 
 
 def guess(y_pred: Tensor, y: np.ndarray) -> Loss:
-    """Choose the loss that goes with a model's last layer and the targets at hand.
+    """Choose the loss for a model's last layer and the targets.
 
-    A softmax gives a categorical cross-entropy (sparse if the targets are class numbers), a
-    sigmoid the binary cross-entropy, anything else the mean squared error.
+    For a softmax it is a categorical cross-entropy (sparse if the targets are class numbers), for a
+    sigmoid the binary cross-entropy, otherwise the mean squared error.
     """
     if softmax_logits(y_pred) is not None:
         if y.ndim == y_pred.ndim - 1 and y.dtype.kind in "iu":

@@ -34,8 +34,8 @@ class SparseCategoricalCrossentropy(Loss):
     Parameters
     ----------
     from_logits : bool
-        The predictions are logits and not probabilities. A softmax at the end of the model is
-        recognised without this.
+        The predictions are logits and not probabilities. Not needed for a model that ends with a
+        softmax.
 
     Examples
     --------
@@ -99,9 +99,9 @@ class CategoricalCrossentropy(Loss):
     Parameters
     ----------
     from_logits : bool
-        The predictions are logits. A softmax at the end of the model is recognised without this.
+        The predictions are logits. Not needed for a model that ends with a softmax.
     label_smoothing : float
-        A share s from 0 to 1: targets become ``y (1 - s) + s / classes`` (Szegedy et al., 2016).
+        A number s from 0 to 1: targets become ``y (1 - s) + s / classes`` (Szegedy et al., 2016).
     """
 
     registered_name = "categorical_crossentropy"
@@ -146,7 +146,7 @@ class BinaryCrossentropy(Loss):
     Parameters
     ----------
     from_logits : bool
-        The predictions are logits. A sigmoid at the end of the model is recognised without this.
+        The predictions are logits. Not needed for a model that ends with a sigmoid.
     """
 
     registered_name = "binary_crossentropy"
@@ -160,7 +160,7 @@ class BinaryCrossentropy(Loss):
         y = pt.cast(y_true, y_pred.dtype)
         logits = y_pred if self.from_logits else sigmoid_logits(y_pred)
         if logits is None:
-            limits = np.finfo(y_pred.dtype)  # which may not tell 1 - epsilon from 1
+            limits = np.finfo(y_pred.dtype)  # in float32, 1 - epsilon may be 1
             one = np.asarray(1, dtype=y_pred.dtype)
             low = np.asarray(max(config.epsilon(), limits.tiny), dtype=y_pred.dtype)
             p = pt.clip(y_pred, low, one - np.maximum(low, limits.epsneg))

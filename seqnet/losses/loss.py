@@ -12,13 +12,13 @@ from seqnet.types import Array, Shape, Tensor, TensorLike
 
 
 class Loss(Configurable, ABC):
-    """A value for each example or step: ``loss(y_true, y_pred)`` on symbolic arrays.
+    """The base class of losses: ``loss(y_true, y_pred)`` returns a value for each example or step.
 
     `y_pred` has shape ``(batch, ..., features)``; the value has shape ``(batch, ...)``.
     """
 
     after: tuple[str, ...] = ()
-    """Activations of a last layer whose outputs this loss takes as probabilities; () is all."""
+    """Activations of the last layer whose outputs this loss accepts as probabilities; () is any."""
 
     from_logits: bool = False
 
@@ -29,9 +29,9 @@ class Loss(Configurable, ABC):
         """Return the unreduced loss."""
 
     def check_targets(self, y: Array, output_shape: Shape, name: str) -> None:
-        """Raise ``ValueError`` or ``TypeError`` if targets `y` cannot belong to these outputs.
+        """Raise ``ValueError`` or ``TypeError`` if targets `y` do not match these outputs.
 
-        `output_shape` is that of the model's output, the batch and unknown lengths as None.
+        `output_shape` is the shape of the model's output, the batch and unknown lengths as None.
         """
         if y.dtype.kind not in "fiub":
             raise TypeError(f"{name} must hold numbers, got the dtype {y.dtype}.")
@@ -43,13 +43,13 @@ class Loss(Configurable, ABC):
             )
 
     def hint(self, y: Array) -> str:
-        """Say what else the caller may have meant."""
+        """Return advice about other losses for such targets."""
         return ""
 
     def ignored_target(self, shape: tuple[int, ...]) -> Array:
-        """Return a target that this loss allows, to stand where nothing counts.
+        """Return a valid target for steps that are masked or have the weight 0.
 
-        `shape` is that of one target: of ``y`` without the axes of samples and steps.
+        `shape` is the shape of one target: of ``y`` without the axes of samples and steps.
         """
         return np.zeros(shape)
 

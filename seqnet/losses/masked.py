@@ -16,12 +16,12 @@ from seqnet.types import Tensor, TensorLike
 
 @register("loss", "masked_loss")
 class MaskedLoss(SparseCategoricalCrossentropy):
-    """The sparse cross-entropy at a range of steps of each sequence, as `masked_loss` has it.
+    """The sparse cross-entropy over a range of steps of each sequence, see `masked_loss`.
 
     In `seqnet.Model.fit` and `evaluate` targets are then a tuple ``(labels, codelengths,
     label_starts)``: class numbers ``(samples, time)`` or a list of (time,), and for each sequence
-    how many steps count and the first of them. Labels at other steps may hold anything. The figure
-    is the mean over the steps of all ranges, and so is each metric's.
+    how many steps count and the first of them. Labels at other steps may hold anything. The loss
+    and the metrics are means over the steps of all ranges.
 
     Parameters
     ----------
@@ -51,12 +51,12 @@ def masked_loss(
     """Sum the cross-entropy over a range of steps of each sequence (theano_lstm's function).
 
     ``loss[i] = -sum(log(predictions[i, t, padded_labels[i, t]]))`` over the steps t from
-    ``label_starts[i]`` to ``label_starts[i] + codelengths[i] - 1``. Labels are read at the same t
-    as predictions; what stands outside of the range is never read.
+    ``label_starts[i]`` to ``label_starts[i] + codelengths[i] - 1``. Labels and predictions are
+    aligned; values outside of the range are ignored.
 
     The gradient is ``-g[i] / predictions[i, t, label]`` for the gradients g of the result.
-    (theano_lstm's own is ``-1 / (predictions[i, t, label] g[i])``, which is right for g = 1 only.)
-    As the loss of `seqnet.Model.compile` it stands for `MaskedLoss`.
+    (theano_lstm has ``-1 / (predictions[i, t, label] g[i])``, which is correct only for g = 1.)
+    In `seqnet.Model.compile` it is replaced by `MaskedLoss`.
 
     Parameters
     ----------
@@ -74,9 +74,9 @@ def masked_loss(
     Raises
     ------
     ValueError
-        At once if ranks or dtypes are others; when computed if a range ends after the last step.
+        For wrong ranks or dtypes; when computed, if a range ends after the last step.
     IndexError
-        When computed, if a label within a range is no class.
+        When computed, if a label in a range is not a class number.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def masked_loss(
     check = CheckAndRaise(ValueError, "A range of masked_loss has steps that are not there.")
     starts = cast(Tensor, check(starts, inside))
     counted = (steps >= starts[:, None]) & (steps < ends[:, None])
-    # Where nothing counts, class 0 and probability 1 are read: no gradient passes, not even NaN.
+    # Other steps use class 0 and probability 1, so that no gradient flows there, not even NaN.
     picked = pick_class(predictions, pt.switch(counted, labels, 0))
     one = np.asarray(1, dtype=predictions.dtype)
     return -pt.sum(pt.log(pt.switch(counted, picked, one)), axis=1)

@@ -1,4 +1,4 @@
-"""Losses of quantities."""
+"""Regression losses."""
 
 from __future__ import annotations
 

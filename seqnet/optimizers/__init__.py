@@ -1,4 +1,4 @@
-"""Optimizers, one file each; `get` turns names and configurations into objects."""
+"""Optimizers, one file for each method; `get` returns one by name or configuration."""
 
 from seqnet.hyperparameters import Hyperparameter
 from seqnet.optimizers.adadelta import AdaDelta

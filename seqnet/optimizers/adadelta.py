@@ -1,4 +1,4 @@
-"""Steps in the units of the weights themselves."""
+"""AdaDelta."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class AdaDelta(Optimizer):
         x' = rho x + (1 - rho) d^2
         w' = w + r d
 
-    The paper has no rate: r is 1 by default. Keras 3's default of 0.001 makes it a different,
-    far slower method.
+    The paper has no learning rate, so r is 1 by default. Keras 3's default of 0.001 makes much
+    smaller steps.
 
     Parameters
     ----------

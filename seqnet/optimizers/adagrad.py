@@ -1,4 +1,4 @@
-"""A step for each weight that shrinks with the gradients it has seen."""
+"""AdaGrad."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running averages of gradients and of their squares."""
+"""Adam."""
 
 from __future__ import annotations
 

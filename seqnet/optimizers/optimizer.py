@@ -1,8 +1,8 @@
-"""The base of all optimizers: gradients in, new values of shared variables out.
+"""The base class of optimizers: gradients in, new values of shared variables out.
 
-An optimizer is one equation (`change`) and the names of the averages it keeps for every weight
-(`slots`). Everything else is here: clipping, the averages' storage, the step count, and numbers
-such as the learning rate, which live in shared variables so that changing one needs no compiling.
+An optimizer is one equation (`change`) and the names of the arrays that it keeps for every weight
+(`slots`). This class does the rest: clipping, storage of the slots, the step count, and
+hyperparameters such as the learning rate, which are shared variables and change without compiling.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Gradients(NamedTuple):
     ----------
     weights : list of shared variables
     values : list of variables
-        Of the weights' shapes; of a table of which few rows were looked up (n, width).
+        Of the weights' shapes; (n, width) for a table of which only n rows were looked up.
     ids : list of variables (n,)
         The rows that were looked up, None for whole weights.
     norms : float64 variable (weights,)
@@ -57,7 +57,7 @@ class Gradients(NamedTuple):
 
 
 class Optimizer(Configurable, ABC):
-    """Turns gradients into changes of weights.
+    """The base class of optimizers.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Optimizer(Configurable, ABC):
     Raises
     ------
     ValueError
-        If more than one kind of clipping is asked for, or a number is out of its range.
+        If more than one kind of clipping is set, or a number is out of its range.
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
@@ -118,7 +118,7 @@ class Optimizer(Configurable, ABC):
             check_name(type(self).__name__, name, names_of(self))
         super().__setattr__(name, value)
 
-    # ---- what a new optimizer defines
+    # ---- for subclasses to define
 
     @abstractmethod
     def change(
@@ -139,8 +139,8 @@ class Optimizer(Configurable, ABC):
         Returns
         -------
         (change, {slot: new value})
-            `change` is added to the weight. Plain numbers and float64 arrays may be used: what they
-            make float64 is cast to the weight's dtype.
+            `change` is added to the weight. Plain numbers and float64 arrays may be used:
+            float64 results are cast to the weight's dtype.
         """
 
     def initial_slot(self, slot: str, weight: np.ndarray) -> np.ndarray:
@@ -148,13 +148,13 @@ class Optimizer(Configurable, ABC):
         return np.zeros_like(weight)
 
     def used_slots(self) -> tuple[str, ...]:
-        """Return the slots that the present hyperparameters need."""
+        """Return the slots that the current hyperparameters need."""
         return self.slots
 
     def supports_sparse_rows(self) -> bool:
         """Whether a row of a table with a gradient of zero keeps its value.
 
-        Then a step on a large embedding changes only the rows it looked up.
+        Then a step on a large embedding changes only the rows that were looked up.
         """
         return False
 
@@ -165,7 +165,7 @@ class Optimizer(Configurable, ABC):
         """
         return slots
 
-    # ---- what everybody uses
+    # ---- for callers
 
     def updates(self, loss: Tensor, weights: Sequence[TensorSharedVariable]) -> Updates:
         """Return ``{shared variable: new value}`` for one step down the gradient of `loss`.
@@ -187,10 +187,10 @@ class Optimizer(Configurable, ABC):
         loss : symbolic scalar
         weights : list of shared variables
         over : symbolic scalar, optional
-            What a sum is divided by to be a mean. The gradient of the sum is taken, and divided
-            where it is used, which costs less than to divide at the beginning.
+            The divisor that turns a sum into a mean. The gradients of the sum are divided, which
+            costs less than dividing the loss.
         sparse_rows : bool
-            Whether large tables of which rows are looked up may be updated row by row.
+            Whether tables may be updated row by row if only some rows are looked up.
         """
         found = cast(
             "list[Tensor]", pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
@@ -229,7 +229,7 @@ class Optimizer(Configurable, ABC):
     ) -> dict:
         """Return the new table and slots when only the rows `ids` have a gradient, (n, width).
 
-        What the other rows' slots miss meanwhile (`idle`) is made up for when a row is touched
+        The updates that the slots of other rows miss (`idle`) are applied when the row is used
         again. The result is that of the whole update, to rounding.
         """
         variables = {slot: self.slot(slot, table) for slot in self.used_slots()}
@@ -250,7 +250,7 @@ class Optimizer(Configurable, ABC):
     def checked_change(
         self, gradient: Tensor, h: SimpleNamespace, slots: Mapping[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what `change` gives, each of the gradient's dtype and shape."""
+        """Return the results of `change`, with the gradient's dtype and shape."""
         found = self.change(gradient, h, **slots)
         what = f"{type(self).__name__}.change"
         if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], dict):
@@ -279,7 +279,7 @@ class Optimizer(Configurable, ABC):
         return pt.cast(value, like.dtype)
 
     def last_step(self, table: TensorSharedVariable) -> TensorSharedVariable:
-        """Return the shared (rows,) numbers of updates after which each row's slots stand."""
+        """Return the shared (rows,) step counts up to which the slots of each row are updated."""
         if table.name not in self.last_steps:
             rows = table.get_value(borrow=True).shape[0]
             value = np.full(rows, self.iterations.get_value(), dtype="int64")
@@ -287,7 +287,7 @@ class Optimizer(Configurable, ABC):
         return self.last_steps[table.name]
 
     def settle(self) -> None:
-        """Make up for what the slots of idle rows missed, now and for all rows."""
+        """Apply the updates that the slots of idle rows missed, for all rows."""
         step = self.iterations.get_value()
         for name, last in self.last_steps.items():
             tables = {slot: self.state[slot][name] for slot in self.used_slots()}
@@ -299,12 +299,12 @@ class Optimizer(Configurable, ABC):
             last.set_value(np.full(len(missed), step, dtype="int64"))
 
     def hyperparameters(self, dtype: str) -> SimpleNamespace:
-        """Return the numbers as symbolic scalars of a weight's dtype (the one place of casts)."""
+        """Return the hyperparameters as symbolic scalars of a weight's dtype."""
         values = {n: pt.cast(v, dtype) for n, v in numbers_of(self).items()}
         return SimpleNamespace(step=pt.cast(self.iterations + 1, dtype), **values)
 
     def clip(self, gradients: Gradients) -> list[Tensor]:
-        """Return the gradients' values, clipped as the constructor was asked to."""
+        """Return the values of the gradients, clipped as configured."""
         self.check_clipping()
         values = gradients.values
         if self.clipvalue is not None:
@@ -330,7 +330,7 @@ class Optimizer(Configurable, ABC):
             )
 
     def slot(self, slot: str, weight: TensorSharedVariable) -> TensorSharedVariable:
-        """Return the shared variable of a slot of a weight, made when first asked for."""
+        """Return the shared variable of a slot of a weight; create it at the first call."""
         table = self.state.setdefault(slot, {})
         if self.owners.setdefault(weight.name, weight) is not weight:
             raise ValueError(
@@ -349,7 +349,7 @@ class Optimizer(Configurable, ABC):
         return table[weight.name]
 
     def structure(self) -> tuple:
-        """Return what a compiled update depends on besides the values of numbers."""
+        """Return what a compiled update depends on besides the values of hyperparameters."""
         active = tuple(sorted(numbers_of(self)))
         return (type(self), active, tuple(self.last_steps))
 
@@ -373,7 +373,7 @@ class Optimizer(Configurable, ABC):
     ) -> None:
         """Restore what `state_dict` returned, for the weights of the same names.
 
-        Slots that the state does not have begin anew.
+        Slots that the state does not have are reset.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Gradients divided by a running average of their size."""
+"""RMSprop."""
 
 from __future__ import annotations
 

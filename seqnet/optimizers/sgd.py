@@ -33,7 +33,7 @@ class SGD(Optimizer):
     --------
     >>> import seqnet
     >>> optimizer = seqnet.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=5.0)
-    >>> optimizer.learning_rate = 0.05            # no recompiling
+    >>> optimizer.learning_rate = 0.05            # does not recompile
     >>> optimizer.learning_rate
     0.05
     """

@@ -47,7 +47,7 @@ def test_boolean_arguments_take_only_booleans(cls, arguments, name, value):
 @pytest.mark.parametrize(("cls", "arguments", "name"), FLAGS)
 def test_numpy_bools_are_bools(cls, arguments, name):
     made = cls(*arguments, **{name: np.bool_(True)})
-    assert made.get_config().get(name, True) is True if cls is not Lambda else made.hands_mask_on
+    assert made.get_config().get(name, True) is True if cls is not Lambda else made.passes_mask_on
 
 
 @pytest.mark.parametrize("value", ["yes", 1, 0, None])

@@ -245,7 +245,7 @@ def test_a_lambda_is_saved_by_the_name_of_its_function(tmp_path):
         seqnet.load_model(tmp_path / "model.h5")
     again = seqnet.load_model(tmp_path / "model.h5", custom_objects={"masked_mean": masked_mean})
     np.testing.assert_array_equal(again.predict(x, mask=mask), expected)
-    assert not again.layers[0].hands_mask_on
+    assert not again.layers[0].passes_mask_on
     nameless = seqnet.Model([Lambda(lambda x: 2 * x), Dense(1)])
     nameless.predict(x)
     with pytest.raises(ValueError, match="'lambda'.*cannot be saved.*Write it with def"):
