@@ -70,8 +70,8 @@ def penalty(regularizer: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
     found = pt.as_tensor_variable(found)
     if found.ndim:
         raise ValueError(
-            f"The regularizer {name} of {weight.name} gives {found.ndim} axes: it must give one "
-            "number, such as a sum."
+            f"The regularizer {name} of {weight.name} returns {found.ndim} axes: it must return "
+            "one number, such as a sum."
         )
     return pt.cast(found, weight.dtype)
 

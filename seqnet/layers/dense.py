@@ -93,7 +93,7 @@ class Dense(Layer):
 def affine(inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return ``inputs @ kernel + bias`` over the last axis as one matrix product.
 
-    ``(batch, ..., features)`` times ``(features, units)`` gives ``(batch, ..., units)``; integer
+    ``(batch, ..., features)`` times ``(features, units)`` is ``(batch, ..., units)``; integer
     inputs are cast to the kernel's float type.
     """
     if inputs.dtype != kernel.dtype:

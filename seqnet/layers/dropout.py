@@ -26,7 +26,7 @@ class Dropout(Layer):
     ----------
     rate : float
         Share that is dropped, in ``[0, 1)``. (theano_lstm and Keras 1 call this p.) It can be set
-        at any time, also while a model trains; a graph is built anew only if it becomes 0 or was 0.
+        at any time, also during training; a new graph is compiled only if it becomes 0 or was 0.
     noise_shape : tuple, optional
         Shape of the mask, None for the input's own size and 1 for "the same along this axis":
         ``(None, 1, None)`` draws one mask per sequence.

@@ -85,8 +85,8 @@ class Lambda(Layer):
 
     def masking_hint(self) -> str:
         return (
-            "If each step of its output is the same step of its input, say supports_masking=True; "
-            "else let the function take an argument named mask."
+            "If each step of its output corresponds to the same step of its input, pass "
+            "supports_masking=True; otherwise give the function an argument named mask."
         )
 
     def build(self, input_shape: Shape) -> None:
@@ -100,8 +100,8 @@ class Lambda(Layer):
         if mixed:
             raise ValueError(
                 f"The function of layer {self.display_name!r} (Lambda) mixes the rows of a batch: "
-                "for several rows it gives something else than for each row alone, so results "
-                "would depend on how data are cut into batches. The first axis is the batch; the "
+                "its output for several rows differs from that for each row alone, so results "
+                "would depend on the batches. The first axis is the batch; the "
                 f"steps of a sequence are axis 1. Its input has the shape {input_shape}."
             )
         found, said = output.type.shape[1:], self.output_shape
@@ -112,8 +112,8 @@ class Lambda(Layer):
             )
         ):
             raise ValueError(
-                f"The function of layer {self.display_name!r} (Lambda) gives examples of the shape "
-                f"{found}, not of the output_shape {said}."
+                f"The function of layer {self.display_name!r} (Lambda) returns examples of the "
+                f"shape {found}, not of the output_shape {said}."
             )
 
     def apply(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:

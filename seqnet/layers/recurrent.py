@@ -71,7 +71,7 @@ class Recurrent(Stateful):
     dropout : float
         Share of the input's features that training sets to zero, one mask for each sequence: a
         feature is dropped at all steps or at none. Kept values are scaled by ``1 / (1 - rate)``.
-        Both rates can be set at any time; a graph is built anew only if one becomes 0 or was 0.
+        Both rates can be set at any time; a new graph is compiled only if one becomes 0 or was 0.
     recurrent_dropout : float
         The same for the state where it is multiplied by the recurrent kernel: one mask ``(batch,
         units)``, drawn before the loop, for all steps and all gates. The state that is carried

@@ -49,8 +49,8 @@ class TimeDistributed(Wrapper):
         super().__init__(layer, **kwargs)
         if self.layer.has_multiple_outputs:
             raise ValueError(
-                f"TimeDistributed applies a layer of one output; {self.layer.display_name!r} gives "
-                "several (return_state=True)."
+                f"TimeDistributed applies a layer of one output; {self.layer.display_name!r} "
+                "returns several (return_state=True)."
             )
 
     def check_axes(self, input_shape: Shape) -> None:

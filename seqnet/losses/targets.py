@@ -75,12 +75,12 @@ def steps_hint(shape: tuple, expected: tuple) -> str:
     """Return advice for targets of sequences and outputs of steps, and vice versa."""
     if len(expected) > 1 and fits(shape, (expected[0], *expected[2:])):
         return (
-            " The model gives an output at each step; for one a sequence, the last recurrent layer "
+            " The model has an output at each step; for one per sequence, the last recurrent layer "
             "takes return_sequences=False."
         )
     if len(shape) > 1 and fits((shape[0], *shape[2:]), expected):
         return (
-            " The model gives one output a sequence; for one at each step, the last recurrent "
+            " The model has one output per sequence; for one at each step, the last recurrent "
             "layer takes return_sequences=True."
         )
     return ""

@@ -262,13 +262,13 @@ class Optimizer(Configurable, ABC):
         unknown = ", ".join(sorted(set(new) - set(slots)))
         if unknown:
             known = ", ".join(slots) or "none"
-            raise ValueError(f"{what} gives values for the slots {unknown}; there are {known}.")
+            raise ValueError(f"{what} returns values for the slots {unknown}; there are {known}.")
         new = {slot: self.as_like(value, gradient, slot) for slot, value in new.items()}
         return self.as_like(change, gradient, "change"), new
 
     def as_like(self, value: TensorLike | None, like: Tensor, name: str) -> Tensor:
         """Return a value as a variable of another's dtype and shape, or raise."""
-        what = f"{type(self).__name__} gives a {name} for a gradient of {like.ndim} axes that"
+        what = f"{type(self).__name__} returns a {name} for a gradient of {like.ndim} axes that"
         if value is None:
             raise TypeError(f"{what} is None.")
         value = pt.as_tensor_variable(value)

@@ -98,7 +98,7 @@ def twice():
         (
             lambda: [Dense(2, lambda x: x.sum(axis=-1))],
             ValueError,
-            "gives an output of 2 axes for an",
+            "returns an output of 2 axes for an",
         ),
         (lambda: [Activation(lambda x: x.sum())], ValueError, "an activation keeps the shape"),
         (lambda: [Activation(lambda x: None)], TypeError, "activation <lambda> returns None"),

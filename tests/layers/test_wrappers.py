@@ -107,7 +107,7 @@ def test_time_distributed_names_do_not_grow_when_it_round_trips():
 
 
 def test_time_distributed_refuses_what_is_no_layer_of_one_output():
-    with pytest.raises(ValueError, match="'lstm' gives several"):
+    with pytest.raises(ValueError, match="'lstm' returns several"):
         TimeDistributed(LSTM(2, return_state=True))
     with pytest.raises(TypeError, match="wraps a layer"):
         TimeDistributed("dense")

@@ -156,7 +156,7 @@ def test_initializers_and_regularizers_are_any_functions(dtype):
 def test_a_regularizer_gives_one_number():
     for function, error, message in (
         (lambda w: None, TypeError, "of dense/kernel returns None"),
-        (lambda w: w, ValueError, "of dense/kernel gives 2 axes"),
+        (lambda w: w, ValueError, "of dense/kernel returns 2 axes"),
     ):
         model = seqnet.Model([Dense(1, kernel_regularizer=function)])
         model.compile("sgd", "mse")
