@@ -121,7 +121,8 @@ def apply(activation: Callable, x: Tensor) -> Tensor:
     if found.ndim != x.ndim:
         raise ValueError(
             f"The activation {name} returns an output of {found.ndim} axes for an input of "
-            f"{x.ndim}: an activation keeps the shape. A function that changes it goes into a Lambda layer."
+            f"{x.ndim}: an activation keeps the shape. A function that changes it "
+            "goes into a Lambda layer."
         )
     return found
 
