@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytensor
 from pytensor.compile.mode import OPT_FAST_RUN, Mode, get_mode
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.graph.traversal import ancestors
 from pytensor.link.vm import VMLinker
@@ -25,6 +27,8 @@ from seqnet.backend.lowering import ChooseKernels, LowerForVM, inline_inner_grap
 from seqnet.backend.recurrence import why_not_fused
 from seqnet.locking import COMPILING
 from seqnet.ops.recurrence import Recurrence
+from seqnet.ops.unrolled import UnrolledStep
+from seqnet.types import Array
 
 log = logging.getLogger("seqnet")
 
@@ -40,8 +44,9 @@ def vm_mode(with_kernels: bool, looped: bool = False) -> Mode:
     def inner_mode() -> Mode:
         return vm_mode(with_kernels, looped=True)
 
-    def compile_inner(op) -> Callable:
-        function = pytensor.function(*op.body, mode=inner_mode(), on_unused_input="ignore")
+    def compile_inner(step: UnrolledStep) -> Callable:
+        inputs, outputs = step.body
+        function = pytensor.function(inputs, outputs, mode=inner_mode(), on_unused_input="ignore")
         function.trust_input = True
         return function
 
@@ -86,7 +91,7 @@ def log_once(message: str) -> None:
 
 
 @node_rewriter([CAReduce])
-def reduce_in_own_type(fgraph, node):
+def reduce_in_own_type(fgraph: FunctionGraph, node: Apply) -> list[Variable] | None:
     """Let a sum of float32 be one; PyTensor's JAX linker gives out the wider type it adds up in."""
     dtype = node.outputs[0].dtype
     if node.op.acc_dtype in (None, dtype):
@@ -95,7 +100,7 @@ def reduce_in_own_type(fgraph, node):
 
 
 @node_rewriter([CheckAndRaise])
-def without_check(fgraph, node):
+def without_check(fgraph: FunctionGraph, node: Apply) -> list[Variable]:
     """Leave out what checks values within a function: JAX cannot raise there, and would warn."""
     return [node.inputs[0]]
 
@@ -113,7 +118,7 @@ def mode() -> Mode:
     return get_mode(name.upper())
 
 
-def needs_seeds(variable) -> bool:
+def needs_seeds(variable: Variable) -> bool:
     """Tell whether a variable is a random generator that compiled functions cannot move on."""
     return config.backend() == "jax" and isinstance(variable.type, RandomType)
 
@@ -124,7 +129,7 @@ def seeding(function: Callable, generators: Sequence) -> Callable:
     PyTensor's JAX linker gives each function a copy of them, which nobody can save or set back.
     """
 
-    def call(*arguments):
+    def call(*arguments: Array) -> list[Array]:
         keys = []
         for generator in generators:
             source = generator.get_value()

@@ -14,13 +14,13 @@ from .elementwise import ElementwiseKernel
 from .embedding import gather, scatter_add
 from .memory import empty, free_memory
 from .norms import squared_norms
-from .recurrence import Gradients, RecurrenceKernel
+from .recurrence import RecurrenceGradients, RecurrenceKernel
 from .softmax import log_softmax, softmax, softmax_cross_entropy
 
 __all__ = [
     "ElementwiseKernel",
-    "Gradients",
     "KernelUnavailable",
+    "RecurrenceGradients",
     "RecurrenceKernel",
     "available",
     "calls",

@@ -12,19 +12,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from . import emit
 from .expression import TRANSCENDENTAL, Expressions
 
+if TYPE_CHECKING:
+    from pytensor.graph.basic import Variable
+    from pytensor.tensor.variable import TensorVariable
 
-class Cell:
+
+class CellSource:
     """A traced step: its expressions, the values it saves and the C source of its two functions."""
 
     def __init__(self, step: Callable, gates: int, states: int, dtype: str) -> None:
         import pytensor
         import pytensor.tensor as pt
 
-        def placeholders(name, count):
+        def placeholders(name: str, count: int) -> list[TensorVariable]:
             return [pt.matrix(f"{name}{i}", dtype=dtype) for i in range(count)]
 
         x, r, before = (
@@ -32,21 +37,24 @@ class Cell:
             placeholders("r", gates),
             placeholders("state", states),
         )
-        after = [pt.tensor_copy(pt.as_tensor(s)) for s in step(tuple(x), tuple(r), tuple(before))]
+        after: list[Variable] = [
+            pt.tensor_copy(pt.as_tensor(s)) for s in step(tuple(x), tuple(r), tuple(before))
+        ]
         if len(after) != states:
             raise ValueError(f"the step returned {len(after)} states; it must return {states}")
         incoming = placeholders("gradient", states)
         wrt = [*x, *r, *before]
+        known_grads: dict[Variable, Variable] = dict(zip(after, incoming, strict=True))
         slopes = pytensor.grad(
             None,
             wrt,
-            known_grads=dict(zip(after, incoming, strict=True)),
+            known_grads=known_grads,
             disconnected_inputs="ignore",
             return_disconnected="none",
         )
         e = self.expressions = Expressions(dtype)
 
-        def inputs(name, count):
+        def inputs(name: str, count: int) -> list[int]:
             return [e.add("input", name, i) for i in range(count)]
 
         self.x, self.r, self.before = (

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import emit, memory
 from .compiler import KernelUnavailable
-from .core import address, core, count_call, get_num_threads
+from .core import address, core_and, count_call, get_num_threads
 from .expression import Expressions
 
 MAX_BLOCKS = 96  # as in src/recurrence.c
@@ -82,7 +82,7 @@ class ElementwiseKernel:
             "function", e, values, [e.number(v) for v in results], single
         )
         source = emit.unit(self.dtype, [function])
-        self._core, self._library = core(self.dtype.name, source)
+        self._core, self._library = core_and(self.dtype.name, source)
         self._function = ctypes.cast(self._library.function, c_void_p)
 
     def __call__(
@@ -114,7 +114,11 @@ class ElementwiseKernel:
         """
         width = self.inputs + self.outputs
         known: dict[int, int] = {}  # addresses by identity: calls share arrays
-        pointers, steps, sizes, kept, found = [], [], [], [], []
+        pointers: list[int] = []
+        steps: list[int] = []
+        sizes: list[tuple[int, ...]] = []
+        kept: list[np.ndarray] = []
+        found: list[list[np.ndarray]] = []
         for arrays, out in calls:
             self._check_count("takes", arrays, self.inputs)
             first = arrays[self._first]
@@ -135,17 +139,17 @@ class ElementwiseKernel:
                 steps += [a.strides[0] // a.itemsize if a.ndim else 0 for a in given]
                 steps += [first.shape[1]] * self.outputs
                 sizes.append(first.shape)
-        pointers, steps = array("L", pointers), array("l", steps)
-        at, step_at = pointers.buffer_info()[0], steps.buffer_info()[0]
-        packed = []  # four numbers for each call: elementwise_call of src/rows.c
+        pointer_array, step_array = array("L", pointers), array("l", steps)
+        at, step_at = pointer_array.buffer_info()[0], step_array.buffer_info()[0]
+        packed: list[int] = []  # four numbers for each call: elementwise_call of src/rows.c
         for rows, columns in sizes:
             packed += (rows, columns, at, step_at)
-            at += width * pointers.itemsize
-            step_at += width * steps.itemsize
-        packed = array("L", packed)
+            at += width * pointer_array.itemsize
+            step_at += width * step_array.itemsize
+        packed_array = array("L", packed)
         function = _Function(self._function, self.inputs, self.outputs, addressof(self._single))
         self._core.elementwise(
-            byref(function), packed.buffer_info()[0], len(calls), get_num_threads()
+            byref(function), packed_array.buffer_info()[0], len(calls), get_num_threads()
         )
         count_call("elementwise")
         return found
@@ -156,7 +160,9 @@ class ElementwiseKernel:
             plural = "" if count == 1 else "s"
             raise ValueError(f"this kernel {verb} {count} array{plural}, got {len(arrays)}")
 
-    def _given(self, arrays, shape: tuple[int, ...], known: dict) -> tuple[list[np.ndarray], bool]:
+    def _given(
+        self, arrays: Sequence[np.ndarray], shape: tuple[int, ...], known: dict
+    ) -> tuple[list[np.ndarray], bool]:
         """Check the inputs of a call, and add their addresses to `known`.
 
         Inputs that have no contiguous rows are copied.
@@ -168,7 +174,8 @@ class ElementwiseKernel:
         whole : bool
             Whether all are contiguous. Otherwise they are matrices with contiguous rows.
         """
-        dtype, given, whole = self.dtype, [], True
+        dtype, whole = self.dtype, True
+        given: list[np.ndarray] = []
         for a, is_array in zip(arrays, self._is_array, strict=True):
             if not is_array:
                 if id(a) in known:
@@ -186,7 +193,9 @@ class ElementwiseKernel:
             given.append(a)
         return given, whole
 
-    def _results(self, out, shape: tuple[int, ...]) -> list[np.ndarray]:
+    def _results(
+        self, out: Sequence[np.ndarray | None], shape: tuple[int, ...]
+    ) -> list[np.ndarray]:
         """Check the arrays to write to, and create those that are not given."""
         self._check_count("returns", out, self.outputs)
         dtype = self.dtype

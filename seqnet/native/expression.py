@@ -10,10 +10,16 @@ takes a few milliseconds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from .compiler import KernelUnavailable
+
+if TYPE_CHECKING:
+    from pytensor.graph.basic import Apply, Variable
+    from pytensor.graph.op import Op
+    from pytensor.scalar.basic import Composite
 
 COMPARISONS = {"lt": "<", "gt": ">", "le": "<=", "ge": ">=", "eq": "==", "neq": "!="}
 MASKS = {*COMPARISONS, "and", "or", "not", "xor"}
@@ -61,7 +67,7 @@ class Expressions:
         self._known: dict[tuple, int] = {}
 
     # ---- building -------------------------------------------------------------------
-    def add(self, operation: str, *arguments) -> int:
+    def add(self, operation: str, *arguments: int | str) -> int:
         """Return the value of an operation: an existing one if there is an equal one."""
         simpler = self._simplify(operation, arguments)
         if simpler is not None:
@@ -141,7 +147,7 @@ class Expressions:
                 known[variable] = value
         return [known[v] if v in known else self._leaf(v) for v in outputs]
 
-    def _leaf(self, variable) -> int:
+    def _leaf(self, variable: Variable) -> int:
         data = getattr(variable, "data", None)
         if data is None:
             raise KernelUnavailable(
@@ -154,7 +160,7 @@ class Expressions:
             )
         return self.constant(data.flat[0])
 
-    def _apply(self, node, arguments: list[int]) -> list[int]:
+    def _apply(self, node: Apply, arguments: list[int]) -> list[int]:
         op, name = node.op, type(node.op).__name__
         if name == "Elemwise":
             return self._scalar(op.scalar_op, node, arguments)
@@ -166,11 +172,11 @@ class Expressions:
             f"a kernel cannot be made: the operation {op} is not elementwise or not known"
         )
 
-    def _scalar(self, op, node, arguments: list[int]) -> list[int]:
+    def _scalar(self, op: Op, node: Apply, arguments: list[int]) -> list[int]:
         """Add one PyTensor scalar operation; `node` has the types."""
         name = type(op).__name__
         if name == "Composite":
-            return self._composite(op, arguments)
+            return self._composite(cast("Composite", op), arguments)
         output = node.outputs[0].type.dtype
         if output != "bool" and np.dtype(output).kind == "f" and output != self.dtype.name:
             raise KernelUnavailable(
@@ -214,7 +220,7 @@ class Expressions:
             else values
         )
 
-    def _composite(self, op, arguments: list[int]) -> list[int]:
+    def _composite(self, op: Composite, arguments: list[int]) -> list[int]:
         graph = op.fgraph
         values = dict(zip(graph.inputs, arguments, strict=True))
         for node in graph.toposort():

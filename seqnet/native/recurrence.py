@@ -1,7 +1,8 @@
-"""A recurrence as one kernel: any elementwise cell, all time steps, forwards and backwards.
+"""A recurrence as one compiled kernel: any elementwise cell, all time steps, and the gradient.
 
-`Cell` translates the step to two small C functions. The loops over time, threads and tiles are in
-``src/recurrence.c``, which is the same for every cell; this module checks and packs its arguments.
+`CellSource` translates the step to two small C functions. The loops over time, threads and tiles
+are in ``src/recurrence.c``, which is the same for every cell. This module checks and packs its
+arguments.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from . import memory
-from .cell import Cell
+from .cell import CellSource
 from .compiler import KernelUnavailable
-from .core import address, core, count_call, threads_for
+from .core import address, core_and, count_call, threads_for
 
 MAX_BLOCKS = 96  # as in src/recurrence.c
 
@@ -43,7 +44,7 @@ class _Arguments(Structure):  # recurrence in src/recurrence.c
     ]
 
 
-class Gradients(NamedTuple):
+class RecurrenceGradients(NamedTuple):
     """The gradients that `RecurrenceKernel.backward` returns."""
 
     projected: np.ndarray  # (time, batch, gates * units)
@@ -77,22 +78,28 @@ class RecurrenceKernel:
     _known: ClassVar[dict[tuple, RecurrenceKernel]] = {}
 
     @classmethod
-    def of(cls, step: Callable, gates: int, states: int, dtype: str = "float32"):
+    def of(
+        cls, step: Callable, gates: int, states: int, dtype: str = "float32"
+    ) -> RecurrenceKernel:
         """Return the kernel of a step; equal ones are made once.
 
         Kernels are equal if the code that was generated from their steps is.
         """
-        cell = Cell(step, gates, states, np.dtype(dtype).name)
+        cell = CellSource(step, gates, states, np.dtype(dtype).name)
         key = (cell.source, tuple(cell.distinct), gates, states, np.dtype(dtype).name)
         if key not in cls._known:
             cls._known[key] = cls(cell, gates, states, dtype)
         return cls._known[key]
 
     def __init__(
-        self, step: Callable | Cell, gates: int, states: int, dtype: str = "float32"
+        self, step: Callable | CellSource, gates: int, states: int, dtype: str = "float32"
     ) -> None:
         self.gates, self.states, self.dtype = gates, states, np.dtype(dtype)
-        cell = step if isinstance(step, Cell) else Cell(step, gates, states, self.dtype.name)
+        cell = (
+            step
+            if isinstance(step, CellSource)
+            else CellSource(step, gates, states, self.dtype.name)
+        )
         self.saved_values = len(cell.saved)
         self.needs_projected = cell.needs_projected
         self._distinct = len(cell.distinct)
@@ -102,7 +109,7 @@ class RecurrenceKernel:
             )
         slots = [cell.distinct.index(g) if g in cell.distinct else -1 for g in range(gates)]
         self._slots = (c_long * gates)(*slots)
-        self._core, self._library = core(self.dtype.name, cell.source)
+        self._core, self._library = core_and(self.dtype.name, cell.source)
         self._functions = [
             ctypes.cast(f, c_void_p) for f in (self._library.cell, self._library.cell_gradient)
         ]
@@ -194,7 +201,7 @@ class RecurrenceKernel:
         mask: np.ndarray | None = None,
         final_grads: Sequence[np.ndarray | None] | None = None,
         out: np.ndarray | None = None,
-    ) -> Gradients:
+    ) -> RecurrenceGradients:
         """Return the gradients of a scalar with respect to all arguments of `forward`.
 
         Parameters
@@ -216,7 +223,7 @@ class RecurrenceKernel:
 
         Returns
         -------
-        Gradients
+        RecurrenceGradients
             `recurrent_bias` is None without a bias, `initial_states` None without initial states.
         """
         columns = recurrent_kernel.shape[-1]
@@ -278,7 +285,7 @@ class RecurrenceKernel:
                 d_bias[...] = 0
         count_call("recurrence.backward")
         del keep
-        return Gradients(
+        return RecurrenceGradients(
             d_projected, d_kernel, d_bias, carried if initial_states is not None else None
         )
 
@@ -298,15 +305,15 @@ class RecurrenceKernel:
 
     def _arguments(
         self,
-        projected,
-        recurrent_kernel,
-        recurrent_bias,
-        initial_states,
-        mask,
-        states,
-        saved,
-        threads,
-    ):
+        projected: np.ndarray,
+        recurrent_kernel: np.ndarray,
+        recurrent_bias: np.ndarray | None,
+        initial_states: Sequence[np.ndarray] | None,
+        mask: np.ndarray | None,
+        states: Sequence[np.ndarray],
+        saved: np.ndarray | None,
+        threads: int,
+    ) -> tuple[tuple, _Arguments]:
         """Return the arrays that must stay alive during the call, and the C structure."""
         time, batch, units = states[0].shape
         self._expect(
@@ -318,10 +325,11 @@ class RecurrenceKernel:
                 [recurrent_bias := np.ascontiguousarray(recurrent_bias)],
                 (self.gates * units,),
             )
-        initial = [None] * self.states
+        initial: Sequence[np.ndarray | None] = [None] * self.states
         if initial_states is not None:
-            initial = [np.ascontiguousarray(s) for s in initial_states]
-            self._expect("initial_states", initial, (batch, units))
+            contiguous = [np.ascontiguousarray(s) for s in initial_states]
+            self._expect("initial_states", contiguous, (batch, units))
+            initial = contiguous
         if mask is not None and (mask.shape != (time, batch) or mask.dtype != bool):
             raise ValueError(f"mask must be bool({time}, {batch}), got {mask.dtype}{mask.shape}")
         size = self._core.recurrence_scratch(batch, units, self.gates, self.states, threads)
@@ -364,7 +372,7 @@ class RecurrenceKernel:
             )
         return _Sequence(address(array), time_step // size, batch_step // size)
 
-    def _pointers(self, arrays):
+    def _pointers(self, arrays: Sequence[np.ndarray | None]) -> ctypes.Array:
         return self._pointers_type(*(None if a is None else address(a) for a in arrays))
 
     def _expect(

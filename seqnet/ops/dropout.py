@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
+
+from seqnet.types import Tensor
 
 
-def dropout_mask(rng, shape, rate, dtype: str):
+def dropout_mask(
+    rng: Variable, shape: Sequence[Variable | int], rate: Tensor | float, dtype: str
+) -> tuple[Variable, Tensor]:
     """Draw a mask that is 0 with probability `rate` and ``1 / (1 - rate)`` elsewhere.
 
     Parameters

@@ -7,14 +7,18 @@ is summed by row before it is multiplied, for the same reason.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pytensor.gradient import disconnected_type
+from pytensor.graph.basic import Apply, Variable
 
 from seqnet.ops.affine import Affine, AffineGradient
-from seqnet.ops.graph_op import GraphOp, like
+from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
 from seqnet.ops.lookup import FEW_ROWS, Gather, ScatterAdd
+from seqnet.types import Tensor
 
 
-def looked_up(x) -> tuple | None:
+def looked_up(x: Tensor) -> tuple | None:
     """Return the small table and the numbers that `x` is looked up with, None if it is not."""
     if x.owner is None or not isinstance(x.owner.op, Gather):
         return None
@@ -28,19 +32,28 @@ class LookupAffine(GraphOp):
 
     __props__ = ()
 
-    def define(self, table, ids, kernel, *bias):
+    def define(self, table: Tensor, ids: Tensor, kernel: Tensor, *bias: Tensor) -> list[Tensor]:
         return [Affine()(Gather()(table, ids), kernel, *bias)]
 
-    def outputs_for(self, table, ids, kernel, *bias):
+    def outputs_for(
+        self, table: Tensor, ids: Tensor, kernel: Tensor, *bias: Tensor
+    ) -> list[Tensor]:
         return [like(table, ids.ndim + 1, ids.type.shape, kernel.type.shape[1])]
 
-    def shapes(self, table, ids, kernel, *bias):
+    def shapes(
+        self, table: SymbolicShape, ids: SymbolicShape, kernel: SymbolicShape, *bias: SymbolicShape
+    ) -> list[SymbolicShape]:
         return [(*ids, kernel[1])]
 
-    def connection_pattern(self, node):
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[True], [False], *[[True] for _ in node.inputs[2:]]]
 
-    def pullback(self, inputs, outputs, output_grads):
+    def pullback(
+        self,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        output_grads: Sequence[Variable],
+    ) -> list[Variable]:
         table, ids, kernel, *bias = inputs
         of_table, *of_weights = LookupAffineGradient()(table, ids, kernel, *output_grads)
         return [of_table, disconnected_type(), *of_weights[: 1 + len(bias)]]
@@ -51,13 +64,21 @@ class LookupAffineGradient(GraphOp):
 
     __props__ = ()
 
-    def define(self, table, ids, kernel, gradient):
+    def define(self, table: Tensor, ids: Tensor, kernel: Tensor, gradient: Tensor) -> list[Tensor]:
         of_kernel, of_bias = AffineGradient()(Gather()(table, ids), gradient)
         of_rows = Affine()(gradient, kernel.T)
         return [ScatterAdd()(of_rows, ids, table.shape[0]), of_kernel, of_bias]
 
-    def outputs_for(self, table, ids, kernel, gradient):
+    def outputs_for(
+        self, table: Tensor, ids: Tensor, kernel: Tensor, gradient: Tensor
+    ) -> list[Tensor]:
         return [table.type(), kernel.type(), like(kernel, 1, kernel.type.shape[1:])]
 
-    def shapes(self, table, ids, kernel, gradient):
+    def shapes(
+        self,
+        table: SymbolicShape,
+        ids: SymbolicShape,
+        kernel: SymbolicShape,
+        gradient: SymbolicShape,
+    ) -> list[SymbolicShape]:
         return [table, kernel, (kernel[1],)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytensor.tensor as pt
+from pytensor.graph.basic import Apply
 
-from seqnet.ops.graph_op import GraphOp
+from seqnet.ops.graph_op import GraphOp, SymbolicShape
+from seqnet.types import Tensor
 
 
 class SquaredNorms(GraphOp):
@@ -14,20 +16,20 @@ class SquaredNorms(GraphOp):
 
     __props__ = ()
 
-    def define(self, *arrays):
+    def define(self, *arrays: Tensor) -> list[Tensor]:
         return [pt.stack([pt.sum(pt.sqr(pt.cast(a, "float64"))) for a in arrays])]
 
-    def outputs_for(self, *arrays):
+    def outputs_for(self, *arrays: Tensor) -> list[Tensor]:
         return [pt.dvector()]
 
-    def shapes(self, *shapes):
+    def shapes(self, *shapes: SymbolicShape) -> list[SymbolicShape]:
         return [(pt.constant(len(shapes)),)]
 
-    def connection_pattern(self, node):
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[True] for _ in node.inputs]
 
 
-def squared_norms(arrays: Sequence):
+def squared_norms(arrays: Sequence) -> Tensor:
     """Return the squared norms of arrays, float64 (arrays,).
 
     Every float32 but 0 has a square above 0 in float64; the square of a float64 below 1e-162 is 0.

@@ -20,21 +20,31 @@ both as one compiled kernel each, made from the same step (`seqnet.backend.recur
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
+from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.replace import graph_replace
 
-from seqnet.ops.graph_op import GraphOp, connected, like
-from seqnet.ops.step import Cell, run_step, step_gradient
-from seqnet.ops.unrolled import Step, stack, unstack
+from seqnet.ops.graph_op import GraphOp, SymbolicShape, connected, like
+from seqnet.ops.step import TracedStep, run_step, step_gradient
+from seqnet.ops.unrolled import UnrolledStep, stack_steps, unstack_steps
+from seqnet.types import Tensor
 
 
 def run_loop(
-    body: Callable, sequences, states, constants, *, unroll: bool, length, backwards=False
-):
+    body: Callable,
+    sequences: Sequence[Tensor],
+    states: Sequence[Tensor],
+    constants: Sequence[Tensor],
+    *,
+    unroll: bool,
+    length: int | None,
+    backwards: bool = False,
+) -> list[Tensor]:
     """Apply `body` along time and return all its outputs' histories, (time, batch, ...).
 
     ``body(*sequence_values, *states, *constants)`` gives the new states, then whatever else should
@@ -45,10 +55,11 @@ def run_loop(
         # Built once, on variables without a history: what a body replaces in its own graph then
         # never reaches back into the graph that its constants come from.
         examples = [v.type() for v in (*(s[0] for s in sequences), *states, *constants)]
-        outputs = list(body(*examples))
+        outputs: list[Tensor] = list(body(*examples))
 
-        def step(*values):
-            return graph_replace(outputs, dict(zip(examples, values, strict=True)), strict=False)
+        def step(*values: Tensor) -> list[Tensor]:
+            replaced = dict(zip(examples, values, strict=True))
+            return cast("list[Tensor]", graph_replace(outputs, replaced, strict=False))
 
         result = pytensor.scan(
             step,
@@ -63,14 +74,14 @@ def run_loop(
         return [h[::-1] for h in histories] if backwards else histories
     if length is None:
         raise ValueError("An unrolled recurrence needs its number of steps.")
-    steps = [unstack(s, length) for s in sequences]
-    apply = Step.of(body, [s[0] for s in steps], states, constants)
-    current, kept = list(states), [None] * length
+    steps = [unstack_steps(s, length) for s in sequences]
+    apply = UnrolledStep.of(body, [s[0] for s in steps], states, constants)
+    current, kept = list(states), cast("list[list[Tensor]]", [[]] * length)
     for t in reversed(range(length)) if backwards else range(length):
         outputs = apply(*[s[t] for s in steps], *current, *constants)
         kept[t] = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         current = kept[t][: len(states)]
-    return [stack(values) for values in zip(*kept, strict=True)]
+    return [stack_steps(values) for values in zip(*kept, strict=True)]
 
 
 class RecurrenceOp(GraphOp):
@@ -78,10 +89,10 @@ class RecurrenceOp(GraphOp):
 
     Parameters
     ----------
-    cell : Cell
+    step : TracedStep
     names : tuple of str
         What the inputs of the recurrence are, in order: ``projected`` (time, batch, gates * units)
-        and ``kernel`` (units, gates * units); then, where present, ``bias`` (gates * units,), the
+        and ``recurrent_kernel`` (units, gates * units); then, where present, ``bias`` (gates * units,), the
         initial states ``state0``, ``state1``, ... (batch, size), ``mask`` (time, batch) bool,
         ``dropout`` (batch, units), and whatever else the step refers to as ``extra0``, ...
     unroll : bool
@@ -94,17 +105,33 @@ class RecurrenceOp(GraphOp):
         The name of the layer, for messages.
     """
 
-    __props__: tuple[str, ...] = ("cell", "names", "unroll", "fused", "backwards", "layer")
+    __props__: tuple[str, ...] = ("step", "names", "unroll", "fused", "backwards", "layer")
 
-    def __init__(self, cell: Cell, names, unroll=False, fused="auto", backwards=False, layer=""):
-        self.cell, self.names, self.unroll = cell, tuple(names), unroll
+    def __init__(
+        self,
+        step: TracedStep,
+        names: Sequence[str],
+        unroll: bool = False,
+        fused: bool | str = "auto",
+        backwards: bool = False,
+        layer: str = "",
+    ) -> None:
+        self.step, self.names, self.unroll = step, tuple(names), unroll
         self.fused, self.backwards, self.layer = fused, backwards, layer
 
     def named(self, inputs: Sequence) -> dict:
         """Return the inputs of the recurrence by name."""
         return dict(zip(self.names, inputs, strict=False))
 
-    def loop(self, body: Callable, sequences, states, constants, length, backwards: bool) -> list:
+    def loop(
+        self,
+        body: Callable,
+        sequences: Sequence[Tensor],
+        states: Sequence[Tensor],
+        constants: Sequence[Tensor],
+        length: int | None,
+        backwards: bool,
+    ) -> list:
         """Run a loop as a scan or unrolled; one step needs no scan."""
         if self.fused is True:
             raise ValueError(
@@ -123,28 +150,30 @@ class RecurrenceOp(GraphOp):
 
     def constants(self, given: dict) -> tuple[list, Callable]:
         """Return the loop's constants, and a function that reads a step's copies of them."""
-        known = ("kernel", "bias", "dropout")
+        known = ("recurrent_kernel", "bias", "dropout")
         names = [n for n in given if n in known or n.startswith("extra")]
 
-        def read(values):
+        def read(
+            values: Sequence[Tensor],
+        ) -> tuple[Tensor, Tensor | None, list[Tensor], Tensor | None]:
             found = dict(zip(names, values, strict=True))
             extras = [found[n] for n in names if n.startswith("extra")]
-            return found["kernel"], found.get("bias"), extras, found.get("dropout")
+            return found["recurrent_kernel"], found.get("bias"), extras, found.get("dropout")
 
         return [given[n] for n in names], read
 
     def initial_states(self, given: dict) -> list:
         """Return the states before the first step, (batch, units); zeros where not given."""
         if "state0" in given:
-            return [given[f"state{k}"] for k in range(len(self.cell.states))]
+            return [given[f"state{k}"] for k in range(len(self.step.states))]
         # A symbolic size: a static one of 1 would make the state a broadcastable type that the
         # step does not return.
-        batch, units = given["projected"].shape[1], given["kernel"].shape[0]
-        zero = np.asarray(0, dtype=self.cell.dtype)
-        sizes = [units if n == self.cell.units else n + 0 * units for n in self.cell.state_sizes]
+        batch, units = given["projected"].shape[1], given["recurrent_kernel"].shape[0]
+        zero = np.asarray(0, dtype=self.step.dtype)
+        sizes = [units if n == self.step.units else n + 0 * units for n in self.step.state_sizes]
         return [pt.alloc(zero, batch, size) for size in sizes]
 
-    def in_order(self, sequence):
+    def in_order(self, sequence: Tensor) -> Tensor:
         """Return a sequence in the order in which the loop reads it, or back again."""
         return sequence[::-1] if self.backwards else sequence
 
@@ -161,24 +190,24 @@ class Recurrence(RecurrenceOp):
 
     __props__ = RecurrenceOp.__props__
 
-    def define(self, *inputs):
+    def define(self, *inputs: Tensor) -> list[Tensor]:
         given = self.named(inputs)
         constants, read = self.constants(given)
         sequences = [self.in_order(given["projected"])]
         if "mask" in given:
             sequences.append(self.in_order(given["mask"]))
-        cell, states = self.cell, self.initial_states(given)
+        step, states = self.step, self.initial_states(given)
 
-        def body(x, *values):
+        def body(x: Tensor, *values: Tensor) -> list[Tensor]:
             mask, values = (values[0], values[1:]) if "mask" in given else (None, values)
             kernel, bias, extras, dropout = read(values[len(states) :])
 
-            def product(operand, gates):
-                result = pt.dot(operand, cell.columns(kernel, gates))
-                return result if bias is None else result + cell.columns(bias, gates)
+            def product(operand: Tensor, gates: Sequence[str]) -> Tensor:
+                result = pt.dot(operand, step.columns(kernel, gates))
+                return result if bias is None else result + step.columns(bias, gates)
 
             new, products, operands = run_step(
-                cell, x, values[: len(states)], product, extras, mask, dropout
+                step, x, values[: len(states)], product, extras, mask, dropout
             )
             return [*new, *products, *operands]
 
@@ -187,30 +216,37 @@ class Recurrence(RecurrenceOp):
         histories, kept = found[: len(states)], found[len(states) :]
         return [*histories, *(h[-1] for h in histories), *kept]
 
-    def outputs_for(self, projected, kernel, *others):
+    def outputs_for(self, projected: Tensor, kernel: Tensor, *others: Tensor) -> list[Tensor]:
         time, batch, _ = projected.type.shape
         units = kernel.type.shape[0]
-        sizes = [None if n == 1 else n for n in self.cell.state_sizes]
+        sizes = [None if n == 1 else n for n in self.step.state_sizes]
         histories = [like(projected, 3, (time, batch), n) for n in sizes]
         lasts = [like(projected, 2, (batch,), n) for n in sizes]
-        products = [like(projected, 3, (time, batch)) for _ in self.cell.products]
-        operands = [like(projected, 3, (time, batch), units) for _ in self.cell.products]
+        products = [like(projected, 3, (time, batch)) for _ in self.step.products]
+        operands = [like(projected, 3, (time, batch), units) for _ in self.step.products]
         return [*histories, *lasts, *products, *operands]
 
-    def shapes(self, projected, kernel, *others):
+    def shapes(
+        self, projected: SymbolicShape, kernel: SymbolicShape, *others: SymbolicShape
+    ) -> list[SymbolicShape]:
         (time, batch, _), units = projected, kernel[0]
-        sizes = [units if n == self.cell.units else n for n in self.cell.state_sizes]
-        products = [(time, batch, len(p.gates) * units) for p in self.cell.products]
+        sizes = [units if n == self.step.units else n for n in self.step.state_sizes]
+        products = [(time, batch, len(p.gates) * units) for p in self.step.products]
         operands = [(time, batch, units) for _ in products]
         histories, lasts = [(time, batch, n) for n in sizes], [(batch, n) for n in sizes]
         return [*histories, *lasts, *products, *operands]
 
-    def connection_pattern(self, node):
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[name not in WITHOUT_GRADIENT] * len(node.outputs) for name in self.names]
 
-    def pullback(self, inputs, outputs, output_grads):
+    def pullback(
+        self,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        output_grads: Sequence[Variable],
+    ) -> list[Variable]:
         present = connected(output_grads)
-        count = len(self.cell.states)
+        count = len(self.step.states)
         if any(present[2 * count :]):  # the gradient of a gradient asks for those of products
             found = super().pullback(inputs, outputs, output_grads)
             return [
@@ -237,7 +273,7 @@ class RecurrenceGradient(RecurrenceOp):
 
     __props__ = (*RecurrenceOp.__props__, "present")
 
-    def __init__(self, *args, present: tuple[bool, ...]):
+    def __init__(self, *args: Any, present: tuple[bool, ...]) -> None:
         super().__init__(*args)
         self.present = present
 
@@ -247,16 +283,16 @@ class RecurrenceGradient(RecurrenceOp):
         Of these there are two lists, of the histories and of the last states, None for none.
         """
         given, rest = self.named(inputs), list(inputs[len(self.names) :])
-        count, products = len(self.cell.states), len(self.cell.products)
+        count, products = len(self.step.states), len(self.step.products)
         histories, rest = rest[:count], rest[count:]
         values, operands = rest[:products], rest[products : 2 * products]
         found = iter(rest[2 * products :])
         gradients = [next(found) if there else None for there in self.present]
         return given, histories, values, operands, gradients[:count], gradients[count:]
 
-    def define(self, *inputs):
+    def define(self, *inputs: Tensor) -> list[Tensor]:
         given, histories, values, operands, of_histories, of_lasts = self.parts(inputs)
-        cell, initial = self.cell, self.initial_states(given)
+        step, initial = self.step, self.initial_states(given)
         count = len(initial)
         before = [
             pt.concatenate([first[None], history[:-1]], axis=0)
@@ -268,8 +304,8 @@ class RecurrenceGradient(RecurrenceOp):
         if "mask" in given:
             sequences.append(self.in_order(given["mask"]))
 
-        def body(*found):
-            found = list(found)
+        def body(*values_of_step: Tensor) -> list[Tensor]:
+            found = list(values_of_step)
             mask = found.pop(len(sequences) - 1) if "mask" in given else None
             x, old, found = found[0], found[1 : 1 + count], found[1 + count :]
             products, found = found[: len(values)], found[len(values) :]
@@ -280,7 +316,7 @@ class RecurrenceGradient(RecurrenceOp):
                 for d, of_history in zip(carried, of_histories, strict=True)
             ]
             kernel, _, extras, dropout = read(found)
-            return step_gradient(cell, x, old, products, d_new, kernel, extras, mask, dropout)
+            return step_gradient(step, x, old, products, d_new, kernel, extras, mask, dropout)
 
         start = [
             pt.zeros_like(state) if d is None else d
@@ -291,9 +327,9 @@ class RecurrenceGradient(RecurrenceOp):
         d_states, d_projected, found = found[:count], found[count], found[count + 1 :]
         d_products, d_extras = found[: len(values)], found[len(values) :]
         gradients = {"projected": self.in_order(d_projected)}
-        gradients["kernel"] = self.assemble(
+        gradients["recurrent_kernel"] = self.assemble(
             [pt.dot(flat(u).T, flat(d)) for u, d in zip(operands, d_products, strict=True)],
-            given["kernel"],
+            given["recurrent_kernel"],
         )
         if "bias" in given:
             sums = [flat(d).sum(axis=0) for d in d_products]
@@ -302,16 +338,16 @@ class RecurrenceGradient(RecurrenceOp):
         gradients |= {f"extra{k}": d.sum(axis=0) for k, d in enumerate(d_extras)}
         return [gradients[name] for name in self.names if name not in WITHOUT_GRADIENT]
 
-    def assemble(self, parts: list, whole):
+    def assemble(self, parts: list, whole: Tensor) -> Tensor:
         """Put gradients for the columns of each product together, for all gates in order.
 
         Columns of `whole` that belong to a gate in no product have a gradient of zero.
         """
-        products, cell = self.cell.products, self.cell
-        if len(parts) == 1 and products[0].gates == cell.gates:
+        products, step = self.step.products, self.step
+        if len(parts) == 1 and products[0].gates == step.gates:
             return parts[0]
-        size, columns = cell.units, []
-        for gate in cell.gates:
+        size, columns = step.units, []
+        for gate in step.gates:
             uses = [
                 part[..., p.gates.index(gate) * size : (p.gates.index(gate) + 1) * size]
                 for part, p in zip(parts, products, strict=True)
@@ -320,23 +356,23 @@ class RecurrenceGradient(RecurrenceOp):
             columns.append(sum(uses[1:], uses[0]) if uses else pt.zeros_like(whole[..., :size]))
         return columns[0] if len(columns) == 1 else pt.concatenate(columns, axis=-1)
 
-    def outputs_for(self, *inputs):
+    def outputs_for(self, *inputs: Tensor) -> list[Tensor]:
         wanted = zip(self.names, inputs, strict=False)
         return [v.type() for name, v in wanted if name not in WITHOUT_GRADIENT]
 
-    def shapes(self, *shapes):
+    def shapes(self, *shapes: SymbolicShape) -> list[SymbolicShape]:
         wanted = zip(self.names, shapes, strict=False)
         return [shape for name, shape in wanted if name not in WITHOUT_GRADIENT]
 
 
 def recurrence(
-    cell: Cell,
-    projected,
-    kernel,
-    bias=None,
+    step: TracedStep,
+    projected: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
     states: Sequence | None = None,
-    mask=None,
-    dropout=None,
+    mask: Tensor | None = None,
+    dropout: Tensor | None = None,
     *,
     unroll: bool = False,
     fused: bool | str = "auto",
@@ -347,7 +383,7 @@ def recurrence(
 
     Parameters
     ----------
-    cell : Cell
+    step : TracedStep
     projected : variable (time, batch, gates * units)
         The projected input.
     kernel : variable (units, gates * units)
@@ -369,7 +405,7 @@ def recurrence(
     histories : list of variables, each (time, batch, units)
     lasts : list of variables, each (batch, units)
     """
-    inputs = {"projected": projected, "kernel": kernel}
+    inputs = {"projected": projected, "recurrent_kernel": kernel}
     if bias is not None:
         inputs["bias"] = bias
     inputs |= {f"state{k}": state for k, state in enumerate(states or ())}
@@ -377,12 +413,12 @@ def recurrence(
         inputs["mask"] = mask
     if dropout is not None:
         inputs["dropout"] = dropout
-    inputs |= {f"extra{k}": extra for k, extra in enumerate(cell.extras)}
-    op = Recurrence(cell, tuple(inputs), unroll, fused, backwards, layer)
-    outputs, count = op(*inputs.values(), return_list=True), len(cell.states)
+    inputs |= {f"extra{k}": extra for k, extra in enumerate(step.extras)}
+    op = Recurrence(step, tuple(inputs), unroll, fused, backwards, layer)
+    outputs, count = op(*inputs.values(), return_list=True), len(step.states)
     return outputs[:count], outputs[count : 2 * count]
 
 
-def flat(history):
+def flat(history: Tensor) -> Tensor:
     """Return (time, batch, features) as (time * batch, features)."""
     return history.reshape((-1, history.shape[2]))

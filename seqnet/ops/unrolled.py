@@ -8,30 +8,38 @@ of some thousand nodes, and the step is compiled once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.builders import OpFromGraph
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.op import OutputStorageType
 from pytensor.tensor.exceptions import ShapeError
 
+from seqnet.ops.graph_op import SymbolicShape
+from seqnet.types import Array, Tensor
 
-class Part(OpFromGraph):
+
+class OpaqueGraph(OpFromGraph):
     """A piece of graph kept as one node; equal only to itself."""
 
     __hash__ = object.__hash__
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return self is other
 
-    def __str__(self):
+    def __str__(self) -> str:
         return type(self).__name__
 
 
-class Step(Part):
+class UnrolledStep(OpaqueGraph):
     """One step of a loop: sequence values, states and constants in, what the body returns out."""
 
     @classmethod
-    def of(cls, body: Callable, values: Sequence, states: Sequence, constants: Sequence) -> Step:
+    def of(
+        cls, body: Callable, values: Sequence, states: Sequence, constants: Sequence
+    ) -> UnrolledStep:
         """Make the step of a body from examples of what it is called with."""
         inputs = [v.type() for v in (*values, *states, *constants)]
         outputs = list(body(*inputs))
@@ -39,34 +47,34 @@ class Step(Part):
         step.body = (inputs, outputs)
         return step
 
-    body: tuple[list, list] = ([], [])
+    body: tuple[list[Tensor], list[Tensor]] = ([], [])
     """The inside: inputs and outputs."""
 
     run: Callable | None = None
     """The compiled inside, where a backend has provided it."""
 
-    def perform(self, node, inputs, outputs):
+    def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
         if self.run is None:
             super().perform(node, inputs, outputs)
             return
         for storage, value in zip(outputs, self.run(*inputs), strict=True):
             storage[0] = value
 
-    def infer_shape(self, *given):
+    def infer_shape(self, *given: Any) -> list[SymbolicShape]:
         # Working shapes out through a thousand copies of the inner graph takes minutes.
         raise ShapeError
 
 
-class Unstack(Part):
+class UnstackSteps(OpaqueGraph):
     """(time, ...) to its steps."""
 
-    def __init__(self, variable, length: int):
+    def __init__(self, variable: Variable, length: int) -> None:
         self.length = length
         whole = variable.type()
         super().__init__([whole], [whole[t] for t in range(length)])
         self.view_map = {t: [0] for t in range(length)}
 
-    def perform(self, node, inputs, outputs):
+    def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
         (whole,) = inputs
         if len(whole) != self.length:
             raise ValueError(
@@ -75,43 +83,49 @@ class Unstack(Part):
         for storage, value in zip(outputs, whole, strict=True):
             storage[0] = value
 
-    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+    # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
+    def infer_shape(self, *given: Any) -> list[SymbolicShape]:
         shapes = given[-1]
         return [shapes[0][1:]] * self.length
 
-    def pullback(self, inputs, outputs, gradients):
+    def pullback(
+        self, inputs: Sequence[Variable], outputs: Sequence[Variable], gradients: Sequence[Variable]
+    ) -> list[Variable]:
         zero = [pt.zeros_like(v) for v in outputs[:1]]
         known = [g if hasattr(g.type, "dtype") else zero[0] for g in gradients]
-        return [stack(known)]
+        return [stack_steps(known)]
 
 
-class Stack(Part):
+class StackSteps(OpaqueGraph):
     """Steps to (time, ...)."""
 
-    def __init__(self, steps: Sequence):
+    def __init__(self, steps: Sequence) -> None:
         parts = [v.type() for v in steps]
         super().__init__(parts, [pt.stack(parts, axis=0)])
 
     empty: Callable = staticmethod(np.empty)
     """Makes the array to fill: a backend may have memory at hand."""
 
-    def perform(self, node, inputs, outputs):
+    def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
         shape = (len(inputs), *inputs[0].shape)
         outputs[0][0] = np.stack(inputs, out=self.empty(shape, inputs[0].dtype))
 
-    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+    # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
+    def infer_shape(self, *given: Any) -> list[SymbolicShape]:
         node, shapes = given[-2:]
         return [(len(node.inputs), *shapes[0])]
 
-    def pullback(self, inputs, outputs, gradients):
-        return list(unstack(gradients[0], len(inputs)))
+    def pullback(
+        self, inputs: Sequence[Variable], outputs: Sequence[Variable], gradients: Sequence[Variable]
+    ) -> list[Variable]:
+        return list(unstack_steps(gradients[0], len(inputs)))
 
 
-def unstack(variable, length: int) -> list:
+def unstack_steps(variable: Variable, length: int) -> list:
     """Return the steps of a variable (time, ...), each (...)."""
-    return Unstack(variable, length)(variable, return_list=True)
+    return UnstackSteps(variable, length)(variable, return_list=True)
 
 
-def stack(steps: Sequence):
+def stack_steps(steps: Sequence) -> Tensor:
     """Return steps (...) put together as (time, ...)."""
-    return Stack(steps)(*steps)
+    return StackSteps(steps)(*steps)
