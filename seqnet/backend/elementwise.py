@@ -1,9 +1,9 @@
-"""What makes PyTensor's Python virtual machine fast: elementwise work as chains of NumPy calls.
+"""Elementwise nodes as NumPy calls or compiled kernels, for PyTensor's Python virtual machine.
 
 PyTensor's default linker turns a graph into one machine-code function, which takes tens of
-seconds. Its Python virtual machine starts at once but evaluates a fused or many-operand
-elementwise node one number at a time. The rewrite here replaces such nodes, at the very end of
-compilation, by an Op that runs a short Python function of whole-array NumPy calls.
+seconds. Its Python virtual machine starts at once, but evaluates an elementwise node that is fused
+or has many operands one number at a time. At the end of compilation, `lower_elementwise` replaces
+such nodes by Ops that run a short Python function of whole-array NumPy calls, or a compiled kernel.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.op import Op, OutputStorageType
 from pytensor.graph.traversal import ancestors
 from pytensor.scalar import basic as scalar
-from pytensor.scalar import math as scalar_math
+from pytensor.scalar.math import Sigmoid, Softplus
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.type import TensorType
 
@@ -39,14 +39,14 @@ _ARRAY_FUNCTIONS: dict[type, Callable] = {
     scalar.Second: lambda a, b: np.broadcast_arrays(a, b)[1],
     scalar.Identity: lambda x: x,
     scalar.Sqr: lambda x: np.multiply(x, x),
-    type(scalar_math.sigmoid): _sigmoid,
-    type(scalar_math.softplus): _softplus,
+    Sigmoid: _sigmoid,
+    Softplus: _softplus,
 }
 _CHAINED = (scalar.Add, scalar.Mul, scalar.AND, scalar.OR, scalar.Maximum, scalar.Minimum)
 
 
 def array_function(op: scalar.ScalarOp, dtype: str, operands: int) -> Callable | None:
-    """Return a function of whole arrays that does what a scalar op does, or None."""
+    """Return a function of whole arrays that computes a scalar Op, or None if there is none."""
     if isinstance(op, scalar.Cast):
         return lambda x: np.asarray(x).astype(dtype)
     if type(op) in _ARRAY_FUNCTIONS:
@@ -71,7 +71,7 @@ def array_function(op: scalar.ScalarOp, dtype: str, operands: int) -> Callable |
 
 
 def compile_scalar_graph(op: scalar.ScalarOp, node: Apply) -> Callable | None:
-    """Write a Python function of arrays for a (composite) scalar op, or return None."""
+    """Generate a Python function of arrays for a scalar Op; return None if that is impossible."""
     if isinstance(op, scalar.Composite):
         inner_inputs, inner_outputs = op.fgraph.inputs, op.fgraph.outputs
         inner_nodes = op.fgraph.toposort()
@@ -113,27 +113,27 @@ def compile_scalar_graph(op: scalar.ScalarOp, node: Apply) -> Callable | None:
     results = ", ".join(name_of(v) for v in inner_outputs)
     inputs = ", ".join(f"x{k}" for k in range(len(inner_inputs)))
     source = f"def run({inputs}):\n" + "\n".join(lines) + f"\n    return ({results},)\n"
-    exec(source, scope)  # the source is made above, from the graph alone
+    exec(source, scope)  # the source is generated above, from the graph alone
     return cast("Callable", scope["run"])
 
 
 def whole_to_float(node: Apply) -> bool:
-    """Tell whether a node makes floats of integers only; NumPy would compute small ones in halves.
+    """Return whether a node computes floats from integers only.
 
-    ``exp`` of int8 is float16 in NumPy and float32 in PyTensor.
+    NumPy may use a narrower type: ``exp`` of int8 is float16 in NumPy and float32 in PyTensor.
     """
     kinds = {np.dtype(v.type.dtype).kind for v in node.inputs}
     return np.dtype(node.outputs[0].type.dtype).kind == "f" and kinds <= set("iub")
 
 
 def function_changes_dtype(node: Apply) -> bool:
-    """Tell whether NumPy may pick another dtype than PyTensor did."""
+    """Return whether NumPy may choose another dtype than PyTensor."""
     dtype = node.outputs[0].type.dtype
     return dtype != "bool" and any(v.type.dtype != dtype for v in node.inputs)
 
 
 class LoweredElemwise(Op):
-    """An elementwise node that is computed in another way."""
+    """An elementwise node, evaluated by a function of arrays."""
 
     __props__: tuple[str, ...] = ("elemwise",)
 
@@ -174,7 +174,7 @@ class NumpyElemwise(LoweredElemwise):
 
 
 def outputs_depend_on_all(op: scalar.ScalarOp) -> bool:
-    """Tell whether every output of a scalar op is computed from every input."""
+    """Return whether every output of a scalar Op depends on every input."""
     if not isinstance(op, scalar.Composite):
         return not isinstance(op, scalar.Second)
     wanted = set(op.fgraph.inputs)
@@ -182,7 +182,7 @@ def outputs_depend_on_all(op: scalar.ScalarOp) -> bool:
 
 
 class KernelElemwise(LoweredElemwise):
-    """An elementwise node over arrays of one shape and single numbers, as a compiled kernel."""
+    """An elementwise node of arrays of one shape and single numbers, as a compiled kernel."""
 
     __props__ = ("elemwise", "numbers")
 
@@ -201,16 +201,17 @@ class KernelElemwise(LoweredElemwise):
 
 
 SMALL = 32768
-"""Arrays with fewer elements are worked on as fast by NumPy, a call of a kernel being dearer."""
+"""With fewer elements, NumPy is as fast: a call of a compiled kernel has a higher fixed cost."""
 
 MANY = 4
-"""With so many operations at every step of a loop, a kernel pays whatever the size."""
+"""With so many operations at every step of a loop, a compiled kernel is faster at any size."""
 
 
 def elementwise_kernel(node: Apply, looped: bool) -> KernelElemwise | None:
-    """Return an Op that runs an elementwise node as a kernel, if that pays and is possible.
+    """Return an Op that runs an elementwise node as a compiled kernel, or None.
 
-    It pays for what is known to be large, and for the steps of a loop.
+    Kernels are used for arrays that are known to be large and for the steps of a loop, where they
+    are faster than NumPy.
     """
     scalar_op, output = node.op.scalar_op, node.outputs[0]
     dtype = output.type.dtype
@@ -240,9 +241,9 @@ def elementwise_kernel(node: Apply, looped: bool) -> KernelElemwise | None:
 
 
 def lower_elementwise(node: Apply, with_kernels: bool, looped: bool) -> LoweredElemwise | None:
-    """Return an Op that evaluates an elementwise node fast, None if there is none.
+    """Return an Op that evaluates an elementwise node fast, or None if there is none.
 
-    `looped` is for what runs at every step of a loop.
+    `looped` says that the node runs at every step of a loop.
     """
     lowered = elementwise_kernel(node, looped) if with_kernels else None
     if lowered is not None:

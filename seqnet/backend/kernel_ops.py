@@ -1,8 +1,8 @@
 """seqnet's Ops and PyTensor's softmax, computed by compiled kernels.
 
-`KERNELS` names for each Op of `seqnet.ops` the function of arrays that computes it. Rows are taken
-in the order they have in memory: a sequence that was computed time-major and is seen batch-major
-through a transpose is never copied for a product.
+`KERNELS` maps each Op of `seqnet.ops` to the function of arrays that computes it. The functions
+process rows in the order in which they are stored: a time-major sequence that is transposed to
+batch-major needs no copy for a product.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from seqnet.types import Array
 
 try:
     from seqnet import native
-except ImportError:  # the folder may be deleted: everything works without it, slower
+except ImportError:  # the package is optional: everything works without it, slower
     native = None  # type: ignore[assignment]
 
 # ---- arrays as matrices
 
 
 def memory_order(x: np.ndarray) -> tuple[int, ...]:
-    """Return the order of the axes but the last in which `x` lies in memory, slowest first."""
+    """Return the storage order of all axes but the last, slowest first."""
     if x.ndim == 3:  # by far the most frequent
         first, second, _ = x.strides
         return (0, 1) if abs(first) >= abs(second) else (1, 0)
@@ -45,7 +45,7 @@ def memory_order(x: np.ndarray) -> tuple[int, ...]:
 
 
 def rows_of(x: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
-    """Return `x` as (rows, features), the leading axes taken in the given order."""
+    """Return `x` as (rows, features), with the leading axes in the given order."""
     if x.ndim == 2:
         return x
     return x.transpose(*order, x.ndim - 1).reshape(-1, x.shape[-1])
@@ -60,7 +60,7 @@ def shape_back(rows: np.ndarray, shape: tuple[int, ...], order: tuple[int, ...])
     return ordered.transpose(*inverse, len(order))
 
 
-# ---- what each Op computes: arrays in, a tuple of arrays out
+# ---- the function of each Op: it takes arrays and returns a tuple of arrays
 
 
 def compute_affine(x: Array, kernel: Array, bias: Array | None = None) -> tuple[Array]:
@@ -78,8 +78,8 @@ def compute_affine_gradient(x: Array, gradient: Array) -> tuple[Array, ...]:
 def compute_gather(table: Array, ids: Array) -> tuple[Array]:
     """Return ``table[ids]``.
 
-    Two-dimensional numbers, (batch, time), are looked up time by time, so that the result lies in
-    memory as a recurrence reads it.
+    Two-dimensional ids, (batch, time), are looked up in time-major order, so that the result is
+    stored in the order in which a recurrence reads it.
     """
     if ids.ndim == 2:
         return (native.gather(table, ids.T).transpose(1, 0, 2),)
@@ -87,14 +87,14 @@ def compute_gather(table: Array, ids: Array) -> tuple[Array]:
 
 
 def compute_scatter_add(rows: Array, ids: Array, count: Array | int) -> tuple[Array]:
-    """Return (count, width): the sum of the rows (..., width) of each number in `ids` (...)."""
+    """Return (count, width): the sum of the rows (..., width) of each id in `ids` (...)."""
     order = memory_order(rows)
     rows = rows.transpose(*order, rows.ndim - 1)
     return (native.scatter_add(rows, ids.transpose(order), int(count)),)
 
 
 def compute_sum_rows(rows: Array, ids: Array) -> tuple[Array, ...]:
-    """Return the different numbers in `ids` and the sum of the rows of each."""
+    """Return the unique ids and the sum of the rows of each."""
     order = memory_order(rows)
     unique, place = np.unique(ids.transpose(order).reshape(-1), return_inverse=True)
     summed = native.scatter_add(rows_of(rows, order), place.reshape(-1), len(unique))
@@ -102,7 +102,11 @@ def compute_sum_rows(rows: Array, ids: Array) -> tuple[Array, ...]:
 
 
 def compute_lookup_affine(table: Array, ids: Array, *weights: Array) -> tuple[Array, ...]:
-    """Return ``table[ids] @ kernel + bias``; the shorter of two ways is chosen at each call."""
+    """Return ``table[ids] @ kernel + bias``.
+
+    A table with at most as many rows as there are ids is multiplied before the lookup, which is
+    less work. A larger table is multiplied after it.
+    """
     if len(table) <= ids.size:
         return compute_gather(*compute_affine(table, *weights), ids)
     return compute_affine(*compute_gather(table, ids), *weights)
@@ -111,7 +115,7 @@ def compute_lookup_affine(table: Array, ids: Array, *weights: Array) -> tuple[Ar
 def compute_lookup_affine_gradient(
     table: Array, ids: Array, kernel: Array, gradient: Array
 ) -> tuple[Array, ...]:
-    """Return the gradients of a table, a kernel and a bias, in the shorter of two ways."""
+    """Return the gradients of a table, a kernel and a bias, in the order with less work."""
     rows = len(table)
     if rows <= ids.size:
         (summed,) = compute_scatter_add(gradient, ids, rows)
@@ -122,7 +126,10 @@ def compute_lookup_affine_gradient(
 
 
 def compute_cross_entropy(logits: Array, targets: Array, slope: bool = True) -> tuple[Array, ...]:
-    """Return the cross-entropy of a softmax, and its slope (if not asked for, anything)."""
+    """Return the cross-entropy of a softmax, and its derivative.
+
+    Without `slope` the second array is a placeholder.
+    """
     order = memory_order(logits)
     loss, slopes = native.softmax_cross_entropy(
         rows_of(logits, order), targets.transpose(order).reshape(-1), gradient=slope
@@ -132,7 +139,7 @@ def compute_cross_entropy(logits: Array, targets: Array, slope: bool = True) -> 
 
 
 def compute_cross_entropy_alone(logits: Array, targets: Array) -> tuple[Array, ...]:
-    """Return the cross-entropy of a softmax without its slope."""
+    """Return the cross-entropy of a softmax without its derivative."""
     return compute_cross_entropy(logits, targets, slope=False)
 
 
@@ -151,12 +158,12 @@ KERNELS: dict[type[GraphOp], Callable] = {
 
 
 class KernelOp(Op):
-    """An Op of `seqnet.ops` that is computed by a kernel.
+    """An Op of `seqnet.ops` that is computed by a compiled kernel.
 
     Parameters
     ----------
     op : GraphOp
-        What is computed.
+        The Op to compute.
     run : callable
         The function of arrays that computes it.
     """
@@ -181,7 +188,7 @@ class KernelOp(Op):
 
 
 def kernel_op(node: Apply) -> KernelOp | None:
-    """Return what computes a node of one of seqnet's Ops by a kernel, None if nothing does."""
+    """Return an Op that computes a node by a compiled kernel, or None if there is none."""
     op, run = node.op, KERNELS.get(type(node.op))
     floats = {v.type.dtype for v in node.outputs if v.type.dtype.startswith("float")}
     if run is None or not floats <= {"float32", "float64"}:
@@ -194,9 +201,9 @@ def kernel_op(node: Apply) -> KernelOp | None:
 
 
 class RowSoftmax(Op):
-    """``softmax(x)`` over the last axis of (..., classes), or with `log` its logarithm.
+    """``softmax(x)`` over the last axis of (..., classes), or its logarithm if `log`.
 
-    It has no gradient: it replaces PyTensor's own Ops after all gradients are taken.
+    It has no gradient: it replaces PyTensor's own Ops after differentiation.
     """
 
     __props__ = ("log",)

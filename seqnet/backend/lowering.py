@@ -1,8 +1,8 @@
-"""Which nodes of a graph are computed by what: the rewrites of seqnet's own modes.
+"""The rewrites of seqnet's own modes, which choose how each node is computed.
 
-Early, before PyTensor's own rewrites, `ChooseKernels` replaces each Op of `seqnet.ops` by a
-compiled kernel or by its definition. Late, after them, `LowerForVM` replaces what is left of the
-graph by Ops that PyTensor's Python virtual machine runs fast.
+Before PyTensor's own rewrites, `ChooseKernels` replaces each Op of `seqnet.ops` by a compiled
+kernel or by its definition. After them, `LowerForVM` replaces the remaining nodes by Ops that
+PyTensor's Python virtual machine runs fast.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from seqnet.ops.unrolled import OpaqueGraph, StackSteps, UnrolledStep
 
 
 class ChooseKernels(GraphRewriter):
-    """Replace seqnet's Ops by kernels where there are some, and by their definitions elsewhere."""
+    """Replace seqnet's Ops by compiled kernels where available, else by their definitions."""
 
     def __init__(self, with_kernels: bool) -> None:
         self.with_kernels = with_kernels
@@ -49,7 +49,7 @@ class ChooseKernels(GraphRewriter):
         pass
 
     def apply(self, fgraph: FunctionGraph) -> None:
-        while True:  # a definition may have Ops of seqnet inside
+        while True:  # a definition may contain Ops of seqnet
             nodes = [n for n in fgraph.toposort() if is_inlined(n.op)]
             if not nodes:
                 return
@@ -61,25 +61,25 @@ class ChooseKernels(GraphRewriter):
                     fgraph.replace_all_validate(list(pairs), reason="ChooseKernels")
 
     def replacement(self, node: Apply) -> list:
-        """Return the outputs of what takes the place of a node."""
+        """Return the variables that replace the outputs of a node."""
         op = kernel_op(node) if self.with_kernels else None
         if op is not None:
             return Apply(op, list(node.inputs), [v.type() for v in node.outputs]).outputs
-        # The definition is built on variables without a history. Built on the inputs themselves, a
-        # scan would walk through all scans before it to find its shapes, and they through theirs.
+        # The definition is built on new input variables. Built on the inputs themselves, a scan
+        # would traverse all scans before it to infer its shapes, and those would do the same.
         return inline_ofg_node(node)
 
 
 def is_inlined(op: Op) -> bool:
-    """Tell whether an Op stands for a graph that takes its place."""
+    """Return whether an Op is to be replaced by its inner graph."""
     return isinstance(op, OpFromGraph) and op.is_inline
 
 
 @node_rewriter([OpFromGraph])
 def inline_inner_graph(fgraph: FunctionGraph, node: Apply) -> list[Variable] | bool:
-    """Replace a node that stands for a graph (a softmax) by that graph, so that it can be fused.
+    """Replace a node by its inner graph (for example a softmax), so that it can be fused.
 
-    Left alone, the virtual machine would compile the inner graph with PyTensor's default linker.
+    Otherwise the virtual machine would compile the inner graph with PyTensor's default linker.
     """
     return False if isinstance(node.op, OpaqueGraph) else inline_ofg_node(node)
 
@@ -89,7 +89,7 @@ inline_inner_graphs = dfs_rewriter(inline_inner_graph)
 
 @node_rewriter([SetRows, SharedUpdates])
 def overwrite(fgraph: FunctionGraph, node: Apply) -> list[Variable] | bool:
-    """Let new values overwrite the old ones, where nothing else reads these afterwards."""
+    """Overwrite old values in place if no other node reads them afterwards."""
     return False if node.op.inplace else apply_op(node.op.in_place(), *node.inputs)
 
 
@@ -97,11 +97,11 @@ work_in_place = dfs_rewriter(overwrite, ignore_newtrees=True)
 
 
 class VMScan(Scan):
-    """A scan whose loop is PyTensor's precompiled one, and whose inside a mode of ours."""
+    """A scan with PyTensor's precompiled loop and its step compiled in one of seqnet's modes."""
 
     @classmethod
     def of(cls, scan: Scan, mode: Mode) -> VMScan:
-        """Return a copy of a scan with its inside compiled in another mode."""
+        """Return a copy of a scan with its step compiled in another mode."""
         result = cast("VMScan", copy(scan))
         result.__class__ = cls
         result.mode = mode
@@ -116,16 +116,16 @@ class VMScan(Scan):
         no_recycling: list[Variable],
         impl: str | None = None,
     ) -> ThunkType:
-        # The virtual machine asks for Python; the loop itself need not be.
+        # The virtual machine requests a Python thunk; the precompiled loop is used instead.
         return super().make_thunk(node, storage_map, compute_map, no_recycling, impl=None)
 
 
 class LowerForVM(GraphRewriter):
-    """Replace nodes by ones the virtual machine runs fast.
+    """Replace nodes by Ops that the virtual machine runs fast.
 
-    Elementwise nodes become `NumpyElemwise` or kernels. Products of matrices run as kernels, so
-    that no second pool of threads competes for the cores. Scans and the steps of unrolled loops
-    have their insides compiled in a mode like this one, `looped`.
+    Elementwise nodes become `NumpyElemwise` or `KernelElemwise`. Matrix products run as compiled
+    kernels, so that no second thread pool competes for the cores. The steps of scans and of
+    unrolled loops are compiled in the same mode with `looped`.
     """
 
     def __init__(

@@ -1,15 +1,15 @@
 """A whole recurrence, and its gradient, as one compiled kernel each.
 
-The kernel is compiled from the step that the recurrence is defined by (`seqnet.ops.step.TracedStep`), so
-there is no second copy of any equation. `lower_recurrence` decides which recurrences of a graph run
-this way; all others are built as loops.
+The compiled kernel is generated from the traced step of the recurrence
+(`seqnet.ops.step.TracedStep`), so that each equation exists once. `lower_recurrences` decides which
+recurrences of a graph run this way. All others are built as loops.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,7 +19,7 @@ from pytensor.graph.op import Op, OutputStorageType
 from pytensor.link.c.type import generic
 
 from seqnet.backend.kernel_ops import native
-from seqnet.ops.graph_op import SymbolicShape, like
+from seqnet.ops.graph_op import SymbolicShape, apply_op, like
 from seqnet.ops.recurrence import Recurrence, RecurrenceGradient
 from seqnet.ops.step import TracedStep, rebuild
 from seqnet.types import Array, Tensor
@@ -30,7 +30,7 @@ _found: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def compiled_kernel(step: TracedStep) -> native.RecurrenceKernel | str:
-    """Return the kernel compiled from a cell's step, or the reason why there is none, as text."""
+    """Return the kernel compiled from a step, or a text with the reason why there is none."""
     if step not in _found:
         try:
             _found[step] = compile_step(step)
@@ -40,7 +40,7 @@ def compiled_kernel(step: TracedStep) -> native.RecurrenceKernel | str:
 
 
 def compile_step(step: TracedStep) -> native.RecurrenceKernel:
-    """Return the kernel of a cell's step, or raise `KernelUnavailable` with the reason."""
+    """Return the kernel compiled from a step, or raise `KernelUnavailable` with the reason."""
     if step.extras:
         names = ", ".join(str(extra.name or extra) for extra in step.extras)
         raise native.KernelUnavailable(f"its step uses weights or variables of its own: {names}")
@@ -69,22 +69,22 @@ def compile_step(step: TracedStep) -> native.RecurrenceKernel:
 
 
 def why_not_fused(op: Recurrence) -> str:
-    """Say why a recurrence cannot run as one kernel; empty if it can."""
+    """Return why a recurrence cannot run as one compiled kernel; an empty text if it can."""
     if op.unroll:
         return "unroll=True"
     if op.fused is False:
         return "fused=False"
     if "dropout" in op.names:
-        return "the kernels know no recurrent_dropout"
-    kernel = compiled_kernel(op.step)
-    return kernel if isinstance(kernel, str) else ""
+        return "compiled kernels do not support recurrent_dropout"
+    compiled = compiled_kernel(op.step)
+    return compiled if isinstance(compiled, str) else ""
 
 
 def lower_recurrences(fgraph: FunctionGraph) -> None:
-    """Replace the recurrences of a graph, and their gradients, by kernels where that is possible.
+    """Replace the recurrences of a graph and their gradients by compiled kernels where possible.
 
-    A recurrence keeps what its gradient needs in the kernel's own layout, so both are replaced
-    together or not at all.
+    The forward kernel saves what the gradient needs in its own layout. A recurrence and its
+    gradients are therefore replaced together or not at all.
     """
     for node in list(fgraph.toposort()):
         if not isinstance(node.op, Recurrence):
@@ -97,22 +97,24 @@ def lower_recurrences(fgraph: FunctionGraph) -> None:
             if op.fused == "auto" and not op.unroll:
                 log.info("Layer %r runs as a scan: %s.", op.layer, reason)
             continue
-        kernel = compiled_kernel(op.step)
-        forward = KernelRecurrence(kernel, op.names, op.backwards, save=bool(gradients))
-        *states, saved = forward(*node.inputs, return_list=True)
+        compiled = cast("native.RecurrenceKernel", compiled_kernel(op.step))
+        forward = KernelRecurrence(compiled, op.names, op.backwards, save=bool(gradients))
+        *states, saved = apply_op(forward, *node.inputs)
         replaced = list(zip(node.outputs[: 2 * count], states, strict=True))
-        for gradient in gradients:
-            backward = KernelRecurrenceGradient(kernel, op.names, gradient.op.present, op.backwards)
+        for gradient in gradients or ():
+            backward = KernelRecurrenceGradient(
+                compiled, op.names, gradient.op.present, op.backwards
+            )
             _, _, _, _, of_histories, of_lasts = gradient.op.parts(gradient.inputs)
             used = [d for d in (*of_histories, *of_lasts) if d is not None]
-            found = backward(*node.inputs, *states[:count], saved, *used, return_list=True)
+            found = apply_op(backward, *node.inputs, *states[:count], saved, *used)
             replaced += zip(gradient.outputs, found, strict=True)
         # Last first: what depends on the recurrence is replaced before the recurrence itself.
         fgraph.replace_all_validate(replaced[::-1], reason="lower_recurrences")
 
 
 def gradients_of(fgraph: FunctionGraph, node: Apply) -> list[Apply] | None:
-    """Return the gradients of a recurrence, None if anything else reads its products."""
+    """Return the gradients of a recurrence, or None if other nodes read its products."""
     count = len(node.op.step.states)
     inputs = [*node.inputs, *node.outputs[:count], *node.outputs[2 * count :]]
     clients = [client for v in node.outputs for client, _ in fgraph.clients[v]]
@@ -128,17 +130,19 @@ def gradients_of(fgraph: FunctionGraph, node: Apply) -> list[Apply] | None:
 
 
 class KernelRecurrence(Op):
-    """All steps of a cell as one kernel: histories, last states, and what the gradient needs.
+    """All steps of a recurrence as one compiled kernel.
+
+    Its outputs are the histories of the states, the last states, and what the gradient needs.
 
     Parameters
     ----------
-    kernel : RecurrenceKernel
+    compiled : seqnet.native.RecurrenceKernel
     names : tuple of str
-        What the inputs are; see `seqnet.ops.recurrence.RecurrenceOp`.
+        The meaning of each input; see `seqnet.ops.recurrence.RecurrenceOp`.
     backwards : bool
-        Run from the last step to the first; histories come in that order.
+        Run from the last step to the first. Histories are in that order.
     save : bool
-        Keep what the gradient needs.
+        Save what the gradient needs.
     """
 
     __props__ = ("compiled", "names", "backwards", "save")
@@ -187,8 +191,8 @@ class KernelRecurrence(Op):
 class KernelRecurrenceGradient(Op):
     """The gradient of `KernelRecurrence` with respect to all its inputs but the mask.
 
-    Its inputs are those of the recurrence, the histories, what was saved, and the gradients of
-    those histories and last states that have one (`present`).
+    Its inputs are those of the recurrence, the histories, the saved values, and the gradients of
+    the histories and last states that are connected to the cost (`present`).
     """
 
     __props__ = ("compiled", "names", "present", "backwards")
@@ -214,7 +218,7 @@ class KernelRecurrenceGradient(Op):
         states, count = self.compiled.states, len(self.names)
         given = named(self.names, inputs, states)
         rest = iter(inputs[count + states + 1 :])
-        grads = [next(rest) if there else None for there in self.present]
+        grads = [next(rest) if connected else None for connected in self.present]
         projected, mask = given["projected"], given["mask"]
         if self.backwards:
             projected = projected[::-1]
@@ -231,7 +235,7 @@ class KernelRecurrenceGradient(Op):
             final_grads=grads[states:] if any(self.present[states:]) else None,
         )
         of_projected = result.projected[::-1] if self.backwards else result.projected
-        values = [of_projected, result.recurrent_kernel]
+        values: list[Array | None] = [of_projected, result.recurrent_kernel]
         values += [] if given["bias"] is None else [result.recurrent_bias]
         values += result.initial_states or []
         for storage, value in zip(outputs, values, strict=True):
@@ -244,7 +248,7 @@ class KernelRecurrenceGradient(Op):
 
 
 def named(names: tuple[str, ...], inputs: Sequence[Array], states: int) -> dict:
-    """Return a recurrence's inputs by name, None for what is not there."""
+    """Return the inputs of a recurrence by name, None for those that are absent."""
     given = dict(zip(names, inputs, strict=False))
     initial = [given.get(f"state{k}") for k in range(states)]
     return {

@@ -1,8 +1,8 @@
-"""New values of many shared variables by one expression, as one Op.
+"""The updates of many shared variables by the same expression, as one Op.
 
-An optimizer changes every weight by the same equation. Once PyTensor has fused each into one
-elementwise node, `merge_updates` makes one node of all that are alike: one call of one kernel,
-which works in place, instead of a node for each weight.
+An optimizer updates every weight by the same equation. After PyTensor has fused each update into
+one elementwise node, `merge_updates` merges equal nodes into one: a single call of a compiled
+kernel, which works in place, instead of a node for each weight.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Value = TypeVar("Value")
 
 
 class SharedUpdates(Op):
-    """Several elementwise nodes of one expression; the inputs are theirs, one after the other.
+    """Several elementwise nodes of the same expression; their inputs are concatenated.
 
     Parameters
     ----------
     kernel : ElementwiseKernel
     updated : tuple of tuple of int
-        For each node and each of its outputs, which input of the node it is the new value of.
+        For each node and each of its outputs, the index of the input that it updates.
     inplace : bool
-        Write new values over the old ones.
+        Overwrite the old values.
 
-    PyTensor keeps one Op of those that are equal, for good: models with the same optimizer and as
-    many weights share one.
+    PyTensor keeps one Op of those that are equal for the life of the process. Models with the same
+    optimizer and the same number of weights share it.
     """
 
     __props__ = ("kernel", "updated", "inplace")
@@ -60,7 +60,7 @@ class SharedUpdates(Op):
 
     @property
     def inputs(self) -> int:
-        """How many inputs each node has."""
+        """The number of inputs of each node."""
         return self.kernel.inputs
 
     def make_node(self, *inputs: Variable) -> Apply:
@@ -71,7 +71,7 @@ class SharedUpdates(Op):
         return [inputs[k : k + self.inputs] for k in range(0, len(inputs), self.inputs)]
 
     def old_values(self, inputs: Sequence[Value]) -> list[Value]:
-        """Return the inputs that the outputs are the new values of."""
+        """Return the inputs that the outputs update."""
         pairs = zip(self.groups(inputs), self.updated, strict=True)
         return [group[i] for group, updated in pairs for i in updated]
 
@@ -89,14 +89,14 @@ class SharedUpdates(Op):
 
 
 def writes_to(array: Array) -> bool:
-    """Tell whether a kernel can write to an array."""
+    """Return whether a compiled kernel can write to an array."""
     return array.flags.c_contiguous and array.flags.writeable
 
 
 def merge_updates(fgraph: FunctionGraph) -> None:
-    """Replace the elementwise nodes that only give new values of shared variables."""
+    """Replace the elementwise nodes whose outputs are only updates of shared variables."""
     alike: dict = {}
-    if not fgraph.update_mapping:  # None where there are no updates
+    if not fgraph.update_mapping:  # None if there are no updates
         return
     for node in fgraph.toposort():
         updated = updated_inputs(fgraph, node)
@@ -120,13 +120,13 @@ def merge_updates(fgraph: FunctionGraph) -> None:
 def update_kernel(
     scalar_op: scalar.ScalarOp, numbers: tuple[bool, ...], dtype: str
 ) -> native.ElementwiseKernel:
-    """Return the kernel of a scalar function whose inputs are numbers or arrays."""
+    """Return the compiled kernel of a scalar function whose inputs are numbers or arrays."""
     variables = [TensorType(dtype, () if number else (None,))() for number in numbers]
     return native.ElementwiseKernel(variables, apply_op(Elemwise(scalar_op), *variables))
 
 
 def updated_inputs(fgraph: FunctionGraph, node: Apply) -> tuple[int, ...] | None:
-    """Return which input each output of a node is the new value of, None if it is not so simple."""
+    """Return the index of the input that each output updates, or None for any other node."""
     mapping = cast("dict[int, int]", fgraph.update_mapping)  # declared otherwise by PyTensor
     if not isinstance(node.op, Elemwise):
         return None
@@ -147,12 +147,12 @@ def updated_inputs(fgraph: FunctionGraph, node: Apply) -> tuple[int, ...] | None
 
 
 def is_number(variable: Variable) -> bool:
-    """Tell whether a variable is one number, of any rank."""
+    """Return whether a variable is a single number, of any rank."""
     return all(variable.type.broadcastable)
 
 
 def without_axes(variable: Variable) -> Variable:
-    """Return a number as a scalar; arrays as they are."""
+    """Return a single number as a scalar, and an array unchanged."""
     if not is_number(variable):
         return variable
     while variable.owner is not None and isinstance(variable.owner.op, DimShuffle):

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from . import emit
 from .expression import TRANSCENDENTAL, Expressions
@@ -37,9 +37,8 @@ class CellSource:
             placeholders("r", gates),
             placeholders("state", states),
         )
-        after: list[Variable] = [
-            pt.tensor_copy(pt.as_tensor(s)) for s in step(tuple(x), tuple(r), tuple(before))
-        ]
+        returned = step(tuple(x), tuple(r), tuple(before))
+        after = [cast("Variable", pt.tensor_copy(pt.as_tensor(s))) for s in returned]
         if len(after) != states:
             raise ValueError(f"the step returned {len(after)} states; it must return {states}")
         incoming = placeholders("gradient", states)
@@ -72,8 +71,11 @@ class CellSource:
                 strict=True,
             )
         )
-        slopes = [e.constant(0.0) if s is None else e.number(e.read([s], known)[0]) for s in slopes]
-        dx, dr, d_before = slopes[:gates], slopes[gates : 2 * gates], slopes[2 * gates :]
+        values = [
+            e.constant(0.0) if s is None else e.number(e.read([s], known)[0])
+            for s in cast("list[Variable | None]", slopes)
+        ]
+        dx, dr, d_before = values[:gates], values[gates : 2 * gates], values[2 * gates :]
 
         self.distinct = [g for g in range(gates) if dr[g] != dx[g]]
         outputs = [*dx, *(dr[g] for g in self.distinct), *d_before]

@@ -1,4 +1,4 @@
-"""The compiled libraries of the kernels: loading, number of threads, addresses, count of calls.
+"""The libraries of compiled kernels: loading, number of threads, addresses, counts of calls.
 
 There is one library for each precision, compiled at first use, and one for the worker threads,
 which they share.
@@ -73,7 +73,7 @@ SINGLE_THREAD_WORK = 20_000
 
 
 def _renew_lock() -> None:
-    """In a forked child: another thread of the parent may have held the lock."""
+    """Create a new lock in a forked child: another thread of the parent may have held it."""
     global _lock
     _lock = threading.RLock()
 
@@ -105,9 +105,9 @@ def core_and(dtype: DTypeLike, source: str) -> tuple[CoreLibrary, ctypes.CDLL]:
 def _find(dtype: DTypeLike, *sources: str) -> tuple[CoreLibrary, list[ctypes.CDLL]]:
     name = np.dtype(dtype).name
     if name not in PRECISIONS:
-        raise KernelUnavailable(f"kernels compute in float32 or float64, not in {name}")
+        raise KernelUnavailable(f"compiled kernels compute in float32 or float64, not in {name}")
     if os.name != "posix":
-        raise KernelUnavailable(f"kernels are made for Linux and macOS, not for {os.name}")
+        raise KernelUnavailable(f"compiled kernels are made for Linux and macOS, not for {os.name}")
     with _lock:
         others = compiler.load(*sources) if name in _cores else _load(name, sources)
         return _cores[name], others
@@ -139,14 +139,14 @@ def _load(name: str, sources: tuple[str, ...]) -> list[ctypes.CDLL]:
 
 
 def available() -> tuple[bool, str]:
-    """Return whether kernels can be compiled and run here, and why not.
+    """Return whether compiled kernels can be compiled and run here, and why not.
 
     The first call may compile.
 
     Returns
     -------
     tuple of bool and str
-        The reason is empty if kernels are available.
+        The reason is empty if compiled kernels are available.
     """
     try:
         core("float32")
@@ -168,7 +168,7 @@ def available_cores() -> int:
 
 
 def get_num_threads() -> int:
-    """Return how many threads a kernel may use.
+    """Return how many threads a compiled kernel may use.
 
     This is the number set last, else ``SEQNET_NUM_THREADS``, else ``OMP_NUM_THREADS``, else one for
     each processor, and at most 255.
@@ -187,7 +187,7 @@ def _default_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Set how many threads kernels may use from now on; results do not depend on it.
+    """Set how many threads compiled kernels may use from now on; results do not depend on it.
 
     It can be called at any time. Calls that are running keep the number that they started with.
 
@@ -210,21 +210,21 @@ def set_num_threads(count: int) -> None:
 
 
 def threads_for(work: int) -> int:
-    """Return the threads for a kernel that does `work` multiplications between synchronizations.
+    """Return the threads for a call with `work` multiplications between synchronizations.
 
-    Another thread may change the number at any time. A kernel therefore calls this once a call, and
-    uses the result for the size of its scratch memory and for its threads.
+    Another thread may change the number at any time. A compiled kernel therefore reads it once per
+    call, and uses the result for the size of its scratch memory and for its threads.
     """
     return get_num_threads() if work >= SINGLE_THREAD_WORK else 1
 
 
 def count_call(name: str) -> None:
-    """Note that a kernel has run."""
+    """Count a call of a compiled kernel."""
     _calls[name] += 1
 
 
 def calls() -> dict[str, int]:
-    """Return how often each kernel has run in this process."""
+    """Return how often each compiled kernel has run in this process."""
     return dict(_calls)
 
 

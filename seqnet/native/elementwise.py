@@ -1,4 +1,4 @@
-"""Elementwise expressions as one kernel: one pass over memory, with threads for large arrays.
+"""Elementwise expressions as one compiled kernel: one pass over memory, threads for large arrays.
 
 An optimizer's update is such an expression: new values of a parameter and its slots, computed from
 the old values and the gradient.
@@ -59,19 +59,22 @@ class ElementwiseKernel:
         dtypes = {v.type.dtype for v in [*inputs, *outputs]}
         if len(dtypes) != 1:
             raise KernelUnavailable(
-                f"a kernel has one float dtype; these inputs and outputs have {sorted(dtypes)}"
+                "a compiled kernel has one float dtype; "
+                f"these inputs and outputs have {sorted(dtypes)}"
             )
         if len(inputs) > MAX_BLOCKS or len(outputs) > MAX_BLOCKS:
-            raise KernelUnavailable(f"a kernel takes and returns at most {MAX_BLOCKS} arrays")
+            raise KernelUnavailable(
+                f"a compiled kernel takes and returns at most {MAX_BLOCKS} arrays"
+            )
         self.dtype = np.dtype(dtypes.pop())
         self._is_array = [v.type.ndim != 0 for v in inputs]
         self.inputs, self.outputs = len(inputs), len(outputs)
         if len({v.type.ndim for v in [*inputs, *outputs]} - {0}) != 1:
             raise KernelUnavailable(
-                "all arrays of a kernel must have the same number of axes, at least one"
+                "all arrays of a compiled kernel must have the same number of axes, at least one"
             )
         if not any(self._is_array):
-            raise KernelUnavailable("a kernel needs at least one input that is an array")
+            raise KernelUnavailable("a compiled kernel needs at least one input that is an array")
         self._first = self._is_array.index(True)
         self._single = (c_long * len(inputs))(*(not is_array for is_array in self._is_array))
         e = Expressions(self.dtype.name)
@@ -158,7 +161,9 @@ class ElementwiseKernel:
     def _check_count(verb: str, arrays: Sequence, count: int) -> None:
         if len(arrays) != count:
             plural = "" if count == 1 else "s"
-            raise ValueError(f"this kernel {verb} {count} array{plural}, got {len(arrays)}")
+            raise ValueError(
+                f"this compiled kernel {verb} {count} array{plural}, got {len(arrays)}"
+            )
 
     def _given(
         self, arrays: Sequence[np.ndarray], shape: tuple[int, ...], known: dict

@@ -3,8 +3,8 @@
 PyTensor's graph of a cell and its gradient has many duplicates (`tanh` of the same value in four
 places) and shape operations around numbers. `Expressions` holds only the arithmetic: a list of
 ``(operation, arguments)`` in a computable order, without duplicates, and with few simplifications,
-such as ``x * 1`` and ``x + 0``. A kernel therefore computes what was written, and reading a graph
-takes a few milliseconds.
+such as ``x * 1`` and ``x + 0``. A compiled kernel therefore computes what was written, and reading
+a graph takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Expressions:
         return self._known[key]
 
     def constant(self, value: float) -> int:
-        """Return the value of a number, rounded to the kernel's precision."""
+        """Return the value of a number, rounded to the compiled kernel's precision."""
         number = float(self.dtype.type(value))
         return self.add("constant", number.hex())  # as text, because -0.0 == 0.0 and NaN != NaN
 
@@ -151,12 +151,12 @@ class Expressions:
         data = getattr(variable, "data", None)
         if data is None:
             raise KernelUnavailable(
-                f"a kernel cannot be made: {variable} is not one of the declared inputs"
+                f"a compiled kernel cannot be made: {variable} is not one of the declared inputs"
             )
         data = np.asarray(data)
         if data.size != 1 and not (data.size and (data == data.flat[0]).all()):
             raise KernelUnavailable(
-                f"a kernel cannot be made: the constant {variable} is more than one number"
+                f"a compiled kernel cannot be made: the constant {variable} is more than one number"
             )
         return self.constant(data.flat[0])
 
@@ -169,7 +169,7 @@ class Expressions:
         ):
             return [arguments[0]]
         raise KernelUnavailable(
-            f"a kernel cannot be made: the operation {op} is not elementwise or not known"
+            f"a compiled kernel cannot be made: the operation {op} is not elementwise or not known"
         )
 
     def _scalar(self, op: Op, node: Apply, arguments: list[int]) -> list[int]:
@@ -180,12 +180,12 @@ class Expressions:
         output = node.outputs[0].type.dtype
         if output != "bool" and np.dtype(output).kind == "f" and output != self.dtype.name:
             raise KernelUnavailable(
-                f"a kernel cannot be made: {op} returns {output}, "
-                f"the kernel computes in {self.dtype.name}"
+                f"a compiled kernel cannot be made: {op} returns {output}, "
+                f"the compiled kernel computes in {self.dtype.name}"
             )
         if np.dtype(output).kind not in "fb":
             raise KernelUnavailable(
-                f"a kernel cannot be made: {op} returns {output}; "
+                f"a compiled kernel cannot be made: {op} returns {output}; "
                 "only floats and bools are supported"
             )
         if name == "Second":
@@ -204,13 +204,13 @@ class Expressions:
             return [self.add("switch", self.mask(arguments[0]), *map(self.number, arguments[1:]))]
         if name not in SIMPLE:
             raise KernelUnavailable(
-                f"a kernel cannot be made: the operation {op} ({name}) is not known"
+                f"a compiled kernel cannot be made: the operation {op} ({name}) is not known"
             )
         operation = SIMPLE[name]
         if operation in ("and", "or", "xor", "not"):
             return [self.add(operation, *map(self.mask, arguments))]
         if output == "bool" and operation not in COMPARISONS:
-            raise KernelUnavailable(f"a kernel cannot be made: {op} of bools")
+            raise KernelUnavailable(f"a compiled kernel cannot be made: {op} of bools")
         values = [self.number(a) for a in arguments]
         while operation in ("add", "mul", "maximum", "minimum") and len(values) > 2:
             values[:2] = [self.add(operation, *values[:2])]
@@ -237,7 +237,7 @@ class Expressions:
             return self.add("sqrt", base)
         if power is None or power != int(power) or abs(power) > 16:
             raise KernelUnavailable(
-                "a kernel cannot be made: a power needs a constant exponent, "
+                "a compiled kernel cannot be made: a power needs a constant exponent, "
                 "0.5 or a whole number from -16 to 16"
             )
         result = None

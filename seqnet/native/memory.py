@@ -143,8 +143,9 @@ def _aligned(memory: np.ndarray) -> int:
 def free_memory() -> None:
     """Return the memory that no array uses to the system.
 
-    Kernels keep up to 1 GiB of it, to use it again. The memory that a thread keeps for intermediate
-    results is freed in the thread that calls this; in other threads it is freed when they end.
+    Compiled kernels keep up to 1 GiB of it, to use it again. The memory that a thread keeps for
+    intermediate results is freed in the thread that calls this; in other threads it is freed when
+    they end.
 
     Examples
     --------

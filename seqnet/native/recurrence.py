@@ -34,7 +34,15 @@ class _Arguments(Structure):  # recurrence in src/recurrence.c
         ),
         *(
             (n, c_void_p)
-            for n in ("distinct_slot", "cell", "cell_gradient", "kernel", "bias", "initial", "mask")
+            for n in (
+                "distinct_slot",
+                "cell",
+                "cell_gradient",
+                "recurrent_kernel",
+                "bias",
+                "initial",
+                "mask",
+            )
         ),
         *((n, c_long) for n in ("mask_time_step", "mask_batch_step")),
         *(("projected", _Sequence), ("state", c_void_p), ("saved", c_void_p)),
@@ -81,9 +89,9 @@ class RecurrenceKernel:
     def of(
         cls, step: Callable, gates: int, states: int, dtype: str = "float32"
     ) -> RecurrenceKernel:
-        """Return the kernel of a step; equal ones are made once.
+        """Return the compiled kernel of a step; equal ones are made once.
 
-        Kernels are equal if the code that was generated from their steps is.
+        Compiled kernels are equal if the code generated from their steps is equal.
         """
         cell = CellSource(step, gates, states, np.dtype(dtype).name)
         key = (cell.source, tuple(cell.distinct), gates, states, np.dtype(dtype).name)
@@ -118,7 +126,7 @@ class RecurrenceKernel:
         self._pointers_type, self._sequences_type = c_void_p * states, _Sequence * states
 
     def _threads(self, time: int, batch: int, units: int) -> int:
-        """Return the most threads to use; the kernel uses fewer where that is faster.
+        """Return the most threads to use; the compiled kernel uses fewer where that is faster.
 
         It is called once a call, because another thread may change the number of threads.
         """
@@ -159,7 +167,7 @@ class RecurrenceKernel:
         states : list of numpy.ndarray
             ``(time, batch, units)`` each.
         saved : numpy.ndarray or None
-            For `backward`; the layout is the kernel's own.
+            For `backward`; the layout is private to the compiled kernel.
         """
         time, batch, units = self._sizes(projected, recurrent_kernel)
         shape = (time, batch, units)

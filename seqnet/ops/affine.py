@@ -1,4 +1,4 @@
-"""``x @ kernel + bias`` over the last axis, and the gradient of its weights."""
+"""An affine map of the last axis, ``x @ kernel + bias``, and the gradient of its weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from seqnet.types import Tensor
 
 
 class Affine(GraphOp):
-    """``(..., features) @ (features, units) + (units,)`` gives ``(..., units)``."""
+    """``x @ kernel + bias``: ``(..., features)`` to ``(..., units)``.
+
+    The kernel is ``(features, units)`` and the bias, if present, ``(units,)``.
+    """
 
     __props__ = ()
 
@@ -45,12 +48,12 @@ class Affine(GraphOp):
     ) -> list[Variable]:
         x, kernel, *bias = cast("Sequence[Tensor]", inputs)
         (gradient,) = output_grads
-        of_weights = AffineGradient()(x, gradient)
-        return [Affine()(gradient, kernel.T), *of_weights[: 1 + len(bias)]]
+        d_weights = AffineGradient()(x, gradient)
+        return [Affine()(gradient, kernel.T), *d_weights[: 1 + len(bias)]]
 
 
 class AffineGradient(GraphOp):
-    """The gradients of an affine map's kernel and bias, from its input and output gradient."""
+    """The gradients of the kernel and bias of an affine map, from its input and output gradient."""
 
     __props__ = ()
 

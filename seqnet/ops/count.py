@@ -1,4 +1,4 @@
-"""How many numbers an array has."""
+"""The number of elements of an array."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seqnet.types import Tensor
 
 
 class Count(GraphOp):
-    """The size of an array as a float of its dtype: one node instead of PyTensor's five."""
+    """The size of an array as a float of its dtype, in one node instead of PyTensor's five."""
 
     __props__ = ()
 

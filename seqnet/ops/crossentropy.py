@@ -1,4 +1,4 @@
-"""Cross-entropy of a softmax with class numbers, and its slope, in one pass over the logits."""
+"""Cross-entropy of a softmax with integer targets, and its derivative, in one pass."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from seqnet.types import Tensor
 
 
 class SoftmaxCrossEntropy(GraphOp):
-    """``logsumexp(z) - z[y]``: logits z (..., classes) and class numbers y (...) give (...).
+    """``logsumexp(z) - z[y]`` of logits z (..., classes) and class indices y (...): (...).
 
-    The second output is the derivative ``softmax(z) - onehot(y)``, (..., classes), which costs
-    little while the exponentials are at hand.
+    The second output is the derivative ``softmax(z) - onehot(y)``, (..., classes). It reuses the
+    exponentials of the first.
     """
 
     __props__ = ()
@@ -49,9 +49,9 @@ class SoftmaxCrossEntropy(GraphOp):
         outputs: Sequence[Variable],
         output_grads: Sequence[Variable],
     ) -> list[Variable]:
-        of_loss, of_slope = output_grads
-        if not hasattr(of_loss.type, "dtype") or hasattr(of_slope.type, "dtype"):
-            # The slope itself is differentiated: a gradient of a gradient.
-            of_logits, _ = super().pullback(inputs, outputs, output_grads)
-            return [of_logits, disconnected_type()]
-        return [outputs[1] * cast("Tensor", of_loss)[..., None], disconnected_type()]
+        d_loss, d_slope = output_grads
+        if not hasattr(d_loss.type, "dtype") or hasattr(d_slope.type, "dtype"):
+            # The derivative itself is differentiated: a gradient of a gradient.
+            d_logits, _ = super().pullback(inputs, outputs, output_grads)
+            return [d_logits, disconnected_type()]
+        return [outputs[1] * cast("Tensor", d_loss)[..., None], disconnected_type()]

@@ -1,4 +1,4 @@
-"""Dropout masks: drawn outside every loop, scaled so that nothing changes in expectation."""
+"""Dropout masks, drawn outside of loops and scaled so that expected values do not change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def dropout_mask(
     rng : symbolic random generator
     shape : sequence of symbolic or plain sizes
     rate : symbolic or plain number
-        Share that is dropped, in [0, 1).
+        Fraction of elements to drop, in [0, 1).
     dtype : str
 
     Returns

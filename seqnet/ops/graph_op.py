@@ -1,4 +1,4 @@
-"""The base of seqnet's Ops: an Op whose definition is a graph of PyTensor's own Ops."""
+"""The base class of seqnet's Ops: an Op defined by a graph of PyTensor's own Ops."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ SymbolicShape: TypeAlias = tuple[Tensor | int, ...]
 class GraphOp(OpFromGraph):
     """An Op that is defined by a graph of other Ops.
 
-    `define` is the definition. seqnet's own modes replace the node by a compiled kernel where there
-    is one (`seqnet.backend`). Every other mode of PyTensor replaces it by the graph, because it is
-    an `OpFromGraph` with ``inline=True``. The graph is the same whoever compiles it.
+    `define` builds that graph. seqnet's own modes replace the node by a compiled kernel if there is
+    one (`seqnet.backend`). All other modes of PyTensor replace it by the graph, because it is an
+    `OpFromGraph` with ``inline=True``. A model's graph is therefore the same for every mode.
 
-    Unlike in `OpFromGraph` itself, the inner graph is built when it is first needed, and the
-    shapes of the outputs come from `shapes`, in which no inner graph is walked through. A model
-    that runs on kernels therefore never builds its scans.
+    Unlike `OpFromGraph`, it builds the inner graph when it is first needed, and infers the shapes
+    of the outputs with `shapes` instead of the inner graph. A model that runs on compiled kernels
+    never builds its scans.
 
     Subclasses list their attributes in ``__props__`` and implement `define`, `outputs_for` and
     `shapes`. They may override `pullback`; by default the definition is differentiated.
     """
 
     __props__: tuple[str, ...]
-    # What OpFromGraph sets when it builds the inner graph; none of it changes.
+    # Attributes that OpFromGraph sets when it builds the inner graph. They are never changed.
     is_inline = True
     shared_inputs: list = []  # noqa: RUF012
     destroy_map: dict = {}  # noqa: RUF012
@@ -52,13 +52,13 @@ class GraphOp(OpFromGraph):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # PyTensor derives these two from __props__ alone and keeps one of equal Ops, but a
-        # definition belongs to the types of its inputs, too.
+        # PyTensor derives these two from __props__ alone and merges equal Ops. The definition also
+        # depends on the types of the inputs.
         cls.__eq__ = GraphOp.__eq__  # type: ignore[method-assign]
         cls.__hash__ = GraphOp.__hash__  # type: ignore[method-assign]
 
     def key(self) -> tuple:
-        """Return what tells this Op from others."""
+        """Return the key by which Ops are compared: type, properties and types of inputs."""
         props = (getattr(self, name) for name in self.__props__)
         return (type(self), *props, tuple(self.input_types))
 
@@ -68,21 +68,21 @@ class GraphOp(OpFromGraph):
     def __hash__(self) -> int:
         return hash(self.key())
 
-    # ---- what a subclass defines. It names its inputs: with these types it may have any number.
+    # ---- defined by subclasses. These signatures allow each of them any number of named inputs.
 
     def define(self, *inputs: Any, **unused: Any) -> list[Tensor]:
         """Return the outputs as a graph of the inputs."""
         raise NotImplementedError
 
     def outputs_for(self, *inputs: Any, **unused: Any) -> list[Tensor]:
-        """Return new variables of the types of the outputs."""
+        """Return a new variable of the type of each output."""
         raise NotImplementedError
 
     def shapes(self, *shapes: Any, **unused: Any) -> list[SymbolicShape]:
         """Return the shapes of the outputs from those of the inputs."""
         raise NotImplementedError
 
-    # ---- what PyTensor asks for
+    # ---- called by PyTensor
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         return Op.__call__(self, *inputs, **options)
@@ -91,7 +91,7 @@ class GraphOp(OpFromGraph):
         return type(self).__name__
 
     def clone(self) -> GraphOp:
-        return self  # an Op never changes, and neither does its definition
+        return self  # an Op and its definition are immutable
 
     def make_node(self, *inputs: Variable) -> Apply:
         tensors = [pt.as_tensor_variable(v) for v in inputs]
@@ -103,7 +103,7 @@ class GraphOp(OpFromGraph):
 
     @cached_property
     def definition(self) -> OpFromGraph:
-        """The definition as an ordinary `OpFromGraph`, for the input types of this node."""
+        """The definition as an ordinary `OpFromGraph` of the input types of this node."""
         inputs: list[Variable] = [t() for t in self.input_types]
         outputs: list[Variable] = list(self.define(*inputs))
         return OpFromGraph(inputs, outputs, inline=True, on_unused_input="ignore")
@@ -149,10 +149,9 @@ def like(
     leading: tuple[int | None, ...] = (),
     last: int | None = None,
 ) -> Tensor:
-    """Return a new variable of another's dtype, of its rank or `ndim`.
+    """Return a new variable with the dtype of another, and its rank unless `ndim` is given.
 
-    `leading` are the sizes of the first axes and `last` that of the last one, as far as they are
-    known.
+    `leading` has the known sizes of the first axes, and `last` that of the last axis.
     """
     rank = variable.type.ndim if ndim is None else ndim
     shape = [*leading, *[None] * (rank - len(leading))]
@@ -167,5 +166,5 @@ def apply_op(op: Op, *inputs: Variable) -> list[Variable]:
 
 
 def connected(gradients: Sequence) -> list[bool]:
-    """Tell which output gradients there are."""
+    """Return for each output gradient whether it is connected to the cost."""
     return [not isinstance(g.type, DisconnectedType) for g in gradients]

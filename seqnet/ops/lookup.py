@@ -1,8 +1,8 @@
-"""Rows of a table by number, the gradient of that, and changes of some rows only.
+"""Lookup of table rows by index, its gradient, and updates of single rows.
 
-The gradient of a table is zero except for the rows that were looked up. `touched_rows` finds them
-in a graph, so that an optimizer can leave the others alone: a step then costs what it touches, not
-what the table holds.
+The gradient of a table is zero except for the rows that were looked up. `touched_rows` finds these
+in a graph, so that an optimizer can update them alone. The cost of a step then depends on the
+number of these rows and not on the size of the table.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from seqnet.types import Array, Tensor
 
 
 def checked(ids: Tensor, count: Tensor | int, what: str) -> Tensor:
-    """Return integers that are an ``IndexError`` where they are computed outside of ``[0, count)``.
+    """Return integers with a check that raises `IndexError` unless all are in ``[0, count)``.
 
-    Without it, -1 would be the last row. JAX cannot raise: there the check is left out.
+    Without it, -1 would select the last row. JAX cannot raise errors, so its mode removes the
+    check.
 
     Parameters
     ----------
     ids : integer variable
     count : int or integer variable
     what : str
-        What the message calls the integers.
+        Name of the integers in the message.
     """
     top = f"{count})" if isinstance(count, int) else "the number of rows)"
     check = CheckAndRaise(IndexError, f"{what} are not all in [0, {top}.")
@@ -40,12 +41,12 @@ def checked(ids: Tensor, count: Tensor | int, what: str) -> Tensor:
 
 
 class Gather(GraphOp):
-    """``table[ids]``: (rows, width) and integers of any shape give (..., width).
+    """``table[ids]``: rows of a table (rows, width) by ids (...) of any shape: (..., width).
 
     Parameters
     ----------
     what : str
-        What error messages call the integers.
+        Name of the ids in error messages.
     """
 
     __props__ = ("what",)
@@ -80,7 +81,7 @@ class Gather(GraphOp):
 
 
 class ScatterAdd(GraphOp):
-    """Sum rows with the same number: (..., width), numbers (...) and the count of rows."""
+    """Sum the rows (..., width) with the same id (...) into a table (count, width)."""
 
     __props__ = ("what",)
 
@@ -106,7 +107,7 @@ class ScatterAdd(GraphOp):
 
 
 class SumRows(GraphOp):
-    """Sum rows with the same number: (..., width) and (...) give (n,) numbers and (n, width)."""
+    """Sum the rows (..., width) with the same id (...): n unique ids (n,) and sums (n, width)."""
 
     __props__ = ()
 
@@ -119,16 +120,16 @@ class SumRows(GraphOp):
         return [pt.vector(dtype="int64"), like(rows, 2, (None,), rows.type.shape[-1])]
 
     def infer_shape(self, *given: Any) -> list[SymbolicShape]:
-        raise ShapeError("the number of different rows is known only once they are counted")
+        raise ShapeError("the number of unique ids depends on their values")
 
     def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[False, True], [False, False]]
 
 
 class SetRows(Op):
-    """A table with some rows replaced: (count, ...), different numbers (n,), (n, ...).
+    """Replace some rows of a table (count, ...): unique ids (n,) and new rows (n, ...).
 
-    The virtual machine lets it work in place where nothing else needs the old table.
+    The virtual machine runs it in place if no other node needs the old table.
     """
 
     __props__ = ("inplace",)
@@ -157,20 +158,20 @@ class SetRows(Op):
 
 
 class Touched(NamedTuple):
-    """The rows of a table that have a gradient: their numbers (n,) and gradients (n, width)."""
+    """The rows of a table that have a gradient: their ids (n,) and gradients (n, width)."""
 
     ids: Tensor
     gradients: Tensor
 
 
 FEW_ROWS = 1024
-"""Tables with fewer rows are updated whole: that costs less than finding the rows."""
+"""Tables with fewer rows are updated completely, which takes less time than finding the rows."""
 
 
 def touched_rows(table: TensorSharedVariable, gradient: Tensor) -> Touched | None:
-    """Return the touched rows of a table from its gradient, or None if it has others too.
+    """Return the rows of a table that have a gradient, or None if all rows may have one.
 
-    Only a table that is looked up, once, and used for nothing else has such a gradient.
+    Only a table with a single use, a lookup, has such a gradient.
     """
     node = gradient.owner
     if node is None or not isinstance(node.op, ScatterAdd):

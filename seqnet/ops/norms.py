@@ -1,4 +1,4 @@
-"""The squared norms of all gradients as one Op, for clipping, for logs and for diagnostics."""
+"""The squared norms of several arrays as one Op, for clipping, logs and diagnostics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seqnet.types import Tensor
 
 
 class SquaredNorms(GraphOp):
-    """The sum of the squares of each of its inputs: float64 (inputs,)."""
+    """The sum of the squares of each input: float64 (inputs,)."""
 
     __props__ = ()
 
@@ -32,6 +32,7 @@ class SquaredNorms(GraphOp):
 def squared_norms(arrays: Sequence) -> Tensor:
     """Return the squared norms of arrays, float64 (arrays,).
 
-    Every float32 but 0 has a square above 0 in float64; the square of a float64 below 1e-162 is 0.
+    In float64 the square of every float32 except 0 is positive. The square of a float64 below
+    1e-162 is 0.
     """
     return SquaredNorms()(*arrays)

@@ -1,20 +1,18 @@
-"""The recurrence, written once: one step applied along time, and its gradient.
+"""The recurrence: one step applied along time, and its gradient.
 
-Everything here is time-major, ``(time, batch, features)``; layers are batch-major outside. This is
-the only file of seqnet with a call of `pytensor.scan` or a loop over time.
+All arrays are time-major here, ``(time, batch, features)``; layers are batch-major. This is the
+only module of seqnet that calls `pytensor.scan` or loops over time.
 
-The story in four parts:
-
-1. `seqnet.ops.step` says what one step is, and what its gradient is.
+1. `seqnet.ops.step` defines one step and its gradient.
 2. `run_loop` applies a body along time, as a scan or as a Python loop (`seqnet.ops.unrolled`).
-3. `Recurrence` is the whole forward loop as one Op. Besides the states it gives the products with
-   the recurrent kernel, which the gradient needs.
-4. `RecurrenceGradient` is a second loop, backwards in time, of the step's own gradient. Elementwise
-   work is done again there, products are not; and the kernel's gradient is one product after the
-   loop, never one for each step.
+3. `Recurrence` is the forward loop as one Op. It returns the states, and the products with the
+   recurrent kernel, which the gradient needs.
+4. `RecurrenceGradient` is a second loop, backwards in time, over the gradient of the step. It
+   computes elementwise operations again, but not the products. The gradient of the recurrent kernel
+   is one product after the loop instead of one for each step.
 
-Both Ops are defined by these loops. A backend may compute them otherwise: seqnet's own mode runs
-both as one compiled kernel each, made from the same step (`seqnet.backend.recurrence`).
+Both Ops are defined by these loops. seqnet's own mode runs each as one compiled kernel instead,
+which is generated from the same step (`seqnet.backend.recurrence`).
 """
 
 from __future__ import annotations
@@ -45,15 +43,15 @@ def run_loop(
     length: int | None,
     backwards: bool = False,
 ) -> list[Tensor]:
-    """Apply `body` along time and return all its outputs' histories, (time, batch, ...).
+    """Apply `body` along time and return the histories of its outputs, (time, batch, ...).
 
-    ``body(*sequence_values, *states, *constants)`` gives the new states, then whatever else should
-    be kept of each step. With `backwards` time runs from the end; histories are in time's order all
-    the same.
+    ``body(*sequence_values, *states, *constants)`` returns the new states, then other values of
+    each step to keep. With `backwards` the loop runs from the last step to the first. Histories are
+    in the order of time in both cases.
     """
     if not unroll:
-        # Built once, on variables without a history: what a body replaces in its own graph then
-        # never reaches back into the graph that its constants come from.
+        # Built once, on new input variables, so that replacements in the graph of the body do not
+        # traverse the graph that its constants are computed by.
         examples = [v.type() for v in (*(s[0] for s in sequences), *states, *constants)]
         outputs: list[Tensor] = list(body(*examples))
 
@@ -85,22 +83,22 @@ def run_loop(
 
 
 class RecurrenceOp(GraphOp):
-    """What `Recurrence` and `RecurrenceGradient` share: a cell, and the names of its inputs.
+    """The base class of `Recurrence` and `RecurrenceGradient`.
 
     Parameters
     ----------
     step : TracedStep
     names : tuple of str
-        What the inputs of the recurrence are, in order: ``projected`` (time, batch, gates * units)
-        and ``recurrent_kernel`` (units, gates * units); then, where present, ``bias`` (gates * units,), the
-        initial states ``state0``, ``state1``, ... (batch, size), ``mask`` (time, batch) bool,
-        ``dropout`` (batch, units), and whatever else the step refers to as ``extra0``, ...
+        The inputs of the recurrence, in order: ``projected`` (time, batch, gates * units) and
+        ``recurrent_kernel`` (units, gates * units); then, if present, ``bias`` (gates * units,),
+        the initial states ``state0``, ``state1``, ... (batch, size), ``mask`` (time, batch) bool,
+        ``dropout`` (batch, units), and other variables that the step uses, ``extra0``, ...
     unroll : bool
         Build the steps one by one instead of a scan.
     fused : bool or "auto"
-        Whether a backend may, must or must not compute it as one kernel.
+        Whether to run as one compiled kernel; "auto" does so where possible.
     backwards : bool
-        Run from the last step to the first; histories come in that order.
+        Run from the last step to the first. Histories are in that order.
     layer : str
         The name of the layer, for messages.
     """
@@ -132,11 +130,11 @@ class RecurrenceOp(GraphOp):
         length: int | None,
         backwards: bool,
     ) -> list:
-        """Run a loop as a scan or unrolled; one step needs no scan."""
+        """Run a loop as a scan or unrolled. A single step needs no scan."""
         if self.fused is True:
             raise ValueError(
                 f"Layer {self.layer!r} has fused=True, but the function is compiled in a mode that "
-                "has no kernels. Use seqnet's own backend 'auto', or fused='auto'."
+                "has no compiled kernels. Use seqnet's own backend 'auto', or fused='auto'."
             )
         return run_loop(
             body,
@@ -149,7 +147,7 @@ class RecurrenceOp(GraphOp):
         )
 
     def constants(self, given: dict) -> tuple[list, Callable]:
-        """Return the loop's constants, and a function that reads a step's copies of them."""
+        """Return the constants of the loop, and a function that unpacks their values in a step."""
         known = ("recurrent_kernel", "bias", "dropout")
         names = [n for n in given if n in known or n.startswith("extra")]
 
@@ -163,18 +161,18 @@ class RecurrenceOp(GraphOp):
         return [given[n] for n in names], read
 
     def initial_states(self, given: dict) -> list:
-        """Return the states before the first step, (batch, units); zeros where not given."""
+        """Return the states before the first step, (batch, units); zeros by default."""
         if "state0" in given:
             return [given[f"state{k}"] for k in range(len(self.step.states))]
-        # A symbolic size: a static one of 1 would make the state a broadcastable type that the
-        # step does not return.
+        # The size is symbolic. A static size of 1 would make the type of the state broadcastable,
+        # unlike the type that the step returns.
         batch, units = given["projected"].shape[1], given["recurrent_kernel"].shape[0]
         zero = np.asarray(0, dtype=self.step.dtype)
         sizes = [units if n == self.step.units else n + 0 * units for n in self.step.state_sizes]
         return [pt.alloc(zero, batch, size) for size in sizes]
 
     def in_order(self, sequence: Tensor) -> Tensor:
-        """Return a sequence in the order in which the loop reads it, or back again."""
+        """Reverse a sequence if the loop runs backwards."""
         return sequence[::-1] if self.backwards else sequence
 
 
@@ -182,10 +180,10 @@ WITHOUT_GRADIENT = ("mask", "dropout")
 
 
 class Recurrence(RecurrenceOp):
-    """All steps of a cell.
+    """All steps of a recurrence.
 
-    Its outputs are the states' histories (time, batch, size), the last states (batch, size), then
-    the histories of every product with the recurrent kernel, then those of what was multiplied.
+    Its outputs are the histories of the states (time, batch, size), the last states (batch, size),
+    the histories of the products with the recurrent kernel, and the histories of their operands.
     """
 
     __props__ = RecurrenceOp.__props__
@@ -247,7 +245,7 @@ class Recurrence(RecurrenceOp):
     ) -> list[Variable]:
         present = connected(output_grads)
         count = len(self.step.states)
-        if any(present[2 * count :]):  # the gradient of a gradient asks for those of products
+        if any(present[2 * count :]):  # the gradient of a gradient
             found = super().pullback(inputs, outputs, output_grads)
             return [
                 disconnected_type() if name in WITHOUT_GRADIENT else d
@@ -264,11 +262,10 @@ class Recurrence(RecurrenceOp):
 
 
 class RecurrenceGradient(RecurrenceOp):
-    """The gradients of a `Recurrence` with respect to its inputs but the mask and the dropout mask.
+    """The gradients of a `Recurrence` with respect to its inputs except both masks.
 
-    Its inputs are those of the recurrence, the histories of the states, of the products and of
-    what was multiplied, and the gradients of those histories and last states that have one
-    (`present`).
+    Its inputs are those of the recurrence, the histories of the states, products and operands, and
+    the gradients of the histories and last states that are connected to the cost (`present`).
     """
 
     __props__ = (*RecurrenceOp.__props__, "present")
@@ -278,9 +275,10 @@ class RecurrenceGradient(RecurrenceOp):
         self.present = present
 
     def parts(self, inputs: Sequence) -> tuple[dict, list, list, list, list, list]:
-        """Return the recurrence's inputs, the histories, products, operands, and gradients.
+        """Return the inputs of the recurrence, the histories, products, operands, and gradients.
 
-        Of these there are two lists, of the histories and of the last states, None for none.
+        The gradients are two lists, of the histories and of the last states, with None for those
+        that are not connected to the cost.
         """
         given, rest = self.named(inputs), list(inputs[len(self.names) :])
         count, products = len(self.step.states), len(self.step.products)
@@ -339,9 +337,9 @@ class RecurrenceGradient(RecurrenceOp):
         return [gradients[name] for name in self.names if name not in WITHOUT_GRADIENT]
 
     def assemble(self, parts: list, whole: Tensor) -> Tensor:
-        """Put gradients for the columns of each product together, for all gates in order.
+        """Concatenate the gradients of the columns of all gates, given those of each product.
 
-        Columns of `whole` that belong to a gate in no product have a gradient of zero.
+        The columns of `whole` of a gate that is in no product have a gradient of zero.
         """
         products, step = self.step.products, self.step
         if len(parts) == 1 and products[0].gates == step.gates:
@@ -379,7 +377,7 @@ def recurrence(
     backwards: bool = False,
     layer: str = "",
 ) -> tuple[list, list]:
-    """Apply a cell's step at every time; return the histories and the last states.
+    """Apply a step at every time; return the histories and the last states.
 
     Parameters
     ----------
@@ -395,8 +393,8 @@ def recurrence(
     mask : variable (time, batch), bool, optional
         True where there is data.
     dropout : variable (batch, units), optional
-        Multiplies what every product with the recurrent kernel is made of, the same at every
-        step; a constant for the gradient.
+        Dropout mask of the operands of all products with the recurrent kernel, the same at every
+        step. It has no gradient.
     unroll, fused, backwards, layer
         See `RecurrenceOp`.
 

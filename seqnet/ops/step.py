@@ -1,7 +1,7 @@
 """One traced step of a recurrence, and its gradient.
 
-The `step` method of a cell is a Python function of PyTensor variables. `trace_step` calls it once on
-placeholders and records the resulting graph. The scan, the unrolled loop, the gradient and the
+The `step` method of a cell is a Python function of PyTensor variables. `trace_step` calls it once
+on placeholders and records the resulting graph. The scan, the unrolled loop, the gradient and the
 compiled kernel are all built from this graph, so they compute the same equations.
 
 This module also implements masks: where the mask of a step is False, every state keeps its value.
@@ -27,14 +27,14 @@ from seqnet.types import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """One product of a step with the recurrent kernel.
+    """A product with the recurrent kernel within a step.
 
     Attributes
     ----------
     operand : variable (batch, units)
-        What is multiplied.
+        The left operand.
     gates : tuple of str
-        Whose columns of the recurrent kernel it is multiplied with.
+        The gates whose columns of the recurrent kernel are the right operand.
     values : list of variables, each (batch, units)
         Placeholders of the result, one for each of these gates.
     """
@@ -60,11 +60,11 @@ class TracedStep:
     states : list of variables, each (batch, size)
         Placeholders of the states before the step.
     products : list of Product
-        In the order in which the step asked for them.
+        In the order in which the step computes them.
     new_states : list of variables, each (batch, size)
-        The states after the step, of the cell's dtype.
+        The states after the step, of dtype `dtype`.
     extras : list of variables
-        Whatever else the step refers to, such as weights of its own.
+        Other variables that the step uses, such as its own weights.
     """
 
     gates: tuple[str, ...]
@@ -78,7 +78,7 @@ class TracedStep:
     extras: list[Tensor]
 
     def split(self, joined: Tensor, gates: Sequence[str] | None = None) -> list:
-        """Cut (batch, gates * units) into one (batch, units) array for each gate."""
+        """Split (batch, gates * units) into a (batch, units) array for each gate."""
         count, size = len(self.gates if gates is None else gates), self.units
         if count == 1:
             return [joined]
@@ -104,10 +104,10 @@ def trace_step(
     name: str = "The cell",
     state_sizes: Sequence[int] | None = None,
 ) -> TracedStep:
-    """Call a step once on placeholders and return what it computes.
+    """Call a step once on placeholders and return its graph.
 
-    Numbers and arrays of a wider float type than the cell's, such as the ``0.9`` of ``0.9 * h`` or
-    a NumPy array of float64, are rounded to the cell's type, so that they do not widen the states.
+    Constants of a wider float type than `dtype`, such as the ``0.9`` of ``0.9 * h`` or a NumPy
+    array of float64, are rounded to `dtype`, so that they do not widen the states.
 
     Parameters
     ----------
@@ -117,14 +117,14 @@ def trace_step(
     units : int
     dtype : str
     name : str
-        What the cell is called in messages.
+        Name of the cell in messages.
     state_sizes : sequence of int, optional
         `units` for each state by default.
 
     Raises
     ------
     ValueError, TypeError
-        If the step asks for a gate that does not exist, or does not return its states.
+        If the step uses a gate that does not exist, or does not return its states.
     """
     gates = tuple(gates)
     inputs = [pt.matrix(f"x_{gate}", dtype=dtype) for gate in gates]
@@ -142,7 +142,7 @@ def trace_step(
         if len(set(asked)) < len(asked):
             raise ValueError(f"{name} asks recur for one gate twice: {', '.join(asked)}.")
         values = [pt.matrix(f"recurrent_{gate}", dtype=dtype) for gate in asked]
-        # A variable of its own, so that its gradient can be asked for.
+        # A copy is a new variable, so that its gradient can be computed.
         products.append(Product(copied(h), tuple(asked), values))
         return tuple(values)
 
@@ -163,14 +163,14 @@ def trace_step(
                 f"{name} draws random numbers in its step. They would be the same at every step: "
                 "use the dropout and recurrent_dropout of the layer, or draw them before the loop."
             )
-    # Copies, so that a state which is returned unchanged is a variable of its own, too.
+    # Copies, so that a state that is returned unchanged is a new variable as well.
     new = [copied(v) for v in new]
     sizes = tuple(state_sizes or (units for _ in states))
     return TracedStep(gates, units, dtype, sizes, inputs, states, products, new, extras)
 
 
 def check_states(new: object, state_names: Sequence[str], name: str) -> list:
-    """Return the states that a step returned as variables, or say what is wrong with them."""
+    """Return the states of a step as variables, or raise an error if they are invalid."""
     wanted = f"a tuple of its {len(state_names)} new states ({', '.join(state_names)})"
     if not isinstance(new, (tuple, list)):
         raise TypeError(f"{name} must return {wanted} from its step, got {type(new).__name__}.")
@@ -195,7 +195,7 @@ def check_states(new: object, state_names: Sequence[str], name: str) -> list:
 
 
 def in_precision(outputs: Sequence, dtype: str) -> list:
-    """Return a graph with its wider float constants rounded to a dtype, and outputs of it."""
+    """Return outputs of a dtype, with wider float constants of their graph rounded to it."""
     wide: dict[Variable, Variable] = {
         v: pt.constant(np.asarray(v.data, dtype=dtype))
         for v in ancestors(outputs)
@@ -210,10 +210,10 @@ def in_precision(outputs: Sequence, dtype: str) -> list:
 
 
 def rebuild(outputs: Sequence, values: dict) -> list:
-    """Return a graph rebuilt on other values of some of its variables.
+    """Return a graph with some of its variables replaced.
 
-    `values` maps variables to what takes their place; what is computed from them is added to it, so
-    that later calls share it.
+    `values` maps variables to their replacements. Intermediate results are added to it, so that
+    later calls share them.
     """
     for node in io_toposort(list(values), list(outputs)):
         if all(v in values for v in node.outputs):
@@ -235,8 +235,9 @@ def run_step(
 ) -> tuple[list, list, list]:
     """Run one step; return the new states, and the value and operand of each product.
 
-    ``product(operand, gates)`` gives (batch, gates * units). The mask, (batch,) bool, keeps the old
-    states where it is False. `dropout`, (batch, units), multiplies the operand of every product.
+    ``product(operand, gates)`` returns (batch, gates * units). Where the mask, (batch,) bool, is
+    False, the states keep their values. `dropout`, (batch, units), multiplies the operand of every
+    product.
     """
     values = dict(zip(step.inputs, step.split(x), strict=True))
     values |= dict(zip(step.states, states, strict=True))
@@ -251,7 +252,7 @@ def run_step(
         operands.append(operand)
     new = rebuild(step.new_states, values)
     if mask is not None:
-        # A switch and not arithmetic: a NaN computed from padding must not reach the state.
+        # A switch and not a product, so that a NaN from padding does not reach the state.
         kept = zip(new, states, strict=True)
         new = [pt.switch(mask[:, None], value, old) for value, old in kept]
     return new, found, operands
@@ -268,7 +269,7 @@ def step_gradient(
     mask: Tensor | None = None,
     dropout: Tensor | None = None,
 ) -> list:
-    """Return the gradients of one step from those of its new states.
+    """Return the gradients of one step, given those of its new states.
 
     Parameters
     ----------
@@ -324,7 +325,7 @@ def step_gradient(
 
 
 def copied(variable: Tensor) -> Tensor:
-    """Return a copy of a variable: a new variable, whose gradient is its own."""
+    """Return a copy of a variable, which is a new variable with its own gradient."""
     return cast("Tensor", pt.tensor_copy(pt.as_tensor_variable(variable)))
 
 
@@ -334,5 +335,5 @@ def matrix_like(variable: Variable) -> Tensor:
 
 
 def join(gates: Sequence) -> Tensor:
-    """Put one (..., units) array for each gate side by side."""
+    """Concatenate the (..., units) arrays of gates."""
     return gates[0] if len(gates) == 1 else pt.concatenate(list(gates), axis=-1)

@@ -1,8 +1,8 @@
-"""What an unrolled loop is made of: one Op for a step, and time cut into steps and put together.
+"""The Ops of an unrolled loop: one for a step, and two that split and stack a sequence.
 
-Unrolling copies the step once for each time. As single operations that makes tens of thousands of
-nodes, which take minutes to rewrite; as one node for a step, a loop of a thousand steps is a graph
-of some thousand nodes, and the step is compiled once.
+Unrolling copies the step once for each time. With a node for each operation this makes tens of
+thousands of nodes, which take minutes to rewrite. With a single node for a step, a loop of a
+thousand steps is a graph of a few thousand nodes, and the step is compiled once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from seqnet.types import Array, Tensor
 
 
 class OpaqueGraph(OpFromGraph):
-    """A piece of graph kept as one node; equal only to itself."""
+    """A graph that stays one node and is not inlined. It is equal only to itself."""
 
     __hash__ = object.__hash__
 
@@ -34,13 +34,13 @@ class OpaqueGraph(OpFromGraph):
 
 
 class UnrolledStep(OpaqueGraph):
-    """One step of a loop: sequence values, states and constants in, what the body returns out."""
+    """One step of a loop: from sequence values, states and constants to the outputs of the body."""
 
     @classmethod
     def of(
         cls, body: Callable, values: Sequence, states: Sequence, constants: Sequence
     ) -> UnrolledStep:
-        """Make the step of a body from examples of what it is called with."""
+        """Create the step of a body, given example arguments."""
         inputs = [v.type() for v in (*values, *states, *constants)]
         outputs = list(body(*inputs))
         step = cls(inputs, outputs, on_unused_input="ignore")
@@ -48,10 +48,10 @@ class UnrolledStep(OpaqueGraph):
         return step
 
     body: tuple[list[Tensor], list[Tensor]] = ([], [])
-    """The inside: inputs and outputs."""
+    """The inputs and outputs of the inner graph."""
 
     run: Callable | None = None
-    """The compiled inside, where a backend has provided it."""
+    """The compiled inner graph, set by the backend."""
 
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
         if self.run is None:
@@ -61,12 +61,12 @@ class UnrolledStep(OpaqueGraph):
             storage[0] = value
 
     def infer_shape(self, *given: Any) -> list[SymbolicShape]:
-        # Working shapes out through a thousand copies of the inner graph takes minutes.
+        # Inferring shapes through a thousand copies of the inner graph takes minutes.
         raise ShapeError
 
 
 class UnstackSteps(OpaqueGraph):
-    """(time, ...) to its steps."""
+    """Split a sequence (time, ...) into its steps (...)."""
 
     def __init__(self, variable: Variable, length: int) -> None:
         self.length = length
@@ -97,14 +97,14 @@ class UnstackSteps(OpaqueGraph):
 
 
 class StackSteps(OpaqueGraph):
-    """Steps to (time, ...)."""
+    """Stack steps (...) to a sequence (time, ...)."""
 
     def __init__(self, steps: Sequence) -> None:
         parts = [v.type() for v in steps]
         super().__init__(parts, [pt.stack(parts, axis=0)])
 
     empty: Callable = staticmethod(np.empty)
-    """Makes the array to fill: a backend may have memory at hand."""
+    """Allocates the output; a backend may set a faster function."""
 
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
         shape = (len(inputs), *inputs[0].shape)
@@ -122,10 +122,10 @@ class StackSteps(OpaqueGraph):
 
 
 def unstack_steps(variable: Variable, length: int) -> list:
-    """Return the steps of a variable (time, ...), each (...)."""
+    """Return the steps (...) of a sequence (time, ...)."""
     return UnstackSteps(variable, length)(variable, return_list=True)
 
 
 def stack_steps(steps: Sequence) -> Tensor:
-    """Return steps (...) put together as (time, ...)."""
+    """Return steps (...) stacked to a sequence (time, ...)."""
     return StackSteps(steps)(*steps)
