@@ -7,8 +7,8 @@ children that compute as well. Examples::
     python3 tests/fuzz_native.py --seconds 60
     python3 tests/fuzz_native.py --sanitizer address --seconds 300
 
-A sanitizer (``address``, ``undefined`` or ``thread``) needs gcc and its libraries. The C sources are
-then compiled with it, and the first error that it finds ends the program with its report. The
+A sanitizer (``address``, ``undefined`` or ``thread``) needs gcc and its libraries. The C sources
+are then compiled with it, and the first error that it finds ends the program with its report. The
 thread sanitizer does not support threads in forked children, so that it runs without them.
 
 The test suite runs a short form (``tests/native/test_fuzz.py``).

@@ -329,11 +329,6 @@ def copied(variable: Tensor) -> Tensor:
     return cast("Tensor", pt.tensor_copy(pt.as_tensor_variable(variable)))
 
 
-def matrix_like(variable: Variable) -> Tensor:
-    """Return a new matrix variable of another variable's dtype."""
-    return pt.matrix(dtype=variable.type.dtype)
-
-
 def join(gates: Sequence) -> Tensor:
     """Concatenate the (..., units) arrays of gates."""
     return gates[0] if len(gates) == 1 else pt.concatenate(list(gates), axis=-1)
