@@ -210,8 +210,8 @@ MANY = 4
 def elementwise_kernel(node: Apply, looped: bool) -> KernelElemwise | None:
     """Return an Op that runs an elementwise node as a compiled kernel, or None.
 
-    Kernels are used for arrays that are known to be large and for the steps of a loop, where they
-    are faster than NumPy.
+    Compiled kernels are used for arrays that are known to be large and for the steps of a loop,
+    where they are faster than NumPy.
     """
     scalar_op, output = node.op.scalar_op, node.outputs[0]
     dtype = output.type.dtype

@@ -83,7 +83,7 @@ def why_not_fused(op: Recurrence) -> str:
 def lower_recurrences(fgraph: FunctionGraph) -> None:
     """Replace the recurrences of a graph and their gradients by compiled kernels where possible.
 
-    The forward kernel saves what the gradient needs in its own layout. A recurrence and its
+    The compiled kernel saves what its gradient needs in a private layout. A recurrence and its
     gradients are therefore replaced together or not at all.
     """
     for node in list(fgraph.toposort()):

@@ -214,9 +214,11 @@ class Recurrence(RecurrenceOp):
         histories, kept = found[: len(states)], found[len(states) :]
         return [*histories, *(h[-1] for h in histories), *kept]
 
-    def outputs_for(self, projected: Tensor, kernel: Tensor, *others: Tensor) -> list[Tensor]:
+    def outputs_for(
+        self, projected: Tensor, recurrent_kernel: Tensor, *others: Tensor
+    ) -> list[Tensor]:
         time, batch, _ = projected.type.shape
-        units = kernel.type.shape[0]
+        units = recurrent_kernel.type.shape[0]
         sizes = [None if n == 1 else n for n in self.step.state_sizes]
         histories = [like(projected, 3, (time, batch), n) for n in sizes]
         lasts = [like(projected, 2, (batch,), n) for n in sizes]
@@ -225,9 +227,9 @@ class Recurrence(RecurrenceOp):
         return [*histories, *lasts, *products, *operands]
 
     def shapes(
-        self, projected: SymbolicShape, kernel: SymbolicShape, *others: SymbolicShape
+        self, projected: SymbolicShape, recurrent_kernel: SymbolicShape, *others: SymbolicShape
     ) -> list[SymbolicShape]:
-        (time, batch, _), units = projected, kernel[0]
+        (time, batch, _), units = projected, recurrent_kernel[0]
         sizes = [units if n == self.step.units else n for n in self.step.state_sizes]
         products = [(time, batch, len(p.gates) * units) for p in self.step.products]
         operands = [(time, batch, units) for _ in products]
@@ -366,7 +368,7 @@ class RecurrenceGradient(RecurrenceOp):
 def recurrence(
     step: TracedStep,
     projected: Tensor,
-    kernel: Tensor,
+    recurrent_kernel: Tensor,
     bias: Tensor | None = None,
     states: Sequence | None = None,
     mask: Tensor | None = None,
@@ -384,7 +386,7 @@ def recurrence(
     step : TracedStep
     projected : variable (time, batch, gates * units)
         The projected input.
-    kernel : variable (units, gates * units)
+    recurrent_kernel : variable (units, gates * units)
         The recurrent kernel.
     bias : variable (gates * units,), optional
         Added to the product with the recurrent kernel.
@@ -403,7 +405,7 @@ def recurrence(
     histories : list of variables, each (time, batch, units)
     lasts : list of variables, each (batch, units)
     """
-    inputs = {"projected": projected, "recurrent_kernel": kernel}
+    inputs = {"projected": projected, "recurrent_kernel": recurrent_kernel}
     if bias is not None:
         inputs["bias"] = bias
     inputs |= {f"state{k}": state for k, state in enumerate(states or ())}

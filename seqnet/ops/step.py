@@ -264,7 +264,7 @@ def step_gradient(
     old: Sequence[Tensor],
     products: Sequence[Tensor],
     d_new: Sequence[Tensor],
-    kernel: Tensor,
+    recurrent_kernel: Tensor,
     extras: Sequence = (),
     mask: Tensor | None = None,
     dropout: Tensor | None = None,
@@ -280,7 +280,7 @@ def step_gradient(
         The values of its products with the recurrent kernel.
     d_new : list of variables
         The gradients of the new states.
-    kernel, extras, mask, dropout
+    recurrent_kernel, extras, mask, dropout
         As `run_step` and `Recurrence` take them.
 
     Returns
@@ -307,7 +307,7 @@ def step_gradient(
     for k in reversed(range(len(step.products))):
         product = step.products[k]
         d_products[k] = join(gradients(product.values))
-        d_operand = pt.dot(d_products[k], step.columns(kernel, product.gates).T)
+        d_operand = pt.dot(d_products[k], step.columns(recurrent_kernel, product.gates).T)
         known[product.operand] = d_operand if dropout is None else d_operand * dropout
     found = gradients([*step.states, *step.inputs, *step.extras])
     d_old, found = found[: len(old)], found[len(old) :]
