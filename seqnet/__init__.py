@@ -1,6 +1,6 @@
 """seqnet: layered recurrent networks on PyTensor, the Theano of today."""
 
-from seqnet import compiledir  # isort: skip -- before anything that uses PyTensor
+from seqnet.backend import compiledir  # isort: skip -- before anything that uses PyTensor
 from seqnet import (
     activations,
     backend,

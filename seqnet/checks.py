@@ -1,4 +1,4 @@
-"""Checks of single values that a user passes."""
+"""Checks of single values."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ class WrongValueError(ValueError):
         self.text, self.where = text, where
 
     def in_row(self, row: int) -> WrongValueError:
-        """Return the same for an array of which this one is a part."""
+        """Return the error for the whole array, of which this one is the part from `row`."""
         return WrongValueError(self.text, (row, *self.where[1:]))
 
 
 def first_place(wrong: np.ndarray) -> tuple[int, ...]:
-    """Return where the first True is."""
+    """Return the index of the first True."""
     return tuple(int(i) for i in np.argwhere(wrong)[0])
 
 
 def check_finite(array: np.ndarray, name: str, advice: str = "") -> None:
-    """Raise if floats hold NaN or infinity; say where, and then the advice."""
+    """Raise if floats hold NaN or infinity; the message has the place and the advice."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         where = first_place(~np.isfinite(array))
         raise WrongValueError(f"{name} holds {array[where]} at {{where}}.{advice}", where)
 
 
 def check_fits(array: np.ndarray, name: str, dtype: str) -> None:
-    """Raise if floats are too large for a narrower float type; NaN is no matter of this check.
+    """Raise if floats are too large for a narrower float type; NaN is ignored.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def preceded(error: Exception, text: str) -> Exception:
     return kind(f"{text}: {error}")
 
 
-def check_count(value, name: str, minimum: int = 1) -> int:
+def check_count(value: object, name: str, minimum: int = 1) -> int:
     """Return a whole number of at least `minimum`, or raise.
 
     Examples
@@ -96,7 +96,7 @@ def check_count(value, name: str, minimum: int = 1) -> int:
     return int(value)
 
 
-def check_number(value, name: str) -> float:
+def check_number(value: object, name: str) -> float:
     """Return a number as a float, or raise."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, (int, float, np.integer, np.floating)
@@ -105,8 +105,8 @@ def check_number(value, name: str) -> float:
     return float(value)
 
 
-def check_bool(value, name: str) -> bool:
-    """Return True or False, or raise: other values that Python takes for one are mistakes.
+def check_bool(value: object, name: str) -> bool:
+    """Return True or False, or raise: other truthy or falsy values are errors.
 
     Examples
     --------
@@ -121,16 +121,16 @@ def check_bool(value, name: str) -> bool:
     return bool(value)
 
 
-def check_rate(value, name: str) -> float:
-    """Return a share that is dropped, in [0, 1), or raise."""
-    check_number(value, name)
-    if not 0 <= value < 1:
+def check_rate(value: object, name: str) -> float:
+    """Return a dropout rate in [0, 1), or raise."""
+    rate = check_number(value, name)
+    if not 0 <= rate < 1:
         raise ValueError(f"{name} is the share to drop, in [0, 1); got {value}.")
-    return float(value)
+    return rate
 
 
-def check_shape(value, name: str) -> tuple[int | None, ...]:
-    """Return a shape as a tuple of sizes, None for what varies, or raise."""
+def check_shape(value: object, name: str) -> tuple[int | None, ...]:
+    """Return a shape as a tuple of sizes, None for unknown sizes, or raise."""
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be a tuple of whole numbers and None, got {value!r}.")
     return tuple(None if n is None else check_count(n, f"A size in {name}") for n in value)

@@ -1,6 +1,6 @@
 """Settings of seqnet itself: the float type, the small constant, the backend and the random source.
 
-PyTensor's own configuration is never touched: what is set here is passed along explicitly.
+PyTensor's configuration is never changed: these settings are passed explicitly.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _seed: int | None = None
 
 
 def floatx() -> str:
-    """Return the name of the float type new layers get, ``"float32"`` unless changed.
+    """Return the name of the float type of new layers, ``"float32"`` unless changed.
 
     Examples
     --------
@@ -45,12 +45,12 @@ def floatx() -> str:
 
 
 def set_floatx(dtype: str) -> None:
-    """Set the float type of layers made from now on: ``"float32"`` or ``"float64"``."""
+    """Set the float type of layers created after the call: ``"float32"`` or ``"float64"``."""
     _settings["floatx"] = check_float_dtype(dtype)
 
 
 def check_float_dtype(dtype: str) -> str:
-    """Return `dtype` as one of the float types seqnet computes in, or raise ``ValueError``."""
+    """Return the name of a supported float type, or raise ``ValueError``."""
     try:
         name = None if dtype is None else np.dtype(dtype).name
     except TypeError:
@@ -78,7 +78,7 @@ def backend() -> str:
 
 
 def set_backend(name: str) -> None:
-    """Choose what compiles the functions of models compiled from now on.
+    """Set the backend of models compiled after the call.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def set_prefetch(batches: int) -> None:
 
 
 def set_random_seed(seed: int) -> None:
-    """Start all of seqnet's random choices anew: initial weights, dropout, shuffling.
+    """Set the seed of all random numbers of seqnet: initial weights, dropout, shuffling.
 
     Examples
     --------
@@ -139,10 +139,10 @@ def set_random_seed(seed: int) -> None:
 
 
 def random_seed() -> int | None:
-    """Return the number that `set_random_seed` was called with last, None if it was not."""
+    """Return the last argument of `set_random_seed`, None if it was not called."""
     return _seed
 
 
 def random_generator() -> np.random.Generator:
-    """Return the NumPy generator that every random choice of seqnet draws from."""
+    """Return the NumPy generator of all random numbers of seqnet."""
     return _random

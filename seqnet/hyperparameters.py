@@ -1,4 +1,4 @@
-"""Numbers of optimizers and layers that change without compiling anew."""
+"""Hyperparameters of optimizers and layers, which change without compiling."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from seqnet.checks import check_number, check_rate
 
 
 class Hyperparameter:
-    """A number of an optimizer or layer: a plain float outside, a shared variable inside graphs.
+    """A number of an optimizer or layer: a float for users, a shared variable in graphs.
 
-    It is at least 0 and below `below`, which is checked wherever it is set. An optional one is
-    above 0, or ``None``, which leaves it out of the graph altogether. One that `decays` is used by
+    It is at least 0 and below `below`, which is checked whenever it is set. An optional one is
+    above 0, or ``None``, which removes it from the graph. One that `decays` is used by
     `Optimizer.idle`.
 
     Parameters
@@ -26,16 +26,16 @@ class Hyperparameter:
     def __init__(self, below: float = np.inf, optional: bool = False, decays: bool = False):
         self.below, self.optional, self.decays = below, optional, decays
 
-    def __set_name__(self, owner, name):
+    def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, owner, kind=None):
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
         if owner is None:
             return self
         variable = numbers_of(owner).get(self.name)
         return None if variable is None else float(variable.get_value(borrow=True))
 
-    def __set__(self, owner, value):
+    def __set__(self, owner: Any, value: float | None) -> None:
         numbers = vars(owner).setdefault("_numbers", {})
         unused = vars(owner).setdefault("_unused", set())
         if value is None and self.optional:
@@ -45,13 +45,13 @@ class Hyperparameter:
         unused.discard(self.name)
         if self.name in numbers:
             if self.decays:
-                owner.settle()  # what was missed was missed at the old value
+                owner.settle()  # idle rows missed updates with the old value
             numbers[self.name].set_value(np.float64(value))
         else:
             numbers[self.name] = pytensor.shared(np.float64(value), name=self.name)
 
     def check(self, value: Any) -> None:
-        """Raise if a value cannot be this number."""
+        """Raise if a value is not allowed."""
         check_number(value, self.name)
         if not 0 <= value < self.below or (self.optional and value == 0):
             lower = "above 0 or None" if self.optional else "at least 0"
@@ -60,13 +60,13 @@ class Hyperparameter:
 
 
 class Rate(Hyperparameter):
-    """The share that a layer drops, in [0, 1).
+    """The fraction that a layer drops, in [0, 1).
 
     Examples
     --------
     >>> import seqnet
     >>> layer = seqnet.layers.Dropout(0.5)
-    >>> layer.rate = 0.25            # no compiling, unless it becomes 0 or was 0
+    >>> layer.rate = 0.25            # recompiles only if it becomes 0 or was 0
     >>> layer.rate
     0.25
     """
@@ -87,5 +87,5 @@ def names_of(owner: Any) -> list[str]:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a class's attribute is a hyperparameter."""
+    """Return whether an attribute of a class is a hyperparameter."""
     return isinstance(value, Hyperparameter)

@@ -1,4 +1,4 @@
-"""Initial values of weights: objects that turn a shape and a NumPy generator into an array.
+"""Initializers: objects that return an array for a shape and a NumPy generator.
 
 Fans follow Keras 3: for a kernel of shape ``(inputs, outputs)`` fan-in is the first, fan-out the
 second dimension.
@@ -9,19 +9,21 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from seqnet import config
 from seqnet.checks import check_number
-from seqnet.registry import Configurable, refuse_arguments, register
+from seqnet.registry import Configurable, Identifier, refuse_arguments, register
 from seqnet.registry import get as _get
+from seqnet.types import Array
 
 
 class Initializer(Configurable, ABC):
-    """Draws the first value of a weight: ``initializer(shape, rng, dtype)`` gives an array."""
+    """The base class of initializers: ``initializer(shape, rng, dtype)`` returns an array."""
 
-    def __init__(self, **unknown):
+    def __init__(self, **unknown: Any):
         hint = (
             " All random numbers follow from seqnet.set_random_seed." if "seed" in unknown else ""
         )
@@ -46,7 +48,7 @@ class Initializer(Configurable, ABC):
 class Zeros(Initializer):
     """All zeros."""
 
-    def draw(self, shape, rng):
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return np.zeros(shape)
 
 
@@ -54,7 +56,7 @@ class Zeros(Initializer):
 class Ones(Initializer):
     """All ones."""
 
-    def draw(self, shape, rng):
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return np.ones(shape)
 
 
@@ -62,11 +64,11 @@ class Ones(Initializer):
 class Constant(Initializer):
     """One number everywhere."""
 
-    def __init__(self, value: float = 0.0, **unknown):
+    def __init__(self, value: float = 0.0, **unknown: Any):
         super().__init__(**unknown)
         self.value = check_number(value, "The value of Constant")
 
-    def draw(self, shape, rng):
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return np.full(shape, self.value)
 
 
@@ -74,14 +76,14 @@ class Constant(Initializer):
 class RandomUniform(Initializer):
     """Uniform between two bounds (Keras's default: -0.05 to 0.05)."""
 
-    def __init__(self, minval: float = -0.05, maxval: float = 0.05, **unknown):
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, **unknown: Any):
         super().__init__(**unknown)
         self.minval = check_number(minval, "minval")
         self.maxval = check_number(maxval, "maxval")
         if not self.minval <= self.maxval < np.inf:
             raise ValueError(f"minval is at most maxval, got {minval} and {maxval}.")
 
-    def draw(self, shape, rng):
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return rng.uniform(self.minval, self.maxval, shape)
 
 
@@ -89,14 +91,14 @@ class RandomUniform(Initializer):
 class RandomNormal(Initializer):
     """Normal with a mean and a standard deviation (Keras's default: 0 and 0.05)."""
 
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05, **unknown):
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, **unknown: Any):
         super().__init__(**unknown)
         self.mean = check_number(mean, "mean")
         self.stddev = check_number(stddev, "stddev")
         if not 0 <= self.stddev < np.inf:
             raise ValueError(f"stddev must be at least 0 and finite, got {stddev}.")
 
-    def draw(self, shape, rng):
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return rng.normal(self.mean, self.stddev, shape)
 
 
@@ -107,7 +109,7 @@ class VarianceScaling(Initializer):
     mode: str
     distribution: str
 
-    def draw(self, shape, rng):
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         fan_in = int(np.prod(shape[:-1])) if len(shape) > 1 else (shape[0] if shape else 1)
         fan_out = shape[-1] if shape else 1
         fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
@@ -115,8 +117,8 @@ class VarianceScaling(Initializer):
         if self.distribution == "uniform":
             limit = np.sqrt(3 * variance)
             return rng.uniform(-limit, limit, shape)
-        # Values beyond two deviations are drawn again, and the deviation that this takes
-        # away is given back (the factor is the deviation of a normal cut at two).
+        # Values beyond two deviations are drawn again; the factor is the deviation of the
+        # truncated distribution.
         values = rng.normal(0.0, 1.0, shape)
         while (far := np.abs(values) > 2).any():
             values[far] = rng.normal(0.0, 1.0, int(far.sum()))
@@ -169,11 +171,11 @@ class LecunNormal(VarianceScaling):
 class Orthogonal(Initializer):
     """A matrix with orthonormal rows or columns times `gain` (Saxe et al., 2013)."""
 
-    def __init__(self, gain: float = 1.0, **unknown):
+    def __init__(self, gain: float = 1.0, **unknown: Any):
         super().__init__(**unknown)
         self.gain = check_number(gain, "gain")
 
-    def draw(self, shape, rng):
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         if len(shape) < 2:
             raise ValueError(f"Orthogonal needs a matrix, got the shape {shape}.")
         rows, columns = int(np.prod(shape[:-1])), shape[-1]
@@ -186,23 +188,23 @@ class Orthogonal(Initializer):
 class Identity(Initializer):
     """The identity matrix times `gain`."""
 
-    def __init__(self, gain: float = 1.0, **unknown):
+    def __init__(self, gain: float = 1.0, **unknown: Any):
         super().__init__(**unknown)
         self.gain = check_number(gain, "gain")
 
-    def draw(self, shape, rng):
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         if len(shape) != 2:
             raise ValueError(f"Identity needs a matrix, got the shape {shape}.")
         return self.gain * np.eye(*shape)
 
 
 def draw(initializer: Callable, shape: Sequence[int], dtype: str) -> np.ndarray:
-    """Return a weight's first value in its dtype, from an initializer or any function of a shape.
+    """Return the initial value of a weight, from an initializer or any function of a shape.
 
     Parameters
     ----------
     initializer : Initializer or function
-        A function is given the shape, and `dtype` and `rng` if it has arguments of these names.
+        A function gets the shape, and `dtype` and `rng` if it has arguments of these names.
     shape : tuple of int
     dtype : str
 
@@ -215,17 +217,17 @@ def draw(initializer: Callable, shape: Sequence[int], dtype: str) -> np.ndarray:
     """
     given = {"dtype": dtype, "rng": config.random_generator()}
     try:
-        arguments = inspect.signature(initializer).parameters.values()
-    except (TypeError, ValueError):  # some of those written in C
+        arguments = list(inspect.signature(initializer).parameters.values())
+    except (TypeError, ValueError):  # some functions written in C have no signature
         arguments = []
     if not any(a.kind is a.VAR_KEYWORD for a in arguments):
-        names = {a.name for a in list(arguments)[1:]}
+        names = {a.name for a in arguments[1:]}
         given = {name: value for name, value in given.items() if name in names}
-    # In the order of rows; else kernels would copy it at every call.
+    # In C order; otherwise kernels would copy it at every call.
     return np.asarray(initializer(tuple(shape), **given), dtype=dtype, order="C")
 
 
-def get(identifier: str | Callable | dict | Initializer) -> Callable:
+def get(identifier: Identifier) -> Callable:
     """Return the initializer of a name, a saved configuration or an object.
 
     Examples

@@ -1,7 +1,7 @@
 """Metrics: a value per example or step, weighted and averaged like the loss.
 
-Because sums and weights come back from every batch, the figure of an epoch is exact: the mean over
-all unmasked steps, whatever the batches' sizes.
+Every batch returns sums and weights, so the value of an epoch is exact: the mean over all unmasked
+steps, for any sizes of batches.
 """
 
 from __future__ import annotations
@@ -15,20 +15,26 @@ import pytensor.tensor as pt
 
 from seqnet import losses
 from seqnet.checks import check_bool, check_number
-from seqnet.registry import Configurable, register
+from seqnet.losses.targets import paired
+from seqnet.registry import Configurable, Identifier, register
 from seqnet.registry import get as _get
-from seqnet.targets import paired
+from seqnet.types import Tensor, TensorLike
 
 
 class Metric(Configurable, ABC):
-    """``metric(y_true, y_pred)`` gives a value for each step; `finish` turns the mean into it."""
+    """The base class of metrics.
+
+    ``metric(y_true, y_pred)`` returns a value for each step; `finish` converts their mean.
+    """
+
+    registered_name: str
 
     @abstractmethod
-    def __call__(self, y_true, y_pred):
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         """Return the unreduced values, shape ``(batch, ...)``."""
 
     def finish(self, mean: float) -> float:
-        """Turn the weighted mean over an epoch into the figure that is reported."""
+        """Return the reported value from the weighted mean over an epoch."""
         return mean
 
     def of_logits(self) -> Metric:
@@ -37,7 +43,7 @@ class Metric(Configurable, ABC):
 
     @property
     def name(self) -> str:
-        """The name the figure is reported under."""
+        """The name in the logs."""
         return getattr(self, "registered_name", type(self).__name__)
 
 
@@ -47,7 +53,7 @@ class SparseCategoricalAccuracy(Metric):
 
     registered_name = "sparse_categorical_accuracy"
 
-    def __call__(self, y_true, y_pred):
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         y_true, y_pred = paired(y_true, y_pred, self.name, classes=True)
         return pt.cast(pt.eq(pt.argmax(y_pred, axis=-1), y_true), y_pred.dtype)
 
@@ -58,7 +64,7 @@ class CategoricalAccuracy(Metric):
 
     registered_name = "categorical_accuracy"
 
-    def __call__(self, y_true, y_pred):
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         y_true, y_pred = paired(y_true, y_pred, self.name)
         same = pt.eq(pt.argmax(y_pred, axis=-1), pt.argmax(y_true, axis=-1))
         return pt.cast(same, y_pred.dtype)
@@ -75,12 +81,12 @@ class BinaryAccuracy(Metric):
             raise ValueError(f"threshold must be finite, got {threshold}.")
         self.threshold = threshold
 
-    def __call__(self, y_true, y_pred):
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         y_true, y_pred = paired(y_true, y_pred, self.name)
         same = pt.eq(y_pred > np.asarray(self.threshold, y_pred.dtype), y_true > self.threshold)
         return pt.mean(pt.cast(same, y_pred.dtype), axis=-1)
 
-    def of_logits(self):
+    def of_logits(self) -> Metric:
         if not 0 < self.threshold < 1:
             raise ValueError(f"A probability to compare with is in (0, 1), got {self.threshold}.")
         return BinaryAccuracy(float(np.log(self.threshold) - np.log1p(-self.threshold)))
@@ -93,8 +99,8 @@ class Perplexity(Metric):
     Parameters
     ----------
     from_logits : bool
-        The predictions are logits and not probabilities. A softmax at the end of the model is
-        recognised without this.
+        The predictions are logits and not probabilities. Not needed for a model that ends with a
+        softmax.
     """
 
     registered_name = "perplexity"
@@ -102,15 +108,16 @@ class Perplexity(Metric):
     def __init__(self, from_logits: bool = False):
         self.from_logits = check_bool(from_logits, "from_logits")
 
-    def __call__(self, y_true, y_pred):
-        if np.ndim(y_true) == np.ndim(y_pred) - 1:
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
+        y_true, y_pred = pt.as_tensor_variable(y_true), pt.as_tensor_variable(y_pred)
+        if y_true.ndim == y_pred.ndim - 1:
             return losses.SparseCategoricalCrossentropy(self.from_logits)(y_true, y_pred)
         return losses.CategoricalCrossentropy(self.from_logits)(y_true, y_pred)
 
-    def finish(self, mean):
+    def finish(self, mean: float) -> float:
         return float(np.exp(min(mean, 700.0)))
 
-    def of_logits(self):
+    def of_logits(self) -> Metric:
         return Perplexity(from_logits=True)
 
 
@@ -121,21 +128,21 @@ class LossMetric(Metric):
         self.loss = loss
         self.registered_name = getattr(loss, "name", getattr(loss, "__name__", "loss"))
 
-    def __call__(self, y_true, y_pred):
+    def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         return self.loss(y_true, y_pred)
 
-    def of_logits(self):
+    def of_logits(self) -> Metric:
         if isinstance(self.loss, losses.Loss) and "from_logits" in self.loss.get_config():
             return LossMetric(type(self.loss)(**{**self.loss.get_config(), "from_logits": True}))
         return self
 
 
-def get(identifier, loss=None) -> Metric:
-    """Return the metric of a name, an object, or your own function of (y_true, y_pred).
+def get(identifier: Identifier, loss: object = None) -> Metric:
+    """Return a metric by name, or from an object or a custom function of (y_true, y_pred).
 
-    ``"accuracy"`` is the one that goes with the `loss`: sparse, categorical or binary. A loss, or
-    its name, reports that loss. What comes by name takes the predictions for logits if the loss
-    does; an object is used as it is.
+    ``"accuracy"`` is the accuracy for the `loss`: sparse, categorical or binary. A loss, or its
+    name, reports that loss. A metric by name takes predictions as logits if the loss does; an
+    object is used unchanged.
 
     Examples
     --------
@@ -145,21 +152,22 @@ def get(identifier, loss=None) -> Metric:
     >>> metrics.get("accuracy", losses.BinaryCrossentropy(from_logits=True)).threshold
     0.0
     """
-    is_accuracy = isinstance(identifier, str) and identifier in ("accuracy", "acc")
+    name = identifier if isinstance(identifier, str) else ""
+    is_accuracy = name in ("accuracy", "acc")
     if is_accuracy:
         metric = accuracy_for(loss)
     else:
         found = metric_or_loss(identifier)
         metric = found if isinstance(found, Metric) else LossMetric(losses.get(found))
-    if isinstance(identifier, str) and getattr(loss, "from_logits", False):
+    if name and getattr(loss, "from_logits", False):
         metric = metric.of_logits()
     if is_accuracy:
-        metric.registered_name = identifier
+        metric.registered_name = name
     return metric
 
 
-def accuracy_for(loss) -> Metric:
-    """Return the accuracy that goes with a cross-entropy."""
+def accuracy_for(loss: object) -> Metric:
+    """Return the accuracy for a cross-entropy."""
     if isinstance(loss, losses.SparseCategoricalCrossentropy):
         return SparseCategoricalAccuracy()
     if isinstance(loss, losses.BinaryCrossentropy):
@@ -172,7 +180,7 @@ def accuracy_for(loss) -> Metric:
     )
 
 
-def metric_or_loss(identifier, custom_objects: dict | None = None) -> Callable:
+def metric_or_loss(identifier: Identifier, custom_objects: dict | None = None) -> Callable:
     """Return the metric, or else the loss, of a name, a saved configuration or an object."""
     try:
         return _get("metric", identifier, custom_objects)

@@ -1,8 +1,8 @@
-"""Names to objects and back: how a layer is written down in a file and made again from it.
+"""Names of objects, and configurations from which files create objects.
 
-A class that inherits `Configurable` needs no code for this: its configuration is what its
-constructor takes, read from attributes of the same names. Loading looks names up here and
-nowhere else, so that a file can never name code to run.
+A subclass of `Configurable` needs no code for this: its configuration is the arguments of its
+constructor, read from attributes of the same names. Loading uses only the names registered here,
+so that a file cannot name code to run.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self, TypeAlias, TypeVar
+
+Identifier: TypeAlias = str | dict[str, Any] | Callable
+"""A name, a saved configuration, or an object or class itself."""
+
+Thing = TypeVar("Thing", bound=Any)
 
 _registered: dict[str, dict[str, Any]] = {}
-# What may stand in a file where a constructor's signature names a plain type.
+# The types that a file may hold for the plain types of a constructor's signature.
 NUMBER, TEXT = (bool, int, float, type(None)), (str, type(None))
 PLAIN_TYPES = {"bool": NUMBER, "int": NUMBER, "float": NUMBER, "str": TEXT, "None": ()}
 
 
 def register(kind: str, *names: str) -> Callable:
-    """Decorator: enter a class or function under `kind`, by its own name and by `names`."""
+    """Decorator: register a class or function under `kind`, by its own name and by `names`."""
 
-    def enter(thing):
+    def enter(thing: Thing) -> Thing:
         table = _registered.setdefault(kind, {})
         for name in (thing.__name__, *names):
             table[name] = thing
@@ -37,7 +42,7 @@ def names(kind: str) -> list[str]:
 
 
 def lookup(kind: str, name: str, custom_objects: dict[str, Any] | None = None) -> Any:
-    """Return what `name` stands for, or raise ``ValueError`` with the nearest match."""
+    """Return the object registered as `name`, or raise ``ValueError`` with the nearest match."""
     if custom_objects and name in custom_objects:
         return custom_objects[name]
     table = _registered.get(kind, {})
@@ -56,9 +61,9 @@ def lookup(kind: str, name: str, custom_objects: dict[str, Any] | None = None) -
 
 
 def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None) -> Any:
-    """Turn a name, a saved configuration, a class or an object into an object of `kind`.
+    """Return an object of `kind` from a name, a saved configuration, a class or an object.
 
-    Names of classes give an instance with its defaults; names of functions the function.
+    The name of a class returns an instance with default arguments, that of a function the function.
     """
     if isinstance(identifier, dict):
         if set(identifier) - {"config"} != {"name"} or not isinstance(identifier["name"], str):
@@ -70,9 +75,7 @@ def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None
         config = identifier.get("config", {})
         if not isinstance(config, dict):
             raise ValueError(f"The configuration of {kind} {identifier['name']!r} is no mapping.")
-        if inspect.isclass(thing):
-            return thing.from_config(config, custom_objects)
-        return thing
+        return from_configuration(thing, config, custom_objects)
     if isinstance(identifier, str):
         thing = lookup(kind, identifier, custom_objects)
         return thing() if inspect.isclass(thing) else thing
@@ -86,15 +89,26 @@ def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None
     )
 
 
+def from_configuration(thing: Any, config: dict[str, Any], custom_objects: Any) -> Any:
+    """Return an object of a class from its configuration; a function as it is."""
+    if not inspect.isclass(thing):
+        return thing
+    cls: Any = thing
+    return cls.from_config(config, custom_objects)
+
+
 def a(kind: str) -> str:
     """Return a kind with the article that begins a sentence: "An optimizer", "A layer"."""
     return f"{'An' if kind[0] in 'aeiou' else 'A'} {kind}"
 
 
 def refuse_arguments(
-    owner: type[Configurable], unknown: Iterable[str], error=TypeError, hint: str = ""
+    owner: type[Configurable],
+    unknown: Iterable[str],
+    error: type[Exception] = TypeError,
+    hint: str = "",
 ) -> None:
-    """Raise if a class was given arguments that it does not take."""
+    """Raise if a class got arguments that it does not take."""
     known = owner.parameters()
     for name in unknown:
         near = difflib.get_close_matches(name, known, n=1)
@@ -104,7 +118,7 @@ def refuse_arguments(
 
 
 def serialize(value: Any) -> Any:
-    """Write a constructor argument down in what JSON can hold."""
+    """Return a constructor argument as types that JSON supports."""
     if isinstance(value, Configurable):
         return {"name": name_in_files(type(value)), "config": value.get_config()}
     if isinstance(value, (list, tuple)):
@@ -119,7 +133,7 @@ def serialize(value: Any) -> Any:
 
 
 def name_in_files(thing: Any) -> str:
-    """Return the name that stands for a function or class in files, if it stands for no other."""
+    """Return the name of a function or class in files, if it is not the name of another."""
     name = getattr(thing, "__name__", "<none>")
     if not name.isidentifier():
         raise ValueError(
@@ -140,7 +154,7 @@ def name_in_files(thing: Any) -> str:
 
 
 def check_type(value: Any, annotation: Any, what: str) -> None:
-    """Raise ``TypeError`` if a signature names plain types, and a value is of none like them."""
+    """Raise ``TypeError`` if a value does not have one of the plain types of a signature."""
     names = str(annotation).split(" | ")
     if all(name in PLAIN_TYPES for name in names):
         if not isinstance(value, tuple(t for name in names for t in PLAIN_TYPES[name])):
@@ -156,7 +170,7 @@ def constructor_arguments(cls: type) -> dict[str, Any]:
     for klass in cls.__mro__:
         if "__init__" not in vars(klass) or klass is object:
             continue
-        arguments = list(inspect.signature(klass.__init__).parameters.values())[1:]
+        arguments = list(inspect.signature(vars(klass)["__init__"]).parameters.values())[1:]
         for a in arguments:
             if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL):
                 found.setdefault(a.name, a.annotation)
@@ -166,7 +180,7 @@ def constructor_arguments(cls: type) -> dict[str, Any]:
 
 
 class Configurable:
-    """Something a file can describe: its configuration is its constructor's arguments."""
+    """An object whose configuration is the arguments of its constructor."""
 
     @classmethod
     def parameters(cls) -> list[str]:
@@ -179,12 +193,12 @@ class Configurable:
         return constructor_arguments(cls)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that would make this object again, as JSON can hold them."""
+        """Return the arguments to create the object again, as types that JSON supports."""
         return {name: serialize(getattr(self, name)) for name in self.parameters()}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None):
-        """Make an object from what `get_config` returned."""
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+        """Create an object from the result of `get_config`."""
         known = cls.parameters()
         annotations = cls.signature() if cls.__module__.startswith("seqnet.") else {}
         refuse_arguments(cls, [name for name in config if name not in known], ValueError)
@@ -198,5 +212,5 @@ class Configurable:
         if custom_objects and isinstance(value, dict) and value.get("name") in custom_objects:
             thing = custom_objects[value["name"]]
             config = value.get("config", {})
-            return thing.from_config(config, custom_objects) if inspect.isclass(thing) else thing
+            return from_configuration(thing, config, custom_objects)
         return value

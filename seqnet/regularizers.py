@@ -1,13 +1,16 @@
-"""Penalties on weights: objects that turn a weight into a scalar added to the loss."""
+"""Regularizers: objects that return a penalty of a weight, which is added to the loss."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytensor.tensor as pt
 
 from seqnet.checks import check_number
-from seqnet.registry import Configurable, register
+from seqnet.registry import Configurable, Identifier, register
 from seqnet.registry import get as _get
+from seqnet.types import Tensor
 
 
 @register("regularizer", "l1_l2")
@@ -20,7 +23,7 @@ class L1L2(Configurable):
             if not 0 <= value < np.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {value}.")
 
-    def __call__(self, weight):
+    def __call__(self, weight: Tensor) -> Tensor:
         """Return the penalty of one weight, a symbolic scalar of the weight's dtype."""
         penalty = pt.zeros((), dtype=weight.dtype)
         if self.l1:
@@ -52,13 +55,13 @@ class L2(L1L2):
         super().__init__(l2=l2)
 
 
-def penalty(regularizer, weight):
+def penalty(regularizer: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
     """Return a weight's penalty, a symbolic scalar of its dtype, from any function of the weight.
 
     Raises
     ------
     TypeError, ValueError
-        If the function gives something else than one number.
+        If the function does not return one number.
     """
     found = regularizer(weight)
     name = getattr(regularizer, "__name__", type(regularizer).__name__)
@@ -73,6 +76,6 @@ def penalty(regularizer, weight):
     return pt.cast(found, weight.dtype)
 
 
-def get(identifier):
+def get(identifier: Identifier | None) -> Callable | None:
     """Return the regularizer of a name, a saved configuration or an object; None stays None."""
     return None if identifier is None else _get("regularizer", identifier)

@@ -1,8 +1,8 @@
-"""Text as numbers: a character vocabulary, and long texts cut into training examples."""
+"""Character vocabularies, and training examples from long texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,12 +11,12 @@ from seqnet.data.validation import as_array
 
 
 class CharacterVocabulary:
-    """Characters and their numbers, both ways.
+    """A mapping between characters and integers.
 
     Parameters
     ----------
     characters : str or list of str
-        Each character once; its place is its number.
+        Each character once; its index is its number.
 
     Examples
     --------
@@ -30,7 +30,7 @@ class CharacterVocabulary:
     'hole'
     """
 
-    def __init__(self, characters):
+    def __init__(self, characters: Iterable[str]):
         if not isinstance(characters, Iterable):
             raise TypeError(f"A vocabulary is made of characters, got {characters!r}.")
         characters = list(characters)
@@ -71,7 +71,7 @@ class CharacterVocabulary:
                 f"vocabulary of {len(self)} characters."
             ) from None
 
-    def decode(self, numbers) -> str:
+    def decode(self, numbers: Iterable[int]) -> str:
         """Return the text of some numbers.
 
         Raises
@@ -84,7 +84,7 @@ class CharacterVocabulary:
         return "".join(self.characters[n] for n in numbers)
 
 
-def check_numbers(numbers, count: int, name: str) -> None:
+def check_numbers(numbers: Sequence[int] | np.ndarray, count: int, name: str) -> None:
     """Raise if numbers are not one sequence of whole numbers in ``[0, count)``."""
     if len(numbers) == 0:
         return
@@ -107,7 +107,7 @@ def next_step_examples(numbers: np.ndarray, length: int) -> tuple[np.ndarray, np
     ----------
     numbers : array (total,)
     length : int
-        Steps of each example. What is left at the end is dropped.
+        Steps of each example. The remainder at the end is dropped.
 
     Returns
     -------
@@ -138,10 +138,10 @@ def next_step_examples(numbers: np.ndarray, length: int) -> tuple[np.ndarray, np
 
 
 def bigram_cross_entropy(train: np.ndarray, test: np.ndarray, classes: int) -> float:
-    """Return the nats per step of the best guess that knows only the number before.
+    """Return the cross-entropy of a bigram model in nats per step, a baseline for sequence models.
 
-    Counts of pairs in `train`, one added to each (Laplace), give the probabilities that `test` is
-    scored with: a baseline any sequence model must beat.
+    The probabilities for `test` are the counts of pairs in `train`, with one added to each
+    (Laplace).
 
     Examples
     --------

@@ -14,7 +14,10 @@ Tensor: TypeAlias = TensorVariable
 Array: TypeAlias = np.ndarray
 """An array of numbers."""
 
+TensorLike: TypeAlias = Tensor | ArrayLike
+"""What becomes a symbolic array: a variable, an array or a number."""
+
 Shape: TypeAlias = tuple[int | None, ...]
 """The shape of an array; None for a size that is not known."""
 
-__all__ = ["Array", "ArrayLike", "Shape", "Tensor"]
+__all__ = ["Array", "ArrayLike", "Shape", "Tensor", "TensorLike"]

@@ -123,7 +123,7 @@ def test_label_smoothing_mixes_in_the_uniform_distribution():
     assert again.label_smoothing == 0.2
 
 
-def test_an_impossible_probability_costs_much_but_not_infinity():
+def test_a_probability_of_zero_gives_a_finite_loss():
     prediction, target = pt.dmatrix("p"), pt.ivector("y")
     value = losses.SparseCategoricalCrossentropy()(target, prediction)
     f = backend.compile([prediction, target], [value], name="test")
@@ -144,7 +144,7 @@ def test_losses_are_found_by_name(name, cls):
     assert type(losses.get(name)) is cls
 
 
-def test_a_value_of_weight_zero_counts_nothing_even_if_it_is_no_number():
+def test_a_value_of_weight_zero_is_ignored_even_if_nan():
     values, weights = pt.dvector("v"), pt.dvector("w")
     f = backend.compile([values, weights], [weighted_sum(values, weights)], name="test")
     assert f(np.array([1.0, np.nan, np.inf]), np.array([2.0, 0.0, 0.0]))[0] == 2.0
@@ -200,7 +200,7 @@ def test_masked_loss_has_theano_lstms_values():
 
 
 @pytest.mark.parametrize("label", [-1, 5])
-def test_masked_loss_refuses_labels_that_are_no_classes(label):
+def test_masked_loss_refuses_labels_outside_of_the_classes(label):
     labels = np.array([[0, 0, label], [1, 2, 77]])
     loss = losses.masked_loss(np.full((2, 3, 5), 0.2), labels, np.array([1, 2]), np.array([2, 0]))
     with pytest.raises(IndexError, match=r"The class numbers are not all in \[0, 5\)"):
@@ -208,7 +208,7 @@ def test_masked_loss_refuses_labels_that_are_no_classes(label):
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-def test_the_sparse_loss_refuses_labels_that_are_no_classes(label):
+def test_the_sparse_loss_refuses_labels_outside_of_the_classes(label):
     prediction, target = pt.dmatrix("p"), pt.ivector("y")
     value = losses.SparseCategoricalCrossentropy()(target, prediction)
     f = backend.compile([prediction, target], [value], name="test")
@@ -245,7 +245,7 @@ def test_masked_loss_checks_its_arguments_when_it_is_built(number, value, name):
 
 
 @pytest.mark.parametrize(("lengths", "starts"), [([2, 2], [2, 0]), ([1, 1], [-1, 0])])
-def test_masked_loss_refuses_steps_that_are_not_there(lengths, starts):
+def test_masked_loss_refuses_steps_beyond_the_end(lengths, starts):
     given = [np.full((2, 3, 5), 0.2), np.zeros((2, 3), int), np.array(lengths), np.array(starts)]
     loss = losses.masked_loss(*given)
     with pytest.raises(ValueError, match="steps that are not there"):

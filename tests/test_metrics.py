@@ -27,7 +27,7 @@ def test_accuracies_are_the_references(name):
     np.testing.assert_array_equal(values_of(metrics.get(name), targets), expected)
 
 
-def test_the_threshold_of_binary_accuracy_is_settable():
+def test_the_threshold_of_binary_accuracy_can_be_set():
     metric = metrics.BinaryAccuracy(threshold=0.25)
     scores = np.array([[0.3, 0.2, 0.9, 0.1]])
     np.testing.assert_array_equal(values_of(metric, np.array([[1, 1, 1, 0]]), scores), [0.75])
@@ -46,7 +46,7 @@ def test_perplexity_is_the_exponential_of_the_mean_and_takes_both_kinds_of_targe
     assert metric.finish(uniform.mean()) == pytest.approx(4.0)
 
 
-def test_a_hopeless_perplexity_is_large_and_finite():
+def test_a_very_large_perplexity_is_finite():
     assert np.isfinite(metrics.Perplexity().finish(1e9))
 
 
@@ -59,7 +59,7 @@ def test_a_hopeless_perplexity_is_large_and_finite():
     ],
 )
 @pytest.mark.parametrize("name", ["accuracy", "acc"])
-def test_accuracy_is_the_one_that_goes_with_the_loss(loss, cls, name):
+def test_accuracy_matches_the_loss(loss, cls, name):
     metric = metrics.get(name, loss)
     assert type(metric) is cls
     assert metric.name == name
@@ -119,7 +119,7 @@ def test_metrics_that_are_objects_are_used_as_they_are():
 
 
 @pytest.mark.parametrize("names", [["mae", "mean_absolute_error"], ["accuracy", "accuracy"]])
-def test_one_name_for_two_figures_is_refused(names):
+def test_two_metrics_of_one_name_are_refused(names):
     model = seqnet.Model([seqnet.layers.Dense(2, activation="softmax", input_shape=(3,))])
     with pytest.raises(ValueError, match="Two metrics would be called"):
         model.compile(loss="sparse_categorical_crossentropy", metrics=names)

@@ -100,7 +100,7 @@ def test_metrics_of_plain_numbers_and_of_bools(metric, dtype):
     assert model.evaluate(X, Y)[1] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_loss_that_indexes_an_array_by_a_variable_is_told_how():
+def test_a_loss_that_indexes_an_array_by_a_variable_gets_advice():
     model = seqnet.Model([Dense(3)])
     model.compile("sgd", lambda y, p: WEIGHTS[pt.argmax(y, axis=-1)] * pt.sum(p, axis=-1))
     with pytest.raises(IndexError) as caught:

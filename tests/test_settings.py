@@ -52,7 +52,7 @@ def test_every_activation_is_tested():
     assert set(registry.names("activation")) == set(FORMULAS) | {"swish"}
 
 
-def test_no_activation_is_the_linear_one_and_functions_are_their_own():
+def test_none_is_the_linear_activation_and_functions_are_kept():
     assert activations.get(None) is activations.linear
     assert activations.get(np.tanh) is np.tanh
     with pytest.raises(TypeError, match="activation .* got 3"):

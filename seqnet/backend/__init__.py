@@ -10,8 +10,10 @@ PyTensor's Python virtual machine and computes the Ops of `seqnet.ops` by the C 
 - `recurrence`: a whole recurrence, and its gradient, as one compiled kernel each.
 - `updates`: the updates of all weights of an optimizer as one compiled kernel.
 - `elementwise`: elementwise nodes as compiled kernels or as NumPy calls.
+- `compiledir`: whether PyTensor can write its compiled code, checked at import.
 """
 
+from seqnet.backend import compiledir  # isort: skip -- before anything that uses PyTensor
 from seqnet.backend.modes import (
     compile,
     log_once,

@@ -1,10 +1,14 @@
-"""An activation as a layer of its own."""
+"""Layers that apply an activation."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from seqnet import activations
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.registry import register
+from seqnet.registry import Identifier, register
+from seqnet.types import Shape, Tensor
 
 
 @register("layer")
@@ -23,14 +27,14 @@ class Activation(Layer):
     [[0.0, 2.0]]
     """
 
-    def __init__(self, activation, **kwargs):
+    def __init__(self, activation: Identifier | None, **kwargs: Any):
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         return activations.apply(self.activation, inputs)
 
 
@@ -48,8 +52,8 @@ class Softmax(Layer):
     [[0.5, 0.5]]
     """
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         return activations.softmax(inputs)

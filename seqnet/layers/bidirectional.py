@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytensor.tensor as pt
 
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
-from seqnet.layers.states import Stateful
+from seqnet.layers.states import InitialState, Stateful
 from seqnet.layers.wrapper import Wrapper
+from seqnet.ops.recurrence import Recurrence
 from seqnet.registry import register
+from seqnet.types import Shape, Tensor
 
 MERGES = {
     "concat": lambda forth, back: pt.concatenate([forth, back], axis=-1),
@@ -25,26 +31,26 @@ class Bidirectional(Wrapper, Stateful):
 
     Input ``(batch, time, features)``; output ``(batch, units)``, or ``(batch, time, units)`` if the
     layer has `return_sequences`; twice the units with ``"concat"``. At each step the second half
-    has read from the end of the sequence to that step (its outputs are turned round again, into
-    the order of the input). Each half keeps its state at masked steps, so a sequence's own end is
-    where the second half starts, wherever the padding is. Source: Schuster and Paliwal,
+    has read from the end of the sequence to that step; its outputs are reversed into the order of
+    the input. Each half keeps its state at masked steps, so the second half starts at the
+    last unmasked step of each sequence, wherever the padding is. Source: Schuster and Paliwal,
     "Bidirectional recurrent neural networks" (1997); arguments as in Keras 3.
 
     Parameters
     ----------
     layer : Recurrent
-        The first half; the second is made like it, with `go_backwards` turned round and weights of
-        its own.
+        The forward layer. By default the backward layer has the same arguments, the opposite
+        `go_backwards`, and separate weights.
     merge_mode : "concat", "sum", "mul", "ave" or None
-        How the two outputs become one; None gives the list of both (not in a stack of layers).
+        How the two outputs are merged; None returns the list of both (not in a model).
     backward_layer : Recurrent, optional
-        The second half, where it differs from the first.
+        The backward layer, if it differs from the forward layer.
 
     Notes
     -----
-    With `return_state` a call gives [output, *states of the first half, *states of the second], in
-    the order in which `initial_state` takes them. With `stateful` both halves carry their states
-    on; only the first half's are those of a longer sequence.
+    With `return_state` a call returns [output, *forward states, *backward states], in the order in
+    which `initial_state` takes them. With `stateful` both halves carry their states; only those of
+    the forward half continue a longer sequence.
 
     Examples
     --------
@@ -58,7 +64,13 @@ class Bidirectional(Wrapper, Stateful):
     input_axes = ("batch", "time", "features")
     non_causal = "reads from both ends"
 
-    def __init__(self, layer, merge_mode: str | None = "concat", backward_layer=None, **kwargs):
+    def __init__(
+        self,
+        layer: Recurrent,
+        merge_mode: str | None = "concat",
+        backward_layer: Recurrent | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(layer, **kwargs)
         if not isinstance(self.layer, Recurrent):
             raise TypeError(f"Bidirectional wraps a recurrent layer, got {self.layer!r}.")
@@ -68,7 +80,9 @@ class Bidirectional(Wrapper, Stateful):
             known = ", ".join(repr(mode) for mode in MERGES)
             raise ValueError(f"merge_mode is one of {known}; got {merge_mode!r}.")
         self.merge_mode = merge_mode
-        self.backward_layer = turned_round(self.layer) if backward_layer is None else backward_layer
+        self.backward_layer = (
+            reversed_layer(self.layer) if backward_layer is None else backward_layer
+        )
         self._check_halves()
         if "trainable" in kwargs:
             self.trainable = kwargs["trainable"]
@@ -97,38 +111,45 @@ class Bidirectional(Wrapper, Stateful):
         return (self.layer, self.backward_layer)
 
     @property
-    def has_multiple_outputs(self) -> bool:
-        """A call gives a list with `return_state` and without a merge."""
+    def has_multiple_outputs(self) -> bool:  # type: ignore[override]
+        """A call returns a list with `return_state` or without a merge."""
         return self.layer.return_state or self.merge_mode is None
 
     @property
-    def stateful(self) -> bool:
+    def stateful(self) -> bool:  # type: ignore[override]
         """Whether the halves carry their states from batch to batch."""
         return self.layer.stateful
 
-    def runs_as(self, way_of):
+    def runs_as(self, way_of: Callable[[Recurrence], str]) -> str:
         ways = [half.runs_as(way_of) for half in self.inner_layers]
         return ways[0] if ways[0] == ways[1] else " and ".join(ways)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.needed_features(input_shape)
         self.build_inner(self.layer, "forward_", input_shape)
         self.build_inner(self.backward_layer, "backward_", input_shape)
 
-    def call(self, inputs, mask, context, initial_state=None):
-        outputs, last = [], []
+    def call(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None,
+        context: CallContext,
+        initial_state: InitialState | None = None,
+    ) -> Tensor | list[Tensor]:
+        outputs: list[Tensor] = []
+        last: list[Tensor] = []
         for half, given in zip(self.inner_layers, self.halves_of(initial_state), strict=True):
             result = half(inputs, mask=mask, context=context, initial_state=given)
-            output, *states = result if half.return_state else [result]
-            turn = half.go_backwards and half.return_sequences
-            outputs.append(output[:, ::-1] if turn else output)
+            output, *states = result if isinstance(result, list) else [result]
+            reverse = half.go_backwards and half.return_sequences
+            outputs.append(output[:, ::-1] if reverse else output)
             last += states
         merged = MERGES[self.merge_mode](*outputs)
         if not self.layer.return_state:
             return merged
         return [*(merged if isinstance(merged, list) else [merged]), *last]
 
-    def halves_of(self, states) -> tuple:
+    def halves_of(self, states: InitialState | None) -> tuple:
         """Return the initial states of each half, from those of both in one list."""
         if states is None:
             return (None, None)
@@ -141,17 +162,17 @@ class Bidirectional(Wrapper, Stateful):
         first = len(self.layer.state_names)
         return (list(states[:first]), list(states[first:]))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         shapes = [half.compute_output_shape(input_shape) for half in self.inner_layers]
         if self.merge_mode == "concat":
-            return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+            return (*shapes[0][:-1], sum(half.units for half in (self.layer, self.backward_layer)))
         return shapes[0]
 
-    def compute_mask(self, inputs, mask):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         return mask if self.layer.return_sequences else None
 
 
-def turned_round(layer: Recurrent) -> Recurrent:
-    """Return a new layer with the arguments of another that reads the other way."""
+def reversed_layer(layer: Recurrent) -> Recurrent:
+    """Return a new layer with the arguments of another and the opposite direction."""
     arguments = {name: getattr(layer, name) for name in layer.parameters()}
     return type(layer)(**(arguments | {"go_backwards": not layer.go_backwards}))

@@ -1,21 +1,35 @@
-"""What happens when a layer is called: checks of its mask and arguments, and of its output."""
+"""Call a layer: check its mask, arguments and output."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.logits import cast_output
+from seqnet.layers.context import CallContext
+from seqnet.losses.logits import cast_output
+from seqnet.types import Shape, Tensor, TensorLike
+
+if TYPE_CHECKING:
+    from seqnet.layers.layer import Layer
+
+Mask = TypeVar("Mask", Tensor, np.ndarray)
 
 
-def call_layer(layer, inputs, mask, context, options: Mapping[str, Any]):
-    """Return what a layer's `call` gives for variables.
+def call_layer(
+    layer: Layer,
+    inputs: Tensor,
+    mask: Tensor | None,
+    context: CallContext,
+    options: Mapping[str, Any],
+) -> Tensor | list[Tensor]:
+    """Return the output of a layer's `call`.
 
-    It is passed the inputs, what its signature takes of mask, context and training, and options.
+    `call` gets the inputs, those of mask, context and training that its signature has, and options.
     """
     if not hasattr(context, "training"):
         raise TypeError(f"context is a seqnet.layers.CallContext, got {context!r}.")
@@ -30,7 +44,9 @@ def call_layer(layer, inputs, mask, context, options: Mapping[str, Any]):
             "the inputs, it is given what it takes of mask, context and training, and arguments "
             "that are passed by name where the layer is called; others need a default."
         )
-    given = {name: value for name, value in offered.items() if anything or name in takes}
+    given: dict[str, Any] = {
+        name: value for name, value in offered.items() if anything or name in takes
+    }
     output = layer.call(inputs, **given, **options)
     if isinstance(output, (list, tuple)):
         return [as_output(layer, part, inputs, what) for part in output]
@@ -39,7 +55,7 @@ def call_layer(layer, inputs, mask, context, options: Mapping[str, Any]):
 
 @cache
 def signature_of_call(call: Callable) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-    """Return what a `call` takes by name, what of that has no default, and if it takes anything."""
+    """Return the named arguments of a `call`, those without default, and if it takes any name."""
     _, *arguments = inspect.signature(call).parameters.values()
     if not arguments or arguments[0].kind is inspect.Parameter.KEYWORD_ONLY:
         raise TypeError(f"{call.__qualname__} must take the inputs: call(self, inputs).")
@@ -49,7 +65,7 @@ def signature_of_call(call: Callable) -> tuple[tuple[str, ...], tuple[str, ...],
     return takes, tuple(a.name for a in named if a.default is a.empty), anything
 
 
-def as_output(layer, output, inputs, what: str):
+def as_output(layer: Layer, output: TensorLike | None, inputs: Tensor, what: str) -> Tensor:
     """Return an output as a variable; floats wider than the layer's and the input's are cast."""
     if output is None:
         raise TypeError(f"{what} returns None: it must return the output.")
@@ -59,14 +75,14 @@ def as_output(layer, output, inputs, what: str):
     return output
 
 
-def trial_output(layer, input_shape: tuple, context):
-    """Return what a layer gives for a new variable of a shape and no mask."""
+def trial_output(layer: Layer, input_shape: Shape, context: CallContext) -> Tensor | list[Tensor]:
+    """Return the output of a layer for a new variable of a shape, without a mask."""
     dtype = "int32" if layer.integer_input else layer.dtype
     return call_layer(layer, pt.tensor(dtype=dtype, shape=input_shape), None, context, {})
 
 
-def checked_inputs(layer, inputs):
-    """Return what a layer is called on as a variable, or raise."""
+def checked_inputs(layer: Layer, inputs: TensorLike) -> Tensor:
+    """Return the inputs of a layer as a variable, or raise."""
     try:
         return pt.as_tensor_variable(inputs)
     except (TypeError, NotImplementedError, ValueError) as error:
@@ -77,7 +93,7 @@ def checked_inputs(layer, inputs):
         ) from error
 
 
-def checked_mask(layer, mask, inputs):
+def checked_mask(layer: Layer, mask: TensorLike, inputs: Tensor) -> Tensor:
     """Return a mask as a bool variable whose axes are the first ones of the inputs, or raise.
 
     A layer of sequences (batch, time, features) takes a mask (batch, time).
@@ -100,20 +116,28 @@ def checked_mask(layer, mask, inputs):
     return mask
 
 
-def masks_together(first, second):
+def masks_together(first: Mask | None, second: Mask | None) -> Mask | None:
     """Return where both masks have data; None masks nothing.
 
-    A mask with fewer axes says it for all the steps within: (batch, sentences) goes with (batch,
+    A mask with fewer axes holds for all the steps inside: (batch, sentences) combines with (batch,
     sentences, words). Works on symbolic and on NumPy arrays.
     """
-    if first is None or second is None:
-        return second if first is None else first
-    few, many = sorted((first, second), key=lambda mask: mask.ndim)
-    return few[(..., *[None] * (many.ndim - few.ndim))] & many
+    if first is None:
+        return second
+    if second is None:
+        return first
+    ndim = max(first.ndim, second.ndim)
+    return with_ndim(first, ndim) & with_ndim(second, ndim)
 
 
-def why_missing(layer, name: str) -> str:
-    """Say why a layer has no attribute of a name."""
+def with_ndim(mask: Mask, ndim: int) -> Mask:
+    """Return a mask with `ndim` axes; new ones are the last."""
+    new: tuple[Any, ...] = (None,) * (ndim - mask.ndim)
+    return mask[(..., *new)] if new else mask
+
+
+def why_missing(layer: Layer, name: str) -> str:
+    """Return the error message for a missing attribute of a layer."""
     kind, own = type(layer).__name__, vars(layer)
     if "built" not in own:
         return f"{kind}.__init__ must call super().__init__(**kwargs) before anything else."

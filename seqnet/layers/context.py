@@ -1,11 +1,16 @@
-"""What one call of layers decides and collects while a graph is built."""
+"""The settings and results of one pass through layers while a graph is built."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Variable
+
 from seqnet.ops.dropout import dropout_mask
+from seqnet.types import Tensor
 
 if TYPE_CHECKING:
     from seqnet.layers.layer import Layer
@@ -15,12 +20,12 @@ if TYPE_CHECKING:
 class CallContext:
     """One pass through the layers while a graph is built.
 
-    What a pass decides and collects lives here, so that nothing about it is written onto layers.
+    A pass keeps its settings and results here and does not change the layers.
 
     Attributes
     ----------
     training : bool
-        Whether dropout and the like are active.
+        Whether layers such as dropout run in training mode.
     updates : dict
         New values of shared variables (random generators, carried states) that a compiled function
         must store.
@@ -29,20 +34,26 @@ class CallContext:
     final_states : dict
         Filled with the states after the last step, by recurrent layer.
     run : "train", "test" or "predict"
-        Whose states stateful layers go on from; by default what `training` says.
+        Whose carried states stateful layers use; by default according to `training`.
     """
 
     training: bool = False
-    updates: dict = field(default_factory=dict)
-    initial_states: dict[Layer, list] = field(default_factory=dict)
-    final_states: dict[Layer, list] = field(default_factory=dict)
+    updates: dict[SharedVariable, Variable] = field(default_factory=dict)
+    initial_states: dict[Layer, list[Tensor]] = field(default_factory=dict)
+    final_states: dict[Layer, list[Tensor]] = field(default_factory=dict)
     run: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.run = self.run or ("train" if self.training else "predict")
 
-    def dropout_mask(self, generator, shape, rate, dtype: str):
-        """Draw a mask from a layer's generator, and note the generator's next value.
+    def dropout_mask(
+        self,
+        generator: SharedVariable,
+        shape: Sequence[Tensor | int],
+        rate: Tensor | float,
+        dtype: str,
+    ) -> Tensor:
+        """Draw a mask from a layer's generator, and store the generator's next value in `updates`.
 
         The mask is 0 with probability `rate` and ``1 / (1 - rate)`` elsewhere.
         """

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytensor.tensor as pt
 
 from seqnet import activations, initializers, regularizers
 from seqnet.checks import check_bool, check_count
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.ops.affine import Affine
 from seqnet.ops.lookup_affine import LookupAffine, looked_up
-from seqnet.registry import register
+from seqnet.registry import Identifier, register
+from seqnet.types import Shape, Tensor
 
 
 @register("layer")
 class Dense(Layer):
     """``output = activation(inputs @ kernel + bias)`` over the last axis.
 
-    Input ``(batch, ..., features)``, output ``(batch, ..., units)``: every step of a sequence is
-    treated alike.
+    Input ``(batch, ..., features)``, output ``(batch, ..., units)``: all steps of a
+    sequence share the weights.
 
     Parameters
     ----------
@@ -40,14 +44,14 @@ class Dense(Layer):
     def __init__(
         self,
         units: int,
-        activation=None,
+        activation: Identifier | None = None,
         *,
         use_bias: bool = True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        **kwargs,
+        kernel_initializer: Identifier = "glorot_uniform",
+        bias_initializer: Identifier = "zeros",
+        kernel_regularizer: Identifier | None = None,
+        bias_regularizer: Identifier | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.units = check_count(units, "The units of Dense")
@@ -58,14 +62,14 @@ class Dense(Layer):
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
 
-    def check_axes(self, input_shape):
+    def check_axes(self, input_shape: Shape) -> None:
         if len(input_shape) < 2:
             raise ValueError(
                 f"Layer {self.display_name!r} ({type(self).__name__}) takes (batch, ..., "
                 f"features), got the shape {input_shape}."
             )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         features = self.needed_features(input_shape)
         self.kernel = self.add_weight(
             "kernel",
@@ -79,14 +83,14 @@ class Dense(Layer):
                 "bias", (self.units,), self.bias_initializer, regularizer=self.bias_regularizer
             )
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         return activations.apply(self.activation, affine(inputs, self.kernel, self.bias))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)
 
 
-def affine(inputs, kernel, bias=None):
+def affine(inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return ``inputs @ kernel + bias`` over the last axis as one matrix product.
 
     ``(batch, ..., features)`` times ``(features, units)`` gives ``(batch, ..., units)``; integer

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
 
 from seqnet.checks import check_shape
 from seqnet.hyperparameters import Rate, numbers_of
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
+from seqnet.types import Shape, Tensor
 
 
 @register("layer")
@@ -36,12 +41,12 @@ class Dropout(Layer):
 
     rate = Rate()
 
-    def __init__(self, rate: float, *, noise_shape=None, **kwargs):
+    def __init__(self, rate: float, *, noise_shape: Shape | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.rate = rate
         self.noise_shape = None if noise_shape is None else check_shape(noise_shape, "noise_shape")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         for axis, (size, wanted) in enumerate(
             zip(self.noise_shape or (), input_shape, strict=False)
         ):
@@ -53,14 +58,14 @@ class Dropout(Layer):
         self.generator = self.add_generator()
 
     @property
-    def sequence_generators(self) -> list:
+    def sequence_generators(self) -> list[SharedVariable]:  # type: ignore[override]
         """The generator, if the mask is the same along time."""
         return self.generators if (self.noise_shape or ())[1:2] == (1,) else []
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         if not context.training or self.rate == 0:
             return inputs
         sizes = tuple(inputs.shape)

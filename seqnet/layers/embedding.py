@@ -1,6 +1,8 @@
-"""Rows of a table, looked up by number."""
+"""Embeddings: rows of a table, looked up by integer."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -8,14 +10,16 @@ import pytensor.tensor as pt
 from seqnet import initializers, regularizers
 from seqnet.checks import WrongValueError, check_bool, check_count, first_place
 from seqnet.layers.calling import masks_together
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.ops.lookup import Gather
-from seqnet.registry import register
+from seqnet.registry import Identifier, register
+from seqnet.types import Array, Shape, Tensor
 
 
 @register("layer")
 class Embedding(Layer):
-    """Turn numbers into vectors: ``output[b, t] = embeddings[inputs[b, t]]``.
+    """Turn integers into vectors: ``output[b, t] = embeddings[inputs[b, t]]``.
 
     Input ``(batch, time)`` of integers in ``[0, input_dim)`` (any rank works), output
     ``(batch, time, output_dim)``.
@@ -27,9 +31,9 @@ class Embedding(Layer):
     output_dim : int
         Length of each vector.
     mask_zero : bool
-        Take 0 as padding: later layers get the mask ``inputs != 0``. Then 0 cannot stand for
-        anything else, and `input_dim` counts it. Sentences of words (batch, sentences, words) get a
-        mask of that shape, which `TimeDistributed` hands to the layer that reads the words.
+        Take 0 as padding: later layers get the mask ``inputs != 0``. Then 0 has no other
+        meaning, and `input_dim` includes it. Sentences of words (batch, sentences, words) get a
+        mask of that shape, which `TimeDistributed` passes to the layer that reads the words.
     embeddings_initializer, embeddings_regularizer
         Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
 
@@ -56,9 +60,9 @@ class Embedding(Layer):
         output_dim: int,
         *,
         mask_zero: bool = False,
-        embeddings_initializer="uniform",
-        embeddings_regularizer=None,
-        **kwargs,
+        embeddings_initializer: Identifier = "uniform",
+        embeddings_regularizer: Identifier | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.input_dim = check_count(input_dim, "The input_dim of Embedding")
@@ -67,7 +71,7 @@ class Embedding(Layer):
         self.embeddings_initializer = initializers.get(embeddings_initializer)
         self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.embeddings = self.add_weight(
             "embeddings",
             (self.input_dim, self.output_dim),
@@ -75,7 +79,7 @@ class Embedding(Layer):
             regularizer=self.embeddings_regularizer,
         )
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         if np.dtype(inputs.type.dtype).kind not in "iu":
             raise TypeError(
                 f"Layer {self.display_name!r} (Embedding) looks numbers up, so its input must be "
@@ -84,18 +88,18 @@ class Embedding(Layer):
         what = f"The inputs of layer {self.display_name!r} (Embedding)"
         return Gather(what)(self.embeddings, inputs)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape, self.output_dim)
 
-    def compute_mask(self, inputs, mask):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         if not self.mask_zero:
             return mask
         return masks_together(mask, pt.neq(inputs, 0))
 
-    def known_mask(self, values):
+    def known_mask(self, values: Array) -> Array | None:
         return values != 0 if self.mask_zero else None
 
-    def check_input(self, values, name):
+    def check_input(self, values: Array, name: str) -> None:
         if values.dtype.kind not in "iu":
             raise TypeError(
                 f"{name} must be integers for the Embedding layer {self.display_name!r}, got the "

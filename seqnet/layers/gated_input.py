@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytensor.tensor as pt
 
+from seqnet.layers.context import CallContext
 from seqnet.layers.dense import Dense
-from seqnet.registry import register
+from seqnet.registry import Identifier, register
+from seqnet.types import Shape, Tensor
 
 
 @register("layer")
 class GatedInput(Dense):
-    """Let an input pass as far as one learned number says: ``output = gate * inputs``.
+    """Scale the input by one learned gate: ``output = gate * inputs``.
 
     ``gate = activation(inputs @ kernel + bias)``, one number between 0 and 1 for each example and
     step. Input ``(batch, ..., features)``, output of the same shape.
 
-    Source: `GatedInput` of theano_lstm, whose gate also reads the state of the layer above, and
-    which gives the gate alone. Here it is a layer like any other, so it reads its input alone and
-    applies its gate; a gate that reads a state belongs into a cell (see `Recurrent.step`).
+    Source: `GatedInput` of theano_lstm, whose gate also depends on the state of the layer above and
+    which returns only the gate. Here the gate depends only on the input and is applied to it; a
+    gate that depends on a state is part of a cell (see `Recurrent.step`).
 
     Weights: `kernel` (features, 1), `bias` (1,).
 
@@ -36,16 +40,16 @@ class GatedInput(Dense):
     [[1.0, 2.0]]
     """
 
-    def __init__(self, *, activation="sigmoid", **kwargs):
+    def __init__(self, *, activation: Identifier | None = "sigmoid", **kwargs: Any):
         super().__init__(1, activation, **kwargs)
 
     @classmethod
-    def parameters(cls):
-        return [name for name in super().parameters() if name != "units"]  # it is always one
+    def parameters(cls) -> list[str]:
+        return [name for name in super().parameters() if name != "units"]  # always 1
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         gate = super().call(inputs, mask, context)
         return pt.specify_broadcastable(gate, gate.ndim - 1) * pt.cast(inputs, self.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

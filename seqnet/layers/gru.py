@@ -1,11 +1,15 @@
-"""The gated recurrent unit, in both of its variants."""
+"""The gated recurrent unit, with the reset gate before or after the recurrent product."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from seqnet import activations
 from seqnet.checks import check_bool
 from seqnet.layers.recurrent import Recurrent
-from seqnet.registry import register
+from seqnet.registry import Identifier, register
+from seqnet.types import Tensor
 
 
 @register("layer")
@@ -20,8 +24,8 @@ class GRU(Recurrent):
 
     Weights: `kernel` (features, 3 units), `recurrent_kernel` (units, 3 units), `bias` (2, 3 units)
     with `reset_after` (one for the input, one for the recurrent product) and (3 units,) without.
-    Sources: Cho et al. (2014), whose reset comes before the product; cuDNN, PyTorch and Keras 3
-    have it after.
+    Sources: Cho et al. (2014) apply the reset gate before the product; cuDNN, PyTorch and Keras 3
+    after it.
 
     Parameters
     ----------
@@ -48,15 +52,15 @@ class GRU(Recurrent):
         self,
         units: int,
         *,
-        recurrent_activation="sigmoid",
+        recurrent_activation: Identifier | None = "sigmoid",
         reset_after: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(units, **kwargs)
         self.recurrent_activation = activations.get(recurrent_activation)
         self.reset_after = check_bool(reset_after, "reset_after")
 
-    def build_bias(self, columns):
+    def build_bias(self, columns: int) -> None:
         self.bias = self.add_weight(
             "bias",
             (2, columns) if self.reset_after else (columns,),
@@ -66,10 +70,15 @@ class GRU(Recurrent):
         if self.reset_after:
             self.recurrent_bias = self.bias[1]
 
-    def input_bias(self):
-        return self.bias[0] if self.use_bias and self.reset_after else self.bias
+    def input_bias(self) -> Tensor | None:
+        return self.bias[0] if self.bias is not None and self.reset_after else self.bias
 
-    def step(self, x, states, recur):
+    def step(
+        self,
+        x: tuple[Tensor, ...],
+        states: tuple[Tensor, ...],
+        recur: Callable[..., tuple[Tensor, ...]],
+    ) -> tuple[Tensor, ...]:
         x_z, x_r, x_h = x
         (h,) = states
         if self.reset_after:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -12,8 +14,10 @@ from pytensor.graph.traversal import applys_between
 from pytensor.tensor.random.op import RandomVariable
 
 from seqnet.checks import check_bool, check_shape
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
+from seqnet.types import Shape, Tensor
 
 
 @register("layer")
@@ -24,21 +28,22 @@ class Lambda(Layer):
     ----------
     function : callable
         ``function(inputs) -> output`` of PyTensor variables, the batch as their first axis. If it
-        has an argument named ``mask``, it is given the mask (batch, time) or None.
+        has an argument named ``mask``, it gets the mask (batch, time) or None.
     output_shape : tuple, optional
-        Shape of one example of the output, without the batch, None for what varies. By default it
-        is found by applying the function to a variable of the input's shape.
+        Shape of one example of the output, without the batch, None for unknown sizes. By default
+        it is found by applying the function to a variable of the input's shape.
     supports_masking : bool
-        Say that each step of the output is the same step of the input, so that the input's mask is
-        the output's. Else a mask is an error, unless the function takes one and uses it up.
+        True if each step of the output corresponds to the same step of the input, so that the mask
+        of the input is that of the output. Otherwise a mask is an error, unless the function takes
+        and uses it.
 
     Raises
     ------
     ValueError
         If the function mixes the rows of a batch, as ``x - x.mean(axis=0)`` does: then results
-        would depend on batches. One trial with random numbers tells, when the layer is built; a
-        function with a loop or random numbers of its own, or that fails on the trial's inputs, is
-        not tried.
+        would depend on batches. This is tested with random numbers when the layer is built. A
+        function that contains a loop or random numbers, or that fails on the test's inputs, is not
+        tested.
 
     Notes
     -----
@@ -55,7 +60,14 @@ class Lambda(Layer):
     (None, 4)
     """
 
-    def __init__(self, function, output_shape=None, *, supports_masking: bool = False, **kwargs):
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        output_shape: Shape | None = None,
+        *,
+        supports_masking: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if not callable(function):
             raise TypeError(f"Lambda takes a function of a PyTensor variable, got {function!r}.")
@@ -63,27 +75,27 @@ class Lambda(Layer):
         self.output_shape = (
             None if output_shape is None else check_shape(output_shape, "output_shape")
         )
-        self.hands_mask_on = check_bool(supports_masking, "supports_masking")
+        self.passes_mask_on = check_bool(supports_masking, "supports_masking")
         self.takes_mask = "mask" in argument_names(function)
 
     @property
-    def supports_masking(self) -> bool:
-        """Whether the mask is handed on or used up."""
-        return self.hands_mask_on or self.takes_mask
+    def supports_masking(self) -> bool:  # type: ignore[override]
+        """Whether the mask is passed on or used."""
+        return self.passes_mask_on or self.takes_mask
 
-    def masking_hint(self):
+    def masking_hint(self) -> str:
         return (
             "If each step of its output is the same step of its input, say supports_masking=True; "
             "else let the function take an argument named mask."
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         inputs = pt.tensor(dtype=self.dtype, shape=input_shape)
         try:
             mask = pt.ones(inputs.shape[:2], dtype="bool")
             output = self.apply(inputs, mask)
             mixed = mixes_rows(inputs, output)
-        except Exception:  # it may need inputs of another kind; an error comes where it is used
+        except Exception:  # it may need other inputs; then a call raises
             return
         if mixed:
             raise ValueError(
@@ -104,18 +116,18 @@ class Lambda(Layer):
                 f"{found}, not of the output_shape {said}."
             )
 
-    def apply(self, inputs, mask=None):
-        """Return the function of a variable."""
+    def apply(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Apply the function to a variable."""
         output = self.function(inputs, mask=mask) if self.takes_mask else self.function(inputs)
         return pt.as_tensor_variable(output)
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         return self.apply(inputs, mask)
 
-    def compute_mask(self, inputs, mask):
-        return mask if self.hands_mask_on else None
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+        return mask if self.passes_mask_on else None
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         if self.output_shape is not None:
             return (input_shape[0], *self.output_shape)
         inputs = pt.tensor(dtype=self.dtype, shape=input_shape)
@@ -129,7 +141,7 @@ class Lambda(Layer):
                 f"output's shape ({error}). Pass output_shape=, without the batch."
             ) from error
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         name = getattr(self.function, "__name__", "<lambda>")
         if not name.isidentifier():
             raise ValueError(
@@ -137,32 +149,33 @@ class Lambda(Layer):
                 "no name. Write it with def, and pass it in custom_objects= when you load the "
                 "model."
             )
-        return super().get_config() | {"supports_masking": self.hands_mask_on}
+        return super().get_config() | {"supports_masking": self.passes_mask_on}
 
     @classmethod
-    def _revive(cls, value, custom_objects):
+    def _revive(cls, value: Any, custom_objects: dict[str, Any] | None) -> Any:
         if isinstance(value, dict) and "name" in value:
-            name = value["name"]
-            if name not in (custom_objects or {}):
+            name, known = value["name"], custom_objects or {}
+            if name not in known:
                 raise ValueError(
                     f"A Lambda layer of the file holds the function {name!r}, and files hold no "
                     f"code: pass custom_objects={{{name!r}: {name}}}."
                 )
-            return custom_objects[name]
+            return known[name]
         return value
 
 
-def mixes_rows(inputs, output) -> bool:
-    """Tell whether rows of an output depend on other rows of the input, from one trial.
+def mixes_rows(inputs: Tensor, output: Tensor) -> bool:
+    """Return whether rows of an output depend on other rows of the input, from one test.
 
-    What has loops or random numbers within is not tried.
+    Graphs with loops or random numbers are not tested and give False.
     """
     for node in applys_between([inputs], [output]):
         if isinstance(node.op, (HasInnerGraph, RandomVariable)):
             return False
     sizes = [3 if size is None else size for size in inputs.type.shape[1:]]
     values = np.random.default_rng(0).normal(size=(4, *sizes)).astype(inputs.dtype)
-    options = {"mode": Mode(linker="py", optimizer=None), "on_unused_input": "ignore"}
+    mode = Mode(linker="py", optimizer=None)  # type: ignore[arg-type]  # None is no rewriting
+    options = {"mode": mode, "on_unused_input": "ignore"}
     whole = output.eval({inputs: values}, **options)
     if whole.shape[:1] != (4,):
         return True
@@ -171,9 +184,9 @@ def mixes_rows(inputs, output) -> bool:
     return alone.shape != whole.shape or not np.allclose(alone, whole, rtol=1e-3, atol=1e-5)
 
 
-def argument_names(function) -> list[str]:
+def argument_names(function: Callable) -> list[str]:
     """Return the names of a function's arguments, none if they cannot be read."""
     try:
         return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # some of those written in C
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return []

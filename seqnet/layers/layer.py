@@ -1,7 +1,7 @@
 """The base of all layers: named weights and a symbolic function of the inputs.
 
 A layer is used in two ways. A `Model` stacks layers and calls them while it compiles. And since a
-layer called on a PyTensor variable gives a PyTensor variable, any layer also works alone, inside
+layer called on a PyTensor variable returns a PyTensor variable, any layer also works alone, inside
 any other PyTensor graph.
 """
 
@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytensor
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import config, regularizers
 from seqnet.checks import check_bool, check_finite, check_shape
@@ -26,13 +29,12 @@ from seqnet.layers.calling import (
 )
 from seqnet.layers.context import CallContext
 from seqnet.layers.weights import check_values, first_value, set_values
-from seqnet.registry import Configurable, refuse_arguments
-
-Shape = tuple[int | None, ...]
+from seqnet.registry import Configurable, Identifier, refuse_arguments
+from seqnet.types import ArrayLike, Shape, Tensor, TensorLike
 
 
 class Layer(Configurable, ABC):
-    """One stage of a model.
+    """The base class of layers.
 
     Subclasses implement `call`, and where needed `build` (make weights), `compute_output_shape`,
     `compute_mask` and `check_input`; `input_axes` names the axes that their inputs must have. A
@@ -41,43 +43,45 @@ class Layer(Configurable, ABC):
     Parameters
     ----------
     name : str, optional
-        Unique within a model; a model names what has no name.
+        Unique within a model; a model names layers without a name.
     input_shape : tuple, optional
         Shape of one example, without the batch; only for the first layer of a model, and only
-        if the model is to have weights before it has seen data.
+        if the model needs weights before it has seen data.
     dtype : str, optional
-        ``"float32"`` or ``"float64"``; by default what `seqnet.config.floatx` says.
+        ``"float32"`` or ``"float64"``; by default `seqnet.config.floatx()`.
     trainable : bool
         Whether training changes the weights.
     """
 
+    # Subclasses set the following attributes, or compute them as properties.
+
     input_axes: tuple[str, ...] = ()
     """Names of the axes that an input must have, the batch first; empty is any number of axes."""
 
-    integer_input = False
-    """Whether the layer takes numbers of classes and not quantities."""
+    integer_input: bool = False
+    """Whether the inputs are integers, such as class numbers."""
 
-    needs_length = False
-    """Whether graphs need the number of steps when they are built."""
+    needs_length: bool = False
+    """Whether the number of steps must be known when a graph is built."""
 
-    reverses_time = False
-    """Whether the steps of the output come in the opposite order of the input's."""
+    reverses_time: bool = False
+    """Whether the steps of the output are in the reverse order of those of the input."""
 
     non_causal: str = ""
-    """Why nothing can be computed step by step ("runs backwards"); empty if it can."""
+    """Why the layer cannot run step by step ("runs backwards"); empty if it can."""
 
-    supports_masking = True
-    """Whether the layer can be given a mask: each step of its output is that step of its input, or
-    it uses the mask up."""
+    supports_masking: bool = True
+    """Whether the layer accepts a mask: each step of its output corresponds to the same step of its
+    input, or the layer uses the mask."""
 
-    stateful = False
+    stateful: bool = False
     """Whether the layer carries states from batch to batch."""
 
-    has_multiple_outputs = False
-    """Whether calling the layer gives a list, which the next layer of a stack cannot take."""
+    has_multiple_outputs: bool = False
+    """Whether a call returns a list, which the next layer of a model cannot take."""
 
-    sequence_generators: Sequence = ()
-    """Those of the generators that masks are drawn from once for each sequence."""
+    sequence_generators: Sequence[SharedVariable] = ()
+    """Those of the generators from which one mask is drawn for each sequence."""
 
     def __init__(
         self,
@@ -85,7 +89,7 @@ class Layer(Configurable, ABC):
         input_shape: Shape | None = None,
         dtype: str | None = None,
         trainable: bool = True,
-        **unknown,
+        **unknown: Any,
     ):
         refuse_arguments(type(self), unknown)
         if name is not None and not isinstance(name, str):
@@ -96,24 +100,26 @@ class Layer(Configurable, ABC):
         self._trainable = check_bool(trainable, "trainable")
         self.built = False
         self._held: tuple[Layer, ...] = ()
-        self.weights: list = []
-        self.penalties: list = []
-        self._generators: list = []
+        self.weights: list[TensorSharedVariable] = []
+        self.penalties: list[tuple[Callable, TensorSharedVariable]] = []
+        self._generators: list[SharedVariable] = []
         self.features: int | None = None
 
-    # ---- what subclasses define
+    # ---- for subclasses to define
 
     def build(self, input_shape: Shape) -> None:  # noqa: B027  (most layers have no weights)
         """Make the weights for inputs of ``(batch, ...)`` shape; called once."""
 
     @abstractmethod
-    def call(self, inputs, mask, context: CallContext):
+    def call(
+        self, inputs: Tensor, mask: Tensor | None, context: CallContext
+    ) -> Tensor | list[Tensor]:
         """Return the symbolic output for symbolic inputs.
 
         A subclass's `call` takes the inputs and those of `mask`, `context` and `training` that it
         needs, by these names: ``call(self, inputs)`` and ``call(self, inputs, training=None)`` are
-        enough. Outputs that plain numbers or float64 arrays made float64 become floats of the
-        layer's own dtype again.
+        enough. If plain numbers or float64 arrays make the output float64, it is cast to the
+        dtype of the layer.
 
         `mask` is (batch, time) bool, True where there is data, or None. With several axes of
         steps, such as sentences of words, it may have several too: (batch, sentences, words).
@@ -124,21 +130,22 @@ class Layer(Configurable, ABC):
 
         By default it is found by applying the layer to a variable of the input's shape.
         """
-        return tuple(trial_output(self, input_shape, CallContext()).type.shape)
+        output = cast(Tensor, trial_output(self, input_shape, CallContext()))
+        return tuple(output.type.shape)
 
-    def compute_mask(self, inputs, mask):
-        """Return the mask that goes with the output."""
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Return the mask of the output."""
         return mask
 
     def known_mask(self, values: np.ndarray) -> np.ndarray | None:
-        """Return the mask this layer finds in real data as a first layer, None if none.
+        """Return the mask that this layer, as the first one, finds in an array; None if none.
 
-        Steps come as the first axes of the values; their features, if any, as the last.
+        The first axes of the values are steps, the last one their features, if any.
         """
         return None
 
     def check_input(self, values: np.ndarray, name: str) -> None:
-        """Raise if an array of real data cannot be this layer's input (first layers only)."""
+        """Raise if an array cannot be the input of this layer (first layers only)."""
         if values.dtype.kind not in "fiub":
             raise TypeError(f"{name} must hold numbers, got the dtype {values.dtype}.")
         check_finite(
@@ -147,33 +154,41 @@ class Layer(Configurable, ABC):
             " Clean the data, or mark padding with a Masking layer and a finite mask_value.",
         )
 
-    # ---- what subclasses use
+    # ---- for subclasses to use
 
-    def add_weight(self, name: str, shape, initializer, *, regularizer=None):
-        """Make, name, fill and enter one weight; return its shared variable.
+    def add_weight(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: Identifier,
+        *,
+        regularizer: Identifier | None = None,
+    ) -> TensorSharedVariable:
+        """Create and register a weight; return its shared variable.
 
         Parameters
         ----------
         name : str
         shape : tuple of int
         initializer : str, Initializer or function
-            A function is given the shape, and dtype and rng if it has arguments of these names.
+            A function gets the shape, and dtype and rng if it has arguments of these names.
         regularizer : str, Regularizer or function, optional
-            A function of the weight that gives a number, which is added to the loss.
+            A function of the weight that returns a number, which is added to the loss.
         """
-        full_name, shape = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
-        value, is_given = first_value(full_name, shape, self.dtype, initializer)
-        # A size of one is left unknown: PyTensor takes a static one as "to be broadcast", and
-        # then a single unit, step or class would have another type than several.
-        static = tuple(None if size == 1 else size for size in shape)
+        full_name, sizes = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
+        value, is_given = first_value(full_name, sizes, self.dtype, initializer)
+        # A size of one is left unknown: PyTensor would mark the axis as broadcastable, and a single
+        # unit, step or class would have another type than several.
+        static = tuple(None if size == 1 else size for size in sizes)
         weight = pytensor.shared(value, name=full_name, shape=static, borrow=is_given)
         self.weights.append(weight)
-        if regularizer is not None:
-            self.penalties.append((regularizers.get(regularizer), weight))
+        penalty = regularizers.get(regularizer)
+        if penalty is not None:
+            self.penalties.append((penalty, weight))
         return weight
 
-    def add_generator(self):
-        """Make and enter a shared random generator, seeded from seqnet's own random source."""
+    def add_generator(self) -> SharedVariable:
+        """Create and register a shared random generator, seeded from seqnet's random source."""
         seed = int(config.random_generator().integers(2**63))
         name = f"{self.display_name}/generator"
         generator = pytensor.shared(np.random.default_rng(seed), name=name)
@@ -182,7 +197,7 @@ class Layer(Configurable, ABC):
 
     @property
     def trainable(self) -> bool:
-        """Whether training changes the weights; setting it sets it for layers within, too."""
+        """Whether training changes the weights; setting it also sets it for inner layers."""
         return self._trainable
 
     @trainable.setter
@@ -197,7 +212,7 @@ class Layer(Configurable, ABC):
         return self._held if self.built else tuple(self.held_layers().values())
 
     def held_layers(self) -> dict[str, Layer]:
-        """Return the layers among the attributes, and in lists among them, by a name for each."""
+        """Return the layers among the attributes, and in lists of attributes, by name."""
         found = {}
         for name, value in vars(self).items():
             if name == "_held":
@@ -218,22 +233,22 @@ class Layer(Configurable, ABC):
         return [self.trainable and id(weight) not in frozen for weight in self.weights]
 
     @property
-    def generators(self) -> list:
-        """The random generators of this layer and of those within."""
+    def generators(self) -> list[SharedVariable]:
+        """The random generators of this layer and of its inner layers."""
         return [*self._generators, *(g for layer in self.inner_layers for g in layer.generators)]
 
     def structure(self) -> tuple:
-        """Return which of the hyperparameters are above 0: graphs may depend on that."""
+        """Return which hyperparameters are above 0: graphs may depend on that."""
         own = [bool(v.get_value(borrow=True)) for v in numbers_of(self).values()]
         return (*own, *[layer.structure() for layer in self.inner_layers])
 
     @property
     def display_name(self) -> str:
-        """The layer's name, or what its name would be if it stood alone."""
+        """The layer's name, or the default name of its class."""
         return self.name or snake_case(type(self).__name__)
 
     def ensure_built(self, input_shape: Shape) -> None:
-        """Make the weights if that has not happened; check the axes in any case."""
+        """Check the axes of the input, and build the layer unless it is built."""
         self.check_axes(input_shape)
         if self.features is not None and input_shape[-1] not in (None, self.features):
             raise ValueError(
@@ -247,7 +262,7 @@ class Layer(Configurable, ABC):
             self.built = True
 
     def build_held(self, input_shape: Shape) -> None:
-        """Name and build the layers that this one holds, and enter their weights as its own."""
+        """Name and build the inner layers, and register their weights."""
         self._held = tuple(self.held_layers().values())
         held = {name: layer for name, layer in self.held_layers().items() if not layer.built}
         if held:
@@ -263,13 +278,13 @@ class Layer(Configurable, ABC):
             self.enter(layer)
 
     def enter(self, layer: Layer) -> None:
-        """Enter the weights and penalties of a layer within as this one's."""
+        """Register the weights and penalties of an inner layer."""
         for name in ("weights", "penalties"):
             own = getattr(self, name)
             setattr(self, name, [*own, *(x for x in getattr(layer, name) if x not in own)])
 
     def check_axes(self, input_shape: Shape) -> None:
-        """Raise ``ValueError`` if an input does not have the axes that this layer takes."""
+        """Raise ``ValueError`` if an input does not have the axes of `input_axes`."""
         rank, wanted = len(input_shape), len(self.input_axes)
         if wanted in (0, rank):
             return
@@ -286,14 +301,14 @@ class Layer(Configurable, ABC):
         )
 
     def masking_hint(self) -> str:
-        """Say what to do about a mask that cannot be carried."""
+        """Return advice for a layer that cannot carry a mask."""
         return (
             "Put it after a layer that uses the mask up, such as a recurrent layer without "
             "return_sequences."
         )
 
     def needed_features(self, input_shape: Shape) -> int:
-        """Return and remember the size of the last axis, which weights depend on."""
+        """Return and store the size of the last axis, on which weights depend."""
         if input_shape[-1] is None:
             raise ValueError(
                 f"Layer {self.display_name!r} needs to know the number of features to make its "
@@ -303,20 +318,20 @@ class Layer(Configurable, ABC):
         self.features = input_shape[-1]
         return self.features
 
-    # ---- what users call
+    # ---- for users to call
 
     def __call__(
         self,
-        inputs,
-        mask=None,
+        inputs: TensorLike,
+        mask: TensorLike | None = None,
         context: CallContext | None = None,
         training: bool = False,
-        **options,
-    ):
+        **options: Any,
+    ) -> Tensor | list[Tensor]:
         """Apply the layer to a PyTensor variable (or anything that becomes one).
 
-        Weights are made at the first call, from the static shape of the input. `options` are what
-        the layer's own `call` takes besides, such as the ``initial_state`` of a recurrent layer.
+        Weights are made at the first call, from the static shape of the input. `options` are other
+        arguments of the layer's `call`, such as the ``initial_state`` of a recurrent layer.
         """
         inputs = checked_inputs(self, inputs)
         context = (
@@ -336,20 +351,20 @@ class Layer(Configurable, ABC):
         """Return copies of the weights, in the order they were made."""
         return [w.get_value() for w in self.weights]
 
-    def set_weights(self, values) -> None:
+    def set_weights(self, values: Sequence[ArrayLike]) -> None:
         """Set all weights from arrays of the same shapes, in the order of `get_weights`."""
         check_values(self, values)
         set_values(self.weights, values)
 
     def count_params(self) -> int:
-        """Return how many numbers the weights hold."""
+        """Return the number of parameters of the weights."""
         return sum(int(w.get_value(borrow=True).size) for w in self.weights)
 
     def runs_as(self, way_of: Callable) -> str:
-        """Say how the layer is run, where there is a choice; `way_of` tells it of a recurrence."""
+        """Return how a recurrent layer runs, according to `way_of`; empty for other layers."""
         return ""
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         raise AttributeError(why_missing(self, name), name=name, obj=self)
 
     def __repr__(self) -> str:

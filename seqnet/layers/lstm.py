@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from seqnet import activations
 from seqnet.checks import check_bool
 from seqnet.layers.recurrent import Recurrent
-from seqnet.registry import register
+from seqnet.registry import Identifier, register
+from seqnet.types import Array, Tensor
 
 
 @register("layer")
@@ -48,21 +52,26 @@ class LSTM(Recurrent):
         self,
         units: int,
         *,
-        recurrent_activation="sigmoid",
+        recurrent_activation: Identifier | None = "sigmoid",
         unit_forget_bias: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(units, **kwargs)
         self.recurrent_activation = activations.get(recurrent_activation)
         self.unit_forget_bias = check_bool(unit_forget_bias, "unit_forget_bias")
 
-    def initial_bias(self, shape):
+    def initial_bias(self, shape: tuple[int, ...]) -> Array:
         bias = super().initial_bias(shape).copy()
         if self.unit_forget_bias:
             bias[self.units : 2 * self.units] = 1
         return bias
 
-    def step(self, x, states, recur):
+    def step(
+        self,
+        x: tuple[Tensor, ...],
+        states: tuple[Tensor, ...],
+        recur: Callable[..., tuple[Tensor, ...]],
+    ) -> tuple[Tensor, ...]:
         h, c = states
         i, f, g, o = (x_k + r_k for x_k, r_k in zip(x, recur(h), strict=True))
         i, f, o = (self.recurrent_activation(gate) for gate in (i, f, o))

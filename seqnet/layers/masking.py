@@ -1,14 +1,18 @@
-"""Steps of one value taken as padding."""
+"""Masking of steps that hold a padding value."""
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 import numpy as np
 import pytensor.tensor as pt
 
 from seqnet.checks import check_number
 from seqnet.layers.calling import masks_together
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
+from seqnet.types import Array, Shape, Tensor
 
 
 @register("layer")
@@ -21,7 +25,7 @@ class Masking(Layer):
     Parameters
     ----------
     mask_value : float
-        The value that means padding; it must be finite.
+        The value of padding; it must be finite.
 
     Examples
     --------
@@ -31,25 +35,25 @@ class Masking(Layer):
 
     input_axes = ("batch", "time", "features")
 
-    def __init__(self, mask_value: float = 0.0, **kwargs):
+    def __init__(self, mask_value: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.mask_value = check_number(mask_value, "mask_value")
         if not np.isfinite(self.mask_value):
             raise ValueError(f"mask_value must be finite, got {mask_value}.")
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         present = self.compute_mask(inputs, mask)
         return pt.switch(present[:, :, None], inputs, np.asarray(0, dtype=inputs.dtype))
 
-    def compute_mask(self, inputs, mask):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         floats = inputs if inputs.dtype.startswith("float") else pt.cast(inputs, self.dtype)
         value = np.asarray(self.mask_value, dtype=floats.dtype)
         present = pt.any(pt.neq(floats, value), axis=-1)
-        return masks_together(mask, present)
+        return cast(Tensor, masks_together(mask, present))
 
-    def known_mask(self, values):
+    def known_mask(self, values: Array) -> Array | None:
         values = values.astype(self.dtype, copy=False)
         return (values != np.asarray(self.mask_value, dtype=self.dtype)).any(axis=-1)

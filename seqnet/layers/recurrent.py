@@ -1,16 +1,16 @@
 """Recurrent layers: a cell applied along time.
 
-The story of one call:
+The steps of one call:
 
 1. The input ``(batch, time, features)`` is multiplied by the kernel for all steps at once. This
    does not depend on the state, so it stays outside the loop.
-2. The cell's `step` says what happens at one time: it gets that step's part of the product,
-   one array per gate, and the states, and returns the new states.
+2. The cell's `step` computes one time step: it gets the product of that step, one array per
+   gate, and the states, and returns the new states.
 3. The step is applied along time in one of three ways, with one result: as a scan or unrolled
    (`seqnet.ops.recurrence.iterate`), or as one compiled kernel made from the same step
    (`seqnet.ops.fused`), where the backend runs kernels and the step is elementwise.
-4. The states it starts from are given, carried from the batch before (`seqnet.layers.states`),
-   learned, or zero.
+4. The initial states are passed by the caller, carried from the previous batch
+   (`seqnet.layers.states`), learned, or zero.
 
 A new cell is one small class: its gates, its states and a `step` (see `SimpleRNN`, `LSTM`).
 """
@@ -19,21 +19,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
 
 from seqnet import activations, initializers, regularizers
 from seqnet.checks import check_bool, check_count
 from seqnet.hyperparameters import Rate, numbers_of
+from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
-from seqnet.layers.states import CarriedStates, Stateful, given_states
+from seqnet.layers.states import CarriedStates, InitialState, Stateful, given_states
 from seqnet.ops.recurrence import Recurrence, recurrence
 from seqnet.ops.step import TracedStep, trace_step
+from seqnet.registry import Identifier
+from seqnet.types import Shape, Tensor
 
 
 class Recurrent(Stateful):
-    """A cell applied at every step. Subclasses describe one step; time lives here.
+    """The base class of recurrent layers. Subclasses define one step; this class applies it.
 
     Input ``(batch, time, features)``; output ``(batch, units)``, the last step's, or
     ``(batch, time, units)`` with `return_sequences`. A masked step keeps every state, so its
@@ -53,33 +58,33 @@ class Recurrent(Stateful):
     return_sequences : bool
         Return every step's output and not only the last one's.
     return_state : bool
-        Calling the layer on a variable gives the list [output, *last states], the states in the
-        order of `state_names`, each ``(batch, units)``. Not in a stack of layers.
+        Calling the layer on a variable returns the list [output, *last states], the states in the
+        order of `state_names`, each ``(batch, units)``. Not in a model.
     go_backwards : bool
         Run from the last step to the first; outputs come in that order (as in Keras).
     unroll : bool
         True builds a Python loop over the steps, whose number must then be known; False builds
         a scan, which takes any number of steps.
     fused : "auto", True or False
-        Run the recurrence as one compiled kernel instead of a scan: ``"auto"`` where that is
-        possible, True or an error, False never. `Model.summary` shows what is done.
+        Run the recurrence as one compiled kernel instead of a scan: ``"auto"`` if possible,
+        True or an error, False never. `Model.summary` shows the choice.
     dropout : float
         Share of the input's features that training sets to zero, one mask for each sequence: a
-        feature is dropped at all steps or at none. What is kept is scaled by ``1 / (1 - rate)``.
+        feature is dropped at all steps or at none. Kept values are scaled by ``1 / (1 - rate)``.
         Both rates can be set at any time; a graph is built anew only if one becomes 0 or was 0.
     recurrent_dropout : float
         The same for the state where it is multiplied by the recurrent kernel: one mask ``(batch,
-        units)``, drawn before the loop, for all steps and all gates. The state itself, as it is
-        carried on and given out, is not dropped. Source of both: Gal and Ghahramani, "A
+        units)``, drawn before the loop, for all steps and all gates. The state that is carried
+        and returned is not dropped. Source of both: Gal and Ghahramani, "A
         theoretically grounded application of dropout in recurrent neural networks" (2016).
-        Training then runs as a scan, because the kernels know no such mask.
+        Training then runs as a scan, because the kernels do not support such a mask.
     stateful : bool
-        Start each batch from the states after the batch before, row by row, with no gradient from
-        one batch to the one before. A batch of another size starts from zeros. Training,
-        evaluation and prediction carry states of their own; see `Model.reset_states`.
+        Start each batch from the last states of the previous batch, row by row, with no gradient
+        between batches. A batch of another size starts from zeros. Training,
+        evaluation and prediction carry separate states; see `Model.reset_states`.
     learn_initial_state : bool
         Start from weights ``initial_h`` (and so on, one ``(units,)`` for each state), the same for
-        every sequence, that are trained; they are zero at first.
+        every sequence, that are trained; their initial value is zero.
 
     Attributes
     ----------
@@ -99,14 +104,14 @@ class Recurrent(Stateful):
         self,
         units: int,
         *,
-        activation="tanh",
+        activation: Identifier | None = "tanh",
         use_bias: bool = True,
-        kernel_initializer="glorot_uniform",
-        recurrent_initializer="orthogonal",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
-        bias_regularizer=None,
+        kernel_initializer: Identifier = "glorot_uniform",
+        recurrent_initializer: Identifier = "orthogonal",
+        bias_initializer: Identifier = "zeros",
+        kernel_regularizer: Identifier | None = None,
+        recurrent_regularizer: Identifier | None = None,
+        bias_regularizer: Identifier | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
         go_backwards: bool = False,
@@ -116,7 +121,7 @@ class Recurrent(Stateful):
         recurrent_dropout: float = 0.0,
         stateful: bool = False,
         learn_initial_state: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.units = check_count(units, f"The units of {type(self).__name__}")
@@ -158,13 +163,13 @@ class Recurrent(Stateful):
         return tuple(self.units for _ in self.state_names)
 
     @property
-    def needs_length(self) -> bool:
-        """An unrolled graph has a fixed number of steps."""
+    def needs_length(self) -> bool:  # type: ignore[override]
+        """Whether the graph is unrolled, with a fixed number of steps."""
         return self.unroll
 
     @property
-    def generators(self) -> list:
-        """The generator that masks are drawn from, if a rate is above 0."""
+    def generators(self) -> list[SharedVariable]:
+        """The generator of the dropout masks, if a rate is above 0."""
         if not (self.dropout or self.recurrent_dropout):
             return []
         if self.built and not self._generators:  # the rates were 0 when it was built
@@ -172,26 +177,26 @@ class Recurrent(Stateful):
         return self._generators
 
     @property
-    def sequence_generators(self) -> list:
-        """Both kinds of dropout draw one mask for each sequence."""
+    def sequence_generators(self) -> list[SharedVariable]:  # type: ignore[override]
+        """The generator: both kinds of dropout draw one mask for each sequence."""
         return self.generators
 
     @property
-    def non_causal(self) -> str:
-        """Backwards, the first step of the output is that of the last input."""
+    def non_causal(self) -> str:  # type: ignore[override]
+        """Why the layer cannot run step by step; empty if it can."""
         return "runs backwards" if self.go_backwards else ""
 
     @property
-    def has_multiple_outputs(self) -> bool:
-        """With `return_state` a call gives a list."""
+    def has_multiple_outputs(self) -> bool:  # type: ignore[override]
+        """Whether a call returns a list: with `return_state`."""
         return self.return_state
 
     @property
-    def reverses_time(self) -> bool:
+    def reverses_time(self) -> bool:  # type: ignore[override]
         return self.go_backwards and self.return_sequences
 
     def recurrences(self) -> list[Recurrence]:
-        """Return the recurrence of this layer, to ask a backend how it runs it."""
+        """Return the recurrence of this layer, for a backend to choose how it runs."""
         op = Recurrence(self.traced(), (), self.unroll, self.fused, layer=self.display_name)
         return [op]
 
@@ -200,7 +205,7 @@ class Recurrent(Stateful):
         dropped = way == "fused" and self.recurrent_dropout
         return "fused (training: scan, recurrent_dropout)" if dropped else way
 
-    # ---- what a cell defines
+    # ---- for cells to define
 
     @abstractmethod
     def step(self, x: tuple, states: tuple, recur: Callable) -> tuple:
@@ -213,9 +218,9 @@ class Recurrent(Stateful):
         states : tuple of variables, each (batch, units)
             The states before this step, in the order of `state_names`.
         recur : callable
-            ``recur(h)`` is `h` times the recurrent kernel (plus the recurrent bias, where the
+            ``recur(h)`` is `h` times the recurrent kernel (plus the recurrent bias, if the
             cell has one), one ``(batch, units)`` array for each gate; ``recur(h, "r", "z")``
-            gives those gates only, in that order.
+            returns only those gates, in that order.
         """
 
     def initial_bias(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -224,7 +229,7 @@ class Recurrent(Stateful):
 
     # ---- weights
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         features = self.needed_features(input_shape)
         columns = len(self.gates) * self.units
         self.kernel = self.add_weight(
@@ -239,7 +244,8 @@ class Recurrent(Stateful):
             self.recurrent_initializer,
             regularizer=self.recurrent_regularizer,
         )
-        self.bias = self.recurrent_bias = None
+        self.bias: Tensor | None = None
+        self.recurrent_bias: Tensor | None = None
         if self.use_bias:
             self.build_bias(columns)
         if self.learn_initial_state:
@@ -253,7 +259,7 @@ class Recurrent(Stateful):
             self.add_generator()
 
     def build_bias(self, columns: int) -> None:
-        """Make the bias; cells with more than one override this."""
+        """Create the bias; cells with more than one override this."""
         self.bias = self.add_weight(
             "bias",
             (columns,),
@@ -261,17 +267,23 @@ class Recurrent(Stateful):
             regularizer=self.bias_regularizer,
         )
 
-    def input_bias(self):
+    def input_bias(self) -> Tensor | None:
         """Return the bias that is added to the projected input, (gates * units,), or None."""
         return self.bias
 
     # ---- one pass
 
-    def call(self, inputs, mask, context, initial_state=None):
+    def call(
+        self,
+        inputs: Tensor,
+        mask: Tensor | None,
+        context: CallContext,
+        initial_state: InitialState | None = None,
+    ) -> Tensor | list[Tensor]:
         """Return the output, with `return_state` the list [output, *last states].
 
         `initial_state` is a list of one variable or array for each state, ``(batch, units)`` or
-        ``(units,)`` for all sequences alike; it goes before carried, learned and zero states.
+        ``(units,)`` for all sequences; it takes precedence over carried, learned and zero states.
         """
         batch = inputs.shape[0]
         if context.training and self.dropout:
@@ -291,7 +303,13 @@ class Recurrent(Stateful):
         output = history.transpose(1, 0, 2) if self.return_sequences else last[0]
         return [output, *last] if self.return_state else output
 
-    def run(self, sequence, mask, states, context):
+    def run(
+        self,
+        sequence: Tensor,
+        mask: Tensor | None,
+        states: list[Tensor] | None,
+        context: CallContext,
+    ) -> tuple[Tensor, list[Tensor]]:
         """Return the output's history (time, batch, units) and the last states (batch, units)."""
         dropped = None
         if context.training and self.recurrent_dropout:
@@ -328,7 +346,12 @@ class Recurrent(Stateful):
             self.step, self.gates, self.state_names, self.units, self.dtype, name, self.state_sizes
         )
 
-    def start(self, batch, context, given=None) -> list | None:
+    def start(
+        self,
+        batch: Tensor,
+        context: CallContext,
+        given: InitialState | None = None,
+    ) -> list[Tensor] | None:
         """Return the states before the first step, each (batch, size); None is zeros."""
         if given is not None:
             states = given_states(self, given, self.state_names, self.state_sizes)
@@ -337,7 +360,7 @@ class Recurrent(Stateful):
         elif self.carried is not None:
             return self.carried.start(context, batch)
         elif self.learn_initial_state:
-            states = self.initial_state
+            states = list(self.initial_state)
         else:
             return None
         # The size as a symbol: a known size of 1 would make the state a broadcastable type.
@@ -346,20 +369,23 @@ class Recurrent(Stateful):
             units if n == self.units else state.shape[-1]
             for n, state in zip(self.state_sizes, states, strict=True)
         ]
-        return [pt.alloc(state, batch, size) for state, size in zip(states, sizes, strict=True)]
+        return [
+            cast(Tensor, pt.alloc(state, batch, size))
+            for state, size in zip(states, sizes, strict=True)
+        ]
 
     def first_states(self, batch: int) -> list[np.ndarray]:
-        """Return the values of the states before anything is read: zeros, or the learned ones."""
+        """Return the values of the initial states: zeros, or the learned ones."""
         if self.learn_initial_state:
             values = [w.get_value() for w in self.initial_state]
             return [np.broadcast_to(v, (batch, len(v))).copy() for v in values]
         return [np.zeros((batch, size), dtype=self.dtype) for size in self.state_sizes]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, time, _ = input_shape
         return (batch, time, self.units) if self.return_sequences else (batch, self.units)
 
-    def compute_mask(self, inputs, mask):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         if not self.return_sequences:
             return None
         return mask[:, ::-1] if mask is not None and self.go_backwards else mask

@@ -1,17 +1,21 @@
-"""One vector at every step."""
+"""Repetition of a vector along time."""
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 import pytensor.tensor as pt
 
 from seqnet.checks import check_count
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
+from seqnet.types import Shape, Tensor
 
 
 @register("layer")
 class RepeatVector(Layer):
-    """Repeat a vector as every step of a sequence, as between an encoder and a decoder.
+    """Repeat a vector at every step of a sequence, as between an encoder and a decoder.
 
     Input ``(batch, features)``, output ``(batch, n, features)``.
 
@@ -31,12 +35,13 @@ class RepeatVector(Layer):
     supports_masking = False
     non_causal = "makes all steps from one input"
 
-    def __init__(self, n: int, **kwargs):
+    def __init__(self, n: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.n = check_count(n, "The n of RepeatVector")
 
-    def call(self, inputs, mask, context):
-        return pt.alloc(inputs[:, None, :], inputs.shape[0], self.n, inputs.shape[1])
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
+        steps = pt.alloc(inputs[:, None, :], inputs.shape[0], self.n, inputs.shape[1])
+        return cast(Tensor, steps)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.n, input_shape[1])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import register
+from seqnet.types import Tensor
 
 
 @register("layer")
@@ -24,7 +27,12 @@ class SimpleRNN(Recurrent):
     gates = ("h",)
     state_names = ("h",)
 
-    def step(self, x, states, recur):
+    def step(
+        self,
+        x: tuple[Tensor, ...],
+        states: tuple[Tensor, ...],
+        recur: Callable[..., tuple[Tensor, ...]],
+    ) -> tuple[Tensor, ...]:
         (x_h,), (h,) = x, states
         (r_h,) = recur(h)
         return (self.activation(x_h + r_h),)

@@ -1,23 +1,29 @@
-"""States that a layer carries from one batch to the next, for each kind of run apart.
+"""States that a layer carries from one batch to the next, separately for each kind of run.
 
-A stateful layer has up to three sets of states: the training's, the evaluation's and the
-prediction's. A run reads its own set before the first step, and its compiled function writes the
-states after the last step back; nothing of one run ever reaches another. As the states are shared
-variables, no gradient goes from one batch into the batch before.
+A stateful layer has up to three sets of states: for training, evaluation and prediction. A run
+reads its set before the first step, and its compiled function stores the states after the last
+step; runs of different kinds do not affect each other. The states are shared variables, so no
+gradient flows from one batch to the previous one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_grad
+from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import config
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
+from seqnet.types import ArrayLike, Tensor, TensorLike
+
+InitialState: TypeAlias = TensorLike | Sequence[TensorLike]
+"""One value for each state of a layer; a layer of one state takes it without a list."""
 
 RUNS = ("train", "test", "predict")
 
@@ -28,18 +34,18 @@ class CarriedStates:
     Parameters
     ----------
     layer : Layer
-        Whose states they are.
+        The layer that has the states.
     names : tuple of str
-        Of the states.
+        The names of the states.
     sizes : tuple of int
         The last axis of each.
     """
 
     def __init__(self, layer: Layer, names: Sequence[str], sizes: Sequence[int]):
         self.layer, self.names, self.sizes = layer, tuple(names), tuple(sizes)
-        self._variables: dict[str, list] = {}
+        self._variables: dict[str, list[TensorSharedVariable]] = {}
 
-    def variables(self, run: str) -> list:
+    def variables(self, run: str) -> list[TensorSharedVariable]:
         """Return the shared variables of a run, each (batch, size); (0, size) before a batch."""
         if run not in RUNS:
             raise ValueError(f"A run is one of {', '.join(RUNS)}, got {run!r}.")
@@ -54,15 +60,15 @@ class CarriedStates:
             ]
         return self._variables[run]
 
-    def start(self, context: CallContext, batch) -> list:
+    def start(self, context: CallContext, batch: Tensor) -> list[Tensor]:
         """Return the states that a run continues from, each (batch, size).
 
-        They are zeros if the batch before had another number of rows.
+        They are zeros if the previous batch had another number of rows.
 
         Parameters
         ----------
         context : CallContext
-            Says whose run it is.
+            Its `run` selects the set of states.
         batch : symbolic number
         """
         if config.backend() == "jax":
@@ -74,21 +80,22 @@ class CarriedStates:
         found = []
         for shared in self.variables(context.run):
             state = disconnected_grad(context.updates.get(shared, shared))
-            # Rows that fit or none; both are copied into zeros, so that no branch is needed.
+            # All rows or none are copied into zeros, so that no branch is needed.
             rows = pt.switch(pt.eq(state.shape[0], batch), state.shape[0], 0)
-            zeros = pt.alloc(np.asarray(0, dtype=shared.dtype), batch, state.shape[1])
+            zero = np.asarray(0, dtype=shared.dtype)
+            zeros = cast(Tensor, pt.alloc(zero, batch, state.shape[1]))
             found.append(pt.set_subtensor(zeros[:rows], state[:rows]))
         return found
 
-    def store(self, context: CallContext, last: Sequence) -> None:
-        """Note the states after the last step as a run's next ones."""
+    def store(self, context: CallContext, last: Sequence[Tensor]) -> None:
+        """Store the states after the last step for the next batch of the run."""
         context.updates.update(zip(self.variables(context.run), last, strict=True))
 
     def get(self, run: str) -> list[np.ndarray]:
         """Return copies of a run's states."""
         return [shared.get_value() for shared in self.variables(run)]
 
-    def set(self, values: Sequence, run: str) -> None:
+    def set(self, values: Sequence[ArrayLike], run: str) -> None:
         """Set a run's states, each (batch, units), after checking them all."""
         arrays = [np.asarray(value, dtype=self.layer.dtype) for value in values]
         batch = arrays[0].shape[0] if arrays and arrays[0].ndim else 0
@@ -103,14 +110,14 @@ class CarriedStates:
             shared.set_value(array)
 
     def reset(self, run: str | None = None) -> None:
-        """Forget a run's states, or those of all runs."""
+        """Reset the states of a run, or of all runs, to zeros."""
         for name in list(self._variables) if run is None else [run]:
             for shared, size in zip(self.variables(name), self.sizes, strict=True):
                 shared.set_value(np.zeros((0, size), dtype=shared.dtype))
 
 
 class Stateful(Layer):
-    """A layer that has carried states itself (`carried`) or in the layers it wraps."""
+    """A layer that carries states itself (`carried`) or in the layers that it wraps."""
 
     carried: CarriedStates | None = None
 
@@ -120,7 +127,7 @@ class Stateful(Layer):
         Parameters
         ----------
         run : "train", "test" or "predict"
-            Training, evaluation and prediction have states of their own.
+            Training, evaluation and prediction have separate states.
 
         Raises
         ------
@@ -129,7 +136,7 @@ class Stateful(Layer):
         """
         return [value for carried in self._all_carried() for value in carried.get(run)]
 
-    def set_states(self, values: Sequence, run: str = "train") -> None:
+    def set_states(self, values: Sequence[ArrayLike], run: str = "train") -> None:
         """Set the states that the next batch of a run starts from, in `get_states`'s order."""
         values, found = list(values), self._all_carried()
         count = sum(len(carried.names) for carried in found)
@@ -142,7 +149,7 @@ class Stateful(Layer):
             values = values[len(carried.names) :]
 
     def reset_states(self, run: str | None = None) -> None:
-        """Start the next batch from zeros: of one run, or of all."""
+        """Start the next batch from zeros, for one run or for all."""
         for carried in self._all_carried():
             carried.reset(run)
 
@@ -157,8 +164,13 @@ class Stateful(Layer):
         return found
 
 
-def given_states(layer: Layer, given, names: Sequence[str], sizes: Sequence[int]) -> list:
-    """Return initial states that a caller gave, as variables of the layer's dtype, after checks.
+def given_states(
+    layer: Layer,
+    given: InitialState,
+    names: Sequence[str],
+    sizes: Sequence[int],
+) -> list[Tensor]:
+    """Check the initial states of a call and return them as variables of the layer's dtype.
 
     Parameters
     ----------
@@ -167,11 +179,11 @@ def given_states(layer: Layer, given, names: Sequence[str], sizes: Sequence[int]
     given : list, or for one state that state
         Variables or arrays, each (batch, size) or (size,).
     names : tuple of str
-        Of the states.
+        The names of the states.
     sizes : tuple of int
         The last axis of each.
     """
-    states = list(given) if isinstance(given, (list, tuple)) else [given]
+    states: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
     if len(states) != len(names):
         raise ValueError(
             f"Layer {layer.display_name!r} has the states {', '.join(names)}, so initial_state is "

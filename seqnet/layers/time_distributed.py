@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from seqnet import activations
 from seqnet.layers.calling import masks_together
+from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.wrapper import Wrapper
-from seqnet.logits import softmax_logits
+from seqnet.losses.logits import softmax_logits
 from seqnet.registry import register
+from seqnet.types import Array, Shape, Tensor
 
 
 @register("layer")
 class TimeDistributed(Wrapper):
-    """Apply a layer to every step of a sequence by itself.
+    """Apply a layer to every step of a sequence separately.
 
     Input ``(batch, time, ...)``; the wrapped layer sees ``(batch * time, ...)``. `Dense`,
-    `Softmax`, `Activation` and `Dropout` do this on their own and need no wrapping.
+    `Softmax`, `Activation` and `Dropout` do this without a wrapper.
 
     Parameters
     ----------
@@ -23,11 +27,17 @@ class TimeDistributed(Wrapper):
 
     Notes
     -----
-    A mask ``(batch, time)`` goes past the wrapped layer to the next one. Of a mask with more axes,
-    such as ``(batch, sentences, words)`` from an `Embedding` of sentences, the wrapped layer gets
-    each step's own part. If it uses that up, as an `LSTM` does that gives one vector for each
-    sentence, the next layer gets the mask ``(batch, sentences)`` of the sentences that have a word;
-    one without is padding.
+    A mask ``(batch, time)`` is passed to the next layer and not to the wrapped one. With more axes,
+    such as ``(batch, sentences, words)`` from ``Embedding(mask_zero=True)``, the wrapped layer gets
+    the mask of each step, ``(batch * sentences, words)``. The mask of the output is then:
+
+    - if the wrapped layer returns a mask for the words, the mask ``(batch, sentences, words)``;
+    - otherwise, for example with an `LSTM` that returns one vector for each sentence, the mask
+      ``(batch, sentences)``, True for a sentence with any unmasked word.
+
+    ``TimeDistributed(Embedding(..., mask_zero=True))`` also returns the mask of the words. Keras 3
+    passes the mask of the input to the next layer unchanged, with all its axes, and does not use
+    the wrapped layer's `compute_mask`.
 
     Examples
     --------
@@ -35,7 +45,7 @@ class TimeDistributed(Wrapper):
     >>> layer = seqnet.layers.TimeDistributed(seqnet.layers.Dense(8))
     """
 
-    def __init__(self, layer: Layer, **kwargs):
+    def __init__(self, layer: Layer, **kwargs: Any):
         super().__init__(layer, **kwargs)
         if self.layer.has_multiple_outputs:
             raise ValueError(
@@ -43,7 +53,7 @@ class TimeDistributed(Wrapper):
                 "several (return_state=True)."
             )
 
-    def check_axes(self, input_shape):
+    def check_axes(self, input_shape: Shape) -> None:
         if len(input_shape) < 3:
             raise ValueError(
                 f"Layer {self.display_name!r} (TimeDistributed) takes (batch, time, ...), got the "
@@ -51,38 +61,38 @@ class TimeDistributed(Wrapper):
             )
 
     @property
-    def integer_input(self) -> bool:
-        """What the wrapped layer takes."""
+    def integer_input(self) -> bool:  # type: ignore[override]
+        """Whether the wrapped layer takes integers."""
         return self.layer.integer_input
 
-    def check_input(self, values, name):
+    def check_input(self, values: Array, name: str) -> None:
         self.layer.check_input(values, name)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.build_inner(self.layer, "", (None, *input_shape[2:]))
 
-    def call(self, inputs, mask, context):
+    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         sizes = tuple(inputs.shape)
         steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
-        output = self.layer(steps, mask=self.inner_mask(mask), context=context)
+        output = cast(Tensor, self.layer(steps, mask=self.inner_mask(mask), context=context))
         whole = (sizes[0], sizes[1], *tuple(output.shape)[1:])
         logits = softmax_logits(output)
-        if logits is not None:  # the softmax goes outside, where a loss can see it
+        if logits is not None:  # the softmax is applied last, so that losses find the logits
             return activations.softmax(logits.reshape(whole, ndim=output.ndim + 1))
         return output.reshape(whole, ndim=output.ndim + 1)
 
     @staticmethod
-    def inner_mask(mask):
-        """Return the part of a mask that lies within the steps, (batch * time, ...), or None."""
+    def inner_mask(mask: Tensor | None) -> Tensor | None:
+        """Return the mask inside the steps, (batch * time, ...), or None."""
         if mask is None or mask.ndim < 3:
             return None
         return mask.reshape((-1, *tuple(mask.shape)[2:]), ndim=mask.ndim - 1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         inner = self.layer.compute_output_shape((None, *input_shape[2:]))
         return (*input_shape[:2], *inner[1:])
 
-    def compute_mask(self, inputs, mask):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         sizes = tuple(inputs.shape)
         steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
         inner = self.layer.compute_mask(steps, self.inner_mask(mask))
@@ -93,5 +103,5 @@ class TimeDistributed(Wrapper):
             inner = inner.reshape((*sizes[:2], *tuple(inner.shape)[1:]), ndim=inner.ndim + 1)
         return masks_together(outer, inner)
 
-    def known_mask(self, values):
+    def known_mask(self, values: Array) -> Array | None:
         return self.layer.known_mask(values)

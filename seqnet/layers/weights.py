@@ -1,23 +1,30 @@
-"""Values of weights: drawn, taken from a file's arrays, or set, after checks."""
+"""Check and set the values of weights: drawn, loaded from a file, or passed by a user."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import initializers
+from seqnet.registry import Identifier
+from seqnet.types import ArrayLike, Shape
+
+if TYPE_CHECKING:
+    from seqnet.layers.layer import Layer
 
 _given: ContextVar[dict[str, np.ndarray] | None] = ContextVar("given", default=None)
 
 
 @contextmanager
 def given_weights(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
-    """Let layers that are built inside the block take their weights from arrays, by name.
+    """Layers built inside the block take their weights from arrays, by name.
 
-    Nothing is drawn, and no weight is made that has no array of its shape.
+    No random values are drawn; a weight without an array of its shape is an error.
     """
     left = dict(arrays)
     token = _given.set(left)
@@ -29,11 +36,15 @@ def given_weights(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
         raise ValueError(f"there is {', '.join(sorted(left))}, which no layer of the model has")
 
 
-def first_value(name: str, shape: tuple, dtype: str, initializer) -> tuple[np.ndarray, bool]:
+def first_value(
+    name: str, shape: Shape, dtype: str, initializer: Identifier
+) -> tuple[np.ndarray, bool]:
     """Return a new weight's value, and whether it was given by `given_weights`."""
     given = _given.get()
     if given is None:
-        value = initializers.draw(initializers.get(initializer), shape, dtype)
+        value = initializers.draw(
+            initializers.get(initializer), cast("tuple[int, ...]", shape), dtype
+        )
         source = f"The initializer of {name} gave"
     elif name in given:
         value = given.pop(name)
@@ -49,8 +60,8 @@ def first_value(name: str, shape: tuple, dtype: str, initializer) -> tuple[np.nd
     return value, given is not None
 
 
-def check_values(layer, values: Sequence) -> None:
-    """Raise ``ValueError`` if values are not as many as a layer's weights."""
+def check_values(layer: Layer, values: Sequence[ArrayLike]) -> None:
+    """Raise ``ValueError`` if the number of values is not that of a layer's weights."""
     if not layer.built:
         raise ValueError(
             f"Layer {layer.display_name!r} has no weights to set yet: it is not built. Weights "
@@ -59,13 +70,13 @@ def check_values(layer, values: Sequence) -> None:
     if len(values) != len(layer.weights):
         raise ValueError(
             f"Layer {layer.display_name!r} has {len(layer.weights)} weights "
-            f"({', '.join(w.name.rpartition('/')[2] for w in layer.weights) or 'none'}), but "
+            f"({', '.join(str(w.name).rpartition('/')[2] for w in layer.weights) or 'none'}), but "
             f"{len(values)} arrays were given."
         )
 
 
-def set_values(weights: Sequence, values: Sequence) -> None:
-    """Set weights from arrays, or raise ``ValueError`` without having changed any."""
+def set_values(weights: Sequence[TensorSharedVariable], values: Sequence[ArrayLike]) -> None:
+    """Set weights from arrays, or raise ``ValueError`` and change none."""
     arrays = [np.asarray(value) for value in values]
     for weight, value in zip(weights, arrays, strict=True):
         expected = weight.get_value(borrow=True).shape

@@ -1,23 +1,26 @@
-"""The base of layers around other layers."""
+"""The base class of layers that wrap other layers."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from seqnet import registry
 from seqnet.layers.layer import Layer
+from seqnet.types import Shape
 
 
 class Wrapper(Layer):
-    """A layer around another one; its own dtype is that one's unless given.
+    """A layer that wraps another one and has its dtype by default.
 
-    It has no weights besides those of the layers that it wraps, so it is `trainable` where one of
-    them is, and setting that sets it for all of them.
+    It has only the weights of the wrapped layers: it is `trainable` if one of them is, and setting
+    `trainable` sets it for all of them.
 
     Parameters
     ----------
     layer : Layer
     """
 
-    def __init__(self, layer: Layer, **kwargs):
+    def __init__(self, layer: Layer, **kwargs: Any):
         if not isinstance(layer, Layer):
             raise TypeError(f"{type(self).__name__} wraps a layer, got {layer!r}.")
         super().__init__(**({"dtype": layer.dtype} | kwargs))
@@ -27,7 +30,7 @@ class Wrapper(Layer):
 
     @property
     def trainable(self) -> bool:
-        """Whether training changes weights of a wrapped layer; set, it is set for all of them."""
+        """Whether training changes weights of a wrapped layer; setting it sets all of them."""
         return any(layer.trainable for layer in self.inner_layers)
 
     @trainable.setter
@@ -35,11 +38,11 @@ class Wrapper(Layer):
         for layer in self.inner_layers:
             layer.trainable = value
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {name: v for name, v in super().get_config().items() if name != "trainable"}
 
     @classmethod
-    def _revive(cls, value, custom_objects):
+    def _revive(cls, value: Any, custom_objects: dict[str, Any] | None) -> Any:
         if isinstance(value, dict) and "name" in value:
             return registry.get("layer", value, custom_objects)
         return value
@@ -50,12 +53,12 @@ class Wrapper(Layer):
         return (self.layer,)
 
     @property
-    def needs_length(self) -> bool:
-        """What the wrapped layers need."""
+    def needs_length(self) -> bool:  # type: ignore[override]
+        """Whether a wrapped layer needs the number of steps."""
         return any(layer.needs_length for layer in self.inner_layers)
 
-    def build_inner(self, layer: Layer, prefix: str, input_shape) -> None:
-        """Name and build a wrapped layer, and enter what it has as this one's."""
+    def build_inner(self, layer: Layer, prefix: str, input_shape: Shape) -> None:
+        """Name and build a wrapped layer, and register its weights."""
         own_name = layer.display_name.rpartition("/")[2].removeprefix(prefix)
         layer.name = f"{self.display_name}/{prefix}{own_name}"
         layer.ensure_built(input_shape)

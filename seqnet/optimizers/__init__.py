@@ -1,4 +1,4 @@
-"""Optimizers, one file each; `get` turns names and configurations into objects."""
+"""Optimizers, one file for each method; `get` returns one by name or configuration."""
 
 from seqnet.hyperparameters import Hyperparameter
 from seqnet.optimizers.adadelta import AdaDelta
@@ -7,12 +7,13 @@ from seqnet.optimizers.adam import Adam
 from seqnet.optimizers.optimizer import Optimizer
 from seqnet.optimizers.rmsprop import RMSprop
 from seqnet.optimizers.sgd import SGD
+from seqnet.registry import Identifier
 from seqnet.registry import get as _get
 
 __all__ = ["SGD", "AdaDelta", "AdaGrad", "Adam", "Hyperparameter", "Optimizer", "RMSprop", "get"]
 
 
-def get(identifier) -> Optimizer:
+def get(identifier: Identifier) -> Optimizer:
     """Return the optimizer of a name, a saved configuration, a class or an object.
 
     Examples

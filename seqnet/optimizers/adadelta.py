@@ -1,12 +1,16 @@
-"""Steps in the units of the weights themselves."""
+"""AdaDelta."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
 
 import pytensor.tensor as pt
 
 from seqnet.hyperparameters import Hyperparameter
 from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
+from seqnet.types import Tensor
 
 
 @register("optimizer", "adadelta")
@@ -18,8 +22,8 @@ class AdaDelta(Optimizer):
         x' = rho x + (1 - rho) d^2
         w' = w + r d
 
-    The paper has no rate: r is 1 by default. Keras 3's default of 0.001 makes it a different,
-    far slower method.
+    The paper has no learning rate, so r is 1 by default. Keras 3's default of 0.001 makes much
+    smaller steps.
 
     Parameters
     ----------
@@ -45,23 +49,35 @@ class AdaDelta(Optimizer):
         learning_rate: float = 1.0,
         rho: float = 0.95,
         epsilon: float = 1e-6,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate, **kwargs)
         self.rho = rho
         self.epsilon = epsilon
 
-    def supports_sparse_rows(self):
+    def supports_sparse_rows(self) -> bool:
         return True
 
-    def idle(self, h, steps, mean_square_gradient, mean_square_change):
+    def idle(
+        self,
+        h: SimpleNamespace,
+        steps: Tensor,
+        mean_square_gradient: Tensor,
+        mean_square_change: Tensor,
+    ) -> dict[str, Tensor]:
         decay = h.rho**steps
         return {
             "mean_square_gradient": decay * mean_square_gradient,
             "mean_square_change": decay * mean_square_change,
         }
 
-    def change(self, gradient, h, mean_square_gradient, mean_square_change):
+    def change(
+        self,
+        gradient: Tensor,
+        h: SimpleNamespace,
+        mean_square_gradient: Tensor,
+        mean_square_change: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         s = h.rho * mean_square_gradient + (1 - h.rho) * pt.sqr(gradient)
         change = -gradient * pt.sqrt(mean_square_change + h.epsilon) / pt.sqrt(s + h.epsilon)
         x = h.rho * mean_square_change + (1 - h.rho) * pt.sqr(change)

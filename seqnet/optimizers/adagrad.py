@@ -1,6 +1,9 @@
-"""A step for each weight that shrinks with the gradients it has seen."""
+"""AdaGrad."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -9,6 +12,7 @@ from seqnet.checks import check_number
 from seqnet.hyperparameters import Hyperparameter
 from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
+from seqnet.types import Array, Tensor
 
 
 @register("optimizer", "adagrad")
@@ -43,7 +47,7 @@ class AdaGrad(Optimizer):
         learning_rate: float = 0.01,
         initial_accumulator_value: float = 0.0,
         epsilon: float = 1e-6,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate, **kwargs)
         value = check_number(initial_accumulator_value, "initial_accumulator_value")
@@ -54,13 +58,15 @@ class AdaGrad(Optimizer):
         self.initial_accumulator_value = value
         self.epsilon = epsilon
 
-    def initial_slot(self, slot, weight):
+    def initial_slot(self, slot: str, weight: Array) -> Array:
         return np.full_like(weight, self.initial_accumulator_value)
 
-    def supports_sparse_rows(self):
+    def supports_sparse_rows(self) -> bool:
         return True
 
-    def change(self, gradient, h, accumulator):
+    def change(
+        self, gradient: Tensor, h: SimpleNamespace, accumulator: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         accumulator = accumulator + pt.sqr(gradient)
         change = -h.learning_rate * gradient / pt.sqrt(accumulator + h.epsilon)
         return change, {"accumulator": accumulator}

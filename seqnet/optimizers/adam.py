@@ -1,12 +1,16 @@
-"""Running averages of gradients and of their squares."""
+"""Adam."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
 
 import pytensor.tensor as pt
 
 from seqnet.hyperparameters import Hyperparameter
 from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
+from seqnet.types import Tensor
 
 
 @register("optimizer", "adam")
@@ -46,14 +50,16 @@ class Adam(Optimizer):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate, **kwargs)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
 
-    def change(self, gradient, h, momentum, velocity):
+    def change(
+        self, gradient: Tensor, h: SimpleNamespace, momentum: Tensor, velocity: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         m = h.beta_1 * momentum + (1 - h.beta_1) * gradient
         v = h.beta_2 * velocity + (1 - h.beta_2) * pt.sqr(gradient)
         correction = pt.sqrt(1 - h.beta_2**h.step) / (1 - h.beta_1**h.step)

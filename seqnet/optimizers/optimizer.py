@@ -1,25 +1,36 @@
-"""The base of all optimizers: gradients in, new values of shared variables out.
+"""The base class of optimizers: gradients in, new values of shared variables out.
 
-An optimizer is one equation (`change`) and the names of the averages it keeps for every weight
-(`slots`). Everything else is here: clipping, the averages' storage, the step count, and numbers
-such as the learning rate, which live in shared variables so that changing one needs no compiling.
+An optimizer is one equation (`change`) and the names of the arrays that it keeps for every weight
+(`slots`). This class does the rest: clipping, storage of the slots, the step count, and
+hyperparameters such as the learning rate, which are shared variables and change without compiling.
 """
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Variable
+from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet.hyperparameters import Hyperparameter, names_of, numbers_of
 from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.ops.norms import squared_norms
 from seqnet.registry import Configurable, refuse_arguments
+from seqnet.types import Tensor, TensorLike
+
+OTHER_NAMES = {"lr": "learning_rate"}
+"""Names of hyperparameters in other libraries."""
+
+Updates: TypeAlias = dict[SharedVariable, Variable]
+"""New values of shared variables."""
 
 
 class Gradients(NamedTuple):
@@ -29,7 +40,7 @@ class Gradients(NamedTuple):
     ----------
     weights : list of shared variables
     values : list of variables
-        Of the weights' shapes; of a table of which few rows were looked up (n, width).
+        Of the weights' shapes; (n, width) for a table of which only n rows were looked up.
     ids : list of variables (n,)
         The rows that were looked up, None for whole weights.
     norms : float64 variable (weights,)
@@ -38,15 +49,15 @@ class Gradients(NamedTuple):
         The squared norm of each before it was divided by `over`.
     """
 
-    weights: list
-    values: list
-    ids: list
-    norms: object
-    squares: object
+    weights: list[TensorSharedVariable]
+    values: list[Tensor]
+    ids: list[Tensor | None]
+    norms: Tensor
+    squares: Tensor
 
 
 class Optimizer(Configurable, ABC):
-    """Turns gradients into changes of weights.
+    """The base class of optimizers.
 
     Parameters
     ----------
@@ -68,7 +79,7 @@ class Optimizer(Configurable, ABC):
     Raises
     ------
     ValueError
-        If more than one kind of clipping is asked for, or a number is out of its range.
+        If more than one kind of clipping is set, or a number is out of its range.
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
@@ -85,7 +96,7 @@ class Optimizer(Configurable, ABC):
         clipvalue: float | None = None,
         clipnorm: float | None = None,
         global_clipnorm: float | None = None,
-        **unknown,
+        **unknown: Any,
     ):
         refuse_arguments(type(self), unknown)
         self.learning_rate = learning_rate
@@ -94,14 +105,25 @@ class Optimizer(Configurable, ABC):
         self.global_clipnorm = global_clipnorm
         self.check_clipping()
         self.iterations = pytensor.shared(np.int64(0), name="iterations")
-        self.state: dict[str, dict[str, object]] = {slot: {} for slot in self.slots}
-        self.owners: dict[str, object] = {}
-        self.last_steps: dict[str, object] = {}
+        self.state: dict[str, dict[str | None, TensorSharedVariable]] = {
+            slot: {} for slot in self.slots
+        }
+        self.owners: dict[str | None, TensorSharedVariable] = {}
+        self.last_steps: dict[str | None, TensorSharedVariable] = {}
 
-    # ---- what a new optimizer defines
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute, or raise if it looks like another name of a hyperparameter."""
+        known = hasattr(self, name) or name.startswith("_") or name in self.parameters()
+        if not known:
+            check_name(type(self).__name__, name, names_of(self))
+        super().__setattr__(name, value)
+
+    # ---- for subclasses to define
 
     @abstractmethod
-    def change(self, gradient, h: SimpleNamespace, **slots):
+    def change(
+        self, gradient: Tensor, h: SimpleNamespace, *_: Any, **slots: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the change of one weight and the new values of its slots.
 
         Parameters
@@ -117,8 +139,8 @@ class Optimizer(Configurable, ABC):
         Returns
         -------
         (change, {slot: new value})
-            `change` is added to the weight. Plain numbers and float64 arrays may be used: what they
-            make float64 is cast to the weight's dtype.
+            `change` is added to the weight. Plain numbers and float64 arrays may be used:
+            float64 results are cast to the weight's dtype.
         """
 
     def initial_slot(self, slot: str, weight: np.ndarray) -> np.ndarray:
@@ -126,26 +148,26 @@ class Optimizer(Configurable, ABC):
         return np.zeros_like(weight)
 
     def used_slots(self) -> tuple[str, ...]:
-        """Return the slots that the present hyperparameters need."""
+        """Return the slots that the current hyperparameters need."""
         return self.slots
 
     def supports_sparse_rows(self) -> bool:
         """Whether a row of a table with a gradient of zero keeps its value.
 
-        Then a step on a large embedding changes only the rows it looked up.
+        Then a step on a large embedding changes only the rows that were looked up.
         """
         return False
 
-    def idle(self, h: SimpleNamespace, steps, **slots) -> dict:
+    def idle(self, h: SimpleNamespace, steps: Tensor, *_: Any, **slots: Any) -> dict[str, Tensor]:
         """Return a row's slots after `steps` updates with a gradient of zero.
 
         Works on symbolic and on NumPy arrays; `steps` is (rows, 1). Unchanged by default.
         """
         return slots
 
-    # ---- what everybody uses
+    # ---- for callers
 
-    def updates(self, loss, weights: Sequence) -> dict:
+    def updates(self, loss: Tensor, weights: Sequence[TensorSharedVariable]) -> Updates:
         """Return ``{shared variable: new value}`` for one step down the gradient of `loss`.
 
         Parameters
@@ -155,7 +177,9 @@ class Optimizer(Configurable, ABC):
         """
         return self.descend(self.gradients(loss, weights))
 
-    def gradients(self, loss, weights: Sequence, over=None, sparse_rows=False) -> Gradients:
+    def gradients(
+        self, loss: Tensor, weights: Sequence, over: Tensor | None = None, sparse_rows: bool = False
+    ) -> Gradients:
         """Return the gradients of ``loss / over``.
 
         Parameters
@@ -163,12 +187,14 @@ class Optimizer(Configurable, ABC):
         loss : symbolic scalar
         weights : list of shared variables
         over : symbolic scalar, optional
-            What a sum is divided by to be a mean. The gradient of the sum is taken, and divided
-            where it is used, which costs less than to divide at the beginning.
+            The divisor that turns a sum into a mean. The gradients of the sum are divided, which
+            costs less than dividing the loss.
         sparse_rows : bool
-            Whether large tables of which rows are looked up may be updated row by row.
+            Whether tables may be updated row by row if only some rows are looked up.
         """
-        found = pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
+        found = cast(
+            "list[Tensor]", pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
+        )
         touched = [
             touched_rows(w, g) if sparse_rows and self.supports_sparse_rows() else None
             for w, g in zip(weights, found, strict=True)
@@ -182,9 +208,9 @@ class Optimizer(Configurable, ABC):
         ids = [None if t is None else t.ids for t in touched]
         return Gradients(list(weights), values, ids, norms, squares)
 
-    def descend(self, gradients: Gradients) -> dict:
+    def descend(self, gradients: Gradients) -> Updates:
         """Return ``{shared variable: new value}`` for one step down these gradients."""
-        changes: dict = {self.iterations: self.iterations + np.int64(1)}
+        changes: Updates = {self.iterations: self.iterations + np.int64(1)}
         clipped = self.clip(gradients)
         for weight, gradient, ids in zip(gradients.weights, clipped, gradients.ids, strict=True):
             h = self.hyperparameters(weight.dtype)
@@ -198,29 +224,33 @@ class Optimizer(Configurable, ABC):
                 changes[kept[slot]] = value
         return changes
 
-    def row_updates(self, table, ids, gradient, h: SimpleNamespace) -> dict:
+    def row_updates(
+        self, table: TensorSharedVariable, ids: Tensor, gradient: Tensor, h: SimpleNamespace
+    ) -> dict:
         """Return the new table and slots when only the rows `ids` have a gradient, (n, width).
 
-        What the other rows' slots miss meanwhile (`idle`) is made up for when a row is touched
+        The updates that the slots of other rows miss (`idle`) are applied when the row is used
         again. The result is that of the whole update, to rounding.
         """
         variables = {slot: self.slot(slot, table) for slot in self.used_slots()}
         kept = {slot: variable[ids] for slot, variable in variables.items()}
-        changes = {}
+        changes: Updates = {}
         if type(self).idle is not Optimizer.idle:
             last = self.last_step(table)
             missed = pt.cast(self.iterations - last[ids], table.dtype)[:, None]
             idle = self.idle(h, missed, **kept)
             kept = {slot: self.as_like(value, gradient, slot) for slot, value in idle.items()}
-            changes[last] = SetRows()(last, ids, pt.zeros_like(ids) + self.iterations + 1)
+            changes[last] = set_rows(last, ids, pt.zeros_like(ids) + self.iterations + 1)
         change, new = self.checked_change(gradient, h, kept)
-        changes[table] = SetRows()(table, ids, table[ids] + change)
+        changes[table] = set_rows(table, ids, table[ids] + change)
         for slot, value in new.items():
-            changes[variables[slot]] = SetRows()(variables[slot], ids, value)
+            changes[variables[slot]] = set_rows(variables[slot], ids, value)
         return changes
 
-    def checked_change(self, gradient, h: SimpleNamespace, slots: dict) -> tuple:
-        """Return what `change` gives, each of the gradient's dtype and shape."""
+    def checked_change(
+        self, gradient: Tensor, h: SimpleNamespace, slots: Mapping[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the results of `change`, with the gradient's dtype and shape."""
         found = self.change(gradient, h, **slots)
         what = f"{type(self).__name__}.change"
         if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], dict):
@@ -236,7 +266,7 @@ class Optimizer(Configurable, ABC):
         new = {slot: self.as_like(value, gradient, slot) for slot, value in new.items()}
         return self.as_like(change, gradient, "change"), new
 
-    def as_like(self, value, like, name: str):
+    def as_like(self, value: TensorLike | None, like: Tensor, name: str) -> Tensor:
         """Return a value as a variable of another's dtype and shape, or raise."""
         what = f"{type(self).__name__} gives a {name} for a gradient of {like.ndim} axes that"
         if value is None:
@@ -248,8 +278,8 @@ class Optimizer(Configurable, ABC):
             value = value + pt.zeros_like(like)
         return pt.cast(value, like.dtype)
 
-    def last_step(self, table):
-        """Return the shared (rows,) numbers of updates after which each row's slots stand."""
+    def last_step(self, table: TensorSharedVariable) -> TensorSharedVariable:
+        """Return the shared (rows,) step counts up to which the slots of each row are updated."""
         if table.name not in self.last_steps:
             rows = table.get_value(borrow=True).shape[0]
             value = np.full(rows, self.iterations.get_value(), dtype="int64")
@@ -257,7 +287,7 @@ class Optimizer(Configurable, ABC):
         return self.last_steps[table.name]
 
     def settle(self) -> None:
-        """Make up for what the slots of idle rows missed, now and for all rows."""
+        """Apply the updates that the slots of idle rows missed, for all rows."""
         step = self.iterations.get_value()
         for name, last in self.last_steps.items():
             tables = {slot: self.state[slot][name] for slot in self.used_slots()}
@@ -269,12 +299,12 @@ class Optimizer(Configurable, ABC):
             last.set_value(np.full(len(missed), step, dtype="int64"))
 
     def hyperparameters(self, dtype: str) -> SimpleNamespace:
-        """Return the numbers as symbolic scalars of a weight's dtype (the one place of casts)."""
+        """Return the hyperparameters as symbolic scalars of a weight's dtype."""
         values = {n: pt.cast(v, dtype) for n, v in numbers_of(self).items()}
         return SimpleNamespace(step=pt.cast(self.iterations + 1, dtype), **values)
 
-    def clip(self, gradients: Gradients) -> list:
-        """Return the gradients' values, clipped as the constructor was asked to."""
+    def clip(self, gradients: Gradients) -> list[Tensor]:
+        """Return the values of the gradients, clipped as configured."""
         self.check_clipping()
         values = gradients.values
         if self.clipvalue is not None:
@@ -299,8 +329,8 @@ class Optimizer(Configurable, ABC):
                 f"{' and '.join(asked)}."
             )
 
-    def slot(self, slot: str, weight):
-        """Return the shared variable of a slot of a weight, made when first asked for."""
+    def slot(self, slot: str, weight: TensorSharedVariable) -> TensorSharedVariable:
+        """Return the shared variable of a slot of a weight; create it at the first call."""
         table = self.state.setdefault(slot, {})
         if self.owners.setdefault(weight.name, weight) is not weight:
             raise ValueError(
@@ -319,7 +349,7 @@ class Optimizer(Configurable, ABC):
         return table[weight.name]
 
     def structure(self) -> tuple:
-        """Return what a compiled update depends on besides the values of numbers."""
+        """Return what a compiled update depends on besides the values of hyperparameters."""
         active = tuple(sorted(numbers_of(self)))
         return (type(self), active, tuple(self.last_steps))
 
@@ -338,10 +368,12 @@ class Optimizer(Configurable, ABC):
             "last_steps": {name: last.get_value() for name, last in self.last_steps.items()},
         }
 
-    def load_state_dict(self, state: Mapping, weights: Sequence) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Any], weights: Sequence[TensorSharedVariable]
+    ) -> None:
         """Restore what `state_dict` returned, for the weights of the same names.
 
-        Slots that the state does not have begin anew.
+        Slots that the state does not have are reset.
 
         Raises
         ------
@@ -350,22 +382,24 @@ class Optimizer(Configurable, ABC):
         """
         by_name = {w.name: w for w in weights}
         self.check_state(state, by_name)
-        for name in names_of(self):
-            if name in state.get("hyperparameters", {}):
-                setattr(self, name, state["hyperparameters"][name])
+        for number in names_of(self):
+            if number in state.get("hyperparameters", {}):
+                setattr(self, number, state["hyperparameters"][number])
         for slot, table in self.state.items():
             for name, variable in table.items():
                 if name in by_name and name not in state["slots"].get(slot, {}):
                     first = self.initial_slot(slot, by_name[name].get_value(borrow=True))
                     variable.set_value(np.asarray(first, dtype=variable.dtype))
-        for slot, table in state["slots"].items():
-            for name, value in table.items():
-                self.slot(slot, by_name[name]).set_value(value)
+        for slot, values in state["slots"].items():
+            for weight, value in values.items():
+                self.slot(slot, by_name[weight]).set_value(value)
         self.iterations.set_value(np.int64(state["iterations"]))
-        for name, value in state.get("last_steps", {}).items():
-            self.last_step(by_name[name]).set_value(value)
+        for weight, value in state.get("last_steps", {}).items():
+            self.last_step(by_name[weight]).set_value(value)
 
-    def check_state(self, state: Mapping, weights: Mapping) -> None:
+    def check_state(
+        self, state: Mapping[str, Any], weights: Mapping[str | None, TensorSharedVariable]
+    ) -> None:
         """Raise ``ValueError`` if a state does not fit weights, which are given by name."""
         sizes = {n: (w.get_value(borrow=True).shape, w.dtype) for n, w in weights.items()}
         for slot, table in state["slots"].items():
@@ -388,6 +422,22 @@ class Optimizer(Configurable, ABC):
                 raise ValueError(f"{label} are later than its last step.")
 
 
-def shrinking(norm, bound):
+def check_name(owner: str, name: str, hyperparameters: list[str]) -> None:
+    """Raise ``AttributeError`` if a new attribute's name is close to that of a hyperparameter."""
+    near = difflib.get_close_matches(name, hyperparameters, n=1, cutoff=0.85)
+    meant = OTHER_NAMES.get(name) or (near[0] if near else None)
+    if meant is not None:
+        raise AttributeError(
+            f"{owner} has no {name!r}. Did you mean {meant!r}? A custom optimizer declares an "
+            "attribute with such a name in its class."
+        )
+
+
+def set_rows(table: Tensor, ids: Tensor, rows: Tensor) -> Tensor:
+    """Return a table with new rows at `ids`."""
+    return cast(Tensor, SetRows()(table, ids, rows))
+
+
+def shrinking(norm: Tensor, bound: Tensor) -> Tensor:
     """Return the factor ``min(1, bound / norm)``."""
     return bound / pt.maximum(norm, bound)

@@ -1,12 +1,16 @@
-"""Gradients divided by a running average of their size."""
+"""RMSprop."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
 
 import pytensor.tensor as pt
 
 from seqnet.hyperparameters import Hyperparameter
 from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
+from seqnet.types import Tensor
 
 
 @register("optimizer", "rmsprop")
@@ -39,18 +43,22 @@ class RMSprop(Optimizer):
         learning_rate: float = 0.001,
         rho: float = 0.9,
         epsilon: float = 1e-7,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate, **kwargs)
         self.rho = rho
         self.epsilon = epsilon
 
-    def supports_sparse_rows(self):
+    def supports_sparse_rows(self) -> bool:
         return True
 
-    def idle(self, h, steps, mean_square_gradient):
+    def idle(
+        self, h: SimpleNamespace, steps: Tensor, mean_square_gradient: Tensor
+    ) -> dict[str, Tensor]:
         return {"mean_square_gradient": h.rho**steps * mean_square_gradient}
 
-    def change(self, gradient, h, mean_square_gradient):
+    def change(
+        self, gradient: Tensor, h: SimpleNamespace, mean_square_gradient: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         s = h.rho * mean_square_gradient + (1 - h.rho) * pt.sqr(gradient)
         return -h.learning_rate * gradient / pt.sqrt(s + h.epsilon), {"mean_square_gradient": s}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 from seqnet.checks import check_bool
 from seqnet.hyperparameters import Hyperparameter
 from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
+from seqnet.types import Tensor
 
 
 @register("optimizer", "sgd")
@@ -29,7 +33,7 @@ class SGD(Optimizer):
     --------
     >>> import seqnet
     >>> optimizer = seqnet.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=5.0)
-    >>> optimizer.learning_rate = 0.05            # no recompiling
+    >>> optimizer.learning_rate = 0.05            # does not recompile
     >>> optimizer.learning_rate
     0.05
     """
@@ -43,22 +47,24 @@ class SGD(Optimizer):
         momentum: float = 0.0,
         *,
         nesterov: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(learning_rate, **kwargs)
         self.momentum = momentum
         self.nesterov = check_bool(nesterov, "nesterov")
 
-    def used_slots(self):
+    def used_slots(self) -> tuple[str, ...]:
         return self.slots if self.momentum else ()
 
-    def structure(self):
+    def structure(self) -> tuple:
         return (*super().structure(), self.momentum > 0, self.nesterov)
 
-    def supports_sparse_rows(self):
+    def supports_sparse_rows(self) -> bool:
         return not self.momentum
 
-    def change(self, gradient, h, velocity=None):
+    def change(
+        self, gradient: Tensor, h: SimpleNamespace, velocity: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         step = -h.learning_rate * gradient
         if velocity is None:
             return step, {}

@@ -37,7 +37,7 @@ FLAGS = [
 
 @pytest.mark.parametrize(("cls", "arguments", "name"), FLAGS)
 @pytest.mark.parametrize("value", ["no", 5, 1, 0, None, [], np.array([True])])
-def test_what_is_true_or_false_takes_nothing_else(cls, arguments, name, value):
+def test_boolean_arguments_take_only_booleans(cls, arguments, name, value):
     with pytest.raises(
         TypeError, match=f"{name} must be True or False, got {re.escape(repr(value))}"
     ):
@@ -45,9 +45,9 @@ def test_what_is_true_or_false_takes_nothing_else(cls, arguments, name, value):
 
 
 @pytest.mark.parametrize(("cls", "arguments", "name"), FLAGS)
-def test_numpy_has_its_own_true_and_false(cls, arguments, name):
+def test_numpy_bools_are_bools(cls, arguments, name):
     made = cls(*arguments, **{name: np.bool_(True)})
-    assert made.get_config().get(name, True) is True if cls is not Lambda else made.hands_mask_on
+    assert made.get_config().get(name, True) is True if cls is not Lambda else made.passes_mask_on
 
 
 @pytest.mark.parametrize("value", ["yes", 1, 0, None])
@@ -118,7 +118,7 @@ def twice():
         (twice, ValueError, "Layer '.*dense' is already in this model"),
     ],
 )
-def test_what_does_not_fit_is_refused_when_a_model_is_built(make, error, message):
+def test_unsuitable_inputs_are_refused_when_a_model_is_built(make, error, message):
     with pytest.raises(error, match=message):
         seqnet.Model(make()).predict(X)
 
@@ -137,7 +137,7 @@ def test_what_does_not_fit_is_refused_when_a_model_is_built(make, error, message
         (lambda: seqnet.Model([Dense(2)]).build(3), "input_shape must be a tuple"),
     ],
 )
-def test_calls_with_something_else_are_refused(call, message):
+def test_calls_with_other_types_are_refused(call, message):
     with pytest.raises(TypeError, match=message):
         call()
 

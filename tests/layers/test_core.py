@@ -139,7 +139,7 @@ def test_masking_of_whole_numbers_does_not_round_its_value():
     assert Masking(0.1).known_mask(np.array([[[0.1], [0.2]]])).tolist() == [[False, True]]
 
 
-def test_layers_that_do_not_touch_time_hand_the_mask_on():
+def test_layers_that_keep_time_pass_the_mask_on():
     x, mask = pt.ftensor3("x"), pt.bmatrix("mask")
     for layer in (Dense(2), Dropout(0.5), Activation("tanh"), Softmax(), TimeDistributed(Dense(2))):
         assert layer.compute_mask(x, mask) is mask
@@ -203,7 +203,7 @@ def test_a_lambda_layer_is_its_function_with_shapes_and_gradients():
     np.testing.assert_allclose(y, np.tanh(x)[:, :, :2], rtol=1e-12)
 
 
-def test_a_shape_that_cannot_be_found_is_asked_for():
+def test_an_unknown_output_shape_is_asked_for():
     def needs_four(x):
         return pt.specify_shape(x, (None, 4))
 
@@ -245,7 +245,7 @@ def test_a_lambda_is_saved_by_the_name_of_its_function(tmp_path):
         seqnet.load_model(tmp_path / "model.h5")
     again = seqnet.load_model(tmp_path / "model.h5", custom_objects={"masked_mean": masked_mean})
     np.testing.assert_array_equal(again.predict(x, mask=mask), expected)
-    assert not again.layers[0].hands_mask_on
+    assert not again.layers[0].passes_mask_on
     nameless = seqnet.Model([Lambda(lambda x: 2 * x), Dense(1)])
     nameless.predict(x)
     with pytest.raises(ValueError, match="'lambda'.*cannot be saved.*Write it with def"):
@@ -276,7 +276,7 @@ class Scale(Layer):
         return inputs * self.factor
 
 
-def test_a_layer_of_ones_own_trains_and_is_made_again():
+def test_a_custom_layer_trains_and_round_trips():
     model = seqnet.Model([Scale(dtype="float64")])
     model.compile(seqnet.optimizers.SGD(0.1), "mse")
     x = np.array([[1.0], [2.0]])

@@ -35,7 +35,7 @@ def test_one_gate_for_each_example_and_step_scales_all_features(shape, features)
         np.testing.assert_allclose(result[name], value, rtol=1e-10, atol=1e-13, err_msg=name)
 
 
-def test_it_hands_the_mask_on_and_is_made_again():
+def test_it_passes_the_mask_on_and_round_trips():
     model = seqnet.Model([Embedding(5, 3, mask_zero=True), GatedInput(use_bias=False), LSTM(2)])
     padded, short = np.array([[1, 2, 0, 0]]), np.array([[1, 2]])
     np.testing.assert_allclose(model.predict(padded), model.predict(short), rtol=1e-6)
@@ -46,7 +46,7 @@ def test_it_hands_the_mask_on_and_is_made_again():
     assert layer.compute_output_shape((None, None, 3)) == (None, None, 3)
 
 
-def test_a_gate_learns_which_inputs_to_let_through():
+def test_a_gate_learns_which_inputs_to_pass():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(256, 3))
     x[:, 2] = rng.choice([-1.0, 1.0], 256)

@@ -138,7 +138,7 @@ WRONG_STEPS = {
 
 
 @pytest.mark.parametrize("name", WRONG_STEPS)
-def test_a_step_that_cannot_be_one_is_refused_by_name(name):
+def test_an_invalid_step_is_refused_by_name(name):
     wrong, message = WRONG_STEPS[name]
 
     class Wrong(Recurrent):
@@ -203,7 +203,7 @@ def test_a_graph_is_the_same_whoever_compiles_it():
     assert fused == (backend.native() is not None)
 
 
-def test_what_must_be_fused_and_cannot_be_is_refused_before_anything_is_compiled():
+def test_fused_true_is_refused_before_compiling_if_impossible():
     layer = TwoSizes(2, dtype="float64", fused=True, name="slow")
     with pytest.raises(ValueError, match="'slow' has fused=True, but its step uses weights"):
         backend.compile([x := symbolic()], [layer(x)], name="test")

@@ -80,7 +80,7 @@ def test_short_signatures_and_plain_numbers_train_in_both_float_types(cls, dtype
     assert np.isfinite(model.fit(X, np.zeros_like(y), verbose=0).history["loss"]).all()
 
 
-def test_each_is_given_what_it_takes():
+def test_each_call_gets_the_arguments_it_takes():
     half, noise, affine = Half(dtype="float64"), Noise(dtype="float64"), Affine(2, dtype="float64")
     np.testing.assert_array_equal(half(X).eval(), X / 2)
     np.testing.assert_array_equal(noise(X).eval(), X)
@@ -104,7 +104,7 @@ def test_a_softmax_in_wide_floats_still_gives_its_logits_to_the_loss(dtype):
     np.testing.assert_allclose(model.evaluate(x, np.array([1])), 1000.0, rtol=1e-5)
 
 
-def test_a_signature_that_cannot_work_is_refused_by_name():
+def test_an_invalid_signature_is_refused_by_name():
     class Odd(Layer):
         def call(self, x, m, other, n=3):
             return x
@@ -135,7 +135,7 @@ def test_the_shape_of_an_output_is_found():
     assert model.layers[0].compute_output_shape((None, 4, 3)) == (None, 4, 6)
 
 
-def test_what_a_layer_forgets_is_named():
+def test_a_missing_attribute_of_a_layer_is_named():
     class Silent(Layer):
         def call(self, x):
             pt.tanh(x)
@@ -182,7 +182,7 @@ def test_layers_within_a_layer_are_trained_frozen_and_saved(tmp_path):
     np.testing.assert_array_equal(again.predict(X), expected)
 
 
-def test_a_layer_that_is_held_and_not_used_is_named():
+def test_an_unused_inner_layer_is_named():
     class Unused(Layer):
         def __init__(self):
             super().__init__()
@@ -226,7 +226,7 @@ def test_a_wrapped_layer_can_be_frozen_after_wrapping():
     assert changes(model, X, y) == [True] * 10
 
 
-def test_halves_that_are_frozen_apart_are_made_again_so():
+def test_halves_frozen_separately_round_trip():
     both = Bidirectional(LSTM(2))
     both.layer.trainable = False
     again = seqnet.registry.get("layer", seqnet.registry.serialize(both))
@@ -251,7 +251,7 @@ def test_whole_numbers_reach_a_wrapped_embedding():
         model.predict(tokens)
 
 
-def test_what_is_not_built_says_so():
+def test_unbuilt_layers_raise_clear_errors():
     with pytest.raises(AttributeError, match="'dense'.*has no 'kernel'. It is not built"):
         Dense(2).kernel  # noqa: B018
     with pytest.raises(ValueError, match="'dense' has no weights to set yet: it is not built"):

@@ -37,7 +37,7 @@ def test_a_rate_changes_without_compiling():
 
 @pytest.mark.parametrize("name", ["dropout", "recurrent_dropout"])
 @pytest.mark.parametrize("wrap", [lambda layer: layer, Bidirectional])
-def test_rates_of_recurrent_layers_come_and_go(name, wrap, tmp_path):
+def test_rates_of_recurrent_layers_are_switched_on_and_off(name, wrap, tmp_path):
     def losses(start, then):
         seqnet.set_random_seed(3)
         model = seqnet.Model([wrap(LSTM(4, dtype="float64", **{name: start})), Dense(1)])
@@ -76,7 +76,7 @@ def test_a_rate_is_checked_where_it_is_set(layer, name, value):
     assert getattr(layer, name) == before
 
 
-def test_a_resumed_run_goes_on_with_the_rates_it_had(tmp_path):
+def test_a_resumed_run_continues_with_its_rates(tmp_path):
     def train(epochs):
         seqnet.set_random_seed(1)
         model = seqnet.Model([TimeDistributed(Dropout(0.5)), LSTM(2, dropout=0.5), Dense(1)])

@@ -159,7 +159,7 @@ def test_a_masked_step_is_as_if_it_were_not_there(cell, path):
 
 @PATHS
 @EVERY_CELL
-def test_what_is_in_the_padding_changes_nothing(cell, path):
+def test_values_in_the_padding_change_nothing(cell, path):
     arrays = random_arrays(cell, 4, 5, 2, mask=MASK)
     other = dict(arrays, x=np.where(MASK[:, :, None], arrays["x"], 1e3))
     result, again = run_cell(cell, arrays, path), run_cell(cell, other, path)
@@ -220,7 +220,7 @@ def test_gradients_are_the_numerical_ones(cell):
 
 
 @EVERY_CELL
-def test_a_layer_is_made_again_from_its_configuration(cell):
+def test_a_layer_round_trips_through_its_configuration(cell):
     cls, own = CELLS[cell]
     layer = cls(3, activation="relu", go_backwards=True, name="mine", **own)
     again = cls.from_config(layer.get_config())
@@ -229,7 +229,7 @@ def test_a_layer_is_made_again_from_its_configuration(cell):
     assert (again.units, again.go_backwards, again.name) == (3, True, "mine")
 
 
-def test_a_cell_of_ones_own_computes_its_equations():
+def test_a_custom_cell_computes_its_equations():
     arrays = random_arrays("minimal_gated_unit", 3, 4, 2)
     h, outputs = arrays["h0"], []
     k_f, k_h = np.split(arrays["kernel"], 2, axis=1)
@@ -245,7 +245,7 @@ def test_a_cell_of_ones_own_computes_its_equations():
         np.testing.assert_allclose(result["y"], np.stack(outputs, axis=1), rtol=1e-12)
 
 
-def test_a_cell_of_ones_own_trains_and_generates():
+def test_a_custom_cell_trains_and_generates():
     model = seqnet.Model([MinimalGatedUnit(4), seqnet.layers.Dense(1)])
     x = np.random.default_rng(0).normal(size=(32, 6, 1))
     model.compile(seqnet.optimizers.Adam(0.02), "mse")
@@ -394,7 +394,7 @@ def test_backwards_reads_and_masks_from_the_end():
     np.testing.assert_allclose(back["d_x"], forth["d_x"][:, ::-1], rtol=1e-12, atol=1e-14)
 
 
-def test_backwards_layers_hand_on_the_mask_in_their_outputs_order():
+def test_backwards_layers_pass_the_mask_in_their_outputs_order():
     x = pt.dtensor3("x")
     mask = pt.constant(MASK)
     layer = LSTM(2, go_backwards=True, return_sequences=True)

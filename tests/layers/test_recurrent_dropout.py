@@ -215,7 +215,7 @@ def test_input_dropout_stays_fused_and_recurrent_dropout_trains_as_a_scan_and_sa
     assert has(predict, KernelRecurrence)
 
 
-def test_a_file_keeps_the_generators_so_that_training_goes_on_exactly(tmp_path):
+def test_a_file_keeps_the_generators_and_training_continues_exactly(tmp_path):
     x = np.random.default_rng(0).normal(size=(8, 4, 3))
     model = seqnet.Model([GRU(4, dropout=0.3, recurrent_dropout=0.3), Dense(1)])
     model.compile("adam", "mse")
@@ -244,11 +244,11 @@ def test_inputs_of_whole_numbers_stay_in_the_layers_float_type():
         ({"recurrent_dropout": 0.1, "fused": True}, ValueError, "contradict each other"),
     ],
 )
-def test_rates_that_cannot_be_are_refused(options, error, message):
+def test_invalid_rates_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         LSTM(2, **options)
 
 
-def test_a_cell_of_ones_own_has_both_kinds():
+def test_a_custom_cell_supports_both_kinds_of_dropout():
     layer = MinimalGatedUnit(2, dropout=0.2, recurrent_dropout=0.2)
     assert layer.get_config()["recurrent_dropout"] == 0.2

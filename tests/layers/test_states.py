@@ -269,7 +269,7 @@ def test_training_carries_its_states_without_their_gradient(path):
         np.testing.assert_allclose(mine, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_looking_at_a_model_touches_no_state_of_its_training():
+def test_evaluation_and_prediction_keep_the_training_states():
     model = stateful_model(None)
     model.compile("sgd", "mse")
     model.train_on_batch(LONG, TARGET)
@@ -384,7 +384,7 @@ def test_names_of_runs_and_layers_without_states_are_refused():
         LSTM(2, stateful=True, learn_initial_state=True)
 
 
-def test_a_file_keeps_carried_states_and_training_goes_on_exactly(tmp_path):
+def test_a_file_keeps_carried_states_and_training_continues_exactly(tmp_path):
     model = stateful_model(None)
     model.add(Bidirectional(GRU(2, stateful=True, dtype="float64")))
     model.add(Dense(1, dtype="float64"))
@@ -431,7 +431,7 @@ def test_sequences_of_different_lengths_stay_in_their_order(path):
     np.testing.assert_allclose(np.concatenate([outputs[1], outputs[3]]), whole[1], rtol=1e-10)
 
 
-def test_shuffling_with_carried_states_is_told(caplog):
+def test_shuffling_with_carried_states_is_reported(caplog):
     model = stateful_model(None)
     with caplog.at_level(logging.WARNING, logger="seqnet"):
         model.fit(LONG, TARGET, verbose=0, shuffle=False)

@@ -94,7 +94,7 @@ def test_a_stateful_layer_is_seen_inside_of_another(wrap, caplog):
     assert not inner.get_states()[0].size
 
 
-def test_time_distributed_names_do_not_grow_when_it_is_made_again():
+def test_time_distributed_names_do_not_grow_when_it_round_trips():
     layer = TimeDistributed(Dense(2, kernel_regularizer="l2"), name="each")
     layer.ensure_built((None, None, 3))
     names = [w.name for w in layer.weights]
@@ -216,7 +216,7 @@ def test_weights_are_named_for_their_half_and_start_apart():
     assert not np.array_equal(layer.weights[0].get_value(), layer.weights[3].get_value())
 
 
-def test_names_do_not_grow_when_it_is_made_again():
+def test_names_do_not_grow_when_it_round_trips():
     layer = Bidirectional(MinimalGatedUnit(2), backward_layer=GRU(3, go_backwards=True, name="b"))
     for _ in range(3):
         layer.ensure_built((None, None, 3))
@@ -234,7 +234,7 @@ def test_the_second_half_is_made_like_the_first_with_objects_no_file_knows():
     assert layer.backward_layer.go_backwards and not first.go_backwards
 
 
-def test_a_model_with_it_trains_and_comes_back_from_a_file(tmp_path):
+def test_a_model_with_it_trains_and_is_saved_and_loaded(tmp_path):
     custom = {"MinimalGatedUnit": MinimalGatedUnit}
     model = seqnet.Model(
         [
@@ -321,7 +321,7 @@ def test_halves_that_do_not_fit_are_refused(arguments, error, message):
         Bidirectional(*arguments())
 
 
-def test_it_cannot_go_step_by_step():
+def test_it_cannot_run_step_by_step():
     model = seqnet.Model([Bidirectional(SimpleRNN(2), name="both")])
     model.build((None, None, 3))
     with pytest.raises(ValueError, match="'both' reads from both ends"):

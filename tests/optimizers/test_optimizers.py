@@ -204,7 +204,7 @@ def small_model(optimizer):
     return model, x, x @ np.array([[2.0], [-1.0]])
 
 
-def test_changing_numbers_compiles_nothing_anew(compiled):
+def test_changing_numbers_does_not_recompile(compiled):
     optimizer = SGD(0.1, momentum=0.5, clipnorm=1.0)
     model, x, y = small_model(optimizer)
     model.train_on_batch(x, y)
@@ -265,7 +265,7 @@ def test_a_second_kind_of_clipping_set_later_is_refused(no_compile):
 
 
 @EVERY_OPTIMIZER
-def test_a_restored_state_goes_on_where_it_stopped(cls):
+def test_a_restored_state_continues_exactly(cls):
     options = {"momentum": 0.9} if cls is SGD else {}
     arrays = cases.optimizer_inputs()
     gradients = arrays["gradients"]
@@ -332,7 +332,7 @@ def test_an_optimizer_is_found_by_name(name):
 
 
 @EVERY_OPTIMIZER
-def test_an_optimizer_is_made_again_from_its_configuration(cls):
+def test_an_optimizer_round_trips_through_its_configuration(cls):
     optimizer = cls(0.123, global_clipnorm=2.5)
     config = optimizer.get_config()
     assert json.loads(json.dumps(config)) == config
@@ -380,14 +380,14 @@ class SignedMomentum(Optimizer):
         return -h.learning_rate * pt.sign(mean), {"mean": mean}
 
 
-def test_an_optimizer_of_ones_own_is_one_class():
+def test_a_custom_optimizer_is_one_class():
     gradients = np.array([[1.0, -1.0], [-0.5, 3.0], [-2.0, 0.0]])
     visited = walk(SignedMomentum(0.1), np.zeros(2), gradients)
     # Means: [.5, -.5], [0, 1.25], [-1, .625].
     np.testing.assert_allclose(visited, [[-0.1, 0.1], [-0.1, 0.0], [0.0, -0.1]], atol=1e-15)
 
 
-def test_an_optimizer_of_ones_own_clips_trains_and_has_a_name():
+def test_a_custom_optimizer_clips_trains_and_is_found_by_name():
     model, x, y = small_model("signed_momentum")
     assert isinstance(model.optimizer, SignedMomentum)
     model.optimizer.learning_rate = 0.05
@@ -395,3 +395,20 @@ def test_an_optimizer_of_ones_own_clips_trains_and_has_a_name():
     losses = model.fit(x, y, epochs=40, verbose=0).history["loss"]
     assert losses[-1] < 0.1 * losses[0]
     assert model.optimizer.get_config()["beta"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("lr", "learning_rate"),
+        ("learningrate", "learning_rate"),
+        ("learn_rate", "learning_rate"),
+        ("clip_norm", "clipnorm"),
+        ("beta1", "beta_1"),
+    ],
+)
+def test_a_wrong_name_of_a_hyperparameter_is_an_error(name, meant):
+    optimizer = seqnet.optimizers.Adam()
+    with pytest.raises(AttributeError, match=f"Adam has no '{name}'. Did you mean '{meant}'"):
+        setattr(optimizer, name, 0.5)
+    assert name not in vars(optimizer)

@@ -17,6 +17,22 @@ class Momentum(Optimizer):
         return -h.learning_rate * m, {"m": m}
 
 
+class WithItsOwnAttributes(Optimizer):
+    """Attributes with names near those of hyperparameters, from a constructor and from a class."""
+
+    learning_rates = ()
+
+    def __init__(self, learning_rate=0.1, momentums=(0.5, 0.9)):
+        super().__init__(learning_rate)
+        self.momentums = momentums
+        self.learning_rates = [learning_rate]
+        self.best = None
+        self._learning_rate = 0.0
+
+    def change(self, gradient, h):
+        return -h.learning_rate * gradient, {}
+
+
 class NumpyNumbers(Optimizer):
     slots = ("s",)
 
@@ -98,7 +114,7 @@ def test_rows_are_updated_as_the_whole_table_would_be():
         (lambda g: (-g, {"m": g[None]}), ValueError, "a m for a gradient of 2 axes that has 3"),
     ],
 )
-def test_what_a_change_cannot_return_is_refused(returned, error, message):
+def test_wrong_results_of_change_are_refused(returned, error, message):
     class Wrong(Optimizer):
         slots = ("m",)
 
@@ -146,3 +162,12 @@ def test_a_regularizer_gives_one_number():
         model.compile("sgd", "mse")
         with pytest.raises(error, match=message):
             model.evaluate(np.ones((2, 2)), np.ones((2, 1)))
+
+
+def test_attributes_of_a_custom_optimizer_are_free():
+    optimizer = WithItsOwnAttributes(momentums=(0.1, 0.2))
+    optimizer.best = 3
+    optimizer.note = "a new attribute"
+    assert optimizer.momentums == (0.1, 0.2)
+    assert optimizer.learning_rates == [0.1]
+    assert (optimizer.best, optimizer.note) == (3, "a new attribute")

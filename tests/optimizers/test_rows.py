@@ -84,7 +84,7 @@ def test_an_optimizer_that_moves_idle_weights_updates_all_rows():
     assert not any(isinstance(n.op, lookup.SumRows) for n in function.maker.fgraph.apply_nodes)
 
 
-def test_a_loaded_model_makes_up_for_what_idle_rows_missed(tmp_path):
+def test_a_loaded_model_applies_the_missed_decay_of_idle_rows(tmp_path):
     model = train(make(optimizers.AdaDelta()))
     model.save(tmp_path / "model.h5")
     again = seqnet.load_model(tmp_path / "model.h5")

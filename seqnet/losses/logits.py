@@ -1,4 +1,4 @@
-"""What a prediction is the softmax or sigmoid of, and logarithms of probabilities from it."""
+"""Find the logits of a softmax or sigmoid in a graph, and compute log probabilities from them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pytensor.tensor.special import Softmax
 
 from seqnet import config
 from seqnet.ops.lookup import checked
+from seqnet.types import Tensor
 
 
-def softmax_logits(y_pred):
-    """Return what `y_pred` is the softmax (over its last axis) of, or None."""
+def softmax_logits(y_pred: Tensor) -> Tensor | None:
+    """Return the logits if `y_pred` is a softmax over its last axis, else None."""
     node = y_pred.owner
     if node is not None and isinstance(node.op, Softmax) and node.op.axis == (y_pred.ndim - 1,):
         return node.inputs[0]
     return None
 
 
-def sigmoid_logits(y_pred):
-    """Return what `y_pred` is the sigmoid of, or None."""
+def sigmoid_logits(y_pred: Tensor) -> Tensor | None:
+    """Return the logits if `y_pred` is a sigmoid, else None."""
     node = y_pred.owner
     if (
         node is not None
@@ -32,8 +33,8 @@ def sigmoid_logits(y_pred):
     return None
 
 
-def cast_output(y_pred, dtype: str):
-    """Return `y_pred` in a float type; a softmax or sigmoid stays what is done last."""
+def cast_output(y_pred: Tensor, dtype: str) -> Tensor:
+    """Return `y_pred` cast to a float type; a softmax or sigmoid stays the last operation."""
     if softmax_logits(y_pred) is not None:
         return pt.special.softmax(pt.cast(softmax_logits(y_pred), dtype), axis=-1)
     if sigmoid_logits(y_pred) is not None:
@@ -41,7 +42,7 @@ def cast_output(y_pred, dtype: str):
     return pt.cast(y_pred, dtype)
 
 
-def log_probabilities(y_pred, from_logits: bool = False):
+def log_probabilities(y_pred: Tensor, from_logits: bool = False) -> Tensor:
     """Return the logarithm of predicted class probabilities, stably."""
     logits = y_pred if from_logits else softmax_logits(y_pred)
     if logits is not None:
@@ -51,10 +52,10 @@ def log_probabilities(y_pred, from_logits: bool = False):
     return pt.log(pt.clip(y_pred, tiny, np.asarray(1, dtype=y_pred.dtype)))
 
 
-def pick_class(values, targets):
-    """Return ``values[..., targets[...]]``: (..., classes) and integer (...) give (...).
+def pick_class(values: Tensor, targets: Tensor) -> Tensor:
+    """Return ``values[..., targets[...]]``: of shapes (..., classes) and (...) for integers.
 
-    A target that is no class is an ``IndexError`` when this is computed.
+    A target outside of the classes raises ``IndexError`` when this is computed.
     """
     rows = values.reshape((-1, values.shape[-1]))
     classes = values.type.shape[-1] or values.shape[-1]

@@ -1,4 +1,4 @@
-"""Whether targets are such as a loss compares with outputs: their shapes, and their values."""
+"""Checks of the shapes and values of targets."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import pytensor.tensor as pt
 
 from seqnet import config
 from seqnet.checks import WrongValueError, first_place
+from seqnet.types import Tensor, TensorLike
 
 
-def paired(y_true, y_pred, name: str, classes: bool = False) -> tuple:
+def paired(
+    y_true: TensorLike, y_pred: TensorLike, name: str, classes: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return targets and predictions, arrays or variables, as variables that are not broadcast.
 
     Parameters
@@ -24,7 +27,7 @@ def paired(y_true, y_pred, name: str, classes: bool = False) -> tuple:
     Raises
     ------
     ValueError
-        If targets have another rank, or a size that is known to be another.
+        If targets have another rank, or a known size that differs.
     """
     y_true, y_pred = pt.as_tensor_variable(y_true), pt.as_tensor_variable(y_pred)
     if not y_pred.dtype.startswith("float"):
@@ -43,7 +46,7 @@ def paired(y_true, y_pred, name: str, classes: bool = False) -> tuple:
 
 
 def fits(shape: tuple, expected: tuple) -> bool:
-    """Tell whether a shape agrees with one that has None for what is not known."""
+    """Return whether a shape matches another one, in which None is any size."""
     return len(shape) == len(expected) and all(
         e is None or s == e for s, e in zip(shape, expected, strict=True)
     )
@@ -57,7 +60,7 @@ def spell(shape: tuple) -> str:
 
 
 def axis_hint(shape: tuple, expected: tuple, name: str) -> str:
-    """Say what to do about targets without the last axis, or those that `steps_hint` knows."""
+    """Return advice for targets without the last axis, or with other steps."""
     if not fits(shape, expected[:-1]):
         return steps_hint(shape, expected)
     if expected[-1] == 1:
@@ -69,7 +72,7 @@ def axis_hint(shape: tuple, expected: tuple, name: str) -> str:
 
 
 def steps_hint(shape: tuple, expected: tuple) -> str:
-    """Say what to do about targets for each sequence where outputs are steps, and vice versa."""
+    """Return advice for targets of sequences and outputs of steps, and vice versa."""
     if len(expected) > 1 and fits(shape, (expected[0], *expected[2:])):
         return (
             " The model gives an output at each step; for one a sequence, the last recurrent layer "
@@ -84,7 +87,7 @@ def steps_hint(shape: tuple, expected: tuple) -> str:
 
 
 def check_probabilities(y: np.ndarray, name: str, loss: str) -> None:
-    """Raise if a target is outside of [0, 1]; say what to do about two classes of other names."""
+    """Raise if a target is outside of [0, 1]; for two values, advise how to convert them."""
     wrong = ~((y >= 0) & (y <= 1))
     if not wrong.any():
         return
@@ -102,7 +105,7 @@ def check_probabilities(y: np.ndarray, name: str, loss: str) -> None:
 
 
 DISTRIBUTION_TOLERANCE = 2e-3
-"""How far a target distribution may be from one: rounded to three digits, or held in float16."""
+"""Tolerance of the sum of a target distribution: allows three digits, or float16."""
 
 
 def check_distributions(y: np.ndarray, name: str, loss: str) -> None:

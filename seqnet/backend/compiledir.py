@@ -1,7 +1,7 @@
-"""Check at import that PyTensor can write to the folder for its compiled code.
+"""Check at import that PyTensor can write to the directory of its compiled code.
 
-PyTensor uses the folder when a function is compiled for the first time, and its error is then a
-chain of tracebacks. seqnet does not set PyTensor's configuration, so it can only say what to do.
+PyTensor creates the directory when it compiles its first function, and its error is then a chain of
+tracebacks. seqnet does not set PyTensor's configuration, so the message says what to set.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 try:
     import pytensor
 
-    pytensor.config.compiledir  # noqa: B018 -- PyTensor makes the folder when it is read first
+    pytensor.config.compiledir  # noqa: B018 -- the first access creates the directory
 except (OSError, RuntimeError, ValueError) as error:
     reason = " ".join(str(error).split())
     raise ImportError(
