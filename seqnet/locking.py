@@ -6,7 +6,12 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
+
+if TYPE_CHECKING:
+    from seqnet.model import Model
+
 
 _locks: WeakSet[ForkSafeLock] = WeakSet()
 _registering = threading.Lock()
@@ -21,11 +26,11 @@ class ForkSafeLock(type(threading.RLock())):  # type: ignore[misc]
     of an object that has such a lock gets a new one.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         with _registering:
             _locks.add(self)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple]:
         return type(self), ()
 
 
@@ -65,7 +70,7 @@ _in_training: WeakKeyDictionary = WeakKeyDictionary()
 
 
 @contextmanager
-def alone(model) -> Iterator[None]:
+def alone(model: Model) -> Iterator[None]:
     """Let one call of `fit` at a time train a model; raise ``RuntimeError`` for a second one."""
     with model.lock:
         if _in_training.get(model) == os.getpid():  # a forked process has the entries of its parent

@@ -7,6 +7,7 @@ to `seqnet.training`.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
@@ -21,7 +22,7 @@ from seqnet.callbacks.base import check_callbacks
 from seqnet.checks import check_count, check_shape
 from seqnet.data.adapters import Adapter, mask_for
 from seqnet.data.class_weight import ClassWeight
-from seqnet.data.dataset import Batch, Dataset
+from seqnet.data.dataset import Batch, Data, Dataset
 from seqnet.data.ragged import choose_lengths
 from seqnet.hyperparameters import names_of
 from seqnet.layers.context import CallContext
@@ -29,6 +30,7 @@ from seqnet.layers.layer import Layer, Shape, snake_case
 from seqnet.layers.states import RUNS, all_layers, carried_states
 from seqnet.layers.weights import set_values
 from seqnet.locking import COMPILING, ForkSafeLock, alone
+from seqnet.optimizers import Optimizer
 from seqnet.saving import hdf5
 from seqnet.saving.model_format import pack, unpack
 from seqnet.training import trainer as training
@@ -42,6 +44,7 @@ from seqnet.training.arguments import (
 from seqnet.training.diagnostics import GradientNorms
 from seqnet.training.step import CompiledSteps, Totals
 from seqnet.training.tbptt import check_windows
+from seqnet.types import ArrayLike, Tensor
 
 log = logging.getLogger("seqnet")
 
@@ -64,7 +67,7 @@ class Model:
     steps : CompiledSteps
         The compiled train, test and predict steps.
     history : History
-        The record of the last `fit`.
+        The logs of the last `fit`; empty before the first one.
     stop_training : bool
         A callback sets it to True to end `fit` after the batch.
     last_run : str, optional
@@ -100,7 +103,7 @@ class Model:
         self.padded_lengths: tuple[int, ...] = ()
         self.lock = ForkSafeLock()
         self.steps = CompiledSteps(self)
-        self.history: History | None = None
+        self.history = History()
         self.stop_training = False
         self.last_run: str | None = None
         self.gradient_norms = GradientNorms()
@@ -201,8 +204,12 @@ class Model:
         return "int32" if self.layers and self.layers[0].integer_input else self.dtype
 
     def __call__(
-        self, inputs, mask=None, context: CallContext | None = None, training: bool = False
-    ):
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        context: CallContext | None = None,
+        training: bool = False,
+    ) -> Tensor:
         """Apply the model to a PyTensor variable and return a PyTensor variable.
 
         Pass a `context` to collect what a compiled function must store (`CallContext.updates`).
@@ -210,7 +217,9 @@ class Model:
         context = CallContext(training=training) if context is None else context
         return self.forward(pt.as_tensor_variable(inputs), mask, context)[0]
 
-    def forward(self, x, mask, context: CallContext):
+    def forward(
+        self, x: Tensor, mask: Tensor | None, context: CallContext
+    ) -> tuple[Tensor, Tensor | None]:
         """Pass a symbolic input through the layers; return the output and its mask."""
         for layer in self.layers:
             output = layer(x, mask=mask, context=context)
@@ -314,7 +323,12 @@ class Model:
 
     # ---- training
 
-    def compile(self, optimizer="adam", loss=None, metrics: Sequence = ()) -> None:
+    def compile(
+        self,
+        optimizer: str | Optimizer = "adam",
+        loss: str | Callable | None = None,
+        metrics: Sequence[str | Callable] = (),
+    ) -> None:
         """Choose how to train; nothing is compiled until data comes.
 
         Parameters
@@ -402,24 +416,24 @@ class Model:
 
     def fit(
         self,
-        X,
-        y=None,
+        X: Data,
+        y: Data | None = None,
         batch_size: int = 32,
         epochs: int = 1,
         verbose: int | str = 1,
         callbacks: Sequence[Callback] = (),
         validation_split: float = 0.0,
-        validation_data=None,
+        validation_data: Data | None = None,
         shuffle: bool | str = True,
         class_weight: Mapping[int, float] | None = None,
-        sample_weight=None,
+        sample_weight: Data | None = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         validation_freq: int | Sequence[int] = 1,
-        mask=None,
-        lengths=None,
+        mask: Data | None = None,
+        lengths: ArrayLike | None = None,
         tbptt: int | None = None,
     ) -> History:
         """Train on arrays, on what is too big to be one, or on a stream of batches.
@@ -532,17 +546,17 @@ class Model:
 
     def evaluate(
         self,
-        X,
-        y=None,
+        X: Data,
+        y: Data | None = None,
         batch_size: int = 32,
         verbose: int | str = 0,
-        sample_weight=None,
+        sample_weight: Data | None = None,
         steps: int | None = None,
         return_dict: bool = False,
-        mask=None,
-        lengths=None,
+        mask: Data | None = None,
+        lengths: ArrayLike | None = None,
         callbacks: Sequence[Callback] = (),
-    ):
+    ) -> float | list[float] | dict[str, float]:
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
         X and y are what `fit` takes; `steps` is a number of batches after which to end. Nothing
@@ -561,14 +575,14 @@ class Model:
 
     def predict(
         self,
-        X,
+        X: Data,
         batch_size: int = 32,
         verbose: int | str = 0,
         steps: int | None = None,
-        mask=None,
-        lengths=None,
+        mask: Data | None = None,
+        lengths: ArrayLike | None = None,
         callbacks: Sequence[Callback] = (),
-    ):
+    ) -> np.ndarray | list[np.ndarray]:
         """Return the outputs for inputs, (samples, ...).
 
         X is what `fit` takes; a batch of a stream is x, or a tuple that begins with x. `steps` is a
@@ -588,8 +602,14 @@ class Model:
             return training.predict(self, dataset, batch_size, called, steps, announce)
 
     def train_on_batch(
-        self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None
-    ):
+        self,
+        X: Data,
+        y: Data,
+        sample_weight: Data | None = None,
+        return_dict: bool = False,
+        mask: Data | None = None,
+        lengths: ArrayLike | None = None,
+    ) -> float | list[float] | dict[str, float]:
         """Make one update; return the loss and metrics before it, as `evaluate` does."""
         batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
         result, norms = self.steps.train(batch), GradientNorms()
@@ -600,20 +620,28 @@ class Model:
         return report(Totals(self.metrics, result.sums), return_dict)
 
     def test_on_batch(
-        self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None
-    ):
+        self,
+        X: Data,
+        y: Data,
+        sample_weight: Data | None = None,
+        return_dict: bool = False,
+        mask: Data | None = None,
+        lengths: ArrayLike | None = None,
+    ) -> float | list[float] | dict[str, float]:
         """Return the loss and metrics of one batch, as `evaluate` does."""
         batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
         return report(Totals(self.metrics, self.steps.test(batch).sums), return_dict)
 
-    def predict_on_batch(self, X, mask=None, lengths=None):
+    def predict_on_batch(
+        self, X: Data, mask: Data | None = None, lengths: ArrayLike | None = None
+    ) -> np.ndarray | list[np.ndarray]:
         """Return the outputs for one batch, as `predict` does."""
         dataset = Adapter(self, targets=False).dataset(X, mask=mask_for(X, mask, lengths))
         return dataset.join([self.steps.predict(dataset.as_batch()).output])
 
     # ---- files
 
-    def save(self, path) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Write everything to an HDF5 file: layers, weights, metadata, and the state of training.
 
         The file is written beside `path` and renamed, so that a failure leaves an earlier file as
@@ -632,14 +660,14 @@ class Model:
         with self.lock:  # while the file is written, so that no copy of the weights is needed
             hdf5.write(path, *pack(self))
 
-    def save_weights(self, path) -> None:
+    def save_weights(self, path: str | os.PathLike) -> None:
         """Write the weights to an HDF5 file, each under ``layer/weight``; whole or not at all."""
         self._built_weights("save")
         with self.lock:
             arrays = {f"weights/{name}": value for name, value in self._weights_by_name().items()}
             hdf5.write(path, {"kind": "weights"}, arrays)
 
-    def load_weights(self, path) -> None:
+    def load_weights(self, path: str | os.PathLike) -> None:
         """Set the weights from a file of `save_weights` or `Model.save`, by name.
 
         Raises
@@ -727,7 +755,7 @@ class Model:
             )
         return arrays
 
-    def _load_weights(self, arrays: Mapping[str, np.ndarray], source) -> None:
+    def _load_weights(self, arrays: Mapping[str, np.ndarray], source: str | os.PathLike) -> None:
         left = dict(arrays)
         for layer in self.layers:
             for weight in layer.weights:
@@ -785,7 +813,7 @@ class Model:
             raise ValueError(f"There are states for no layer: {', '.join(sorted(left))}.")
 
 
-def report(totals: Totals, return_dict: bool):
+def report(totals: Totals, return_dict: bool) -> float | list[float] | dict[str, float]:
     """Return the loss, or [loss, metrics...], or all by name."""
     logs = totals.logs()
     if return_dict:
@@ -801,7 +829,7 @@ def inform(message: str, announce: bool) -> None:
         print(message)
 
 
-def load_model(path, custom_objects: dict | None = None) -> Model:
+def load_model(path: str | os.PathLike, custom_objects: dict | None = None) -> Model:
     """Return the model of a file that `Model.save` wrote, ready to predict or to train on.
 
     Parameters

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from seqnet.callbacks.base import Callback, check_save_freq
 from seqnet.training import resume
@@ -74,7 +76,12 @@ class BackupAndRestore(Callback):
     adds = ()
     runs_last = True  # what it saves has all that the others did
 
-    def __init__(self, path, save_freq: str | int = "epoch", delete_checkpoint: bool = True):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        save_freq: str | int = "epoch",
+        delete_checkpoint: bool = True,
+    ):
         self.path = Path(os.fspath(path))
         self.save_freq = check_save_freq(save_freq)
         self.delete_checkpoint = delete_checkpoint
@@ -83,7 +90,7 @@ class BackupAndRestore(Callback):
         self.saved: tuple[dict, dict] | None = None
         self.lock = ExitStack()
 
-    def check(self, log_names):
+    def check(self, log_names: Sequence[str] | None) -> None:
         """Read the file, if there is one, and raise if it is of another training."""
         if self.trainer is None:
             return
@@ -94,10 +101,10 @@ class BackupAndRestore(Callback):
         self.description = resume.describe(self.trainer)
         self.saved = resume.load(self.trainer, self.description, self.path)
 
-    def close(self):
+    def close(self) -> None:
         self.lock.close()
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.unsaved = 0
         if self.saved is not None:
             self.description, state = self.saved
@@ -107,19 +114,19 @@ class BackupAndRestore(Callback):
             except Exception as error:
                 raise ValueError(f"{self.path} cannot be resumed: {error}") from error
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}  # where and how often it saves changes nothing about the training
 
-    def on_batch_end(self, batch, logs=None):
+    def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.unsaved += 1
         if self.unsaved == self.save_freq:
             self.save()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.save_freq == "epoch" or self.trainer.done:
             self.save()
 
-    def on_interruption(self):
+    def on_interruption(self) -> str:
         try:
             done = self.save()
         except OSError as error:
@@ -131,7 +138,7 @@ class BackupAndRestore(Callback):
             return "Its state was not saved, because of values that are not finite."
         return f"Its state is in {self.path}: the same program resumes it."
 
-    def recovery_hint(self):
+    def recovery_hint(self) -> str:
         if not self.path.exists():
             return ""
         return (
@@ -139,7 +146,7 @@ class BackupAndRestore(Callback):
             "seqnet.load_model reads it."
         )
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.trainer.diverged and self.path.exists():
             log.warning(
                 "%s holds the training as it was when it was saved last, before the error. The "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
@@ -13,6 +13,10 @@ from seqnet.checks import check_count
 from seqnet.registry import constructor_arguments
 from seqnet.saving.hdf5 import extract_arrays
 from seqnet.training.diagnostics import NumericalError
+
+if TYPE_CHECKING:
+    from seqnet.model import Model
+    from seqnet.training.trainer import Trainer
 
 
 class Callback:
@@ -59,7 +63,7 @@ class Callback:
     adds: tuple[str, ...] | None = None
     runs_last = False
 
-    def set_model(self, model) -> None:
+    def set_model(self, model: Model) -> None:
         """Take the model that will be trained."""
         self.model = model
 
@@ -67,7 +71,7 @@ class Callback:
         """Take what is known about the training."""
         self.params = params
 
-    def set_trainer(self, trainer) -> None:
+    def set_trainer(self, trainer: Trainer | None) -> None:
         """Take the run of training; None in `evaluate` and `predict`."""
         self.trainer = trainer
 
@@ -105,30 +109,30 @@ class Callback:
         """Return what to tell a user whose training failed about how to continue; may be empty."""
         return ""
 
-    def on_train_begin(self, logs=None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Before the first epoch."""
 
-    def on_train_end(self, logs=None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """After the last epoch, with its logs; also when training was stopped or failed."""
 
-    def on_epoch_begin(self, epoch: int, logs=None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Before epoch number `epoch`, from 0."""
 
-    def on_epoch_end(self, epoch: int, logs=None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """After an epoch and its validation."""
 
-    def on_train_batch_begin(self, batch: int, logs=None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Before batch number `batch` of the epoch, from 0."""
         self.on_batch_begin(batch, logs)
 
-    def on_train_batch_end(self, batch: int, logs=None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """After a batch; `logs` holds the means of the epoch so far."""
         self.on_batch_end(batch, logs)
 
-    def on_batch_begin(self, batch: int, logs=None) -> None:
+    def on_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Another name of `on_train_batch_begin`."""
 
-    def on_batch_end(self, batch: int, logs=None) -> None:
+    def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Another name of `on_train_batch_end`."""
 
     def on_numerical_error(self, error: NumericalError) -> None:
@@ -146,28 +150,28 @@ class Callback:
             A sentence for the message of the ``KeyboardInterrupt``.
         """
 
-    def on_test_begin(self, logs=None) -> None:
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Before an evaluation, also the validation of an epoch."""
 
-    def on_test_end(self, logs=None) -> None:
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """After an evaluation; `logs` holds its results, without ``val_``."""
 
-    def on_test_batch_begin(self, batch: int, logs=None) -> None:
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Before batch number `batch` of an evaluation, from 0."""
 
-    def on_test_batch_end(self, batch: int, logs=None) -> None:
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """After a batch of an evaluation; `logs` holds the means so far."""
 
-    def on_predict_begin(self, logs=None) -> None:
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Before a prediction."""
 
-    def on_predict_end(self, logs=None) -> None:
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
         """After a prediction."""
 
-    def on_predict_batch_begin(self, batch: int, logs=None) -> None:
+    def on_predict_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Before batch number `batch` of a prediction, from 0."""
 
-    def on_predict_batch_end(self, batch: int, logs=None) -> None:
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """After a batch of a prediction; ``logs["outputs"]`` are its outputs."""
 
 
@@ -187,7 +191,7 @@ def say(message: str) -> None:
     tqdm.write(message)
 
 
-def check_callbacks(callbacks) -> list[Callback]:
+def check_callbacks(callbacks: Any) -> list[Callback]:
     """Return what a user passed as callbacks as a list, or raise; None is none."""
     if callbacks is None:
         return []
@@ -207,7 +211,7 @@ def check_callbacks(callbacks) -> list[Callback]:
     return list(callbacks)
 
 
-def check_save_freq(value) -> str | int:
+def check_save_freq(value: str | int) -> str | int:
     """Return ``"epoch"`` or a number of batches, or raise."""
     if value == "epoch":
         return value
@@ -252,7 +256,7 @@ class CallbackList:
         self.at_batch_begin = self.overriding("on_train_batch_begin", "on_batch_begin")
         self.at_batch_end = self.overriding("on_train_batch_end", "on_batch_end")
 
-    def set_up(self, model, params: Mapping, trainer=None) -> None:
+    def set_up(self, model: Model, params: Mapping, trainer: Trainer | None = None) -> None:
         """Give the callbacks the model, what is known about the data, and the run of training."""
         self.params = params
         for callback in self.callbacks:
@@ -309,13 +313,13 @@ class CallbackList:
         for callback in self.callbacks:
             callback.close()
 
-    def on_train_end(self, logs: Mapping | None = None) -> None:
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Call the hook of each callback, also after one has raised; the error is raised then."""
         with ExitStack() as stack:
             for callback in reversed(self.callbacks):
                 stack.callback(callback.on_train_end, {} if logs is None else logs)
 
-    def __getattr__(self, hook: str):
+    def __getattr__(self, hook: str) -> Callable:
         if hook not in HOOKS:
             raise AttributeError(f"Callbacks have no hook {hook!r}.")
         expected = 2 if "epoch" in hook or "batch" in hook else 1

@@ -6,6 +6,7 @@ import os
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from seqnet.callbacks.base import check_save_freq, say
 from seqnet.callbacks.monitoring import Monitor, unknown_log
@@ -62,7 +63,7 @@ class ModelCheckpoint(Monitor):
 
     def __init__(
         self,
-        filepath,
+        filepath: str | os.PathLike,
         monitor: str = "val_loss",
         verbose: int = 0,
         save_best_only: bool = False,
@@ -87,7 +88,7 @@ class ModelCheckpoint(Monitor):
         """Whether files are written after so many batches."""
         return self.save_freq != "epoch"
 
-    def check(self, log_names):
+    def check(self, log_names: Sequence[str] | None) -> None:
         check_place(Path(self.filepath))
         if self.by_batches:  # an epoch's validation and what callbacks add comes later
             log_names = self.params.get("metrics")
@@ -109,18 +110,18 @@ class ModelCheckpoint(Monitor):
         """The fields of file names that are no metrics."""
         return ("epoch", "batch") if self.by_batches else ("epoch",)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
-        if not self.by_batches:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not isinstance(self.save_freq, int):
             return
         self.batches += 1
         if self.batches >= self.save_freq:
             self.batches = 0
             self.save(logs or {}, {"epoch": self.epoch + 1, "batch": batch + 1})
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not self.by_batches:
             self.save(logs or {}, {"epoch": epoch + 1})
 
@@ -150,10 +151,10 @@ class ModelCheckpoint(Monitor):
             metric = "" if value is None else f"{self.monitor} {value:.5g}, "
             say(f"{when}: {metric}saved as {path}.")
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"batches": self.batches}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.batches = state["batches"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from seqnet.callbacks.base import Callback
 from seqnet.saving.atomic import check_place
@@ -47,21 +48,21 @@ class CSVLogger(Callback):
 
     adds = ()
 
-    def __init__(self, filename, separator: str = ",", append: bool = False):
+    def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
         if not isinstance(separator, str) or len(separator) != 1:
             raise ValueError(f"separator is one character, got {separator!r}.")
         self.filename, self.separator, self.append = Path(filename), separator, append
         self.columns: list[str] | None = None
 
-    def check(self, log_names):
+    def check(self, log_names: Sequence[str] | None) -> None:
         check_place(self.filename)
         if self.append and log_names is not None:
             self.columns_for(log_names)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.columns = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
         if self.columns is None:
             self.columns = self.columns_for([*logs, *(self.params.get("metrics") or ())])
@@ -93,11 +94,11 @@ class CSVLogger(Callback):
         with open(self.filename, mode, newline="") as file:
             csv.writer(file, delimiter=self.separator, lineterminator="\n").writerow(row)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         size = self.filename.stat().st_size if self.columns else 0
         return {"columns": self.columns, "size": size}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if state["columns"] is None or not self.filename.exists():
             return
         self.columns = list(state["columns"])
@@ -105,6 +106,6 @@ class CSVLogger(Callback):
             os.truncate(self.filename, state["size"])
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Return an array as lists, and anything else as it is."""
     return value.tolist() if hasattr(value, "tolist") else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from typing import Any
 
 from seqnet.callbacks.base import HOOKS, Callback
 
@@ -33,7 +34,7 @@ class LambdaCallback(Callback):
     0 ['loss']
     """
 
-    def __init__(self, **hooks: Callable | None):
+    def __init__(self, **hooks: Callable | None) -> None:
         for name, function in hooks.items():
             if name not in HOOKS:
                 near = difflib.get_close_matches(name, HOOKS, n=1)
@@ -45,5 +46,5 @@ class LambdaCallback(Callback):
                 raise TypeError(f"LambdaCallback takes a function as {name}, got {function!r}.")
             setattr(self, name, function)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {name: hook for name, hook in vars(self).items() if name in HOOKS}

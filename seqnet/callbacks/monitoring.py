@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Monitor(Callback):
         What the first value has to beat.
     """
 
-    adds = ()
+    adds: tuple[str, ...] | None = ()
 
     def __init__(self, monitor: str, mode: str, min_delta: float = 0.0, best: float | None = None):
         if not isinstance(monitor, str):
@@ -84,7 +85,7 @@ class Monitor(Callback):
         """The name used in messages."""
         return type(self).__name__
 
-    def check(self, log_names):
+    def check(self, log_names: Sequence[str] | None) -> None:
         if log_names is not None and self.monitor not in log_names:
             raise unknown_log(self.monitor, log_names, self.who)
 
@@ -110,10 +111,10 @@ class Monitor(Callback):
             return not math.isnan(value)
         return bool(value - self.min_delta > best if self.rising else value + self.min_delta < best)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"best": None if self.best is None else float(self.best), "seen": self.seen}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best, self.seen = state["best"], state["seen"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from seqnet.callbacks.base import Callback
 from seqnet.training.diagnostics import norm_of
@@ -37,7 +38,9 @@ class NormLogger(Callback):
         self.per_weight = per_weight
         self.adds = None if per_weight else ("gradient_norm", "weight_norm")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is None:
+            return
         weights = {weight.name: norm_of(weight) for weight in self.model.weights}
         logs["gradient_norm"] = self.model.gradient_norms.mean()
         logs["weight_norm"] = math.hypot(*weights.values())

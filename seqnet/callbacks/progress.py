@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm.auto import tqdm
 from tqdm.notebook import tqdm_notebook
@@ -27,7 +27,7 @@ def format_logs(logs: Mapping | None) -> dict[str, str]:
     return {name: f"{value:.4g}" for name, value in (logs or {}).items()}
 
 
-def is_screen(file) -> bool:
+def is_screen(file: TextIO) -> bool:
     """Whether a line in a file can be drawn over: it is a terminal that has a size."""
     if not file.isatty():
         return False
@@ -43,7 +43,7 @@ class Bar(tqdm):
     logs: Mapping = {}
 
     @property
-    def format_dict(self):
+    def format_dict(self) -> dict[str, Any]:
         values = ", ".join(f"{name}={text}" for name, text in format_logs(self.logs).items())
         return super().format_dict | {"postfix": values}
 
@@ -57,9 +57,9 @@ class Bar(tqdm):
 
 
 class Lines:
-    """A file in which each drawing of a bar is a line of its own."""
+    """A file in which each drawing of a bar is a separate line."""
 
-    def __init__(self, file):
+    def __init__(self, file: TextIO):
         self.file = file
         self.encoding = getattr(file, "encoding", None)
 
@@ -100,19 +100,19 @@ class ProgressBar(Callback):
 
     adds = ()
 
-    def __init__(self, unit: str = "batch", per_batch: float = 1, file=None):
+    def __init__(self, unit: str = "batch", per_batch: float = 1, file: TextIO | None = None):
         self.unit, self.per_batch, self.file = unit, per_batch, file
-        self.bar: Bar | None = None
+        self.bar: Any = None  # a Bar, once an epoch has begun
         self.lines: Lines | None = None
         self.batches_before: int | None = None
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}  # what is printed changes nothing about the training
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.batches_before = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         file = self.file or sys.stderr
         drawn = issubclass(tqdm, tqdm_notebook) or is_screen(file)
         self.lines = None if drawn else Lines(file)
@@ -135,13 +135,13 @@ class ProgressBar(Callback):
             **kind,
         )
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if batch != self.bar.n:  # a resumed epoch begins in its middle
             self.bar.initial = self.bar.n = self.bar.last_print_n = batch
         self.bar.logs = logs
         self.bar.update()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.bar.logs = logs
         self.batches_before = self.bar.n
         if self.lines is not None:
@@ -151,7 +151,7 @@ class ProgressBar(Callback):
             self.bar.show_all_logs()
         self.bar.close()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.bar is not None:
             self.bar.close()
 
@@ -170,6 +170,6 @@ class EpochLine(Callback):
 
     adds = ()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         values = "  ".join(f"{name} {text}" for name, text in format_logs(logs).items())
         print(f"Epoch {epoch + 1}/{self.params['epochs']}  {values}", flush=True)

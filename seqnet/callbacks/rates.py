@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from seqnet.callbacks.base import Callback, say
 from seqnet.callbacks.monitoring import Monitor
 from seqnet.checks import check_count, check_number
+
+if TYPE_CHECKING:
+    from seqnet.optimizers import Optimizer
 
 
 class LearningRateScheduler(Callback):
@@ -46,7 +50,7 @@ class LearningRateScheduler(Callback):
         self.schedule, self.verbose = schedule, verbose
         self.takes_rate = takes_two(schedule)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         optimizer = self.model.optimizer
         rate = (
             self.schedule(epoch, optimizer.learning_rate)
@@ -58,7 +62,7 @@ class LearningRateScheduler(Callback):
         if self.verbose:
             say(f"Epoch {epoch + 1}: the learning rate is {rate:g}.")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None:
             logs["learning_rate"] = self.model.optimizer.learning_rate
 
@@ -138,11 +142,11 @@ class ReduceLROnPlateau(Monitor):
         self.cooldown = check_count(cooldown, "cooldown", 0)
         self.on_train_begin()
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.best, self.seen = None, False
         self.wait = self.cooldown_counter = 0
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         optimizer = self.model.optimizer
         if logs is not None:
             logs["learning_rate"] = optimizer.learning_rate
@@ -159,17 +163,17 @@ class ReduceLROnPlateau(Monitor):
             if self.wait >= self.patience and optimizer.learning_rate > self.min_lr:
                 self.lower(optimizer, epoch)
 
-    def lower(self, optimizer, epoch: int) -> None:
+    def lower(self, optimizer: Optimizer, epoch: int) -> None:
         """Multiply the rate by the factor, but not below the least one."""
         optimizer.learning_rate = max(optimizer.learning_rate * self.factor, self.min_lr)
         self.wait, self.cooldown_counter = 0, self.cooldown
         if self.verbose:
             say(f"Epoch {epoch + 1}: the learning rate is lowered to {optimizer.learning_rate:g}.")
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         counts = {"wait": self.wait, "cooldown_counter": self.cooldown_counter}
         return super().state_dict() | counts
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.wait, self.cooldown_counter = state["wait"], state["cooldown_counter"]

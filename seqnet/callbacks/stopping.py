@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
 from seqnet.callbacks.base import Callback, say
 from seqnet.callbacks.monitoring import Monitor, weight_state, weights_in
 from seqnet.checks import check_count
+from seqnet.training.diagnostics import NumericalError
 
 
 class EarlyStopping(Monitor):
@@ -72,11 +78,12 @@ class EarlyStopping(Monitor):
         self.start_from_epoch = check_count(start_from_epoch, "start_from_epoch", 0)
         self.on_train_begin()
 
-    def on_train_begin(self, logs=None):
-        self.best, self.best_weights, self.best_epoch = None, None, 0
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.best, self.best_epoch = None, 0
+        self.best_weights: list[np.ndarray] | None = None
         self.wait, self.stopped_epoch, self.seen = 0, 0, False
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         value = self.current(logs)
         if value is None or epoch < self.start_from_epoch:
             return
@@ -92,7 +99,7 @@ class EarlyStopping(Monitor):
             self.stopped_epoch = epoch
             self.model.stop_training = True
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.verbose and self.stopped_epoch:
             say(
                 f"Epoch {self.stopped_epoch + 1}: stopped, since {self.monitor} has not improved "
@@ -103,12 +110,12 @@ class EarlyStopping(Monitor):
                 say(f"The model has the weights of epoch {self.best_epoch + 1} again.")
             self.model.set_weights(self.best_weights)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         names = ("wait", "stopped_epoch", "best_epoch")
         counts = {name: getattr(self, name) for name in names}
         return super().state_dict() | counts | weight_state(self.best_weights)
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.wait, self.stopped_epoch = state["wait"], state["stopped_epoch"]
         self.best_epoch, self.best_weights = state["best_epoch"], weights_in(state)
@@ -141,7 +148,7 @@ class TerminateOnNaN(Callback):
     def __init__(self, raise_error: bool = False):
         self.raise_error = raise_error
 
-    def on_numerical_error(self, error):
+    def on_numerical_error(self, error: NumericalError) -> None:
         if self.raise_error:
             raise RuntimeError(str(error)) from error
         say(f"{error.headline} The training ends.")

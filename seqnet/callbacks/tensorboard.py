@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from seqnet.callbacks.base import Callback
 from seqnet.checks import check_count
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 
 class TensorBoard(Callback):
@@ -37,7 +43,7 @@ class TensorBoard(Callback):
 
     def __init__(
         self,
-        log_dir="logs",
+        log_dir: str | os.PathLike = "logs",
         histogram_freq: int = 0,
         write_steps_per_second: bool = False,
         update_freq: str | int = "epoch",
@@ -61,16 +67,16 @@ class TensorBoard(Callback):
         )
         self.batches = self.batches_before = 0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.start, self.batches_before = time.perf_counter(), self.batches
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.batches += 1
         if self.update_freq and batch % self.update_freq == 0:
             for name, value in (logs or {}).items():
                 self.write("train", f"batch_{name}", value, self.batches)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         values = dict(logs or {})
         values.setdefault("learning_rate", self.model.optimizer.learning_rate)
         if self.write_steps_per_second:
@@ -86,7 +92,7 @@ class TensorBoard(Callback):
         for writer in self.writers.values():
             writer.flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         for writer in self.writers.values():
             writer.close()
         self.writers = {}
@@ -95,7 +101,7 @@ class TensorBoard(Callback):
         """Write one number."""
         self.writer(folder).add_scalar(name, value, step)
 
-    def writer(self, folder: str):
+    def writer(self, folder: str) -> SummaryWriter:
         """Return the writer of a folder, made when first asked for."""
         if folder not in self.writers:
             # Its files are named by the second, and one of the same name would be overwritten.
@@ -105,8 +111,8 @@ class TensorBoard(Callback):
             )
         return self.writers[folder]
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"batches": self.batches}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.batches = self.batches_before = state["batches"]

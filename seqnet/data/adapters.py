@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,9 @@ from seqnet.layers import Activation, Dense, Softmax
 from seqnet.losses import Loss, MaskedLoss
 from seqnet.metrics import LossMetric
 
+if TYPE_CHECKING:
+    from seqnet.model import Model
+
 
 class Adapter:
     """Makes data sets for a model, which is built from the first data it sees.
@@ -57,7 +60,7 @@ class Adapter:
 
     def __init__(
         self,
-        model,
+        model: Model,
         *,
         prefix: str = "",
         announce: bool = False,
@@ -67,7 +70,9 @@ class Adapter:
         self.model, self.prefix, self.name = model, prefix, f"{prefix}X"
         self.announce, self.targets, self.continues = announce, targets, continues
 
-    def dataset(self, x, y=None, weight=None, mask=None, lengths=None) -> Dataset:
+    def dataset(
+        self, x: Any, y: Any = None, weight: Any = None, mask: Any = None, lengths: Any = None
+    ) -> Dataset:
         """Return what `Model.fit` takes as a data set, with everything checked.
 
         Only the first rows or the first batch of what is not in memory are read now.
@@ -101,7 +106,7 @@ class Adapter:
             return self.sequences(x, y, weight, mask, lengths)
         return self.arrays(x, y, weight, mask)
 
-    def missing_targets(self, x) -> ValueError:
+    def missing_targets(self, x: Any) -> ValueError:
         """Return the error for data without targets."""
         hint = " Call it, and pass the generator it returns." if callable(x) else ""
         if isinstance(x, tuple):
@@ -113,7 +118,7 @@ class Adapter:
 
     # ---- the kinds of data
 
-    def arrays(self, x, y, weight, mask) -> ArrayDataset:
+    def arrays(self, x: Any, y: Any, weight: Any, mask: Any) -> ArrayDataset:
         """Return arrays as a data set."""
         x = as_array(x, self.name)
         for part, values in (("y", y), ("sample_weight", weight), ("mask", mask)):
@@ -126,7 +131,7 @@ class Adapter:
         self.model.complete_compile(dataset, self.announce)
         return ArrayDataset(self.check_targets_and_weights(dataset, self.output_shape(dataset)))
 
-    def sequences(self, x, y, weight, mask, lengths) -> RaggedDataset:
+    def sequences(self, x: Any, y: Any, weight: Any, mask: Any, lengths: Any) -> RaggedDataset:
         """Return sequences of different lengths, or an array and lengths, as a data set."""
         model = self.model
         padded: Any = None
@@ -161,7 +166,7 @@ class Adapter:
             check(weights, f"{self.prefix}sample_weight")
         return dataset
 
-    def out_of_core(self, x, y, weight, mask, lengths) -> OutOfCoreDataset:
+    def out_of_core(self, x: Any, y: Any, weight: Any, mask: Any, lengths: Any) -> OutOfCoreDataset:
         """Return what is not in memory as a data set; only the first row is read now."""
         if is_ragged(x):
             raise ValueError(
@@ -214,7 +219,7 @@ class Adapter:
             raise ValueError(f"a batch of {self.name} has no targets.")
         return batch
 
-    def first_check(self, first: Batch):
+    def first_check(self, first: Batch) -> Callable[[Batch], Batch]:
         """Return the function that checks a batch, after the model was built for the first one."""
         shape = self.output_shape(self.arrays(*first.parts()))
 
@@ -226,13 +231,13 @@ class Adapter:
 
         return check
 
-    def stream(self, source) -> Stream:
+    def stream(self, source: Any) -> Stream:
         """Return batches as a stream; the first one is read and checked now."""
         first = Adapter(
             self.model, prefix=self.prefix, announce=self.announce, targets=self.targets
         )
 
-        def prepare(raw) -> Dataset:
+        def prepare(raw: Any) -> Dataset:
             parts = batch_parts(raw, self.targets, self.model.input_shape)
             return first.dataset(*parts)
 
@@ -261,7 +266,7 @@ class Adapter:
             )
             raise preceded(error, text) from error
 
-    def output_shape(self, dataset) -> tuple:
+    def output_shape(self, dataset: ArrayDataset | RaggedDataset) -> tuple:
         """Return the shape of the model's output for a data set, the batch None."""
         return (None, *self.model.compute_output_shape(dataset.input_shape)[1:])
 
@@ -295,7 +300,7 @@ class Adapter:
         model, name = self.model, f"{self.prefix}y"
         check_last_activation(model)
 
-        def check_values(values, name):
+        def check_values(values: Any, name: str):
             check_finite(values, name)
             check_fits(values, name, model.dtype)
 
@@ -306,7 +311,7 @@ class Adapter:
         losses = [model.loss, *(m.loss for m in model.metrics if isinstance(m, LossMetric))]
         for loss in losses:
 
-            def check_one(values, name, loss=loss):
+            def check_one(values: Any, name: str, loss: Any = loss):
                 check_values(values, name)
                 if isinstance(loss, Loss):
                     loss.check_targets(values, steps, name)
@@ -330,7 +335,7 @@ class Adapter:
         return replace(dataset.data, targets=targets)
 
 
-def check_last_activation(model) -> None:
+def check_last_activation(model: Model) -> None:
     """Raise if the loss takes probabilities and the last layer gives others, or logits and not."""
     layer, loss = model.layers[-1], model.loss
     layer = getattr(layer, "layer", layer)  # of TimeDistributed
@@ -356,12 +361,14 @@ def check_last_activation(model) -> None:
     )
 
 
-def rows_of(values, name: str) -> np.ndarray | Rows:
+def rows_of(values: Any, name: str) -> np.ndarray | Rows:
     """Return what has rows as an array, or as `Rows` if it is not in memory."""
     return Rows(values, name) if is_out_of_core(values) else as_array(values, name)
 
 
-def with_lengths(x, mask, lengths, prefix: str = "") -> tuple[np.ndarray | Rows, np.ndarray]:
+def with_lengths(
+    x: Any, mask: Any, lengths: Any, prefix: str = ""
+) -> tuple[np.ndarray | Rows, np.ndarray]:
     """Check `lengths=`; return the inputs as what has rows, and the lengths as an array."""
     if mask is not None:
         raise ValueError(f"Pass {prefix}mask or {prefix}lengths, not both.")
@@ -373,7 +380,7 @@ def with_lengths(x, mask, lengths, prefix: str = "") -> tuple[np.ndarray | Rows,
     return x, check_lengths(x, lengths, prefix=prefix)
 
 
-def mask_for(x, mask, lengths) -> np.ndarray | StepsMask | None:
+def mask_for(x: Any, mask: Any, lengths: Any) -> np.ndarray | StepsMask | None:
     """Return the mask to predict with, which keeps the shape of the inputs."""
     if lengths is None:
         return mask
@@ -382,10 +389,10 @@ def mask_for(x, mask, lengths) -> np.ndarray | StepsMask | None:
     return steps if is_out_of_core(x) else steps[:]
 
 
-def cut(dataset: RaggedDataset, x: np.ndarray, y, weight, prefix: str) -> tuple:
+def cut(dataset: RaggedDataset, x: np.ndarray, y: Any, weight: Any, prefix: str) -> tuple:
     """Return padded targets and weights for each step, cut to the lengths of the sequences."""
 
-    def rows(values, name):
+    def rows(values: Any, name: str):
         values = as_array(values, name)
         if values.shape[:2] != x.shape[:2]:
             raise ValueError(
@@ -403,7 +410,7 @@ def cut(dataset: RaggedDataset, x: np.ndarray, y, weight, prefix: str) -> tuple:
     return y, weight
 
 
-def refuse_several_inputs(x, y, name: str) -> None:
+def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
     """Raise if X is a list of arrays of different ranks, or with a row for each target."""
     if not isinstance(x, (list, tuple)) or not all(isinstance(v, np.ndarray) for v in x):
         return
@@ -418,7 +425,7 @@ def refuse_several_inputs(x, y, name: str) -> None:
         )
 
 
-def labels_and_weights(y, weight, prefix: str) -> tuple:
+def labels_and_weights(y: Any, weight: Any, prefix: str) -> tuple:
     """Return the targets of `MaskedLoss` as labels, and weights that are 0 outside the ranges."""
     name = f"{prefix}y"
     if not isinstance(y, (tuple, list)) or len(y) != 3:
@@ -439,7 +446,7 @@ def labels_and_weights(y, weight, prefix: str) -> tuple:
             f"of {len(sizes)} sequences, and so many lengths and starts; got the shapes "
             f"{lengths.shape} and {starts.shape}."
         )
-    ranges = range_weights(starts, lengths, np.array(sizes))
+    ranges = list(range_weights(starts, lengths, np.array(sizes)))
     if weight is not None:
         label = f"{prefix}sample_weight"
         if size_of(weight) != len(ranges):

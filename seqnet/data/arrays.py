@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import Any
 
 import numpy as np
 
-from seqnet.data.dataset import Batch, RowDataset, batch_fingerprint
+from seqnet.data.dataset import Batch, Epoch, RowDataset, RowSelection, batch_fingerprint
 
 
 class ArrayDataset(RowDataset):
@@ -21,25 +22,25 @@ class ArrayDataset(RowDataset):
     def __init__(self, data: Batch):
         self.data = data
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.data)
 
-    def load(self, rows):
+    def load(self, rows: RowSelection) -> Batch:
         return self.data.take(rows)
 
-    def batches(self, epoch):
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches, which cost no more than an index."""
         for rows in self.epoch_rows(epoch):
             yield self.data.take(rows)
 
-    def split(self, share):
+    def split(self, share: float) -> tuple[ArrayDataset, ArrayDataset]:
         row = self.split_row(share)
         return ArrayDataset(self.load(slice(0, row))), ArrayDataset(self.load(slice(row, None)))
 
-    def as_batch(self):
+    def as_batch(self) -> Batch:
         return self.data
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         return batch_fingerprint(self.data)
 
     # What the checks of values need to know, as `RaggedDataset` has it too.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -37,7 +37,9 @@ class ClassWeight:
         exist.
     """
 
-    def __init__(self, class_weight: Mapping[int, float], loss, classes: int, dtype: str):
+    def __init__(
+        self, class_weight: Mapping[int, float], loss: Callable | None, classes: int, dtype: str
+    ):
         self.loss = loss
         binary = isinstance(loss, BinaryCrossentropy) and classes == 1
         if not binary and not isinstance(

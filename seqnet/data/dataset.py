@@ -12,16 +12,20 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from seqnet import config
 from seqnet.checks import check_number
 from seqnet.data.prefetch import prefetch_if_slow
+from seqnet.types import ArrayLike
 
 Tree = Any
-"""An array, a dictionary of trees by name, or None for nothing."""
+"""An array, a dictionary of trees by name, or None."""
+
+RowSelection: TypeAlias = slice | np.ndarray
+"""Rows of a data set: a slice, or an array of row numbers."""
 
 
 def map_tree(function: Callable, tree: Tree) -> Tree:
@@ -100,7 +104,7 @@ class Batch:
         """Return a batch with a function applied to each array."""
         return Batch(*[map_tree(function, part) for part in self.parts()])
 
-    def take(self, rows) -> Batch:
+    def take(self, rows: RowSelection) -> Batch:
         """Return the samples of some rows (a slice or an array of numbers)."""
         select = itemgetter(rows)  # called for each batch: None takes no call
         parts = (self.inputs, self.targets, self.sample_weight, self.mask)
@@ -218,7 +222,7 @@ class Dataset(ABC):
         """Return the data in the order that is fastest to compute; `join` undoes it."""
         return self
 
-    def join(self, outputs: list[np.ndarray]):
+    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Return a model's outputs for all batches as one result, in the order of the samples."""
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
@@ -230,6 +234,18 @@ class Dataset(ABC):
         """Release what is open."""
 
 
+class Indexable(Protocol):
+    """An object with a length and items: a tensor, a dataset in a file, numbered batches."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+
+Data: TypeAlias = ArrayLike | Indexable | Iterable[Any] | Dataset
+"""Data that a model accepts: arrays, lists of sequences, rows in a file, streams of batches."""
+
+
 class MappedDataset(Dataset):
     """A data set with a function applied to each batch."""
 
@@ -237,44 +253,44 @@ class MappedDataset(Dataset):
         self.dataset, self.function = dataset, function
         self.name, self.one_pass = dataset.name, dataset.one_pass
 
-    def batches(self, epoch):
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         batches = self.dataset.batches(epoch)
         try:
             for batch in batches:
                 yield self.function(batch)
-                batch = None  # not kept alive while the next one is read
+                del batch  # not kept alive while the next one is read
         finally:
             batches.close()
 
-    def first_batch(self, batch_size):
+    def first_batch(self, batch_size: int) -> Batch:
         return self.function(self.dataset.first_batch(batch_size))
 
-    def has_more(self):
+    def has_more(self) -> bool:
         return self.dataset.has_more()
 
-    def batch_count(self, batch_size):
+    def batch_count(self, batch_size: int) -> int | None:
         return self.dataset.batch_count(batch_size)
 
-    def sample_count(self):
+    def sample_count(self) -> int | None:
         return self.dataset.sample_count()
 
-    def split(self, share):
+    def split(self, share: float) -> tuple[Dataset, Dataset]:
         first, last = self.dataset.split(share)
         return MappedDataset(first, self.function), MappedDataset(last, self.function)
 
-    def as_batch(self):
+    def as_batch(self) -> Batch:
         return self.function(self.dataset.as_batch())
 
-    def sorted_by_length(self):
+    def sorted_by_length(self) -> Dataset:
         return MappedDataset(self.dataset.sorted_by_length(), self.function)
 
-    def join(self, outputs):
+    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         return self.dataset.join(outputs)
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         return self.dataset.fingerprint()
 
-    def close(self):
+    def close(self) -> None:
         self.dataset.close()
 
 
@@ -306,7 +322,7 @@ class RowDataset(Dataset):
         """Return the number of samples."""
 
     @abstractmethod
-    def load(self, rows) -> Batch:
+    def load(self, rows: RowSelection) -> Batch:
         """Return the samples of some rows: a slice, or an array of row numbers."""
 
     def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator:
@@ -326,18 +342,18 @@ class RowDataset(Dataset):
             return epoch.select([slices[k] for k in epoch.rng.permutation(len(slices))])
         return epoch.select(self.plan(epoch.batch_size, epoch.rng))
 
-    def batches(self, epoch):
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches, read ahead by a thread if that is slow; their order is drawn at once."""
         rows = self.epoch_rows(epoch)
         return prefetch_if_slow((self.load(r) for r in rows), config.prefetch())
 
-    def first_batch(self, batch_size):
+    def first_batch(self, batch_size: int) -> Batch:
         return self.load(slice(0, min(batch_size, len(self))))
 
-    def batch_count(self, batch_size):
+    def batch_count(self, batch_size: int) -> int | None:
         return -(-len(self) // batch_size)
 
-    def sample_count(self):
+    def sample_count(self) -> int | None:
         return len(self)
 
     def split_row(self, share: float) -> int:
@@ -352,14 +368,14 @@ class RowDataset(Dataset):
             )
         return row
 
-    def split(self, share):
+    def split(self, share: float) -> tuple[Dataset, Dataset]:
         row = self.split_row(share)
         return RowRange(self, 0, row), RowRange(self, row, len(self))
 
-    def as_batch(self):
+    def as_batch(self) -> Batch:
         return self.load(slice(0, len(self)))
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         """Return the shapes and dtypes of the parts, and checksums of a few rows."""
         rows = np.unique(np.linspace(0, len(self) - 1, FINGERPRINT_ROWS, dtype=int))
         found = batch_fingerprint(self.load(rows))
@@ -373,16 +389,16 @@ class RowRange(RowDataset):
         self.dataset, self.start, self.stop = dataset, start, stop
         self.name = dataset.name
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.stop - self.start
 
-    def load(self, rows):
+    def load(self, rows: RowSelection) -> Batch:
         if isinstance(rows, slice):
             first, last, _ = rows.indices(len(self))
             return self.dataset.load(slice(self.start + first, self.start + last))
         return self.dataset.load(rows + self.start)
 
-    def close(self):
+    def close(self) -> None:
         self.dataset.close()
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytensor.tensor as pt
 
 from seqnet.data.dataset import Batch
 from seqnet.layers.calling import masks_together
 
+if TYPE_CHECKING:
+    from seqnet.data.arrays import ArrayDataset
+    from seqnet.data.ragged import RaggedDataset
+    from seqnet.model import Model
 
-def counted_targets(model, dataset, output_shape: tuple) -> np.ndarray | None:
+
+def counted_targets(
+    model: Model, dataset: ArrayDataset | RaggedDataset, output_shape: tuple
+) -> np.ndarray | None:
     """Return where targets count, as far as it is known without computing; None is everywhere.
 
     Parameters
@@ -33,7 +42,7 @@ def counted_targets(model, dataset, output_shape: tuple) -> np.ndarray | None:
     return masks_together(mask, counted)
 
 
-def mask_at_output(model, dataset) -> np.ndarray | None:
+def mask_at_output(model: Model, dataset: ArrayDataset | RaggedDataset) -> np.ndarray | None:
     """Return the mask of the steps that count in the loss, as far as it is known; None for all."""
     mask = first_mask(model, dataset.data)
     if mask is None:
@@ -46,12 +55,12 @@ def mask_at_output(model, dataset) -> np.ndarray | None:
     return np.any(mask, axis=tuple(range(rank, mask.ndim)))  # a step with nothing in it is padding
 
 
-def first_mask(model, batch: Batch) -> np.ndarray | None:
+def first_mask(model: Model, batch: Batch) -> np.ndarray | None:
     """Return the mask from the data and from the first layer together; None without a mask."""
     return masks_together(batch.mask, model.layers[0].known_mask(batch.inputs))
 
 
-def is_padding(model, batch: Batch) -> bool:
+def is_padding(model: Model, batch: Batch) -> bool:
     """Return whether all steps of a batch are masked: it changes no state and no result."""
     mask = first_mask(model, batch)
     if mask is None or mask.any():
@@ -59,7 +68,7 @@ def is_padding(model, batch: Batch) -> bool:
     return rank_at_output(model, (None, *batch.inputs.shape[1:]), mask.ndim) > 0
 
 
-def rank_at_output(model, input_shape: tuple, rank: int) -> int:
+def rank_at_output(model: Model, input_shape: tuple, rank: int) -> int:
     """Return how many axes a mask of a rank has after the last layer; 0 if it is used up."""
     mask, shape = pt.tensor(dtype="bool", shape=(None,) * rank), input_shape
     for layer in model.layers:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 import mmap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import h5py
 import numpy as np
 
 from seqnet.checks import WrongValueError, preceded
-from seqnet.data.dataset import Batch, RowDataset
+from seqnet.data.dataset import Batch, RowDataset, RowSelection
 from seqnet.data.validation import as_array, described, refuse_masked
 
 FAST_ROW_S = 5e-6
 """Rows of a memory map that take longer, on average, are not in memory yet."""
 
 
-def is_out_of_core(values) -> bool:
+def is_out_of_core(values: Any) -> bool:
     """Tell whether rows are to be read when they are needed, and not all at once.
 
     That is a `numpy.memmap` or a view of one, a `h5py.Dataset`, and every object with a length and
@@ -74,7 +74,7 @@ class Rows:
     ((1000, 1), [81, 4, 9])
     """
 
-    def __init__(self, values, name: str):
+    def __init__(self, values: Any, name: str):
         self.values, self.name, self.fast = mapped(values), name, True
         try:
             count, first = len(values), values[0:1]
@@ -103,7 +103,7 @@ class Rows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows) -> np.ndarray:
+    def __getitem__(self, rows: RowSelection) -> np.ndarray:
         """Read a slice, or rows by number: in increasing order, neighbours at once."""
         if isinstance(rows, slice):
             return self.read(*rows.indices(len(self))[:2])
@@ -137,7 +137,7 @@ class Rows:
         return found
 
 
-def mapped(values):
+def mapped(values: Any) -> Any:
     """Return a dataset that lies in one piece in a file which is only read as a memory map of it.
 
     HDF5 takes ten times as long for single rows. Anything else is returned as it is.
@@ -198,7 +198,7 @@ class StepsMask:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows) -> np.ndarray:
+    def __getitem__(self, rows: RowSelection) -> np.ndarray:
         return np.arange(self.shape[1]) < self.lengths[rows, None]
 
 
@@ -213,10 +213,10 @@ class PartRows(RowDataset):
     def __init__(self, parts: Batch):
         self.parts = parts
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.parts)
 
-    def load(self, rows):
+    def load(self, rows: RowSelection) -> Batch:
         return self.parts.take(rows)
 
 
@@ -235,13 +235,13 @@ class OutOfCoreDataset(RowDataset):
         self.rows, self.check = rows, check
         self.name = rows.name
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def plan(self, batch_size, rng=None):
+    def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator:
         return self.rows.plan(batch_size, rng)
 
-    def load(self, rows):
+    def load(self, rows: RowSelection) -> Batch:
         """Read some rows; a message about a wrong value names its row."""
         batch = self.rows.load(rows)
         try:
@@ -261,13 +261,13 @@ class OutOfCoreDataset(RowDataset):
         except (ValueError, TypeError) as error:
             raise preceded(error, f"Row {number}") from error
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         return self.rows.fingerprint()
 
-    def close(self):
+    def close(self) -> None:
         self.rows.close()
 
 
-def row_numbers(rows):
+def row_numbers(rows: RowSelection) -> range | np.ndarray:
     """Return the numbers of the rows of a slice or an array of numbers."""
     return range(rows.start, rows.stop) if isinstance(rows, slice) else rows

@@ -8,6 +8,7 @@ import numpy as np
 
 from seqnet.checks import check_count, check_number
 from seqnet.data.validation import as_array
+from seqnet.types import ArrayLike
 
 
 def pad_sequences(
@@ -75,7 +76,7 @@ def pad_sequences(
     return padded
 
 
-def ranges(starts, lengths, time) -> tuple[np.ndarray, ...]:
+def ranges(starts: ArrayLike, lengths: ArrayLike, time: ArrayLike) -> tuple[np.ndarray, ...]:
     """Return starts, lengths and numbers of steps as (samples,) whole numbers, or raise."""
     found: list[np.ndarray] = []
     for name, values in (("starts", starts), ("lengths", lengths), ("time", time)):
@@ -90,7 +91,9 @@ def ranges(starts, lengths, time) -> tuple[np.ndarray, ...]:
     return tuple(found)
 
 
-def range_weights(starts, lengths, time):
+def range_weights(
+    starts: ArrayLike, lengths: ArrayLike, time: ArrayLike
+) -> np.ndarray | list[np.ndarray]:
     """Return weights that are 1 for a range of steps of each sequence and 0 elsewhere.
 
     As ``sample_weight`` of `seqnet.Model.fit` they make a model learn, and be measured, at those

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from seqnet.data.dataset import Batch, RowDataset, batch_fingerprint, fingerprint
+from seqnet.data.dataset import (
+    Batch,
+    Epoch,
+    RowDataset,
+    RowSelection,
+    batch_fingerprint,
+    fingerprint,
+)
 from seqnet.data.validation import (
     as_array,
     as_mask,
@@ -67,7 +74,7 @@ class RaggedDataset(RowDataset):
     places: np.ndarray | None = None
 
     @classmethod
-    def from_sequences(cls, x, mask=None, *, prefix: str = "") -> RaggedDataset:
+    def from_sequences(cls, x: Any, mask: Any = None, *, prefix: str = "") -> RaggedDataset:
         """Return sequences as a data set, still without targets."""
         name = f"{prefix}X"
         flat, lengths = flatten(x, name)
@@ -81,7 +88,7 @@ class RaggedDataset(RowDataset):
         dataset.check(steps, as_mask, label)
         return replace(dataset, data=Batch(flat, mask=as_mask(steps, label)))
 
-    def with_targets(self, y=None, weight=None, *, prefix: str = "") -> RaggedDataset:
+    def with_targets(self, y: Any = None, weight: Any = None, *, prefix: str = "") -> RaggedDataset:
         """Return the data set with targets and sample weights, if they fit the sequences."""
         dataset, data = self, self.data
         if y is not None:
@@ -115,13 +122,13 @@ class RaggedDataset(RowDataset):
             dataset = replace(dataset, weight_per_step=weight_per_step)
         return replace(dataset, data=Batch(data.inputs, y, weight, data.mask))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.starts)
 
-    def rows(self, rows) -> RaggedDataset:
+    def rows(self, rows: RowSelection) -> RaggedDataset:
         """Return the samples of some rows, not padded yet."""
 
-        def own(values, per_step):
+        def own(values: Any, per_step: bool):
             return values if per_step or values is None else values[rows]
 
         data = self.data
@@ -138,15 +145,15 @@ class RaggedDataset(RowDataset):
             places=None,
         )
 
-    def load(self, rows):
+    def load(self, rows: RowSelection) -> Batch:
         return self.rows(rows).as_batch()
 
-    def batches(self, epoch):
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches, each padded to its longest sequence."""
         for rows in self.epoch_rows(epoch):
             yield self.load(rows)
 
-    def split(self, share):
+    def split(self, share: float) -> tuple[RaggedDataset, RaggedDataset]:
         row = self.split_row(share)
         return self.rows(slice(0, row)), self.rows(slice(row, None))
 
@@ -171,7 +178,7 @@ class RaggedDataset(RowDataset):
         for k in rng.permutation(len(found)):
             yield found[k]
 
-    def as_batch(self):
+    def as_batch(self) -> Batch:
         """Return all samples as one batch, padded to the longest, with its mask."""
         time = int(self.lengths.max())
         time = min((n for n in self.padded_lengths if n >= time), default=time)
@@ -182,7 +189,7 @@ class RaggedDataset(RowDataset):
         if self.backwards:
             targets_mask, targets_at = mask[:, ::-1], at_the_end(at, self.lengths)
 
-        def targets(values, per_step):
+        def targets(values: Any, per_step: bool):
             return padded(values, targets_at, targets_mask) if per_step else values
 
         data = self.data
@@ -195,12 +202,12 @@ class RaggedDataset(RowDataset):
             mask if data.mask is None else padded(data.mask, at, mask),
         )
 
-    def sorted_by_length(self):
+    def sorted_by_length(self) -> RaggedDataset:
         order = np.argsort(self.lengths, kind="stable")
         places = order if self.places is None else self.places[order]
         return replace(self.rows(order), places=places)
 
-    def join(self, outputs):
+    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Return an array (samples, ...), or a list of arrays (time, ...) if outputs are steps."""
         places = np.arange(len(self)) if self.places is None else self.places
         if not self.per_step:

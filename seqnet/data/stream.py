@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seqnet import config
 from seqnet.checks import preceded
-from seqnet.data.dataset import Batch, Dataset
+from seqnet.data.dataset import Batch, Dataset, Epoch
 from seqnet.data.out_of_core import is_out_of_core
 from seqnet.data.prefetch import prefetch
 from seqnet.data.validation import described
 
+if TYPE_CHECKING:
+    from seqnet.data.arrays import ArrayDataset
+    from seqnet.data.ragged import RaggedDataset
 
-def is_stream(values, alone: bool) -> bool:
+
+def is_stream(values: Any, alone: bool) -> bool:
     """Tell whether these are batches and not rows.
 
     Parameters
@@ -36,7 +41,7 @@ def is_stream(values, alone: bool) -> bool:
     return hasattr(values, "__iter__") and not hasattr(values, "__getitem__")
 
 
-def gives_batches(values) -> bool:
+def gives_batches(values: Any) -> bool:
     """Tell whether the items of an object are (x, y), and not rows."""
     try:
         return len(values) > 0 and isinstance(values[0], tuple)
@@ -60,7 +65,7 @@ class Stream(Dataset):
         it ends. Otherwise each epoch begins with the first batch.
     """
 
-    def __init__(self, source, prepare: Callable, name: str, continues: bool = False):
+    def __init__(self, source: Any, prepare: Callable, name: str, continues: bool = False):
         self.source, self.prepare, self.name = source, prepare, name
         self.one_pass = hasattr(source, "__next__")
         self.continues = continues or self.one_pass
@@ -69,22 +74,22 @@ class Stream(Dataset):
         self.number = 0
         self.outlines: list = []
 
-    def batch_count(self, batch_size):
+    def batch_count(self, batch_size: int) -> int | None:
         known = hasattr(self.source, "__len__") and not self.one_pass
         return len(self.source) if known else None
 
-    def first_batch(self, batch_size=None):
+    def first_batch(self, batch_size: int | None = None) -> Batch:
         """Return the batch that comes next, which stays the next one."""
         return self.first().as_batch()
 
-    def first(self):
+    def first(self) -> ArrayDataset | RaggedDataset:
         """Return the batch that comes next as a data set."""
         if not self.has_more():
             hint = " An iterator can be gone through only once." if self.one_pass else ""
             raise ValueError(f"{self.name} has no batches.{hint}")
         return self.prepared(self.number, self.waiting[0])
 
-    def batches(self, epoch):
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches in the source's order; sizes and order are the source's own.
 
         Batches that are left out are read. There are fewer than the epoch's steps if the source is
@@ -103,7 +108,7 @@ class Stream(Dataset):
             if not self.continues:
                 self.close()
 
-    def has_more(self):
+    def has_more(self) -> bool:
         """Return whether there is another batch, which is then waiting."""
         if self.reader is None:
             self.reader = prefetch(self.read(), config.prefetch())
@@ -127,21 +132,21 @@ class Stream(Dataset):
             if self.one_pass or not self.continues:
                 return
 
-    def prepared(self, number: int, raw):
+    def prepared(self, number: int, raw: Any) -> ArrayDataset | RaggedDataset:
         """Return a batch of the source as a data set; an error names the batch."""
         try:
             return self.prepare(raw)
         except (ValueError, TypeError) as error:
             raise preceded(error, f"Batch {number} of {self.name}") from error
 
-    def padded(self, samples) -> Batch:
+    def padded(self, samples: ArrayDataset | RaggedDataset) -> Batch:
         """Return the samples of a batch as arrays; `join` needs to know how they were padded."""
         batch = samples.as_batch()
         if batch.targets is None:
             self.outlines.append(samples.outline())
         return batch
 
-    def join(self, outputs):
+    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Return the outputs of all batches as an array, or a list of rows if lengths differ."""
         if not outputs:
             raise ValueError(f"{self.name} has no batches.")
@@ -151,11 +156,11 @@ class Stream(Dataset):
             return np.concatenate(found)
         return [row for rows in found for row in rows]
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         """Return the shapes, dtypes and checksums of the batch that comes next."""
         return self.first().fingerprint()
 
-    def close(self):
+    def close(self) -> None:
         """End the reading, and with it the source's iterator."""
         if self.reader is not None:
             self.reader.close()
@@ -170,12 +175,12 @@ class NumberedBatches(Stream):
     read.
     """
 
-    def first(self):
+    def first(self) -> ArrayDataset | RaggedDataset:
         if len(self.source) == 0:
             raise ValueError(f"{self.name} has no batches.")
         return self.prepared(0, self.source[0])
 
-    def batches(self, epoch):
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         self.outlines = []
         order: range | list[int] = range(len(self.source))
         if epoch.rng is not None:
@@ -183,7 +188,7 @@ class NumberedBatches(Stream):
         numbers = epoch.select(order)
         return self.in_order(prefetch(self.numbered(numbers), config.prefetch()))
 
-    def has_more(self):
+    def has_more(self) -> bool:
         return True
 
     def numbered(self, numbers: Iterator[int]) -> Generator:
@@ -200,13 +205,13 @@ class NumberedBatches(Stream):
                 yield self.padded(self.prepared(number, raw))
 
 
-def open_stream(source, prepare: Callable, name: str, continues: bool = False) -> Stream:
+def open_stream(source: Any, prepare: Callable, name: str, continues: bool = False) -> Stream:
     """Return the stream for what `is_stream` takes for one."""
     kind = NumberedBatches if hasattr(source, "__getitem__") else Stream
     return kind(source, prepare, name, continues)
 
 
-def batch_parts(raw, targets: bool, input_shape: tuple | None) -> tuple:
+def batch_parts(raw: Any, targets: bool, input_shape: tuple | None) -> tuple:
     """Return x, y and the weights of a stream's batch, or x alone."""
     if targets:
         if not isinstance(raw, (tuple, list)) or len(raw) not in (2, 3):

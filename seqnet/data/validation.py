@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ WIDE = tuple(map(np.dtype, ("int64", "uint32", "uint64")))
 """Types of whole numbers that the 32-bit ones of compiled functions may not hold."""
 
 
-def as_array(values, name: str) -> np.ndarray:
+def as_array(values: Any, name: str) -> np.ndarray:
     """Return `values` as an array, or say why it cannot be one."""
     refuse_masked(values, name)
     try:
@@ -45,7 +46,7 @@ def as_array(values, name: str) -> np.ndarray:
     return array
 
 
-def number_hint(values, array: np.ndarray, name: str) -> str:
+def number_hint(values: Any, array: np.ndarray, name: str) -> str:
     """Say how to make numbers of what is none."""
     if array.dtype.kind in "US":
         return " Text is turned into numbers first, as seqnet.text.CharacterVocabulary does."
@@ -66,7 +67,7 @@ def number_hint(values, array: np.ndarray, name: str) -> str:
     return f" It holds {reprlib.repr(others[0])}, a {type(others[0]).__name__}."
 
 
-def refuse_masked(values, name: str) -> None:
+def refuse_masked(values: Any, name: str) -> None:
     """Raise if values of a NumPy masked array, or of a list of them, are masked."""
     several = values if isinstance(values, (list, tuple)) else (values,)
     if any(isinstance(v, np.ma.MaskedArray) and np.ma.is_masked(v) for v in several):
@@ -77,7 +78,7 @@ def refuse_masked(values, name: str) -> None:
         )
 
 
-def as_mask(values, name: str) -> np.ndarray:
+def as_mask(values: Any, name: str) -> np.ndarray:
     """Return a mask as bools: bools, or whole numbers 0 and 1; anything else raises."""
     mask = as_array(values, name)
     if mask.dtype.kind == "f":
@@ -112,7 +113,7 @@ def check_weights(array: np.ndarray, name: str) -> None:
         )
 
 
-def check_same_count(name: str, x, other: str, values) -> None:
+def check_same_count(name: str, x: Any, other: str, values: Any) -> None:
     """Raise if two arrays do not have the same number of samples."""
     if len(x) != len(values):
         raise ValueError(
@@ -121,7 +122,9 @@ def check_same_count(name: str, x, other: str, values) -> None:
         )
 
 
-def check_batch(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Batch:
+def check_batch(
+    x: Any, y: Any = None, weight: Any = None, mask: Any = None, *, prefix: str = ""
+) -> Batch:
     """Return the arrays of one data set as a batch, if they belong together.
 
     Names in messages start with `prefix`.
@@ -183,7 +186,7 @@ def check_counted(
     return kept
 
 
-def size_of(value) -> int | None:
+def size_of(value: Any) -> int | None:
     """Return the length of a sequence, None for what is none."""
     try:
         return None if isinstance(value, str) else len(value)
@@ -191,7 +194,7 @@ def size_of(value) -> int | None:
         return None
 
 
-def described(value) -> str:
+def described(value: Any) -> str:
     """Say what an object is, for messages.
 
     Examples
@@ -206,7 +209,7 @@ def described(value) -> str:
     return type(value).__name__ + ("" if size is None else f" of {size}")
 
 
-def is_ragged(values) -> bool:
+def is_ragged(values: Any) -> bool:
     """Tell whether these are sequences that do not fit one array."""
     if isinstance(values, np.ndarray):
         if values.dtype != object or values.ndim != 1:
@@ -260,7 +263,7 @@ def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(arrays), np.array([len(a) for a in arrays])
 
 
-def check_same_length(count: int, values, name: str, prefix: str) -> None:
+def check_same_length(count: int, values: Any, name: str, prefix: str) -> None:
     """Raise if there are not as many values as sequences."""
     found = size_of(values)
     if found is None:
@@ -290,7 +293,7 @@ def scalar_steps(values: Sequence, lengths: np.ndarray, name: str, prefix: str) 
     return flat
 
 
-def check_rectangular(x: np.ndarray, values, name: str, *, prefix: str = "") -> None:
+def check_rectangular(x: np.ndarray, values: Any, name: str, *, prefix: str = "") -> None:
     """Raise ``ValueError`` if what belongs to an array of sequences has rows of other lengths."""
     if not is_ragged(values) or x.ndim < 2 or len(values) != len(x):
         return
@@ -304,7 +307,7 @@ def check_rectangular(x: np.ndarray, values, name: str, *, prefix: str = "") -> 
             )
 
 
-def check_lengths(x, lengths, *, prefix: str = "") -> np.ndarray:
+def check_lengths(x: Any, lengths: Any, *, prefix: str = "") -> np.ndarray:
     """Return lengths as an array, or raise if they are not one for each row, in its steps."""
     name = f"{prefix}lengths"
     if x.ndim < 2:

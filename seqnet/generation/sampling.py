@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,8 +12,11 @@ from seqnet.checks import check_count, check_number
 from seqnet.data.validation import as_array
 from seqnet.generation.stepping import Stepper, not_built
 
+if TYPE_CHECKING:
+    from seqnet.model import Model
 
-def check_sampling(temperature, top_k, top_p) -> None:
+
+def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Raise if `sample` cannot take these."""
     if not isinstance(temperature, (int, float, np.number)) or not temperature >= 0:
         raise ValueError(f"temperature must be a number and not negative, got {temperature!r}.")
@@ -75,7 +79,7 @@ def sample(
 
 
 def generate(
-    model,
+    model: Model,
     prime: Iterable[int],
     length: int,
     *,
@@ -131,14 +135,12 @@ def generate(
     if not model.built:
         raise not_built()
     model.layers[0].check_input(np.asarray(numbers), "prime")
-    last = (
-        [] if stop is None else check_stop(stop, model.compute_output_shape(model.input_shape)[-1])
-    )
+    last = [] if stop is None else check_stop(stop, model.output_features)
     options = (np.random.default_rng(seed), temperature, top_k, top_p)
     return _write(stepper or Stepper(model), numbers, length, options, last)
 
 
-def one_sequence(values, name: str) -> list:
+def one_sequence(values: Any, name: str) -> list:
     """Return numbers as a list, or raise if they are text, or no sequence of numbers."""
     if isinstance(values, (str, bytes)):
         raise TypeError(
@@ -155,7 +157,7 @@ def one_sequence(values, name: str) -> list:
     return found
 
 
-def check_stop(stop, classes: int) -> list[int]:
+def check_stop(stop: int | Sequence[int], classes: int) -> list[int]:
     """Return the numbers that end the writing, or raise if a model never writes them."""
     several = isinstance(stop, Iterable)
     numbers = one_sequence(stop, "stop") if several else [check_count(stop, "stop", 0)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytensor.tensor as pt
 
@@ -10,6 +12,9 @@ from seqnet.data.dataset import Batch
 from seqnet.data.validation import as_array
 from seqnet.locking import COMPILING
 from seqnet.training.step import compile_predict, first_states, symbolic_states
+
+if TYPE_CHECKING:
+    from seqnet.model import Model
 
 
 class Stepper:
@@ -35,7 +40,7 @@ class Stepper:
     True
     """
 
-    def __init__(self, model):
+    def __init__(self, model: Model):
         self.layers = list(model.layers)
         for layer in model.layers:
             if layer.non_causal:
@@ -43,7 +48,7 @@ class Stepper:
                     f"Layer {layer.display_name!r} {layer.non_causal}, so it needs the "
                     "whole sequence and cannot go step by step."
                 )
-        if not model.built:
+        if not model.built or model.input_shape is None:
             raise not_built()
         self.rank = len(model.input_shape)
         self.check_input = model.layers[0].check_input

@@ -213,7 +213,7 @@ def take_out(file: BufferedReader, start: int, size: int, length: int) -> tuple[
     return header, {name: take(**place) for name, place in places.items()}
 
 
-def plain(name: str, value) -> np.ndarray:
+def plain(name: str, value: Any) -> np.ndarray:
     """Return an array as it is stored: of a plain dtype, the lowest byte first."""
     array = np.asarray(value)
     if array.dtype.name not in DTYPES:
@@ -267,7 +267,7 @@ def lay_out(header: Mapping, arrays: Mapping[str, np.ndarray]) -> tuple[Image, l
 class Image:
     """A file in memory that keeps no more than what is written to it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.pieces: list[tuple[int, bytes]] = []
         self.size = self.position = 0
 
@@ -278,7 +278,7 @@ class Image:
     def tell(self) -> int:
         return self.position
 
-    def write(self, data) -> int:
+    def write(self, data: bytes | bytearray | memoryview) -> int:
         self.pieces.append((self.position, bytes(data)))
         self.position += len(data)
         self.size = max(self.size, self.position)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,10 +13,14 @@ from seqnet.layers.weights import given_weights
 from seqnet.metrics import metric_or_loss
 from seqnet.saving.hdf5 import below
 
+if TYPE_CHECKING:
+    from seqnet.model import Model
+
+
 LAST_STEP = "last_step"
 
 
-def pack(model, state: dict | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def pack(model: Model, state: dict | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return what describes a built model, and its arrays by name.
 
     Parameters
@@ -70,7 +75,9 @@ def saved_state(header: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return state
 
 
-def unpack(model, header: dict, arrays: dict, path, custom_objects: dict | None):
+def unpack(
+    model: Model, header: dict, arrays: dict, path: str | os.PathLike, custom_objects: dict | None
+) -> Model:
     """Fill an empty model from what `pack` returned; `path` is for messages."""
     if header.get("kind") != "model":
         raise ValueError(
@@ -86,7 +93,7 @@ def unpack(model, header: dict, arrays: dict, path, custom_objects: dict | None)
     return model
 
 
-def fill(model, header: dict, arrays: dict, custom_objects: dict | None) -> None:
+def fill(model: Model, header: dict, arrays: dict, custom_objects: dict | None) -> None:
     """Fill an empty model; any error means that header and arrays are not of a model."""
     if not isinstance(header["name"], str) or not isinstance(header["metadata"], dict):
         raise TypeError("The name of a model is text, and its metadata a mapping.")
@@ -105,7 +112,7 @@ def fill(model, header: dict, arrays: dict, custom_objects: dict | None) -> None
     model.load_state_dict(state)
 
 
-def compile_as_saved(model, training: dict, custom_objects: dict | None) -> None:
+def compile_as_saved(model: Model, training: dict, custom_objects: dict | None) -> None:
     """Compile a model with the optimizer, loss and metrics of a file; names of metrics stay."""
     loss = training["loss"]
     if not isinstance(training["metrics"], list):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,17 +33,17 @@ class FitArguments:
     @classmethod
     def check(
         cls,
-        batch_size,
-        validation_batch_size,
-        epochs,
-        initial_epoch,
-        shuffle,
-        tbptt,
-        verbose,
-        validation_freq,
-        steps_per_epoch,
-        validation_steps,
-        class_weight,
+        batch_size: int,
+        validation_batch_size: int | None,
+        epochs: int,
+        initial_epoch: int,
+        shuffle: bool | str,
+        tbptt: int | None,
+        verbose: int | str,
+        validation_freq: int | Sequence[int],
+        steps_per_epoch: int | None,
+        validation_steps: int | None,
+        class_weight: Mapping[int, float] | None,
     ) -> FitArguments:
         """Return the arguments, or raise ``ValueError`` or ``TypeError`` for one that is wrong."""
         if validation_batch_size is None:
@@ -79,7 +80,7 @@ class FitArguments:
         return values
 
 
-def validation_arguments(given) -> tuple:
+def validation_arguments(given: Any) -> tuple:
     """Return `validation_data` of `Model.fit` as (X, y, sample_weight, mask, lengths)."""
     names = ("X", "y", "sample_weight", "mask", "lengths")
     if isinstance(given, dict):
@@ -99,7 +100,7 @@ def validation_arguments(given) -> tuple:
     )
 
 
-def check_verbose(value) -> int:
+def check_verbose(value: int | str) -> int:
     """Return 0, 1 or 2 for `verbose`; Keras's ``"auto"`` is 1."""
     if isinstance(value, str) and value == "auto":
         return 1
@@ -111,14 +112,14 @@ def check_verbose(value) -> int:
     return int(value)
 
 
-def check_shuffle(value) -> bool | str:
+def check_shuffle(value: bool | str) -> bool | str:
     """Return `shuffle`, or raise."""
     if not isinstance(value, (bool, np.bool_)) and value != "batch":
         raise ValueError(f"shuffle is True, False or 'batch', got {value!r}.")
     return value
 
 
-def check_optional_count(value, name: str) -> int | None:
+def check_optional_count(value: int | None, name: str) -> int | None:
     """Return a whole number above 0, or None."""
     return None if value is None else check_count(value, name)
 
@@ -145,7 +146,7 @@ def check_frequency(value: int | Sequence[int]) -> int | list[int]:
     return check_count(value, "validation_freq")
 
 
-def check_initial_epoch(initial_epoch, epochs: int) -> int:
+def check_initial_epoch(initial_epoch: int, epochs: int) -> int:
     """Return the number of the first epoch, which is at most that of the last."""
     initial_epoch = check_count(initial_epoch, "initial_epoch", 0)
     if initial_epoch > epochs:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from pytensor.compile.sharedvalue import SharedVariable
+
+from seqnet.layers.layer import Layer
+
+if TYPE_CHECKING:
+    from seqnet.model import Model
+
 
 log = logging.getLogger("seqnet")
 
@@ -37,14 +46,22 @@ class NumericalError(FloatingPointError):
         The L2 norm of each weight, after the update.
     """
 
-    def __init__(self, headline, explanation, loss, layers, gradient_norms, weight_norms):
+    def __init__(
+        self,
+        headline: str,
+        explanation: str,
+        loss: float,
+        layers: list[str],
+        gradient_norms: dict[str, float],
+        weight_norms: dict[str, float],
+    ):
         super().__init__(f"{headline}\n\n{explanation}")
         self.headline, self.loss, self.layers = headline, loss, layers
         self.gradient_norms, self.weight_norms = gradient_norms, weight_norms
 
 
 def diagnose(
-    model, place: str, loss: float, gradient_norms: Mapping[str, float], note: str = ""
+    model: Model, place: str, loss: float, gradient_norms: Mapping[str, float], note: str = ""
 ) -> NumericalError:
     """Return the error for an update of which something is not finite.
 
@@ -62,7 +79,7 @@ def diagnose(
     """
     weight_norms = {weight.name: norm_of(weight) for weight in model.weights}
     nonfinite = {  # by layer, from the loss on
-        layer.name: names
+        layer.display_name: names
         for layer in reversed(model.layers)
         if (names := [w.name for w in layer.weights if not is_finite(gradient_norms, w.name)])
     }
@@ -87,7 +104,10 @@ def diagnose(
 
 
 def where_it_broke(
-    model, loss: float, nonfinite: Mapping[str, list[str]], gradient_norms: Mapping[str, float]
+    model: Model,
+    loss: float,
+    nonfinite: Mapping[str, list[str]],
+    gradient_norms: Mapping[str, float],
 ) -> list[str]:
     """Return which values are not finite, forward and back; `nonfinite` has weights by layer."""
     explanation = []
@@ -129,14 +149,14 @@ def is_finite(norms: Mapping[str, float], name: str) -> bool:
     return math.isfinite(norms.get(name, 0.0))
 
 
-def untrained_above(model, name: str, gradient_norms: Mapping[str, float]) -> list[str]:
+def untrained_above(model: Model, name: str, gradient_norms: Mapping[str, float]) -> list[str]:
     """Return the layers without gradients between a layer and the next that has some."""
     place = [layer.name for layer in model.layers].index(name)
     found = []
     for layer in model.layers[place + 1 :]:
         if any(weight.name in gradient_norms for weight in layer.weights):
             break
-        found.append(layer.name)
+        found.append(layer.display_name)
     return found
 
 
@@ -150,17 +170,17 @@ def table(gradient_norms: Mapping[str, float], weight_norms: Mapping[str, float]
     return "\n".join(lines)
 
 
-def norm_of(weight) -> float:
+def norm_of(weight: SharedVariable) -> float:
     """Return the L2 norm of a shared variable, added up in double."""
     return math.sqrt(np.square(weight.get_value(borrow=True), dtype="float64").sum())
 
 
-def nonfinite_weights(model) -> list[str]:
+def nonfinite_weights(model: Model) -> list[str]:
     """Return the names of the weights that hold a NaN or infinity."""
     return [w.name for w in model.weights if not np.isfinite(w.get_value(borrow=True)).all()]
 
 
-def can_be_saved(model, path) -> bool:
+def can_be_saved(model: Model, path: str | os.PathLike) -> bool:
     """Return whether all weights are finite; else log a warning that the file is not written."""
     nonfinite = nonfinite_weights(model)
     if nonfinite:
@@ -183,7 +203,7 @@ class GradientNorms:
         other weights are trained.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.updates, self.total = 0, 0.0
         self.trained: tuple[bool, ...] = ()
         self.since, self.each = 0, np.zeros(0)
@@ -201,7 +221,7 @@ class GradientNorms:
         """Return the mean of the joint norm; 0 before the first update."""
         return self.total / max(self.updates, 1)
 
-    def means(self, layers) -> dict[str, float]:
+    def means(self, layers: Iterable[Layer]) -> dict[str, float]:
         """Return the mean norm of each weight by name."""
         return name_norms(layers, self.trained, self.each / max(self.since, 1))
 
@@ -216,7 +236,9 @@ class GradientNorms:
         self.each = np.array(state["each"], "float64")
 
 
-def name_norms(layers, trained: Sequence[bool], norms: np.ndarray) -> dict[str, float]:
+def name_norms(
+    layers: Iterable[Layer], trained: Sequence[bool], norms: np.ndarray
+) -> dict[str, float]:
     """Return norms by the names of the weights that are trained."""
     weights = [weight for layer in layers for weight in layer.weights]
     names = [weight.name for weight, on in zip(weights, trained, strict=False) if on]
@@ -238,7 +260,7 @@ class LossSpikeDetector:
     [False, False, False, True, False]
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.first = self.smooth = 0.0
         self.updates = self.samples = 0
         self.detected = False

@@ -14,7 +14,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
@@ -29,6 +29,12 @@ from seqnet.training.code_digest import describe as describe_value
 from seqnet.training.code_digest import digest_of, is_own, own_code
 from seqnet.training.diagnostics import name_norms
 from seqnet.version import __version__
+
+if TYPE_CHECKING:
+    from seqnet.callbacks.base import Callback
+    from seqnet.model import Model
+    from seqnet.training.trainer import Trainer
+
 
 log = logging.getLogger("seqnet")
 
@@ -109,7 +115,7 @@ def in_use(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def describe(trainer) -> dict[str, Any]:
+def describe(trainer: Trainer) -> dict[str, Any]:
     """Return what a run is asked to do, as JSON gives it back."""
     model, validation = trainer.model, trainer.validation
     description = {
@@ -127,14 +133,14 @@ def describe(trainer) -> dict[str, Any]:
     return json.loads(json.dumps(description))
 
 
-def describe_callback(callback) -> dict[str, Any]:
+def describe_callback(callback: Callback) -> dict[str, Any]:
     """Return the class of a callback, its configuration, and a digest of what a user wrote."""
     kind = type(callback)
     found = {"name": kind.__name__, "config": describe_value(callback.get_config())}
     return found | {"code": digest_of(kind)} if is_own(kind) else found
 
 
-def describe_start(model) -> dict[str, Any]:
+def describe_start(model: Model) -> dict[str, Any]:
     """Return the seed, and digests of all arrays and random generators of a run that has one.
 
     Without a seed a program starts from other weights each time, so that they tell nothing.
@@ -157,7 +163,7 @@ def describe_start(model) -> dict[str, Any]:
     }
 
 
-def save(trainer, description: dict, path: Path) -> None:
+def save(trainer: Trainer, description: dict, path: Path) -> None:
     """Write a run between two batches to a file."""
     with trainer.model.lock:
         state = trainer.state_dict()
@@ -173,7 +179,7 @@ def save(trainer, description: dict, path: Path) -> None:
         hdf5.write(path, header, arrays)
 
 
-def load(trainer, description: dict, path: Path) -> tuple[dict, dict] | None:
+def load(trainer: Trainer, description: dict, path: Path) -> tuple[dict, dict] | None:
     """Return the description and the state in a file of a run, None if there is no file.
 
     The description of the file comes back, because a run may have changed its own layers or
@@ -219,7 +225,7 @@ def state_of(header: dict, arrays: dict) -> dict[str, Any]:
     return state | {"model": model}
 
 
-def compare(trainer, description: dict, header: dict, path: Path) -> None:
+def compare(trainer: Trainer, description: dict, header: dict, path: Path) -> None:
     """Raise ``ValueError`` if a file is of another run; warn of other versions."""
     run = header[RUN]
     before, asked = run["description"], description
@@ -252,7 +258,7 @@ def without_code(value: Any) -> Any:
     return [without_code(item) for item in value] if isinstance(value, list) else value
 
 
-def checked(function: Callable, *given, path: Path):
+def checked(function: Callable, *given, path: Path) -> Any:
     """Return what a function makes of a header that may have been made up; name the file."""
     try:
         return function(*given)
@@ -262,7 +268,7 @@ def checked(function: Callable, *given, path: Path):
         ) from None
 
 
-def check_fits(trainer, header: dict) -> None:
+def check_fits(trainer: Trainer, header: dict) -> None:
     """Raise ``ValueError`` if a header of the right form cannot be one of this run."""
     run, model = header[RUN], trainer.model
     state, sums = run["state"], 3 + len(model.metrics)
@@ -318,7 +324,7 @@ def made_with() -> dict[str, str]:
     }
 
 
-def differences(before, now, name: str = "") -> Iterator[str]:
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     """Yield what differs between two values that JSON can hold.
 
     Examples
@@ -340,7 +346,7 @@ def differences(before, now, name: str = "") -> Iterator[str]:
         yield f"{name} was {format_value(before)} and is {format_value(now)}"
 
 
-def format_value(value) -> str:
+def format_value(value: Any) -> str:
     """Return a value as text for a message."""
     if isinstance(value, Mapping):
         return value.get("name", "given")

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from types import FrameType, TracebackType
 from typing import Any
 
 TERMINATED = 128 + signal.SIGTERM
@@ -33,7 +34,7 @@ class StopSignals:
         Whether Ctrl-C was one of them.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: int | None = None
         self.ctrl_c = False
         self.previous: dict[int, Any] = {}
@@ -46,7 +47,7 @@ class StopSignals:
                     self.previous[number] = signal.signal(number, self.handle)
         return self
 
-    def handle(self, number, frame) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
         self.received = self.received or number
         if number == signal.SIGINT:
@@ -67,7 +68,12 @@ class StopSignals:
             return SystemExit(TERMINATED)
         return KeyboardInterrupt(message)
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         for number, handler in self.previous.items():
             if signal.getsignal(number) == self.handle:
                 signal.signal(number, handler)

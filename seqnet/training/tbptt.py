@@ -7,10 +7,16 @@ past its first step, and what a step costs in memory does not grow with the sequ
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from seqnet.data.dataset import Batch
 from seqnet.layers.recurrent import Recurrent
 from seqnet.layers.states import all_layers
+
+if TYPE_CHECKING:
+    from seqnet.model import Model
 
 
 def windows(batch: Batch, size: int, layers: Iterable = ()) -> Iterator[Batch]:
@@ -29,13 +35,13 @@ def windows(batch: Batch, size: int, layers: Iterable = ()) -> Iterator[Batch]:
 def window_of(batch: Batch, steps: slice) -> Batch:
     """Return some steps of a batch; weights of samples stay."""
 
-    def cut(array):
+    def cut(array: np.ndarray):
         return array if array.ndim == 1 else array[:, steps]
 
     return batch.map(cut)
 
 
-def check_windows(model, batch: Batch) -> None:
+def check_windows(model: Model, batch: Batch) -> None:
     """Raise ``ValueError`` if a model cannot be trained window by window.
 
     Parameters

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from signal import SIGTERM
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +31,11 @@ from seqnet.training.diagnostics import (
 from seqnet.training.signals import Interrupted, StopSignals
 from seqnet.training.step import Totals, TrainResult, first_states, log_names
 from seqnet.training.tbptt import windows
+
+if TYPE_CHECKING:
+    from seqnet.callbacks.base import CallbackList
+    from seqnet.model import Model
+
 
 log = logging.getLogger("seqnet")
 
@@ -72,7 +78,14 @@ class Trainer:
         Identifies this run; a resumed run has that of its file.
     """
 
-    def __init__(self, model, dataset: Dataset, validation: Dataset | None, arguments, callbacks):
+    def __init__(
+        self,
+        model: Model,
+        dataset: Dataset,
+        validation: Dataset | None,
+        arguments: FitArguments,
+        callbacks: CallbackList,
+    ):
         self.model, self.dataset, self.validation = model, dataset, validation
         self.arguments: FitArguments = arguments
         self.epoch, self.batch, self.window = arguments.initial_epoch, 0, 0
@@ -194,7 +207,7 @@ class Trainer:
         if tbptt is None:
             self.record(steps.train(batch), len(batch))
             return
-        states = first_states(model.layers, len(batch))
+        states: Sequence[np.ndarray] = first_states(model.layers, len(batch))
         for number, window in enumerate(windows(batch, tbptt, model.layers)):
             if is_padding(model, window):
                 continue  # an update without data would still move the optimizer
@@ -314,7 +327,9 @@ class Trainer:
         self.model.stop_training = state["stop_training"]
 
 
-def numerical_error(model, result: TrainResult, place: str, note: str = "") -> NumericalError:
+def numerical_error(
+    model: Model, result: TrainResult, place: str, note: str = ""
+) -> NumericalError:
     """Return what to raise for a step whose loss or gradients are not finite."""
     norms = name_norms(model.layers, result.trained, result.gradient_norms)
     return diagnose(model, place, result.loss, norms, note)
@@ -336,7 +351,7 @@ class PassStates:
     can each make a pass at the same time.
     """
 
-    def __init__(self, model, run: str):
+    def __init__(self, model: Model, run: str):
         self.model, self.run = model, run
         self.carried = carried_states(model.layers)
         self.states: list | None = None
@@ -363,10 +378,10 @@ class PassStates:
 
 
 def evaluate(
-    model,
+    model: Model,
     dataset: Dataset,
     batch_size: int,
-    callbacks,
+    callbacks: CallbackList,
     steps: int | None = None,
     announce: bool = False,
     signals: StopSignals | None = None,
@@ -396,13 +411,13 @@ def evaluate(
 
 
 def predict(
-    model,
+    model: Model,
     dataset: Dataset,
     batch_size: int,
-    callbacks,
+    callbacks: CallbackList,
     steps: int | None = None,
     announce: bool = False,
-):
+) -> np.ndarray | list[np.ndarray]:
     """Return a model's outputs for data, in the order of the samples."""
     dataset = in_fastest_order(model, dataset, steps)
     outputs = []
@@ -418,6 +433,6 @@ def predict(
     return dataset.join(outputs)
 
 
-def in_fastest_order(model, dataset: Dataset, steps: int | None) -> Dataset:
+def in_fastest_order(model: Model, dataset: Dataset, steps: int | None) -> Dataset:
     """Return data sorted by length, unless its order decides what comes out."""
     return dataset if model.stateful or steps is not None else dataset.sorted_by_length()
