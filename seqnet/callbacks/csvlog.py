@@ -1,4 +1,4 @@
-"""Logs as a table in a file."""
+"""Logs in a CSV file."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ MISSING = "NA"
 
 
 class CSVLogger(Callback):
-    """Writes the logs as one row after each epoch.
+    """Write the logs of each epoch as a row of a CSV file.
 
-    Each row is in the file when the epoch ends, so it survives whatever ends the training. A
-    resumed run takes back rows of epochs that it runs again.
+    Each row is written when its epoch ends, so it is not lost if the training fails. A resumed run
+    removes the rows of epochs that it repeats.
 
     Parameters
     ----------
     filename : path
-        In a folder that exists.
+        The path of the file, in a folder that exists.
     separator : str
-        One character.
+        A single character.
     append : bool
-        Write rows below those of an earlier training, which has to have the same columns.
+        Append rows to an existing file, which must have the same columns.
 
     Raises
     ------
@@ -72,25 +72,25 @@ class CSVLogger(Callback):
         self.write("a", [plain(row.get(name, MISSING)) for name in self.columns])
 
     def columns_for(self, names: Iterable[str]) -> list[str]:
-        """Return the columns of a table, in the order that the file has them, if it has."""
+        """Return the columns of the table, in the order of an existing file if there is one."""
         columns = ["epoch", *sorted(set(names))]
         there = self.first_row() if self.append else []
         if there and sorted(there) != sorted(columns):
             raise ValueError(
                 f"CSVLogger cannot append to {self.filename}: it has the columns "
-                f"{', '.join(there)}, but this training gives {', '.join(columns)}."
+                f"{', '.join(there)}, but this training has {', '.join(columns)}."
             )
         return there or columns
 
     def first_row(self) -> list[str]:
-        """Return the names of the columns in the file; none if there is no file."""
+        """Return the names of the columns in the file; empty if there is no file."""
         if not self.filename.exists():
             return []
         with open(self.filename, newline="") as file:
             return next(csv.reader(file, delimiter=self.separator), [])
 
     def write(self, mode: str, row: list) -> None:
-        """Write a row into the file, opened for it."""
+        """Open the file and write a row."""
         with open(self.filename, mode, newline="") as file:
             csv.writer(file, delimiter=self.separator, lineterminator="\n").writerow(row)
 
@@ -107,5 +107,6 @@ class CSVLogger(Callback):
 
 
 def plain(value: Any) -> Any:
-    """Return an array as lists, and anything else as it is."""
+    """Return an array as a list or number, and anything else unchanged."""
+====
     return value.tolist() if hasattr(value, "tolist") else value

@@ -1,4 +1,4 @@
-"""Progress on a screen or in a log file."""
+"""Progress bars and progress lines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tqdm.notebook import tqdm_notebook
 
 from seqnet.callbacks.base import Callback
 
-LOG_INTERVAL = 60.0  # seconds between lines where a bar cannot be drawn over
+LOG_INTERVAL = 60.0  # seconds between lines if the bar cannot be redrawn
 
 
 def format_logs(logs: Mapping | None) -> dict[str, str]:
-    """Write logs with four significant digits.
+    """Format logs with four significant digits.
 
     Examples
     --------
@@ -28,12 +28,12 @@ def format_logs(logs: Mapping | None) -> dict[str, str]:
 
 
 def is_screen(file: TextIO) -> bool:
-    """Whether a line in a file can be drawn over: it is a terminal that has a size."""
+    """Return whether a line of a file can be redrawn: it is a terminal that has a size."""
     if not file.isatty():
         return False
     try:
         return 0 not in os.get_terminal_size(file.fileno())
-    except (OSError, AttributeError):  # something else that says it is a terminal
+    except (OSError, AttributeError):  # another object whose isatty returns True
         return True
 
 
@@ -48,7 +48,7 @@ class Bar(tqdm):
         return super().format_dict | {"postfix": values}
 
     def show_all_logs(self) -> None:
-        """Leave the bar and the rate out where they would cut logs off; use a second line."""
+        """Omit the bar and the rate if the logs would be cut off otherwise."""
         values = self.format_dict
         width = values["ncols"]
         if width and len(self.format_meter(**values | {"ncols": None})) > width:
@@ -75,15 +75,15 @@ class Lines:
 class ProgressBar(Callback):
     r"""A tqdm bar for each epoch, with the logs so far.
 
-    In a terminal or a notebook the bar is drawn again and again; elsewhere, as in a log file, each
-    epoch ends with one line, and a long one has one more each minute.
+    In a terminal or a notebook the bar is redrawn. Elsewhere, such as in a log file, one line is
+    written at the end of each epoch, and one per minute during long epochs.
 
     Parameters
     ----------
     unit : str
-        What is counted; ``"batch"`` by default.
+        The unit of the count; ``"batch"`` by default.
     per_batch : float
-        How many units one batch is: a batch of 32 texts of 50 characters is 1,600 characters.
+        The number of units per batch: a batch of 32 texts of 50 characters has 1,600 characters.
     file : file, optional
         Where to write; standard error by default.
 
@@ -107,7 +107,7 @@ class ProgressBar(Callback):
         self.batches_before: int | None = None
 
     def get_config(self) -> dict[str, Any]:
-        return {}  # what is printed changes nothing about the training
+        return {}  # the output does not affect the training
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.batches_before = None
@@ -136,7 +136,7 @@ class ProgressBar(Callback):
         )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if batch != self.bar.n:  # a resumed epoch begins in its middle
+        if batch != self.bar.n:  # a run may be resumed in the middle of an epoch
             self.bar.initial = self.bar.n = self.bar.last_print_n = batch
         self.bar.logs = logs
         self.bar.update()
@@ -157,15 +157,16 @@ class ProgressBar(Callback):
 
 
 class EpochLine(Callback):
-    """One printed line an epoch (``verbose=2``).
+    """Print one line per epoch (``verbose=2``).
+    ====
 
-    Examples
-    --------
-    >>> from seqnet.callbacks import EpochLine
-    >>> line = EpochLine()
-    >>> line.set_params({"epochs": 3})
-    >>> line.on_epoch_end(0, {"loss": 0.25, "accuracy": 0.5})
-    Epoch 1/3  loss 0.25  accuracy 0.5
+        Examples
+        --------
+        >>> from seqnet.callbacks import EpochLine
+        >>> line = EpochLine()
+        >>> line.set_params({"epochs": 3})
+        >>> line.on_epoch_end(0, {"loss": 0.25, "accuracy": 0.5})
+        Epoch 1/3  loss 0.25  accuracy 0.5
     """
 
     adds = ()

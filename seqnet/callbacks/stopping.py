@@ -1,4 +1,4 @@
-"""Callbacks that end a training."""
+"""Callbacks that stop the training."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from seqnet.training.diagnostics import NumericalError
 
 
 class EarlyStopping(Monitor):
-    """Ends the training when a metric has not improved for some epochs.
+    """Stop the training when a metric has stopped improving.
 
     Parameters
     ----------
     monitor : str
         The name of the metric.
     min_delta : float
-        A smaller change is no improvement.
+        The smallest change that counts as an improvement.
     patience : int
-        How many epochs without improvement in a row end the training.
+        The number of consecutive epochs without improvement after which the training is stopped.
     verbose : 0 or 1
-        Whether to print when the training is ended.
+        Whether to print a message when the training is stopped.
     mode : "auto", "min" or "max"
-        Whether the metric should fall or rise.
+        Whether the metric should decrease or increase.
     baseline : float, optional
-        A value that has to be beaten within `patience` epochs as well.
+        A value that must also be improved on within `patience` epochs.
     restore_best_weights : bool
-        Give the model the weights of its best epoch when the training ends, however it ends.
+        Restore the weights of the best epoch when the training ends or fails.
     start_from_epoch : int
-        Epochs before this number (from 0) do not count at all.
+        Epochs before this number (counted from 0) are ignored.
 
     Attributes
     ----------
     stopped_epoch : int
-        The number of the epoch that was the last, from 0; 0 if the training was not ended.
+        The number of the last epoch, counted from 0; 0 if the training was not stopped.
     best, best_epoch
-        The best value, and the number of its epoch, from 0.
+        The best value, and the number of its epoch, counted from 0.
 
     Raises
     ------
     ValueError
-        If there is no such metric, or its direction is not known.
+        If there is no such metric, or its direction is unknown.
 
     Examples
     --------
@@ -102,12 +102,12 @@ class EarlyStopping(Monitor):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.verbose and self.stopped_epoch:
             say(
-                f"Epoch {self.stopped_epoch + 1}: stopped, since {self.monitor} has not improved "
+                f"Epoch {self.stopped_epoch + 1}: stopped, because {self.monitor} has not improved "
                 f"for {self.wait} epochs."
             )
         if self.best_weights is not None:
             if self.verbose:
-                say(f"The model has the weights of epoch {self.best_epoch + 1} again.")
+                say(f"The weights of epoch {self.best_epoch + 1} are restored.")
             self.model.set_weights(self.best_weights)
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,27 +122,28 @@ class EarlyStopping(Monitor):
 
 
 class TerminateOnNaN(Callback):
-    """Ends the training when the loss or a gradient is NaN or infinite.
+    """Stop the training when the loss or a gradient is NaN or infinite.
 
-    Without it, that is a `seqnet.NumericalError`.
+        Without this callback, `fit` raises a `seqnet.NumericalError`.
+    ====
 
-    Parameters
-    ----------
-    raise_error : bool
-        Raise a ``RuntimeError`` instead, as in Keras.
+        Parameters
+        ----------
+        raise_error : bool
+            Raise a ``RuntimeError`` instead, as in Keras.
 
-    Examples
-    --------
-    >>> import numpy as np, seqnet
-    >>> from seqnet.callbacks import TerminateOnNaN
-    >>> model = seqnet.Model([seqnet.layers.Dense(1, input_shape=(2,))])
-    >>> model.compile("sgd", "mse")
-    >>> model.layers[0].bias.set_value(np.array([np.nan], "float32"))
-    >>> X, y = np.ones((4, 2)), np.ones((4, 1))
-    >>> history = model.fit(X, y, epochs=9, verbose=0, callbacks=[TerminateOnNaN()])
-    Batch 1 of epoch 1: the loss is nan. The training ends.
-    >>> history.epoch
-    [0]
+        Examples
+        --------
+        >>> import numpy as np, seqnet
+        >>> from seqnet.callbacks import TerminateOnNaN
+        >>> model = seqnet.Model([seqnet.layers.Dense(1, input_shape=(2,))])
+        >>> model.compile("sgd", "mse")
+        >>> model.layers[0].bias.set_value(np.array([np.nan], "float32"))
+        >>> X, y = np.ones((4, 2)), np.ones((4, 1))
+        >>> history = model.fit(X, y, epochs=9, verbose=0, callbacks=[TerminateOnNaN()])
+        Batch 1 of epoch 1: the loss is nan. The training ends.
+        >>> history.epoch
+        [0]
     """
 
     def __init__(self, raise_error: bool = False):

@@ -1,4 +1,4 @@
-"""Figures for TensorBoard."""
+"""Logs for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 class TensorBoard(Callback):
-    """Writes logs to be looked at with ``tensorboard --logdir LOG_DIR``.
+    """Write logs for TensorBoard; view them with ``tensorboard --logdir LOG_DIR``.
 
-    Needs tensorboardX: ``pip install "seqnet[tensorboard]"``. Figures of the training go to the
-    folder ``train``, those of the validation to ``validation``; their names are ``epoch_loss`` and
-    so on, and ``batch_loss`` and so on for batches. The learning rate is written too.
+    Requires tensorboardX: ``pip install "seqnet[tensorboard]"``. Training metrics are written to
+    the folder ``train``, validation metrics to ``validation``. Their names are ``epoch_loss`` and
+    so on, and ``batch_loss`` and so on for batches. The learning rate is also written.
 
     Parameters
     ----------
     log_dir : path
-        Made if it does not exist.
+        Created if it does not exist.
     histogram_freq : int
-        Write histograms of all weights each time after so many epochs; 0 for never.
+        The number of epochs between histograms of all weights; 0 for none.
     write_steps_per_second : bool
-        Write how many batches a second there were in each epoch.
+        Write the number of batches per second of each epoch.
     update_freq : "epoch", "batch" or int
-        Also write the logs so far after each batch, or after every so many of an epoch.
+        Also write the current logs after each batch, or every `update_freq` batches of an epoch.
 
     Raises
     ------
@@ -102,9 +102,9 @@ class TensorBoard(Callback):
         self.writer(folder).add_scalar(name, value, step)
 
     def writer(self, folder: str) -> SummaryWriter:
-        """Return the writer of a folder, made when first asked for."""
+        """Return the writer of a folder, which is created at the first call."""
         if folder not in self.writers:
-            # Its files are named by the second, and one of the same name would be overwritten.
+            # File names only have a resolution of a second; the suffix avoids overwriting.
             suffix = f".{time.time_ns()}"
             self.writers[folder] = self.make_writer(
                 str(self.log_dir / folder), filename_suffix=suffix

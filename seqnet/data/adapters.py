@@ -1,8 +1,8 @@
-"""From what a user passes to a data set whose values were checked.
+"""Validate inputs and build data sets.
 
-This is the only place that asks what kind of data it was given. Everything is refused here, in the
-user's words, before anything is compiled; data that is not in memory is checked batch by batch by
-the same functions. Values that do not count (masked, or of weight 0) are never refused.
+This is the only module that distinguishes the kinds of data. Invalid data raises an error here,
+before anything is compiled; data that is not in memory is checked batch by batch by the same
+functions. Values that are masked or have the weight 0 never raise an error.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ if TYPE_CHECKING:
 
 
 class Adapter:
-    """Makes data sets for a model, which is built from the first data it sees.
+    """Build data sets for a model; the first data also builds the model.
 
     Parameters
     ----------
     model : Model
     prefix : str
-        Put before names in messages, such as ``"validation "``.
+        A prefix for names in messages, such as ``"validation "``.
     announce : bool
-        Print what is chosen where the user chose nothing.
+        Print the defaults that are chosen.
     targets : bool
-        Whether there must be targets.
+        Whether targets are required.
     continues : bool
-        Whether each epoch of a stream begins where the one before ended.
+        Whether each epoch of a stream begins where the previous one ended.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class Adapter:
     def dataset(
         self, x: Any, y: Any = None, weight: Any = None, mask: Any = None, lengths: Any = None
     ) -> Dataset:
-        """Return what `Model.fit` takes as a data set, with everything checked.
+        """Return the arguments of `Model.fit` as a data set, after checking them.
 
-        Only the first rows or the first batch of what is not in memory are read now.
+        Of data that is not in memory, only the first row or the first batch is read now.
         """
         if not self.model.layers:
             raise ValueError("The model has no layers; add some first.")
@@ -107,7 +107,7 @@ class Adapter:
         return self.arrays(x, y, weight, mask)
 
     def missing_targets(self, x: Any) -> ValueError:
-        """Return the error for data without targets."""
+        """Return the error for missing targets."""
         hint = " Call it, and pass the generator it returns." if callable(x) else ""
         if isinstance(x, tuple):
             hint = " Pass X and y one after the other, not as a tuple."
@@ -167,10 +167,10 @@ class Adapter:
         return dataset
 
     def out_of_core(self, x: Any, y: Any, weight: Any, mask: Any, lengths: Any) -> OutOfCoreDataset:
-        """Return what is not in memory as a data set; only the first row is read now."""
+        """Return rows outside memory as a data set; only the first row is read now."""
         if is_ragged(x):
             raise ValueError(
-                f"{self.name} is a list of sequences, so what goes with it is lists too."
+                f"{self.name} is a list of sequences, so y, sample_weight and mask must be lists too."
             )
         if lengths is None:
             x = rows_of(x, self.name)
@@ -190,7 +190,7 @@ class Adapter:
         return self.read_rows(PartRows(parts))
 
     def own_dataset(self, dataset: Dataset) -> Dataset:
-        """Return a data set of a user with a check of each batch; the first one is read now."""
+        """Return a custom data set with a check of each batch; the first batch is read now."""
         if isinstance(dataset, RowDataset):
             return self.read_rows(dataset)
         first = self.check_own(dataset.first_batch(1))
@@ -202,16 +202,16 @@ class Adapter:
         try:
             check = self.first_check(self.check_own(rows.load(slice(0, 1))))
         except WrongValueError:
-            raise  # which says where
+            raise  # it already names the place
         except (ValueError, TypeError) as error:
             raise preceded(error, "Row 0") from error
         return OutOfCoreDataset(rows, lambda batch: check(self.check_own(batch)))
 
     def check_own(self, batch: Batch) -> Batch:
-        """Return what a data set gave, without targets if there must be none."""
+        """Return a batch of a custom data set, without targets if they are not needed."""
         if not isinstance(batch, Batch):
             raise TypeError(
-                f"a data set gives objects of seqnet.data.Batch, got {described(batch)}."
+                f"a data set must return objects of seqnet.data.Batch, got {described(batch)}."
             )
         if not self.targets:
             return Batch(batch.inputs, mask=batch.mask)
@@ -220,7 +220,7 @@ class Adapter:
         return batch
 
     def first_check(self, first: Batch) -> Callable[[Batch], Batch]:
-        """Return the function that checks a batch, after the model was built for the first one."""
+        """Build the model for the first batch; return the function that checks a batch."""
         shape = self.output_shape(self.arrays(*first.parts()))
 
         def check(batch: Batch) -> Batch:
@@ -232,7 +232,7 @@ class Adapter:
         return check
 
     def stream(self, source: Any) -> Stream:
-        """Return batches as a stream; the first one is read and checked now."""
+        """Return a stream of batches; the first batch is read and checked now."""
         first = Adapter(
             self.model, prefix=self.prefix, announce=self.announce, targets=self.targets
         )
@@ -253,7 +253,7 @@ class Adapter:
     # ---- the model and its checks
 
     def build(self, input_shape: tuple, given_shape: tuple | None = None) -> None:
-        """Make the model's weights, or check that they fit; name a missing batch axis."""
+        """Build the model, or check that the data fits it; detect a missing batch axis."""
         wanted = len(self.model.input_shape or self.model.layers[0].input_axes)
         try:
             self.model.build(input_shape)
@@ -267,21 +267,21 @@ class Adapter:
             raise preceded(error, text) from error
 
     def output_shape(self, dataset: ArrayDataset | RaggedDataset) -> tuple:
-        """Return the shape of the model's output for a data set, the batch None."""
+        """Return the output shape of the model for a data set; the batch size is None."""
         return (None, *self.model.compute_output_shape(dataset.input_shape)[1:])
 
     def check_inputs(self, batch: Batch) -> Batch:
-        """Return a batch of arrays whose inputs the first layer accepts."""
+        """Return the batch, if the first layer accepts its inputs."""
         inputs = check_counted(batch.inputs, self.check_input, self.name, lambda: batch.mask)
         return replace(batch, inputs=inputs)
 
     def check_input(self, values: np.ndarray, name: str) -> None:
-        """Raise if inputs hold what the first layer, or the model's float type, cannot."""
+        """Raise an error if the first layer or the model's float type cannot hold the inputs."""
         self.model.layers[0].check_input(values, name)
         check_fits(values, name, self.model.dtype)
 
     def check_fits(self, values: np.ndarray, name: str) -> None:
-        """Raise if values are too large for the model's float type."""
+        """Raise an error if values are too large for the model's float type."""
         check_fits(values, name, self.model.dtype)
 
     def check_targets(
@@ -293,9 +293,10 @@ class Adapter:
         ----------
         dataset : ArrayDataset or RaggedDataset
         output_shape : tuple
-            The shape of the model's output, the batch None.
+            The output shape of the model; the batch size is None.
         steps : tuple
-            The shape that targets are compared with: without the batch, where steps lie end to end.
+            The shape that targets are compared with; if the steps of all sequences are
+            concatenated, it has no batch axis.
         """
         model, name = self.model, f"{self.prefix}y"
         check_last_activation(model)
@@ -336,7 +337,7 @@ class Adapter:
 
 
 def check_last_activation(model: Model) -> None:
-    """Raise if the loss takes probabilities and the last layer gives others, or logits and not."""
+    """Raise an error if the last activation does not fit the loss (probabilities or logits)."""
     layer, loss = model.layers[-1], model.loss
     layer = getattr(layer, "layer", layer)  # of TimeDistributed
     if isinstance(layer, Softmax):
@@ -347,13 +348,13 @@ def check_last_activation(model: Model) -> None:
         return
     if not isinstance(loss, Loss) or not loss.after or (name in loss.after) != loss.from_logits:
         return
-    if name not in registry.names("activation"):  # a function of one's own
+    if name not in registry.names("activation"):  # a custom function
         return
     ends = f"but layer {layer.display_name!r} ends with the activation {name!r}"
     if loss.from_logits:
         raise ValueError(
-            f"{loss.name} with from_logits=True takes what comes before a {name}, {ends}: leave "
-            "out one of the two."
+            f"{loss.name} with from_logits=True takes the values before a {name}, {ends}: remove "
+            "one of the two."
         )
     raise ValueError(
         f"{loss.name} takes probabilities, {ends}. Give it activation={loss.after[0]!r}, or "
@@ -362,26 +363,27 @@ def check_last_activation(model: Model) -> None:
 
 
 def rows_of(values: Any, name: str) -> np.ndarray | Rows:
-    """Return what has rows as an array, or as `Rows` if it is not in memory."""
+    """Return values as an array, or as `Rows` if they are not in memory."""
     return Rows(values, name) if is_out_of_core(values) else as_array(values, name)
 
 
 def with_lengths(
     x: Any, mask: Any, lengths: Any, prefix: str = ""
 ) -> tuple[np.ndarray | Rows, np.ndarray]:
-    """Check `lengths=`; return the inputs as what has rows, and the lengths as an array."""
+    """Check `lengths=`; return the inputs (an array or `Rows`) and the lengths as an array."""
     if mask is not None:
         raise ValueError(f"Pass {prefix}mask or {prefix}lengths, not both.")
     if is_ragged(x):
         raise ValueError(
-            f"{prefix}lengths goes with an array; the sequences of {prefix}X have their own."
+            f"{prefix}lengths needs an array, but {prefix}X is a list of sequences, which have "
+            "their own lengths."
         )
     x = rows_of(x, f"{prefix}X")
     return x, check_lengths(x, lengths, prefix=prefix)
 
 
 def mask_for(x: Any, mask: Any, lengths: Any) -> np.ndarray | StepsMask | None:
-    """Return the mask to predict with, which keeps the shape of the inputs."""
+    """Return the mask for a prediction; the shape of the inputs is kept."""
     if lengths is None:
         return mask
     rows, lengths = with_lengths(x, mask, lengths)
@@ -396,8 +398,8 @@ def cut(dataset: RaggedDataset, x: np.ndarray, y: Any, weight: Any, prefix: str)
         values = as_array(values, name)
         if values.shape[:2] != x.shape[:2]:
             raise ValueError(
-                f"{name} must have the (samples, time) of {prefix}X, {x.shape[:2]}, as the model "
-                f"gives an output at each step; got the shape {values.shape}."
+                f"{name} must have the (samples, time) of {prefix}X, {x.shape[:2]}, because the "
+                f"model has an output at each step; got the shape {values.shape}."
             )
         end = slice(None, None, -1) if dataset.backwards else slice(None)
         pairs = zip(values, dataset.lengths, strict=True)
@@ -411,7 +413,10 @@ def cut(dataset: RaggedDataset, x: np.ndarray, y: Any, weight: Any, prefix: str)
 
 
 def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
-    """Raise if X is a list of arrays of different ranks, or with a row for each target."""
+    """Raise an error if X is a list of several inputs.
+
+    That is a list of arrays of different ranks, or of arrays with one row for each target.
+    """
     if not isinstance(x, (list, tuple)) or not all(isinstance(v, np.ndarray) for v in x):
         return
     count = size_of(y)
@@ -420,8 +425,8 @@ def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
         shapes = ", ".join(str(v.shape) for v in x)
         raise ValueError(
             f"{name} is a list of {len(x)} arrays of the shapes {shapes}. A model has one input: "
-            f"join several along the features, as np.concatenate({name}, axis=-1) does, or use a "
-            "model for each."
+            f"join several along the features, such as with np.concatenate({name}, axis=-1), or "
+            "use one model for each."
         )
 
 
@@ -443,7 +448,8 @@ def labels_and_weights(y: Any, weight: Any, prefix: str) -> tuple:
     if None in sizes or not {lengths.shape, starts.shape} == {(len(sizes),)}:
         raise ValueError(
             f"With masked_loss {name} is (labels, codelengths, label_starts): labels for each step "
-            f"of {len(sizes)} sequences, and so many lengths and starts; got the shapes "
+            f"of {len(sizes)} sequences, and as many lengths and starts; got the shapes "
+====
             f"{lengths.shape} and {starts.shape}."
         )
     ranges = list(range_weights(starts, lengths, np.array(sizes)))

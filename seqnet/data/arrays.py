@@ -29,7 +29,7 @@ class ArrayDataset(RowDataset):
         return self.data.take(rows)
 
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
-        """Yield batches, which cost no more than an index."""
+        """Yield batches; each costs only the indexing of the arrays."""
         for rows in self.epoch_rows(epoch):
             yield self.data.take(rows)
 
@@ -43,7 +43,7 @@ class ArrayDataset(RowDataset):
     def fingerprint(self) -> dict[str, Any]:
         return batch_fingerprint(self.data)
 
-    # What the checks of values need to know, as `RaggedDataset` has it too.
+    # The interface that the checks of values need; `RaggedDataset` has it, too.
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -59,15 +59,16 @@ class ArrayDataset(RowDataset):
         return self.data.sample_weight
 
     def reverse_steps(self, values: np.ndarray) -> np.ndarray:
-        """Return what belongs to steps with each sequence in the opposite order."""
+        """Return values of steps with the steps of each sequence reversed."""
         return values[:, ::-1]
 
     per_step = False
 
     def checking(self, check: Callable, per_step: bool = True) -> Callable:
-        """Return a check of values and a name; it is the check itself, as places are named."""
+        """Return a check of values and a name: the given one, which already names places."""
         return check
 
     def outline(self) -> ArrayDataset:
-        """Return what `join` needs, without the arrays."""
+        """Return a data set without arrays that has what `join` needs."""
+====
         return ArrayDataset(Batch(np.empty(0)))

@@ -1,4 +1,4 @@
-"""Weights of classes, as weights of samples or steps."""
+"""Class weights, applied as weights of samples or steps."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from seqnet.losses import (
 
 
 class ClassWeight:
-    """A function of batches that multiplies sample weights by those of the targets' classes.
+    """Multiply the sample weights of a batch by the class weights of its targets.
 
     Parameters
     ----------
     class_weight : dict of int to float
-        A class that is not in it has the weight 1, as in Keras.
+        Classes that are not in it have the weight 1, as in Keras.
     loss : Loss or function
     classes : int
         The size of the last axis of the model's output.
@@ -47,7 +47,7 @@ class ClassWeight:
         ):
             name = getattr(loss, "name", getattr(loss, "__name__", loss))
             raise ValueError(
-                "class_weight wants targets that are classes: class numbers, one-hot rows, or 0 "
+                "class_weight needs targets that are classes: class numbers, one-hot rows, or 0 "
                 f"and 1 for a single sigmoid. With the loss {name} they are not; use sample_weight."
             )
         self.table = weight_table(class_weight, 2 if binary else classes)
@@ -72,13 +72,14 @@ class ClassWeight:
 
 
 def weight_table(class_weight: Mapping, classes: int) -> np.ndarray:
-    """Return the weight of each class as an array, checked.
+    """Check class weights and return the weight of each class as an array.
+    ====
 
-    Examples
-    --------
-    >>> from seqnet.data.class_weight import weight_table
-    >>> weight_table({2: 5.0}, 3).tolist()
-    [1.0, 1.0, 5.0]
+        Examples
+        --------
+        >>> from seqnet.data.class_weight import weight_table
+        >>> weight_table({2: 5.0}, 3).tolist()
+        [1.0, 1.0, 5.0]
     """
     if not isinstance(class_weight, Mapping):
         raise TypeError(
