@@ -74,7 +74,6 @@ def alone(model: Model) -> Iterator[None]:
     """Allow one call of `fit` at a time to train a model; a second raises ``RuntimeError``."""
     with model.lock:
         if _in_training.get(model) == os.getpid():  # a forked process inherits entries
-====
             raise RuntimeError(
                 f"Another call of fit is training the model {model.name!r}. Wait until it ends, or "
                 "use train_on_batch, which any thread and any callback may call."

@@ -1,5 +1,4 @@
 """Callbacks: logs, progress, checkpoints, early stopping and learning rates."""
-====
 
 from seqnet.callbacks.backup import BackupAndRestore
 from seqnet.callbacks.base import Callback, CallbackList

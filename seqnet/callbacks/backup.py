@@ -164,7 +164,6 @@ class BackupAndRestore(Callback):
 
     def save(self) -> bool:
         """Save the state of the training, between two batches; return whether it was saved."""
-====
         self.unsaved = 0
         if self.trainer.diverged or not can_be_saved(self.model, self.path):
             return False

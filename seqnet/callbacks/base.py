@@ -315,7 +315,6 @@ class CallbackList:
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Call the hook of each callback, even if one raises; its error is raised at the end."""
-====
         with ExitStack() as stack:
             for callback in reversed(self.callbacks):
                 stack.callback(callback.on_train_end, {} if logs is None else logs)

@@ -183,6 +183,5 @@ def fields_of(filepath: str) -> list[str]:
         raise ValueError(
             f"filepath={filepath!r} has a field in the name of its folder; only the name of the "
             "file may have fields."
-====
         )
     return fields

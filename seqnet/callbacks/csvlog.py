@@ -108,5 +108,4 @@ class CSVLogger(Callback):
 
 def plain(value: Any) -> Any:
     """Return an array as a list or number, and anything else unchanged."""
-====
     return value.tolist() if hasattr(value, "tolist") else value

@@ -12,27 +12,26 @@ from seqnet.callbacks.base import HOOKS, Callback
 class LambdaCallback(Callback):
     """A callback that is defined by functions, one for each hook.
 
-        Parameters
-        ----------
-        **hooks : functions
-            ``on_epoch_begin(epoch, logs)``, ``on_epoch_end(epoch, logs)``, ``on_train_begin(logs)``,
-            ``on_train_end(logs)``, ``on_train_batch_begin(batch, logs)``,
-            ``on_train_batch_end(batch, logs)``, or any other hook of `Callback`.
+    Parameters
+    ----------
+    **hooks : functions
+        ``on_epoch_begin(epoch, logs)``, ``on_epoch_end(epoch, logs)``, ``on_train_begin(logs)``,
+        ``on_train_end(logs)``, ``on_train_batch_begin(batch, logs)``,
+        ``on_train_batch_end(batch, logs)``, or any other hook of `Callback`.
 
-        Raises
-        ------
-        TypeError
-            If there is no hook of that name, or its value is not callable.
+    Raises
+    ------
+    TypeError
+        If there is no hook of that name, or its value is not callable.
 
-        Examples
-        --------
-        >>> import numpy as np, seqnet
-        >>> from seqnet.callbacks import LambdaCallback
-        >>> model = seqnet.Model([seqnet.layers.Dense(1)])
-        >>> show = LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, list(logs)))
-        >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[show])
-    ====
-        0 ['loss']
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> from seqnet.callbacks import LambdaCallback
+    >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+    >>> show = LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, list(logs)))
+    >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[show])
+    0 ['loss']
     """
 
     def __init__(self, **hooks: Callable | None) -> None:

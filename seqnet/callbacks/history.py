@@ -11,17 +11,16 @@ from seqnet.callbacks.base import Callback
 class History(Callback):
     """Record the logs of every epoch: ``history.history["loss"]`` is a list.
 
-        `Model.fit` returns a `History`.
-    ====
+    `Model.fit` returns a `History`.
 
-        Examples
-        --------
-        >>> from seqnet.callbacks import History
-        >>> history = History()
-        >>> history.on_epoch_end(0, {"loss": 1.0})
-        >>> history.on_epoch_end(1, {"loss": 0.5})
-        >>> history.history, history.epoch
-        ({'loss': [1.0, 0.5]}, [0, 1])
+    Examples
+    --------
+    >>> from seqnet.callbacks import History
+    >>> history = History()
+    >>> history.on_epoch_end(0, {"loss": 1.0})
+    >>> history.on_epoch_end(1, {"loss": 0.5})
+    >>> history.history, history.epoch
+    ({'loss': [1.0, 0.5]}, [0, 1])
     """
 
     adds = ()

@@ -135,6 +135,5 @@ def weight_state(weights: Sequence[np.ndarray] | None) -> dict[str, np.ndarray]:
 
 def weights_in(state: Mapping) -> list[np.ndarray] | None:
     """Return the weights in a state that `weight_state` returned, or None."""
-====
     count = sum(name.startswith("best_weights_") for name in state)
     return [np.asarray(state[f"best_weights_{k}"]) for k in range(count)] or None

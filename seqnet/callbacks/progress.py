@@ -158,15 +158,14 @@ class ProgressBar(Callback):
 
 class EpochLine(Callback):
     """Print one line per epoch (``verbose=2``).
-    ====
 
-        Examples
-        --------
-        >>> from seqnet.callbacks import EpochLine
-        >>> line = EpochLine()
-        >>> line.set_params({"epochs": 3})
-        >>> line.on_epoch_end(0, {"loss": 0.25, "accuracy": 0.5})
-        Epoch 1/3  loss 0.25  accuracy 0.5
+    Examples
+    --------
+    >>> from seqnet.callbacks import EpochLine
+    >>> line = EpochLine()
+    >>> line.set_params({"epochs": 3})
+    >>> line.on_epoch_end(0, {"loss": 0.25, "accuracy": 0.5})
+    Epoch 1/3  loss 0.25  accuracy 0.5
     """
 
     adds = ()

@@ -165,7 +165,6 @@ class ReduceLROnPlateau(Monitor):
 
     def lower(self, optimizer: Optimizer, epoch: int) -> None:
         """Multiply the rate by the factor, but keep it at or above the lower bound."""
-====
         optimizer.learning_rate = max(optimizer.learning_rate * self.factor, self.min_lr)
         self.wait, self.cooldown_counter = 0, self.cooldown
         if self.verbose:

@@ -124,26 +124,25 @@ class EarlyStopping(Monitor):
 class TerminateOnNaN(Callback):
     """Stop the training when the loss or a gradient is NaN or infinite.
 
-        Without this callback, `fit` raises a `seqnet.NumericalError`.
-    ====
+    Without this callback, `fit` raises a `seqnet.NumericalError`.
 
-        Parameters
-        ----------
-        raise_error : bool
-            Raise a ``RuntimeError`` instead, as in Keras.
+    Parameters
+    ----------
+    raise_error : bool
+        Raise a ``RuntimeError`` instead, as in Keras.
 
-        Examples
-        --------
-        >>> import numpy as np, seqnet
-        >>> from seqnet.callbacks import TerminateOnNaN
-        >>> model = seqnet.Model([seqnet.layers.Dense(1, input_shape=(2,))])
-        >>> model.compile("sgd", "mse")
-        >>> model.layers[0].bias.set_value(np.array([np.nan], "float32"))
-        >>> X, y = np.ones((4, 2)), np.ones((4, 1))
-        >>> history = model.fit(X, y, epochs=9, verbose=0, callbacks=[TerminateOnNaN()])
-        Batch 1 of epoch 1: the loss is nan. The training ends.
-        >>> history.epoch
-        [0]
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> from seqnet.callbacks import TerminateOnNaN
+    >>> model = seqnet.Model([seqnet.layers.Dense(1, input_shape=(2,))])
+    >>> model.compile("sgd", "mse")
+    >>> model.layers[0].bias.set_value(np.array([np.nan], "float32"))
+    >>> X, y = np.ones((4, 2)), np.ones((4, 1))
+    >>> history = model.fit(X, y, epochs=9, verbose=0, callbacks=[TerminateOnNaN()])
+    Batch 1 of epoch 1: the loss is nan. The training ends.
+    >>> history.epoch
+    [0]
     """
 
     def __init__(self, raise_error: bool = False):

@@ -1,5 +1,4 @@
 """Data sets and batches, and functions for padding."""
-====
 
 from seqnet.data.dataset import Batch, Dataset, Epoch, RowDataset
 from seqnet.data.padding import pad_sequences, range_weights

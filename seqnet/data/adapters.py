@@ -449,7 +449,6 @@ def labels_and_weights(y: Any, weight: Any, prefix: str) -> tuple:
         raise ValueError(
             f"With masked_loss {name} is (labels, codelengths, label_starts): labels for each step "
             f"of {len(sizes)} sequences, and as many lengths and starts; got the shapes "
-====
             f"{lengths.shape} and {starts.shape}."
         )
     ranges = list(range_weights(starts, lengths, np.array(sizes)))

@@ -70,5 +70,4 @@ class ArrayDataset(RowDataset):
 
     def outline(self) -> ArrayDataset:
         """Return a data set without arrays that has what `join` needs."""
-====
         return ArrayDataset(Batch(np.empty(0)))

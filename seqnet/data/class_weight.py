@@ -73,13 +73,12 @@ class ClassWeight:
 
 def weight_table(class_weight: Mapping, classes: int) -> np.ndarray:
     """Check class weights and return the weight of each class as an array.
-    ====
 
-        Examples
-        --------
-        >>> from seqnet.data.class_weight import weight_table
-        >>> weight_table({2: 5.0}, 3).tolist()
-        [1.0, 1.0, 5.0]
+    Examples
+    --------
+    >>> from seqnet.data.class_weight import weight_table
+    >>> weight_table({2: 5.0}, 3).tolist()
+    [1.0, 1.0, 5.0]
     """
     if not isinstance(class_weight, Mapping):
         raise TypeError(

@@ -423,6 +423,5 @@ PART_NAMES = ("X", "y", "sample_weight", "mask")
 
 def batch_fingerprint(batch: Batch) -> dict[str, Any]:
     """Return the fingerprints of the arrays of a batch, by their names in messages."""
-====
     pairs = zip(PART_NAMES, batch.parts(), strict=True)
     return {name: map_tree(fingerprint, part) for name, part in pairs if part is not None}

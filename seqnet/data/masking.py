@@ -70,7 +70,6 @@ def is_padding(model: Model, batch: Batch) -> bool:
 
 def rank_at_output(model: Model, input_shape: tuple, rank: int) -> int:
     """Return the rank of a mask after the last layer; 0 if a layer does not pass it on."""
-====
     mask, shape = pt.tensor(dtype="bool", shape=(None,) * rank), input_shape
     for layer in model.layers:
         dtype = "int32" if layer.integer_input else layer.dtype

@@ -257,7 +257,6 @@ class OutOfCoreDataset(RowDataset):
 
     def check_row(self, batch: Batch, number: int, place: int) -> None:
         """Raise an error with the number of the row if the row is invalid on its own."""
-====
         try:
             self.check(batch.take(slice(place, place + 1)))
         except (ValueError, TypeError) as error:

@@ -127,7 +127,6 @@ def range_weights(
         raise ValueError(
             f"Sequence {row} has {times[row]} steps, so there are no {lengths[row]} steps from "
             f"step {starts[row]} on."
-====
         )
     pairs = zip(starts, lengths, times, strict=True)
     rows = [((t := np.arange(n)) >= s) & (t < s + k) for s, k, n in pairs]

@@ -109,6 +109,5 @@ def _prefetch(items: Generator, size: int) -> Generator:
         if thread.is_alive():
             log.warning(
                 "The data source has not returned for %g s; its thread ends when it returns.",
-====
                 CLOSE_TIMEOUT_S,
             )

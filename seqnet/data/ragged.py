@@ -288,18 +288,17 @@ def at_the_end(at: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def choose_lengths(lengths: np.ndarray, known: tuple[int, ...] = ()) -> tuple[int, ...]:
     """Choose the lengths that sequences are padded to for an unrolled model.
 
-        The first choice is quantiles of the lengths; later, the longest of any longer sequences is
-        added. There are never more than `MOST_LENGTHS` lengths.
-    ====
+    The first choice is quantiles of the lengths; later, the longest of any longer sequences is
+    added. There are never more than `MOST_LENGTHS` lengths.
 
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from seqnet.data.ragged import choose_lengths
-        >>> choose_lengths(np.arange(1, 14))
-        (3, 5, 7, 9, 11, 13)
-        >>> choose_lengths(np.array([3, 20]), (2, 4))
-        (2, 4, 20)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.data.ragged import choose_lengths
+    >>> choose_lengths(np.arange(1, 14))
+    (3, 5, 7, 9, 11, 13)
+    >>> choose_lengths(np.array([3, 20]), (2, 4))
+    (2, 4, 20)
     """
     longest = int(lengths.max())
     if not known:

@@ -221,7 +221,6 @@ def batch_parts(raw: Any, targets: bool, input_shape: tuple | None) -> tuple:
     if isinstance(raw, tuple):
         return raw[:1]
     # A list contains sequences of different lengths, except that loaders return tuples as lists.
-====
     rank = None if input_shape is None else len(input_shape)
     if isinstance(raw, list) and raw and np.ndim(raw[0]) == rank:
         return tuple(raw[:1])
