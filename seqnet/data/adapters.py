@@ -170,7 +170,8 @@ class Adapter:
         """Return rows outside memory as a data set; only the first row is read now."""
         if is_ragged(x):
             raise ValueError(
-                f"{self.name} is a list of sequences, so y, sample_weight and mask must be lists too."
+                f"{self.name} is a list of sequences, so y, sample_weight and mask must also be "
+                "lists."
             )
         if lengths is None:
             x = rows_of(x, self.name)

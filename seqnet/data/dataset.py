@@ -299,8 +299,8 @@ class RowDataset(Dataset):
     """A data set whose samples can be read by number.
 
     A subclass defines ``__len__`` and `load`. This class provides shuffling, splitting, counting, a
-    fingerprint for resumed runs, and a thread that prefetches batches that are slow to read. Override
-    `plan` for a custom order (and `split`, because its parts use the default order).
+    fingerprint for resumed runs, and a thread that prefetches batches that are slow to read.
+    Override `plan` for a custom order (and `split`, because its parts use the default order).
 
     Examples
     --------
