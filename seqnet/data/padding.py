@@ -125,8 +125,8 @@ def range_weights(
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(
-            f"Sequence {row} has {times[row]} steps, so there are no {lengths[row]} steps from "
-            f"step {starts[row]} on."
+            f"Sequence {row} has {times[row]} steps, so a range of {lengths[row]} from step "
+            f"{starts[row]} on does not exist."
         )
     pairs = zip(starts, lengths, times, strict=True)
     rows = [((t := np.arange(n)) >= s) & (t < s + k) for s, k, n in pairs]

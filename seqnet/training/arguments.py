@@ -132,7 +132,8 @@ def check_repeatable(dataset: Dataset, steps: int | None, name: str, epochs: int
     if steps is None and epochs > 1 and dataset.one_pass:
         raise ValueError(
             f"{dataset.name} is an iterator, which can be read only once: for {epochs} epochs pass "
-            f"{name}, or data that can be read again: a list of batches, or an object with __iter__."
+            f"{name}, or data that can be read again (a list of batches, or an object with "
+            "__iter__)."
         )
 
 
