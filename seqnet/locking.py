@@ -1,4 +1,4 @@
-"""Locks between the threads of one process, which a fork waits for; one training at a time."""
+"""Locks that are safe to use with forks, and the check that one `fit` at a time trains a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
+
+if TYPE_CHECKING:
+    from seqnet.model import Model
+
 
 _locks: WeakSet[ForkSafeLock] = WeakSet()
 _registering = threading.Lock()
@@ -17,20 +22,20 @@ _held: list[ForkSafeLock] = []
 class ForkSafeLock(type(threading.RLock())):  # type: ignore[misc]
     """A reentrant lock that no other thread holds while the process is forked.
 
-    What the lock protects is therefore complete in the child, and the child can acquire it. A copy
-    of an object that has such a lock gets a new one.
+    The protected data is therefore complete in the child, and the child can acquire the lock. A
+    copy of an object that has such a lock gets a new lock.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         with _registering:
             _locks.add(self)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple]:
         return type(self), ()
 
 
 def before_fork() -> None:
-    """Wait until no other thread holds a lock, and keep all of them."""
+    """Acquire all locks, and wait until no other thread holds one."""
     _forking.acquire()
     with _registering:
         _held.extend(_locks)
@@ -46,7 +51,7 @@ def after_fork() -> None:
 
 
 def after_fork_in_child() -> None:
-    """Release all locks; another thread may have been making one."""
+    """Release all locks; another thread may have been creating one during the fork."""
     global _registering
     _registering = threading.Lock()
     after_fork()
@@ -58,17 +63,17 @@ if hasattr(os, "register_at_fork"):
     )
 
 COMPILING = ForkSafeLock()
-"""Held while a graph is built and compiled, because PyTensor does that in one thread only."""
+"""Held while a graph is built and compiled, because PyTensor supports only one thread for this."""
 
 _in_training: WeakKeyDictionary = WeakKeyDictionary()
-"""The process that trains each model, for models in `alone`."""
+"""The id of the process that trains each model."""
 
 
 @contextmanager
-def alone(model) -> Iterator[None]:
-    """Let one call of `fit` at a time train a model; raise ``RuntimeError`` for a second one."""
+def alone(model: Model) -> Iterator[None]:
+    """Allow one call of `fit` at a time to train a model; a second raises ``RuntimeError``."""
     with model.lock:
-        if _in_training.get(model) == os.getpid():  # a forked process has the entries of its parent
+        if _in_training.get(model) == os.getpid():  # a forked process inherits entries
             raise RuntimeError(
                 f"Another call of fit is training the model {model.name!r}. Wait until it ends, or "
                 "use train_on_batch, which any thread and any callback may call."

@@ -1,12 +1,13 @@
-"""Models: layers with a loss and an optimizer, and the methods that users call.
+"""Models: layers with a loss and an optimizer.
 
-`Model.fit`, `evaluate` and `predict` check what they are given, make data sets of it, and pass them
-to `seqnet.training`.
+`Model.fit`, `evaluate` and `predict` validate their arguments, build data sets, and pass them to
+`seqnet.training`.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
@@ -21,7 +22,7 @@ from seqnet.callbacks.base import check_callbacks
 from seqnet.checks import check_count, check_shape
 from seqnet.data.adapters import Adapter, mask_for
 from seqnet.data.class_weight import ClassWeight
-from seqnet.data.dataset import Batch, Dataset
+from seqnet.data.dataset import Batch, Data, Dataset
 from seqnet.data.ragged import choose_lengths
 from seqnet.hyperparameters import names_of
 from seqnet.layers.context import CallContext
@@ -29,6 +30,7 @@ from seqnet.layers.layer import Layer, Shape, snake_case
 from seqnet.layers.states import RUNS, all_layers, carried_states
 from seqnet.layers.weights import set_values
 from seqnet.locking import COMPILING, ForkSafeLock, alone
+from seqnet.optimizers import Optimizer
 from seqnet.saving import hdf5
 from seqnet.saving.model_format import pack, unpack
 from seqnet.training import trainer as training
@@ -42,12 +44,13 @@ from seqnet.training.arguments import (
 from seqnet.training.diagnostics import GradientNorms
 from seqnet.training.step import CompiledSteps, Totals
 from seqnet.training.tbptt import check_windows
+from seqnet.types import ArrayLike, Tensor
 
 log = logging.getLogger("seqnet")
 
 
 class Model:
-    """Layers on top of each other, trained with one compiled call for each batch.
+    """A linear stack of layers, trained with one compiled call for each batch.
 
     Parameters
     ----------
@@ -58,22 +61,23 @@ class Model:
     ----------
     layers : list of Layer
     metadata : dict
-        What JSON can hold and should travel with the model in its file, such as a vocabulary.
+        Values that JSON can hold and that are saved with the model, such as a vocabulary.
     optimizer, loss, metrics
-        What `compile` chose.
+        Set by `compile`.
     steps : CompiledSteps
         The compiled train, test and predict steps.
     history : History
-        The record of the last `fit`.
+        The logs of the last `fit`; empty before the first one.
     stop_training : bool
-        A callback sets it to True to end `fit` after the batch.
+        A callback sets it to True to stop `fit` after the batch.
     last_run : str, optional
-        Identifies the last run of `fit`; a resumed run is the same one.
+        Identifies the last run of `fit`; a resumed run keeps its id.
     lock : ForkSafeLock
         Held by the thread that runs a compiled function, or that reads or changes all weights. Hold
-        it yourself (``with model.lock:``) to do several such steps with no other thread in between.
+        it yourself (``with model.lock:``) to make several such calls without another thread in
+        between.
     gradient_norms : GradientNorms
-        Those of the epoch, or of the last `train_on_batch`.
+        The gradient norms of the epoch, or of the last `train_on_batch`.
 
     Examples
     --------
@@ -100,7 +104,7 @@ class Model:
         self.padded_lengths: tuple[int, ...] = ()
         self.lock = ForkSafeLock()
         self.steps = CompiledSteps(self)
-        self.history: History | None = None
+        self.history = History()
         self.stop_training = False
         self.last_run: str | None = None
         self.gradient_norms = GradientNorms()
@@ -108,7 +112,7 @@ class Model:
             raise TypeError(f"A model takes a list of layers, got {layers!r}.")
         if not isinstance(name, str):
             raise TypeError(
-                f"A model takes its layers in one list; its name is text, not {name!r}."
+                f"A model takes its layers in one list; its name must be text, not {name!r}."
             )
         for layer in layers:
             self.add(layer)
@@ -116,16 +120,16 @@ class Model:
     # ---- layers
 
     def add(self, layer: Layer) -> None:
-        """Put a layer on top."""
+        """Add a layer after the existing ones."""
         if not isinstance(layer, Layer):
             raise TypeError(
-                f"A model is made of layers (objects of seqnet.layers.Layer), got {layer!r}."
+                f"A model takes layers (objects of seqnet.layers.Layer), got {layer!r}."
             )
         if layer.has_multiple_outputs:
             raise ValueError(
-                f"Layer {layer.display_name!r} ({type(layer).__name__}) gives several outputs "
+                f"Layer {layer.display_name!r} ({type(layer).__name__}) has several outputs "
                 "(return_state=True, or a Bidirectional without a merge), but a model passes one "
-                "on from layer to layer. Call such a layer on a variable, outside a model."
+                "output from layer to layer. Call such a layer on a variable, outside a model."
             )
         there = {id(other) for other in all_layers(self.layers)}
         for part in all_layers([layer]):
@@ -148,7 +152,7 @@ class Model:
             self._build_from(self.input_shape or (None, *(layer.input_shape or ())))
 
     def get_layer(self, name: str) -> Layer:
-        """Return the layer of a name."""
+        """Return the layer with this name."""
         for layer in self.layers:
             if layer.name == name:
                 return layer
@@ -161,7 +165,7 @@ class Model:
         return bool(self.layers) and all(layer.built for layer in self.layers)
 
     def build(self, input_shape: Shape) -> None:
-        """Make the weights for inputs of ``(batch, ...)`` shape, None for what varies."""
+        """Create the weights for inputs of shape ``(batch, ...)``; None for sizes that vary."""
         if not self.layers:
             raise ValueError("The model has no layers; add some first.")
         self._build_from(check_shape(input_shape, "input_shape"))
@@ -176,7 +180,7 @@ class Model:
                 self.input_shape = input_shape
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Return the output's shape for an input's shape."""
+        """Return the output shape for an input shape."""
         shape = tuple(input_shape)
         for layer in self.layers:
             shape = layer.compute_output_shape(shape)
@@ -197,20 +201,26 @@ class Model:
 
     @property
     def input_dtype(self) -> str:
-        """The dtype of arrays the first layer takes: int32 or the float type."""
+        """The dtype of the inputs of the first layer: int32 or the float type."""
         return "int32" if self.layers and self.layers[0].integer_input else self.dtype
 
     def __call__(
-        self, inputs, mask=None, context: CallContext | None = None, training: bool = False
-    ):
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        context: CallContext | None = None,
+        training: bool = False,
+    ) -> Tensor:
         """Apply the model to a PyTensor variable and return a PyTensor variable.
 
-        Pass a `context` to collect what a compiled function must store (`CallContext.updates`).
+        Pass a `context` to collect the updates of a compiled function (`CallContext.updates`).
         """
         context = CallContext(training=training) if context is None else context
         return self.forward(pt.as_tensor_variable(inputs), mask, context)[0]
 
-    def forward(self, x, mask, context: CallContext):
+    def forward(
+        self, x: Tensor, mask: Tensor | None, context: CallContext
+    ) -> tuple[Tensor, Tensor | None]:
         """Pass a symbolic input through the layers; return the output and its mask."""
         for layer in self.layers:
             output = layer(x, mask=mask, context=context)
@@ -225,7 +235,7 @@ class Model:
 
     @property
     def trained(self) -> tuple[bool, ...]:
-        """For each weight, whether training changes it."""
+        """Whether each weight is trained."""
         return tuple([on for layer in self.layers for on in layer.trained()])
 
     def get_weights(self) -> list[np.ndarray]:
@@ -244,17 +254,17 @@ class Model:
     def _built_weights(self, verb: str) -> list:
         if not self.built:
             raise ValueError(
-                f"The model has no weights to {verb} yet: its input is not known. Pass "
+                f"The model has no weights to {verb} yet: its input shape is unknown. Pass "
                 "input_shape= to the first layer, call build, or call fit or predict with data."
             )
         return self.weights
 
     def count_params(self) -> int:
-        """Return how many numbers the weights hold."""
+        """Return the total number of parameters in the weights."""
         return sum(layer.count_params() for layer in self.layers)
 
     def summary(self, print_fn: Callable[[str], None] = print) -> None:
-        """Print the layers, their output shapes, weights, and how recurrent ones run."""
+        """Print the layers, their output shapes and weights, and how recurrent layers run."""
         rows = [("Layer", "Output shape", "Weights", "Runs as")]
         shape = self.input_shape
         for layer in self.layers:
@@ -281,12 +291,12 @@ class Model:
         return any(layer.stateful for layer in all_layers(self.layers))
 
     def reset_states(self) -> None:
-        """Let stateful layers start their next batch from zeros, in all kinds of run.
+        """Reset the states of stateful layers to zeros, for training, testing and prediction.
 
-        `fit` and `train_on_batch` start from the training's states, in each epoch and call;
-        `test_on_batch` and `predict_on_batch` from the evaluation's and the prediction's.
+        `fit` and `train_on_batch` start from the training states, in each epoch and call;
+        `test_on_batch` and `predict_on_batch` start from the states of testing and prediction.
         `evaluate`, `predict` and the validation in `fit` start from zeros at each call, carry
-        states from batch to batch within it, and leave all states as they were.
+        states from batch to batch within the call, and do not change the stored states.
 
         Examples
         --------
@@ -304,39 +314,44 @@ class Model:
 
     @property
     def needs_length(self) -> bool:
-        """Whether compiled functions are for one number of steps only."""
+        """Whether compiled functions only work for one number of steps."""
         return backend.needs_sizes() or any(layer.needs_length for layer in self.layers)
 
     @property
     def runs_backwards(self) -> bool:
-        """Whether outputs at steps come last step first."""
+        """Whether the outputs of steps are in reversed order."""
         return sum(layer.reverses_time for layer in self.layers) % 2 == 1
 
     # ---- training
 
-    def compile(self, optimizer="adam", loss=None, metrics: Sequence = ()) -> None:
-        """Choose how to train; nothing is compiled until data comes.
+    def compile(
+        self,
+        optimizer: str | Optimizer = "adam",
+        loss: str | Callable | None = None,
+        metrics: Sequence[str | Callable] = (),
+    ) -> None:
+        """Set the optimizer, the loss and the metrics; functions are compiled when data is known.
 
         Parameters
         ----------
         optimizer : str or Optimizer
         loss : str, Loss or function of (y_true, y_pred), optional
-            None chooses by the last layer: a softmax gives a categorical cross-entropy (sparse
-            for integer targets), a sigmoid the binary cross-entropy, anything else the mean
-            squared error.
+            None chooses a loss for the last layer: a categorical cross-entropy for a softmax
+            (sparse for integer targets), the binary cross-entropy for a sigmoid, and the mean
+            squared error otherwise.
         metrics : list of str, Metric or functions
-            ``"accuracy"`` is the one that fits the loss.
+            ``"accuracy"`` selects the accuracy that fits the loss.
 
         Raises
         ------
         ValueError
-            If a name is not known; the message has the nearest one.
+            If a name is unknown; the message suggests the closest one.
         """
         if isinstance(metrics, str):
             raise TypeError(f"metrics takes a list, such as [{metrics!r}].")
         optimizer = optimizers.get(optimizer)
         loss = None if loss is None else losses.get(loss)
-        with COMPILING:  # no other thread compiles for half of it
+        with COMPILING:  # no other thread compiles while only some attributes are set
             self.optimizer, self.loss = optimizer, loss
             self.metrics_asked, self.metrics = list(metrics), []
             self.steps = CompiledSteps(self)
@@ -348,24 +363,24 @@ class Model:
                     metrics_module.get(name)
 
     def set_metrics(self) -> None:
-        """Make the metrics that were asked for, now that the loss is known."""
+        """Create the requested metrics, once the loss is known."""
         self.metrics = [metrics_module.get(m, self.loss) for m in self.metrics_asked]
         names = ["loss", *(metric.name for metric in self.metrics)]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(
-                    f"Two metrics would be called {name!r}: {', '.join(names)}. They are "
-                    "reported by name, so ask for each one once."
+                    f"Two metrics would have the name {name!r}: {', '.join(names)}. They are "
+                    "reported by name, so pass each one once."
                 )
 
     def complete_compile(self, dataset: Dataset, announce: bool = False) -> None:
-        """Choose what `compile` left open, now that there are targets, and log the choice.
+        """Choose an optimizer and a loss if `compile` did not, and log the choice.
 
         Parameters
         ----------
         dataset : Dataset
         announce : bool
-            Print it too.
+            Print the choice, too.
         """
         with self.lock:
             if self.optimizer is None:
@@ -384,9 +399,9 @@ class Model:
                 inform(f"No loss was given: using {name}, which fits the last layer.", announce)
 
     def choose_padded_lengths(self, lengths: np.ndarray, announce: bool = False) -> tuple[int, ...]:
-        """Return what sequences of some lengths are padded to, and keep it for later calls.
+        """Return the lengths that sequences are padded to, and keep them for later calls.
 
-        Models that unroll, and backends that need sizes, get a function for each of a few lengths.
+        For unrolled models, and backends that need sizes, one function is compiled for each length.
         """
         with self.lock:
             before = self.padded_lengths
@@ -394,7 +409,7 @@ class Model:
             if chosen != before:
                 inform(
                     f"Sequences are padded to one of the lengths {', '.join(map(str, chosen))}; a "
-                    "function is compiled for each when it first comes.",
+                    "function is compiled for each length when it is first used.",
                     announce,
                 )
                 self.steps.forget_lengths(set(before) - set(chosen))
@@ -402,92 +417,93 @@ class Model:
 
     def fit(
         self,
-        X,
-        y=None,
+        X: Data,
+        y: Data | None = None,
         batch_size: int = 32,
         epochs: int = 1,
         verbose: int | str = 1,
         callbacks: Sequence[Callback] = (),
         validation_split: float = 0.0,
-        validation_data=None,
+        validation_data: Data | None = None,
         shuffle: bool | str = True,
         class_weight: Mapping[int, float] | None = None,
-        sample_weight=None,
+        sample_weight: Data | None = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
         validation_batch_size: int | None = None,
         validation_freq: int | Sequence[int] = 1,
-        mask=None,
-        lengths=None,
+        mask: Data | None = None,
+        lengths: ArrayLike | None = None,
         tbptt: int | None = None,
     ) -> History:
-        """Train on arrays, on what is too big to be one, or on a stream of batches.
+        """Train on arrays, rows outside memory, or a stream of batches.
 
         Parameters
         ----------
-        X : array (samples, time) of integers or (samples, time, features) or what the model takes
-            Or a list of sequences of any lengths, (time,) or (time, features): batches are then
-            made of sequences of similar length, padded to the longest of them, with a mask.
-            Or rows beyond memory: a `numpy.memmap`, a `h5py.Dataset`, any object with a length and
-            slices; a batch is read, and its values checked, when its turn comes.
+        X : array (samples, time) of integers, (samples, time, features), or another input shape
+            Or a list of sequences of any lengths, (time,) or (time, features): batches then consist
+            of sequences of similar length, padded to the longest of them, with a mask.
+            Or rows outside memory: a `numpy.memmap`, a `h5py.Dataset`, any object with a length and
+            slices; each batch is read and checked when it is needed.
             Or, without y, a stream: a generator or iterable of batches (x, y) or
-            (x, y, sample_weight), or an object that gives batches by number. A generator is closed
-            when `fit` ends.
+            (x, y, sample_weight), or an object that returns batches by number. A generator is
+            closed when `fit` ends.
         y : array
-            Targets as the loss wants them: class numbers ``(samples,)`` or ``(samples, time)`` for
-            the sparse cross-entropy, else the output's shape. With a list of sequences, targets
-            for each step are a list of the same lengths.
+            Targets: class numbers ``(samples,)`` or ``(samples, time)`` for the sparse
+            cross-entropy, otherwise an array of the shape of the output. For a list of sequences,
+            targets for each step are a list of the same lengths.
         batch_size, epochs : int
         verbose : 0, 1 or 2
-            Silent, a progress bar for each epoch (a `ProgressBar` among the callbacks takes its
-            place), or one line for each. ``"auto"`` is 1.
+            Silent, a progress bar for each epoch (replaced by a `ProgressBar` among the callbacks),
+            or one line for each epoch. ``"auto"`` means 1.
         callbacks : list of `seqnet.callbacks.Callback`
         validation_split : float
-            Share at the end of the data that is not trained on but evaluated after each epoch.
+            The fraction at the end of the data that is used for validation instead of training.
         validation_data : (X, y) or (X, y, sample_weight), or a stream, or a dictionary
-            With mask or lengths: a dictionary of what `evaluate` takes, such as
+            With mask or lengths, a dictionary of arguments of `evaluate`, such as
             ``{"X": X, "y": y, "lengths": lengths}``.
         shuffle : bool or "batch"
-            Draw a new order for each epoch; with ``"batch"`` the order of batches only, each of
-            neighbouring rows, as is quick to read from a disk. Iterables keep their order. With a
-            stateful layer row k of a batch continues row k of the batch before, so it
-            needs ``shuffle=False`` and samples in that order; see `reset_states`.
+            Draw a new order for each epoch. ``"batch"`` shuffles only the order of the batches,
+            each of neighbouring rows, which are quick to read from a disk. Iterables keep their
+            order. With a stateful layer, row k of a batch continues row k of the previous batch;
+            this needs ``shuffle=False`` and samples in that order; see `reset_states`.
         class_weight : dict of int to float
-            Weights for the classes of targets, 1 for a class without one; multiplies
-            `sample_weight`. Not for validation.
+            Weights of target classes; other classes have the weight 1. They multiply
+            `sample_weight`, and are not used for validation.
         sample_weight : array (samples,) or (samples, time), or a list of (time,)
         initial_epoch : int
-            Number of the first epoch, when training continues; `epochs` is where it ends.
+            The number of the first epoch, to continue a training; `epochs` is where it ends.
         steps_per_epoch : int, optional
-            Batches in an epoch; for a stream without end it is needed. The next epoch
-            begins where it ended, or, where rows are shuffled, draws anew.
+            The number of batches in an epoch; required for an infinite stream. The next epoch
+            begins where the previous one ended; shuffled rows are drawn again.
         validation_steps : int, optional
-            How many batches to validate on, the first ones each time.
+            The number of batches to validate on, always the first ones.
         validation_batch_size : int, optional
             `batch_size` by default.
         validation_freq : int or list of int
-            Validate after every so many epochs, or after those of a list, counted from 1.
+            Validate every `validation_freq` epochs, or after the listed epochs, counted from 1.
         mask : bool array (samples, time), optional
             True where there is data.
         lengths : int array (samples,), optional
-            How many steps of each row of X are data, where padding comes after them; batches are
-            then made as for a list.
+            The number of steps of each row of X that are data, if padding comes after them; batches
+            are then formed as for a list.
         tbptt : int, optional
-            Truncated backpropagation: cut each batch into windows of so many steps and make an
-            update for each. States pass from window to window, and so do the masks of `dropout`
-            and `recurrent_dropout`; gradients do not. Windows of padding alone are left out.
+            Truncated backpropagation: divide each batch into windows of this many steps and make
+            an update for each. States and the masks of `dropout` and `recurrent_dropout` are passed
+            from window to window; gradients are not. Windows that consist only of padding are
+            skipped.
 
         Returns
         -------
         History
-            ``history.history`` has a list of values for each entry of the logs, by name.
+            ``history.history`` has a list of values for each name in the logs.
 
         Raises
         ------
         ValueError, TypeError
-            If the arrays do not fit the model or each other; before anything is compiled. Values
-            beyond memory and in streams are refused before the update that would use them.
+            If the arrays do not fit the model or each other, before anything is compiled. Rows
+            outside memory and batches of streams are checked before the update that uses them.
         RuntimeError
             If another call of `fit` is training the model.
         """
@@ -498,7 +514,7 @@ class Model:
         callbacks, verbose = check_callbacks(callbacks), arguments.verbose
         remaining = arguments.epochs - arguments.initial_epoch
         if arguments.shuffle and self.stateful:
-            log.warning("shuffle=True mixes what stateful layers carry on: use shuffle=False.")
+            log.warning("shuffle=True mixes the sequences of stateful layers: use shuffle=False.")
         with ExitStack() as opened:
             opened.enter_context(alone(self))
             adapter = Adapter(self, announce=verbose > 0, continues=steps_per_epoch is not None)
@@ -532,22 +548,22 @@ class Model:
 
     def evaluate(
         self,
-        X,
-        y=None,
+        X: Data,
+        y: Data | None = None,
         batch_size: int = 32,
         verbose: int | str = 0,
-        sample_weight=None,
+        sample_weight: Data | None = None,
         steps: int | None = None,
         return_dict: bool = False,
-        mask=None,
-        lengths=None,
+        mask: Data | None = None,
+        lengths: ArrayLike | None = None,
         callbacks: Sequence[Callback] = (),
-    ):
+    ) -> float | list[float] | dict[str, float]:
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
-        X and y are what `fit` takes; `steps` is a number of batches after which to end. Nothing
-        about the model changes. With `return_dict` they come by name. The hooks of
-        `callbacks` that begin with ``on_test`` are called.
+        X and y are the same as for `fit`; `steps` is the number of batches to evaluate. The model
+        is not changed. With `return_dict`, a dictionary of results by name is returned. The hooks
+        of `callbacks` whose names begin with ``on_test`` are called.
         """
         batch_size = check_count(batch_size, "batch_size")
         steps = check_optional_count(steps, "steps")
@@ -561,21 +577,21 @@ class Model:
 
     def predict(
         self,
-        X,
+        X: Data,
         batch_size: int = 32,
         verbose: int | str = 0,
         steps: int | None = None,
-        mask=None,
-        lengths=None,
+        mask: Data | None = None,
+        lengths: ArrayLike | None = None,
         callbacks: Sequence[Callback] = (),
-    ):
+    ) -> np.ndarray | list[np.ndarray]:
         """Return the outputs for inputs, (samples, ...).
 
-        X is what `fit` takes; a batch of a stream is x, or a tuple that begins with x. `steps` is a
-        number of batches after which to end. For sequences of different lengths and an output at
-        every step, the result is a list of arrays (time, ...), in the order of the sequences. The
-        hooks of `callbacks` that begin with ``on_predict`` are called; a batch's
-        ``logs["outputs"]`` are its outputs.
+        X is the same as for `fit`; a batch of a stream is x, or a tuple whose first item is x.
+        `steps` is the number of batches. For sequences of different lengths and an output at every
+        step, the result is a list of arrays (time, ...), in the order of the sequences. The hooks
+        of `callbacks` whose names begin with ``on_predict`` are called; ``logs["outputs"]`` are the
+        outputs of a batch.
         """
         batch_size = check_count(batch_size, "batch_size")
         steps = check_optional_count(steps, "steps")
@@ -588,9 +604,15 @@ class Model:
             return training.predict(self, dataset, batch_size, called, steps, announce)
 
     def train_on_batch(
-        self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None
-    ):
-        """Make one update; return the loss and metrics before it, as `evaluate` does."""
+        self,
+        X: Data,
+        y: Data,
+        sample_weight: Data | None = None,
+        return_dict: bool = False,
+        mask: Data | None = None,
+        lengths: ArrayLike | None = None,
+    ) -> float | list[float] | dict[str, float]:
+        """Make one update; return the loss and metrics before the update, as `evaluate` does."""
         batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
         result, norms = self.steps.train(batch), GradientNorms()
         norms.add(result.joint_norm, result.gradient_norms, result.trained)
@@ -600,53 +622,62 @@ class Model:
         return report(Totals(self.metrics, result.sums), return_dict)
 
     def test_on_batch(
-        self, X, y, sample_weight=None, return_dict: bool = False, mask=None, lengths=None
-    ):
+        self,
+        X: Data,
+        y: Data,
+        sample_weight: Data | None = None,
+        return_dict: bool = False,
+        mask: Data | None = None,
+        lengths: ArrayLike | None = None,
+    ) -> float | list[float] | dict[str, float]:
         """Return the loss and metrics of one batch, as `evaluate` does."""
         batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
         return report(Totals(self.metrics, self.steps.test(batch).sums), return_dict)
 
-    def predict_on_batch(self, X, mask=None, lengths=None):
+    def predict_on_batch(
+        self, X: Data, mask: Data | None = None, lengths: ArrayLike | None = None
+    ) -> np.ndarray | list[np.ndarray]:
         """Return the outputs for one batch, as `predict` does."""
         dataset = Adapter(self, targets=False).dataset(X, mask=mask_for(X, mask, lengths))
         return dataset.join([self.steps.predict(dataset.as_batch()).output])
 
     # ---- files
 
-    def save(self, path) -> None:
-        """Write everything to an HDF5 file: layers, weights, metadata, and the state of training.
+    def save(self, path: str | os.PathLike) -> None:
+        """Save the model to an HDF5 file: layers, weights, metadata, and the state of training.
 
-        The file is written beside `path` and renamed, so that a failure leaves an earlier file as
-        it was. The next update of a model loaded from it is exactly the next one of this model.
+        A temporary file is written and renamed, so that a failure does not change an existing file.
+        The next update of a model that is loaded from the file equals the next update of this
+        model.
 
         Raises
         ------
         ValueError, TypeError
-            If something about the model cannot be written down so that it is found again, such as
-            a function without a name; nothing is written.
+            If a part of the model cannot be saved, such as a function without a name; nothing is
+            written.
         OSError
-            If the file cannot be written: the disk is full, the folder missing, the file
+            If the file cannot be written: the disk is full, the folder is missing, or the file is
             read-only.
         """
         self._built_weights("save")
-        with self.lock:  # while the file is written, so that no copy of the weights is needed
+        with self.lock:  # held while the file is written, so that no copy of the weights is needed
             hdf5.write(path, *pack(self))
 
-    def save_weights(self, path) -> None:
-        """Write the weights to an HDF5 file, each under ``layer/weight``; whole or not at all."""
+    def save_weights(self, path: str | os.PathLike) -> None:
+        """Save the weights to an HDF5 file atomically, each under the name ``layer/weight``."""
         self._built_weights("save")
         with self.lock:
             arrays = {f"weights/{name}": value for name, value in self._weights_by_name().items()}
             hdf5.write(path, {"kind": "weights"}, arrays)
 
-    def load_weights(self, path) -> None:
+    def load_weights(self, path: str | os.PathLike) -> None:
         """Set the weights from a file of `save_weights` or `Model.save`, by name.
 
         Raises
         ------
         ValueError
-            If the file cannot be read, or does not have exactly this model's weights: the message
-            names the layer and the shapes. Then no weight is changed.
+            If the file cannot be read, or does not have exactly the weights of this model: the
+            message names the layer and the shapes. No weight is changed then.
         """
         self._built_weights("load")
         _, arrays = hdf5.read(path)
@@ -656,7 +687,7 @@ class Model:
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that decides how a training of the model continues.
+        """Return everything that determines how training of the model continues.
 
         Returns
         -------
@@ -690,9 +721,9 @@ class Model:
         Parameters
         ----------
         state : mapping
-            What it lacks is left as it is.
+            Missing entries are not changed.
         source : str
-            What messages call it.
+            The name of the state in messages.
 
         Raises
         ------
@@ -727,7 +758,7 @@ class Model:
             )
         return arrays
 
-    def _load_weights(self, arrays: Mapping[str, np.ndarray], source) -> None:
+    def _load_weights(self, arrays: Mapping[str, np.ndarray], source: str | os.PathLike) -> None:
         left = dict(arrays)
         for layer in self.layers:
             for weight in layer.weights:
@@ -746,7 +777,7 @@ class Model:
                     )
                 if value.dtype.kind not in "fiu":
                     raise ValueError(
-                        f"{where}, but the file's {weight.name} has no numbers but bools."
+                        f"{where}, but {weight.name} in the file has bools, not numbers."
                     )
         if left:
             raise ValueError(
@@ -763,14 +794,14 @@ class Model:
         generators = self._generators()
         if len(states) != len(generators):
             raise ValueError(
-                f"The layers have {len(generators)} random generators, and there are the states "
-                f"of {len(states)}."
+                f"The layers have {len(generators)} random generators, but there are states of "
+                f"{len(states)}."
             )
         for generator, state in zip(generators, states, strict=True):
             value = generator.get_value()
             value.bit_generator.state = state
             if value.bit_generator.state != state:
-                raise ValueError("The state of a random generator is not one that it can have.")
+                raise ValueError("The state of a random generator is invalid.")
             generator.set_value(value)
 
     def _load_states(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -782,11 +813,11 @@ class Model:
                 if any(name in left for name in names):
                     carried.set([left.pop(name) for name in names], run)
         if left:
-            raise ValueError(f"There are states for no layer: {', '.join(sorted(left))}.")
+            raise ValueError(f"There are states that no layer has: {', '.join(sorted(left))}.")
 
 
-def report(totals: Totals, return_dict: bool):
-    """Return the loss, or [loss, metrics...], or all by name."""
+def report(totals: Totals, return_dict: bool) -> float | list[float] | dict[str, float]:
+    """Return the loss, [loss, metrics...], or a dictionary of all results by name."""
     logs = totals.logs()
     if return_dict:
         return logs
@@ -795,27 +826,27 @@ def report(totals: Totals, return_dict: bool):
 
 
 def inform(message: str, announce: bool) -> None:
-    """Log what was chosen, and print it if asked to."""
+    """Log a message, and print it if `announce` is True."""
     log.info(message)
     if announce:
         print(message)
 
 
-def load_model(path, custom_objects: dict | None = None) -> Model:
-    """Return the model of a file that `Model.save` wrote, ready to predict or to train on.
+def load_model(path: str | os.PathLike, custom_objects: dict | None = None) -> Model:
+    """Load a model that was saved with `Model.save`, ready for prediction and training.
 
     Parameters
     ----------
     path : path
     custom_objects : dict, optional
-        Your own layers, losses and so on by name. Nothing is ever run from a file: what a name
-        stands for must be known to seqnet or be passed here.
+        Custom layers, losses and so on by name. Code is never loaded from a file: all names must be
+        known to seqnet or be passed here.
 
     Raises
     ------
     ValueError
-        If the file is not a model's, was damaged, cut short or changed by another program since it
-        was saved, or names something unknown. The message names the file.
+        If the file does not contain a model, was damaged, truncated or changed by another program
+        after it was saved, or has an unknown name. The message names the file.
 
     Examples
     --------

@@ -1,14 +1,14 @@
-"""Random calls of the kernels, from several threads, with forks, optionally under a sanitizer.
+"""Random calls of compiled kernels, from several threads, with forks, optionally under a sanitizer.
 
 Every result is compared with NumPy's in double precision. While several threads call the same
-kernels, another one changes the number of threads and frees memory, and the main thread forks
+functions, another one changes the number of threads and frees memory, and the main thread forks
 children that compute as well. Examples::
 
     python3 tests/fuzz_native.py --seconds 60
     python3 tests/fuzz_native.py --sanitizer address --seconds 300
 
-A sanitizer (``address``, ``undefined`` or ``thread``) needs gcc and its libraries. The kernels are
-then compiled with it, and the first error that it finds ends the program with its report. The
+A sanitizer (``address``, ``undefined`` or ``thread``) needs gcc and its libraries. The C sources
+are then compiled with it, and the first error that it finds ends the program with its report. The
 thread sanitizer does not support threads in forked children, so that it runs without them.
 
 The test suite runs a short form (``tests/native/test_fuzz.py``).
@@ -31,7 +31,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-# NumPy's OpenBLAS can wait for ever when a process forks while its threads compute.
+# NumPy's OpenBLAS can wait forever when a process forks while its threads compute.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
@@ -192,14 +192,14 @@ def random_call(random: np.random.Generator) -> None:
 
 # ---- threads and forks ----------------------------------------------------------------------
 class Fuzz:
-    """Several threads that make random calls until they are told to stop, or one has failed.
+    """Several threads that make random calls until they are stopped or one fails.
 
     Parameters
     ----------
     seed
         The seed of all random choices. The order in which threads run is not part of it.
     threads
-        Threads that call kernels. One more changes the settings.
+        Threads that make calls. One more changes the settings.
     """
 
     def __init__(self, seed: int, threads: int) -> None:
@@ -231,8 +231,8 @@ class Fuzz:
                 native.free_memory()
 
     def fork(self) -> None:
-        """Let a forked child make some calls, of one thread and of several."""
-        with warnings.catch_warnings():  # that other threads are running is the point
+        """Make some calls in a forked child, with one thread and with several."""
+        with warnings.catch_warnings():  # a fork with running threads is intended
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child == 0:
@@ -253,7 +253,7 @@ class Fuzz:
     def run(self, go_on: Callable[[], bool], forks: bool) -> None:
         """Run as long as `go_on` returns True."""
         before, interval = native.get_num_threads(), sys.getswitchinterval()
-        sys.setswitchinterval(1e-5)  # more different orders in which threads run
+        sys.setswitchinterval(1e-5)  # more variation in the order in which threads run
         for thread in self.threads:
             thread.start()
         try:
@@ -272,7 +272,7 @@ class Fuzz:
 
 
 def prepare() -> None:
-    """Compile everything that the calls use."""
+    """Compile all sources that the calls need."""
     for dtype in TOLERANCE:
         for name in numpy_cells.CELLS:
             test_recurrence.kernel_of(name, dtype)
@@ -282,7 +282,7 @@ def prepare() -> None:
 
 # ---- sanitizers -----------------------------------------------------------------------------
 def start_again_with(sanitizer: str) -> None:
-    """Replace this process by one whose kernels are compiled with a sanitizer."""
+    """Restart this process with compiled kernels that use a sanitizer."""
     flags = f"-fsanitize={sanitizer} -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
     environment = {
         **os.environ,
@@ -305,7 +305,7 @@ def start_again_with(sanitizer: str) -> None:
 
 
 def load_from_file(library: bytes) -> ctypes.CDLL:
-    """Load a library from a file that stays, so that reports can name functions and lines."""
+    """Load a library from a file that is kept, so that reports can name functions and lines."""
     with tempfile.NamedTemporaryFile(suffix=".so", dir=LIBRARIES.name, delete=False) as file:
         file.write(library)
     return ctypes.CDLL(file.name)
@@ -329,7 +329,7 @@ def main() -> None:
     if arguments.sanitizer:
         if os.environ.get("FUZZ_SANITIZER") != arguments.sanitizer:
             start_again_with(arguments.sanitizer)
-        os.environ.pop("LD_PRELOAD", None)  # loaded already, and not meant for the compiler
+        os.environ.pop("LD_PRELOAD", None)  # already loaded, and not for the compiler
         library_cache.load_copy = load_from_file
         # Memory of the exact size from the system, so that the sanitizer knows its bounds.
         memory.SMALLEST = sys.maxsize

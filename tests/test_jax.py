@@ -3,10 +3,12 @@
 import logging
 
 import numpy as np
+import pytensor
+import pytensor.tensor as pt
 import pytest
 
 import seqnet
-from seqnet import optimizers
+from seqnet import backend, optimizers
 from seqnet.callbacks import BackupAndRestore, Callback
 from seqnet.data.ragged import MOST_LENGTHS
 from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Dropout, Embedding, Masking, SimpleRNN
@@ -106,7 +108,11 @@ def test_what_it_cannot_do_is_told():
 
 
 class Plug(Callback):
-    pulled_at = None
+    def __init__(self, pulled_at=None):
+        self.pulled_at = pulled_at
+
+    def get_config(self):
+        return {}  # the same training, whenever it is stopped
 
     def on_batch_end(self, batch, logs=None):
         if (len(self.model.history.epoch), batch) == self.pulled_at:
@@ -118,19 +124,19 @@ def test_a_training_with_dropout_goes_on_bit_for_bit(tmp_path):
     seqnet.config.set_backend("jax")
     x, y = RNG.normal(size=(3, 3, 2)), RNG.normal(size=(3, 1))
 
-    def train(name):
+    def train(name, pulled_at=None):
         seqnet.set_random_seed(1)
         model = seqnet.Model([GRU(2, recurrent_dropout=0.4), Dropout(0.4), Dense(1)])
         model.compile("adam", "mse")
         backup = BackupAndRestore(tmp_path / name, 1)
-        losses = model.fit(x, y, 2, 3, verbose=0, callbacks=[Plug(), backup]).history["loss"]
+        losses = model.fit(x, y, 2, 3, verbose=0, callbacks=[Plug(pulled_at), backup]).history[
+            "loss"
+        ]
         return [np.array(losses), *model.get_weights()]
 
     expected = train("whole.h5")
-    Plug.pulled_at = (1, 1)
     with pytest.raises(RuntimeError, match="no current"):
-        train("cut.h5")
-    Plug.pulled_at = None
+        train("cut.h5", pulled_at=(1, 1))
     for value, other in zip(train("cut.h5"), expected, strict=True):
         np.testing.assert_array_equal(value, other)
 
@@ -146,3 +152,12 @@ def test_windows_have_the_dropout_masks_of_the_whole_sequence():
         model.compile(optimizers.SGD(0.0), "mse")
         losses += model.fit(x, y, tbptt=size, verbose=0, shuffle=False).history["loss"]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("layer", [LSTM(2), LSTM(2, fused=False), LSTM(2, unroll=True), Dense(2)])
+def test_arrays_of_many_rows_as_constants(layer):
+    seqnet.config.set_backend("jax")
+    y = layer(pt.constant(RNG.normal(size=(130, 4, 3)).astype("float32")))
+    gradients = [pytensor.grad(pt.sum(y**2), weight) for weight in layer.weights]
+    found = backend.compile([], [y, *gradients], name="test")()
+    assert len(found[0]) == 130 and all(np.isfinite(value).all() for value in found)

@@ -1,9 +1,16 @@
-"""From graphs to compiled functions: modes, and which node is computed by what.
+"""Compile symbolic graphs to functions.
 
-- `modes`: the modes of the configured backend, and the only call of `pytensor.function`.
-- `lowering`: the rewrites of seqnet's own modes.
+`compile` compiles a graph with the backend that `seqnet.config` selects. The default backend runs
+PyTensor's Python virtual machine and computes the Ops of `seqnet.ops` by the C code of
+`seqnet.native`. All other backends run the graphs that define these Ops.
+
+- `modes`: `compile`, and the PyTensor modes of all backends.
+- `lowering`: the graph rewrites of the default backend. They choose how each node is computed.
+- `kernel_ops`: affine maps, lookups, cross-entropy and softmax as compiled kernels.
+- `recurrence`: a whole recurrence, and its gradient, as one compiled kernel each.
+- `updates`: the updates of all weights of an optimizer as one compiled kernel.
+- `elementwise`: elementwise nodes as compiled kernels or as NumPy calls.
 - `compiledir`: whether PyTensor can write its compiled code, checked at import.
-- `kernel_ops`, `recurrence`, `updates`, `elementwise`: the Ops that they put into graphs.
 """
 
 from seqnet.backend import compiledir  # isort: skip -- before anything that uses PyTensor

@@ -1,32 +1,35 @@
-"""What makes PyTensor's Python virtual machine fast: elementwise work as chains of NumPy calls.
+"""Elementwise nodes as NumPy calls or compiled kernels, for PyTensor's Python virtual machine.
 
 PyTensor's default linker turns a graph into one machine-code function, which takes tens of
-seconds. Its Python virtual machine starts at once but evaluates a fused or many-operand
-elementwise node one number at a time. The rewrite here replaces such nodes, at the very end of
-compilation, by an Op that runs a short Python function of whole-array NumPy calls.
+seconds. Its Python virtual machine starts at once, but evaluates an elementwise node that is fused
+or has many operands one number at a time. At the end of compilation, `lower_elementwise` replaces
+such nodes by Ops that run a short Python function of whole-array NumPy calls, or a compiled kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
-from pytensor.graph.basic import Apply, Constant
-from pytensor.graph.op import Op
+from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.op import Op, OutputStorageType
 from pytensor.graph.traversal import ancestors
 from pytensor.scalar import basic as scalar
-from pytensor.scalar import math as scalar_math
+from pytensor.scalar.math import Sigmoid, Softplus
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.type import TensorType
 
 from seqnet.backend.kernel_ops import native
+from seqnet.ops.graph_op import SymbolicShape, apply_op
+from seqnet.types import Array
 
 
-def _sigmoid(x):
+def _sigmoid(x: Array) -> Array:
     return np.reciprocal(np.add(np.exp(np.negative(x)), np.asarray(1, dtype=x.dtype)))
 
 
-def _softplus(x):
+def _softplus(x: Array) -> Array:
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
@@ -36,14 +39,14 @@ _ARRAY_FUNCTIONS: dict[type, Callable] = {
     scalar.Second: lambda a, b: np.broadcast_arrays(a, b)[1],
     scalar.Identity: lambda x: x,
     scalar.Sqr: lambda x: np.multiply(x, x),
-    scalar_math.Sigmoid: _sigmoid,
-    scalar_math.Softplus: _softplus,
+    Sigmoid: _sigmoid,
+    Softplus: _softplus,
 }
 _CHAINED = (scalar.Add, scalar.Mul, scalar.AND, scalar.OR, scalar.Maximum, scalar.Minimum)
 
 
 def array_function(op: scalar.ScalarOp, dtype: str, operands: int) -> Callable | None:
-    """Return a function of whole arrays that does what a scalar op does, or None."""
+    """Return a function of whole arrays that computes a scalar Op, or None if there is none."""
     if isinstance(op, scalar.Cast):
         return lambda x: np.asarray(x).astype(dtype)
     if type(op) in _ARRAY_FUNCTIONS:
@@ -58,7 +61,7 @@ def array_function(op: scalar.ScalarOp, dtype: str, operands: int) -> Callable |
         return ufunc
     if operands > 2 and isinstance(op, _CHAINED):
 
-        def chain(first, *others):
+        def chain(first: Array, *others: Array) -> Array:
             for other in others:
                 first = ufunc(first, other)
             return first
@@ -68,34 +71,34 @@ def array_function(op: scalar.ScalarOp, dtype: str, operands: int) -> Callable |
 
 
 def compile_scalar_graph(op: scalar.ScalarOp, node: Apply) -> Callable | None:
-    """Write a Python function of arrays for a (composite) scalar op, or return None."""
+    """Generate a Python function of arrays for a scalar Op; return None if that is impossible."""
     if isinstance(op, scalar.Composite):
         inner_inputs, inner_outputs = op.fgraph.inputs, op.fgraph.outputs
         inner_nodes = op.fgraph.toposort()
     else:
-        fake = op.make_node(*[scalar.get_scalar_type(i.dtype)() for i in node.inputs])
+        fake = op.make_node(*[scalar.get_scalar_type(i.type.dtype)() for i in node.inputs])
         inner_inputs, inner_outputs, inner_nodes = fake.inputs, fake.outputs, [fake]
     names = {variable: f"x{k}" for k, variable in enumerate(inner_inputs)}
     scope: dict[str, object] = {"asarray": np.asarray}
-    lines = []
+    lines: list[str] = []
 
-    def name_of(variable) -> str:
+    def name_of(variable: Variable) -> str:
         if variable not in names:
             if not isinstance(variable, Constant):
                 raise KeyError(variable)
             names[variable] = f"c{len(scope)}"
-            scope[names[variable]] = np.asarray(variable.data, dtype=variable.dtype)
+            scope[names[variable]] = np.asarray(variable.data, dtype=variable.type.dtype)
         return names[variable]
 
     for inner in inner_nodes:
         if len(inner.outputs) != 1:
             return None
         output = inner.outputs[0]
-        function = array_function(inner.op, output.dtype, len(inner.inputs))
+        function = array_function(inner.op, output.type.dtype, len(inner.inputs))
         if function is None:
             return None
         arguments = ", ".join(
-            f"asarray({name_of(v)}, dtype={output.dtype!r})"
+            f"asarray({name_of(v)}, dtype={output.type.dtype!r})"
             if whole_to_float(inner)
             else name_of(v)
             for v in inner.inputs
@@ -105,58 +108,60 @@ def compile_scalar_graph(op: scalar.ScalarOp, node: Apply) -> Callable | None:
         names[output] = f"t{len(lines)}"
         call = f"{label}({arguments})"
         if function_changes_dtype(inner):
-            call = f"asarray({call}, dtype={output.dtype!r})"
+            call = f"asarray({call}, dtype={output.type.dtype!r})"
         lines.append(f"    {names[output]} = {call}")
     results = ", ".join(name_of(v) for v in inner_outputs)
     inputs = ", ".join(f"x{k}" for k in range(len(inner_inputs)))
     source = f"def run({inputs}):\n" + "\n".join(lines) + f"\n    return ({results},)\n"
-    exec(source, scope)  # the source is made above, from the graph alone
-    return scope["run"]
+    exec(source, scope)  # the source is generated above, from the graph alone
+    return cast("Callable", scope["run"])
 
 
 def whole_to_float(node: Apply) -> bool:
-    """Tell whether a node makes floats of integers only; NumPy would compute small ones in halves.
+    """Return whether a node computes floats from integers only.
 
-    ``exp`` of int8 is float16 in NumPy and float32 in PyTensor.
+    NumPy may use a narrower type: ``exp`` of int8 is float16 in NumPy and float32 in PyTensor.
     """
-    kinds = {np.dtype(v.dtype).kind for v in node.inputs}
-    return np.dtype(node.outputs[0].dtype).kind == "f" and kinds <= set("iub")
+    kinds = {np.dtype(v.type.dtype).kind for v in node.inputs}
+    return np.dtype(node.outputs[0].type.dtype).kind == "f" and kinds <= set("iub")
 
 
 def function_changes_dtype(node: Apply) -> bool:
-    """Tell whether NumPy may pick another dtype than PyTensor did."""
-    dtypes = {v.dtype for v in node.inputs} | {node.outputs[0].dtype}
-    return len(dtypes) > 1 and node.outputs[0].dtype != "bool"
+    """Return whether NumPy may choose another dtype than PyTensor."""
+    dtype = node.outputs[0].type.dtype
+    return dtype != "bool" and any(v.type.dtype != dtype for v in node.inputs)
 
 
 class LoweredElemwise(Op):
-    """An elementwise node that is computed in another way."""
+    """An elementwise node, evaluated by a function of arrays."""
 
     __props__: tuple[str, ...] = ("elemwise",)
 
-    def __init__(self, elemwise: Elemwise, run: Callable):
+    def __init__(self, elemwise: Elemwise, run: Callable) -> None:
         self.elemwise = elemwise
         self.run = run
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{type(self).__name__}{{{self.elemwise.scalar_op}}}"
 
-    def make_node(self, *inputs):
-        outputs = self.elemwise(*inputs, return_list=True)
+    def make_node(self, *inputs: Variable) -> Apply:
+        outputs = apply_op(self.elemwise, *inputs)
         return Apply(self, list(inputs), [o.type() for o in outputs])
 
-    def infer_shape(self, *given):
-        return self.elemwise.infer_shape(*given)
+    def infer_shape(self, *given: Any) -> list[SymbolicShape]:
+        return cast("list[SymbolicShape]", self.elemwise.infer_shape(*given))
 
 
 class NumpyElemwise(LoweredElemwise):
     """An elementwise node, evaluated by whole-array NumPy calls."""
 
-    def __init__(self, elemwise: Elemwise, run: Callable):
+    def __init__(self, elemwise: Elemwise, run: Callable) -> None:
         super().__init__(elemwise, run)
         self.complete = outputs_depend_on_all(elemwise.scalar_op)
 
-    def perform(self, node, inputs, output_storage):
+    def perform(
+        self, node: Apply, inputs: Sequence[Array], output_storage: OutputStorageType
+    ) -> None:
         with np.errstate(all="ignore"):
             results = self.run(*inputs)
         shape = None if self.complete else np.broadcast_shapes(*[i.shape for i in inputs])
@@ -169,7 +174,7 @@ class NumpyElemwise(LoweredElemwise):
 
 
 def outputs_depend_on_all(op: scalar.ScalarOp) -> bool:
-    """Tell whether every output of a scalar op is computed from every input."""
+    """Return whether every output of a scalar Op depends on every input."""
     if not isinstance(op, scalar.Composite):
         return not isinstance(op, scalar.Second)
     wanted = set(op.fgraph.inputs)
@@ -177,15 +182,17 @@ def outputs_depend_on_all(op: scalar.ScalarOp) -> bool:
 
 
 class KernelElemwise(LoweredElemwise):
-    """An elementwise node over arrays of one shape and single numbers, as a compiled kernel."""
+    """An elementwise node of arrays of one shape and single numbers, as a compiled kernel."""
 
     __props__ = ("elemwise", "numbers")
 
-    def __init__(self, elemwise: Elemwise, run: Callable, numbers: tuple[int, ...]):
+    def __init__(self, elemwise: Elemwise, run: Callable, numbers: tuple[int, ...]) -> None:
         super().__init__(elemwise, run)
         self.numbers = numbers
 
-    def perform(self, node, inputs, output_storage):
+    def perform(
+        self, node: Apply, inputs: Sequence[Array], output_storage: OutputStorageType
+    ) -> None:
         inputs = list(inputs)
         for k in self.numbers:
             inputs[k] = inputs[k].reshape(())
@@ -194,20 +201,22 @@ class KernelElemwise(LoweredElemwise):
 
 
 SMALL = 32768
-"""Arrays with fewer elements are worked on as fast by NumPy, a call of a kernel being dearer."""
+"""With fewer elements, NumPy is as fast: a call of a compiled kernel has a higher fixed cost."""
 
 MANY = 4
-"""With so many operations at every step of a loop, a kernel pays whatever the size."""
+"""With so many operations at every step of a loop, a compiled kernel is faster at any size."""
 
 
 def elementwise_kernel(node: Apply, looped: bool) -> KernelElemwise | None:
-    """Return an Op that runs an elementwise node as a kernel, if that pays and is possible.
+    """Return an Op that runs an elementwise node as a compiled kernel, or None.
 
-    It pays for what is known to be large, and for the steps of a loop.
+    Compiled kernels are used for arrays that are known to be large and for the steps of a loop,
+    where they are faster than NumPy.
     """
     scalar_op, output = node.op.scalar_op, node.outputs[0]
-    if output.dtype not in ("float32", "float64") or any(
-        v.dtype != output.dtype for v in (*node.inputs, *node.outputs)
+    dtype = output.type.dtype
+    if dtype not in ("float32", "float64") or any(
+        v.type.dtype != dtype for v in (*node.inputs, *node.outputs)
     ):
         return None
     operations = len(scalar_op.fgraph.apply_nodes) if isinstance(scalar_op, scalar.Composite) else 1
@@ -221,20 +230,20 @@ def elementwise_kernel(node: Apply, looped: bool) -> KernelElemwise | None:
         return None
     plain = Elemwise(scalar_op)
     variables = [
-        TensorType(v.dtype, () if k in numbers else (None,) * v.ndim)()
+        TensorType(dtype, () if k in numbers else (None,) * v.type.ndim)()
         for k, v in enumerate(node.inputs)
     ]
     try:
-        kernel = native.ElementwiseKernel(variables, plain(*variables, return_list=True))
+        kernel = native.ElementwiseKernel(variables, apply_op(plain, *variables))
     except native.KernelUnavailable:
         return None
     return KernelElemwise(plain, kernel, numbers)
 
 
 def lower_elementwise(node: Apply, with_kernels: bool, looped: bool) -> LoweredElemwise | None:
-    """Return an Op that evaluates an elementwise node fast, None if there is none.
+    """Return an Op that evaluates an elementwise node fast, or None if there is none.
 
-    `looped` is for what runs at every step of a loop.
+    `looped` says that the node runs at every step of a loop.
     """
     lowered = elementwise_kernel(node, looped) if with_kernels else None
     if lowered is not None:

@@ -1,38 +1,41 @@
 """seqnet's Ops and PyTensor's softmax, computed by compiled kernels.
 
-`KERNELS` names for each Op of `seqnet.ops` the function of arrays that computes it. Rows are taken
-in the order they have in memory: a sequence that was computed time-major and is seen batch-major
-through a transpose is never copied for a product.
+`KERNELS` maps each Op of `seqnet.ops` to the function of arrays that computes it. The functions
+process rows in the order in which they are stored: a time-major sequence that is transposed to
+batch-major needs no copy for a product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from pytensor.graph.basic import Apply
-from pytensor.graph.op import Op
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.fg import FunctionGraph
+from pytensor.graph.op import Op, OutputStorageType
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.tensor.special import LogSoftmax, Softmax
 
 from seqnet.ops.affine import Affine, AffineGradient
 from seqnet.ops.count import Count
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
-from seqnet.ops.graph_op import GraphOp
+from seqnet.ops.graph_op import GraphOp, SymbolicShape, apply_op
 from seqnet.ops.lookup import Gather, ScatterAdd, SumRows
 from seqnet.ops.lookup_affine import LookupAffine, LookupAffineGradient
 from seqnet.ops.norms import SquaredNorms
+from seqnet.types import Array
 
 try:
     from seqnet import native
-except ImportError:  # the folder may be deleted: everything works without it, slower
-    native = None
+except ImportError:  # the package is optional: everything works without it, slower
+    native = None  # type: ignore[assignment]
 
 # ---- arrays as matrices
 
 
 def memory_order(x: np.ndarray) -> tuple[int, ...]:
-    """Return the order of the axes but the last in which `x` lies in memory, slowest first."""
+    """Return the storage order of all axes but the last, slowest first."""
     if x.ndim == 3:  # by far the most frequent
         first, second, _ = x.strides
         return (0, 1) if abs(first) >= abs(second) else (1, 0)
@@ -42,7 +45,7 @@ def memory_order(x: np.ndarray) -> tuple[int, ...]:
 
 
 def rows_of(x: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
-    """Return `x` as (rows, features), the leading axes taken in the given order."""
+    """Return `x` as (rows, features), with the leading axes in the given order."""
     if x.ndim == 2:
         return x
     return x.transpose(*order, x.ndim - 1).reshape(-1, x.shape[-1])
@@ -57,168 +60,178 @@ def shape_back(rows: np.ndarray, shape: tuple[int, ...], order: tuple[int, ...])
     return ordered.transpose(*inverse, len(order))
 
 
-# ---- what each Op computes: arrays in, a tuple of arrays out
+# ---- the function of each Op: it takes arrays and returns a tuple of arrays
 
 
-def affine(x, kernel, bias=None):
+def compute_affine(x: Array, kernel: Array, bias: Array | None = None) -> tuple[Array]:
     """Return ``x @ kernel + bias`` over the last axis."""
     order = memory_order(x)
     return (shape_back(native.gemm(rows_of(x, order), kernel, bias=bias), x.shape, order),)
 
 
-def affine_gradient(x, gradient):
+def compute_affine_gradient(x: Array, gradient: Array) -> tuple[Array, ...]:
     """Return the gradients of an affine map's kernel and bias."""
     order = memory_order(x)
     return native.gemm(rows_of(x, order).T, rows_of(gradient, order), column_sums=True)
 
 
-def gather(table, ids):
+def compute_gather(table: Array, ids: Array) -> tuple[Array]:
     """Return ``table[ids]``.
 
-    Two-dimensional numbers, (batch, time), are looked up time by time, so that the result lies in
-    memory as a recurrence reads it.
+    Two-dimensional ids, (batch, time), are looked up in time-major order, so that the result is
+    stored in the order in which a recurrence reads it.
     """
     if ids.ndim == 2:
         return (native.gather(table, ids.T).transpose(1, 0, 2),)
     return (native.gather(table, ids),)
 
 
-def scatter_add(rows, ids, count):
-    """Return (count, width): the sum of the rows (..., width) of each number in `ids` (...)."""
+def compute_scatter_add(rows: Array, ids: Array, count: Array | int) -> tuple[Array]:
+    """Return (count, width): the sum of the rows (..., width) of each id in `ids` (...)."""
     order = memory_order(rows)
     rows = rows.transpose(*order, rows.ndim - 1)
     return (native.scatter_add(rows, ids.transpose(order), int(count)),)
 
 
-def sum_rows(rows, ids):
-    """Return the different numbers in `ids` and the sum of the rows of each."""
+def compute_sum_rows(rows: Array, ids: Array) -> tuple[Array, ...]:
+    """Return the unique ids and the sum of the rows of each."""
     order = memory_order(rows)
     unique, place = np.unique(ids.transpose(order).reshape(-1), return_inverse=True)
     summed = native.scatter_add(rows_of(rows, order), place.reshape(-1), len(unique))
     return unique.astype("int64"), summed
 
 
-def lookup_affine(table, ids, *weights):
-    """Return ``table[ids] @ kernel + bias``; the shorter of two ways is chosen at each call."""
+def compute_lookup_affine(table: Array, ids: Array, *weights: Array) -> tuple[Array, ...]:
+    """Return ``table[ids] @ kernel + bias``.
+
+    A table with at most as many rows as there are ids is multiplied before the lookup, which is
+    less work. A larger table is multiplied after it.
+    """
     if len(table) <= ids.size:
-        return gather(*affine(table, *weights), ids)
-    return affine(*gather(table, ids), *weights)
+        return compute_gather(*compute_affine(table, *weights), ids)
+    return compute_affine(*compute_gather(table, ids), *weights)
 
 
-def lookup_affine_gradient(table, ids, kernel, gradient):
-    """Return the gradients of a table, a kernel and a bias, in the shorter of two ways."""
+def compute_lookup_affine_gradient(
+    table: Array, ids: Array, kernel: Array, gradient: Array
+) -> tuple[Array, ...]:
+    """Return the gradients of a table, a kernel and a bias, in the order with less work."""
     rows = len(table)
     if rows <= ids.size:
-        (summed,) = scatter_add(gradient, ids, rows)
-        return (*affine(summed, kernel.T), *affine_gradient(table, summed))
-    (x,) = gather(table, ids)
-    of_table = scatter_add(*affine(gradient, kernel.T), ids, rows)
-    return (*of_table, *affine_gradient(x, gradient))
+        (summed,) = compute_scatter_add(gradient, ids, rows)
+        return (*compute_affine(summed, kernel.T), *compute_affine_gradient(table, summed))
+    (x,) = compute_gather(table, ids)
+    of_table = compute_scatter_add(*compute_affine(gradient, kernel.T), ids, rows)
+    return (*of_table, *compute_affine_gradient(x, gradient))
 
 
-def cross_entropy(logits, targets, slope: bool = True):
-    """Return the cross-entropy of a softmax, and its slope (if not asked for, anything)."""
+def compute_cross_entropy(logits: Array, targets: Array, slope: bool = True) -> tuple[Array, ...]:
+    """Return the cross-entropy of a softmax, and its derivative.
+
+    Without `slope` the second array is a placeholder.
+    """
     order = memory_order(logits)
     loss, slopes = native.softmax_cross_entropy(
         rows_of(logits, order), targets.transpose(order).reshape(-1), gradient=slope
     )
     loss = shape_back(loss[:, None], logits.shape[:-1], order)[..., 0]
-    return loss, shape_back(slopes, logits.shape[:-1], order) if slope else logits
+    return loss, logits if slopes is None else shape_back(slopes, logits.shape[:-1], order)
 
 
-def cross_entropy_alone(logits, targets):
-    """Return the cross-entropy of a softmax without its slope."""
-    return cross_entropy(logits, targets, slope=False)
+def compute_cross_entropy_alone(logits: Array, targets: Array) -> tuple[Array, ...]:
+    """Return the cross-entropy of a softmax without its derivative."""
+    return compute_cross_entropy(logits, targets, slope=False)
 
 
 KERNELS: dict[type[GraphOp], Callable] = {
-    Affine: affine,
-    AffineGradient: affine_gradient,
+    Affine: compute_affine,
+    AffineGradient: compute_affine_gradient,
     Count: lambda x: (np.asarray(x.size, x.dtype),),
-    Gather: gather,
-    LookupAffine: lookup_affine,
-    LookupAffineGradient: lookup_affine_gradient,
-    ScatterAdd: scatter_add,
-    SoftmaxCrossEntropy: cross_entropy,
+    Gather: compute_gather,
+    LookupAffine: compute_lookup_affine,
+    LookupAffineGradient: compute_lookup_affine_gradient,
+    ScatterAdd: compute_scatter_add,
+    SoftmaxCrossEntropy: compute_cross_entropy,
     SquaredNorms: lambda *arrays: (native.squared_norms(arrays),),
-    SumRows: sum_rows,
+    SumRows: compute_sum_rows,
 }
 
 
 class KernelOp(Op):
-    """An Op of `seqnet.ops` that is computed by a kernel.
+    """An Op of `seqnet.ops` that is computed by a compiled kernel.
 
     Parameters
     ----------
     op : GraphOp
-        What is computed.
+        The Op to compute.
     run : callable
         The function of arrays that computes it.
     """
 
     __props__: tuple[str, ...] = ("op", "run")
 
-    def __init__(self, op: GraphOp, run: Callable):
+    def __init__(self, op: GraphOp, run: Callable) -> None:
         self.op, self.run = op, run
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{type(self).__name__}{{{self.op}}}"
 
-    def make_node(self, *inputs):
+    def make_node(self, *inputs: Variable) -> Apply:
         return Apply(self, list(inputs), self.op.outputs_for(*inputs))
 
-    def perform(self, node, inputs, outputs):
+    def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
         for storage, value in zip(outputs, self.run(*inputs), strict=True):
             storage[0] = value
 
-    def infer_shape(self, *given):
+    def infer_shape(self, *given: Any) -> list[SymbolicShape]:
         return self.op.infer_shape(*given)
 
 
 def kernel_op(node: Apply) -> KernelOp | None:
-    """Return what computes a node of one of seqnet's Ops by a kernel, None if nothing does."""
+    """Return an Op that computes a node by a compiled kernel, or None if there is none."""
     op, run = node.op, KERNELS.get(type(node.op))
-    floats = {v.dtype for v in node.outputs if v.dtype.startswith("float")}
+    floats = {v.type.dtype for v in node.outputs if v.type.dtype.startswith("float")}
     if run is None or not floats <= {"float32", "float64"}:
         return None
     if isinstance(op, SquaredNorms):
-        dtypes = {v.dtype for v in node.inputs}
+        dtypes = {v.type.dtype for v in node.inputs}
         if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
             return None
     return KernelOp(op, run)
 
 
 class RowSoftmax(Op):
-    """``softmax(x)`` over the last axis of (..., classes), or with `log` its logarithm.
+    """``softmax(x)`` over the last axis of (..., classes), or its logarithm if `log`.
 
-    It has no gradient: it replaces PyTensor's own Ops after all gradients are taken.
+    It has no gradient: it replaces PyTensor's own Ops after differentiation.
     """
 
     __props__ = ("log",)
 
-    def __init__(self, log: bool = False):
+    def __init__(self, log: bool = False) -> None:
         self.log = log
 
-    def make_node(self, x):
+    def make_node(self, *inputs: Variable) -> Apply:
+        (x,) = inputs
         return Apply(self, [x], [x.type()])
 
-    def perform(self, node, inputs, outputs):
+    def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
         (x,) = inputs
         order = memory_order(x)
         run = native.log_softmax if self.log else native.softmax
         outputs[0][0] = shape_back(run(rows_of(x, order)), x.shape, order)
 
-    def infer_shape(self, *given):
+    def infer_shape(self, *given: Any) -> list[SymbolicShape]:
         return given[-1]
 
 
 @node_rewriter([Softmax, LogSoftmax])
-def softmax_of_rows(fgraph, node):
+def softmax_of_rows(fgraph: FunctionGraph, node: Apply) -> list[Variable] | bool:
     """Replace PyTensor's softmaxes over the last axis."""
     (x,) = node.inputs
-    if node.op.axis != (x.ndim - 1,) or x.dtype not in ("float32", "float64"):
+    if node.op.axis != (x.type.ndim - 1,) or x.type.dtype not in ("float32", "float64"):
         return False
-    return [RowSoftmax(isinstance(node.op, LogSoftmax))(x)]
+    return apply_op(RowSoftmax(isinstance(node.op, LogSoftmax)), x)
 
 
 use_softmax_kernels = dfs_rewriter(softmax_of_rows)

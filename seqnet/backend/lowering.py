@@ -1,17 +1,21 @@
-"""Which nodes of a graph are computed by what: the rewrites of seqnet's own modes.
+"""The rewrites of seqnet's own modes, which choose how each node is computed.
 
-Early, before PyTensor's own rewrites, `ChooseKernels` replaces each Op of `seqnet.ops` by a
-compiled kernel or by its definition. Late, after them, `LowerForVM` replaces what is left of the
-graph by Ops that PyTensor's Python virtual machine runs fast.
+Before PyTensor's own rewrites, `ChooseKernels` replaces each Op of `seqnet.ops` by a compiled
+kernel or by its definition. After them, `LowerForVM` replaces the remaining nodes by Ops that
+PyTensor's Python virtual machine runs fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from typing import cast
 
 from pytensor.compile.builders import OpFromGraph
-from pytensor.graph.basic import Apply
+from pytensor.compile.mode import Mode
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.fg import FunctionGraph
+from pytensor.graph.op import ComputeMapType, Op, StorageMapType, ThunkType
 from pytensor.graph.rewriting.basic import GraphRewriter, dfs_rewriter, node_rewriter
 from pytensor.scan.op import Scan
 from pytensor.tensor.elemwise import Elemwise
@@ -22,29 +26,30 @@ from seqnet.backend.elementwise import lower_elementwise
 from seqnet.backend.kernel_ops import (
     KERNELS,
     KernelOp,
-    cross_entropy,
-    cross_entropy_alone,
+    compute_cross_entropy,
+    compute_cross_entropy_alone,
     kernel_op,
     native,
 )
 from seqnet.backend.recurrence import lower_recurrences
 from seqnet.backend.updates import SharedUpdates, merge_updates
 from seqnet.ops.affine import Affine
+from seqnet.ops.graph_op import apply_op
 from seqnet.ops.lookup import SetRows
-from seqnet.ops.unrolled import Part, Stack, Step
+from seqnet.ops.unrolled import OpaqueGraph, StackSteps, UnrolledStep
 
 
 class ChooseKernels(GraphRewriter):
-    """Replace seqnet's Ops by kernels where there are some, and by their definitions elsewhere."""
+    """Replace seqnet's Ops by compiled kernels where available, else by their definitions."""
 
-    def __init__(self, with_kernels: bool):
+    def __init__(self, with_kernels: bool) -> None:
         self.with_kernels = with_kernels
 
-    def add_requirements(self, fgraph):
+    def add_requirements(self, fgraph: FunctionGraph) -> None:
         pass
 
-    def apply(self, fgraph):
-        while True:  # a definition may have Ops of seqnet inside
+    def apply(self, fgraph: FunctionGraph) -> None:
+        while True:  # a definition may contain Ops of seqnet
             nodes = [n for n in fgraph.toposort() if is_inlined(n.op)]
             if not nodes:
                 return
@@ -56,64 +61,71 @@ class ChooseKernels(GraphRewriter):
                     fgraph.replace_all_validate(list(pairs), reason="ChooseKernels")
 
     def replacement(self, node: Apply) -> list:
-        """Return the outputs of what takes the place of a node."""
+        """Return the variables that replace the outputs of a node."""
         op = kernel_op(node) if self.with_kernels else None
         if op is not None:
             return Apply(op, list(node.inputs), [v.type() for v in node.outputs]).outputs
-        # The definition is built on variables without a history. Built on the inputs themselves, a
-        # scan would walk through all scans before it to find its shapes, and they through theirs.
+        # The definition is built on new input variables. Built on the inputs themselves, a scan
+        # would traverse all scans before it to infer its shapes, and those would do the same.
         return inline_ofg_node(node)
 
 
-def is_inlined(op) -> bool:
-    """Tell whether an Op stands for a graph that takes its place."""
+def is_inlined(op: Op) -> bool:
+    """Return whether an Op is to be replaced by its inner graph."""
     return isinstance(op, OpFromGraph) and op.is_inline
 
 
 @node_rewriter([OpFromGraph])
-def inline_inner_graph(fgraph, node):
-    """Replace a node that stands for a graph (a softmax) by that graph, so that it can be fused.
+def inline_inner_graph(fgraph: FunctionGraph, node: Apply) -> list[Variable] | bool:
+    """Replace a node by its inner graph (for example a softmax), so that it can be fused.
 
-    Left alone, the virtual machine would compile the inner graph with PyTensor's default linker.
+    Otherwise the virtual machine would compile the inner graph with PyTensor's default linker.
     """
-    return False if isinstance(node.op, Part) else inline_ofg_node(node)
+    return False if isinstance(node.op, OpaqueGraph) else inline_ofg_node(node)
 
 
 inline_inner_graphs = dfs_rewriter(inline_inner_graph)
 
 
 @node_rewriter([SetRows, SharedUpdates])
-def overwrite(fgraph, node):
-    """Let new values overwrite the old ones, where nothing else reads these afterwards."""
-    return False if node.op.inplace else node.op.in_place()(*node.inputs, return_list=True)
+def overwrite(fgraph: FunctionGraph, node: Apply) -> list[Variable] | bool:
+    """Overwrite old values in place if no other node reads them afterwards."""
+    return False if node.op.inplace else apply_op(node.op.in_place(), *node.inputs)
 
 
 work_in_place = dfs_rewriter(overwrite, ignore_newtrees=True)
 
 
 class VMScan(Scan):
-    """A scan whose loop is PyTensor's precompiled one, and whose inside a mode of ours."""
+    """A scan with PyTensor's precompiled loop and its step compiled in one of seqnet's modes."""
 
     @classmethod
-    def of(cls, scan: Scan, mode) -> VMScan:
-        """Return a copy of a scan with its inside compiled in another mode."""
-        result = copy(scan)
+    def of(cls, scan: Scan, mode: Mode) -> VMScan:
+        """Return a copy of a scan with its step compiled in another mode."""
+        result = cast("VMScan", copy(scan))
         result.__class__ = cls
         result.mode = mode
         result._fn = None
         return result
 
-    def make_thunk(self, node, storage_map, compute_map, no_recycling, impl=None):
-        # The virtual machine asks for Python; the loop itself need not be.
+    def make_thunk(
+        self,
+        node: Apply,
+        storage_map: StorageMapType,
+        compute_map: ComputeMapType,
+        no_recycling: list[Variable],
+        impl: str | None = None,
+    ) -> ThunkType:
+        # The virtual machine requests a Python thunk; the precompiled loop is used instead.
         return super().make_thunk(node, storage_map, compute_map, no_recycling, impl=None)
 
 
 class LowerForVM(GraphRewriter):
-    """Replace nodes by ones the virtual machine runs fast.
+    """Replace nodes by Ops that the virtual machine runs fast.
 
-    Elementwise nodes become `NumpyElemwise` or kernels. Products of matrices run as kernels, so
-    that no second pool of threads competes for the cores. Scans and the steps of unrolled loops
-    have their insides compiled in a mode like this one, `looped`.
+    Elementwise nodes become `NumpyElemwise` or `KernelElemwise`. Matrix products run as compiled
+    kernels, so that no second thread pool competes for the cores. The steps of scans and of
+    unrolled loops are compiled in the same mode with `looped`.
     """
 
     def __init__(
@@ -122,46 +134,49 @@ class LowerForVM(GraphRewriter):
         compile_inner: Callable,
         with_kernels: bool,
         looped: bool = False,
-    ):
+    ) -> None:
         self.inner_mode = inner_mode
         self.compile_inner = compile_inner
         self.with_kernels = with_kernels
         self.looped = looped
 
-    def add_requirements(self, fgraph):
+    def add_requirements(self, fgraph: FunctionGraph) -> None:
         pass
 
-    def apply(self, fgraph):
+    def apply(self, fgraph: FunctionGraph) -> None:
         if self.with_kernels:
             merge_updates(fgraph)
-        steps: dict[Step, Step] = {}
+        steps: dict[UnrolledStep, UnrolledStep] = {}
         for node in list(fgraph.toposort()):
             if isinstance(node.op, Elemwise):
                 self.lower_elemwise(fgraph, node)
             elif isinstance(node.op, Scan):
                 node.op = VMScan.of(node.op, self.inner_mode())
-            elif isinstance(node.op, KernelOp) and node.op.run is cross_entropy:
+            elif isinstance(node.op, KernelOp) and node.op.run is compute_cross_entropy:
                 if not fgraph.clients[node.outputs[1]]:
-                    node.op = KernelOp(node.op.op, cross_entropy_alone)
+                    node.op = KernelOp(node.op.op, compute_cross_entropy_alone)
             elif isinstance(node.op, Dot) and self.with_kernels:
                 self.lower_product(fgraph, node)
-            elif isinstance(node.op, Stack) and self.with_kernels:
+            elif isinstance(node.op, StackSteps) and self.with_kernels:
                 node.op = copy(node.op)
                 node.op.empty = native.empty
-            elif isinstance(node.op, Step):
+            elif isinstance(node.op, UnrolledStep):
                 if node.op not in steps:
                     steps[node.op] = copy(node.op)
                     steps[node.op].run = self.compile_inner(node.op)
                 node.op = steps[node.op]
 
-    def lower_product(self, fgraph, node):
+    def lower_product(self, fgraph: FunctionGraph, node: Apply) -> None:
         x, y = node.inputs
-        if x.ndim == y.ndim == 2 and x.dtype == y.dtype in ("float32", "float64"):
+        if x.type.ndim == y.type.ndim == 2 and x.type.dtype == y.type.dtype in (
+            "float32",
+            "float64",
+        ):
             op = KernelOp(Affine(), KERNELS[Affine])
             product = Apply(op, [x, y], [node.outputs[0].type()])
             fgraph.replace_validate(node.outputs[0], product.outputs[0], reason="LowerForVM")
 
-    def lower_elemwise(self, fgraph, node):
+    def lower_elemwise(self, fgraph: FunctionGraph, node: Apply) -> None:
         lowered = lower_elementwise(node, self.with_kernels, self.looped)
         if lowered is None:
             return

@@ -1,4 +1,4 @@
-"""The only place that calls `pytensor.function`: which mode, and how long it took."""
+"""Modes of the configured backend, and `compile`, the only caller of `pytensor.function`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from types import ModuleType
 
 import pytensor
 from pytensor.compile.mode import OPT_FAST_RUN, Mode, get_mode
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.graph.traversal import ancestors
 from pytensor.link.vm import VMLinker
@@ -25,23 +27,26 @@ from seqnet.backend.lowering import ChooseKernels, LowerForVM, inline_inner_grap
 from seqnet.backend.recurrence import why_not_fused
 from seqnet.locking import COMPILING
 from seqnet.ops.recurrence import Recurrence
+from seqnet.ops.unrolled import UnrolledStep
+from seqnet.types import Array
 
 log = logging.getLogger("seqnet")
 
 
 @cache
 def vm_mode(with_kernels: bool, looped: bool = False) -> Mode:
-    """Return seqnet's own mode: PyTensor's Python virtual machine, nothing compiled but kernels.
+    """Return seqnet's own mode: PyTensor's Python virtual machine, with seqnet's compiled kernels.
 
-    `looped` is for what runs at every step of a loop.
+    `looped` selects the mode of functions that run at every step of a loop.
     """
     linker = VMLinker(use_cloop=False, c_thunks=False, allow_gc=True)
 
     def inner_mode() -> Mode:
         return vm_mode(with_kernels, looped=True)
 
-    def compile_inner(op) -> Callable:
-        function = pytensor.function(*op.body, mode=inner_mode(), on_unused_input="ignore")
+    def compile_inner(step: UnrolledStep) -> Callable:
+        inputs, outputs = step.body
+        function = pytensor.function(inputs, outputs, mode=inner_mode(), on_unused_input="ignore")
         function.trust_input = True
         return function
 
@@ -50,21 +55,22 @@ def vm_mode(with_kernels: bool, looped: bool = False) -> Mode:
     if with_kernels:
         query = query.excluding("BlasOpt").register((use_softmax_kernels, 1.55))
     query = query.register(
-        # Before everything else: a recurrence and its gradient are told by their inputs, which
-        # PyTensor's rewrites change, and its own inlining (-0.01) takes what is left.
-        (ChooseKernels(with_kernels), -0.5),
-        # After stabilisation (1.5), which knows log(softmax), before specialisation (2).
+        # PyTensor's annotation is wrong: rewriters are registered, not queries.
+        # First, because a recurrence and its gradient are matched by their inputs, which PyTensor's
+        # rewrites change. PyTensor's own inlining (-0.01) replaces the remaining Ops.
+        (ChooseKernels(with_kernels), -0.5),  # type: ignore[arg-type]
+        # After stabilization (1.5), which rewrites log(softmax), and before specialization (2).
         (inline_inner_graphs, 1.6),
-        # After fusion (49), before in-place rewrites (50 and on), which are made for Elemwise.
-        (lower, 49.4),
-        # With the in-place rewrites, which check that nothing reads what is overwritten.
+        # After fusion (49), before the in-place rewrites (from 50), which expect Elemwise.
+        (lower, 49.4),  # type: ignore[arg-type]
+        # With the in-place rewrites, which check that no other node reads the overwritten value.
         (work_in_place, 70),
     )
     return Mode(linker, query)
 
 
 def native() -> ModuleType | None:
-    """Return `seqnet.native` if the configured backend runs them and they can be compiled."""
+    """Return `seqnet.native` if the backend uses compiled kernels and they work here, else None."""
     if config.backend() != "auto" or native_code is None:
         return None
     usable, reason = native_code.available()
@@ -75,33 +81,33 @@ def native() -> ModuleType | None:
 
 
 def needs_sizes() -> bool:
-    """Tell whether the configured backend compiles for fixed sizes of all arrays only."""
+    """Return whether the configured backend compiles only for fixed sizes of all arrays."""
     return config.backend() == "jax"
 
 
 @cache
 def log_once(message: str) -> None:
-    """Log a warning, the first time only."""
+    """Log a warning once in this process."""
     log.warning(message)
 
 
 @node_rewriter([CAReduce])
-def reduce_in_own_type(fgraph, node):
-    """Let a sum of float32 be one; PyTensor's JAX linker gives out the wider type it adds up in."""
-    dtype = node.outputs[0].dtype
+def reduce_in_own_type(fgraph: FunctionGraph, node: Apply) -> list[Variable] | None:
+    """Accumulate a sum in its own dtype: PyTensor's JAX linker returns the accumulator's dtype."""
+    dtype = node.outputs[0].type.dtype
     if node.op.acc_dtype in (None, dtype):
         return None
     return [node.op.clone(acc_dtype=dtype)(node.inputs[0])]
 
 
 @node_rewriter([CheckAndRaise])
-def without_check(fgraph, node):
-    """Leave out what checks values within a function: JAX cannot raise there, and would warn."""
+def without_check(fgraph: FunctionGraph, node: Apply) -> list[Variable]:
+    """Remove checks of values inside a function: JAX cannot raise there, and would warn."""
     return [node.inputs[0]]
 
 
 def mode() -> Mode:
-    """Return the PyTensor mode of the backend that `seqnet.config` names."""
+    """Return the PyTensor mode of the configured backend."""
     name = config.backend()
     if name in ("auto", "numpy"):
         return vm_mode(with_kernels=native() is not None)
@@ -113,18 +119,18 @@ def mode() -> Mode:
     return get_mode(name.upper())
 
 
-def needs_seeds(variable) -> bool:
-    """Tell whether a variable is a random generator that compiled functions cannot move on."""
+def needs_seeds(variable: Variable) -> bool:
+    """Return whether a variable is a random generator that compiled functions cannot update."""
     return config.backend() == "jax" and isinstance(variable.type, RandomType)
 
 
 def seeding(function: Callable, generators: Sequence) -> Callable:
-    """Return a function of JAX whose random numbers follow from shared generators.
+    """Return a JAX function whose random numbers are drawn from keys of the shared generators.
 
-    PyTensor's JAX linker gives each function a copy of them, which nobody can save or set back.
+    PyTensor's JAX linker copies generators into each function, where they cannot be saved or reset.
     """
 
-    def call(*arguments):
+    def call(*arguments: Array) -> list[Array]:
         keys = []
         for generator in generators:
             source = generator.get_value()
@@ -136,7 +142,7 @@ def seeding(function: Callable, generators: Sequence) -> Callable:
 
 
 def way_of(op: Recurrence) -> str:
-    """Say how a recurrence is run by the configured backend: fused, unrolled or as a scan."""
+    """Return how the configured backend runs a recurrence: fused, unrolled or as a scan."""
     if op.unroll:
         return "unroll"
     reason = why_not(op)
@@ -146,12 +152,12 @@ def way_of(op: Recurrence) -> str:
 
 
 def why_not(op: Recurrence) -> str:
-    """Say why the configured backend does not run a recurrence as one kernel; empty if it does."""
-    return "there are no kernels here" if native() is None else why_not_fused(op)
+    """Return why the backend does not run a recurrence as one compiled kernel; empty if it does."""
+    return "compiled kernels are not available" if native() is None else why_not_fused(op)
 
 
 def check_fused(outputs: Sequence) -> None:
-    """Raise if a layer with ``fused=True`` cannot run as one kernel."""
+    """Raise an error if a layer with ``fused=True`` cannot run as one compiled kernel."""
     for variable in ancestors(outputs):
         op = None if variable.owner is None else variable.owner.op
         if isinstance(op, Recurrence) and op.fused is True and (reason := why_not(op)):
@@ -174,9 +180,9 @@ def compile(
     updates : dict, optional
         New values of shared variables.
     name : str
-        What the function is, for messages and profiles.
+        Name of the function in messages and profiles.
     announce : bool
-        Say on the screen that it compiles and how long it took.
+        Print that compilation starts and how long it took.
     """
     if announce:
         print(f"Compiling the {name} function ...", end="", file=sys.stderr, flush=True)

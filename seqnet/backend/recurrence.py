@@ -1,87 +1,95 @@
 """A whole recurrence, and its gradient, as one compiled kernel each.
 
-The kernel is compiled from the step that the recurrence is defined by (`seqnet.ops.step.Cell`), so
-there is no second copy of any equation. `lower_recurrence` decides which recurrences of a graph run
-this way; all others are built as loops.
+The compiled kernel is generated from the traced step of the recurrence
+(`seqnet.ops.step.TracedStep`), so that each equation exists once. `lower_recurrences` decides which
+recurrences of a graph run this way. All others are built as loops.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from pytensor.graph.basic import Apply
-from pytensor.graph.op import Op
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.fg import FunctionGraph
+from pytensor.graph.op import Op, OutputStorageType
 from pytensor.link.c.type import generic
 
 from seqnet.backend.kernel_ops import native
-from seqnet.ops.graph_op import like
+from seqnet.ops.graph_op import SymbolicShape, apply_op, like
 from seqnet.ops.recurrence import Recurrence, RecurrenceGradient
-from seqnet.ops.step import Cell, rebuild
+from seqnet.ops.step import TracedStep, rebuild
+from seqnet.types import Array, Tensor
 
 log = logging.getLogger("seqnet")
 
 _found: WeakKeyDictionary = WeakKeyDictionary()
 
 
-def kernel_of(cell: Cell):
-    """Return the kernel compiled from a cell's step, or the reason why there is none, as text."""
-    if cell not in _found:
+def compiled_kernel(step: TracedStep) -> native.RecurrenceKernel | str:
+    """Return the kernel compiled from a step, or a text with the reason why there is none."""
+    if step not in _found:
         try:
-            _found[cell] = compile_cell(cell)
+            _found[step] = compile_step(step)
         except native.KernelUnavailable as unavailable:
-            _found[cell] = str(unavailable)
-    return _found[cell]
+            _found[step] = str(unavailable)
+    return _found[step]
 
 
-def compile_cell(cell: Cell):
-    """Return the kernel of a cell's step, or raise `KernelUnavailable` with the reason."""
-    if cell.extras:
-        names = ", ".join(str(extra.name or extra) for extra in cell.extras)
+def compile_step(step: TracedStep) -> native.RecurrenceKernel:
+    """Return the kernel compiled from a step, or raise `KernelUnavailable` with the reason."""
+    if step.extras:
+        names = ", ".join(str(extra.name or extra) for extra in step.extras)
         raise native.KernelUnavailable(f"its step uses weights or variables of its own: {names}")
-    if set(cell.state_sizes) != {cell.units}:
+    if set(step.state_sizes) != {step.units}:
         raise native.KernelUnavailable("its states differ in size")
-    for product in cell.products:
-        if product.operand.owner.inputs[0] is not cell.states[0]:
+    for product in step.products:
+        if product.operand.owner.inputs[0] is not step.states[0]:
             raise native.KernelUnavailable(
                 "the step multiplies more than the state by the recurrent kernel"
             )
 
-    def step(x, r, states):
-        values = dict(zip(cell.inputs, x, strict=True)) | dict(
-            zip(cell.states, states, strict=True)
+    def elementwise_step(
+        x: Sequence[Tensor], r: Sequence[Tensor], states: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        values = dict(zip(step.inputs, x, strict=True)) | dict(
+            zip(step.states, states, strict=True)
         )
-        for product in cell.products:
-            columns = [r[cell.gates.index(gate)] for gate in product.gates]
+        for product in step.products:
+            columns = [r[step.gates.index(gate)] for gate in product.gates]
             values |= dict(zip(product.values, columns, strict=True))
-        return tuple(rebuild(cell.new_states, values))
+        return tuple(rebuild(step.new_states, values))
 
-    return native.RecurrenceKernel.of(step, len(cell.gates), len(cell.states), cell.dtype)
+    return native.RecurrenceKernel.of(
+        elementwise_step, len(step.gates), len(step.states), step.dtype
+    )
 
 
 def why_not_fused(op: Recurrence) -> str:
-    """Say why a recurrence cannot run as one kernel; empty if it can."""
+    """Return why a recurrence cannot run as one compiled kernel; an empty text if it can."""
     if op.unroll:
         return "unroll=True"
     if op.fused is False:
         return "fused=False"
     if "dropout" in op.names:
-        return "the kernels know no recurrent_dropout"
-    kernel = kernel_of(op.cell)
-    return kernel if isinstance(kernel, str) else ""
+        return "compiled kernels do not support recurrent_dropout"
+    compiled = compiled_kernel(op.step)
+    return compiled if isinstance(compiled, str) else ""
 
 
-def lower_recurrences(fgraph) -> None:
-    """Replace the recurrences of a graph, and their gradients, by kernels where that is possible.
+def lower_recurrences(fgraph: FunctionGraph) -> None:
+    """Replace the recurrences of a graph and their gradients by compiled kernels where possible.
 
-    A recurrence keeps what its gradient needs in the kernel's own layout, so both are replaced
-    together or not at all.
+    The compiled kernel saves what its gradient needs in a private layout. A recurrence and its
+    gradients are therefore replaced together or not at all.
     """
     for node in list(fgraph.toposort()):
         if not isinstance(node.op, Recurrence):
             continue
-        op, count = node.op, len(node.op.cell.states)
+        op, count = node.op, len(node.op.step.states)
         reason, gradients = why_not_fused(op), gradients_of(fgraph, node)
         if not reason and gradients is None:
             reason = "a gradient of its gradient is taken"
@@ -89,30 +97,32 @@ def lower_recurrences(fgraph) -> None:
             if op.fused == "auto" and not op.unroll:
                 log.info("Layer %r runs as a scan: %s.", op.layer, reason)
             continue
-        kernel = kernel_of(op.cell)
-        forward = KernelRecurrence(kernel, op.names, op.backwards, save=bool(gradients))
-        *states, saved = forward(*node.inputs, return_list=True)
+        compiled = cast("native.RecurrenceKernel", compiled_kernel(op.step))
+        forward = KernelRecurrence(compiled, op.names, op.backwards, save=bool(gradients))
+        *states, saved = apply_op(forward, *node.inputs)
         replaced = list(zip(node.outputs[: 2 * count], states, strict=True))
-        for gradient in gradients:
-            backward = KernelRecurrenceGradient(kernel, op.names, gradient.op.present, op.backwards)
+        for gradient in gradients or ():
+            backward = KernelRecurrenceGradient(
+                compiled, op.names, gradient.op.present, op.backwards
+            )
             _, _, _, _, of_histories, of_lasts = gradient.op.parts(gradient.inputs)
             used = [d for d in (*of_histories, *of_lasts) if d is not None]
-            found = backward(*node.inputs, *states[:count], saved, *used, return_list=True)
+            found = apply_op(backward, *node.inputs, *states[:count], saved, *used)
             replaced += zip(gradient.outputs, found, strict=True)
         # Last first: what depends on the recurrence is replaced before the recurrence itself.
         fgraph.replace_all_validate(replaced[::-1], reason="lower_recurrences")
 
 
-def gradients_of(fgraph, node: Apply) -> list[Apply] | None:
-    """Return the gradients of a recurrence, None if anything else reads its products."""
-    count = len(node.op.cell.states)
+def gradients_of(fgraph: FunctionGraph, node: Apply) -> list[Apply] | None:
+    """Return the gradients of a recurrence, or None if other nodes read its products."""
+    count = len(node.op.step.states)
     inputs = [*node.inputs, *node.outputs[:count], *node.outputs[2 * count :]]
     clients = [client for v in node.outputs for client, _ in fgraph.clients[v]]
     found = [
         client
         for client in dict.fromkeys(clients)
         if isinstance(client.op, RecurrenceGradient)
-        and client.op.cell is node.op.cell
+        and client.op.step is node.op.step
         and client.inputs[: len(inputs)] == inputs
     ]
     readers = {client for v in node.outputs[2 * count :] for client, _ in fgraph.clients[v]}
@@ -120,40 +130,45 @@ def gradients_of(fgraph, node: Apply) -> list[Apply] | None:
 
 
 class KernelRecurrence(Op):
-    """All steps of a cell as one kernel: histories, last states, and what the gradient needs.
+    """All steps of a recurrence as one compiled kernel.
+
+    Its outputs are the histories of the states, the last states, and what the gradient needs.
 
     Parameters
     ----------
-    kernel : RecurrenceKernel
+    compiled : seqnet.native.RecurrenceKernel
     names : tuple of str
-        What the inputs are; see `seqnet.ops.recurrence.RecurrenceOp`.
+        The meaning of each input; see `seqnet.ops.recurrence.RecurrenceOp`.
     backwards : bool
-        Run from the last step to the first; histories come in that order.
+        Run from the last step to the first. Histories are in that order.
     save : bool
-        Keep what the gradient needs.
+        Save what the gradient needs.
     """
 
-    __props__ = ("kernel", "names", "backwards", "save")
+    __props__ = ("compiled", "names", "backwards", "save")
 
-    def __init__(self, kernel, names: tuple[str, ...], backwards: bool, save: bool):
-        self.kernel, self.names, self.backwards, self.save = kernel, names, backwards, save
+    def __init__(
+        self, compiled: native.RecurrenceKernel, names: tuple[str, ...], backwards: bool, save: bool
+    ) -> None:
+        self.compiled, self.names, self.backwards, self.save = compiled, names, backwards, save
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"KernelRecurrence({', '.join(self.names)})"
 
-    def make_node(self, projected, kernel, *others):
+    def make_node(self, *inputs: Variable) -> Apply:
+        projected, recurrent_kernel = inputs[:2]
         time, batch, _ = projected.type.shape
-        units, states = kernel.type.shape[0], self.kernel.states
-        outputs = [like(projected, 3, (time, batch), units) for _ in range(states)]
+        units, states = recurrent_kernel.type.shape[0], self.compiled.states
+        outputs: list[Variable] = [like(projected, 3, (time, batch), units) for _ in range(states)]
         outputs += [like(projected, 2, (batch,), units) for _ in range(states)]
-        return Apply(self, [projected, kernel, *others], [*outputs, generic()])
+        return Apply(self, list(inputs), [*outputs, generic()])
 
-    def perform(self, node, inputs, outputs):
-        given = named(self.names, inputs, self.kernel.states)
+    def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
+        given = named(self.names, inputs, self.compiled.states)
         projected, mask = given["projected"], given["mask"]
-        histories, saved = self.kernel.forward(
+        histories, saved = self.compiled.forward(
             projected[::-1] if self.backwards else projected,
-            given["kernel"],
+            given["recurrent_kernel"],
             given["bias"],
             given["initial_states"],
             mask[::-1] if mask is not None and self.backwards else mask,
@@ -165,43 +180,51 @@ class KernelRecurrence(Op):
             storage[0] = history[-1].copy()
         outputs[-1][0] = saved
 
-    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+    # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
+    def infer_shape(self, *given: Any) -> list[SymbolicShape | None]:
         shapes = given[-1]
         (time, batch, _), units = shapes[0], shapes[1][0]
-        states = self.kernel.states
+        states = self.compiled.states
         return [(time, batch, units)] * states + [(batch, units)] * states + [None]
 
 
 class KernelRecurrenceGradient(Op):
     """The gradient of `KernelRecurrence` with respect to all its inputs but the mask.
 
-    Its inputs are those of the recurrence, the histories, what was saved, and the gradients of
-    those histories and last states that have one (`present`).
+    Its inputs are those of the recurrence, the histories, the saved values, and the gradients of
+    the histories and last states that are connected to the cost (`present`).
     """
 
-    __props__ = ("kernel", "names", "present", "backwards")
+    __props__ = ("compiled", "names", "present", "backwards")
 
-    def __init__(self, kernel, names, present, backwards):
-        self.kernel, self.names, self.present, self.backwards = kernel, names, present, backwards
+    def __init__(
+        self,
+        compiled: native.RecurrenceKernel,
+        names: tuple[str, ...],
+        present: tuple[bool, ...],
+        backwards: bool,
+    ) -> None:
+        self.compiled, self.names = compiled, names
+        self.present, self.backwards = present, backwards
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"KernelRecurrenceGradient({', '.join(self.names)})"
 
-    def make_node(self, *inputs):
+    def make_node(self, *inputs: Variable) -> Apply:
         wanted = [v.type() for n, v in zip(self.names, inputs, strict=False) if n != "mask"]
         return Apply(self, list(inputs), wanted)
 
-    def perform(self, node, inputs, outputs):
-        states, count = self.kernel.states, len(self.names)
+    def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
+        states, count = self.compiled.states, len(self.names)
         given = named(self.names, inputs, states)
         rest = iter(inputs[count + states + 1 :])
-        grads = [next(rest) if there else None for there in self.present]
+        grads = [next(rest) if connected else None for connected in self.present]
         projected, mask = given["projected"], given["mask"]
         if self.backwards:
             projected = projected[::-1]
             mask = None if mask is None else mask[::-1]
-        result = self.kernel.backward(
-            given["kernel"],
+        result = self.compiled.backward(
+            given["recurrent_kernel"],
             inputs[count : count + states],
             inputs[count + states],
             [None if g is None else rows_contiguous(g) for g in grads[:states]],
@@ -212,24 +235,25 @@ class KernelRecurrenceGradient(Op):
             final_grads=grads[states:] if any(self.present[states:]) else None,
         )
         of_projected = result.projected[::-1] if self.backwards else result.projected
-        values = [of_projected, result.recurrent_kernel]
+        values: list[Array | None] = [of_projected, result.recurrent_kernel]
         values += [] if given["bias"] is None else [result.recurrent_bias]
         values += result.initial_states or []
         for storage, value in zip(outputs, values, strict=True):
             storage[0] = value
 
-    def infer_shape(self, *given):  # (node, shapes); older PyTensors put the graph first
+    # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
+    def infer_shape(self, *given: Any) -> list[SymbolicShape]:
         shapes = given[-1]
         return [s for n, s in zip(self.names, shapes, strict=False) if n != "mask"]
 
 
-def named(names, inputs, states: int) -> dict:
-    """Return a recurrence's inputs by name, None for what is not there."""
+def named(names: tuple[str, ...], inputs: Sequence[Array], states: int) -> dict:
+    """Return the inputs of a recurrence by name, None for those that are absent."""
     given = dict(zip(names, inputs, strict=False))
     initial = [given.get(f"state{k}") for k in range(states)]
     return {
         "projected": given["projected"],
-        "kernel": given["kernel"],
+        "recurrent_kernel": given["recurrent_kernel"],
         "bias": given.get("bias"),
         "initial_states": None if initial[0] is None else initial,
         "mask": given.get("mask"),

@@ -1,4 +1,4 @@
-"""What happens around batches and epochs: records, progress, saving, stopping, learning rates."""
+"""Callbacks: logs, progress, checkpoints, early stopping and learning rates."""
 
 from seqnet.callbacks.backup import BackupAndRestore
 from seqnet.callbacks.base import Callback, CallbackList

@@ -1,11 +1,11 @@
-"""The hooks of a callback, and the list that calls several."""
+"""The base class of callbacks, and the list that calls several callbacks."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
@@ -14,27 +14,31 @@ from seqnet.registry import constructor_arguments
 from seqnet.saving.hdf5 import extract_arrays
 from seqnet.training.diagnostics import NumericalError
 
+if TYPE_CHECKING:
+    from seqnet.model import Model
+    from seqnet.training.trainer import Trainer
+
 
 class Callback:
-    """Override what you need; the methods are called by `Model.fit`, `evaluate` and `predict`.
+    """Base class of callbacks; `Model.fit`, `evaluate` and `predict` call the methods.
 
-    `logs` holds the loss and the metrics by name (``loss``, ``val_loss``, ...). What a callback
-    writes into the `logs` of `on_epoch_end` is seen by the callbacks after it in the list, and by
-    the history.
+    Override the methods that you need. `logs` holds the loss and the metrics by name (``loss``,
+    ``val_loss``, ...). Entries that a callback adds to the `logs` of `on_epoch_end` are visible to
+    the following callbacks in the list, and are recorded in the history.
 
     Attributes
     ----------
     model : Model
-        The model in training; ``model.stop_training = True`` ends it.
+        The model; ``model.stop_training = True`` stops the training.
     params : mapping
-        ``epochs``, ``steps`` (batches in an epoch; None if that is not known), ``batch_size``,
-        ``samples`` and ``metrics`` (the names in the logs of an epoch's end).
+        ``epochs``, ``steps`` (batches per epoch; None if unknown), ``batch_size``, ``samples`` and
+        ``metrics`` (the names in the logs at the end of an epoch).
     trainer : Trainer or None
-        The run of training, in `fit` only. Between two batches, its `state_dict` has everything
-        that decides how the training continues.
+        The current run, in `fit` only. Between two batches, its `state_dict` returns everything
+        that determines how the training continues.
     adds : tuple of str, optional
-        The names that `on_epoch_end` writes into `logs`. If all callbacks have it, a wrong name
-        elsewhere is an error before training instead of after its first epoch.
+        The names that `on_epoch_end` adds to `logs`. If all callbacks define it, an unknown name in
+        another callback is an error before training instead of after the first epoch.
     runs_last : bool
         Whether the callback is called after all others.
 
@@ -59,42 +63,42 @@ class Callback:
     adds: tuple[str, ...] | None = None
     runs_last = False
 
-    def set_model(self, model) -> None:
-        """Take the model that will be trained."""
+    def set_model(self, model: Model) -> None:
+        """Set the model."""
         self.model = model
 
     def set_params(self, params: Mapping) -> None:
-        """Take what is known about the training."""
+        """Set the parameters of the training."""
         self.params = params
 
-    def set_trainer(self, trainer) -> None:
-        """Take the run of training; None in `evaluate` and `predict`."""
+    def set_trainer(self, trainer: Trainer | None) -> None:
+        """Set the current run; None in `evaluate` and `predict`."""
         self.trainer = trainer
 
     def check(self, log_names: Sequence[str] | None) -> None:
-        """Raise if this callback cannot do its work; called before anything is compiled.
+        """Raise an error if this callback cannot work; called before anything is compiled.
 
-        `log_names` are the names in the logs of an epoch's end, or None if a callback may add
+        `log_names` are the names in the logs at the end of an epoch, or None if a callback may add
         others.
         """
 
     def get_config(self) -> dict:
-        """Return what a resumed run must be given again: other values make it another training.
+        """Return the configuration, which must be the same when a run is resumed.
 
-        By default the constructor's arguments except ``verbose``, as far as there are attributes of
-        the same names. Override it, with an empty result if need be, where some of them do not
-        matter or are called otherwise.
+        By default these are the constructor's arguments except ``verbose``, if there are attributes
+        of the same names. Override this method if some arguments do not affect the training, or if
+        the attributes have other names.
         """
         names = constructor_arguments(type(self))
         return {n: getattr(self, n) for n in names if n != "verbose" and hasattr(self, n)}
 
     def close(self) -> None:
-        """Release what `check` or a hook has opened; called when `fit` ends, however it does."""
+        """Release the resources of `check` and of hooks; called when `fit` ends or fails."""
 
     def state_dict(self) -> dict:
-        """Return what a resumed run needs to continue as if it had never stopped.
+        """Return the state that a resumed run needs to continue like an uninterrupted one.
 
-        Values are what JSON can hold, NumPy arrays, and dictionaries and lists of these.
+        Values are those that JSON can hold, NumPy arrays, and dictionaries and lists of these.
         """
         return {}
 
@@ -102,43 +106,43 @@ class Callback:
         """Restore what `state_dict` returned: after `on_train_begin`, before the first epoch."""
 
     def recovery_hint(self) -> str:
-        """Return what to tell a user whose training failed about how to continue; may be empty."""
+        """Return a hint for the error message of a failed training; may be empty."""
         return ""
 
-    def on_train_begin(self, logs=None) -> None:
-        """Before the first epoch."""
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Called before the first epoch."""
 
-    def on_train_end(self, logs=None) -> None:
-        """After the last epoch, with its logs; also when training was stopped or failed."""
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Called after the last epoch, with its logs; also when training was stopped or failed."""
 
-    def on_epoch_begin(self, epoch: int, logs=None) -> None:
-        """Before epoch number `epoch`, from 0."""
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called before epoch number `epoch`, counted from 0."""
 
-    def on_epoch_end(self, epoch: int, logs=None) -> None:
-        """After an epoch and its validation."""
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called after an epoch and its validation."""
 
-    def on_train_batch_begin(self, batch: int, logs=None) -> None:
-        """Before batch number `batch` of the epoch, from 0."""
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called before batch number `batch` of the epoch, counted from 0."""
         self.on_batch_begin(batch, logs)
 
-    def on_train_batch_end(self, batch: int, logs=None) -> None:
-        """After a batch; `logs` holds the means of the epoch so far."""
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called after a batch; `logs` holds the means over the epoch so far."""
         self.on_batch_end(batch, logs)
 
-    def on_batch_begin(self, batch: int, logs=None) -> None:
-        """Another name of `on_train_batch_begin`."""
+    def on_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Alias of `on_train_batch_begin`."""
 
-    def on_batch_end(self, batch: int, logs=None) -> None:
-        """Another name of `on_train_batch_end`."""
+    def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Alias of `on_train_batch_end`."""
 
     def on_numerical_error(self, error: NumericalError) -> None:
-        """Instead of raising the error after an update whose loss or gradients are not finite.
+        """Called after an update whose loss or gradients are not finite.
 
-        Where no callback of `fit` has this hook, the error is raised.
+        If no callback of `fit` has this hook, the error is raised instead.
         """
 
     def on_interruption(self) -> str | None:
-        """After Ctrl-C or SIGTERM, between two batches, before the training ends.
+        """Called after Ctrl-C or SIGTERM, between two batches, before the training ends.
 
         Returns
         -------
@@ -146,36 +150,36 @@ class Callback:
             A sentence for the message of the ``KeyboardInterrupt``.
         """
 
-    def on_test_begin(self, logs=None) -> None:
-        """Before an evaluation, also the validation of an epoch."""
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Called before an evaluation, including the validation of an epoch."""
 
-    def on_test_end(self, logs=None) -> None:
-        """After an evaluation; `logs` holds its results, without ``val_``."""
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Called after an evaluation; `logs` holds its results, without the prefix ``val_``."""
 
-    def on_test_batch_begin(self, batch: int, logs=None) -> None:
-        """Before batch number `batch` of an evaluation, from 0."""
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called before batch number `batch` of an evaluation, counted from 0."""
 
-    def on_test_batch_end(self, batch: int, logs=None) -> None:
-        """After a batch of an evaluation; `logs` holds the means so far."""
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called after a batch of an evaluation; `logs` holds the means so far."""
 
-    def on_predict_begin(self, logs=None) -> None:
-        """Before a prediction."""
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Called before a prediction."""
 
-    def on_predict_end(self, logs=None) -> None:
-        """After a prediction."""
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Called after a prediction."""
 
-    def on_predict_batch_begin(self, batch: int, logs=None) -> None:
-        """Before batch number `batch` of a prediction, from 0."""
+    def on_predict_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called before batch number `batch` of a prediction, counted from 0."""
 
-    def on_predict_batch_end(self, batch: int, logs=None) -> None:
-        """After a batch of a prediction; ``logs["outputs"]`` are its outputs."""
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called after a batch of a prediction; ``logs["outputs"]`` are its outputs."""
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 
 
 def overrides(callback: Callback, *hooks: str) -> bool:
-    """Whether a callback has hooks of its own, in its class or as functions it was given."""
+    """Return whether a callback overrides hooks, in its class or by functions it was given."""
     return any(
         getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
         for hook in hooks
@@ -183,12 +187,12 @@ def overrides(callback: Callback, *hooks: str) -> bool:
 
 
 def say(message: str) -> None:
-    """Print a line, above the progress bar if there is one."""
+    """Print a line, above the progress bar if present."""
     tqdm.write(message)
 
 
-def check_callbacks(callbacks) -> list[Callback]:
-    """Return what a user passed as callbacks as a list, or raise; None is none."""
+def check_callbacks(callbacks: Any) -> list[Callback]:
+    """Return the user's callbacks as a list, or raise an error; None means no callbacks."""
     if callbacks is None:
         return []
     if not isinstance(callbacks, (list, tuple)):
@@ -207,8 +211,8 @@ def check_callbacks(callbacks) -> list[Callback]:
     return list(callbacks)
 
 
-def check_save_freq(value) -> str | int:
-    """Return ``"epoch"`` or a number of batches, or raise."""
+def check_save_freq(value: str | int) -> str | int:
+    """Return ``"epoch"`` or a number of batches, or raise an error."""
     if value == "epoch":
         return value
     if isinstance(value, str):
@@ -217,7 +221,7 @@ def check_save_freq(value) -> str | int:
 
 
 def checked_state(callback: Callback) -> dict:
-    """Return a callback's state, or raise ``TypeError`` if a file cannot hold it."""
+    """Return the state of a callback, or raise ``TypeError`` if it cannot be saved."""
     state, who = callback.state_dict(), f"{type(callback).__name__}.state_dict"
     if not isinstance(state, Mapping):
         raise TypeError(f"{who} must return a dictionary, got {state!r}.")
@@ -229,31 +233,31 @@ def checked_state(callback: Callback) -> dict:
 
 
 class CallbackList:
-    """Calls each of several callbacks in turn: it has all their hooks.
+    """A list of callbacks with all hooks of `Callback`; each hook calls all callbacks in order.
 
     Parameters
     ----------
     callbacks : list of Callback
-        The user's.
+        The user's callbacks.
     reports : list of Callback
-        Called after them: they only show or keep what the others did.
+        Callbacks that only display or record results; called after those of the user.
 
     Attributes
     ----------
     resumed : list of Callback
-        Those of the user, whose states belong to a run that is resumed.
+        The user's callbacks, whose states are restored when a run is resumed.
     """
 
     def __init__(self, callbacks: Sequence[Callback], reports: Sequence[Callback] = ()):
         self.resumed = list(callbacks)
         self.callbacks = sorted([*callbacks, *reports], key=lambda callback: callback.runs_last)
         self.params: Mapping = {}
-        # Most callbacks leave the hooks around batches alone: those are not called at all.
+        # Most callbacks do not override the batch hooks; those are not called at all.
         self.at_batch_begin = self.overriding("on_train_batch_begin", "on_batch_begin")
         self.at_batch_end = self.overriding("on_train_batch_end", "on_batch_end")
 
-    def set_up(self, model, params: Mapping, trainer=None) -> None:
-        """Give the callbacks the model, what is known about the data, and the run of training."""
+    def set_up(self, model: Model, params: Mapping, trainer: Trainer | None = None) -> None:
+        """Set the model, the parameters and the current run of all callbacks, and check them."""
         self.params = params
         for callback in self.callbacks:
             callback.set_model(model)
@@ -264,15 +268,15 @@ class CallbackList:
             callback.check(names)
 
     def overriding(self, hook: str, *aliases: str) -> list:
-        """Return the hooks of a name of the callbacks that have one of their own."""
+        """Return the hooks of this name of all callbacks that override it."""
         return [getattr(c, hook) for c in self.callbacks if overrides(c, hook, *aliases)]
 
     def collect(self, method: str) -> list:
-        """Return what a method of each callback returns."""
+        """Return the results of a method of each callback."""
         return [getattr(callback, method)() for callback in self.callbacks]
 
     def log_names(self) -> list[str] | None:
-        """Return the names in the logs of an epoch's end, or None if they are not known."""
+        """Return the names in the logs at the end of an epoch, or None if they are unknown."""
         names = self.params.get("metrics")
         found = list(names or ())
         for callback in self.callbacks:
@@ -309,13 +313,13 @@ class CallbackList:
         for callback in self.callbacks:
             callback.close()
 
-    def on_train_end(self, logs: Mapping | None = None) -> None:
-        """Call the hook of each callback, also after one has raised; the error is raised then."""
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Call the hook of each callback, even if one raises; its error is raised at the end."""
         with ExitStack() as stack:
             for callback in reversed(self.callbacks):
                 stack.callback(callback.on_train_end, {} if logs is None else logs)
 
-    def __getattr__(self, hook: str):
+    def __getattr__(self, hook: str) -> Callable:
         if hook not in HOOKS:
             raise AttributeError(f"Callbacks have no hook {hook!r}.")
         expected = 2 if "epoch" in hook or "batch" in hook else 1

@@ -1,15 +1,16 @@
-"""Callbacks made of functions."""
+"""Callbacks that are defined by functions."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from typing import Any
 
 from seqnet.callbacks.base import HOOKS, Callback
 
 
 class LambdaCallback(Callback):
-    """A callback made of functions, each named like the hook it stands for.
+    """A callback that is defined by functions, one for each hook.
 
     Parameters
     ----------
@@ -21,19 +22,19 @@ class LambdaCallback(Callback):
     Raises
     ------
     TypeError
-        If there is no hook of a name, or what is given for it cannot be called.
+        If there is no hook of that name, or its value is not callable.
 
     Examples
     --------
     >>> import numpy as np, seqnet
     >>> from seqnet.callbacks import LambdaCallback
     >>> model = seqnet.Model([seqnet.layers.Dense(1)])
-    >>> tell = LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, list(logs)))
-    >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[tell])
+    >>> show = LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, list(logs)))
+    >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[show])
     0 ['loss']
     """
 
-    def __init__(self, **hooks: Callable | None):
+    def __init__(self, **hooks: Callable | None) -> None:
         for name, function in hooks.items():
             if name not in HOOKS:
                 near = difflib.get_close_matches(name, HOOKS, n=1)
@@ -45,5 +46,5 @@ class LambdaCallback(Callback):
                 raise TypeError(f"LambdaCallback takes a function as {name}, got {function!r}.")
             setattr(self, name, function)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {name: hook for name, hook in vars(self).items() if name in HOOKS}

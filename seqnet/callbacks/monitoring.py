@@ -1,10 +1,11 @@
-"""What monitors one metric: its direction, its best value, and its name."""
+"""The base class of callbacks that monitor a metric."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ FALLING = {"loss", "perplexity"}
 
 
 def direction(monitor: str, mode: str, who: str) -> str:
-    """Return ``"min"`` or ``"max"``: `mode`, or for ``"auto"`` what the metric's name says.
+    """Return ``"min"`` or ``"max"``: `mode`, or for ``"auto"`` the direction of the metric.
 
     Examples
     --------
@@ -37,19 +38,19 @@ def direction(monitor: str, mode: str, who: str) -> str:
     near = difflib.get_close_matches(name, [*RISING, *FALLING, *registry.names("loss")], n=1)
     hint = f" Did you mean {monitor.removesuffix(name) + near[0]!r}?" if near else ""
     raise ValueError(
-        f"{who} does not know whether {monitor!r} should rise or fall: pass mode='max' or "
+        f"{who} does not know whether {monitor!r} should increase or decrease: pass mode='max' or "
         f"mode='min'.{hint}"
     )
 
 
 def unknown_log(name: str, names: Sequence[str], who: str) -> ValueError:
-    """Return the error that tells which logs there are."""
+    """Return the error for an unknown name, with the names in the logs."""
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     if name.startswith("val_") and not any(other.startswith("val_") for other in names):
-        hint = " The metrics of a validation come with validation_data or validation_split of fit."
+        hint = " Metrics of a validation need validation_data or validation_split in fit."
     return ValueError(
-        f"{who} needs the metric {name!r}, but this training gives {', '.join(names)}.{hint}"
+        f"{who} needs the metric {name!r}, but this training has {', '.join(names)}.{hint}"
     )
 
 
@@ -61,14 +62,15 @@ class Monitor(Callback):
     monitor : str
         The name of the metric.
     mode : "auto", "min" or "max"
-        Whether it should fall or rise; ``"auto"`` knows accuracies, losses and the perplexity.
+        Whether it should decrease or increase; ``"auto"`` knows accuracies, losses and the
+        perplexity.
     min_delta : float
-        A smaller change is no improvement.
+        The smallest change that counts as an improvement.
     best : float, optional
-        What the first value has to beat.
+        The value that the first value must improve on.
     """
 
-    adds = ()
+    adds: tuple[str, ...] | None = ()
 
     def __init__(self, monitor: str, mode: str, min_delta: float = 0.0, best: float | None = None):
         if not isinstance(monitor, str):
@@ -84,17 +86,17 @@ class Monitor(Callback):
         """The name used in messages."""
         return type(self).__name__
 
-    def check(self, log_names):
+    def check(self, log_names: Sequence[str] | None) -> None:
         if log_names is not None and self.monitor not in log_names:
             raise unknown_log(self.monitor, log_names, self.who)
 
     def current(self, logs: Mapping | None) -> float | None:
-        """Return the metric; None in an epoch without it, where others have it.
+        """Return the value of the metric; None if only this epoch lacks it.
 
         Raises
         ------
         ValueError
-            If it has never been there and nothing says that it will come.
+            If the metric is not known and was never in the logs.
         """
         logs = logs or {}
         if self.monitor in logs:
@@ -105,15 +107,15 @@ class Monitor(Callback):
         raise unknown_log(self.monitor, list(logs), self.who)
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether a value is better than another by more than `min_delta`; NaN never is."""
+        """Return whether a value is better than `best` by more than `min_delta`; NaN never is."""
         if best is None:
             return not math.isnan(value)
         return bool(value - self.min_delta > best if self.rising else value + self.min_delta < best)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"best": None if self.best is None else float(self.best), "seen": self.seen}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best, self.seen = state["best"], state["seen"]
 
 
@@ -132,6 +134,6 @@ def weight_state(weights: Sequence[np.ndarray] | None) -> dict[str, np.ndarray]:
 
 
 def weights_in(state: Mapping) -> list[np.ndarray] | None:
-    """Return the weights that `weight_state` entered, or None."""
+    """Return the weights in a state that `weight_state` returned, or None."""
     count = sum(name.startswith("best_weights_") for name in state)
     return [np.asarray(state[f"best_weights_{k}"]) for k in range(count)] or None

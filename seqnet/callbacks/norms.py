@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from seqnet.callbacks.base import Callback
 from seqnet.training.diagnostics import norm_of
 
 
 class NormLogger(Callback):
-    """Adds the norms of gradients and weights to each epoch's logs.
+    """Add the norms of gradients and weights to the logs of each epoch.
 
-    ``gradient_norm`` is the L2 norm of all gradients together before clipping, the mean over the
-    epoch's updates; ``weight_norm`` that of all weights at the epoch's end. Every training step
-    computes its gradients' norms anyway. Put it before callbacks that write logs; the
-    history and the progress bar come after it by themselves.
+    ``gradient_norm`` is the L2 norm of all gradients together before clipping, averaged over the
+    updates of the epoch. ``weight_norm`` is the L2 norm of all weights at the end of the epoch.
+    There is no extra cost for gradients, because every training step computes their norms. Put this
+    callback before callbacks that write logs; the history and the progress bar always come after
+    it.
 
     Parameters
     ----------
     per_weight : bool
-        Also add ``gradient_norm/NAME`` of each weight that is trained and ``weight_norm/NAME`` of
-        each weight. A mean over updates is since the last time other layers were trained.
+        Also add ``gradient_norm/NAME`` of each trained weight and ``weight_norm/NAME`` of each
+        weight. The mean over updates starts again when the set of trained layers changes.
 
     Examples
     --------
@@ -37,7 +39,9 @@ class NormLogger(Callback):
         self.per_weight = per_weight
         self.adds = None if per_weight else ("gradient_norm", "weight_norm")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs is None:
+            return
         weights = {weight.name: norm_of(weight) for weight in self.model.weights}
         logs["gradient_norm"] = self.model.gradient_norms.mean()
         logs["weight_norm"] = math.hypot(*weights.values())

@@ -1,22 +1,22 @@
-"""Progress on a screen or in a log file."""
+"""Progress bars and progress lines."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm.auto import tqdm
 from tqdm.notebook import tqdm_notebook
 
 from seqnet.callbacks.base import Callback
 
-LOG_INTERVAL = 60.0  # seconds between lines where a bar cannot be drawn over
+LOG_INTERVAL = 60.0  # seconds between lines if the bar cannot be redrawn
 
 
 def format_logs(logs: Mapping | None) -> dict[str, str]:
-    """Write logs with four significant digits.
+    """Format logs with four significant digits.
 
     Examples
     --------
@@ -27,13 +27,13 @@ def format_logs(logs: Mapping | None) -> dict[str, str]:
     return {name: f"{value:.4g}" for name, value in (logs or {}).items()}
 
 
-def is_screen(file) -> bool:
-    """Whether a line in a file can be drawn over: it is a terminal that has a size."""
+def is_screen(file: TextIO) -> bool:
+    """Return whether a line of a file can be redrawn: it is a terminal that has a size."""
     if not file.isatty():
         return False
     try:
         return 0 not in os.get_terminal_size(file.fileno())
-    except (OSError, AttributeError):  # something else that says it is a terminal
+    except (OSError, AttributeError):  # another object whose isatty returns True
         return True
 
 
@@ -43,12 +43,12 @@ class Bar(tqdm):
     logs: Mapping = {}
 
     @property
-    def format_dict(self):
+    def format_dict(self) -> dict[str, Any]:
         values = ", ".join(f"{name}={text}" for name, text in format_logs(self.logs).items())
         return super().format_dict | {"postfix": values}
 
     def show_all_logs(self) -> None:
-        """Leave the bar and the rate out where they would cut logs off; use a second line."""
+        """Omit the bar and the rate if the logs would be cut off otherwise."""
         values = self.format_dict
         width = values["ncols"]
         if width and len(self.format_meter(**values | {"ncols": None})) > width:
@@ -57,9 +57,9 @@ class Bar(tqdm):
 
 
 class Lines:
-    """A file in which each drawing of a bar is a line of its own."""
+    """A file in which each drawing of a bar is a separate line."""
 
-    def __init__(self, file):
+    def __init__(self, file: TextIO):
         self.file = file
         self.encoding = getattr(file, "encoding", None)
 
@@ -75,15 +75,15 @@ class Lines:
 class ProgressBar(Callback):
     r"""A tqdm bar for each epoch, with the logs so far.
 
-    In a terminal or a notebook the bar is drawn again and again; elsewhere, as in a log file, each
-    epoch ends with one line, and a long one has one more each minute.
+    In a terminal or a notebook the bar is redrawn. Elsewhere, such as in a log file, one line is
+    written at the end of each epoch, and one per minute during long epochs.
 
     Parameters
     ----------
     unit : str
-        What is counted; ``"batch"`` by default.
+        The unit of the count; ``"batch"`` by default.
     per_batch : float
-        How many units one batch is: a batch of 32 texts of 50 characters is 1,600 characters.
+        The number of units per batch: a batch of 32 texts of 50 characters has 1,600 characters.
     file : file, optional
         Where to write; standard error by default.
 
@@ -100,19 +100,19 @@ class ProgressBar(Callback):
 
     adds = ()
 
-    def __init__(self, unit: str = "batch", per_batch: float = 1, file=None):
+    def __init__(self, unit: str = "batch", per_batch: float = 1, file: TextIO | None = None):
         self.unit, self.per_batch, self.file = unit, per_batch, file
-        self.bar: Bar | None = None
+        self.bar: Any = None  # a Bar, once an epoch has begun
         self.lines: Lines | None = None
         self.batches_before: int | None = None
 
-    def get_config(self):
-        return {}  # what is printed changes nothing about the training
+    def get_config(self) -> dict[str, Any]:
+        return {}  # the output does not affect the training
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.batches_before = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         file = self.file or sys.stderr
         drawn = issubclass(tqdm, tqdm_notebook) or is_screen(file)
         self.lines = None if drawn else Lines(file)
@@ -135,13 +135,13 @@ class ProgressBar(Callback):
             **kind,
         )
 
-    def on_train_batch_end(self, batch, logs=None):
-        if batch != self.bar.n:  # a resumed epoch begins in its middle
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if batch != self.bar.n:  # a run may be resumed in the middle of an epoch
             self.bar.initial = self.bar.n = self.bar.last_print_n = batch
         self.bar.logs = logs
         self.bar.update()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.bar.logs = logs
         self.batches_before = self.bar.n
         if self.lines is not None:
@@ -151,13 +151,13 @@ class ProgressBar(Callback):
             self.bar.show_all_logs()
         self.bar.close()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.bar is not None:
             self.bar.close()
 
 
 class EpochLine(Callback):
-    """One printed line an epoch (``verbose=2``).
+    """Print one line per epoch (``verbose=2``).
 
     Examples
     --------
@@ -170,6 +170,6 @@ class EpochLine(Callback):
 
     adds = ()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         values = "  ".join(f"{name} {text}" for name, text in format_logs(logs).items())
         print(f"Epoch {epoch + 1}/{self.params['epochs']}  {values}", flush=True)

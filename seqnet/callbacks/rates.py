@@ -1,30 +1,34 @@
-"""Callbacks that change the learning rate; nothing is compiled again."""
+"""Callbacks that change the learning rate, without recompiling."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from seqnet.callbacks.base import Callback, say
 from seqnet.callbacks.monitoring import Monitor
 from seqnet.checks import check_count, check_number
 
+if TYPE_CHECKING:
+    from seqnet.optimizers import Optimizer
+
 
 class LearningRateScheduler(Callback):
-    """Sets the learning rate before each epoch, and enters it as ``learning_rate`` after it.
+    """Set the learning rate before each epoch, and log it as ``learning_rate``.
 
     Parameters
     ----------
     schedule : function of (epoch, learning_rate)
-        Returns the learning rate of an epoch, given its number from 0 and the rate so far. A
-        function of the epoch alone will do.
+        Returns the learning rate of an epoch, given its number (counted from 0) and the current
+        rate. A function of the epoch alone is also accepted.
     verbose : 0 or 1
         Whether to print each rate.
 
     Raises
     ------
     TypeError, ValueError
-        If the schedule returns no number, or a negative one.
+        If the schedule does not return a number, or returns a negative one.
 
     Examples
     --------
@@ -46,7 +50,7 @@ class LearningRateScheduler(Callback):
         self.schedule, self.verbose = schedule, verbose
         self.takes_rate = takes_two(schedule)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         optimizer = self.model.optimizer
         rate = (
             self.schedule(epoch, optimizer.learning_rate)
@@ -58,50 +62,50 @@ class LearningRateScheduler(Callback):
         if self.verbose:
             say(f"Epoch {epoch + 1}: the learning rate is {rate:g}.")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None:
             logs["learning_rate"] = self.model.optimizer.learning_rate
 
 
 def takes_two(function: Callable) -> bool:
-    """Whether a function can be called with two arguments."""
+    """Return whether a function can be called with two arguments."""
     try:
         inspect.signature(function).bind(0, 0.0)
     except TypeError:
         return False
-    except ValueError:  # a built-in function that does not tell
+    except ValueError:  # a built-in function without a signature
         return True
     return True
 
 
 class ReduceLROnPlateau(Monitor):
-    """Lowers the learning rate when a metric has not improved for some epochs.
+    """Lower the learning rate when a metric has stopped improving.
 
-    It enters the rate of each epoch as ``learning_rate``.
+    The rate of each epoch is logged as ``learning_rate``.
 
     Parameters
     ----------
     monitor : str
         The name of the metric.
     factor : float
-        What the rate is multiplied by, above 0 and below 1.
+        The factor that the rate is multiplied by, above 0 and below 1.
     patience : int
-        How many epochs without improvement in a row lower the rate.
+        The number of consecutive epochs without improvement after which the rate is lowered.
     verbose : 0 or 1
         Whether to print when the rate is lowered.
     mode : "auto", "min" or "max"
-        Whether the metric should fall or rise.
+        Whether the metric should decrease or increase.
     min_delta : float
-        A smaller change is no improvement.
+        The smallest change that counts as an improvement.
     cooldown : int
-        So many epochs after a change do not count.
+        The number of epochs after a change that are not counted.
     min_lr : float
-        The rate is never set below this.
+        The lower bound of the rate.
 
     Raises
     ------
     ValueError
-        If there is no such metric, or its direction is not known.
+        If there is no such metric, or its direction is unknown.
 
     Examples
     --------
@@ -138,11 +142,11 @@ class ReduceLROnPlateau(Monitor):
         self.cooldown = check_count(cooldown, "cooldown", 0)
         self.on_train_begin()
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.best, self.seen = None, False
         self.wait = self.cooldown_counter = 0
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         optimizer = self.model.optimizer
         if logs is not None:
             logs["learning_rate"] = optimizer.learning_rate
@@ -159,17 +163,17 @@ class ReduceLROnPlateau(Monitor):
             if self.wait >= self.patience and optimizer.learning_rate > self.min_lr:
                 self.lower(optimizer, epoch)
 
-    def lower(self, optimizer, epoch: int) -> None:
-        """Multiply the rate by the factor, but not below the least one."""
+    def lower(self, optimizer: Optimizer, epoch: int) -> None:
+        """Multiply the rate by the factor, but keep it at or above the lower bound."""
         optimizer.learning_rate = max(optimizer.learning_rate * self.factor, self.min_lr)
         self.wait, self.cooldown_counter = 0, self.cooldown
         if self.verbose:
             say(f"Epoch {epoch + 1}: the learning rate is lowered to {optimizer.learning_rate:g}.")
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         counts = {"wait": self.wait, "cooldown_counter": self.cooldown_counter}
         return super().state_dict() | counts
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.wait, self.cooldown_counter = state["wait"], state["cooldown_counter"]

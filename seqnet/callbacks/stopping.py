@@ -1,45 +1,51 @@
-"""Callbacks that end a training."""
+"""Callbacks that stop the training."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from seqnet.callbacks.base import Callback, say
 from seqnet.callbacks.monitoring import Monitor, weight_state, weights_in
 from seqnet.checks import check_count
+from seqnet.training.diagnostics import NumericalError
 
 
 class EarlyStopping(Monitor):
-    """Ends the training when a metric has not improved for some epochs.
+    """Stop the training when a metric has stopped improving.
 
     Parameters
     ----------
     monitor : str
         The name of the metric.
     min_delta : float
-        A smaller change is no improvement.
+        The smallest change that counts as an improvement.
     patience : int
-        How many epochs without improvement in a row end the training.
+        The number of consecutive epochs without improvement after which the training is stopped.
     verbose : 0 or 1
-        Whether to print when the training is ended.
+        Whether to print a message when the training is stopped.
     mode : "auto", "min" or "max"
-        Whether the metric should fall or rise.
+        Whether the metric should decrease or increase.
     baseline : float, optional
-        A value that has to be beaten within `patience` epochs as well.
+        A value that must also be improved on within `patience` epochs.
     restore_best_weights : bool
-        Give the model the weights of its best epoch when the training ends, however it ends.
+        Restore the weights of the best epoch when the training ends or fails.
     start_from_epoch : int
-        Epochs before this number (from 0) do not count at all.
+        Epochs before this number (counted from 0) are ignored.
 
     Attributes
     ----------
     stopped_epoch : int
-        The number of the epoch that was the last, from 0; 0 if the training was not ended.
+        The number of the last epoch, counted from 0; 0 if the training was not stopped.
     best, best_epoch
-        The best value, and the number of its epoch, from 0.
+        The best value, and the number of its epoch, counted from 0.
 
     Raises
     ------
     ValueError
-        If there is no such metric, or its direction is not known.
+        If there is no such metric, or its direction is unknown.
 
     Examples
     --------
@@ -72,11 +78,12 @@ class EarlyStopping(Monitor):
         self.start_from_epoch = check_count(start_from_epoch, "start_from_epoch", 0)
         self.on_train_begin()
 
-    def on_train_begin(self, logs=None):
-        self.best, self.best_weights, self.best_epoch = None, None, 0
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.best, self.best_epoch = None, 0
+        self.best_weights: list[np.ndarray] | None = None
         self.wait, self.stopped_epoch, self.seen = 0, 0, False
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         value = self.current(logs)
         if value is None or epoch < self.start_from_epoch:
             return
@@ -92,32 +99,32 @@ class EarlyStopping(Monitor):
             self.stopped_epoch = epoch
             self.model.stop_training = True
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.verbose and self.stopped_epoch:
             say(
-                f"Epoch {self.stopped_epoch + 1}: stopped, since {self.monitor} has not improved "
+                f"Epoch {self.stopped_epoch + 1}: stopped, because {self.monitor} has not improved "
                 f"for {self.wait} epochs."
             )
         if self.best_weights is not None:
             if self.verbose:
-                say(f"The model has the weights of epoch {self.best_epoch + 1} again.")
+                say(f"The weights of epoch {self.best_epoch + 1} are restored.")
             self.model.set_weights(self.best_weights)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         names = ("wait", "stopped_epoch", "best_epoch")
         counts = {name: getattr(self, name) for name in names}
         return super().state_dict() | counts | weight_state(self.best_weights)
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.wait, self.stopped_epoch = state["wait"], state["stopped_epoch"]
         self.best_epoch, self.best_weights = state["best_epoch"], weights_in(state)
 
 
 class TerminateOnNaN(Callback):
-    """Ends the training when the loss or a gradient is NaN or infinite.
+    """Stop the training when the loss or a gradient is NaN or infinite.
 
-    Without it, that is a `seqnet.NumericalError`.
+    Without this callback, `fit` raises a `seqnet.NumericalError`.
 
     Parameters
     ----------
@@ -141,7 +148,7 @@ class TerminateOnNaN(Callback):
     def __init__(self, raise_error: bool = False):
         self.raise_error = raise_error
 
-    def on_numerical_error(self, error):
+    def on_numerical_error(self, error: NumericalError) -> None:
         if self.raise_error:
             raise RuntimeError(str(error)) from error
         say(f"{error.headline} The training ends.")

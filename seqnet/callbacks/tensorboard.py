@@ -1,31 +1,37 @@
-"""Figures for TensorBoard."""
+"""Logs for TensorBoard."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from seqnet.callbacks.base import Callback
 from seqnet.checks import check_count
 
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+
 
 class TensorBoard(Callback):
-    """Writes logs to be looked at with ``tensorboard --logdir LOG_DIR``.
+    """Write logs for TensorBoard; view them with ``tensorboard --logdir LOG_DIR``.
 
-    Needs tensorboardX: ``pip install "seqnet[tensorboard]"``. Figures of the training go to the
-    folder ``train``, those of the validation to ``validation``; their names are ``epoch_loss`` and
-    so on, and ``batch_loss`` and so on for batches. The learning rate is written too.
+    Requires tensorboardX: ``pip install "seqnet[tensorboard]"``. Training metrics are written to
+    the folder ``train``, validation metrics to ``validation``. Their names are ``epoch_loss`` and
+    so on, and ``batch_loss`` and so on for batches. The learning rate is also written.
 
     Parameters
     ----------
     log_dir : path
-        Made if it does not exist.
+        Created if it does not exist.
     histogram_freq : int
-        Write histograms of all weights each time after so many epochs; 0 for never.
+        The number of epochs between histograms of all weights; 0 for none.
     write_steps_per_second : bool
-        Write how many batches a second there were in each epoch.
+        Write the number of batches per second of each epoch.
     update_freq : "epoch", "batch" or int
-        Also write the logs so far after each batch, or after every so many of an epoch.
+        Also write the current logs after each batch, or every `update_freq` batches of an epoch.
 
     Raises
     ------
@@ -37,7 +43,7 @@ class TensorBoard(Callback):
 
     def __init__(
         self,
-        log_dir="logs",
+        log_dir: str | os.PathLike = "logs",
         histogram_freq: int = 0,
         write_steps_per_second: bool = False,
         update_freq: str | int = "epoch",
@@ -61,16 +67,16 @@ class TensorBoard(Callback):
         )
         self.batches = self.batches_before = 0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.start, self.batches_before = time.perf_counter(), self.batches
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.batches += 1
         if self.update_freq and batch % self.update_freq == 0:
             for name, value in (logs or {}).items():
                 self.write("train", f"batch_{name}", value, self.batches)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         values = dict(logs or {})
         values.setdefault("learning_rate", self.model.optimizer.learning_rate)
         if self.write_steps_per_second:
@@ -86,7 +92,7 @@ class TensorBoard(Callback):
         for writer in self.writers.values():
             writer.flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         for writer in self.writers.values():
             writer.close()
         self.writers = {}
@@ -95,18 +101,18 @@ class TensorBoard(Callback):
         """Write one number."""
         self.writer(folder).add_scalar(name, value, step)
 
-    def writer(self, folder: str):
-        """Return the writer of a folder, made when first asked for."""
+    def writer(self, folder: str) -> SummaryWriter:
+        """Return the writer of a folder, which is created at the first call."""
         if folder not in self.writers:
-            # Its files are named by the second, and one of the same name would be overwritten.
+            # File names only have a resolution of a second; the suffix avoids overwriting.
             suffix = f".{time.time_ns()}"
             self.writers[folder] = self.make_writer(
                 str(self.log_dir / folder), filename_suffix=suffix
             )
         return self.writers[folder]
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return {"batches": self.batches}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.batches = self.batches_before = state["batches"]

@@ -1,4 +1,4 @@
-"""Data: what a model is trained on, as batches of arrays."""
+"""Data sets and batches, and functions for padding."""
 
 from seqnet.data.dataset import Batch, Dataset, Epoch, RowDataset
 from seqnet.data.padding import pad_sequences, range_weights

@@ -1,15 +1,15 @@
-"""From what a user passes to a data set whose values were checked.
+"""Validate inputs and build data sets.
 
-This is the only place that asks what kind of data it was given. Everything is refused here, in the
-user's words, before anything is compiled; data that is not in memory is checked batch by batch by
-the same functions. Values that do not count (masked, or of weight 0) are never refused.
+This is the only module that distinguishes the kinds of data. Invalid data raises an error here,
+before anything is compiled; data that is not in memory is checked batch by batch by the same
+functions. Values that are masked or have the weight 0 never raise an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,26 +38,29 @@ from seqnet.layers import Activation, Dense, Softmax
 from seqnet.losses import Loss, MaskedLoss
 from seqnet.metrics import LossMetric
 
+if TYPE_CHECKING:
+    from seqnet.model import Model
+
 
 class Adapter:
-    """Makes data sets for a model, which is built from the first data it sees.
+    """Build data sets for a model; the first data also builds the model.
 
     Parameters
     ----------
     model : Model
     prefix : str
-        Put before names in messages, such as ``"validation "``.
+        A prefix for names in messages, such as ``"validation "``.
     announce : bool
-        Print what is chosen where the user chose nothing.
+        Print the defaults that are chosen.
     targets : bool
-        Whether there must be targets.
+        Whether targets are required.
     continues : bool
-        Whether each epoch of a stream begins where the one before ended.
+        Whether each epoch of a stream begins where the previous one ended.
     """
 
     def __init__(
         self,
-        model,
+        model: Model,
         *,
         prefix: str = "",
         announce: bool = False,
@@ -67,10 +70,12 @@ class Adapter:
         self.model, self.prefix, self.name = model, prefix, f"{prefix}X"
         self.announce, self.targets, self.continues = announce, targets, continues
 
-    def dataset(self, x, y=None, weight=None, mask=None, lengths=None) -> Dataset:
-        """Return what `Model.fit` takes as a data set, with everything checked.
+    def dataset(
+        self, x: Any, y: Any = None, weight: Any = None, mask: Any = None, lengths: Any = None
+    ) -> Dataset:
+        """Return the arguments of `Model.fit` as a data set, after checking them.
 
-        Only the first rows or the first batch of what is not in memory are read now.
+        Of data that is not in memory, only the first row or the first batch is read now.
         """
         if not self.model.layers:
             raise ValueError("The model has no layers; add some first.")
@@ -101,8 +106,8 @@ class Adapter:
             return self.sequences(x, y, weight, mask, lengths)
         return self.arrays(x, y, weight, mask)
 
-    def missing_targets(self, x) -> ValueError:
-        """Return the error for data without targets."""
+    def missing_targets(self, x: Any) -> ValueError:
+        """Return the error for missing targets."""
         hint = " Call it, and pass the generator it returns." if callable(x) else ""
         if isinstance(x, tuple):
             hint = " Pass X and y one after the other, not as a tuple."
@@ -113,7 +118,7 @@ class Adapter:
 
     # ---- the kinds of data
 
-    def arrays(self, x, y, weight, mask) -> ArrayDataset:
+    def arrays(self, x: Any, y: Any, weight: Any, mask: Any) -> ArrayDataset:
         """Return arrays as a data set."""
         x = as_array(x, self.name)
         for part, values in (("y", y), ("sample_weight", weight), ("mask", mask)):
@@ -126,7 +131,7 @@ class Adapter:
         self.model.complete_compile(dataset, self.announce)
         return ArrayDataset(self.check_targets_and_weights(dataset, self.output_shape(dataset)))
 
-    def sequences(self, x, y, weight, mask, lengths) -> RaggedDataset:
+    def sequences(self, x: Any, y: Any, weight: Any, mask: Any, lengths: Any) -> RaggedDataset:
         """Return sequences of different lengths, or an array and lengths, as a data set."""
         model = self.model
         padded: Any = None
@@ -161,11 +166,12 @@ class Adapter:
             check(weights, f"{self.prefix}sample_weight")
         return dataset
 
-    def out_of_core(self, x, y, weight, mask, lengths) -> OutOfCoreDataset:
-        """Return what is not in memory as a data set; only the first row is read now."""
+    def out_of_core(self, x: Any, y: Any, weight: Any, mask: Any, lengths: Any) -> OutOfCoreDataset:
+        """Return rows outside memory as a data set; only the first row is read now."""
         if is_ragged(x):
             raise ValueError(
-                f"{self.name} is a list of sequences, so what goes with it is lists too."
+                f"{self.name} is a list of sequences, so y, sample_weight and mask must also be "
+                "lists."
             )
         if lengths is None:
             x = rows_of(x, self.name)
@@ -185,7 +191,7 @@ class Adapter:
         return self.read_rows(PartRows(parts))
 
     def own_dataset(self, dataset: Dataset) -> Dataset:
-        """Return a data set of a user with a check of each batch; the first one is read now."""
+        """Return a custom data set with a check of each batch; the first batch is read now."""
         if isinstance(dataset, RowDataset):
             return self.read_rows(dataset)
         first = self.check_own(dataset.first_batch(1))
@@ -197,16 +203,16 @@ class Adapter:
         try:
             check = self.first_check(self.check_own(rows.load(slice(0, 1))))
         except WrongValueError:
-            raise  # which says where
+            raise  # it already names the place
         except (ValueError, TypeError) as error:
             raise preceded(error, "Row 0") from error
         return OutOfCoreDataset(rows, lambda batch: check(self.check_own(batch)))
 
     def check_own(self, batch: Batch) -> Batch:
-        """Return what a data set gave, without targets if there must be none."""
+        """Return a batch of a custom data set, without targets if they are not needed."""
         if not isinstance(batch, Batch):
             raise TypeError(
-                f"a data set gives objects of seqnet.data.Batch, got {described(batch)}."
+                f"a data set must return objects of seqnet.data.Batch, got {described(batch)}."
             )
         if not self.targets:
             return Batch(batch.inputs, mask=batch.mask)
@@ -214,8 +220,8 @@ class Adapter:
             raise ValueError(f"a batch of {self.name} has no targets.")
         return batch
 
-    def first_check(self, first: Batch):
-        """Return the function that checks a batch, after the model was built for the first one."""
+    def first_check(self, first: Batch) -> Callable[[Batch], Batch]:
+        """Build the model for the first batch; return the function that checks a batch."""
         shape = self.output_shape(self.arrays(*first.parts()))
 
         def check(batch: Batch) -> Batch:
@@ -226,13 +232,13 @@ class Adapter:
 
         return check
 
-    def stream(self, source) -> Stream:
-        """Return batches as a stream; the first one is read and checked now."""
+    def stream(self, source: Any) -> Stream:
+        """Return a stream of batches; the first batch is read and checked now."""
         first = Adapter(
             self.model, prefix=self.prefix, announce=self.announce, targets=self.targets
         )
 
-        def prepare(raw) -> Dataset:
+        def prepare(raw: Any) -> Dataset:
             parts = batch_parts(raw, self.targets, self.model.input_shape)
             return first.dataset(*parts)
 
@@ -248,7 +254,7 @@ class Adapter:
     # ---- the model and its checks
 
     def build(self, input_shape: tuple, given_shape: tuple | None = None) -> None:
-        """Make the model's weights, or check that they fit; name a missing batch axis."""
+        """Build the model, or check that the data fits it; detect a missing batch axis."""
         wanted = len(self.model.input_shape or self.model.layers[0].input_axes)
         try:
             self.model.build(input_shape)
@@ -261,22 +267,22 @@ class Adapter:
             )
             raise preceded(error, text) from error
 
-    def output_shape(self, dataset) -> tuple:
-        """Return the shape of the model's output for a data set, the batch None."""
+    def output_shape(self, dataset: ArrayDataset | RaggedDataset) -> tuple:
+        """Return the output shape of the model for a data set; the batch size is None."""
         return (None, *self.model.compute_output_shape(dataset.input_shape)[1:])
 
     def check_inputs(self, batch: Batch) -> Batch:
-        """Return a batch of arrays whose inputs the first layer accepts."""
+        """Return the batch, if the first layer accepts its inputs."""
         inputs = check_counted(batch.inputs, self.check_input, self.name, lambda: batch.mask)
         return replace(batch, inputs=inputs)
 
     def check_input(self, values: np.ndarray, name: str) -> None:
-        """Raise if inputs hold what the first layer, or the model's float type, cannot."""
+        """Raise an error if the first layer or the model's float type cannot hold the inputs."""
         self.model.layers[0].check_input(values, name)
         check_fits(values, name, self.model.dtype)
 
     def check_fits(self, values: np.ndarray, name: str) -> None:
-        """Raise if values are too large for the model's float type."""
+        """Raise an error if values are too large for the model's float type."""
         check_fits(values, name, self.model.dtype)
 
     def check_targets(
@@ -288,14 +294,15 @@ class Adapter:
         ----------
         dataset : ArrayDataset or RaggedDataset
         output_shape : tuple
-            The shape of the model's output, the batch None.
+            The output shape of the model; the batch size is None.
         steps : tuple
-            The shape that targets are compared with: without the batch, where steps lie end to end.
+            The shape that targets are compared with; if the steps of all sequences are
+            concatenated, it has no batch axis.
         """
         model, name = self.model, f"{self.prefix}y"
         check_last_activation(model)
 
-        def check_values(values, name):
+        def check_values(values: Any, name: str):
             check_finite(values, name)
             check_fits(values, name, model.dtype)
 
@@ -306,7 +313,7 @@ class Adapter:
         losses = [model.loss, *(m.loss for m in model.metrics if isinstance(m, LossMetric))]
         for loss in losses:
 
-            def check_one(values, name, loss=loss):
+            def check_one(values: Any, name: str, loss: Any = loss):
                 check_values(values, name)
                 if isinstance(loss, Loss):
                     loss.check_targets(values, steps, name)
@@ -330,8 +337,8 @@ class Adapter:
         return replace(dataset.data, targets=targets)
 
 
-def check_last_activation(model) -> None:
-    """Raise if the loss takes probabilities and the last layer gives others, or logits and not."""
+def check_last_activation(model: Model) -> None:
+    """Raise an error if the last activation does not fit the loss (probabilities or logits)."""
     layer, loss = model.layers[-1], model.loss
     layer = getattr(layer, "layer", layer)  # of TimeDistributed
     if isinstance(layer, Softmax):
@@ -342,13 +349,13 @@ def check_last_activation(model) -> None:
         return
     if not isinstance(loss, Loss) or not loss.after or (name in loss.after) != loss.from_logits:
         return
-    if name not in registry.names("activation"):  # a function of one's own
+    if name not in registry.names("activation"):  # a custom function
         return
     ends = f"but layer {layer.display_name!r} ends with the activation {name!r}"
     if loss.from_logits:
         raise ValueError(
-            f"{loss.name} with from_logits=True takes what comes before a {name}, {ends}: leave "
-            "out one of the two."
+            f"{loss.name} with from_logits=True takes the values before a {name}, {ends}: remove "
+            "one of the two."
         )
     raise ValueError(
         f"{loss.name} takes probabilities, {ends}. Give it activation={loss.after[0]!r}, or "
@@ -356,25 +363,28 @@ def check_last_activation(model) -> None:
     )
 
 
-def rows_of(values, name: str) -> np.ndarray | Rows:
-    """Return what has rows as an array, or as `Rows` if it is not in memory."""
+def rows_of(values: Any, name: str) -> np.ndarray | Rows:
+    """Return values as an array, or as `Rows` if they are not in memory."""
     return Rows(values, name) if is_out_of_core(values) else as_array(values, name)
 
 
-def with_lengths(x, mask, lengths, prefix: str = "") -> tuple[np.ndarray | Rows, np.ndarray]:
-    """Check `lengths=`; return the inputs as what has rows, and the lengths as an array."""
+def with_lengths(
+    x: Any, mask: Any, lengths: Any, prefix: str = ""
+) -> tuple[np.ndarray | Rows, np.ndarray]:
+    """Check `lengths=`; return the inputs (an array or `Rows`) and the lengths as an array."""
     if mask is not None:
         raise ValueError(f"Pass {prefix}mask or {prefix}lengths, not both.")
     if is_ragged(x):
         raise ValueError(
-            f"{prefix}lengths goes with an array; the sequences of {prefix}X have their own."
+            f"{prefix}lengths needs an array, but {prefix}X is a list of sequences, which have "
+            "their own lengths."
         )
     x = rows_of(x, f"{prefix}X")
     return x, check_lengths(x, lengths, prefix=prefix)
 
 
-def mask_for(x, mask, lengths) -> np.ndarray | StepsMask | None:
-    """Return the mask to predict with, which keeps the shape of the inputs."""
+def mask_for(x: Any, mask: Any, lengths: Any) -> np.ndarray | StepsMask | None:
+    """Return the mask for a prediction; the shape of the inputs is kept."""
     if lengths is None:
         return mask
     rows, lengths = with_lengths(x, mask, lengths)
@@ -382,15 +392,15 @@ def mask_for(x, mask, lengths) -> np.ndarray | StepsMask | None:
     return steps if is_out_of_core(x) else steps[:]
 
 
-def cut(dataset: RaggedDataset, x: np.ndarray, y, weight, prefix: str) -> tuple:
+def cut(dataset: RaggedDataset, x: np.ndarray, y: Any, weight: Any, prefix: str) -> tuple:
     """Return padded targets and weights for each step, cut to the lengths of the sequences."""
 
-    def rows(values, name):
+    def rows(values: Any, name: str):
         values = as_array(values, name)
         if values.shape[:2] != x.shape[:2]:
             raise ValueError(
-                f"{name} must have the (samples, time) of {prefix}X, {x.shape[:2]}, as the model "
-                f"gives an output at each step; got the shape {values.shape}."
+                f"{name} must have the (samples, time) of {prefix}X, {x.shape[:2]}, because the "
+                f"model has an output at each step; got the shape {values.shape}."
             )
         end = slice(None, None, -1) if dataset.backwards else slice(None)
         pairs = zip(values, dataset.lengths, strict=True)
@@ -403,8 +413,11 @@ def cut(dataset: RaggedDataset, x: np.ndarray, y, weight, prefix: str) -> tuple:
     return y, weight
 
 
-def refuse_several_inputs(x, y, name: str) -> None:
-    """Raise if X is a list of arrays of different ranks, or with a row for each target."""
+def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
+    """Raise an error if X is a list of several inputs.
+
+    That is a list of arrays of different ranks, or of arrays with one row for each target.
+    """
     if not isinstance(x, (list, tuple)) or not all(isinstance(v, np.ndarray) for v in x):
         return
     count = size_of(y)
@@ -413,12 +426,12 @@ def refuse_several_inputs(x, y, name: str) -> None:
         shapes = ", ".join(str(v.shape) for v in x)
         raise ValueError(
             f"{name} is a list of {len(x)} arrays of the shapes {shapes}. A model has one input: "
-            f"join several along the features, as np.concatenate({name}, axis=-1) does, or use a "
-            "model for each."
+            f"join several along the features, such as with np.concatenate({name}, axis=-1), or "
+            "use one model for each."
         )
 
 
-def labels_and_weights(y, weight, prefix: str) -> tuple:
+def labels_and_weights(y: Any, weight: Any, prefix: str) -> tuple:
     """Return the targets of `MaskedLoss` as labels, and weights that are 0 outside the ranges."""
     name = f"{prefix}y"
     if not isinstance(y, (tuple, list)) or len(y) != 3:
@@ -436,10 +449,10 @@ def labels_and_weights(y, weight, prefix: str) -> tuple:
     if None in sizes or not {lengths.shape, starts.shape} == {(len(sizes),)}:
         raise ValueError(
             f"With masked_loss {name} is (labels, codelengths, label_starts): labels for each step "
-            f"of {len(sizes)} sequences, and so many lengths and starts; got the shapes "
+            f"of {len(sizes)} sequences, and as many lengths and starts; got the shapes "
             f"{lengths.shape} and {starts.shape}."
         )
-    ranges = range_weights(starts, lengths, np.array(sizes))
+    ranges = list(range_weights(starts, lengths, np.array(sizes)))
     if weight is not None:
         label = f"{prefix}sample_weight"
         if size_of(weight) != len(ranges):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import Any
 
 import numpy as np
 
-from seqnet.data.dataset import Batch, RowDataset, batch_fingerprint
+from seqnet.data.dataset import Batch, Epoch, RowDataset, RowSelection, batch_fingerprint
 
 
 class ArrayDataset(RowDataset):
@@ -21,28 +22,28 @@ class ArrayDataset(RowDataset):
     def __init__(self, data: Batch):
         self.data = data
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.data)
 
-    def load(self, rows):
+    def load(self, rows: RowSelection) -> Batch:
         return self.data.take(rows)
 
-    def batches(self, epoch):
-        """Yield batches, which cost no more than an index."""
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
+        """Yield batches; each costs only the indexing of the arrays."""
         for rows in self.epoch_rows(epoch):
             yield self.data.take(rows)
 
-    def split(self, share):
+    def split(self, share: float) -> tuple[ArrayDataset, ArrayDataset]:
         row = self.split_row(share)
         return ArrayDataset(self.load(slice(0, row))), ArrayDataset(self.load(slice(row, None)))
 
-    def as_batch(self):
+    def as_batch(self) -> Batch:
         return self.data
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         return batch_fingerprint(self.data)
 
-    # What the checks of values need to know, as `RaggedDataset` has it too.
+    # The interface that the checks of values need; `RaggedDataset` has it, too.
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -58,15 +59,15 @@ class ArrayDataset(RowDataset):
         return self.data.sample_weight
 
     def reverse_steps(self, values: np.ndarray) -> np.ndarray:
-        """Return what belongs to steps with each sequence in the opposite order."""
+        """Return values of steps with the steps of each sequence reversed."""
         return values[:, ::-1]
 
     per_step = False
 
     def checking(self, check: Callable, per_step: bool = True) -> Callable:
-        """Return a check of values and a name; it is the check itself, as places are named."""
+        """Return a check of values and a name: the given one, which already names places."""
         return check
 
     def outline(self) -> ArrayDataset:
-        """Return what `join` needs, without the arrays."""
+        """Return a data set without arrays that has what `join` needs."""
         return ArrayDataset(Batch(np.empty(0)))

@@ -1,8 +1,8 @@
-"""Weights of classes, as weights of samples or steps."""
+"""Class weights, applied as weights of samples or steps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,12 +18,12 @@ from seqnet.losses import (
 
 
 class ClassWeight:
-    """A function of batches that multiplies sample weights by those of the targets' classes.
+    """Multiply the sample weights of a batch by the class weights of its targets.
 
     Parameters
     ----------
     class_weight : dict of int to float
-        A class that is not in it has the weight 1, as in Keras.
+        Classes that are not in it have the weight 1, as in Keras.
     loss : Loss or function
     classes : int
         The size of the last axis of the model's output.
@@ -37,7 +37,9 @@ class ClassWeight:
         exist.
     """
 
-    def __init__(self, class_weight: Mapping[int, float], loss, classes: int, dtype: str):
+    def __init__(
+        self, class_weight: Mapping[int, float], loss: Callable | None, classes: int, dtype: str
+    ):
         self.loss = loss
         binary = isinstance(loss, BinaryCrossentropy) and classes == 1
         if not binary and not isinstance(
@@ -45,7 +47,7 @@ class ClassWeight:
         ):
             name = getattr(loss, "name", getattr(loss, "__name__", loss))
             raise ValueError(
-                "class_weight wants targets that are classes: class numbers, one-hot rows, or 0 "
+                "class_weight needs targets that are classes: class numbers, one-hot rows, or 0 "
                 f"and 1 for a single sigmoid. With the loss {name} they are not; use sample_weight."
             )
         self.table = weight_table(class_weight, 2 if binary else classes)
@@ -70,7 +72,7 @@ class ClassWeight:
 
 
 def weight_table(class_weight: Mapping, classes: int) -> np.ndarray:
-    """Return the weight of each class as an array, checked.
+    """Check class weights and return the weight of each class as an array.
 
     Examples
     --------

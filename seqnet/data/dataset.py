@@ -1,7 +1,8 @@
-"""Batches, and the protocol of everything that gives them.
+"""Batches and data sets.
 
-`Dataset` is what the training loop, evaluation and prediction know of data. `RowDataset` implements
-it for everything that can read samples by number; a subclass defines ``__len__`` and `load`.
+The training loop, evaluation and prediction use data only through `Dataset`. `RowDataset`
+implements it for data whose samples can be read by number; a subclass defines ``__len__`` and
+`load`.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from seqnet import config
 from seqnet.checks import check_number
 from seqnet.data.prefetch import prefetch_if_slow
+from seqnet.types import ArrayLike
 
 Tree = Any
-"""An array, a dictionary of trees by name, or None for nothing."""
+"""An array, a dictionary of trees by name, or None."""
+
+RowSelection: TypeAlias = slice | np.ndarray
+"""Rows of a data set: a slice, or an array of row numbers."""
 
 
 def map_tree(function: Callable, tree: Tree) -> Tree:
@@ -58,9 +63,9 @@ def tree_items(tree: Tree, name: str) -> list[tuple[str, Any]]:
 
 @dataclass(slots=True)
 class Batch:
-    """Some samples: inputs with their targets, sample weights and mask, as far as they exist.
+    """A batch of samples: inputs, and targets, sample weights and mask if present.
 
-    Each part is an array, or a dictionary of arrays by the names of a model's inputs or outputs.
+    Each part is an array, or a dictionary of arrays by the name of a model input or output.
 
     Parameters
     ----------
@@ -100,32 +105,32 @@ class Batch:
         """Return a batch with a function applied to each array."""
         return Batch(*[map_tree(function, part) for part in self.parts()])
 
-    def take(self, rows) -> Batch:
+    def take(self, rows: RowSelection) -> Batch:
         """Return the samples of some rows (a slice or an array of numbers)."""
-        select = itemgetter(rows)  # called for each batch: None takes no call
+        select = itemgetter(rows)  # this is called for each batch: skip calls for None
         parts = (self.inputs, self.targets, self.sample_weight, self.mask)
         return Batch(*[None if part is None else map_tree(select, part) for part in parts])
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """Which batches of a data set an epoch has, and in which order.
+    """The batches of an epoch and their order.
 
     Parameters
     ----------
     batch_size : int
     rng : numpy.random.Generator, optional
-        Draws the order of the samples; without one they keep theirs.
+        Draws the order of the samples; without it the order is kept.
     first : int
-        Batches of the epoch before this number were used already; they are left out.
+        The number of the first batch; earlier batches of the epoch were already used.
     steps : int, optional
-        How many batches the epoch has, by default all. After the last batch of the data comes the
-        first again.
+        The number of batches in the epoch, by default all. After the last batch, the data starts
+        again with the first.
     before : int, optional
-        How many batches the earlier epochs had. With `steps` and without `rng`, this epoch
+        The number of batches in the earlier epochs. With `steps` and without `rng`, this epoch
         continues after them.
     contiguous : bool
-        Each batch is made of neighbouring rows, and only the order of the batches is drawn.
+        Each batch consists of neighbouring rows, and only the order of the batches is shuffled.
     """
 
     batch_size: int = 32
@@ -136,7 +141,7 @@ class Epoch:
     contiguous: bool = False
 
     def select(self, batches: Iterable) -> Iterator:
-        """Return those of all batches of the data, in order, that belong to the epoch.
+        """Return the batches that belong to the epoch, given all batches in order.
 
         Examples
         --------
@@ -153,31 +158,31 @@ class Epoch:
 class Dataset(ABC):
     """A source of batches.
 
-    A subclass defines `batches`; for everything else there is a default that it may replace. If
-    samples can be read by number, `RowDataset` is the simpler base; batches that only come one
-    after another need no class at all: `Model.fit` takes any iterable of them.
+    A subclass defines `batches`; all other methods have defaults that it may override. If samples
+    can be read by number, `RowDataset` is the simpler base class. An iterable of batches needs no
+    class: pass it to `Model.fit`.
 
-    `Model.fit`, `Model.evaluate` and `Model.predict` take a data set as ``X``, and check each of
-    its batches as they check arrays.
+    `Model.fit`, `Model.evaluate` and `Model.predict` accept a data set as ``X``, and check each of
+    its batches like arrays.
     """
 
     name = "X"
-    """What messages call the data."""
+    """The name of the data in messages."""
 
     one_pass = False
     """Whether the batches can be read only once."""
 
     @abstractmethod
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch, those that `Epoch.select` selects.
+        """Yield the batches of an epoch, as selected by `Epoch.select`.
 
-        A resumed training asks for the rest of an epoch: batch number k must be the same whether
-        those before it are asked for or not. The generator is closed when the epoch ends or is
-        interrupted.
+        A resumed run requests only the rest of an epoch. Batch number k must therefore be the same
+        whether the earlier batches are requested or not. The generator is closed when the epoch
+        ends or is interrupted.
         """
 
     def first_batch(self, batch_size: int) -> Batch:
-        """Return the first batch, which stays the first: functions are compiled for it."""
+        """Return the first batch without consuming it; functions are compiled for it."""
         batches = self.batches(Epoch(batch_size, steps=1))
         try:
             return next(batches)
@@ -191,18 +196,18 @@ class Dataset(ABC):
         return True
 
     def batch_count(self, batch_size: int) -> int | None:
-        """Return the number of batches, None if it is not known."""
+        """Return the number of batches, None if it is unknown."""
         return None
 
     def sample_count(self) -> int | None:
-        """Return the number of samples, None if it is not known."""
+        """Return the number of samples, None if it is unknown."""
         return None
 
     def split(self, share: float) -> tuple[Dataset, Dataset]:
-        """Return the data without the last `share` of the samples, and that share."""
+        """Split off the last `share` of the samples; return the two parts."""
         raise ValueError(
-            f"validation_split cuts off the end of arrays, but {self.name} is a stream of batches: "
-            "pass validation_data."
+            f"validation_split splits off the end of arrays, but {self.name} is a stream of "
+            "batches: pass validation_data."
         )
 
     def as_batch(self) -> Batch:
@@ -215,19 +220,31 @@ class Dataset(ABC):
         return MappedDataset(self, function)
 
     def sorted_by_length(self) -> Dataset:
-        """Return the data in the order that is fastest to compute; `join` undoes it."""
+        """Return the data in the order that is fastest to compute; `join` restores the order."""
         return self
 
-    def join(self, outputs: list[np.ndarray]):
-        """Return a model's outputs for all batches as one result, in the order of the samples."""
+    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+        """Concatenate the outputs of all batches, in the original order of the samples."""
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return shapes, dtypes and checksums that tell data sets apart, as JSON can hold them."""
+        """Return shapes, dtypes and checksums that identify the data, as JSON can hold them."""
         return batch_fingerprint(self.first_batch(32))
 
-    def close(self) -> None:  # noqa: B027  (most data sets hold nothing)
-        """Release what is open."""
+    def close(self) -> None:  # noqa: B027  (most data sets hold no resources)
+        """Release resources."""
+
+
+class Indexable(Protocol):
+    """An object with a length and items: a tensor, a dataset in a file, numbered batches."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+
+Data: TypeAlias = ArrayLike | Indexable | Iterable[Any] | Dataset
+"""Data that a model accepts: arrays, lists of sequences, rows in a file, streams of batches."""
 
 
 class MappedDataset(Dataset):
@@ -237,53 +254,53 @@ class MappedDataset(Dataset):
         self.dataset, self.function = dataset, function
         self.name, self.one_pass = dataset.name, dataset.one_pass
 
-    def batches(self, epoch):
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         batches = self.dataset.batches(epoch)
         try:
             for batch in batches:
                 yield self.function(batch)
-                batch = None  # not kept alive while the next one is read
+                del batch  # not kept alive while the next one is read
         finally:
             batches.close()
 
-    def first_batch(self, batch_size):
+    def first_batch(self, batch_size: int) -> Batch:
         return self.function(self.dataset.first_batch(batch_size))
 
-    def has_more(self):
+    def has_more(self) -> bool:
         return self.dataset.has_more()
 
-    def batch_count(self, batch_size):
+    def batch_count(self, batch_size: int) -> int | None:
         return self.dataset.batch_count(batch_size)
 
-    def sample_count(self):
+    def sample_count(self) -> int | None:
         return self.dataset.sample_count()
 
-    def split(self, share):
+    def split(self, share: float) -> tuple[Dataset, Dataset]:
         first, last = self.dataset.split(share)
         return MappedDataset(first, self.function), MappedDataset(last, self.function)
 
-    def as_batch(self):
+    def as_batch(self) -> Batch:
         return self.function(self.dataset.as_batch())
 
-    def sorted_by_length(self):
+    def sorted_by_length(self) -> Dataset:
         return MappedDataset(self.dataset.sorted_by_length(), self.function)
 
-    def join(self, outputs):
+    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         return self.dataset.join(outputs)
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         return self.dataset.fingerprint()
 
-    def close(self):
+    def close(self) -> None:
         self.dataset.close()
 
 
 class RowDataset(Dataset):
     """A data set whose samples can be read by number.
 
-    A subclass defines ``__len__`` and `load`. Shuffling, splitting, counting, a fingerprint for
-    resumed trainings, and a thread that prefetches batches that are slow to read come from here.
-    For an order of its own it replaces `plan` (and `split`, whose parts use the usual order).
+    A subclass defines ``__len__`` and `load`. This class provides shuffling, splitting, counting, a
+    fingerprint for resumed runs, and a thread that prefetches batches that are slow to read.
+    Override `plan` for a custom order (and `split`, because its parts use the default order).
 
     Examples
     --------
@@ -306,11 +323,11 @@ class RowDataset(Dataset):
         """Return the number of samples."""
 
     @abstractmethod
-    def load(self, rows) -> Batch:
+    def load(self, rows: RowSelection) -> Batch:
         """Return the samples of some rows: a slice, or an array of row numbers."""
 
     def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator:
-        """Return the rows of each batch, in order, or shuffled by a random generator."""
+        """Return the rows of each batch, in order or shuffled by a random generator."""
         size = len(self)
         starts = range(0, size, batch_size)
         slices = (slice(start, min(start + batch_size, size)) for start in starts)
@@ -326,24 +343,24 @@ class RowDataset(Dataset):
             return epoch.select([slices[k] for k in epoch.rng.permutation(len(slices))])
         return epoch.select(self.plan(epoch.batch_size, epoch.rng))
 
-    def batches(self, epoch):
-        """Yield batches, read ahead by a thread if that is slow; their order is drawn at once."""
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
+        """Yield batches, prefetched by a thread if they are slow; the order is drawn at once."""
         rows = self.epoch_rows(epoch)
         return prefetch_if_slow((self.load(r) for r in rows), config.prefetch())
 
-    def first_batch(self, batch_size):
+    def first_batch(self, batch_size: int) -> Batch:
         return self.load(slice(0, min(batch_size, len(self))))
 
-    def batch_count(self, batch_size):
+    def batch_count(self, batch_size: int) -> int | None:
         return -(-len(self) // batch_size)
 
-    def sample_count(self):
+    def sample_count(self) -> int | None:
         return len(self)
 
     def split_row(self, share: float) -> int:
-        """Return the row before which `split` cuts, or raise if a side would be empty."""
+        """Return the first row of the second part, or raise an error if a part would be empty."""
         if not 0 < check_number(share, "validation_split") < 1:
-            raise ValueError(f"validation_split is a share between 0 and 1, got {share}.")
+            raise ValueError(f"validation_split is a fraction between 0 and 1, got {share}.")
         row = int(len(self) * (1 - share))
         if row == 0 or row == len(self):
             raise ValueError(
@@ -352,14 +369,14 @@ class RowDataset(Dataset):
             )
         return row
 
-    def split(self, share):
+    def split(self, share: float) -> tuple[Dataset, Dataset]:
         row = self.split_row(share)
         return RowRange(self, 0, row), RowRange(self, row, len(self))
 
-    def as_batch(self):
+    def as_batch(self) -> Batch:
         return self.load(slice(0, len(self)))
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         """Return the shapes and dtypes of the parts, and checksums of a few rows."""
         rows = np.unique(np.linspace(0, len(self) - 1, FINGERPRINT_ROWS, dtype=int))
         found = batch_fingerprint(self.load(rows))
@@ -373,38 +390,38 @@ class RowRange(RowDataset):
         self.dataset, self.start, self.stop = dataset, start, stop
         self.name = dataset.name
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.stop - self.start
 
-    def load(self, rows):
+    def load(self, rows: RowSelection) -> Batch:
         if isinstance(rows, slice):
             first, last, _ = rows.indices(len(self))
             return self.dataset.load(slice(self.start + first, self.start + last))
         return self.dataset.load(rows + self.start)
 
-    def close(self):
+    def close(self) -> None:
         self.dataset.close()
 
 
 FINGERPRINT_ROWS = 100
-"""So many rows, at regular distances, are read to tell data sets apart."""
+"""The number of regularly spaced rows in the fingerprint of a data set."""
 
 FINGERPRINT_BYTES = 2**26
-"""Of larger arrays, about so many bytes are read for a fingerprint: rows at regular distances."""
+"""The approximate number of bytes read for a fingerprint; of larger arrays, rows are skipped."""
 
 
 def fingerprint(array: np.ndarray) -> dict[str, Any]:
-    """Return an array's shape, dtype and a checksum, as JSON can hold them."""
+    """Return the shape, the dtype and a checksum of an array, as JSON can hold them."""
     rows = array[:: 1 + array.nbytes // FINGERPRINT_BYTES]
     checksum = zlib.crc32(np.ascontiguousarray(rows).data)
     return {"shape": list(array.shape), "dtype": array.dtype.name, "checksum": checksum}
 
 
 PART_NAMES = ("X", "y", "sample_weight", "mask")
-"""What users call the parts of a batch."""
+"""The names of the parts of a batch in messages."""
 
 
 def batch_fingerprint(batch: Batch) -> dict[str, Any]:
-    """Return the fingerprints of the arrays of a batch, by the names that users know."""
+    """Return the fingerprints of the arrays of a batch, by their names in messages."""
     pairs = zip(PART_NAMES, batch.parts(), strict=True)
     return {name: map_tree(fingerprint, part) for name, part in pairs if part is not None}

@@ -1,6 +1,8 @@
-"""What is known about a model's masks before anything is computed."""
+"""The masks of a model, as far as they can be determined without computing outputs."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytensor.tensor as pt
@@ -8,16 +10,23 @@ import pytensor.tensor as pt
 from seqnet.data.dataset import Batch
 from seqnet.layers.calling import masks_together
 
+if TYPE_CHECKING:
+    from seqnet.data.arrays import ArrayDataset
+    from seqnet.data.ragged import RaggedDataset
+    from seqnet.model import Model
 
-def counted_targets(model, dataset, output_shape: tuple) -> np.ndarray | None:
-    """Return where targets count, as far as it is known without computing; None is everywhere.
+
+def counted_targets(
+    model: Model, dataset: ArrayDataset | RaggedDataset, output_shape: tuple
+) -> np.ndarray | None:
+    """Return where targets count, as far as known without computing; None means everywhere.
 
     Parameters
     ----------
     model : Model
     dataset : ArrayDataset or RaggedDataset
     output_shape : tuple
-        The shape of the model's output, the batch None.
+        The output shape of the model; the batch size is None.
 
     Returns
     -------
@@ -33,34 +42,34 @@ def counted_targets(model, dataset, output_shape: tuple) -> np.ndarray | None:
     return masks_together(mask, counted)
 
 
-def mask_at_output(model, dataset) -> np.ndarray | None:
-    """Return the mask of the steps that count in the loss, as far as it is known; None for all."""
+def mask_at_output(model: Model, dataset: ArrayDataset | RaggedDataset) -> np.ndarray | None:
+    """Return the mask of the steps that count in the loss, as far as known; None for all."""
     mask = first_mask(model, dataset.data)
     if mask is None:
         return None
     shape = dataset.input_shape
-    joined = len(shape) - dataset.data.inputs.ndim  # axes that are one where steps lie end to end
+    joined = len(shape) - dataset.data.inputs.ndim  # axes merged by concatenating sequences
     rank = rank_at_output(model, shape, mask.ndim + joined) - joined
     if rank <= 0:
         return None
-    return np.any(mask, axis=tuple(range(rank, mask.ndim)))  # a step with nothing in it is padding
+    return np.any(mask, axis=tuple(range(rank, mask.ndim)))  # an entirely masked step is padding
 
 
-def first_mask(model, batch: Batch) -> np.ndarray | None:
-    """Return the mask from the data and from the first layer together; None without a mask."""
+def first_mask(model: Model, batch: Batch) -> np.ndarray | None:
+    """Return the combined mask of the data and the first layer; None without a mask."""
     return masks_together(batch.mask, model.layers[0].known_mask(batch.inputs))
 
 
-def is_padding(model, batch: Batch) -> bool:
-    """Return whether all steps of a batch are masked: it changes no state and no result."""
+def is_padding(model: Model, batch: Batch) -> bool:
+    """Return whether all steps of a batch are masked, so that it has no effect."""
     mask = first_mask(model, batch)
     if mask is None or mask.any():
         return False
     return rank_at_output(model, (None, *batch.inputs.shape[1:]), mask.ndim) > 0
 
 
-def rank_at_output(model, input_shape: tuple, rank: int) -> int:
-    """Return how many axes a mask of a rank has after the last layer; 0 if it is used up."""
+def rank_at_output(model: Model, input_shape: tuple, rank: int) -> int:
+    """Return the rank of a mask after the last layer; 0 if a layer does not pass it on."""
     mask, shape = pt.tensor(dtype="bool", shape=(None,) * rank), input_shape
     for layer in model.layers:
         dtype = "int32" if layer.integer_input else layer.dtype

@@ -1,29 +1,29 @@
-"""Rows that stay in a file, or behind an object, until a batch needs them."""
+"""Rows that are not in memory, which are read when a batch needs them."""
 
 from __future__ import annotations
 
 import contextlib
 import mmap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import h5py
 import numpy as np
 
 from seqnet.checks import WrongValueError, preceded
-from seqnet.data.dataset import Batch, RowDataset
+from seqnet.data.dataset import Batch, RowDataset, RowSelection
 from seqnet.data.validation import as_array, described, refuse_masked
 
 FAST_ROW_S = 5e-6
-"""Rows of a memory map that take longer, on average, are not in memory yet."""
+"""If rows of a memory map take longer on average, they are probably not in the page cache."""
 
 
-def is_out_of_core(values) -> bool:
-    """Tell whether rows are to be read when they are needed, and not all at once.
+def is_out_of_core(values: Any) -> bool:
+    """Return whether rows are read when they are needed, and not all at once.
 
-    That is a `numpy.memmap` or a view of one, a `h5py.Dataset`, and every object with a length and
-    slices that is not in memory: no list, NumPy array, data frame, or array of another library.
+    This is true for a `numpy.memmap` or a view of one, a `h5py.Dataset`, and every other object
+    with a length and slices, except lists, NumPy arrays, data frames and arrays of other libraries.
     """
     if isinstance(values, np.ndarray):
         while isinstance(values, np.ndarray):
@@ -43,23 +43,24 @@ def is_out_of_core(values) -> bool:
 
 
 class Rows:
-    """Rows that are not in memory, with the part of an array's interface that needs no reading.
+    """Rows that are not in memory, with the attributes of an array that need no reading.
 
     Parameters
     ----------
     values : numpy.memmap, h5py.Dataset, or an object with ``len`` and slices ``values[a:b]``
     name : str
-        What messages call it.
+        The name in messages.
 
     Attributes
     ----------
     shape, dtype
-        Those of the whole; where `values` has none, the first row is read to learn them.
+        The shape and dtype of all rows; if `values` does not define them, those of the first row
+        are used.
 
     Raises
     ------
     ValueError, TypeError
-        If there are no rows, or they hold no numbers.
+        If there are no rows, or they do not hold numbers.
 
     Examples
     --------
@@ -74,13 +75,13 @@ class Rows:
     ((1000, 1), [81, 4, 9])
     """
 
-    def __init__(self, values, name: str):
+    def __init__(self, values: Any, name: str):
         self.values, self.name, self.fast = mapped(values), name, True
         try:
             count, first = len(values), values[0:1]
         except (TypeError, KeyError) as error:
             raise TypeError(
-                f"{name} ({described(values)}) is no array and no list, and has no rows "
+                f"{name} ({described(values)}) is neither an array nor a list, and has no rows "
                 f"{name}[start:stop] to read ({error}). Pass an array or a list, "
                 f"such as {name}.toarray() or list({name})."
             ) from error
@@ -92,7 +93,7 @@ class Rows:
         if first.shape != (1, *self.shape[1:]):
             raise ValueError(
                 f"{name}[0:1] has the shape {first.shape}, but {name} has the shape {self.shape}: "
-                "slices must give rows."
+                "slices must return rows."
             )
 
     @property
@@ -103,15 +104,15 @@ class Rows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows) -> np.ndarray:
-        """Read a slice, or rows by number: in increasing order, neighbours at once."""
+    def __getitem__(self, rows: RowSelection) -> np.ndarray:
+        """Read a slice, or rows by number: in increasing order, neighbouring rows together."""
         if isinstance(rows, slice):
             return self.read(*rows.indices(len(self))[:2])
         if isinstance(self.values, np.ndarray):
             began = time.perf_counter()
             if not self.fast:
                 request(self.values, rows)
-            # Unlike an index, this lets other threads run while pages come from a disk.
+            # Unlike indexing, this lets other threads run while pages are read from a disk.
             found = np.take(np.asarray(self.values), rows, axis=0)
             self.fast = time.perf_counter() - began < len(rows) * FAST_ROW_S
             return found
@@ -125,7 +126,7 @@ class Rows:
         return result
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Return the rows from `start` to before `stop` as an array in memory."""
+        """Return the rows from `start` to `stop` (exclusive) as an array in memory."""
         found = self.values[start:stop]
         refuse_masked(found, f"{self.name}[{start}:{stop}]")
         found = np.array(found)
@@ -137,14 +138,14 @@ class Rows:
         return found
 
 
-def mapped(values):
-    """Return a dataset that lies in one piece in a file which is only read as a memory map of it.
+def mapped(values: Any) -> Any:
+    """Return a memory map of a contiguous HDF5 dataset in a read-only file.
 
-    HDF5 takes ten times as long for single rows. Anything else is returned as it is.
+    Reading single rows with HDF5 takes ten times as long. Other values are returned unchanged.
     """
     if not isinstance(values, h5py.Dataset) or values.file.mode != "r":
         return values
-    offset = values.id.get_offset()  # None if it lies in chunks, in the header, or elsewhere
+    offset = values.id.get_offset()  # None if it is chunked, in the header, or external
     if offset is None or values.external or values.file.driver != "sec2" or 0 in values.shape:
         return values
     if values.dtype.kind not in "fiub":
@@ -154,11 +155,11 @@ def mapped(values):
 
 
 def request(values: np.ndarray, rows: np.ndarray) -> None:
-    """Let the system begin to read rows of a memory map, all at once and not one after the other.
+    """Ask the system to read rows of a memory map at the same time, not one after the other.
 
-    A disk gives many rows in little more time than one; and only these rows are read, where a page
-    that is waited for brings its neighbours along. Where the system has no such call, or rows lie
-    in several pieces, nothing is done.
+    A disk reads many rows in little more time than one. Only the requested rows are read, whereas a
+    page fault also reads neighbouring pages. If the system does not support this, or rows are not
+    contiguous, nothing is done.
     """
     whole: Any = values
     while isinstance(whole, np.ndarray):
@@ -169,7 +170,7 @@ def request(values: np.ndarray, rows: np.ndarray) -> None:
         return
     first = values.ctypes.data - np.frombuffer(whole, np.uint8).ctypes.data
     size = values[:1].nbytes
-    with contextlib.suppress(OSError):  # it is only a hint, which not every file system takes
+    with contextlib.suppress(OSError):  # a hint that not every file system supports
         for row in rows.tolist():
             start = first + row * values.strides[0]
             page = start - start % mmap.PAGESIZE
@@ -177,7 +178,7 @@ def request(values: np.ndarray, rows: np.ndarray) -> None:
 
 
 class StepsMask:
-    """The mask of sequences that begin at the first step, made for the rows that are asked for.
+    """The mask of sequences that begin at the first step, computed for the requested rows.
 
     Parameters
     ----------
@@ -198,7 +199,7 @@ class StepsMask:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows) -> np.ndarray:
+    def __getitem__(self, rows: RowSelection) -> np.ndarray:
         return np.arange(self.shape[1]) < self.lengths[rows, None]
 
 
@@ -213,10 +214,10 @@ class PartRows(RowDataset):
     def __init__(self, parts: Batch):
         self.parts = parts
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.parts)
 
-    def load(self, rows):
+    def load(self, rows: RowSelection) -> Batch:
         return self.parts.take(rows)
 
 
@@ -226,23 +227,23 @@ class OutOfCoreDataset(RowDataset):
     Parameters
     ----------
     rows : RowDataset
-        What is read: `PartRows`, or a data set of a user.
+        The source: `PartRows`, or a custom data set.
     check : function of Batch
-        Returns the batch as it is to be used, or raises.
+        Returns the checked batch, or raises an error.
     """
 
     def __init__(self, rows: RowDataset, check: Callable[[Batch], Batch]):
         self.rows, self.check = rows, check
         self.name = rows.name
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def plan(self, batch_size, rng=None):
+    def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator:
         return self.rows.plan(batch_size, rng)
 
-    def load(self, rows):
-        """Read some rows; a message about a wrong value names its row."""
+    def load(self, rows: RowSelection) -> Batch:
+        """Read and check rows; the error for an invalid value names its row."""
         batch = self.rows.load(rows)
         try:
             return self.check(batch)
@@ -255,19 +256,19 @@ class OutOfCoreDataset(RowDataset):
             raise preceded(error, f"Rows {numbers[0]} to {numbers[-1]}") from error
 
     def check_row(self, batch: Batch, number: int, place: int) -> None:
-        """Raise, with the row's number, if it is refused on its own."""
+        """Raise an error with the number of the row if the row is invalid on its own."""
         try:
             self.check(batch.take(slice(place, place + 1)))
         except (ValueError, TypeError) as error:
             raise preceded(error, f"Row {number}") from error
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, Any]:
         return self.rows.fingerprint()
 
-    def close(self):
+    def close(self) -> None:
         self.rows.close()
 
 
-def row_numbers(rows):
+def row_numbers(rows: RowSelection) -> range | np.ndarray:
     """Return the numbers of the rows of a slice or an array of numbers."""
     return range(rows.start, rows.stop) if isinstance(rows, slice) else rows

@@ -1,4 +1,4 @@
-"""Padding: one array of sequences of different lengths, and weights for a range of steps."""
+"""Padding of sequences, and weights for ranges of steps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from seqnet.checks import check_count, check_number
 from seqnet.data.validation import as_array
+from seqnet.types import ArrayLike
 
 
 def pad_sequences(
@@ -18,19 +19,19 @@ def pad_sequences(
     truncating: str = "pre",
     value: float = 0.0,
 ) -> np.ndarray:
-    """Make one array of sequences of different lengths (Keras's function and defaults).
+    """Pad sequences of different lengths to one array (with the defaults of Keras).
 
     Parameters
     ----------
     sequences : list of sequences, each (time,) or (time, features)
     maxlen : int, optional
-        Length of the result; the longest sequence's by default.
+        The length of the result; by default the length of the longest sequence.
     dtype : str, optional
-        ``int32`` for whole numbers, ``float32`` else.
+        By default ``int32`` for integers and ``float32`` otherwise.
     padding, truncating : "pre" or "post"
-        Where to add what is missing, and where to cut what is too much.
+        Pad or truncate at the start or at the end.
     value : float
-        What to pad with.
+        The padding value.
 
     Returns
     -------
@@ -75,8 +76,8 @@ def pad_sequences(
     return padded
 
 
-def ranges(starts, lengths, time) -> tuple[np.ndarray, ...]:
-    """Return starts, lengths and numbers of steps as (samples,) whole numbers, or raise."""
+def ranges(starts: ArrayLike, lengths: ArrayLike, time: ArrayLike) -> tuple[np.ndarray, ...]:
+    """Return starts, lengths and numbers of steps as integers (samples,), or raise an error."""
     found: list[np.ndarray] = []
     for name, values in (("starts", starts), ("lengths", lengths), ("time", time)):
         single = np.ndim(values) == 0 and name != "starts"
@@ -90,20 +91,22 @@ def ranges(starts, lengths, time) -> tuple[np.ndarray, ...]:
     return tuple(found)
 
 
-def range_weights(starts, lengths, time):
+def range_weights(
+    starts: ArrayLike, lengths: ArrayLike, time: ArrayLike
+) -> np.ndarray | list[np.ndarray]:
     """Return weights that are 1 for a range of steps of each sequence and 0 elsewhere.
 
-    As ``sample_weight`` of `seqnet.Model.fit` they make a model learn, and be measured, at those
-    steps only, such as the answer after a question. Targets at other steps may hold anything.
+    Passed as ``sample_weight`` of `seqnet.Model.fit`, they restrict the loss and the metrics to
+    these steps, such as the answer after a question. Targets at other steps may have any value.
 
     Parameters
     ----------
     starts : int array (samples,)
-        The first step that counts.
+        The first step of the range.
     lengths : int or int array (samples,)
-        How many steps count.
+        The number of steps in the range.
     time : int, or int array (samples,)
-        How many steps there are; one number for each sequence of a list.
+        The total number of steps; for a list of sequences, one number for each.
 
     Returns
     -------
@@ -122,8 +125,8 @@ def range_weights(starts, lengths, time):
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(
-            f"Sequence {row} has {times[row]} steps, so {lengths[row]} from step {starts[row]} on "
-            "are not there."
+            f"Sequence {row} has {times[row]} steps, so a range of {lengths[row]} from step "
+            f"{starts[row]} on does not exist."
         )
     pairs = zip(starts, lengths, times, strict=True)
     rows = [((t := np.arange(n)) >= s) & (t < s + k) for s, k, n in pairs]

@@ -1,4 +1,4 @@
-"""Prefetching: a thread reads batches before they are needed, and ends with the training."""
+"""Prefetching: a thread reads batches before they are needed."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from collections.abc import Generator
 log = logging.getLogger("seqnet")
 
 CLOSE_TIMEOUT_S = 10.0
-"""How long to wait for a source that is in the middle of an item when the reading ends."""
+"""How long to wait for a source that is still producing an item when reading ends."""
 
 FAST_BATCH_S = 0.0005
-"""Batches that are read in less time, on average, need no thread."""
+"""If batches are read in less time on average, no thread is used."""
 
 AVERAGED_BATCHES = 16
-"""The average is taken of so many batches, so that a single slow one changes nothing."""
+"""The number of batches in the average, so that a single slow batch has no effect."""
 
 
 def prefetch(items: Generator, size: int) -> Generator:
-    """Yield what a generator yields, in its order, read by a thread up to `size` items ahead.
+    """Yield the items of a generator in order, read up to `size` items ahead by a thread.
 
     Parameters
     ----------
     items : generator
-        It runs in the thread and is closed there, when it ended, failed or is not wanted any more.
+        It runs in the thread and is closed there when it ends, fails or is no longer needed.
     size : int
-        The most items that are read and not yet taken; 0 is no thread: `items` itself.
+        The maximum number of items that are read ahead; 0 means no thread: `items` itself.
 
     Returns
     -------
     generator
-        What `items` raises is raised here, with its traceback, after all that came before it. To
-        close this generator ends the thread. A source that blocks is waited for `CLOSE_TIMEOUT_S`
-        seconds; then a warning is logged, and the thread ends when the source returns.
+        An error in `items` is raised here, with its traceback, after the items before it. Closing
+        this generator ends the thread. If the source blocks, it waits `CLOSE_TIMEOUT_S` seconds;
+        then a warning is logged, and the thread ends when the source returns.
 
     Examples
     --------
@@ -49,11 +49,11 @@ def prefetch(items: Generator, size: int) -> Generator:
 
 
 def prefetch_if_slow(items: Generator, size: int) -> Generator:
-    """Yield what a generator yields, read ahead as soon as its items are slow to come.
+    """Yield the items of a generator; a thread reads ahead once the items are slow.
 
-    A thread that copies rows from memory takes a processor from the kernels for longer than the
-    copying alone would. So rows are read in place until the last `AVERAGED_BATCHES` batches took
-    longer than `FAST_BATCH_S` on average.
+    A thread that copies rows from memory takes a processor from the kernels for longer than copying
+    without a thread. Rows are therefore read without a thread until the last `AVERAGED_BATCHES`
+    batches took longer than `FAST_BATCH_S` on average.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ def prefetch_if_slow(items: Generator, size: int) -> Generator:
                 return
             took.append(time.perf_counter() - began)
             yield item
-            item = None  # not kept alive while the next is read
-        stack.pop_all()  # the thread closes it
+            item = None  # not kept alive while the next one is read
+        stack.pop_all()  # the thread closes the generator
     yield from _prefetch(items, size)
 
 
@@ -86,7 +86,7 @@ def _prefetch(items: Generator, size: int) -> Generator:
             with contextlib.closing(items):
                 while room.acquire() and not stopped.is_set():
                     found.put((next(items), None))
-        except BaseException as error:  # StopIteration too: it says that this was all
+        except BaseException as error:  # including StopIteration at the end
             found.put((None, error))
 
     thread = threading.Thread(target=read, name="seqnet-prefetch", daemon=True)
@@ -98,7 +98,7 @@ def _prefetch(items: Generator, size: int) -> Generator:
                 break
             room.release()
             yield item
-            item = None  # not kept alive while the next is waited for
+            item = None  # not kept alive while waiting for the next one
         if not isinstance(error, StopIteration):
             raise error
     finally:
@@ -108,6 +108,6 @@ def _prefetch(items: Generator, size: int) -> Generator:
         thread.join(CLOSE_TIMEOUT_S)
         if thread.is_alive():
             log.warning(
-                "The source of the data has not returned for %g s; its thread ends when it does.",
+                "The data source has not returned for %g s; its thread ends when it returns.",
                 CLOSE_TIMEOUT_S,
             )

@@ -1,14 +1,21 @@
-"""Sequences of different lengths: kept end to end, grouped by length, padded within a batch."""
+"""Sequences of different lengths: concatenated, grouped by length, padded within a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from seqnet.data.dataset import Batch, RowDataset, batch_fingerprint, fingerprint
+from seqnet.data.dataset import (
+    Batch,
+    Epoch,
+    RowDataset,
+    RowSelection,
+    batch_fingerprint,
+    fingerprint,
+)
 from seqnet.data.validation import (
     as_array,
     as_mask,
@@ -22,20 +29,20 @@ from seqnet.data.validation import (
 )
 
 WINDOW = 50
-"""Batches in a window of shuffled samples that is sorted by length."""
+"""The number of batches in a window of shuffled samples that is sorted by length."""
 
 SPREAD = 0.1
-"""How much longer than it is a sequence may be taken for, so that epochs group differently."""
+"""The relative random increase of lengths before sorting, so that epochs group differently."""
 
 MOST_LENGTHS = 8
-"""Lengths that unrolled models get functions for, of each kind."""
+"""The maximum number of lengths that functions of unrolled models are compiled for."""
 
 
 @dataclass
 class RaggedDataset(RowDataset):
     """Samples whose sequences have different lengths.
 
-    What belongs to steps is kept without padding, all sequences end to end, so that a selection of
+    Values of steps are stored without padding: all sequences are concatenated, so that selecting
     samples copies nothing. Each batch is padded to its longest sequence, with a mask.
 
     Attributes
@@ -44,17 +51,17 @@ class RaggedDataset(RowDataset):
         Inputs ``(steps of all sequences, ...)``, mask ``(steps of all sequences,)``, targets and
         sample weights ``(samples, ...)`` or ``(steps of all sequences, ...)``.
     starts, lengths : int array (samples,)
-        Where each sequence is.
+        The position and the length of each sequence.
     per_step : bool
-        Whether outputs and targets are one for each step.
+        Whether there is one output and one target for each step.
     weight_per_step : bool
-        Whether sample weights are.
+        Whether there is one sample weight for each step.
     backwards : bool
-        Whether outputs come last step first, so that padding is before and not after them.
+        Whether outputs are in reversed order, so that padding is before and not after them.
     padded_lengths : tuple of int
-        What batches may be padded to, for models that unroll; empty for any length.
+        The lengths that batches may be padded to, for unrolled models; empty for any length.
     places : int array (samples,), optional
-        The place of each sample in the caller's order, if that is another one.
+        The place of each sample in the caller's order, if it is different.
     """
 
     data: Batch
@@ -67,8 +74,8 @@ class RaggedDataset(RowDataset):
     places: np.ndarray | None = None
 
     @classmethod
-    def from_sequences(cls, x, mask=None, *, prefix: str = "") -> RaggedDataset:
-        """Return sequences as a data set, still without targets."""
+    def from_sequences(cls, x: Any, mask: Any = None, *, prefix: str = "") -> RaggedDataset:
+        """Return sequences as a data set without targets."""
         name = f"{prefix}X"
         flat, lengths = flatten(x, name)
         dataset = cls(Batch(flat), np.cumsum(lengths) - lengths, lengths)
@@ -81,7 +88,7 @@ class RaggedDataset(RowDataset):
         dataset.check(steps, as_mask, label)
         return replace(dataset, data=Batch(flat, mask=as_mask(steps, label)))
 
-    def with_targets(self, y=None, weight=None, *, prefix: str = "") -> RaggedDataset:
+    def with_targets(self, y: Any = None, weight: Any = None, *, prefix: str = "") -> RaggedDataset:
         """Return the data set with targets and sample weights, if they fit the sequences."""
         dataset, data = self, self.data
         if y is not None:
@@ -91,9 +98,9 @@ class RaggedDataset(RowDataset):
                 y = steps_like(y, self.lengths, name, prefix)
             elif is_ragged(y):
                 raise ValueError(
-                    f"{name} has sequences of different lengths, but the model gives one output "
-                    "for each sequence. For an output at every step, the last recurrent layer "
-                    "needs return_sequences=True."
+                    f"{name} has sequences of different lengths, but the model has one output for "
+                    "each sequence. For an output at every step, the last recurrent layer needs "
+                    "return_sequences=True."
                 )
             else:
                 y = as_array(y, name)
@@ -104,7 +111,7 @@ class RaggedDataset(RowDataset):
             weight_per_step = size_of(weight[0]) is not None
             if weight_per_step and not self.per_step:
                 raise ValueError(
-                    f"{name} must have the shape ({len(self)},): the model gives one output for "
+                    f"{name} must have the shape ({len(self)},): the model has one output for "
                     "each sequence."
                 )
             if weight_per_step:
@@ -115,13 +122,13 @@ class RaggedDataset(RowDataset):
             dataset = replace(dataset, weight_per_step=weight_per_step)
         return replace(dataset, data=Batch(data.inputs, y, weight, data.mask))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.starts)
 
-    def rows(self, rows) -> RaggedDataset:
-        """Return the samples of some rows, not padded yet."""
+    def rows(self, rows: RowSelection) -> RaggedDataset:
+        """Return the samples of some rows, without padding."""
 
-        def own(values, per_step):
+        def own(values: Any, per_step: bool):
             return values if per_step or values is None else values[rows]
 
         data = self.data
@@ -138,24 +145,24 @@ class RaggedDataset(RowDataset):
             places=None,
         )
 
-    def load(self, rows):
+    def load(self, rows: RowSelection) -> Batch:
         return self.rows(rows).as_batch()
 
-    def batches(self, epoch):
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches, each padded to its longest sequence."""
         for rows in self.epoch_rows(epoch):
             yield self.load(rows)
 
-    def split(self, share):
+    def split(self, share: float) -> tuple[RaggedDataset, RaggedDataset]:
         row = self.split_row(share)
         return self.rows(slice(0, row)), self.rows(slice(row, None))
 
     def plan(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator:
         """Yield the rows of each batch: in order, or shuffled and then grouped by length.
 
-        The samples are shuffled, cut into windows of `WINDOW` batches, sorted by length within
-        each, cut into batches, and the batches shuffled. Lengths are blurred by `SPREAD` for
-        sorting, so that no two epochs group alike.
+        The samples are shuffled, divided into windows of `WINDOW` batches, sorted by length within
+        each window, and divided into batches; then the batches are shuffled. Lengths are randomly
+        increased by up to `SPREAD` before sorting, so that epochs group differently.
         """
         if rng is None:
             yield from super().plan(batch_size)
@@ -171,7 +178,7 @@ class RaggedDataset(RowDataset):
         for k in rng.permutation(len(found)):
             yield found[k]
 
-    def as_batch(self):
+    def as_batch(self) -> Batch:
         """Return all samples as one batch, padded to the longest, with its mask."""
         time = int(self.lengths.max())
         time = min((n for n in self.padded_lengths if n >= time), default=time)
@@ -182,7 +189,7 @@ class RaggedDataset(RowDataset):
         if self.backwards:
             targets_mask, targets_at = mask[:, ::-1], at_the_end(at, self.lengths)
 
-        def targets(values, per_step):
+        def targets(values: Any, per_step: bool):
             return padded(values, targets_at, targets_mask) if per_step else values
 
         data = self.data
@@ -195,13 +202,13 @@ class RaggedDataset(RowDataset):
             mask if data.mask is None else padded(data.mask, at, mask),
         )
 
-    def sorted_by_length(self):
+    def sorted_by_length(self) -> RaggedDataset:
         order = np.argsort(self.lengths, kind="stable")
         places = order if self.places is None else self.places[order]
         return replace(self.rows(order), places=places)
 
-    def join(self, outputs):
-        """Return an array (samples, ...), or a list of arrays (time, ...) if outputs are steps."""
+    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+        """Return an array (samples, ...), or a list of arrays (time, ...) for outputs per step."""
         places = np.arange(len(self)) if self.places is None else self.places
         if not self.per_step:
             joined = np.concatenate(outputs)
@@ -218,7 +225,7 @@ class RaggedDataset(RowDataset):
         lengths = {"starts": fingerprint(self.starts), "lengths": fingerprint(self.lengths)}
         return batch_fingerprint(self.data) | lengths | {"padded_to": list(self.padded_lengths)}
 
-    # What the checks of values need to know, as `ArrayDataset` has it too.
+    # The interface that the checks of values need; `ArrayDataset` has it, too.
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -237,14 +244,14 @@ class RaggedDataset(RowDataset):
         return np.repeat(weight, self.lengths)
 
     def reverse_steps(self, values: np.ndarray) -> np.ndarray:
-        """Return what belongs to steps with each sequence in the opposite order."""
+        """Return values of steps with the steps of each sequence reversed."""
         at = np.arange(len(values))
         for row in range(len(self)):
             at[self.steps_of(row)] = at[self.steps_of(row)][::-1]
         return values[at]
 
     def outline(self) -> RaggedDataset:
-        """Return what `join` needs, without the arrays."""
+        """Return a data set without arrays that has what `join` needs."""
         return replace(self, data=Batch(None))
 
     def steps_of(self, row: int) -> slice:
@@ -255,7 +262,7 @@ class RaggedDataset(RowDataset):
         """Call ``check(values, name)``; if it fails, the message names the sequence."""
         try:
             check(values, name)
-        except ValueError:  # a TypeError is about all of them
+        except ValueError:  # a TypeError applies to all sequences
             for row in range(len(self) if per_step else 0):
                 check(values[self.steps_of(row)], f"{name}[{row}]")
             raise
@@ -279,10 +286,10 @@ def at_the_end(at: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def choose_lengths(lengths: np.ndarray, known: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """Choose the few lengths that sequences are padded to for a model that unrolls.
+    """Choose the lengths that sequences are padded to for an unrolled model.
 
-    Quantiles of the lengths at first; longer sequences later add their longest. There are never
-    more than `MOST_LENGTHS`.
+    The first choice is quantiles of the lengths; later, the longest of any longer sequences is
+    added. There are never more than `MOST_LENGTHS` lengths.
 
     Examples
     --------

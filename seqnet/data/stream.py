@@ -1,31 +1,36 @@
-"""Batches that come one after another: from generators, loaders, or by number."""
+"""Streams of batches: generators, loaders, and objects that return batches by number."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seqnet import config
 from seqnet.checks import preceded
-from seqnet.data.dataset import Batch, Dataset
+from seqnet.data.dataset import Batch, Dataset, Epoch
 from seqnet.data.out_of_core import is_out_of_core
 from seqnet.data.prefetch import prefetch
 from seqnet.data.validation import described
 
+if TYPE_CHECKING:
+    from seqnet.data.arrays import ArrayDataset
+    from seqnet.data.ragged import RaggedDataset
 
-def is_stream(values, alone: bool) -> bool:
-    """Tell whether these are batches and not rows.
+
+def is_stream(values: Any, alone: bool) -> bool:
+    """Return whether values are batches and not rows.
 
     Parameters
     ----------
     values
-        What the user passed as X: an iterator, or what has one but no items, is a stream. An
-        object with a length and items is one if the first of them is a tuple, (x, y).
+        The user's X. An iterator, or an iterable without items, is a stream. An object with a
+        length and items is a stream if its first item is a tuple, (x, y).
     alone : bool
-        Whether it came without y: then a list of tuples is one too.
+        Whether X was passed without y: a list of tuples is then a stream, too.
     """
     if hasattr(values, "__next__"):
         return True
@@ -36,31 +41,32 @@ def is_stream(values, alone: bool) -> bool:
     return hasattr(values, "__iter__") and not hasattr(values, "__getitem__")
 
 
-def gives_batches(values) -> bool:
-    """Tell whether the items of an object are (x, y), and not rows."""
+def gives_batches(values: Any) -> bool:
+    """Return whether the items of an object are tuples (x, y), and not rows."""
     try:
         return len(values) > 0 and isinstance(values[0], tuple)
-    except (TypeError, AttributeError):  # it takes slices only
+    except (TypeError, AttributeError):  # it only supports slices
         return False
 
 
 class Stream(Dataset):
-    """Batches of an iterable, read ahead by a thread.
+    """Batches of an iterable, prefetched by a thread.
 
     Parameters
     ----------
     source : iterable of batches
         An iterator can be read only once, and is closed with the stream.
     prepare : function
-        Turns one of its batches into a checked `ArrayDataset` or `RaggedDataset`, or raises.
+        Converts a batch of the source to a checked `ArrayDataset` or `RaggedDataset`, or raises an
+        error.
     name : str
-        What messages call it.
+        The name in messages.
     continues : bool
-        Whether each epoch begins where the one before ended, and the source is started again when
-        it ends. Otherwise each epoch begins with the first batch.
+        Whether each epoch begins where the previous one ended, and the source is restarted when it
+        ends. Otherwise each epoch begins with the first batch.
     """
 
-    def __init__(self, source, prepare: Callable, name: str, continues: bool = False):
+    def __init__(self, source: Any, prepare: Callable, name: str, continues: bool = False):
         self.source, self.prepare, self.name = source, prepare, name
         self.one_pass = hasattr(source, "__next__")
         self.continues = continues or self.one_pass
@@ -69,26 +75,26 @@ class Stream(Dataset):
         self.number = 0
         self.outlines: list = []
 
-    def batch_count(self, batch_size):
+    def batch_count(self, batch_size: int) -> int | None:
         known = hasattr(self.source, "__len__") and not self.one_pass
         return len(self.source) if known else None
 
-    def first_batch(self, batch_size=None):
-        """Return the batch that comes next, which stays the next one."""
+    def first_batch(self, batch_size: int | None = None) -> Batch:
+        """Return the next batch without consuming it."""
         return self.first().as_batch()
 
-    def first(self):
-        """Return the batch that comes next as a data set."""
+    def first(self) -> ArrayDataset | RaggedDataset:
+        """Return the next batch as a data set, without consuming it."""
         if not self.has_more():
-            hint = " An iterator can be gone through only once." if self.one_pass else ""
+            hint = " An iterator can be read only once." if self.one_pass else ""
             raise ValueError(f"{self.name} has no batches.{hint}")
         return self.prepared(self.number, self.waiting[0])
 
-    def batches(self, epoch):
-        """Yield batches in the source's order; sizes and order are the source's own.
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
+        """Yield batches in the order and with the sizes of the source.
 
-        Batches that are left out are read. There are fewer than the epoch's steps if the source is
-        an iterator and ends.
+        Batches that are skipped are read nevertheless. There are fewer batches than steps in the
+        epoch if the source is an iterator that ends.
         """
         self.outlines = []
         before = self.number if epoch.before is None else epoch.before
@@ -103,8 +109,8 @@ class Stream(Dataset):
             if not self.continues:
                 self.close()
 
-    def has_more(self):
-        """Return whether there is another batch, which is then waiting."""
+    def has_more(self) -> bool:
+        """Return whether there is another batch; it is read and kept for later."""
         if self.reader is None:
             self.reader = prefetch(self.read(), config.prefetch())
         if not self.waiting:
@@ -112,7 +118,7 @@ class Stream(Dataset):
         return bool(self.waiting)
 
     def read(self) -> Generator:
-        """Yield the source's batches once, or without end if epochs continue each other."""
+        """Yield the batches of the source once, or repeatedly if epochs continue each other."""
         found = True
         while found:
             found = False
@@ -127,21 +133,21 @@ class Stream(Dataset):
             if self.one_pass or not self.continues:
                 return
 
-    def prepared(self, number: int, raw):
+    def prepared(self, number: int, raw: Any) -> ArrayDataset | RaggedDataset:
         """Return a batch of the source as a data set; an error names the batch."""
         try:
             return self.prepare(raw)
         except (ValueError, TypeError) as error:
             raise preceded(error, f"Batch {number} of {self.name}") from error
 
-    def padded(self, samples) -> Batch:
-        """Return the samples of a batch as arrays; `join` needs to know how they were padded."""
+    def padded(self, samples: ArrayDataset | RaggedDataset) -> Batch:
+        """Return the samples of a batch as arrays; keep what `join` needs to undo padding."""
         batch = samples.as_batch()
         if batch.targets is None:
             self.outlines.append(samples.outline())
         return batch
 
-    def join(self, outputs):
+    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Return the outputs of all batches as an array, or a list of rows if lengths differ."""
         if not outputs:
             raise ValueError(f"{self.name} has no batches.")
@@ -151,31 +157,31 @@ class Stream(Dataset):
             return np.concatenate(found)
         return [row for rows in found for row in rows]
 
-    def fingerprint(self):
-        """Return the shapes, dtypes and checksums of the batch that comes next."""
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the shapes, dtypes and checksums of the next batch."""
         return self.first().fingerprint()
 
-    def close(self):
-        """End the reading, and with it the source's iterator."""
+    def close(self) -> None:
+        """Stop reading, and close the iterator of the source."""
         if self.reader is not None:
             self.reader.close()
         self.reader, self.waiting, self.number = None, [], 0
 
 
 class NumberedBatches(Stream):
-    """Batches that an object gives by number, as Keras's ``PyDataset`` does.
+    """Batches that an object returns by number, such as Keras's ``PyDataset``.
 
-    They are read in a new order for each epoch if there is a random generator, and those that are
-    left out are not read. If the object has `on_epoch_end`, it is called when the last one was
+    If the epoch has a random generator, the batches are read in a new order. Batches that are
+    skipped are not read. If the object has `on_epoch_end`, it is called after the last batch was
     read.
     """
 
-    def first(self):
+    def first(self) -> ArrayDataset | RaggedDataset:
         if len(self.source) == 0:
             raise ValueError(f"{self.name} has no batches.")
         return self.prepared(0, self.source[0])
 
-    def batches(self, epoch):
+    def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         self.outlines = []
         order: range | list[int] = range(len(self.source))
         if epoch.rng is not None:
@@ -183,7 +189,7 @@ class NumberedBatches(Stream):
         numbers = epoch.select(order)
         return self.in_order(prefetch(self.numbered(numbers), config.prefetch()))
 
-    def has_more(self):
+    def has_more(self) -> bool:
         return True
 
     def numbered(self, numbers: Iterator[int]) -> Generator:
@@ -194,27 +200,27 @@ class NumberedBatches(Stream):
             self.source.on_epoch_end()
 
     def in_order(self, reader: Generator) -> Generator:
-        """Yield what is read, checked."""
+        """Check and yield the batches."""
         with closing(reader):
             for number, raw in reader:
                 yield self.padded(self.prepared(number, raw))
 
 
-def open_stream(source, prepare: Callable, name: str, continues: bool = False) -> Stream:
-    """Return the stream for what `is_stream` takes for one."""
+def open_stream(source: Any, prepare: Callable, name: str, continues: bool = False) -> Stream:
+    """Return the stream for a source that `is_stream` accepts."""
     kind = NumberedBatches if hasattr(source, "__getitem__") else Stream
     return kind(source, prepare, name, continues)
 
 
-def batch_parts(raw, targets: bool, input_shape: tuple | None) -> tuple:
-    """Return x, y and the weights of a stream's batch, or x alone."""
+def batch_parts(raw: Any, targets: bool, input_shape: tuple | None) -> tuple:
+    """Return x, y and the weights of a batch of a stream, or only x."""
     if targets:
         if not isinstance(raw, (tuple, list)) or len(raw) not in (2, 3):
             raise TypeError(f"a batch is (x, y) or (x, y, sample_weight), got {described(raw)}.")
         return tuple(raw)
     if isinstance(raw, tuple):
         return raw[:1]
-    # A list is sequences of different lengths, except that loaders make lists of tuples.
+    # A list contains sequences of different lengths, except that loaders return tuples as lists.
     rank = None if input_shape is None else len(input_shape)
     if isinstance(raw, list) and raw and np.ndim(raw[0]) == rank:
         return tuple(raw[:1])

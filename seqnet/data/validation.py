@@ -1,13 +1,14 @@
-"""Checks of the arrays and sequences that a user passes.
+"""Validation of arrays and sequences.
 
-Each function returns what it has checked, or raises with the names that the user knows. None of
-them changes what it is given.
+Each function returns the checked values, or raises an error with the names that the user knows. No
+function changes its arguments.
 """
 
 from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,18 +16,18 @@ from seqnet.checks import WrongValueError, first_place
 from seqnet.data.dataset import Batch
 
 WIDE = tuple(map(np.dtype, ("int64", "uint32", "uint64")))
-"""Types of whole numbers that the 32-bit ones of compiled functions may not hold."""
+"""Integer types whose values may not fit the 32-bit integers of compiled functions."""
 
 
-def as_array(values, name: str) -> np.ndarray:
-    """Return `values` as an array, or say why it cannot be one."""
+def as_array(values: Any, name: str) -> np.ndarray:
+    """Return `values` as an array, or raise an error with the reason."""
     refuse_masked(values, name)
     try:
         array = values if type(values) is np.ndarray else np.asarray(values)
     except ValueError as error:
         raise ValueError(
-            f"{name} is not rectangular ({error}). Sequences of different lengths come as a "
-            "list of arrays, and then targets for each step do too."
+            f"{name} is not rectangular ({error}). Pass sequences of different lengths as a list "
+            "of arrays, and targets for each step also."
         ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(
@@ -39,18 +40,18 @@ def as_array(values, name: str) -> np.ndarray:
         for value in (int(array.min()), int(array.max())):
             if not -(2**31) <= value < 2**31:
                 raise ValueError(
-                    f"{name} holds {value}, but whole numbers are computed with as 32-bit "
-                    f"integers. For quantities convert with {name}.astype('float64')."
+                    f"{name} holds {value}, but integers are computed as 32-bit integers. Convert "
+                    f"quantities with {name}.astype('float64')."
                 )
     return array
 
 
-def number_hint(values, array: np.ndarray, name: str) -> str:
-    """Say how to make numbers of what is none."""
+def number_hint(values: Any, array: np.ndarray, name: str) -> str:
+    """Return a hint on how to convert values to numbers."""
     if array.dtype.kind in "US":
-        return " Text is turned into numbers first, as seqnet.text.CharacterVocabulary does."
+        return " Convert text to numbers first, such as with seqnet.text.CharacterVocabulary."
     if array.dtype.kind in "mM":
-        return f" Times are turned into numbers first, such as by ({name} - {name}.min()) / unit."
+        return f" Convert times to numbers first, such as by ({name} - {name}.min()) / unit."
     if array.dtype.kind != "O":
         return ""
     if isinstance(values, Mapping):
@@ -62,35 +63,35 @@ def number_hint(values, array: np.ndarray, name: str) -> str:
         whole = all(isinstance(v, (int, np.integer)) and abs(int(v)) < 2**31 for v in array.flat)
         return f" Convert it with np.asarray({name}, '{'int32' if whole else 'float32'}')."
     if array.ndim == 1 and isinstance(others[0], (list, tuple, np.ndarray)):
-        return f" Sequences come as a list: {name}.tolist()."
+        return f" Pass sequences as a list: {name}.tolist()."
     return f" It holds {reprlib.repr(others[0])}, a {type(others[0]).__name__}."
 
 
-def refuse_masked(values, name: str) -> None:
-    """Raise if values of a NumPy masked array, or of a list of them, are masked."""
+def refuse_masked(values: Any, name: str) -> None:
+    """Raise an error if a NumPy masked array, or one in a list, has masked values."""
     several = values if isinstance(values, (list, tuple)) else (values,)
     if any(isinstance(v, np.ma.MaskedArray) and np.ma.is_masked(v) for v in several):
         raise TypeError(
-            f"{name} is a masked array with masked values, and seqnet would not know what the "
-            f"mask means. Pass {name}.filled(0), and what counts as mask= (steps, True where there "
-            "is data) or sample_weight= (0 where nothing counts)."
+            f"{name} is a masked array with masked values, and the meaning of its mask is not "
+            f"known. Pass {name}.filled(0), and mark what counts with mask= (steps, True where "
+            "there is data) or sample_weight= (0 where nothing counts)."
         )
 
 
-def as_mask(values, name: str) -> np.ndarray:
-    """Return a mask as bools: bools, or whole numbers 0 and 1; anything else raises."""
+def as_mask(values: Any, name: str) -> np.ndarray:
+    """Return a mask of bools, or of the integers 0 and 1, as bools; else raise an error."""
     mask = as_array(values, name)
     if mask.dtype.kind == "f":
         raise TypeError(
-            f"{name} must hold bools, True where there is data, or the whole numbers 0 and 1; got "
-            f"the dtype {mask.dtype}. Convert it with {name}.astype(bool); weights of steps are "
-            "passed as sample_weight."
+            f"{name} must hold bools, True where there is data, or the integers 0 and 1; got the "
+            f"dtype {mask.dtype}. Convert it with {name}.astype(bool); pass weights of steps as "
+            "sample_weight."
         )
     wrong = (mask != 0) & (mask != 1)
     if wrong.any():
         where = first_place(wrong)
         raise WrongValueError(
-            f"{name} must hold bools, True where there is data, or the whole numbers 0 and 1, but "
+            f"{name} must hold bools, True where there is data, or the integers 0 and 1, but "
             f"holds {mask[where]} at {{where}}.",
             where,
         )
@@ -98,12 +99,12 @@ def as_mask(values, name: str) -> np.ndarray:
 
 
 def with_axes(array: np.ndarray, rank: int) -> np.ndarray:
-    """Return an array of at least this rank: axes of size 1 are put behind its own."""
+    """Append axes of size 1 until an array has this rank."""
     return array.reshape(array.shape + (1,) * (rank - array.ndim))
 
 
 def check_weights(array: np.ndarray, name: str) -> None:
-    """Raise if sample weights are negative or not numbers."""
+    """Raise an error if sample weights are negative or not finite."""
     wrong = ~np.isfinite(array) | (array < 0)
     if wrong.any():
         where = first_place(wrong)
@@ -112,8 +113,8 @@ def check_weights(array: np.ndarray, name: str) -> None:
         )
 
 
-def check_same_count(name: str, x, other: str, values) -> None:
-    """Raise if two arrays do not have the same number of samples."""
+def check_same_count(name: str, x: Any, other: str, values: Any) -> None:
+    """Raise an error if two arrays do not have the same number of samples."""
     if len(x) != len(values):
         raise ValueError(
             f"{name} and {other} must have the same number of samples, got {len(x)} in {name} "
@@ -121,8 +122,10 @@ def check_same_count(name: str, x, other: str, values) -> None:
         )
 
 
-def check_batch(x, y=None, weight=None, mask=None, *, prefix: str = "") -> Batch:
-    """Return the arrays of one data set as a batch, if they belong together.
+def check_batch(
+    x: Any, y: Any = None, weight: Any = None, mask: Any = None, *, prefix: str = ""
+) -> Batch:
+    """Return arrays as a batch, if their shapes agree.
 
     Names in messages start with `prefix`.
     """
@@ -167,8 +170,8 @@ def check_counted(
     counted : function
         Returns a bool array that is True where values count, or None if all of them do.
     ignored : function of a shape
-        Returns, for the shape of what belongs to one step, what stands where values do not count,
-        if they would be refused otherwise.
+        Returns the replacement for values that do not count and are invalid, given the shape of the
+        values of one step.
     """
     try:
         check(values, name)
@@ -183,16 +186,16 @@ def check_counted(
     return kept
 
 
-def size_of(value) -> int | None:
-    """Return the length of a sequence, None for what is none."""
+def size_of(value: Any) -> int | None:
+    """Return the length of a sequence, None for other objects."""
     try:
         return None if isinstance(value, str) else len(value)
     except TypeError:
         return None
 
 
-def described(value) -> str:
-    """Say what an object is, for messages.
+def described(value: Any) -> str:
+    """Return a short description of an object for messages.
 
     Examples
     --------
@@ -206,8 +209,8 @@ def described(value) -> str:
     return type(value).__name__ + ("" if size is None else f" of {size}")
 
 
-def is_ragged(values) -> bool:
-    """Tell whether these are sequences that do not fit one array."""
+def is_ragged(values: Any) -> bool:
+    """Return whether values are sequences that do not fit one array."""
     if isinstance(values, np.ndarray):
         if values.dtype != object or values.ndim != 1:
             return False
@@ -226,13 +229,13 @@ def is_ragged(values) -> bool:
 
 
 def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps of all sequences end to end, (steps, ...), and the lengths.
+    """Concatenate the steps of all sequences; return (steps, ...) and the lengths.
 
     Raises
     ------
     ValueError, TypeError
-        If a sequence is empty, holds no numbers, or its steps differ in shape from the first's;
-        the message names it.
+        If a sequence is empty, does not hold numbers, or its steps have another shape than those of
+        the first sequence; the message names it.
     """
     arrays: list[np.ndarray] = []
     for number, values in enumerate(sequences):
@@ -245,7 +248,7 @@ def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
         if array.ndim == 0:
             raise ValueError(f"{label} must be a sequence, got the single value {values!r}.")
         if len(array) == 0:
-            raise ValueError(f"{label} is empty: a sequence has at least one step. Leave it out.")
+            raise ValueError(f"{label} is empty: a sequence has at least one step. Remove it.")
         if 0 in array.shape:
             raise ValueError(f"{label} has an axis of size 0: its shape is {array.shape}.")
         if array.dtype.kind not in "fiub":
@@ -253,15 +256,15 @@ def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
         if arrays and array.shape[1:] != arrays[0].shape[1:]:
             raise ValueError(
                 f"The steps of {label} have the shape {array.shape[1:]}, but those of {name}[0] "
-                f"have {arrays[0].shape[1:]}: all sequences have the same features. "
-                "(A model has one input; several are joined in one array.)"
+                f"have {arrays[0].shape[1:]}: all sequences must have the same features. "
+                "(A model has one input; join several inputs in one array.)"
             )
         arrays.append(array)
     return np.concatenate(arrays), np.array([len(a) for a in arrays])
 
 
-def check_same_length(count: int, values, name: str, prefix: str) -> None:
-    """Raise if there are not as many values as sequences."""
+def check_same_length(count: int, values: Any, name: str, prefix: str) -> None:
+    """Raise an error if there are not as many values as sequences."""
     found = size_of(values)
     if found is None:
         raise TypeError(f"{name} must have one entry for each sequence, got {values!r}.")
@@ -273,7 +276,7 @@ def check_same_length(count: int, values, name: str, prefix: str) -> None:
 
 
 def steps_like(values: Sequence, lengths: np.ndarray, name: str, prefix: str) -> np.ndarray:
-    """Return what belongs to the steps of sequences end to end, if the lengths agree."""
+    """Concatenate the values of the steps of sequences, if the lengths agree."""
     for number, (value, length) in enumerate(zip(values, lengths, strict=True)):
         steps = size_of(value)
         if steps != length:
@@ -283,15 +286,15 @@ def steps_like(values: Sequence, lengths: np.ndarray, name: str, prefix: str) ->
 
 
 def scalar_steps(values: Sequence, lengths: np.ndarray, name: str, prefix: str) -> np.ndarray:
-    """Return single values that belong to the steps of sequences, end to end."""
+    """Concatenate single values of the steps of sequences."""
     flat = steps_like(values, lengths, name, prefix)
     if flat.ndim > 1:
         raise ValueError(f"{name}[0] must have one value for each step, got {flat.shape[1:]}.")
     return flat
 
 
-def check_rectangular(x: np.ndarray, values, name: str, *, prefix: str = "") -> None:
-    """Raise ``ValueError`` if what belongs to an array of sequences has rows of other lengths."""
+def check_rectangular(x: np.ndarray, values: Any, name: str, *, prefix: str = "") -> None:
+    """Raise ``ValueError`` if values for an array of sequences have rows of other lengths."""
     if not is_ragged(values) or x.ndim < 2 or len(values) != len(x):
         return
     for number, value in enumerate(values):
@@ -304,11 +307,11 @@ def check_rectangular(x: np.ndarray, values, name: str, *, prefix: str = "") -> 
             )
 
 
-def check_lengths(x, lengths, *, prefix: str = "") -> np.ndarray:
-    """Return lengths as an array, or raise if they are not one for each row, in its steps."""
+def check_lengths(x: Any, lengths: Any, *, prefix: str = "") -> np.ndarray:
+    """Return lengths as an array, or raise an error if they do not fit the rows."""
     name = f"{prefix}lengths"
     if x.ndim < 2:
-        raise ValueError(f"{name} goes with sequences, but {prefix}X has the shape {x.shape}.")
+        raise ValueError(f"{name} needs sequences, but {prefix}X has the shape {x.shape}.")
     lengths = as_array(lengths, name)
     if lengths.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold whole numbers, got the dtype {lengths.dtype}.")
@@ -320,7 +323,7 @@ def check_lengths(x, lengths, *, prefix: str = "") -> np.ndarray:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(
-            f"{name}[{row}] is {lengths[row]}, but {prefix}X has {x.shape[1]} steps: a length is "
-            f"from 1 to {x.shape[1]}."
+            f"{name}[{row}] is {lengths[row]}, but {prefix}X has {x.shape[1]} steps: a length must "
+            f"be from 1 to {x.shape[1]}."
         )
     return lengths

@@ -1,4 +1,4 @@
-"""Generation: a model run step by step, and what it generates."""
+"""Generation of sequences, one time step at a time."""
 
 from seqnet.generation.sampling import generate, sample
 from seqnet.generation.stepping import Stepper

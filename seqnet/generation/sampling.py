@@ -1,9 +1,10 @@
-"""Sampling: classes drawn from probabilities, and sequences of them that a model generates."""
+"""Sampling of classes from probabilities, and generation of sequences with a model."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,15 +12,18 @@ from seqnet.checks import check_count, check_number
 from seqnet.data.validation import as_array
 from seqnet.generation.stepping import Stepper, not_built
 
+if TYPE_CHECKING:
+    from seqnet.model import Model
 
-def check_sampling(temperature, top_k, top_p) -> None:
-    """Raise if `sample` cannot take these."""
+
+def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """Raise an error if these arguments of `sample` are invalid."""
     if not isinstance(temperature, (int, float, np.number)) or not temperature >= 0:
-        raise ValueError(f"temperature must be a number and not negative, got {temperature!r}.")
+        raise ValueError(f"temperature must be a number of at least 0, got {temperature!r}.")
     if top_k is not None:
         check_count(top_k, "top_k")
     if top_p is not None and not 0 < check_number(top_p, "top_p") <= 1:
-        raise ValueError(f"top_p is a probability above 0 and at most 1, got {top_p}.")
+        raise ValueError(f"top_p must be a probability above 0 and at most 1, got {top_p}.")
 
 
 def sample(
@@ -36,11 +40,12 @@ def sample(
     probabilities : array (classes,)
     rng : numpy generator
     temperature : float
-        Divides the log probabilities; 0 takes the most probable class.
+        Divides the log probabilities; 0 selects the most probable class.
     top_k : int, optional
-        Draw among the k most probable only.
+        Draw only from the k most probable classes.
     top_p : float, optional
-        Draw among the most probable that together reach this probability (Holtzman et al., 2020).
+        Draw only from the most probable classes whose total probability reaches this value
+        (Holtzman et al., 2020).
 
     Examples
     --------
@@ -57,9 +62,9 @@ def sample(
         return int(p.argmax())
     if not (p.min() >= 0 and abs(p.sum() - 1) < 0.01):
         raise ValueError(
-            "Probabilities are at least 0 and add up to 1; got values from "
-            f"{p.min():.4g} to {p.max():.4g} that add up to {p.sum():.4g}. A model to write with "
-            "ends with a softmax."
+            "Probabilities must be at least 0 and add up to 1; got values from "
+            f"{p.min():.4g} to {p.max():.4g} that add up to {p.sum():.4g}. The model must end with "
+            "a softmax."
         )
     with np.errstate(divide="ignore"):
         logits = np.log(p) / temperature
@@ -75,7 +80,7 @@ def sample(
 
 
 def generate(
-    model,
+    model: Model,
     prime: Iterable[int],
     length: int,
     *,
@@ -86,30 +91,30 @@ def generate(
     seed: int | None = None,
     stepper: Stepper | None = None,
 ) -> Iterator[int]:
-    """Yield numbers that a model writes on from `prime`, one step of the model for each.
+    """Generate numbers that continue `prime`; each costs one step of the model.
 
     Parameters
     ----------
     model : Model
-        From numbers to probabilities of the next number (a softmax at the end).
+        A model from numbers to probabilities of the next number (with a softmax at the end).
     prime : numbers
-        What the model reads first; at least one.
+        The start of the sequence; at least one number.
     length : int
-        How many numbers to write at most.
+        The maximum number of numbers to generate.
     temperature, top_k, top_p
         See `sample`.
     stop : int or sequence of int, optional
-        End after writing this number, or these numbers one after the other. A text is given as its
-        numbers: ``stop=vocabulary.encode("The end")``.
+        Stop after generating this number, or this sequence of numbers. Pass a text as its numbers:
+        ``stop=vocabulary.encode("The end")``.
     seed : int, optional
     stepper : Stepper, optional
-        One made before, so that nothing is compiled; it is reset first.
+        An existing stepper, to avoid compiling again; it is reset first.
 
     Raises
     ------
     ValueError, TypeError
-        Before anything is compiled, if an argument cannot be used. With the first number, if what
-        the model gives are no probabilities.
+        Before anything is compiled, if an argument is invalid. With the first number, if the
+        outputs of the model are not probabilities.
 
     Examples
     --------
@@ -131,15 +136,13 @@ def generate(
     if not model.built:
         raise not_built()
     model.layers[0].check_input(np.asarray(numbers), "prime")
-    last = (
-        [] if stop is None else check_stop(stop, model.compute_output_shape(model.input_shape)[-1])
-    )
+    last = [] if stop is None else check_stop(stop, model.output_features)
     options = (np.random.default_rng(seed), temperature, top_k, top_p)
     return _write(stepper or Stepper(model), numbers, length, options, last)
 
 
-def one_sequence(values, name: str) -> list:
-    """Return numbers as a list, or raise if they are text, or no sequence of numbers."""
+def one_sequence(values: Any, name: str) -> list:
+    """Return numbers as a list, or raise an error if they are not a sequence of numbers."""
     if isinstance(values, (str, bytes)):
         raise TypeError(
             f"{name} must hold numbers, got the text {values[:20]!r}. Pass the numbers of its "
@@ -155,17 +158,17 @@ def one_sequence(values, name: str) -> list:
     return found
 
 
-def check_stop(stop, classes: int) -> list[int]:
-    """Return the numbers that end the writing, or raise if a model never writes them."""
+def check_stop(stop: int | Sequence[int], classes: int) -> list[int]:
+    """Return the numbers that end the generation, or raise an error if they are impossible."""
     several = isinstance(stop, Iterable)
     numbers = one_sequence(stop, "stop") if several else [check_count(stop, "stop", 0)]
     if not numbers:
-        raise ValueError("stop needs at least one number; None is for no end but the length.")
+        raise ValueError("stop needs at least one number; use None to stop only at the length.")
     for number in numbers:
         if check_count(number, "A number in stop" if several else "stop", 0) >= classes:
             raise ValueError(
-                f"stop holds {number}, which the model never writes: it gives probabilities of the "
-                f"numbers 0 to {classes - 1}."
+                f"stop holds {number}, which the model never generates: its outputs are the "
+                f"probabilities of the numbers 0 to {classes - 1}."
             )
     return [int(number) for number in numbers]
 

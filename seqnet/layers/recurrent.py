@@ -32,7 +32,7 @@ from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
 from seqnet.layers.states import CarriedStates, InitialState, Stateful, given_states
 from seqnet.ops.recurrence import Recurrence, recurrence
-from seqnet.ops.step import Cell, trace
+from seqnet.ops.step import TracedStep, trace_step
 from seqnet.registry import Identifier
 from seqnet.types import Shape, Tensor
 
@@ -339,10 +339,10 @@ class Recurrent(Stateful):
         )
         return histories[0], last
 
-    def traced(self) -> Cell:
+    def traced(self) -> TracedStep:
         """Return the graph of one step."""
         name = f"Layer {self.display_name!r} ({type(self).__name__})"
-        return trace(
+        return trace_step(
             self.step, self.gates, self.state_names, self.units, self.dtype, name, self.state_sizes
         )
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows, where there are no kernels
+except ImportError:  # Windows, where there are no compiled kernels
     fcntl = None  # type: ignore[assignment]
 
 MAGIC = b"seqnet kernel 1\n"
@@ -64,7 +64,7 @@ def read(key: str) -> bytes | None:
         return None
     library = data[HEADER_SIZE:]
     if data[:HEADER_SIZE] != _header(key, library):
-        log.warning("The cached kernel %s is damaged and is compiled again.", key)
+        log.warning("The cached compiled kernel %s is damaged and is compiled again.", key)
         return None
     return library
 

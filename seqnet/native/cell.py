@@ -12,19 +12,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
 
 from . import emit
 from .expression import TRANSCENDENTAL, Expressions
 
+if TYPE_CHECKING:
+    from pytensor.graph.basic import Variable
+    from pytensor.tensor.variable import TensorVariable
 
-class Cell:
+
+class CellSource:
     """A traced step: its expressions, the values it saves and the C source of its two functions."""
 
     def __init__(self, step: Callable, gates: int, states: int, dtype: str) -> None:
         import pytensor
         import pytensor.tensor as pt
 
-        def placeholders(name, count):
+        def placeholders(name: str, count: int) -> list[TensorVariable]:
             return [pt.matrix(f"{name}{i}", dtype=dtype) for i in range(count)]
 
         x, r, before = (
@@ -32,21 +37,23 @@ class Cell:
             placeholders("r", gates),
             placeholders("state", states),
         )
-        after = [pt.tensor_copy(pt.as_tensor(s)) for s in step(tuple(x), tuple(r), tuple(before))]
+        returned = step(tuple(x), tuple(r), tuple(before))
+        after = [cast("Variable", pt.tensor_copy(pt.as_tensor(s))) for s in returned]
         if len(after) != states:
             raise ValueError(f"the step returned {len(after)} states; it must return {states}")
         incoming = placeholders("gradient", states)
         wrt = [*x, *r, *before]
+        known_grads: dict[Variable, Variable] = dict(zip(after, incoming, strict=True))
         slopes = pytensor.grad(
             None,
             wrt,
-            known_grads=dict(zip(after, incoming, strict=True)),
+            known_grads=known_grads,
             disconnected_inputs="ignore",
             return_disconnected="none",
         )
         e = self.expressions = Expressions(dtype)
 
-        def inputs(name, count):
+        def inputs(name: str, count: int) -> list[int]:
             return [e.add("input", name, i) for i in range(count)]
 
         self.x, self.r, self.before = (
@@ -64,8 +71,11 @@ class Cell:
                 strict=True,
             )
         )
-        slopes = [e.constant(0.0) if s is None else e.number(e.read([s], known)[0]) for s in slopes]
-        dx, dr, d_before = slopes[:gates], slopes[gates : 2 * gates], slopes[2 * gates :]
+        values = [
+            e.constant(0.0) if s is None else e.number(e.read([s], known)[0])
+            for s in cast("list[Variable | None]", slopes)
+        ]
+        dx, dr, d_before = values[:gates], values[gates : 2 * gates], values[2 * gates :]
 
         self.distinct = [g for g in range(gates) if dr[g] != dx[g]]
         outputs = [*dx, *(dr[g] for g in self.distinct), *d_before]

@@ -26,8 +26,10 @@ from pathlib import Path
 
 from . import cache
 
-FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-fno-math-errno")
-FLAGS += ("-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi")
+FLAGS = (
+    *("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-fno-math-errno"),
+    *("-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi"),
+)
 TUNINGS = ("-march=native", "-mcpu=native", "")
 """Tried in turn: x86 and Arm name the option differently, and older compilers know neither."""
 

@@ -1,4 +1,4 @@
-"""The compiled libraries of the kernels: loading, number of threads, addresses, count of calls.
+"""The libraries of compiled kernels: loading, number of threads, addresses, counts of calls.
 
 There is one library for each precision, compiled at first use, and one for the worker threads,
 which they share.
@@ -11,9 +11,12 @@ import functools
 import os
 import threading
 from collections import Counter
+from collections.abc import Callable
 from ctypes import c_long, c_void_p
+from typing import Any, Protocol, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from . import compiler, emit
 from .compiler import KernelUnavailable
@@ -21,10 +24,28 @@ from .compiler import KernelUnavailable
 PRECISIONS = ("float32", "float64")
 MAX_THREADS = 255  # TEAM_MAX of src/team.c, less one
 
+
+class CoreLibrary(Protocol):
+    """The library of one precision: the functions that ``src/core.c`` exports."""
+
+    gemm: Callable[..., None]
+    softmax: Callable[..., None]
+    gather: Callable[..., None]
+    scatter_add: Callable[..., None]
+    squared_norms: Callable[..., None]
+    elementwise: Callable[..., None]
+    recurrence_forward: Callable[..., None]
+    recurrence_backward: Callable[..., None]
+    recurrence_scratch: Callable[..., int]
+    first_outside: Callable[..., int]
+    vector_bytes: Callable[[], int]
+    gemm_scratch_size: int  # elements of scratch memory that a product needs for each thread
+
+
 _lock = threading.RLock()
 _team: ctypes.CDLL | None = None
 # By name and by dtype, because the name of a dtype is slow to compute.
-_cores: dict[str | np.dtype, ctypes.CDLL] = {}
+_cores: dict[object, CoreLibrary] = {}
 _calls: Counter[str] = Counter()
 _threads: int | None = None
 
@@ -52,7 +73,7 @@ SINGLE_THREAD_WORK = 20_000
 
 
 def _renew_lock() -> None:
-    """In a forked child: another thread of the parent may have held the lock."""
+    """Create a new lock in a forked child: another thread of the parent may have held it."""
     global _lock
     _lock = threading.RLock()
 
@@ -61,32 +82,41 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def core(dtype: np.typing.DTypeLike, *more: str) -> ctypes.CDLL | list[ctypes.CDLL]:
+def core(dtype: DTypeLike) -> CoreLibrary:
     """Return the library of one precision.
-
-    With `more` sources, return a list of it and their libraries; all are compiled in parallel.
 
     Raises
     ------
     KernelUnavailable
         If there is no working compiler, or the precision is not float32 or float64.
     """
-    if not more and dtype in _cores:
-        return _cores[dtype]
+    return _cores[dtype] if dtype in _cores else _find(dtype)[0]
+
+
+def core_and(dtype: DTypeLike, source: str) -> tuple[CoreLibrary, ctypes.CDLL]:
+    """Return the library of one precision and that of another source.
+
+    Both are compiled in parallel if they are not in the cache. The errors are those of `core`.
+    """
+    library, (other,) = _find(dtype, source)
+    return library, other
+
+
+def _find(dtype: DTypeLike, *sources: str) -> tuple[CoreLibrary, list[ctypes.CDLL]]:
     name = np.dtype(dtype).name
     if name not in PRECISIONS:
-        raise KernelUnavailable(f"kernels compute in float32 or float64, not in {name}")
+        raise KernelUnavailable(f"compiled kernels compute in float32 or float64, not in {name}")
     if os.name != "posix":
-        raise KernelUnavailable(f"kernels are made for Linux and macOS, not for {os.name}")
+        raise KernelUnavailable(f"compiled kernels are made for Linux and macOS, not for {os.name}")
     with _lock:
-        found = compiler.load(*more) if name in _cores else _load(name, more)
-        return [_cores[name], *found] if more else _cores[name]
+        others = compiler.load(*sources) if name in _cores else _load(name, sources)
+        return _cores[name], others
 
 
-def _load(name: str, more: tuple[str, ...]) -> list[ctypes.CDLL]:
+def _load(name: str, sources: tuple[str, ...]) -> list[ctypes.CDLL]:
     global _team
     library, *others, team = compiler.load(
-        emit.header(name) + emit.read_source("core.c"), *more, emit.read_source("team.c")
+        emit.header(name) + emit.read_source("core.c"), *sources, emit.read_source("team.c")
     )
     try:
         for function, arguments in SIGNATURES.items():
@@ -102,20 +132,21 @@ def _load(name: str, more: tuple[str, ...]) -> list[ctypes.CDLL]:
         raise KernelUnavailable(
             f"the library that the C compiler wrote is not complete: {error}"
         ) from error
-    library.gemm_scratch_size = library.gemm_scratch(1)  # for each thread
-    _cores[name] = _cores[np.dtype(name)] = library
+    loaded = cast("CoreLibrary", library)
+    loaded.gemm_scratch_size = library.gemm_scratch(1)
+    _cores[name] = _cores[np.dtype(name)] = loaded
     return others
 
 
 def available() -> tuple[bool, str]:
-    """Return whether kernels can be compiled and run here, and why not.
+    """Return whether compiled kernels can be compiled and run here, and why not.
 
     The first call may compile.
 
     Returns
     -------
     tuple of bool and str
-        The reason is empty if kernels are available.
+        The reason is empty if compiled kernels are available.
     """
     try:
         core("float32")
@@ -124,7 +155,7 @@ def available() -> tuple[bool, str]:
     return True, ""
 
 
-def vector_bytes(dtype: np.typing.DTypeLike = "float32") -> int:
+def vector_bytes(dtype: DTypeLike = "float32") -> int:
     """Return the width of the vectors that the library was compiled for: 16, 32 or 64 bytes."""
     return core(dtype).vector_bytes()
 
@@ -137,7 +168,7 @@ def available_cores() -> int:
 
 
 def get_num_threads() -> int:
-    """Return how many threads a kernel may use.
+    """Return how many threads a compiled kernel may use.
 
     This is the number set last, else ``SEQNET_NUM_THREADS``, else ``OMP_NUM_THREADS``, else one for
     each processor, and at most 255.
@@ -156,7 +187,7 @@ def _default_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Set how many threads kernels may use from now on; results do not depend on it.
+    """Set how many threads compiled kernels may use from now on; results do not depend on it.
 
     It can be called at any time. Calls that are running keep the number that they started with.
 
@@ -179,25 +210,29 @@ def set_num_threads(count: int) -> None:
 
 
 def threads_for(work: int) -> int:
-    """Return the threads for a kernel that does `work` multiplications between synchronizations.
+    """Return the threads for a call with `work` multiplications between synchronizations.
 
-    Another thread may change the number at any time. A kernel therefore calls this once a call, and
-    uses the result for the size of its scratch memory and for its threads.
+    Another thread may change the number at any time. A compiled kernel therefore reads it once per
+    call, and uses the result for the size of its scratch memory and for its threads.
     """
     return get_num_threads() if work >= SINGLE_THREAD_WORK else 1
 
 
 def count_call(name: str) -> None:
-    """Note that a kernel has run."""
+    """Count a call of a compiled kernel."""
     _calls[name] += 1
 
 
 def calls() -> dict[str, int]:
-    """Return how often each kernel has run in this process."""
+    """Return how often each compiled kernel has run in this process."""
     return dict(_calls)
 
 
-def address(array: np.ndarray, addressof=ctypes.addressof, view=ctypes.c_char.from_buffer) -> int:
+def address(
+    array: np.ndarray,
+    addressof: Callable[[Any], int] = ctypes.addressof,
+    view: Callable[[Any], Any] = ctypes.c_char.from_buffer,
+) -> int:
     """Return the address of an array's first element. The caller must keep the array alive."""
     try:
         return addressof(view(array))  # four times as fast as `array.ctypes`

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ctypes import Structure, byref, c_long, c_void_p
+from typing import Literal, overload
 
 import numpy as np
 
 from . import memory
 from .core import address, core, count_call, threads_for
 
-SIDE = (
+SIDE: tuple[tuple[str, type[c_void_p | c_long]], ...] = (
     ("data", c_void_p),
     *((n, c_long) for n in ("step", "k_step", "k_outer", "inner")),
 )  # gemm_side in src/gemm.c
@@ -25,6 +26,30 @@ class _Arguments(Structure):  # gemm_arguments in src/gemm.c
     ]
 
 
+@overload
+def gemm(
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    bias: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+    accumulate: bool = False,
+    column_sums: Literal[False] = False,
+) -> np.ndarray: ...
+
+
+@overload
+def gemm(
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    bias: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+    accumulate: bool = False,
+    column_sums: np.ndarray | Literal[True],
+) -> tuple[np.ndarray, np.ndarray]: ...
+
+
 def gemm(
     a: np.ndarray,
     b: np.ndarray,
@@ -33,7 +58,7 @@ def gemm(
     out: np.ndarray | None = None,
     accumulate: bool = False,
     column_sums: np.ndarray | bool = False,
-):
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Return the product of two matrices, ``a @ b + bias (+ out)``.
 
     Parameters
@@ -107,7 +132,7 @@ def gemm(
     return out if sums is None else (out, sums)
 
 
-def _vector(array: np.ndarray, n: int, dtype, name: str) -> np.ndarray:
+def _vector(array: np.ndarray, n: int, dtype: np.typing.DTypeLike, name: str) -> np.ndarray:
     if array.shape != (n,) or array.dtype != dtype:
         raise ValueError(f"gemm: {name} must be {dtype}({n},), got {array.dtype}{array.shape}")
     return array if array.flags.c_contiguous or name != "bias" else np.ascontiguousarray(array)

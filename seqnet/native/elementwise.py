@@ -1,4 +1,4 @@
-"""Elementwise expressions as one kernel: one pass over memory, with threads for large arrays.
+"""Elementwise expressions as one compiled kernel: one pass over memory, threads for large arrays.
 
 An optimizer's update is such an expression: new values of a parameter and its slots, computed from
 the old values and the gradient.
@@ -15,7 +15,7 @@ import numpy as np
 
 from . import emit, memory
 from .compiler import KernelUnavailable
-from .core import address, core, count_call, get_num_threads
+from .core import address, core_and, count_call, get_num_threads
 from .expression import Expressions
 
 MAX_BLOCKS = 96  # as in src/recurrence.c
@@ -59,19 +59,22 @@ class ElementwiseKernel:
         dtypes = {v.type.dtype for v in [*inputs, *outputs]}
         if len(dtypes) != 1:
             raise KernelUnavailable(
-                f"a kernel has one float dtype; these inputs and outputs have {sorted(dtypes)}"
+                "a compiled kernel has one float dtype; "
+                f"these inputs and outputs have {sorted(dtypes)}"
             )
         if len(inputs) > MAX_BLOCKS or len(outputs) > MAX_BLOCKS:
-            raise KernelUnavailable(f"a kernel takes and returns at most {MAX_BLOCKS} arrays")
+            raise KernelUnavailable(
+                f"a compiled kernel takes and returns at most {MAX_BLOCKS} arrays"
+            )
         self.dtype = np.dtype(dtypes.pop())
         self._is_array = [v.type.ndim != 0 for v in inputs]
         self.inputs, self.outputs = len(inputs), len(outputs)
         if len({v.type.ndim for v in [*inputs, *outputs]} - {0}) != 1:
             raise KernelUnavailable(
-                "all arrays of a kernel must have the same number of axes, at least one"
+                "all arrays of a compiled kernel must have the same number of axes, at least one"
             )
         if not any(self._is_array):
-            raise KernelUnavailable("a kernel needs at least one input that is an array")
+            raise KernelUnavailable("a compiled kernel needs at least one input that is an array")
         self._first = self._is_array.index(True)
         self._single = (c_long * len(inputs))(*(not is_array for is_array in self._is_array))
         e = Expressions(self.dtype.name)
@@ -82,7 +85,7 @@ class ElementwiseKernel:
             "function", e, values, [e.number(v) for v in results], single
         )
         source = emit.unit(self.dtype, [function])
-        self._core, self._library = core(self.dtype.name, source)
+        self._core, self._library = core_and(self.dtype.name, source)
         self._function = ctypes.cast(self._library.function, c_void_p)
 
     def __call__(
@@ -114,7 +117,11 @@ class ElementwiseKernel:
         """
         width = self.inputs + self.outputs
         known: dict[int, int] = {}  # addresses by identity: calls share arrays
-        pointers, steps, sizes, kept, found = [], [], [], [], []
+        pointers: list[int] = []
+        steps: list[int] = []
+        sizes: list[tuple[int, ...]] = []
+        kept: list[np.ndarray] = []
+        found: list[list[np.ndarray]] = []
         for arrays, out in calls:
             self._check_count("takes", arrays, self.inputs)
             first = arrays[self._first]
@@ -135,17 +142,17 @@ class ElementwiseKernel:
                 steps += [a.strides[0] // a.itemsize if a.ndim else 0 for a in given]
                 steps += [first.shape[1]] * self.outputs
                 sizes.append(first.shape)
-        pointers, steps = array("L", pointers), array("l", steps)
-        at, step_at = pointers.buffer_info()[0], steps.buffer_info()[0]
-        packed = []  # four numbers for each call: elementwise_call of src/rows.c
+        pointer_array, step_array = array("L", pointers), array("l", steps)
+        at, step_at = pointer_array.buffer_info()[0], step_array.buffer_info()[0]
+        packed: list[int] = []  # four numbers for each call: elementwise_call of src/rows.c
         for rows, columns in sizes:
             packed += (rows, columns, at, step_at)
-            at += width * pointers.itemsize
-            step_at += width * steps.itemsize
-        packed = array("L", packed)
+            at += width * pointer_array.itemsize
+            step_at += width * step_array.itemsize
+        packed_array = array("L", packed)
         function = _Function(self._function, self.inputs, self.outputs, addressof(self._single))
         self._core.elementwise(
-            byref(function), packed.buffer_info()[0], len(calls), get_num_threads()
+            byref(function), packed_array.buffer_info()[0], len(calls), get_num_threads()
         )
         count_call("elementwise")
         return found
@@ -154,9 +161,13 @@ class ElementwiseKernel:
     def _check_count(verb: str, arrays: Sequence, count: int) -> None:
         if len(arrays) != count:
             plural = "" if count == 1 else "s"
-            raise ValueError(f"this kernel {verb} {count} array{plural}, got {len(arrays)}")
+            raise ValueError(
+                f"this compiled kernel {verb} {count} array{plural}, got {len(arrays)}"
+            )
 
-    def _given(self, arrays, shape: tuple[int, ...], known: dict) -> tuple[list[np.ndarray], bool]:
+    def _given(
+        self, arrays: Sequence[np.ndarray], shape: tuple[int, ...], known: dict
+    ) -> tuple[list[np.ndarray], bool]:
         """Check the inputs of a call, and add their addresses to `known`.
 
         Inputs that have no contiguous rows are copied.
@@ -168,7 +179,8 @@ class ElementwiseKernel:
         whole : bool
             Whether all are contiguous. Otherwise they are matrices with contiguous rows.
         """
-        dtype, given, whole = self.dtype, [], True
+        dtype, whole = self.dtype, True
+        given: list[np.ndarray] = []
         for a, is_array in zip(arrays, self._is_array, strict=True):
             if not is_array:
                 if id(a) in known:
@@ -186,7 +198,9 @@ class ElementwiseKernel:
             given.append(a)
         return given, whole
 
-    def _results(self, out, shape: tuple[int, ...]) -> list[np.ndarray]:
+    def _results(
+        self, out: Sequence[np.ndarray | None], shape: tuple[int, ...]
+    ) -> list[np.ndarray]:
         """Check the arrays to write to, and create those that are not given."""
         self._check_count("returns", out, self.outputs)
         dtype = self.dtype

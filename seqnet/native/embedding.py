@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ctypes import CDLL, Structure, byref, c_long, c_void_p
+from ctypes import Structure, byref, c_long, c_void_p
 
 import numpy as np
 
 from . import memory
-from .core import address, core, count_call, threads_for
+from .core import CoreLibrary, address, core, count_call, threads_for
 
 
 class _Arguments(Structure):  # embedding_arguments in src/rows.c
@@ -91,7 +91,7 @@ def scatter_add(
     return out
 
 
-def checked_ids(ids: np.ndarray, limit: int, name: str, library: CDLL) -> np.ndarray:
+def checked_ids(ids: np.ndarray, limit: int, name: str, library: CoreLibrary) -> np.ndarray:
     """Return the ids as contiguous int64, after checking that all are in ``[0, limit)``."""
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{name}s must be whole numbers, got {ids.dtype}")

@@ -59,7 +59,7 @@ def _expand(name: str, seen: set[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def header(dtype) -> str:
+def header(dtype: np.typing.DTypeLike) -> str:
     """Return the beginning of every numeric source, which sets the precision."""
     return f"#define REAL_BITS {np.dtype(dtype).itemsize * 8}\n"
 
@@ -110,7 +110,7 @@ def block_function(
     )
 
 
-def unit(dtype, functions: Sequence[str]) -> str:
+def unit(dtype: np.typing.DTypeLike, functions: Sequence[str]) -> str:
     """Return a complete C source with some block functions."""
     return header(dtype) + read_source("generated.h") + "".join(functions)
 

@@ -3,17 +3,23 @@
 PyTensor's graph of a cell and its gradient has many duplicates (`tanh` of the same value in four
 places) and shape operations around numbers. `Expressions` holds only the arithmetic: a list of
 ``(operation, arguments)`` in a computable order, without duplicates, and with few simplifications,
-such as ``x * 1`` and ``x + 0``. A kernel therefore computes what was written, and reading a graph
-takes a few milliseconds.
+such as ``x * 1`` and ``x + 0``. A compiled kernel therefore computes what was written, and reading
+a graph takes a few milliseconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from .compiler import KernelUnavailable
+
+if TYPE_CHECKING:
+    from pytensor.graph.basic import Apply, Variable
+    from pytensor.graph.op import Op
+    from pytensor.scalar.basic import Composite
 
 COMPARISONS = {"lt": "<", "gt": ">", "le": "<=", "ge": ">=", "eq": "==", "neq": "!="}
 MASKS = {*COMPARISONS, "and", "or", "not", "xor"}
@@ -61,7 +67,7 @@ class Expressions:
         self._known: dict[tuple, int] = {}
 
     # ---- building -------------------------------------------------------------------
-    def add(self, operation: str, *arguments) -> int:
+    def add(self, operation: str, *arguments: int | str) -> int:
         """Return the value of an operation: an existing one if there is an equal one."""
         simpler = self._simplify(operation, arguments)
         if simpler is not None:
@@ -73,7 +79,7 @@ class Expressions:
         return self._known[key]
 
     def constant(self, value: float) -> int:
-        """Return the value of a number, rounded to the kernel's precision."""
+        """Return the value of a number, rounded to the compiled kernel's precision."""
         number = float(self.dtype.type(value))
         return self.add("constant", number.hex())  # as text, because -0.0 == 0.0 and NaN != NaN
 
@@ -141,20 +147,20 @@ class Expressions:
                 known[variable] = value
         return [known[v] if v in known else self._leaf(v) for v in outputs]
 
-    def _leaf(self, variable) -> int:
+    def _leaf(self, variable: Variable) -> int:
         data = getattr(variable, "data", None)
         if data is None:
             raise KernelUnavailable(
-                f"a kernel cannot be made: {variable} is not one of the declared inputs"
+                f"a compiled kernel cannot be made: {variable} is not one of the declared inputs"
             )
         data = np.asarray(data)
         if data.size != 1 and not (data.size and (data == data.flat[0]).all()):
             raise KernelUnavailable(
-                f"a kernel cannot be made: the constant {variable} is more than one number"
+                f"a compiled kernel cannot be made: the constant {variable} is more than one number"
             )
         return self.constant(data.flat[0])
 
-    def _apply(self, node, arguments: list[int]) -> list[int]:
+    def _apply(self, node: Apply, arguments: list[int]) -> list[int]:
         op, name = node.op, type(node.op).__name__
         if name == "Elemwise":
             return self._scalar(op.scalar_op, node, arguments)
@@ -163,23 +169,23 @@ class Expressions:
         ):
             return [arguments[0]]
         raise KernelUnavailable(
-            f"a kernel cannot be made: the operation {op} is not elementwise or not known"
+            f"a compiled kernel cannot be made: the operation {op} is not elementwise or not known"
         )
 
-    def _scalar(self, op, node, arguments: list[int]) -> list[int]:
+    def _scalar(self, op: Op, node: Apply, arguments: list[int]) -> list[int]:
         """Add one PyTensor scalar operation; `node` has the types."""
         name = type(op).__name__
         if name == "Composite":
-            return self._composite(op, arguments)
+            return self._composite(cast("Composite", op), arguments)
         output = node.outputs[0].type.dtype
         if output != "bool" and np.dtype(output).kind == "f" and output != self.dtype.name:
             raise KernelUnavailable(
-                f"a kernel cannot be made: {op} returns {output}, "
-                f"the kernel computes in {self.dtype.name}"
+                f"a compiled kernel cannot be made: {op} returns {output}, "
+                f"the compiled kernel computes in {self.dtype.name}"
             )
         if np.dtype(output).kind not in "fb":
             raise KernelUnavailable(
-                f"a kernel cannot be made: {op} returns {output}; "
+                f"a compiled kernel cannot be made: {op} returns {output}; "
                 "only floats and bools are supported"
             )
         if name == "Second":
@@ -198,13 +204,13 @@ class Expressions:
             return [self.add("switch", self.mask(arguments[0]), *map(self.number, arguments[1:]))]
         if name not in SIMPLE:
             raise KernelUnavailable(
-                f"a kernel cannot be made: the operation {op} ({name}) is not known"
+                f"a compiled kernel cannot be made: the operation {op} ({name}) is not known"
             )
         operation = SIMPLE[name]
         if operation in ("and", "or", "xor", "not"):
             return [self.add(operation, *map(self.mask, arguments))]
         if output == "bool" and operation not in COMPARISONS:
-            raise KernelUnavailable(f"a kernel cannot be made: {op} of bools")
+            raise KernelUnavailable(f"a compiled kernel cannot be made: {op} of bools")
         values = [self.number(a) for a in arguments]
         while operation in ("add", "mul", "maximum", "minimum") and len(values) > 2:
             values[:2] = [self.add(operation, *values[:2])]
@@ -214,7 +220,7 @@ class Expressions:
             else values
         )
 
-    def _composite(self, op, arguments: list[int]) -> list[int]:
+    def _composite(self, op: Composite, arguments: list[int]) -> list[int]:
         graph = op.fgraph
         values = dict(zip(graph.inputs, arguments, strict=True))
         for node in graph.toposort():
@@ -231,7 +237,7 @@ class Expressions:
             return self.add("sqrt", base)
         if power is None or power != int(power) or abs(power) > 16:
             raise KernelUnavailable(
-                "a kernel cannot be made: a power needs a constant exponent, "
+                "a compiled kernel cannot be made: a power needs a constant exponent, "
                 "0.5 or a whole number from -16 to 16"
             )
         result = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from math import prod
 from typing import NamedTuple
@@ -95,7 +96,8 @@ class Owner:
             "version": 3,
         }
 
-    def __del__(self, put=_pool.put) -> None:  # bound here: globals are gone when Python ends
+    # `put` is bound here, because globals are deleted when Python ends.
+    def __del__(self, put: Callable[[Block], None] = _pool.put) -> None:
         put(self.block)
 
 
@@ -119,7 +121,7 @@ class _Scratch(threading.local):
     """Memory of each thread for intermediate results."""
 
     size = address = 0
-    memory = None
+    memory: np.ndarray | None = None
 
 
 _scratch = _Scratch()
@@ -128,8 +130,8 @@ _scratch = _Scratch()
 def scratch(size: int) -> int:
     """Return the address of so many bytes, which are valid until this thread asks again."""
     if size > _scratch.size:
-        _scratch.memory = np.empty(size + ALIGNMENT, np.uint8)
-        _scratch.address = _aligned(_scratch.memory)
+        memory = _scratch.memory = np.empty(size + ALIGNMENT, np.uint8)
+        _scratch.address = _aligned(memory)
         _scratch.size = size
     return _scratch.address
 
@@ -141,8 +143,9 @@ def _aligned(memory: np.ndarray) -> int:
 def free_memory() -> None:
     """Return the memory that no array uses to the system.
 
-    Kernels keep up to 1 GiB of it, to use it again. The memory that a thread keeps for intermediate
-    results is freed in the thread that calls this; in other threads it is freed when they end.
+    Compiled kernels keep up to 1 GiB of it, to use it again. The memory that a thread keeps for
+    intermediate results is freed in the thread that calls this; in other threads it is freed when
+    they end.
 
     Examples
     --------

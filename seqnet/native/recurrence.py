@@ -1,7 +1,8 @@
-"""A recurrence as one kernel: any elementwise cell, all time steps, forwards and backwards.
+"""A recurrence as one compiled kernel: any elementwise cell, all time steps, and the gradient.
 
-`Cell` translates the step to two small C functions. The loops over time, threads and tiles are in
-``src/recurrence.c``, which is the same for every cell; this module checks and packs its arguments.
+`CellSource` translates the step to two small C functions. The loops over time, threads and tiles
+are in ``src/recurrence.c``, which is the same for every cell. This module checks and packs its
+arguments.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from . import memory
-from .cell import Cell
+from .cell import CellSource
 from .compiler import KernelUnavailable
-from .core import address, core, count_call, threads_for
+from .core import address, core_and, count_call, threads_for
 
 MAX_BLOCKS = 96  # as in src/recurrence.c
 
@@ -33,7 +34,15 @@ class _Arguments(Structure):  # recurrence in src/recurrence.c
         ),
         *(
             (n, c_void_p)
-            for n in ("distinct_slot", "cell", "cell_gradient", "kernel", "bias", "initial", "mask")
+            for n in (
+                "distinct_slot",
+                "cell",
+                "cell_gradient",
+                "recurrent_kernel",
+                "bias",
+                "initial",
+                "mask",
+            )
         ),
         *((n, c_long) for n in ("mask_time_step", "mask_batch_step")),
         *(("projected", _Sequence), ("state", c_void_p), ("saved", c_void_p)),
@@ -43,7 +52,7 @@ class _Arguments(Structure):  # recurrence in src/recurrence.c
     ]
 
 
-class Gradients(NamedTuple):
+class RecurrenceGradients(NamedTuple):
     """The gradients that `RecurrenceKernel.backward` returns."""
 
     projected: np.ndarray  # (time, batch, gates * units)
@@ -77,22 +86,28 @@ class RecurrenceKernel:
     _known: ClassVar[dict[tuple, RecurrenceKernel]] = {}
 
     @classmethod
-    def of(cls, step: Callable, gates: int, states: int, dtype: str = "float32"):
-        """Return the kernel of a step; equal ones are made once.
+    def of(
+        cls, step: Callable, gates: int, states: int, dtype: str = "float32"
+    ) -> RecurrenceKernel:
+        """Return the compiled kernel of a step; equal ones are made once.
 
-        Kernels are equal if the code that was generated from their steps is.
+        Compiled kernels are equal if the code generated from their steps is equal.
         """
-        cell = Cell(step, gates, states, np.dtype(dtype).name)
+        cell = CellSource(step, gates, states, np.dtype(dtype).name)
         key = (cell.source, tuple(cell.distinct), gates, states, np.dtype(dtype).name)
         if key not in cls._known:
             cls._known[key] = cls(cell, gates, states, dtype)
         return cls._known[key]
 
     def __init__(
-        self, step: Callable | Cell, gates: int, states: int, dtype: str = "float32"
+        self, step: Callable | CellSource, gates: int, states: int, dtype: str = "float32"
     ) -> None:
         self.gates, self.states, self.dtype = gates, states, np.dtype(dtype)
-        cell = step if isinstance(step, Cell) else Cell(step, gates, states, self.dtype.name)
+        cell = (
+            step
+            if isinstance(step, CellSource)
+            else CellSource(step, gates, states, self.dtype.name)
+        )
         self.saved_values = len(cell.saved)
         self.needs_projected = cell.needs_projected
         self._distinct = len(cell.distinct)
@@ -102,7 +117,7 @@ class RecurrenceKernel:
             )
         slots = [cell.distinct.index(g) if g in cell.distinct else -1 for g in range(gates)]
         self._slots = (c_long * gates)(*slots)
-        self._core, self._library = core(self.dtype.name, cell.source)
+        self._core, self._library = core_and(self.dtype.name, cell.source)
         self._functions = [
             ctypes.cast(f, c_void_p) for f in (self._library.cell, self._library.cell_gradient)
         ]
@@ -111,7 +126,7 @@ class RecurrenceKernel:
         self._pointers_type, self._sequences_type = c_void_p * states, _Sequence * states
 
     def _threads(self, time: int, batch: int, units: int) -> int:
-        """Return the most threads to use; the kernel uses fewer where that is faster.
+        """Return the most threads to use; the compiled kernel uses fewer where that is faster.
 
         It is called once a call, because another thread may change the number of threads.
         """
@@ -152,7 +167,7 @@ class RecurrenceKernel:
         states : list of numpy.ndarray
             ``(time, batch, units)`` each.
         saved : numpy.ndarray or None
-            For `backward`; the layout is the kernel's own.
+            For `backward`; the layout is private to the compiled kernel.
         """
         time, batch, units = self._sizes(projected, recurrent_kernel)
         shape = (time, batch, units)
@@ -194,7 +209,7 @@ class RecurrenceKernel:
         mask: np.ndarray | None = None,
         final_grads: Sequence[np.ndarray | None] | None = None,
         out: np.ndarray | None = None,
-    ) -> Gradients:
+    ) -> RecurrenceGradients:
         """Return the gradients of a scalar with respect to all arguments of `forward`.
 
         Parameters
@@ -216,7 +231,7 @@ class RecurrenceKernel:
 
         Returns
         -------
-        Gradients
+        RecurrenceGradients
             `recurrent_bias` is None without a bias, `initial_states` None without initial states.
         """
         columns = recurrent_kernel.shape[-1]
@@ -278,7 +293,7 @@ class RecurrenceKernel:
                 d_bias[...] = 0
         count_call("recurrence.backward")
         del keep
-        return Gradients(
+        return RecurrenceGradients(
             d_projected, d_kernel, d_bias, carried if initial_states is not None else None
         )
 
@@ -298,15 +313,15 @@ class RecurrenceKernel:
 
     def _arguments(
         self,
-        projected,
-        recurrent_kernel,
-        recurrent_bias,
-        initial_states,
-        mask,
-        states,
-        saved,
-        threads,
-    ):
+        projected: np.ndarray,
+        recurrent_kernel: np.ndarray,
+        recurrent_bias: np.ndarray | None,
+        initial_states: Sequence[np.ndarray] | None,
+        mask: np.ndarray | None,
+        states: Sequence[np.ndarray],
+        saved: np.ndarray | None,
+        threads: int,
+    ) -> tuple[tuple, _Arguments]:
         """Return the arrays that must stay alive during the call, and the C structure."""
         time, batch, units = states[0].shape
         self._expect(
@@ -318,10 +333,11 @@ class RecurrenceKernel:
                 [recurrent_bias := np.ascontiguousarray(recurrent_bias)],
                 (self.gates * units,),
             )
-        initial = [None] * self.states
+        initial: Sequence[np.ndarray | None] = [None] * self.states
         if initial_states is not None:
-            initial = [np.ascontiguousarray(s) for s in initial_states]
-            self._expect("initial_states", initial, (batch, units))
+            contiguous = [np.ascontiguousarray(s) for s in initial_states]
+            self._expect("initial_states", contiguous, (batch, units))
+            initial = contiguous
         if mask is not None and (mask.shape != (time, batch) or mask.dtype != bool):
             raise ValueError(f"mask must be bool({time}, {batch}), got {mask.dtype}{mask.shape}")
         size = self._core.recurrence_scratch(batch, units, self.gates, self.states, threads)
@@ -364,7 +380,7 @@ class RecurrenceKernel:
             )
         return _Sequence(address(array), time_step // size, batch_step // size)
 
-    def _pointers(self, arrays):
+    def _pointers(self, arrays: Sequence[np.ndarray | None]) -> ctypes.Array:
         return self._pointers_type(*(None if a is None else address(a) for a in arrays))
 
     def _expect(

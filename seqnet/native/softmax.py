@@ -97,7 +97,14 @@ def _along_last_axis(kind: int, logits: np.ndarray, out: np.ndarray | None) -> n
     return out
 
 
-def _run(kind, logits, out, targets, weights, loss):
+def _run(
+    kind: int,
+    logits: np.ndarray,
+    out: np.ndarray | None,
+    targets: np.ndarray | None,
+    weights: np.ndarray | None,
+    loss: np.ndarray | None,
+) -> np.ndarray | None:
     if logits.strides[1] != logits.itemsize or logits.strides[0] % logits.itemsize:
         logits = np.ascontiguousarray(logits)
     if out is not None and (

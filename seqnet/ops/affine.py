@@ -1,18 +1,26 @@
-"""``x @ kernel + bias`` over the last axis, and the gradient of its weights."""
+"""An affine map of the last axis, ``x @ kernel + bias``, and the gradient of its weights."""
 
 from __future__ import annotations
 
-import pytensor.tensor as pt
+from collections.abc import Sequence
+from typing import cast
 
-from seqnet.ops.graph_op import GraphOp, like
+import pytensor.tensor as pt
+from pytensor.graph.basic import Apply, Variable
+
+from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
+from seqnet.types import Tensor
 
 
 class Affine(GraphOp):
-    """``(..., features) @ (features, units) + (units,)`` gives ``(..., units)``."""
+    """``x @ kernel + bias``: ``(..., features)`` to ``(..., units)``.
+
+    The kernel is ``(features, units)`` and the bias, if present, ``(units,)``.
+    """
 
     __props__ = ()
 
-    def define(self, x, kernel, *bias):
+    def define(self, x: Tensor, kernel: Tensor, *bias: Tensor) -> list[Tensor]:
         rows = x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
         product = pt.dot(rows, kernel)
         if bias:
@@ -21,38 +29,45 @@ class Affine(GraphOp):
             return [product]
         return [product.reshape((*tuple(x.shape)[:-1], kernel.shape[1]))]
 
-    def outputs_for(self, x, kernel, *bias):
+    def outputs_for(self, x: Tensor, kernel: Tensor, *bias: Tensor) -> list[Tensor]:
         return [like(x, leading=x.type.shape[:-1], last=kernel.type.shape[1])]
 
-    def shapes(self, x, kernel, *bias):
+    def shapes(
+        self, x: SymbolicShape, kernel: SymbolicShape, *bias: SymbolicShape
+    ) -> list[SymbolicShape]:
         return [(*x[:-1], kernel[1])]
 
-    def connection_pattern(self, node):
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[True] for _ in node.inputs]
 
-    def pullback(self, inputs, outputs, output_grads):
-        x, kernel, *bias = inputs
+    def pullback(
+        self,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        output_grads: Sequence[Variable],
+    ) -> list[Variable]:
+        x, kernel, *bias = cast("Sequence[Tensor]", inputs)
         (gradient,) = output_grads
-        of_weights = AffineGradient()(x, gradient)
-        return [Affine()(gradient, kernel.T), *of_weights[: 1 + len(bias)]]
+        d_weights = AffineGradient()(x, gradient)
+        return [Affine()(gradient, kernel.T), *d_weights[: 1 + len(bias)]]
 
 
 class AffineGradient(GraphOp):
-    """The gradients of an affine map's kernel and bias, from its input and output gradient."""
+    """The gradients of the kernel and bias of an affine map, from its input and output gradient."""
 
     __props__ = ()
 
-    def define(self, x, gradient):
+    def define(self, x: Tensor, gradient: Tensor) -> list[Tensor]:
         rows = x.reshape((-1, x.shape[-1]))
         gradient_rows = gradient.reshape((-1, gradient.shape[-1]))
         return [pt.dot(rows.T, gradient_rows), gradient_rows.sum(axis=0)]
 
-    def outputs_for(self, x, gradient):
+    def outputs_for(self, x: Tensor, gradient: Tensor) -> list[Tensor]:
         features, units = x.type.shape[-1], gradient.type.shape[-1]
         return [like(x, 2, (features,), units), like(x, 1, (units,))]
 
-    def shapes(self, x, gradient):
+    def shapes(self, x: SymbolicShape, gradient: SymbolicShape) -> list[SymbolicShape]:
         return [(x[-1], gradient[-1]), (gradient[-1],)]
 
-    def connection_pattern(self, node):
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[True, False], [True, True]]

@@ -1,25 +1,30 @@
-"""Cross-entropy of a softmax with class numbers, and its slope, in one pass over the logits."""
+"""Cross-entropy of a softmax with integer targets, and its derivative, in one pass."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
+from pytensor.graph.basic import Apply, Variable
 
-from seqnet.ops.graph_op import GraphOp, like
+from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
 from seqnet.ops.lookup import checked
+from seqnet.types import Tensor
 
 
 class SoftmaxCrossEntropy(GraphOp):
-    """``logsumexp(z) - z[y]``: logits z (..., classes) and class numbers y (...) give (...).
+    """``logsumexp(z) - z[y]`` of logits z (..., classes) and class indices y (...): (...).
 
-    The second output is the derivative ``softmax(z) - onehot(y)``, (..., classes), which costs
-    little while the exponentials are at hand.
+    The second output is the derivative ``softmax(z) - onehot(y)``, (..., classes). It reuses the
+    exponentials of the first.
     """
 
     __props__ = ()
     default_output = 0
 
-    def define(self, logits, targets):
+    def define(self, logits: Tensor, targets: Tensor) -> list[Tensor]:
         rows = logits.reshape((-1, logits.shape[-1]))
         classes = logits.type.shape[-1] or logits.shape[-1]
         flat = checked(targets.flatten(), classes, "The class numbers")
@@ -29,19 +34,24 @@ class SoftmaxCrossEntropy(GraphOp):
         slope = pt.inc_subtensor(softmax[place], pt.constant(-1, dtype=logits.dtype))
         return [loss.reshape(targets.shape), slope.reshape(logits.shape)]
 
-    def outputs_for(self, logits, targets):
+    def outputs_for(self, logits: Tensor, targets: Tensor) -> list[Tensor]:
         return [like(logits, logits.ndim - 1, logits.type.shape[:-1]), logits.type()]
 
-    def shapes(self, logits, targets):
+    def shapes(self, logits: SymbolicShape, targets: SymbolicShape) -> list[SymbolicShape]:
         return [targets, logits]
 
-    def connection_pattern(self, node):
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[True, True], [False, False]]
 
-    def pullback(self, inputs, outputs, output_grads):
-        of_loss, of_slope = output_grads
-        if not hasattr(of_loss.type, "dtype") or hasattr(of_slope.type, "dtype"):
-            # The slope itself is differentiated: a gradient of a gradient.
-            of_logits, _ = super().pullback(inputs, outputs, output_grads)
-            return [of_logits, disconnected_type()]
-        return [outputs[1] * of_loss[..., None], disconnected_type()]
+    def pullback(
+        self,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        output_grads: Sequence[Variable],
+    ) -> list[Variable]:
+        d_loss, d_slope = output_grads
+        if not hasattr(d_loss.type, "dtype") or hasattr(d_slope.type, "dtype"):
+            # The derivative itself is differentiated: a gradient of a gradient.
+            d_logits, _ = super().pullback(inputs, outputs, output_grads)
+            return [d_logits, disconnected_type()]
+        return [outputs[1] * cast("Tensor", d_loss)[..., None], disconnected_type()]

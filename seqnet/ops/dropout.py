@@ -1,12 +1,19 @@
-"""Dropout masks: drawn outside every loop, scaled so that nothing changes in expectation."""
+"""Dropout masks, drawn outside of loops and scaled so that expected values do not change."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
+
+from seqnet.types import Tensor
 
 
-def dropout_mask(rng, shape, rate, dtype: str):
+def dropout_mask(
+    rng: Variable, shape: Sequence[Variable | int], rate: Tensor | float, dtype: str
+) -> tuple[Variable, Tensor]:
     """Draw a mask that is 0 with probability `rate` and ``1 / (1 - rate)`` elsewhere.
 
     Parameters
@@ -14,7 +21,7 @@ def dropout_mask(rng, shape, rate, dtype: str):
     rng : symbolic random generator
     shape : sequence of symbolic or plain sizes
     rate : symbolic or plain number
-        Share that is dropped, in [0, 1).
+        Fraction of elements to drop, in [0, 1).
     dtype : str
 
     Returns

@@ -1,48 +1,51 @@
-"""One step of a recurrence, traced once: what it computes, and its gradient.
+"""One traced step of a recurrence, and its gradient.
 
-A cell's `step` is a Python function of PyTensor variables. `trace` calls it once, on placeholders.
-The scan, the unrolled loop, the gradient and the compiled kernel are all made from the graph that
-comes out, so they cannot disagree about what the step is.
+The `step` method of a cell is a Python function of PyTensor variables. `trace_step` calls it once
+on placeholders and records the resulting graph. The scan, the unrolled loop, the gradient and the
+compiled kernel are all built from this graph, so they compute the same equations.
 
-The mask rule is here, too: a step whose mask is False keeps every state as it was.
+This module also implements masks: where the mask of a step is False, every state keeps its value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from pytensor.graph.basic import Constant
+from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors, graph_inputs, io_toposort
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.type import TensorType
 
+from seqnet.types import Tensor
+
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """One product of a step with the recurrent kernel.
+    """A product with the recurrent kernel within a step.
 
     Attributes
     ----------
     operand : variable (batch, units)
-        What is multiplied.
+        The left operand.
     gates : tuple of str
-        Whose columns of the recurrent kernel it is multiplied with.
+        The gates whose columns of the recurrent kernel are the right operand.
     values : list of variables, each (batch, units)
         Placeholders of the result, one for each of these gates.
     """
 
-    operand: object
+    operand: Tensor
     gates: tuple[str, ...]
-    values: list
+    values: list[Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class TracedStep:
     """A traced step.
 
     Attributes
@@ -57,31 +60,31 @@ class Cell:
     states : list of variables, each (batch, size)
         Placeholders of the states before the step.
     products : list of Product
-        In the order in which the step asked for them.
+        In the order in which the step computes them.
     new_states : list of variables, each (batch, size)
-        The states after the step, of the cell's dtype.
+        The states after the step, of dtype `dtype`.
     extras : list of variables
-        Whatever else the step refers to, such as weights of its own.
+        Other variables that the step uses, such as its own weights.
     """
 
     gates: tuple[str, ...]
     units: int
     dtype: str
     state_sizes: tuple[int, ...]
-    inputs: list
-    states: list
+    inputs: list[Tensor]
+    states: list[Tensor]
     products: list[Product]
-    new_states: list
-    extras: list
+    new_states: list[Tensor]
+    extras: list[Tensor]
 
-    def split(self, joined, gates: Sequence[str] | None = None) -> list:
-        """Cut (batch, gates * units) into one (batch, units) array for each gate."""
+    def split(self, joined: Tensor, gates: Sequence[str] | None = None) -> list:
+        """Split (batch, gates * units) into a (batch, units) array for each gate."""
         count, size = len(self.gates if gates is None else gates), self.units
         if count == 1:
             return [joined]
         return [joined[:, k * size : (k + 1) * size] for k in range(count)]
 
-    def columns(self, weight, gates: Sequence[str]):
+    def columns(self, weight: Tensor, gates: Sequence[str]) -> Tensor:
         """Return the columns of a weight (..., gates * units) that belong to some gates."""
         if tuple(gates) == self.gates:
             return weight
@@ -92,7 +95,7 @@ class Cell:
         return join([weight[..., k * size : (k + 1) * size] for k in places])
 
 
-def trace(
+def trace_step(
     step: Callable,
     gates: Sequence[str],
     state_names: Sequence[str],
@@ -100,11 +103,11 @@ def trace(
     dtype: str,
     name: str = "The cell",
     state_sizes: Sequence[int] | None = None,
-) -> Cell:
-    """Call a step once on placeholders and return what it computes.
+) -> TracedStep:
+    """Call a step once on placeholders and return its graph.
 
-    Numbers and arrays of a wider float type than the cell's, such as the ``0.9`` of ``0.9 * h`` or
-    a NumPy array of float64, are rounded to the cell's type, so that they do not widen the states.
+    Constants of a wider float type than `dtype`, such as the ``0.9`` of ``0.9 * h`` or a NumPy
+    array of float64, are rounded to `dtype`, so that they do not widen the states.
 
     Parameters
     ----------
@@ -114,21 +117,21 @@ def trace(
     units : int
     dtype : str
     name : str
-        What the cell is called in messages.
+        Name of the cell in messages.
     state_sizes : sequence of int, optional
         `units` for each state by default.
 
     Raises
     ------
     ValueError, TypeError
-        If the step asks for a gate that does not exist, or does not return its states.
+        If the step uses a gate that does not exist, or does not return its states.
     """
     gates = tuple(gates)
     inputs = [pt.matrix(f"x_{gate}", dtype=dtype) for gate in gates]
     states = [pt.matrix(state, dtype=dtype) for state in state_names]
     products: list[Product] = []
 
-    def recur(h, *asked):
+    def recur(h: Tensor, *asked: str) -> tuple[Tensor, ...]:
         asked = asked or gates
         unknown = [gate for gate in asked if gate not in gates]
         if unknown:
@@ -139,8 +142,8 @@ def trace(
         if len(set(asked)) < len(asked):
             raise ValueError(f"{name} asks recur for one gate twice: {', '.join(asked)}.")
         values = [pt.matrix(f"recurrent_{gate}", dtype=dtype) for gate in asked]
-        # A variable of its own, so that its gradient can be asked for.
-        products.append(Product(pt.tensor_copy(pt.as_tensor_variable(h)), tuple(asked), values))
+        # A copy is a new variable, so that its gradient can be computed.
+        products.append(Product(copied(h), tuple(asked), values))
         return tuple(values)
 
     new = step(tuple(inputs), tuple(states), recur)
@@ -152,21 +155,22 @@ def trace(
     ]
     known = {*inputs, *states, *(v for p in products for v in p.values)}
     roots = dict.fromkeys(graph_inputs([*new, *operands]))
-    extras = [v for v in roots if v not in known and not isinstance(v, Constant)]
+    free = [v for v in roots if v not in known and not isinstance(v, Constant)]
+    extras = cast("list[Tensor]", free)
     for extra in extras:
         if isinstance(extra.type, RandomType):
             raise ValueError(
                 f"{name} draws random numbers in its step. They would be the same at every step: "
                 "use the dropout and recurrent_dropout of the layer, or draw them before the loop."
             )
-    # Copies, so that a state which is returned unchanged is a variable of its own, too.
-    new = [pt.tensor_copy(v) for v in new]
+    # Copies, so that a state that is returned unchanged is a new variable as well.
+    new = [copied(v) for v in new]
     sizes = tuple(state_sizes or (units for _ in states))
-    return Cell(gates, units, dtype, sizes, inputs, states, products, new, extras)
+    return TracedStep(gates, units, dtype, sizes, inputs, states, products, new, extras)
 
 
-def check_states(new, state_names: Sequence[str], name: str) -> list:
-    """Return the states that a step returned as variables, or say what is wrong with them."""
+def check_states(new: object, state_names: Sequence[str], name: str) -> list:
+    """Return the states of a step as variables, or raise an error if they are invalid."""
     wanted = f"a tuple of its {len(state_names)} new states ({', '.join(state_names)})"
     if not isinstance(new, (tuple, list)):
         raise TypeError(f"{name} must return {wanted} from its step, got {type(new).__name__}.")
@@ -191,14 +195,14 @@ def check_states(new, state_names: Sequence[str], name: str) -> list:
 
 
 def in_precision(outputs: Sequence, dtype: str) -> list:
-    """Return a graph with its wider float constants rounded to a dtype, and outputs of it."""
-    wide = {
+    """Return outputs of a dtype, with wider float constants of their graph rounded to it."""
+    wide: dict[Variable, Variable] = {
         v: pt.constant(np.asarray(v.data, dtype=dtype))
         for v in ancestors(outputs)
         if isinstance(v, Constant)
         and isinstance(v.type, TensorType)
-        and np.dtype(v.dtype).kind == "f"
-        and np.dtype(v.dtype).itemsize > np.dtype(dtype).itemsize
+        and np.dtype(v.type.dtype).kind == "f"
+        and np.dtype(v.type.dtype).itemsize > np.dtype(dtype).itemsize
     }
     if wide:
         outputs = clone_replace(list(outputs), wide, rebuild_strict=False)
@@ -206,10 +210,10 @@ def in_precision(outputs: Sequence, dtype: str) -> list:
 
 
 def rebuild(outputs: Sequence, values: dict) -> list:
-    """Return a graph rebuilt on other values of some of its variables.
+    """Return a graph with some of its variables replaced.
 
-    `values` maps variables to what takes their place; what is computed from them is added to it, so
-    that later calls share it.
+    `values` maps variables to their replacements. Intermediate results are added to it, so that
+    later calls share them.
     """
     for node in io_toposort(list(values), list(outputs)):
         if all(v in values for v in node.outputs):
@@ -221,47 +225,62 @@ def rebuild(outputs: Sequence, values: dict) -> list:
 
 
 def run_step(
-    cell: Cell, x, states, product: Callable, extras: Sequence = (), mask=None, dropout=None
+    step: TracedStep,
+    x: Tensor,
+    states: Sequence[Tensor],
+    product: Callable,
+    extras: Sequence = (),
+    mask: Tensor | None = None,
+    dropout: Tensor | None = None,
 ) -> tuple[list, list, list]:
     """Run one step; return the new states, and the value and operand of each product.
 
-    ``product(operand, gates)`` gives (batch, gates * units). The mask, (batch,) bool, keeps the old
-    states where it is False. `dropout`, (batch, units), multiplies the operand of every product.
+    ``product(operand, gates)`` returns (batch, gates * units). Where the mask, (batch,) bool, is
+    False, the states keep their values. `dropout`, (batch, units), multiplies the operand of every
+    product.
     """
-    values = dict(zip(cell.inputs, cell.split(x), strict=True))
-    values |= dict(zip(cell.states, states, strict=True))
-    values |= dict(zip(cell.extras, extras, strict=True))
+    values = dict(zip(step.inputs, step.split(x), strict=True))
+    values |= dict(zip(step.states, states, strict=True))
+    values |= dict(zip(step.extras, extras, strict=True))
     found, operands = [], []
-    for p in cell.products:
+    for p in step.products:
         (operand,) = rebuild([p.operand], values)
         operand = operand if dropout is None else operand * dropout
         value = product(operand, p.gates)
-        values |= dict(zip(p.values, cell.split(value, p.gates), strict=True))
+        values |= dict(zip(p.values, step.split(value, p.gates), strict=True))
         found.append(value)
         operands.append(operand)
-    new = rebuild(cell.new_states, values)
+    new = rebuild(step.new_states, values)
     if mask is not None:
-        # A switch and not arithmetic: a NaN computed from padding must not reach the state.
+        # A switch and not a product, so that a NaN from padding does not reach the state.
         kept = zip(new, states, strict=True)
         new = [pt.switch(mask[:, None], value, old) for value, old in kept]
     return new, found, operands
 
 
 def step_gradient(
-    cell: Cell, x, old, products, d_new, kernel, extras: Sequence = (), mask=None, dropout=None
+    step: TracedStep,
+    x: Tensor,
+    old: Sequence[Tensor],
+    products: Sequence[Tensor],
+    d_new: Sequence[Tensor],
+    recurrent_kernel: Tensor,
+    extras: Sequence = (),
+    mask: Tensor | None = None,
+    dropout: Tensor | None = None,
 ) -> list:
-    """Return the gradients of one step from those of its new states.
+    """Return the gradients of one step, given those of its new states.
 
     Parameters
     ----------
-    cell : Cell
+    step : TracedStep
     x, old : variables
         The step's input (batch, gates * units) and the states before it (batch, units).
     products : list of variables
         The values of its products with the recurrent kernel.
     d_new : list of variables
         The gradients of the new states.
-    kernel, extras, mask, dropout
+    recurrent_kernel, extras, mask, dropout
         As `run_step` and `Recurrence` take them.
 
     Returns
@@ -272,42 +291,44 @@ def step_gradient(
     if mask is not None:
         passing = [pt.switch(mask[:, None], 0, d) for d in d_new]
         d_new = [pt.switch(mask[:, None], d, 0) for d in d_new]
-    known = dict(zip(cell.new_states, d_new, strict=True))
-    d_products: list = [None] * len(cell.products)
+    known: dict[Variable, Variable] = dict(zip(step.new_states, d_new, strict=True))
+    d_products: list = [None] * len(step.products)
 
-    def gradients(wrt):
-        return pytensor.grad(
+    def gradients(wrt: Sequence[Tensor]) -> list[Tensor]:
+        found = pytensor.grad(
             None,
             wrt,
             known_grads=known,
             disconnected_inputs="ignore",
             return_disconnected="zero",
         )
+        return cast("list[Tensor]", found)
 
-    for k in reversed(range(len(cell.products))):
-        product = cell.products[k]
+    for k in reversed(range(len(step.products))):
+        product = step.products[k]
         d_products[k] = join(gradients(product.values))
-        d_operand = pt.dot(d_products[k], cell.columns(kernel, product.gates).T)
+        d_operand = pt.dot(d_products[k], step.columns(recurrent_kernel, product.gates).T)
         known[product.operand] = d_operand if dropout is None else d_operand * dropout
-    found = gradients([*cell.states, *cell.inputs, *cell.extras])
+    found = gradients([*step.states, *step.inputs, *step.extras])
     d_old, found = found[: len(old)], found[len(old) :]
-    d_x, d_extras = join(found[: len(cell.inputs)]), found[len(cell.inputs) :]
-    values = dict(zip(cell.inputs, cell.split(x), strict=True))
-    values |= dict(zip(cell.states, old, strict=True)) | dict(zip(cell.extras, extras, strict=True))
-    for product, value in zip(cell.products, products, strict=True):
-        values |= dict(zip(product.values, cell.split(value, product.gates), strict=True))
-    results = clone_replace([*d_old, d_x, *d_products, *d_extras], values)
+    d_x, d_extras = join(found[: len(step.inputs)]), found[len(step.inputs) :]
+    values = dict(zip(step.inputs, step.split(x), strict=True))
+    values |= dict(zip(step.states, old, strict=True)) | dict(zip(step.extras, extras, strict=True))
+    for product, value in zip(step.products, products, strict=True):
+        values |= dict(zip(product.values, step.split(value, product.gates), strict=True))
+    replacements = cast("dict[Variable, Variable]", values)
+    results = clone_replace([*d_old, d_x, *d_products, *d_extras], replacements)
     if mask is not None:
         for k, d in enumerate(passing):
             results[k] = results[k] + d
     return results
 
 
-def matrix_like(variable):
-    """Return a new matrix variable of another variable's dtype."""
-    return pt.matrix(dtype=variable.dtype)
+def copied(variable: Tensor) -> Tensor:
+    """Return a copy of a variable, which is a new variable with its own gradient."""
+    return cast("Tensor", pt.tensor_copy(pt.as_tensor_variable(variable)))
 
 
-def join(gates: Sequence):
-    """Put one (..., units) array for each gate side by side."""
+def join(gates: Sequence) -> Tensor:
+    """Concatenate the (..., units) arrays of gates."""
     return gates[0] if len(gates) == 1 else pt.concatenate(list(gates), axis=-1)

@@ -1,1 +1,1 @@
-"""Saving: models and runs as HDF5 files that are written whole or not at all."""
+"""Saving: models and training runs as HDF5 files, which are written atomically."""

@@ -1,10 +1,11 @@
 """HDF5 files with a checksum: a JSON header and named arrays.
 
-A file is data: nothing in it is run. For other programs it is an ordinary HDF5 file. Its first 512
-bytes, which HDF5 leaves to the user, hold its length, the place of its header and a checksum of
-everything; the header says where each array lies. seqnet reads by these alone. The HDF5 library
-parses no file here and writes none to the disk, because damaged or made-up files can make it read
-other files, use any amount of memory or give other numbers, and a full disk can make it crash.
+Loading a file never runs code. For other programs it is an ordinary HDF5 file. The first 512 bytes,
+which HDF5 reserves for the user, hold the length of the file, the position of its header and a
+checksum of everything; the header has the offset of each array. seqnet uses only these to read a
+file. The HDF5 library neither parses files here nor writes them to the disk: damaged or malicious
+files can make it read other files, use any amount of memory or return wrong numbers, and a full
+disk can make it crash.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from seqnet.version import __version__
 
 MAGIC = b"seqnet\r\n"
 VERSION = 3
-FRONT = struct.Struct("<8sQQQQ")  # magic, version, length of the file, place and size of the header
+FRONT = struct.Struct("<8sQQQQ")  # magic, version, file length, offset and size of the header
 FRONT_SIZE, BLOCK = 480, 512  # the rest of the block is the checksum, a SHA-256
 WRITER, HEADER = "seqnet", "header"
 ARRAYS = "arrays"
@@ -41,23 +42,23 @@ DTYPES = {
 
 
 def write(path: str | os.PathLike, header: Mapping, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a header and arrays to `path`, whole or not at all.
+    """Write a header and arrays to `path` atomically.
 
     Parameters
     ----------
     path : path
-        Its folder must exist.
+        The path of the file; its folder must exist.
     header : mapping
-        What JSON can hold.
+        Values that JSON can hold.
     arrays : mapping of str to array
-        Names may have slashes, which make HDF5 groups.
+        Slashes in names create HDF5 groups.
 
     Raises
     ------
     TypeError, ValueError
-        If there is something that a file cannot hold; nothing is written.
+        If a value cannot be stored; nothing is written.
     OSError
-        If the disk is full and the like; an earlier file is then as it was.
+        If the file cannot be written, such as on a full disk; an existing file is not changed.
     """
     image, placed, (start, size) = lay_out(header, {n: plain(n, a) for n, a in arrays.items()})
     front = FRONT.pack(MAGIC, VERSION, image.size, start, size).ljust(FRONT_SIZE, b"\0")
@@ -75,14 +76,14 @@ def write(path: str | os.PathLike, header: Mapping, arrays: Mapping[str, np.ndar
 
 
 def read(path: str | os.PathLike) -> tuple[dict, dict[str, np.ndarray]]:
-    """Return the header and the arrays of a file that `write` made.
+    """Return the header and the arrays of a file that `write` wrote.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not one of seqnet's, or was damaged, cut short or changed since it was saved.
+        If it was not written by seqnet, or was damaged, truncated or changed after it was saved.
     """
     path = Path(path)
     if not path.exists():
@@ -90,7 +91,7 @@ def read(path: str | os.PathLike) -> tuple[dict, dict[str, np.ndarray]]:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory, not a file.")
     if not path.is_file():
-        raise ValueError(f"{path} is a device or the like, not a file.")
+        raise ValueError(f"{path} is not a regular file.")
     with open(path, "rb") as file:
         try:
             start, size, length = check(file)
@@ -100,26 +101,26 @@ def read(path: str | os.PathLike) -> tuple[dict, dict[str, np.ndarray]]:
             return take_out(file, start, size, length)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(
-                f"{path} cannot be read: it is whole, but not a file that seqnet makes ({error!r})."
+                f"{path} cannot be read: it is complete, but was not written by seqnet ({error!r})."
             ) from None
 
 
 def below(folder: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays whose names start with a folder, by the rest of their names."""
+    """Return the arrays in a folder, by their names without the folder."""
     start = f"{folder}/"
     return {n.removeprefix(start): value for n, value in arrays.items() if n.startswith(start)}
 
 
 def extract_arrays(state: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
-    """Return a state as JSON can hold it; its arrays go into `arrays`, by their place in it.
+    """Return a state as JSON can hold it; move its arrays to `arrays`, by their place in it.
 
     Parameters
     ----------
     state : nested dictionaries and lists of plain values and arrays
     place : str
-        The name of the whole.
+        The name of the state.
     arrays : dict
-        Gets the arrays.
+        The arrays are added to it.
 
     Examples
     --------
@@ -157,15 +158,15 @@ def insert_arrays(header: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def check(file: BufferedReader) -> tuple[int, int, int]:
-    """Return the header's place and size and the file's length, if the file is as it was saved."""
+    """Check the checksum; return the offset and size of the header and the length of the file."""
     block = file.read(BLOCK)
     if not block.startswith(MAGIC):
         hdf5 = block.startswith(b"\x89HDF\r\n\x1a\n")
-        kind = "it is an HDF5 file, but" if hdf5 else "it is no HDF5 file and"
+        kind = "it is an HDF5 file, but" if hdf5 else "it is not an HDF5 file and"
         raise ValueError(f"{kind} was not written by seqnet")
     there = os.fstat(file.fileno()).st_size
     if len(block) < BLOCK:
-        raise ValueError(f"it was cut short, to {there} bytes")
+        raise ValueError(f"it was truncated to {there} bytes")
     _, version, length, start, size = FRONT.unpack_from(block)
     if version != VERSION:
         raise ValueError(
@@ -173,20 +174,20 @@ def check(file: BufferedReader) -> tuple[int, int, int]:
             f"{VERSION}: read it with the version of seqnet that wrote it"
         )
     if there < length:
-        raise ValueError(f"it was cut short, to {there} of {length} bytes")
+        raise ValueError(f"it was truncated to {there} of {length} bytes")
     if there > length or checksum(file, block[:FRONT_SIZE]) != block[FRONT_SIZE:]:
-        raise ValueError("it was damaged or changed after it was saved (its checksum is another)")
+        raise ValueError("it was damaged or changed after it was saved (the checksum differs)")
     return start, size, length
 
 
 def checksum(file: BufferedReader | BufferedRandom, front: bytes) -> bytes:
-    """Return the SHA-256 of a file's front and of all that follows the first block."""
+    """Return the SHA-256 of the front and of everything after the first block."""
     file.seek(BLOCK)
     return hashlib.file_digest(file, lambda: hashlib.sha256(front)).digest()
 
 
 def take_out(file: BufferedReader, start: int, size: int, length: int) -> tuple[dict, dict]:
-    """Return the header and the arrays of a file, which together are no larger than it."""
+    """Return the header and the arrays of a file; together they are no larger than the file."""
     left = length
 
     def take(dtype: str, shape: list[int], offset: int) -> np.ndarray:
@@ -203,18 +204,18 @@ def take_out(file: BufferedReader, start: int, size: int, length: int) -> tuple[
         array = np.empty(shape, stored)
         file.seek(offset)
         if size and file.readinto(array.reshape(-1).view("uint8").data) != size:
-            raise ValueError("it became shorter while it was read")
+            raise ValueError("it was truncated while it was read")
         return array.astype(dtype, copy=False)
 
     contents = json.loads(take("uint8", [size], start).tobytes().decode())
     header, places = contents[HEADER], contents[ARRAYS]
     if not isinstance(header, dict):
-        raise ValueError("its header is no mapping")
+        raise ValueError("its header is not a mapping")
     return header, {name: take(**place) for name, place in places.items()}
 
 
-def plain(name: str, value) -> np.ndarray:
-    """Return an array as it is stored: of a plain dtype, the lowest byte first."""
+def plain(name: str, value: Any) -> np.ndarray:
+    """Return an array as it is stored: with a plain dtype, little-endian."""
     array = np.asarray(value)
     if array.dtype.name not in DTYPES:
         raise TypeError(f"The array {name} has the dtype {array.dtype}; files hold plain numbers.")
@@ -222,7 +223,10 @@ def plain(name: str, value) -> np.ndarray:
 
 
 def lay_out(header: Mapping, arrays: Mapping[str, np.ndarray]) -> tuple[Image, list, tuple]:
-    """Return a file without numbers, (place, numbers) for all, and the header's (place, size)."""
+    """Return an image of the file without data, (offset, data) pairs, and (offset, size).
+
+    The last pair is that of the header.
+    """
     image = Image()
     placed = []
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -238,7 +242,7 @@ def lay_out(header: Mapping, arrays: Mapping[str, np.ndarray]) -> tuple[Image, l
             raise ValueError(
                 f"A file cannot hold an array of the name {name!r}: {error}."
             ) from None
-        if not value.ndim:  # h5py gives a single number its place when it is written
+        if not value.ndim:  # h5py allocates space for a scalar when it is written
             dataset[()] = value
         if not value.size:
             return 0
@@ -265,9 +269,9 @@ def lay_out(header: Mapping, arrays: Mapping[str, np.ndarray]) -> tuple[Image, l
 
 
 class Image:
-    """A file in memory that keeps no more than what is written to it."""
+    """A file in memory that only stores the bytes that are written to it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.pieces: list[tuple[int, bytes]] = []
         self.size = self.position = 0
 
@@ -278,7 +282,7 @@ class Image:
     def tell(self) -> int:
         return self.position
 
-    def write(self, data) -> int:
+    def write(self, data: bytes | bytearray | memoryview) -> int:
         self.pieces.append((self.position, bytes(data)))
         self.position += len(data)
         self.size = max(self.size, self.position)

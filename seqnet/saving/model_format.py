@@ -1,8 +1,9 @@
-"""A whole model as a JSON header and named arrays, and back."""
+"""Conversion of models to a JSON header and named arrays, and back."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,17 +13,21 @@ from seqnet.layers.weights import given_weights
 from seqnet.metrics import metric_or_loss
 from seqnet.saving.hdf5 import below
 
+if TYPE_CHECKING:
+    from seqnet.model import Model
+
+
 LAST_STEP = "last_step"
 
 
-def pack(model, state: dict | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return what describes a built model, and its arrays by name.
+def pack(model: Model, state: dict | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the header of a built model, and its arrays by name.
 
     Parameters
     ----------
     model : Model
     state : dict, optional
-        What `Model.state_dict` returned.
+        The result of `Model.state_dict`.
     """
     state = model.state_dict() if state is None else state
     header = {
@@ -49,7 +54,7 @@ def pack(model, state: dict | None = None) -> tuple[dict[str, Any], dict[str, np
 
 
 def saved_state(header: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return the state, as `Model.state_dict` does, in what `pack` returned."""
+    """Return the state, as `Model.state_dict` does, from the result of `pack`."""
     state: dict[str, Any] = {
         "weights": below("weights", arrays),
         "states": below("states", arrays),
@@ -70,29 +75,31 @@ def saved_state(header: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return state
 
 
-def unpack(model, header: dict, arrays: dict, path, custom_objects: dict | None):
-    """Fill an empty model from what `pack` returned; `path` is for messages."""
+def unpack(
+    model: Model, header: dict, arrays: dict, path: str | os.PathLike, custom_objects: dict | None
+) -> Model:
+    """Restore an empty model from the result of `pack`; `path` is used in messages."""
     if header.get("kind") != "model":
         raise ValueError(
-            f"{path} holds {header.get('kind')!r}, not a whole model: make the model and call "
-            "load_weights."
+            f"{path} contains {header.get('kind')!r}, not a complete model: create the model and "
+            "call load_weights."
         )
     try:
         fill(model, header, arrays, custom_objects)
     except KeyError as error:
-        raise ValueError(f"{path} does not describe a whole model: it lacks {error}.") from error
+        raise ValueError(f"{path} does not describe a complete model: it lacks {error}.") from error
     except Exception as error:
-        raise ValueError(f"{path} does not describe a model that can be made: {error}") from error
+        raise ValueError(f"{path} does not describe a valid model: {error}") from error
     return model
 
 
-def fill(model, header: dict, arrays: dict, custom_objects: dict | None) -> None:
-    """Fill an empty model; any error means that header and arrays are not of a model."""
+def fill(model: Model, header: dict, arrays: dict, custom_objects: dict | None) -> None:
+    """Restore an empty model; any error means that the header or the arrays are invalid."""
     if not isinstance(header["name"], str) or not isinstance(header["metadata"], dict):
-        raise TypeError("The name of a model is text, and its metadata a mapping.")
+        raise TypeError("The name of a model must be text, and its metadata a mapping.")
     model.name, model.metadata = header["name"], header["metadata"]
     if not isinstance(header["layers"], list):
-        raise TypeError("The layers of a model are a list.")
+        raise TypeError("The layers of a model must be a list.")
     input_shape = check_shape(header["input_shape"], "input_shape")
     with given_weights(below("weights", arrays)):
         for layer in header["layers"]:
@@ -101,15 +108,15 @@ def fill(model, header: dict, arrays: dict, custom_objects: dict | None) -> None
     if "training" in header:
         compile_as_saved(model, header["training"], custom_objects)
     state = saved_state(header, arrays)
-    del state["weights"]  # which the layers were built with
+    del state["weights"]  # the layers were built with them
     model.load_state_dict(state)
 
 
-def compile_as_saved(model, training: dict, custom_objects: dict | None) -> None:
-    """Compile a model with the optimizer, loss and metrics of a file; names of metrics stay."""
+def compile_as_saved(model: Model, training: dict, custom_objects: dict | None) -> None:
+    """Compile a model with the optimizer, loss and metrics of a file; metric names are kept."""
     loss = training["loss"]
     if not isinstance(training["metrics"], list):
-        raise TypeError("The metrics of a model are a list.")
+        raise TypeError("The metrics of a model must be a list.")
     model.compile(
         registry.get("optimizer", training["optimizer"], custom_objects),
         None if loss is None else registry.get("loss", loss, custom_objects),

@@ -1,1 +1,1 @@
-"""Training: the compiled steps, the loop around them, and what a run needs to be resumed."""
+"""Training: compiled steps, the training loop, and resuming of interrupted runs."""

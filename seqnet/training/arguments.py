@@ -1,9 +1,10 @@
-"""The arguments of a model's methods beside data, validated."""
+"""Validation of the arguments of a model's methods, except data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from seqnet.data.validation import described
 
 @dataclass(frozen=True)
 class FitArguments:
-    """The arguments of `Model.fit` that say how to train; see there."""
+    """The arguments of `Model.fit` that control the training; see there."""
 
     batch_size: int
     validation_batch_size: int
@@ -32,19 +33,19 @@ class FitArguments:
     @classmethod
     def check(
         cls,
-        batch_size,
-        validation_batch_size,
-        epochs,
-        initial_epoch,
-        shuffle,
-        tbptt,
-        verbose,
-        validation_freq,
-        steps_per_epoch,
-        validation_steps,
-        class_weight,
+        batch_size: int,
+        validation_batch_size: int | None,
+        epochs: int,
+        initial_epoch: int,
+        shuffle: bool | str,
+        tbptt: int | None,
+        verbose: int | str,
+        validation_freq: int | Sequence[int],
+        steps_per_epoch: int | None,
+        validation_steps: int | None,
+        class_weight: Mapping[int, float] | None,
     ) -> FitArguments:
-        """Return the arguments, or raise ``ValueError`` or ``TypeError`` for one that is wrong."""
+        """Return the arguments, or raise ``ValueError`` or ``TypeError`` for an invalid one."""
         if validation_batch_size is None:
             validation_batch_size = batch_size
         epochs = check_count(epochs, "epochs", 0)
@@ -70,7 +71,7 @@ class FitArguments:
         return epoch + 1 in frequency
 
     def fixed(self) -> dict:
-        """Return the arguments that a resumed run must have too, as JSON can hold them."""
+        """Return the arguments that a resumed run must repeat, as JSON can hold them."""
         values = asdict(self)
         del values["epochs"], values["verbose"]
         if self.class_weight is not None:
@@ -79,7 +80,7 @@ class FitArguments:
         return values
 
 
-def validation_arguments(given) -> tuple:
+def validation_arguments(given: Any) -> tuple:
     """Return `validation_data` of `Model.fit` as (X, y, sample_weight, mask, lengths)."""
     names = ("X", "y", "sample_weight", "mask", "lengths")
     if isinstance(given, dict):
@@ -99,7 +100,7 @@ def validation_arguments(given) -> tuple:
     )
 
 
-def check_verbose(value) -> int:
+def check_verbose(value: int | str) -> int:
     """Return 0, 1 or 2 for `verbose`; Keras's ``"auto"`` is 1."""
     if isinstance(value, str) and value == "auto":
         return 1
@@ -111,33 +112,33 @@ def check_verbose(value) -> int:
     return int(value)
 
 
-def check_shuffle(value) -> bool | str:
-    """Return `shuffle`, or raise."""
+def check_shuffle(value: bool | str) -> bool | str:
+    """Return `shuffle`, or raise an error."""
     if not isinstance(value, (bool, np.bool_)) and value != "batch":
         raise ValueError(f"shuffle is True, False or 'batch', got {value!r}.")
     return value
 
 
-def check_optional_count(value, name: str) -> int | None:
-    """Return a whole number above 0, or None."""
+def check_optional_count(value: int | None, name: str) -> int | None:
+    """Return an integer above 0, or None."""
     return None if value is None else check_count(value, name)
 
 
 def check_repeatable(dataset: Dataset, steps: int | None, name: str, epochs: int) -> None:
-    """Raise if there is more than one epoch, but the data can be read only once.
+    """Raise an error if there is more than one epoch, but the data can be read only once.
 
-    With a number of `steps`, passed as the argument `name`, epochs divide the data.
+    With `steps`, passed as the argument `name`, the epochs divide the data.
     """
     if steps is None and epochs > 1 and dataset.one_pass:
         raise ValueError(
-            f"{dataset.name} is an iterator, which can be gone through only once: for {epochs} "
-            f"epochs pass {name}, or what can be gone through anew: a list of batches, or an "
-            "object with __iter__."
+            f"{dataset.name} is an iterator, which can be read only once: for {epochs} epochs pass "
+            f"{name}, or data that can be read again (a list of batches, or an object with "
+            "__iter__)."
         )
 
 
 def check_frequency(value: int | Sequence[int]) -> int | list[int]:
-    """Return `validation_freq`, or raise."""
+    """Return `validation_freq`, or raise an error."""
     if isinstance(value, (list, tuple, set, range, np.ndarray)):
         if len(value) == 0:
             raise ValueError("validation_freq is an empty list, so there would be no validation.")
@@ -145,12 +146,12 @@ def check_frequency(value: int | Sequence[int]) -> int | list[int]:
     return check_count(value, "validation_freq")
 
 
-def check_initial_epoch(initial_epoch, epochs: int) -> int:
-    """Return the number of the first epoch, which is at most that of the last."""
+def check_initial_epoch(initial_epoch: int, epochs: int) -> int:
+    """Return the number of the first epoch, which must not be above `epochs`."""
     initial_epoch = check_count(initial_epoch, "initial_epoch", 0)
     if initial_epoch > epochs:
         raise ValueError(
-            f"initial_epoch={initial_epoch} is past epochs={epochs}: epochs is where training "
-            "ends, counted from the very first epoch, and not how many more there are."
+            f"initial_epoch={initial_epoch} is above epochs={epochs}: epochs is the number of the "
+            "last epoch, counted from the first, not the number of additional epochs."
         )
     return initial_epoch

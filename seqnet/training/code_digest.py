@@ -1,10 +1,10 @@
-"""Digests of functions and classes that a user wrote, the same in all processes of one Python.
+"""Digests of custom functions and classes, equal in all processes of one Python version.
 
-Two trainings of equal names may differ in what a loss, a layer or a callback of the user's does. A
+Two trainings with the same names may use different code for a custom loss, layer or callback. A
 digest covers the bytecode and what it uses: constants, default values, variables of enclosing
-functions and of the module, and functions and classes of the same package that it calls. Of
-variables only what cannot change in place (numbers, text, tuples of them) and arrays are read, and
-none that the function itself assigns to, so that counters and lists of results do not matter.
+functions and of the module, and functions and classes of the same package that it calls. Variables
+are included only if they are immutable (numbers, text, tuples of these) or arrays, and if the
+function does not assign to them. Counters and lists of results are therefore ignored.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from seqnet.registry import Configurable
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
 NOT_FOLLOWED = {"seqnet", "pytensor", "numpy", "builtins"}
-"""Packages whose functions are known by their names; a resumed run compares their versions."""
+"""Packages whose functions are identified by name; a resumed run compares their versions."""
 
 HAS_DOCUMENTATION = 0x4000000
-"""A flag of code, since Python 3.13."""
+"""A flag of code objects, since Python 3.13."""
 
 BOOKKEEPING = {
     *("__module__", "__doc__", "__dict__", "__weakref__", "__qualname__", "__annotations__"),
@@ -53,7 +53,7 @@ def digest_of(thing: Any) -> str:
 
 
 def describe(value: Any) -> Any:
-    """Return a value as JSON can hold it, functions and objects as a name and a digest.
+    """Return a value as JSON can hold it; functions and objects as a name and a digest.
 
     Examples
     --------
@@ -81,13 +81,13 @@ def describe(value: Any) -> Any:
 
 
 def named(thing: Any) -> dict[str, str]:
-    """Return the name of a function or a class, and the digest of one that a user wrote."""
+    """Return the name of a function or class, and the digest of a custom one."""
     name = {"name": full_name(thing)}
     return name | {"code": digest_of(thing)} if is_own(thing) else name
 
 
 def own_code(*values: Any) -> dict[str, str]:
-    """Return digests of the user's classes and functions in layers, losses and the like, by name.
+    """Return digests of custom classes and functions in layers, losses and so on, by name.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def own_code(*values: Any) -> dict[str, str]:
 
 
 def own_things(value: Any) -> Iterator[Any]:
-    """Yield the user's classes and functions in a value and in the arguments of its objects."""
+    """Yield the custom classes and functions in a value and in the arguments of its objects."""
     if isinstance(value, Configurable):
         yield from own_things(type(value))
         yield from own_things([getattr(value, name, None) for name in value.parameters()])
@@ -119,7 +119,7 @@ def own_things(value: Any) -> Iterator[Any]:
 
 
 def is_named(value: Any) -> bool:
-    """Tell whether a value is a function, a class or the like, and no other object."""
+    """Return whether a value is a function, a class or similar, and not another object."""
     return callable(value) and hasattr(value, "__name__") and hasattr(value, "__qualname__")
 
 
@@ -137,26 +137,26 @@ def package_of(thing: Any) -> str:
 
 
 def is_own(thing: Any) -> bool:
-    """Tell whether a function or a class is not of a package that a run knows by its version."""
+    """Return whether a function or class is custom: not from one of the packages NOT_FOLLOWED."""
     return package_of(thing) not in NOT_FOLLOWED
 
 
 def array_facts(array: np.ndarray) -> dict:
-    """Return what tells an array from others."""
+    """Return a description that identifies an array."""
     if array.dtype.hasobject:
         return {"shape": list(array.shape), "dtype": array.dtype.name}
     return fingerprint(np.atleast_1d(array))
 
 
 class Reader:
-    """Reads what functions and classes of one package do, as values that JSON can hold."""
+    """Describe the code of functions and classes of one package, as JSON can hold it."""
 
     def __init__(self, package: str):
         self.package = package
         self.seen: set[int] = set()
 
     def facts(self, value: Any) -> Any:
-        """Return what a value is, as far as it can be compared between processes."""
+        """Return a description of a value that can be compared between processes."""
         if isinstance(value, PLAIN):
             return repr(value)
         if isinstance(value, (np.ndarray, np.generic)):
@@ -190,14 +190,14 @@ class Reader:
         return full_name(value) if is_named(value) else self.of_object(value)
 
     def of_object(self, value: Any) -> list:
-        """Return the class of an object and, where all of it is of the package, its constants."""
+        """Return the class of an object and, if all its bases are custom, its constants."""
         kind = value if isinstance(value, type) else type(value)
         packages = {package_of(klass) for klass in kind.__mro__ if klass is not object}
         kept = vars(value) if packages == {self.package} and hasattr(value, "__dict__") else {}
         return [self.facts(kind), [] if kind is value else self.variables(kept)]
 
     def variables(self, values: Mapping[str, Any], names: Iterable[str] | None = None) -> list:
-        """Return what those of some variables are that are constants, functions or classes."""
+        """Describe the variables that are constants, functions or classes."""
         kinds = (*PLAIN, tuple, frozenset, np.ndarray, np.generic, functools.partial)
         wanted = sorted(values if names is None else set(names) & set(values))
         return [
@@ -207,7 +207,7 @@ class Reader:
         ]
 
     def function(self, function: FunctionType) -> list:
-        """Return what a function does and what it uses."""
+        """Describe the code of a function and what it uses."""
         loaded, stored = names_used(function.__code__)
         cells = {}
         for name, cell in zip(
@@ -227,7 +227,7 @@ class Reader:
         ]
 
     def code(self, code: CodeType) -> list:
-        """Return what instructions code has, without line numbers and documentation."""
+        """Return the instructions of code, without line numbers and docstrings."""
         return [
             [[i.opname, self.facts(i.argval)] for i in dis.get_instructions(code)],
             [code.co_exceptiontable.hex(), code.co_flags & ~HAS_DOCUMENTATION],
@@ -235,7 +235,7 @@ class Reader:
         ]
 
     def klass(self, klass: type) -> list:
-        """Return what the methods and the constants of a class are, and its base classes."""
+        """Describe the methods, the constants and the base classes of a class."""
         members = {}
         for name, value in vars(klass).items():
             descriptor = isinstance(
@@ -249,7 +249,7 @@ class Reader:
 
 
 def names_used(code: CodeType) -> tuple[set[str], set[str]]:
-    """Return the global names that code reads, and the outer variables that it assigns to."""
+    """Return the global names that code reads, and the outer variables that it assigns."""
     loaded, stored = set(), set()
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):

@@ -1,68 +1,85 @@
-"""Diagnostics of a training: values that are not finite, norms of gradients, spikes of the loss."""
+"""Diagnostics: values that are not finite, norms of gradients, and loss spikes."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from pytensor.compile.sharedvalue import SharedVariable
+
+from seqnet.layers.layer import Layer
+
+if TYPE_CHECKING:
+    from seqnet.model import Model
+
 
 log = logging.getLogger("seqnet")
 
 SPIKE_FACTOR = 3.0
-"""A loss of so many times the first one gets a warning."""
+"""The ratio to the first loss above which a warning is logged."""
 
 SMALL_LOSS = 1e-3
-"""A loss below this never gets a warning."""
+"""There is no warning for a loss below this value."""
 
 FIRST_SAMPLES = 32
-"""The first loss is the mean over so many samples."""
+"""The number of samples whose mean loss is the first loss."""
 
 
 class NumericalError(FloatingPointError):
-    """A loss or gradient that is NaN or infinite; the message says where and what to do.
+    """A loss or gradient is NaN or infinite; the message says where, and what to do.
 
     Attributes
     ----------
     headline : str
         The first sentence of the message: the batch, the epoch, and what is not finite.
     loss : float
-        The batch's.
+        The loss of the batch.
     layers : list of str
-        Those whose gradients are not finite, in the order they broke: from the last to the first.
+        The layers whose gradients are not finite, in the order of the backward pass.
     gradient_norms : dict of str to float
-        The L2 norm of the batch's gradient of each trained weight, before clipping.
+        The L2 norm of the gradient of each trained weight, before clipping.
     weight_norms : dict of str to float
         The L2 norm of each weight, after the update.
     """
 
-    def __init__(self, headline, explanation, loss, layers, gradient_norms, weight_norms):
+    def __init__(
+        self,
+        headline: str,
+        explanation: str,
+        loss: float,
+        layers: list[str],
+        gradient_norms: dict[str, float],
+        weight_norms: dict[str, float],
+    ):
         super().__init__(f"{headline}\n\n{explanation}")
         self.headline, self.loss, self.layers = headline, loss, layers
         self.gradient_norms, self.weight_norms = gradient_norms, weight_norms
 
 
 def diagnose(
-    model, place: str, loss: float, gradient_norms: Mapping[str, float], note: str = ""
+    model: Model, place: str, loss: float, gradient_norms: Mapping[str, float], note: str = ""
 ) -> NumericalError:
-    """Return the error for an update of which something is not finite.
+    """Return the error for an update with a loss or gradient that is not finite.
 
     Parameters
     ----------
     model : Model
-        As the update left it.
+        The model after the update.
     place : str
-        Of the batch.
+        The batch and the epoch.
     loss : float
     gradient_norms : mapping
-        Of the trained weights, in the order of the model.
+        The norms of the gradients of the trained weights, in the order of the model.
     note : str
-        What else is known.
+        Additional information.
     """
     weight_norms = {weight.name: norm_of(weight) for weight in model.weights}
-    nonfinite = {  # by layer, from the loss on
-        layer.name: names
+    nonfinite = {  # by layer, in the order of the backward pass
+        layer.display_name: names
         for layer in reversed(model.layers)
         if (names := [w.name for w in layer.weights if not is_finite(gradient_norms, w.name)])
     }
@@ -78,8 +95,8 @@ def diagnose(
         table(gradient_norms, weight_norms),
         f"{weights_after(weight_norms)} Continue from a file that was saved before, or build the "
         f"model again. {note}".rstrip(),
-        f"What helps: a lower learning rate (it is {model.optimizer.learning_rate:g}), clipnorm= "
-        f"of the optimizer (it is {model.optimizer.clipnorm}), float64, and a look at the batch.",
+        f"Try a lower learning rate (it is {model.optimizer.learning_rate:g}), clipnorm= of the "
+        f"optimizer (it is {model.optimizer.clipnorm}), or float64, and inspect the batch.",
     ]
     return NumericalError(
         headline, "\n\n".join(parts), loss, layers, dict(gradient_norms), weight_norms
@@ -87,14 +104,17 @@ def diagnose(
 
 
 def where_it_broke(
-    model, loss: float, nonfinite: Mapping[str, list[str]], gradient_norms: Mapping[str, float]
+    model: Model,
+    loss: float,
+    nonfinite: Mapping[str, list[str]],
+    gradient_norms: Mapping[str, float],
 ) -> list[str]:
-    """Return which values are not finite, forward and back; `nonfinite` has weights by layer."""
+    """Explain which values are not finite; `nonfinite` has the names of weights by layer."""
     explanation = []
     if not math.isfinite(loss):
         explanation.append(
             "The forward pass was already non-finite: the batch has values that the model or the "
-            "loss cannot take, or the weights were too large or not finite before."
+            "loss cannot handle, or the weights were too large or not finite before."
         )
     if not nonfinite:
         explanation.append("All gradients are finite; only the loss is not.")
@@ -109,12 +129,12 @@ def where_it_broke(
     above = untrained_above(model, layer, gradient_norms)
     if above and math.isfinite(loss):
         names = " and ".join(map(repr, above))
-        text += f" It may have become so on its way through {names}, where no weights are trained."
+        text += f" It may have become so in {names}, where no weights are trained."
     return [*explanation, text]
 
 
 def weights_after(weight_norms: Mapping[str, float]) -> str:
-    """Return what the update has done to the weights."""
+    """Describe the weights after the update."""
     changed = [name for name, norm in weight_norms.items() if not math.isfinite(norm)]
     if not changed:
         return "The update of this batch was made."
@@ -125,23 +145,23 @@ def weights_after(weight_norms: Mapping[str, float]) -> str:
 
 
 def is_finite(norms: Mapping[str, float], name: str) -> bool:
-    """Return whether the norm of a weight's gradient is finite; without a gradient it is."""
+    """Return whether the gradient norm of a weight is finite; True without a gradient."""
     return math.isfinite(norms.get(name, 0.0))
 
 
-def untrained_above(model, name: str, gradient_norms: Mapping[str, float]) -> list[str]:
-    """Return the layers without gradients between a layer and the next that has some."""
+def untrained_above(model: Model, name: str, gradient_norms: Mapping[str, float]) -> list[str]:
+    """Return the layers without gradients between a layer and the next one with gradients."""
     place = [layer.name for layer in model.layers].index(name)
     found = []
     for layer in model.layers[place + 1 :]:
         if any(weight.name in gradient_norms for weight in layer.weights):
             break
-        found.append(layer.name)
+        found.append(layer.display_name)
     return found
 
 
 def table(gradient_norms: Mapping[str, float], weight_norms: Mapping[str, float]) -> str:
-    """Return the norms of all weights as lines."""
+    """Format the norms of all weights as a table."""
     width = max([6, *map(len, weight_norms)])
     lines = [f"{'norms':{width}}  {'gradient':>11}  {'weight':>11}"]
     for name, norm in weight_norms.items():
@@ -150,18 +170,18 @@ def table(gradient_norms: Mapping[str, float], weight_norms: Mapping[str, float]
     return "\n".join(lines)
 
 
-def norm_of(weight) -> float:
-    """Return the L2 norm of a shared variable, added up in double."""
+def norm_of(weight: SharedVariable) -> float:
+    """Return the L2 norm of a shared variable, computed in double precision."""
     return math.sqrt(np.square(weight.get_value(borrow=True), dtype="float64").sum())
 
 
-def nonfinite_weights(model) -> list[str]:
-    """Return the names of the weights that hold a NaN or infinity."""
+def nonfinite_weights(model: Model) -> list[str]:
+    """Return the names of the weights with NaN or infinite values."""
     return [w.name for w in model.weights if not np.isfinite(w.get_value(borrow=True)).all()]
 
 
-def can_be_saved(model, path) -> bool:
-    """Return whether all weights are finite; else log a warning that the file is not written."""
+def can_be_saved(model: Model, path: str | os.PathLike) -> bool:
+    """Return whether all weights are finite; if not, warn that the file is not written."""
     nonfinite = nonfinite_weights(model)
     if nonfinite:
         log.warning("%s is not written: %s not finite.", path, ", ".join(nonfinite))
@@ -169,7 +189,7 @@ def can_be_saved(model, path) -> bool:
 
 
 class GradientNorms:
-    """Norms of gradients before clipping, added up over updates.
+    """Norms of gradients before clipping, summed over updates.
 
     Attributes
     ----------
@@ -177,13 +197,13 @@ class GradientNorms:
     total : float
         The sum of the joint norms of all gradients.
     trained : tuple of bool
-        Which of the model's weights `each` is of.
+        Which weights of the model `each` refers to.
     since, each : int, array
-        How many updates it is the sum of, and the sum of each weight's norm; it begins anew when
-        other weights are trained.
+        The number of updates in the sum, and the sum of the norms of each weight; both are reset
+        when other weights are trained.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.updates, self.total = 0, 0.0
         self.trained: tuple[bool, ...] = ()
         self.since, self.each = 0, np.zeros(0)
@@ -201,7 +221,7 @@ class GradientNorms:
         """Return the mean of the joint norm; 0 before the first update."""
         return self.total / max(self.updates, 1)
 
-    def means(self, layers) -> dict[str, float]:
+    def means(self, layers: Iterable[Layer]) -> dict[str, float]:
         """Return the mean norm of each weight by name."""
         return name_norms(layers, self.trained, self.each / max(self.since, 1))
 
@@ -216,19 +236,21 @@ class GradientNorms:
         self.each = np.array(state["each"], "float64")
 
 
-def name_norms(layers, trained: Sequence[bool], norms: np.ndarray) -> dict[str, float]:
-    """Return norms by the names of the weights that are trained."""
+def name_norms(
+    layers: Iterable[Layer], trained: Sequence[bool], norms: np.ndarray
+) -> dict[str, float]:
+    """Return norms by the names of the trained weights."""
     weights = [weight for layer in layers for weight in layer.weights]
     names = [weight.name for weight, on in zip(weights, trained, strict=False) if on]
     return dict(zip(names, norms.tolist(), strict=True))
 
 
 class LossSpikeDetector:
-    """Detects that the loss has risen to several times the first.
+    """Detect that the loss has risen to several times the first loss.
 
-    The loss of each batch is smoothed, a new one counting a tenth, and the first loss is the mean
-    over the first 32 samples, so that one hard batch is no spike. A loss below 0.001 is none
-    either. A first loss of 0 or below has no multiple, so the detector never fires.
+    The loss is smoothed, with a weight of one tenth for each new batch, and the first loss is the
+    mean over the first 32 samples, so that one hard batch is not a spike. A loss below 0.001 is not
+    a spike either. If the first loss is 0 or below, the detector never fires.
 
     Examples
     --------
@@ -238,13 +260,13 @@ class LossSpikeDetector:
     [False, False, False, True, False]
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.first = self.smooth = 0.0
         self.updates = self.samples = 0
         self.detected = False
 
     def update(self, loss: float, samples: int) -> bool:
-        """Take the loss of a batch; return True, once, when a spike is detected."""
+        """Add the loss of a batch; return True once, when a spike is detected."""
         if self.detected or not math.isfinite(loss):
             return False
         if self.samples < FIRST_SAMPLES:

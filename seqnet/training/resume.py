@@ -1,8 +1,8 @@
-"""A run of training in a file, so that it can be resumed.
+"""Save the state of a training run to a file, and resume it.
 
-The file is that of a model with one section more in its header: the state of the run
-(`Trainer.state_dict`), and a description of what it was asked to do (layers, optimizer, data,
-callbacks, arguments, the start from a seed), which is compared when the run is resumed.
+The file is a model file with an additional section in its header: the state of the run
+(`Trainer.state_dict`), and a description of the run (layers, optimizer, data, callbacks, arguments,
+initial state with a seed), which is compared when the run is resumed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import numpy as np
@@ -29,6 +29,12 @@ from seqnet.training.code_digest import describe as describe_value
 from seqnet.training.code_digest import digest_of, is_own, own_code
 from seqnet.training.diagnostics import name_norms
 from seqnet.version import __version__
+
+if TYPE_CHECKING:
+    from seqnet.callbacks.base import Callback
+    from seqnet.model import Model
+    from seqnet.training.trainer import Trainer
+
 
 log = logging.getLogger("seqnet")
 
@@ -76,12 +82,14 @@ FORM = {
         },
     },
 }
-"""What the header of a run's file is made of; `check_form` says how to read it."""
+"""The required form of the header of a file; see `check_form`."""
 
 
 @contextmanager
 def in_use(path: Path) -> Iterator[None]:
-    """Let one run at a time use a file, of all processes; the system frees it if they die.
+    """Allow one run at a time, of all processes, to use a file.
+
+    The system releases the lock if the process dies.
 
     Raises
     ------
@@ -94,23 +102,23 @@ def in_use(path: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except filelock.Timeout:
         raise RuntimeError(
-            f"{path} is in use by another call of fit, in this or another process. Give each "
-            "training a file of its own, or wait until that one has ended."
+            f"{path} is in use by another call of fit, in this or another process. Use a separate "
+            "file for each training, or wait until the other one has ended."
         ) from None
     except (OSError, NotImplementedError) as error:
-        log.warning("%s cannot be locked (%s): let no other training use it.", path, error)
+        log.warning("%s cannot be locked (%s): do not use it in another training.", path, error)
         yield
         return
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows removes no open file
+        with suppress(OSError):  # Windows cannot remove open files
             Path(lock.lock_file).unlink()
         lock.release()
 
 
-def describe(trainer) -> dict[str, Any]:
-    """Return what a run is asked to do, as JSON gives it back."""
+def describe(trainer: Trainer) -> dict[str, Any]:
+    """Return the description of a run, as values that JSON returns unchanged."""
     model, validation = trainer.model, trainer.validation
     description = {
         "layers": [registry.serialize(layer) for layer in model.layers],
@@ -127,17 +135,17 @@ def describe(trainer) -> dict[str, Any]:
     return json.loads(json.dumps(description))
 
 
-def describe_callback(callback) -> dict[str, Any]:
-    """Return the class of a callback, its configuration, and a digest of what a user wrote."""
+def describe_callback(callback: Callback) -> dict[str, Any]:
+    """Return the class and the configuration of a callback, and a digest of custom code."""
     kind = type(callback)
     found = {"name": kind.__name__, "config": describe_value(callback.get_config())}
     return found | {"code": digest_of(kind)} if is_own(kind) else found
 
 
-def describe_start(model) -> dict[str, Any]:
-    """Return the seed, and digests of all arrays and random generators of a run that has one.
+def describe_start(model: Model) -> dict[str, Any]:
+    """Return the seed, and digests of all arrays and random generators of a run with a seed.
 
-    Without a seed a program starts from other weights each time, so that they tell nothing.
+    Without a seed, a program starts from different weights each time, so digests are not useful.
     """
     seed = config.random_seed()
     if seed is None:
@@ -157,8 +165,8 @@ def describe_start(model) -> dict[str, Any]:
     }
 
 
-def save(trainer, description: dict, path: Path) -> None:
-    """Write a run between two batches to a file."""
+def save(trainer: Trainer, description: dict, path: Path) -> None:
+    """Save a run to a file, between two batches."""
     with trainer.model.lock:
         state = trainer.state_dict()
         model_state = state.pop("model")
@@ -173,16 +181,15 @@ def save(trainer, description: dict, path: Path) -> None:
         hdf5.write(path, header, arrays)
 
 
-def load(trainer, description: dict, path: Path) -> tuple[dict, dict] | None:
-    """Return the description and the state in a file of a run, None if there is no file.
+def load(trainer: Trainer, description: dict, path: Path) -> tuple[dict, dict] | None:
+    """Return the description and the state in a file, None if there is no file.
 
-    The description of the file comes back, because a run may have changed its own layers or
-    optimizer.
+    The description is that of the file, because a run may have changed its layers or optimizer.
 
     Raises
     ------
     ValueError
-        If the file is of another run, or of none.
+        If the file belongs to another run, or does not contain a run.
     """
     check_place(path)
     if not path.exists():
@@ -190,8 +197,8 @@ def load(trainer, description: dict, path: Path) -> tuple[dict, dict] | None:
     header, arrays = hdf5.read(path)
     if RUN not in header:
         raise ValueError(
-            f"{path} holds no training to resume, only a {header.get('kind')}: give "
-            "BackupAndRestore a file of its own."
+            f"{path} contains no training to resume, only a {header.get('kind')}: use a separate "
+            "file for BackupAndRestore."
         )
     checked(check_form, header, FORM, "the header", path=path)
     compare(trainer, description, header, path)
@@ -200,17 +207,17 @@ def load(trainer, description: dict, path: Path) -> tuple[dict, dict] | None:
     place, epochs = run["state"], trainer.arguments.epochs
     if (place["epoch"], place["batch"]) > (epochs, 0):
         log.warning(
-            "%s is after batch %d of epoch %d, more than the epochs=%d that are asked for.",
+            "%s was saved after batch %d of epoch %d, which is beyond epochs=%d.",
             path, place["batch"], place["epoch"] + 1, epochs,
         )  # fmt: skip
     return run["description"], checked(state_of, header, arrays, path=path)
 
 
 def state_of(header: dict, arrays: dict) -> dict[str, Any]:
-    """Return the state of a run, as `Trainer.state_dict` does, in the contents of a file."""
+    """Return the state of a run, as `Trainer.state_dict` does, from the contents of a file."""
     try:
         state = hdf5.insert_arrays(header[RUN]["state"], arrays)
-        # What the layers were made with may have changed in the course of the run.
+        # The arguments of the layers may have changed during the run.
         changed = {name: header[RUN][name] for name in ("trainable", "hyperparameters")}
         model = saved_state(header, arrays) | changed
     except (KeyError, TypeError) as error:
@@ -219,29 +226,29 @@ def state_of(header: dict, arrays: dict) -> dict[str, Any]:
     return state | {"model": model}
 
 
-def compare(trainer, description: dict, header: dict, path: Path) -> None:
-    """Raise ``ValueError`` if a file is of another run; warn of other versions."""
+def compare(trainer: Trainer, description: dict, header: dict, path: Path) -> None:
+    """Raise ``ValueError`` if a file belongs to another run; warn about other versions."""
     run = header[RUN]
     before, asked = run["description"], description
     unlike = list(differences(run["made_with"], made_with()))
-    if run["made_with"].get("Python") != made_with()["Python"]:  # whose bytecode is another
+    if run["made_with"].get("Python") != made_with()["Python"]:  # its bytecode differs
         before, asked = without_code(before), without_code(asked)
     if trainer.model.last_run == run["state"]["id"] and isinstance(before.get("start"), dict):
-        # The model comes from this run, in this process: only the seed can be compared.
+        # The model was trained by this run in this process: only the seed can be compared.
         before = before | {"start": asked["start"] | {"seed": before["start"].get("seed")}}
-    # What was changed in the course of the run, such as the learning rate, may be as it was then
-    # or as it is in a model that is trained on in the same process.
+    # Values that changed during the run, such as the learning rate, may equal the initial values or
+    # the current ones, if the model continues in the same process.
     now = before | {"layers": header["layers"], "optimizer": header["training"]["optimizer"]}
     found = [list(differences(each, asked)) for each in (before, now)]
     if all(found):
         raise ValueError(
             f"{path} was saved by another training: {'; '.join(found[0][:3])}. To resume it, call "
-            "fit as it was called then (with set_random_seed, after the same steps); to begin "
-            "anew, delete the file."
+            "fit with the same arguments (with set_random_seed, after the same steps); to start "
+            "again, delete the file."
         )
     if unlike:
         log.warning(
-            "%s is resumed, but perhaps not to the last digit: %s.", path, "; ".join(unlike)
+            "%s is resumed, but results may differ in the last digits: %s.", path, "; ".join(unlike)
         )
 
 
@@ -252,18 +259,18 @@ def without_code(value: Any) -> Any:
     return [without_code(item) for item in value] if isinstance(value, list) else value
 
 
-def checked(function: Callable, *given, path: Path):
-    """Return what a function makes of a header that may have been made up; name the file."""
+def checked(function: Callable, *given, path: Path) -> Any:
+    """Call a function for a header that may be invalid; errors name the file."""
     try:
         return function(*given)
     except ValueError as error:
         raise ValueError(
-            f"{path} cannot be resumed: it is whole, but not a file that fit writes ({error})."
+            f"{path} cannot be resumed: it is complete, but was not written by fit ({error})."
         ) from None
 
 
-def check_fits(trainer, header: dict) -> None:
-    """Raise ``ValueError`` if a header of the right form cannot be one of this run."""
+def check_fits(trainer: Trainer, header: dict) -> None:
+    """Raise ``ValueError`` if a header of the right form does not fit this run."""
     run, model = header[RUN], trainer.model
     state, sums = run["state"], 3 + len(model.metrics)
     if min(state["epoch"], state["batch"], state["order"] or 0) < 0:
@@ -280,13 +287,13 @@ def check_fits(trainer, header: dict) -> None:
     try:
         np.random.default_rng().bit_generator.state = state["random"]
     except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise ValueError(f"its random state is none that there is ({error!r})") from None
+        raise ValueError(f"its random state is invalid ({error!r})") from None
 
 
 def check_form(value: Any, form: Any, where: str) -> None:
-    """Raise ``ValueError`` if a value that JSON holds is not of a form.
+    """Raise ``ValueError`` if a JSON value does not have the given form.
 
-    A form is a type or a tuple of types, a list of one form for all items, a mapping of keys to
+    A form is a type or a tuple of types, a list with one form for all items, a mapping of keys to
     forms, or ``{str: form}`` for any keys.
     """
     kind = type(form) if isinstance(form, (dict, list)) else form
@@ -307,7 +314,7 @@ def check_form(value: Any, form: Any, where: str) -> None:
 
 
 def made_with() -> dict[str, str]:
-    """Return what else results depend on, in their last digits."""
+    """Return the versions and settings that the last digits of results depend on."""
     return {
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "seqnet": __version__,
@@ -318,8 +325,8 @@ def made_with() -> dict[str, str]:
     }
 
 
-def differences(before, now, name: str = "") -> Iterator[str]:
-    """Yield what differs between two values that JSON can hold.
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Yield the differences between two JSON values.
 
     Examples
     --------
@@ -328,7 +335,7 @@ def differences(before, now, name: str = "") -> Iterator[str]:
     ['units[1] was 5 and is 6']
     """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        if before.get("name") != now.get("name"):  # of other classes: nothing else can be compared
+        if before.get("name") != now.get("name"):  # other classes cannot be compared further
             yield f"{name} was {before.get('name')} and is {now.get('name')}"
             return
         for key in sorted({*before, *now}):
@@ -340,7 +347,7 @@ def differences(before, now, name: str = "") -> Iterator[str]:
         yield f"{name} was {format_value(before)} and is {format_value(now)}"
 
 
-def format_value(value) -> str:
+def format_value(value: Any) -> str:
     """Return a value as text for a message."""
     if isinstance(value, Mapping):
         return value.get("name", "given")

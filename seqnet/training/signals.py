@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: they take effect between two batches."""
+"""Handling of Ctrl-C and SIGTERM during training, between two batches."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from types import FrameType, TracebackType
 from typing import Any
 
 TERMINATED = 128 + signal.SIGTERM
-"""The exit status of a process that SIGTERM ended (143)."""
+"""The exit status of a process that was ended by SIGTERM (143)."""
 
 
 class Interrupted(BaseException):
@@ -17,13 +18,13 @@ class Interrupted(BaseException):
 
 
 class StopSignals:
-    """Records signals that ask to stop; only a second Ctrl-C stops at once.
+    """Record signals that ask to stop; only a second Ctrl-C stops at once.
 
-    Systems send SIGTERM several times to one process, and end one that takes too long by SIGKILL:
-    another SIGTERM changes nothing.
+    Systems may send SIGTERM several times to a process, and end a process that takes too long with
+    SIGKILL. Further SIGTERM signals therefore have no effect.
 
-    Handlers are installed inside the block of a ``with`` statement, in the main thread, and where
-    Python's own would be run: a handler of the user's stays.
+    Handlers are installed in the block of a ``with`` statement, in the main thread, and only in
+    place of Python's default handlers; handlers of the user are kept.
 
     Attributes
     ----------
@@ -33,7 +34,7 @@ class StopSignals:
         Whether Ctrl-C was one of them.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: int | None = None
         self.ctrl_c = False
         self.previous: dict[int, Any] = {}
@@ -46,28 +47,33 @@ class StopSignals:
                     self.previous[number] = signal.signal(number, self.handle)
         return self
 
-    def handle(self, number, frame) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
         self.received = self.received or number
         if number == signal.SIGINT:
             if self.ctrl_c:
                 raise KeyboardInterrupt("Interrupted a second time, in the middle of a batch.")
             self.ctrl_c = True
-            with suppress(OSError):  # not print, which may be what was interrupted
-                os.write(2, b"\nThis batch is finished first; Ctrl-C again stops at once.\n")
+            with suppress(OSError):  # print itself may have been interrupted
+                os.write(2, b"\nThe current batch is finished first; Ctrl-C again stops at once.\n")
 
     def check(self) -> None:
-        """Raise `Interrupted` if a signal came."""
+        """Raise `Interrupted` if a signal was received."""
         if self.received is not None:
             raise Interrupted
 
     def error(self, message: str) -> BaseException:
-        """Return what Python raises for the signal, or ends with."""
+        """Return the exception for the signal."""
         if self.received == signal.SIGTERM:
             return SystemExit(TERMINATED)
         return KeyboardInterrupt(message)
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         for number, handler in self.previous.items():
             if signal.getsignal(number) == self.handle:
                 signal.signal(number, handler)

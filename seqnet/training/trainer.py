@@ -1,16 +1,17 @@
 """The training loop, and evaluation and prediction over a data set.
 
 `Trainer.fit` is the loop: epochs, batches, step, totals, callbacks. The functions `evaluate` and
-`predict` go over a data set once.
+`predict` iterate over a data set once.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from signal import SIGTERM
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,14 +32,20 @@ from seqnet.training.signals import Interrupted, StopSignals
 from seqnet.training.step import Totals, TrainResult, first_states, log_names
 from seqnet.training.tbptt import windows
 
+if TYPE_CHECKING:
+    from seqnet.callbacks.base import CallbackList
+    from seqnet.model import Model
+
+
 log = logging.getLogger("seqnet")
 
 
 class Trainer:
-    """One run of training, from batch to batch and from epoch to epoch.
+    """A training run.
 
-    Between two batches, everything that decides how it continues is in the model, in seqnet's
-    random source, in the callbacks, and in the attributes here; `state_dict` returns all of it.
+    Between two batches, everything that determines how the run continues is in the model, in
+    seqnet's random generator, in the callbacks, and in the attributes below; `state_dict` returns
+    all of it.
 
     Parameters
     ----------
@@ -51,28 +58,35 @@ class Trainer:
     Attributes
     ----------
     epoch : int
-        The epoch that is under way, or comes next.
+        The current or next epoch, counted from 0.
     batch : int
-        How many of its batches are done.
+        The number of finished batches of the epoch.
     window : int
-        The window of the batch that is under way, with `tbptt`.
+        The current window of the batch, with `tbptt`.
     order : int, optional
-        The seed of the order of the epoch's samples.
+        The seed of the order of the samples in the epoch.
     totals : Totals
-        The epoch's so far.
+        The totals of the epoch so far.
     gradient_norms : GradientNorms
-        Of the epoch so far.
+        The gradient norms of the epoch so far.
     logs : dict
-        Those of the last epoch.
+        The logs of the last epoch.
     finished : bool
         Whether all epochs are done, or a callback stopped the training.
     diverged : bool
         Whether the training was stopped because of values that are not finite.
     id : str
-        Identifies this run; a resumed run has that of its file.
+        Identifies the run; a resumed run has the id in its file.
     """
 
-    def __init__(self, model, dataset: Dataset, validation: Dataset | None, arguments, callbacks):
+    def __init__(
+        self,
+        model: Model,
+        dataset: Dataset,
+        validation: Dataset | None,
+        arguments: FitArguments,
+        callbacks: CallbackList,
+    ):
         self.model, self.dataset, self.validation = model, dataset, validation
         self.arguments: FitArguments = arguments
         self.epoch, self.batch, self.window = arguments.initial_epoch, 0, 0
@@ -101,7 +115,7 @@ class Trainer:
         """Train to the end, or until a callback or a signal stops the training."""
         model, callbacks, signals = self.model, self.callbacks, self.signals
         model.last_run = self.id
-        model.stop_training = False  # before it compiles: another thread may set it then
+        model.stop_training = False  # before compiling: another thread may set it meanwhile
         self.compile_steps()
         self.nonfinite_at_start = nonfinite_weights(model)
         with signals:
@@ -137,12 +151,12 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether no epoch is under way and none comes next."""
+        """Whether no epoch has begun and none follows."""
         ended = self.epoch >= self.arguments.epochs or self.model.stop_training
         return self.batch == 0 and ended
 
     def compile_steps(self) -> None:
-        """Compile what the first batches need, so that its time is not theirs."""
+        """Compile the functions for the first batches before the training starts."""
         arguments, steps = self.arguments, self.model.steps
         announce = arguments.verbose > 0
         first = self.dataset.first_batch(arguments.batch_size)
@@ -166,7 +180,7 @@ class Trainer:
         return True
 
     def epoch_plan(self) -> Epoch:
-        """Return which batches of the epoch are not done yet."""
+        """Return the remaining batches of the epoch."""
         arguments = self.arguments
         steps = arguments.steps_per_epoch
         return Epoch(
@@ -179,9 +193,9 @@ class Trainer:
         )
 
     def out_of_batches(self) -> None:
-        """Stop the training with a warning: an iterator ended before it."""
+        """Stop the training with a warning, because an iterator ended early."""
         log.warning(
-            "X ended after %s of epoch %d of %d, and training ends with it.",
+            "X ended after %s of epoch %d of %d, so training ends.",
             f"{self.batch} batches" if self.batch else "the end",
             self.epoch + (self.batch > 0),
             self.arguments.epochs,
@@ -194,7 +208,7 @@ class Trainer:
         if tbptt is None:
             self.record(steps.train(batch), len(batch))
             return
-        states = first_states(model.layers, len(batch))
+        states: Sequence[np.ndarray] = first_states(model.layers, len(batch))
         for number, window in enumerate(windows(batch, tbptt, model.layers)):
             if is_padding(model, window):
                 continue  # an update without data would still move the optimizer
@@ -206,7 +220,7 @@ class Trainer:
             states = result.states
 
     def record(self, result: TrainResult, samples: int) -> None:
-        """Add up the result of a step, and look for values that are not finite and for spikes."""
+        """Add the result of a step, and check for values that are not finite and for spikes."""
         self.totals.add(result.sums)
         self.gradient_norms.add(result.joint_norm, result.gradient_norms, result.trained)
         if not result.finite:
@@ -223,7 +237,7 @@ class Trainer:
             )
 
     def end_epoch(self) -> None:
-        """Validate, if it is time to, and call the callbacks."""
+        """Validate if required, and call the callbacks."""
         arguments, epoch = self.arguments, self.epoch
         self.logs = self.totals.logs()
         if self.validation is not None and arguments.validates_after(epoch):
@@ -244,12 +258,12 @@ class Trainer:
 
     @property
     def place(self) -> str:
-        """Where the run is, counted from 1 as progress bars do."""
+        """The current batch and epoch for messages, counted from 1."""
         batch = f"Batch {self.batch + 1} of epoch {self.epoch + 1}"
         return batch if self.arguments.tbptt is None else f"{batch}, window {self.window + 1}"
 
     def handle_nonfinite(self, result: TrainResult) -> None:
-        """Pass the error to the callbacks that take it, or raise it."""
+        """Pass the error to the callbacks with a hook for it, or raise it."""
         hints = [text for text in self.callbacks.collect("recovery_hint") if text]
         if self.nonfinite_at_start:
             names = ", ".join(self.nonfinite_at_start)
@@ -263,7 +277,7 @@ class Trainer:
         self.diverged = self.model.stop_training
 
     def interrupted(self) -> str:
-        """Call the callbacks for a signal between two batches; return what to tell the user."""
+        """Call the callbacks after a signal, between two batches; return the message."""
         where = f"after batch {self.batch} of epoch {self.epoch + 1}"
         if self.batch == 0:
             where = f"after epoch {self.epoch}"
@@ -274,10 +288,10 @@ class Trainer:
             log.warning(message)
         return message
 
-    # ---- what is resumed
+    # ---- state
 
     def state_dict(self) -> dict:
-        """Return all that decides how the run continues."""
+        """Return everything that determines how the run continues."""
         return {
             "id": self.id,
             "model": self.model.state_dict(),
@@ -294,10 +308,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue where the run was when `state_dict` was called.
+        """Restore the state that `state_dict` returned.
 
-        In the middle of an epoch, `on_epoch_begin` of the callbacks is called first: what it
-        changes is restored after it.
+        In the middle of an epoch, `on_epoch_begin` of the callbacks is called first, and then the
+        state is restored.
         """
         self.id = self.model.last_run = state["id"]
         self.epoch, self.batch, self.order = state["epoch"], state["batch"], state["order"]
@@ -314,36 +328,38 @@ class Trainer:
         self.model.stop_training = state["stop_training"]
 
 
-def numerical_error(model, result: TrainResult, place: str, note: str = "") -> NumericalError:
-    """Return what to raise for a step whose loss or gradients are not finite."""
+def numerical_error(
+    model: Model, result: TrainResult, place: str, note: str = ""
+) -> NumericalError:
+    """Return the error for a step whose loss or gradients are not finite."""
     norms = name_norms(model.layers, result.trained, result.gradient_norms)
     return diagnose(model, place, result.loss, norms, note)
 
 
 def data_params(dataset: Dataset, batch_size: int, steps: int | None = None) -> dict:
-    """Return what callbacks know of the data: the sizes of a batch, of all, and of an epoch.
+    """Return the parameters of the data for callbacks: batch size, samples and steps.
 
-    None is what is not known of a stream.
+    Unknown values of a stream are None.
     """
     steps = steps or dataset.batch_count(batch_size)
     return {"batch_size": batch_size, "samples": dataset.sample_count(), "steps": steps}
 
 
 class PassStates:
-    """The carried states of one pass over data, which start from zeros.
+    """The carried states of one pass over data, which starts from zeros.
 
-    The model has them only while it computes a batch; its own stay as they are. So several threads
-    can each make a pass at the same time.
+    The model has these states only while it computes a batch; its own states are not changed.
+    Several threads can therefore each make a pass at the same time.
     """
 
-    def __init__(self, model, run: str):
+    def __init__(self, model: Model, run: str):
         self.model, self.run = model, run
         self.carried = carried_states(model.layers)
         self.states: list | None = None
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
-        """Give the model the states of the pass inside the block, and keep what they become."""
+        """Set the states of the pass in the model inside the block, and store the new ones."""
         with self.model.lock:
             own = [carried.get(self.run) for carried in self.carried]
             self.set(self.states)
@@ -363,15 +379,15 @@ class PassStates:
 
 
 def evaluate(
-    model,
+    model: Model,
     dataset: Dataset,
     batch_size: int,
-    callbacks,
+    callbacks: CallbackList,
     steps: int | None = None,
     announce: bool = False,
     signals: StopSignals | None = None,
 ) -> Totals:
-    """Return the totals of a model over data, within which states are carried."""
+    """Return the totals of a model over data; states are carried from batch to batch."""
     at_batch_end = callbacks.overriding("on_test_batch_end")
     totals = Totals(model.metrics)
     dataset = in_fastest_order(model, dataset, steps)
@@ -387,22 +403,22 @@ def evaluate(
             if signals is not None:
                 signals.check()
     if totals.batches < (steps or 1):
-        message = f"There are no {steps or 'more'} batches to evaluate: {totals.batches} came."
+        message = f"There are no {steps or 'more'} batches to evaluate, only {totals.batches}."
         if totals.batches == 0:
-            raise ValueError(f"{message} An iterator can be gone through only once.")
+            raise ValueError(f"{message} An iterator can be read only once.")
         log.warning(message)
     callbacks.on_test_end(totals.logs())
     return totals
 
 
 def predict(
-    model,
+    model: Model,
     dataset: Dataset,
     batch_size: int,
-    callbacks,
+    callbacks: CallbackList,
     steps: int | None = None,
     announce: bool = False,
-):
+) -> np.ndarray | list[np.ndarray]:
     """Return a model's outputs for data, in the order of the samples."""
     dataset = in_fastest_order(model, dataset, steps)
     outputs = []
@@ -418,6 +434,6 @@ def predict(
     return dataset.join(outputs)
 
 
-def in_fastest_order(model, dataset: Dataset, steps: int | None) -> Dataset:
-    """Return data sorted by length, unless its order decides what comes out."""
+def in_fastest_order(model: Model, dataset: Dataset, steps: int | None) -> Dataset:
+    """Return data sorted by length, unless the result depends on its order."""
     return dataset if model.stateful or steps is not None else dataset.sorted_by_length()

@@ -1,4 +1,4 @@
-"""What the virtual machine computes with NumPy is what PyTensor computes."""
+"""Elementwise nodes computed by NumPy agree with PyTensor."""
 
 import warnings
 
@@ -13,14 +13,14 @@ from pytensor.tensor.elemwise import Elemwise
 
 from seqnet.backend.elementwise import NumpyElemwise
 
-# PyTensor's own modes look for a BLAS of their own.
+# PyTensor's own modes search for a BLAS library.
 pytestmark = pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS")
 
 
 def run_both(inputs, outputs, values):
     """Return the results of seqnet's mode and of FAST_COMPILE, and seqnet's graph."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)  # of PyTensor's own evaluation
+        warnings.simplefilter("ignore", RuntimeWarning)  # from PyTensor's evaluation
         ours = pytensor.function(inputs, outputs, mode=numpy_mode())
         theirs = pytensor.function(inputs, outputs, mode="FAST_COMPILE")
         return ours(*values), theirs(*values), ours.maker.fgraph.toposort()
@@ -34,7 +34,7 @@ def assert_equal(ours, theirs, tolerance=1e-6):
 
 
 def is_lowered(nodes):
-    """Tell whether there is elementwise work, all of it done by NumPy."""
+    """Return whether there are elementwise nodes and NumPy computes all of them."""
     return any(isinstance(n.op, NumpyElemwise) for n in nodes) and not any(
         isinstance(n.op, Elemwise) for n in nodes
     )
@@ -114,7 +114,7 @@ def test_functions_of_two_arrays_that_broadcast(name):
     x, y = pt.fmatrix("x"), pt.tensor("y", dtype="float32", shape=(None, 1))
     ours, theirs, nodes = run_both([x, y], [BINARY[name](x, y)], [A, B])
     assert_equal(ours, theirs)
-    assert is_lowered(nodes) or name == "second"  # which becomes an Alloc
+    assert is_lowered(nodes) or name == "second"  # "second" becomes an Alloc
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "bool", "float64"])
@@ -150,7 +150,7 @@ def test_several_results_of_one_fused_node():
 
 
 @pytest.mark.parametrize("value", [-3.5, 0.0, 2.25])
-def test_numbers_without_axes(value):
+def test_scalars(value):
     x = pt.fscalar("x")
     outputs = [pt.sigmoid(x) * 2 + 1, pt.maximum(x, 0), pt.softplus(x), pt.switch(x > 0, x, -x)]
     ours, theirs, _ = run_both([x], outputs, [np.float32(value)])
@@ -165,7 +165,7 @@ def test_empty_arrays(shape):
     assert_equal(ours, theirs)
 
 
-def test_extreme_numbers_stay_what_they_are_without_a_warning():
+def test_extreme_numbers_agree_without_a_warning():
     x = pt.dvector("x")
     outputs = [pt.sigmoid(x), pt.softplus(x), pt.tanh(x), pt.exp(x), pt.log(x), 1 / x]
     value = np.array([-1e4, -750.0, -0.0, 0.0, 750.0, 1e4, np.inf, -np.inf, np.nan])
@@ -177,7 +177,7 @@ def test_extreme_numbers_stay_what_they_are_without_a_warning():
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-300)
 
 
-def test_a_copy_is_no_view_of_the_input():
+def test_a_result_is_not_a_view_of_the_input():
     x = pt.fvector("x")
     f = pytensor.function([x], [pt.tensor_copy(x), pt.second(x, x)], mode=numpy_mode())
     value = np.arange(3, dtype="float32")
@@ -185,7 +185,7 @@ def test_a_copy_is_no_view_of_the_input():
         assert not np.shares_memory(result, value)
 
 
-def test_results_do_not_share_memory_with_each_other_or_with_shared_variables():
+def test_results_share_no_memory_with_each_other_or_with_shared_variables():
     state = pytensor.shared(np.zeros(3))
     x = pt.dvector("x")
     f = pytensor.function(
@@ -197,7 +197,7 @@ def test_results_do_not_share_memory_with_each_other_or_with_shared_variables():
     np.testing.assert_array_equal(before, 0.0)
 
 
-def test_the_caller_keeps_its_array_when_a_result_is_changed_in_place():
+def test_changing_a_result_in_place_does_not_change_the_input():
     x = pt.dvector("x")
     copied = pt.tensor_copy(x)
     f = pytensor.function([x], [pt.inc_subtensor(copied[0], 5.0)], mode=numpy_mode())
@@ -206,7 +206,7 @@ def test_the_caller_keeps_its_array_when_a_result_is_changed_in_place():
     np.testing.assert_array_equal(value, 0.0)
 
 
-def test_the_inside_of_a_scan_is_lowered_too():
+def test_the_step_of_a_scan_is_lowered():
     x = pt.dmatrix("x")
     result = pytensor.scan(
         lambda v, s: pt.tanh(v * 2 + s) * pt.sigmoid(s),
@@ -231,7 +231,7 @@ numbers = st.lists(st.floats(-50, 50), min_size=3, max_size=3)
 
 @pytest.fixture(scope="module")
 def mixture():
-    """One graph with many kinds of nodes, compiled both ways once."""
+    """One graph with many kinds of nodes, compiled in both modes once."""
     outputs = [
         pt.switch(z > 0, pt.sigmoid(x) * y, pt.tanh(y) - x),
         pt.clip(x * y, -3, 3) + pt.cast(z, "float64"),
@@ -242,7 +242,7 @@ def mixture():
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(a=numbers, b=numbers, c=st.lists(st.integers(-128, 127), min_size=3, max_size=3))
-def test_a_mixture_of_everything_on_any_numbers(mixture, a, b, c):
+def test_a_mixed_graph_on_arbitrary_numbers(mixture, a, b, c):
     ours, theirs = mixture
     values = np.array(a), np.array(b), np.array(c, "int8")
     assert_equal(ours(*values), theirs(*values), tolerance=1e-10)

@@ -1,4 +1,4 @@
-"""Softmaxes run by a kernel where they can, with the values of PyTensor's own."""
+"""Softmax as a compiled kernel agrees with PyTensor."""
 
 import numpy as np
 import pytensor
@@ -27,7 +27,9 @@ def reference(name, x):
 @pytest.mark.parametrize("shape", [(7,), (5, 19), (3, 4, 65)])
 def test_values_in_any_layout(name, dtype, shape):
     x = pt.tensor("x", dtype=dtype, shape=(None,) * len(shape))
-    backwards = x.transpose(*range(x.ndim - 2, -1, -1), x.ndim - 1)  # the classes stay last
+    backwards = x.transpose(
+        *range(x.ndim - 2, -1, -1), x.ndim - 1
+    )  # the classes remain the last axis
     run = backend.compile([x], [FUNCTIONS[name](x), FUNCTIONS[name](backwards)], name=name)
     assert rows_run(run) == (1 if len(shape) < 3 else 2)
     value = (8 * RANDOM.standard_normal(shape)).astype(dtype)
@@ -41,7 +43,7 @@ def test_values_in_any_layout(name, dtype, shape):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_what_is_not_finite_comes_out_as_without_kernels(name):
+def test_values_that_are_not_finite_agree_with_pytensor(name):
     x = pt.fmatrix("x")
     output = FUNCTIONS[name](x)
     value = np.array(
@@ -54,7 +56,7 @@ def test_what_is_not_finite_comes_out_as_without_kernels(name):
     np.testing.assert_allclose(with_kernels(value)[0], without(value)[0], rtol=1e-6)
 
 
-def test_other_axes_are_left_to_pytensor():
+def test_other_axes_are_computed_by_pytensor():
     x = pt.fmatrix("x")
     run = backend.compile([x], [pt.special.softmax(x, axis=0)], name="columns")
     assert rows_run(run) == 0
@@ -62,7 +64,7 @@ def test_other_axes_are_left_to_pytensor():
     np.testing.assert_allclose(run(value)[0].T, reference("softmax", value.T), rtol=1e-6)
 
 
-def test_gradients_are_taken_before():
+def test_gradients_are_taken_before_the_replacement():
     x = pt.fmatrix("x")
     weights = RANDOM.standard_normal((3, 5)).astype("float32")
     gradient = pt.grad((activations.softmax(x) * weights).sum(), x)

@@ -1,4 +1,4 @@
-"""Weights that change by one equation change in one call, and as they would one by one."""
+"""Updates of all weights by the same equation run in one call, with the same results."""
 
 import numpy as np
 import pytensor
@@ -23,7 +23,7 @@ def nodes_of(function):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["sgd", "adagrad", "adadelta", "rmsprop", "adam"])
-def test_all_weights_change_in_one_call(name, dtype):
+def test_all_weights_are_updated_in_one_call(name, dtype):
     results = []
     for backend_name in ("auto", "numpy"):
         seqnet.config.set_backend(backend_name)
@@ -44,7 +44,7 @@ def test_all_weights_change_in_one_call(name, dtype):
 
 
 def test_weights_of_any_layout():
-    """The first value may lie column by column, or be read-only to the kernel."""
+    """The initial value may be in column-major order or read-only."""
     weight = pytensor.shared(np.asfortranarray(np.ones((3, 4))), shape=(3, 4), borrow=True)
     other = pytensor.shared(np.ones((2, 2)), shape=(2, 2))
     pairs = [(w, w * 2 + 1) for w in (weight, other)]
@@ -56,7 +56,7 @@ def test_weights_of_any_layout():
     np.testing.assert_array_equal(other.get_value(), np.full((2, 2), 7.0))
 
 
-def test_what_is_still_read_is_not_overwritten():
+def test_values_that_are_read_later_are_not_overwritten():
     one, other = (pytensor.shared(np.arange(4.0), shape=(4,)) for _ in range(2))
     step = backend.compile([], [one + 0.5], {one: one * 2 + 1, other: other * 2 + 1}, name="step")
     np.testing.assert_array_equal(step()[0], np.arange(4.0) + 0.5)

@@ -228,7 +228,7 @@ def test_the_shapes_of_a_stack_of_scans_are_found_in_linear_time(monkeypatch):
         (x,) = [v for v in pytensor.graph.traversal.explicit_graph_inputs([variable])]
         return x
 
-    few, many = walks(2), walks(6)
+    few, many = walks(3), walks(9)
     assert few and many <= 4 * few
 
 

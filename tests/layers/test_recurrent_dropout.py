@@ -206,7 +206,10 @@ def test_input_dropout_stays_fused_and_recurrent_dropout_trains_as_a_scan_and_sa
     assert layer.runs_as(backend.way_of) == "fused (training: scan, recurrent_dropout)"
     with caplog.at_level(logging.INFO, logger="seqnet"):
         assert has(training(layer), Scan)
-    assert "'dropping' runs as a scan: the kernels know no recurrent_dropout" in caplog.text
+    assert (
+        "'dropping' runs as a scan: compiled kernels do not support recurrent_dropout"
+        in caplog.text
+    )
     x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
     predict = backend.compile([x], [layer(x)], name="test")
     assert has(predict, KernelRecurrence)

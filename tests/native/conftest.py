@@ -1,4 +1,4 @@
-"""The kernels' tests are small, but should be shared among threads all the same."""
+"""Make small calls of compiled kernels run on several threads."""
 
 from __future__ import annotations
 

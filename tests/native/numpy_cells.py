@@ -1,4 +1,4 @@
-"""The cells in plain NumPy, written from their equations: what the kernels are held against."""
+"""Cells in plain NumPy, written from their equations, as reference for compiled kernels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-# ---- cells as kernels are given them ----------------------------------------------------
+# ---- steps for compiled kernels ---------------------------------------------------------
 def simple_rnn_step(x, r, states):
     return (pt.tanh(x[0] + r[0]),)
 
@@ -30,8 +30,8 @@ def gru_step(x, r, states):
     return (z * states[0] + (1 - z) * pt.tanh(x[2] + reset * r[2]),)
 
 
-# ---- the same by hand: forward(x, r, states) -> (states, tape); backward(tape, d) -> (dx, dr,
-# d_states) -----
+# ---- the same in NumPy ------------------------------------------------------------------
+# forward(x, r, states) -> (states, tape); backward(tape, d) -> (dx, dr, d_states)
 def _simple_rnn(x, r, states):
     h = np.tanh(x[0] + r[0])
     return [h], h
@@ -85,7 +85,7 @@ def _gru_back(tape, d):
     return [dz, dq, dn], [dz, dq, dn * q], [d[0] * z]
 
 
-# name: (step for the kernel, gates, states, forward by hand, backward by hand)
+# name: (step for the compiled kernel, gates, states, forward in NumPy, backward in NumPy)
 CELLS = {
     "simple_rnn": (simple_rnn_step, 1, 1, _simple_rnn, _simple_rnn_back),
     "relu": (relu_step, 1, 1, _relu, _relu_back),
@@ -95,7 +95,7 @@ CELLS = {
 
 
 def recurrence(name, projected, kernel, bias, initial, mask):
-    """All states after each step, and a tape for `recurrence_gradients`."""
+    """Return all states after each step, and a tape for `recurrence_gradients`."""
     _, gates, _, forward, _ = CELLS[name]
     states, sequences, tape = list(initial), [], []
     for t in range(len(projected)):
@@ -110,7 +110,7 @@ def recurrence(name, projected, kernel, bias, initial, mask):
 
 
 def recurrence_gradients(name, tape, kernel, grads, final, mask):
-    """Gradients of projected, kernel, bias and initial states, by going back through time."""
+    """Return the gradients of projected, recurrent kernel, bias and initial states."""
     backward = CELLS[name][4]
     d = [f.copy() for f in final]
     d_kernel, d_bias, d_projected = np.zeros_like(kernel), np.zeros(kernel.shape[1]), []

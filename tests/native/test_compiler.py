@@ -1,4 +1,4 @@
-"""Where compiled libraries come from, what is trusted, and what happens when compiling fails."""
+"""Compilation and cache of libraries: which files are trusted, and errors of the compiler."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch):
-    """Forget what this process has loaded, as if it had just started."""
+    """Clear the libraries of this process, as in a new process."""
 
     def forget():
         monkeypatch.setattr(compiler, "_libraries", {})
@@ -70,9 +70,7 @@ def write_script(path, text):
 
 
 # ---- the cache ------------------------------------------------------------------------------
-def test_a_source_is_compiled_once_into_a_folder_of_the_user_alone(
-    cache, new_process, compile_calls
-):
+def test_a_source_is_compiled_once_into_a_private_folder(cache, new_process, compile_calls):
     assert answer() == 42
     assert stat.S_IMODE(cache.stat().st_mode) & 0o077 == 0
     new_process()
@@ -80,7 +78,7 @@ def test_a_source_is_compiled_once_into_a_folder_of_the_user_alone(
     assert len(compile_calls) == len(list(cache.iterdir())) == 1
 
 
-def test_the_vector_width_and_the_source_make_another_file(cache, monkeypatch):
+def test_another_vector_width_or_source_is_another_file(cache, monkeypatch):
     compiler.load(SOURCE, SOURCE.replace("42", "43"))
     monkeypatch.setenv("SEQNET_VECTOR_BYTES", "16")
     compiler.load(SOURCE)
@@ -90,14 +88,14 @@ def test_the_vector_width_and_the_source_make_another_file(cache, monkeypatch):
         compiler.load(SOURCE)
 
 
-def test_many_libraries_are_told_apart(cache):
+def test_many_libraries_are_distinct(cache):
     sources = [SOURCE.replace("42", str(i)) for i in range(12)]
     loaded = [compiler.load(source)[0] for source in sources]
     assert [library.answer() for library in loaded] == list(range(12))
 
 
 @pytest.mark.parametrize("keep", [0, 10, 48, 2000, -1])
-def test_a_cached_library_that_was_cut_short_is_compiled_again(
+def test_a_truncated_cached_library_is_compiled_again(
     cache, new_process, compile_calls, keep, caplog
 ):
     answer()
@@ -110,7 +108,7 @@ def test_a_cached_library_that_was_cut_short_is_compiled_again(
     assert "damaged" in caplog.text
 
 
-def test_a_changed_byte_is_noticed(cache, new_process, compile_calls):
+def test_a_changed_byte_is_detected(cache, new_process, compile_calls):
     answer()
     (path,) = cache.iterdir()
     whole = path.read_bytes()
@@ -123,7 +121,7 @@ def test_a_changed_byte_is_noticed(cache, new_process, compile_calls):
     assert len(compile_calls) == 7
 
 
-def test_the_library_of_another_source_is_not_taken(cache, new_process):
+def test_the_library_of_another_source_is_not_used(cache, new_process):
     answer()
     (path,) = cache.iterdir()
     compiler.load(SOURCE.replace("42", "43"))
@@ -190,7 +188,7 @@ def test_a_complete_cache_that_cannot_be_written_to_is_used(
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no files in memory here")
-def test_what_is_loaded_is_a_copy_in_memory(cache, temporary):
+def test_the_loaded_library_is_a_copy_in_memory(cache, temporary):
     assert answer() == 42
     maps = Path("/proc/self/maps").read_text()
     assert "memfd:seqnet-kernel" in maps and str(cache) not in maps
@@ -202,14 +200,14 @@ def test_without_files_in_memory_the_copy_is_a_temporary_file(cache, temporary, 
     assert not list(temporary.iterdir())
 
 
-def test_a_cache_that_cannot_be_made_is_not_needed(tmp_path, monkeypatch, caplog):
+def test_a_cache_folder_that_cannot_be_created_is_not_needed(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SEQNET_CACHE_DIR", str(tmp_path / "file"))
     assert answer() == 42
     assert "every process compiles them" in caplog.text
 
 
-def test_without_a_home_directory_kernels_are_compiled_all_the_same(monkeypatch, caplog):
+def test_without_a_home_directory_sources_are_compiled(monkeypatch, caplog):
     def no_home(path):
         raise RuntimeError("Could not determine home directory.")
 
@@ -229,7 +227,7 @@ def test_empty_variables_and_a_relative_xdg_folder_count_as_not_set(tmp_path, mo
     assert library_cache.cache_directory() == tmp_path / ".cache" / "seqnet" / "kernels"
 
 
-def test_processes_that_compile_at_once_all_get_a_library(tmp_path):
+def test_processes_that_compile_at_the_same_time_all_get_a_library(tmp_path):
     script = f"from seqnet.native import compiler; print(compiler.load({SOURCE!r})[0].answer())"
     environment = {
         **os.environ,
@@ -269,18 +267,22 @@ def wait_until_unlocked(*paths):
         os.close(descriptor)
 
 
-def test_what_a_killed_compilation_left_is_removed_by_the_next_one(temporary, cache, monkeypatch):
+def test_leftovers_of_a_killed_compilation_are_removed_by_the_next_one(
+    temporary, cache, monkeypatch
+):
     killer = write_script(temporary.parent / "cc", "kill -9 $PPID")
     environment = {"CC": killer, "TMPDIR": str(temporary), "SEQNET_CACHE_DIR": str(cache.parent)}
     done = run_python("from seqnet import native; native.available()", **environment)
     assert done.returncode == -9 and len(list(temporary.iterdir())) > 0
-    wait_until_unlocked(*temporary.iterdir())  # the compiler may outlive its parent by a moment
+    wait_until_unlocked(
+        *temporary.iterdir()
+    )  # the compiler may run a little longer than its parent
     assert answer() == 42
     assert not list(temporary.iterdir()) and len(list(cache.iterdir())) == 1
 
 
-# ---- trouble with the compiler --------------------------------------------------------------
-def test_a_source_that_does_not_compile_is_refused_with_the_complaint(cache, temporary):
+# ---- errors of the compiler -----------------------------------------------------------------
+def test_the_error_of_a_source_that_does_not_compile_has_the_compiler_output(cache, temporary):
     with pytest.raises(native.KernelUnavailable, match="could not compile[^@]*oops"):
         compiler.load(SOURCE, "int oops(void) { return undeclared; }")
     assert len(list(cache.iterdir())) == 1 and not list(temporary.iterdir())
@@ -306,7 +308,7 @@ TROUBLE = {
 
 
 @pytest.mark.parametrize("name", TROUBLE)
-def test_trouble_with_the_compiler_is_a_kernel_unavailable(cache, tmp_path, monkeypatch, name):
+def test_errors_of_the_compiler_raise_kernel_unavailable(cache, tmp_path, monkeypatch, name):
     command, reason = TROUBLE[name]
     if name != "unbalanced quotes":
         command = write_script(tmp_path / "cc", command)
@@ -315,7 +317,7 @@ def test_trouble_with_the_compiler_is_a_kernel_unavailable(cache, tmp_path, monk
         compiler.load(SOURCE)
 
 
-def test_an_incomplete_library_is_a_kernel_unavailable(tmp_path):
+def test_an_incomplete_library_raises_kernel_unavailable(tmp_path):
     compile_nothing = write_script(
         tmp_path / "cc",
         'while [ "$1" != -o ]; do shift; done; echo | gcc -shared -x c - -o "$2"',
@@ -329,7 +331,7 @@ def test_an_incomplete_library_is_a_kernel_unavailable(tmp_path):
     assert "(False, 'the library that the C compiler wrote is not complete" in done.stdout
 
 
-def test_a_compiler_that_hangs_is_killed_with_what_it_started(cache, tmp_path, monkeypatch):
+def test_a_compiler_that_hangs_is_killed_with_its_children(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "TIMEOUT", 0.5)
     pids = tmp_path / "pids"
     hang = f"sleep 1000 & echo $! >> {pids}; wait"
@@ -342,7 +344,7 @@ def test_a_compiler_that_hangs_is_killed_with_what_it_started(cache, tmp_path, m
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
-def test_a_full_disk_is_a_kernel_unavailable(tmp_path):
+def test_a_full_disk_raises_kernel_unavailable(tmp_path):
     script = (
         "import resource; from seqnet import native\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
@@ -353,7 +355,7 @@ def test_a_full_disk_is_a_kernel_unavailable(tmp_path):
     assert "(False, 'a kernel cannot be compiled: [Errno 27] File too large" in done.stdout
 
 
-def test_a_full_cache_does_not_matter(cache, monkeypatch, caplog):
+def test_a_full_cache_only_logs_a_warning(cache, monkeypatch, caplog):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
@@ -363,7 +365,7 @@ def test_a_full_cache_does_not_matter(cache, monkeypatch, caplog):
     assert "No space left on device" in caplog.text
 
 
-def test_without_a_temporary_folder_there_are_no_kernels(cache, monkeypatch):
+def test_without_a_temporary_folder_kernel_unavailable_is_raised(cache, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/nonexistent/folder")
     with pytest.raises(native.KernelUnavailable, match="/nonexistent/folder"):
         compiler.load(SOURCE)

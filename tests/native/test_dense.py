@@ -25,7 +25,7 @@ def close(got, wanted, dtype, depth):
 
 
 def matrix(random, rows, columns, dtype, layout):
-    """The same kind of matrix lying in memory in different ways."""
+    """Return a matrix with different memory layouts."""
     if layout == "rows":
         return random.normal(size=(rows, columns)).astype(dtype)
     if layout == "columns":
@@ -63,7 +63,7 @@ def test_empty_sums_are_the_bias_or_zero(m, n):
         np.testing.assert_array_equal(sums, np.zeros(n))
 
 
-def test_rows_of_a_larger_array_are_written_and_nothing_beside_them():
+def test_only_the_rows_of_out_within_a_larger_array_are_written():
     random = np.random.default_rng(0)
     a, b = random.normal(size=(20, 30)), random.normal(size=(30, 37))
     whole = np.full((20, 50), 7.0)

@@ -1,4 +1,4 @@
-"""Elementwise kernels: every operation, accuracy in units in the last place, optimizers."""
+"""Elementwise compiled kernels: all operations, accuracy, optimizer updates."""
 
 import numpy as np
 import pytensor
@@ -67,7 +67,7 @@ def test_every_operation_agrees_with_numpy(name, dtype):
 
 
 def every_size(dtype):
-    """Numbers of every exponent and both signs, and what is special."""
+    """Return numbers of every exponent and both signs, and special values."""
     info = np.finfo(dtype)
     integer = np.dtype(f"i{info.bits // 8}")
     bits = RANDOM.integers(np.iinfo(integer).min, np.iinfo(integer).max, 400_000, dtype=integer)
@@ -119,7 +119,7 @@ def test_transcendental_functions_are_within_four_units_in_the_last_place(name, 
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_not_a_number_is_handed_on(name):
+def test_nan_is_propagated(name):
     x = pt.vector(dtype="float32")
     assert np.isnan(
         native.ElementwiseKernel([x], [EXACT[name][0](x)])(np.full(19, np.nan, "float32"))[0]
@@ -127,7 +127,7 @@ def test_not_a_number_is_handed_on(name):
 
 
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (64,), (7, 11, 13), (300, 257)])
-def test_an_optimizer_update_is_one_kernel_that_writes_in_place(shape):
+def test_an_optimizer_update_is_one_compiled_kernel_that_writes_in_place(shape):
     """AdaDelta: Zeiler (2012), algorithm 1."""
     weight, gradient, squares, changes = (
         pt.tensor(n, shape=(None,) * len(shape), dtype="float32") for n in "wgsc"
@@ -163,7 +163,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
         np.testing.assert_array_equal(other, results[0])
 
 
-def test_what_is_computed_twice_is_written_once():
+def test_common_subexpressions_are_computed_once():
     from seqnet.native import emit
     from seqnet.native.expression import Expressions
 
@@ -193,7 +193,7 @@ def test_what_is_computed_twice_is_written_once():
         (lambda x: x + pt.vector("other", dtype="float32"), "other"),
     ],
 )
-def test_what_has_no_kernel_is_refused_with_the_reason(expression, reason):
+def test_unsupported_expressions_are_refused_with_the_reason(expression, reason):
     x = pt.vector("x", dtype="float32")
     with pytest.raises(native.KernelUnavailable, match=reason):
         native.ElementwiseKernel([x], [expression(x)])
@@ -215,7 +215,7 @@ def test_wrong_arguments_are_named():
         kernel(a, a, out=[np.zeros(6, "float32")[::2]])
 
 
-def test_rows_that_lie_apart_are_read_where_they_are():
+def test_rows_with_gaps_are_read_without_a_copy():
     x, y = pt.matrix(dtype="float64"), pt.matrix(dtype="float64")
     kernel = native.ElementwiseKernel([x, y], [pt.tanh(x) + y, x * y])
     wide = np.random.default_rng(0).normal(size=(7, 40))

@@ -1,4 +1,4 @@
-"""A short form of `fuzz_native.py`, which also runs for long and under sanitizers."""
+"""A short run of `fuzz_native.py`, which can also run longer and under sanitizers."""
 
 import os
 import re
@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parents[1] / "fuzz_native.py"
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_random_calls_of_threads_that_change_settings_and_fork_agree_with_numpy():
-    """In a process of its own, because it must be set up before NumPy is imported."""
+    """It runs in a new process, because settings are needed before NumPy is imported."""
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--calls", "500", "--seconds", "300", "--seed", "0"],
         capture_output=True,

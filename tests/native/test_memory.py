@@ -1,4 +1,4 @@
-"""Memory that is used again: when, how much is kept, and that threads, forks and exits are safe."""
+"""Reuse of memory: when, its limit, and safety with threads, forks and exits."""
 
 import gc
 import os
@@ -25,7 +25,7 @@ def nothing_unused():
     native.free_memory()
 
 
-def test_memory_is_used_again_only_when_nothing_refers_to_it():
+def test_memory_is_reused_only_when_it_has_no_references():
     first = memory.empty((100, 1000), "float32")
     view, place = first[3:], first.ctypes.data
     del first
@@ -38,7 +38,7 @@ def test_memory_is_used_again_only_when_nothing_refers_to_it():
 
 @pytest.mark.parametrize("shape", [(70_000,), (0,), (), (3, 0, 5), (300, 2, 200)])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bool", np.int64])
-def test_arrays_are_ordinary_ones(shape, dtype):
+def test_arrays_behave_like_ordinary_arrays(shape, dtype):
     array = memory.empty(shape, dtype)
     assert type(array) is np.ndarray and array.shape == shape and array.dtype == np.dtype(dtype)
     assert array.flags.c_contiguous and array.flags.writeable and array.flags.aligned
@@ -46,7 +46,7 @@ def test_arrays_are_ordinary_ones(shape, dtype):
     assert (array == 1).all() and (array.copy() == array).all()
 
 
-def test_unused_memory_is_bounded_as_soon_as_arrays_are_gone(monkeypatch):
+def test_unused_memory_is_bounded_as_soon_as_arrays_are_deleted(monkeypatch):
     monkeypatch.setattr(memory._pool, "max_unused", 10 << 20)
     arrays = [memory.empty(*MEGABYTE) for _ in range(30)]
     assert memory._pool.unused_bytes == 0
@@ -55,7 +55,7 @@ def test_unused_memory_is_bounded_as_soon_as_arrays_are_gone(monkeypatch):
     assert memory._pool.unused_bytes == real_unused_bytes()
 
 
-def test_sizes_that_were_not_used_for_long_are_freed_first(monkeypatch):
+def test_least_recently_used_sizes_are_freed_first(monkeypatch):
     monkeypatch.setattr(memory._pool, "max_unused", 10 << 20)
     old = memory.empty((1 << 20,), "float32")
     del old
@@ -94,7 +94,7 @@ def lines_of_a_call():
     return lines
 
 
-def test_a_call_does_as_much_however_many_arrays_are_in_use():
+def test_the_work_of_a_call_does_not_depend_on_the_arrays_in_use():
     lines_of_a_call()
     alone = lines_of_a_call()
     kept = [memory.empty((1 << 15,), "float32") for _ in range(500)]
@@ -107,7 +107,7 @@ def real_unused_bytes():
     return sum(b.memory.nbytes for blocks in memory._pool.unused.values() for b in blocks)
 
 
-def test_threads_that_release_and_free_keep_to_the_limit(monkeypatch):
+def test_threads_that_release_and_free_respect_the_limit(monkeypatch):
     monkeypatch.setattr(memory._pool, "max_unused", 3 << 20)
 
     def work(number):
@@ -133,7 +133,7 @@ def test_threads_that_release_and_free_keep_to_the_limit(monkeypatch):
     assert real_unused_bytes() == 0
 
 
-def test_threads_never_get_the_same_memory_at_once():
+def test_threads_never_get_the_same_memory_at_the_same_time():
     wrong = []
 
     def work(number):
@@ -153,7 +153,7 @@ def test_threads_never_get_the_same_memory_at_once():
     assert not wrong
 
 
-def test_arrays_that_live_until_python_ends_do_no_harm():
+def test_arrays_that_live_until_python_exits_cause_no_error():
     script = (
         "import sys, types; from seqnet.native import memory\n"
         "other = sys.modules['other'] = types.ModuleType('other')\n"

@@ -1,4 +1,4 @@
-"""Squared norms, for all sizes around the vectors' and beyond the range of floats."""
+"""Squared norms: sizes near the vector width, and values whose squares are out of range."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_squared_norms_agree_with_numpy(dtype, tolerance):
     np.testing.assert_allclose(native.squared_norms(transposed), expected, rtol=tolerance)
 
 
-def test_large_and_broken_numbers():
+def test_large_numbers_infinity_and_nan():
     huge = np.full(300, 1e30, "float32")
     np.testing.assert_allclose(native.squared_norms([huge]), [3e62], rtol=1e-6)
     broken, infinite = np.ones(100, "float32"), np.ones(100, "float32")
@@ -26,7 +26,7 @@ def test_large_and_broken_numbers():
     assert np.isnan(found[0]) and found[1] == np.inf and found[2] == 3
 
 
-def test_one_dtype():
+def test_arrays_of_several_dtypes_are_refused():
     with pytest.raises(ValueError, match="float32.*float64"):
         native.squared_norms([np.ones(2, "float32"), np.ones(2)])
     assert native.squared_norms([]).shape == (0,)
@@ -34,7 +34,7 @@ def test_one_dtype():
 
 @pytest.mark.parametrize("value", [1e-30, -1e-22, 1e-16, 1.5e-45])
 @pytest.mark.parametrize("size", [1, 300, 5000])
-def test_tiny_numbers_do_not_become_zero(value, size):
+def test_squares_of_tiny_numbers_do_not_underflow(value, size):
     tiny = np.full(size, value, "float32")
     expected = float(np.sum(np.square(tiny, dtype="float64")))
     np.testing.assert_allclose(native.squared_norms([tiny]), [expected], rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The fused recurrence against the same equations in NumPy, forwards and backwards through time."""
+"""The fused recurrence and its gradient against the same equations in NumPy."""
 
 import itertools
 import os
@@ -27,7 +27,7 @@ def kernel_of(name, dtype):
 
 
 def problem(name, dtype, units, batch, time, *, bias, initial, mask, seed=0):
-    """Arguments for forward and backward, with everything that is optional or not."""
+    """Return arguments for forward and backward, with or without the optional ones."""
     _, gates, states, _, _ = numpy_cells.CELLS[name]
     random = np.random.default_rng(seed)
 
@@ -45,12 +45,12 @@ def problem(name, dtype, units, batch, time, *, bias, initial, mask, seed=0):
     }
     if mask:
         given["mask"][0, 0] = False  # a masked first step
-        given["mask"][:, -1] = False  # a row that is nothing but padding
+        given["mask"][:, -1] = False  # a row of padding only
     return given
 
 
 def expected(name, given):
-    """States and gradients by NumPy, in double precision."""
+    """Return states and gradients by NumPy, in double precision."""
 
     def double(a):
         return None if a is None else a.astype("float64")
@@ -72,7 +72,7 @@ def expected(name, given):
 
 
 def run(name, dtype, given):
-    """The same by the kernel."""
+    """Return states and gradients by the compiled kernel."""
     kernel = kernel_of(name, dtype)
     optional = {
         "recurrent_bias": given["bias"],
@@ -117,7 +117,7 @@ def check(name, dtype, given):
 
 
 def check_grid(name, dtype, all_units):
-    """Sizes around every vector width, with all combinations of the optional arguments in turn."""
+    """Return sizes near every vector width, with all combinations of the optional arguments."""
     for n, (units, batch, time) in enumerate(itertools.product(all_units, (1, 3, 8), (1, 2, 7))):
         native.set_num_threads(1 + n % 3)
         check(
@@ -181,7 +181,7 @@ def run_python(script, **environment):
     return done.stdout
 
 
-@pytest.mark.parametrize("batch", [3, 9, 21])  # they share out units, either, rows
+@pytest.mark.parametrize("batch", [3, 9, 21])  # threads divide units, either, rows
 @pytest.mark.parametrize("name", numpy_cells.CELLS)
 def test_results_do_not_depend_on_the_number_of_threads(name, batch):
     given = problem(name, "float32", 100, batch, 20, bias=True, initial=True, mask=True)
@@ -237,7 +237,7 @@ def test_without_saving_the_states_are_the_same():
     )
 
 
-def test_what_is_under_the_mask_does_not_matter_even_if_it_is_not_a_number():
+def test_masked_input_has_no_effect_even_if_it_is_nan():
     given = problem("lstm", "float32", 17, 4, 6, bias=True, initial=True, mask=True)
     states, gradients = run("lstm", "float32", given)
     given["projected"][~given["mask"]] = np.nan
@@ -249,7 +249,7 @@ def test_what_is_under_the_mask_does_not_matter_even_if_it_is_not_a_number():
 
 
 @pytest.mark.parametrize("name", ["simple_rnn", "lstm", "gru"])
-def test_not_a_number_is_handed_on(name):
+def test_nan_is_propagated(name):
     given = problem(name, "float32", 9, 3, 4, bias=False, initial=False, mask=False)
     given["projected"][1, 2, 4] = np.nan
     states, _ = run(name, "float32", given)
@@ -266,8 +266,8 @@ def test_only_what_the_gradient_needs_is_saved(name, saved, needs_projected):
     assert (kernel.saved_values, kernel.needs_projected) == (saved, needs_projected)
 
 
-def test_a_state_that_is_only_handed_on_gets_its_gradient():
-    """h' = tanh(x + r + d), d' = h: the second state is the first, one step late."""
+def test_a_state_that_only_copies_another_has_a_gradient():
+    """h' = tanh(x + r + d), d' = h: the second state is the first, delayed by one step."""
     kernel = native.RecurrenceKernel(
         lambda x, r, s: (pt.tanh(x[0] + r[0] + s[1]), s[0]), 1, 2, "float64"
     )
@@ -289,7 +289,7 @@ def test_a_state_that_is_only_handed_on_gets_its_gradient():
         assert abs((loss(x + step) - loss(x - step)) / 2e-6 - slope[place]) < 1e-8
 
 
-def test_an_empty_batch_or_sequence_gives_empty_states_and_zero_gradients():
+def test_an_empty_batch_or_sequence_has_empty_states_and_zero_gradients():
     for time, batch in ((0, 3), (3, 0)):
         given = problem("lstm", "float32", 5, batch, time, bias=True, initial=False, mask=False)
         states, gradients = run("lstm", "float32", given)

@@ -1,4 +1,4 @@
-"""What is done row by row: softmax, its loss, rows of a table and their gradient."""
+"""Softmax, cross-entropy, lookup of rows and its gradient."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_cross_entropy_and_its_gradient_agree_with_numpy(shape, weighted, dtype)
     np.testing.assert_array_equal(copy, d_logits)
 
 
-def test_large_logits_do_not_overflow_and_not_a_number_stays_in_its_row():
+def test_large_logits_do_not_overflow_and_nan_stays_in_its_row():
     x = np.array([[1e30, 0, -1e30], [0, -np.inf, 0], [0, np.nan, 0], [1, 2, 3]], "float32")
     got = native.softmax(x)
     np.testing.assert_array_equal(got[:2], [[1, 0, 0], [0.5, 0, 0.5]])
@@ -60,7 +60,7 @@ def test_large_logits_do_not_overflow_and_not_a_number_stays_in_its_row():
     assert loss[0] == 0 and np.isnan(loss[2]) and np.isfinite(loss[3])
 
 
-def test_a_target_that_is_no_class_is_named_with_its_place():
+def test_the_error_of_an_invalid_target_has_its_position():
     x = np.zeros((3, 4), "float32")
     with pytest.raises(IndexError, match=r"target 4 at position \(1,\) is not in \[0, 4\)"):
         native.softmax_cross_entropy(x, np.array([0, 4, 1]))
@@ -87,7 +87,7 @@ def test_rows_are_gathered_and_their_gradients_added(rows, width, shape, dtype):
     native.set_num_threads(2)
 
 
-def test_no_ids_give_no_rows_and_a_zero_gradient():
+def test_empty_ids_return_no_rows_and_a_zero_gradient():
     rows = native.gather(np.ones((3, 2)), np.zeros((0, 4), int))
     assert rows.shape == (0, 4, 2)
     np.testing.assert_array_equal(
@@ -96,7 +96,7 @@ def test_no_ids_give_no_rows_and_a_zero_gradient():
 
 
 @pytest.mark.parametrize("wrong", [-1, 3, 2**40])
-def test_an_id_that_is_no_row_is_named_with_its_place(wrong):
+def test_the_error_of_an_invalid_id_has_its_position(wrong):
     ids = np.array([[0, 1], [2, wrong]])
     for call in (
         lambda: native.gather(np.ones((3, 2)), ids),

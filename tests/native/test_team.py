@@ -1,4 +1,4 @@
-"""The thread team: forks, several callers, more threads than processors, no cost when idle."""
+"""The thread team: forks, several callers, more threads than processors, idle time."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def two_threads():
 
 def test_an_idle_team_uses_no_processor_time():
     native.gemm(A, B)
-    time.sleep(0.05)  # let the helper notice
+    time.sleep(0.05)  # let the worker go to sleep
     before = time.process_time()
     time.sleep(0.4)
     assert time.process_time() - before < 0.1
@@ -137,7 +137,7 @@ def test_several_callers_at_once_get_their_own_results():
     assert not wrong
 
 
-def test_more_threads_than_processors_and_fewer_again():
+def test_more_threads_than_processors_and_fewer_afterwards():
     wanted = native.gemm(A, B).copy()
     for threads in (9, 1, 4, 2):
         native.set_num_threads(threads)
@@ -147,13 +147,13 @@ def test_more_threads_than_processors_and_fewer_again():
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, 1000])
-def test_a_number_of_threads_that_makes_no_sense_is_refused(wrong):
+def test_an_invalid_number_of_threads_is_refused(wrong):
     with pytest.raises(ValueError, match="number of threads"):
         native.set_num_threads(wrong)
 
 
-def test_every_kernel_reads_the_number_of_threads_once_a_call(monkeypatch):
-    """Another thread may change it meanwhile, and the scratch memory is for the first number."""
+def test_every_compiled_kernel_reads_the_number_of_threads_once_per_call(monkeypatch):
+    """Another thread may change it, and the scratch memory is allocated for the first value."""
     x = pt.matrix(dtype="float32")
     function = native.ElementwiseKernel([x], [pt.tanh(x)])
     cell = native.RecurrenceKernel(lambda x, r, s: (pt.tanh(x[0] + r[0]),), 1, 1)
@@ -164,7 +164,7 @@ def test_every_kernel_reads_the_number_of_threads_once_a_call(monkeypatch):
 
     def read():
         reads.append(1)
-        return len(reads)  # another number each time
+        return len(reads)  # a different number each time
 
     for module in (core, elementwise):
         monkeypatch.setattr(module, "get_num_threads", read)

@@ -1,4 +1,4 @@
-"""The size of an array, as a node of its own and as PyTensor's."""
+"""The size of an array as a single node."""
 
 import numpy as np
 import pytensor
@@ -13,7 +13,7 @@ from seqnet.ops.count import Count, count
 
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_it_is_the_size_in_the_arrays_dtype_and_has_no_gradient(kernels, dtype):
+def test_count_is_the_size_in_the_dtype_of_the_array_and_has_no_gradient(kernels, dtype):
     x = pt.tensor3("x", dtype=dtype)
     size = count(x)
     gradient = pt.grad(pt.sum(x) * size, x)

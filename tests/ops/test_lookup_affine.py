@@ -1,4 +1,4 @@
-"""An affine map of looked up rows is the same in whichever order it is computed."""
+"""Affine maps of table rows that are looked up, in both orders of computation."""
 
 import numpy as np
 import pytensor
@@ -17,7 +17,7 @@ ROWS, FEATURES, UNITS = 6, 5, 7
 
 
 def values_and_gradients(product, with_bias, ids):
-    """Return an affine map's output and the gradients of its weights, and the graph."""
+    """Return the output of an affine map, the gradients of its weights, and the graph."""
     random = np.random.default_rng(1)
     table = pytensor.shared(random.normal(size=(ROWS, FEATURES)), shape=(ROWS, FEATURES))
     weights = [pytensor.shared(random.normal(size=(FEATURES, UNITS)))]
@@ -33,7 +33,7 @@ def values_and_gradients(product, with_bias, ids):
 
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("shape", [(1,), (4,), (6,), (40,), (2, 2), (4, 9), (2, 3, 5), (0, 4)])
-def test_it_equals_a_product_of_looked_up_rows(shape, with_bias):
+def test_lookup_affine_equals_an_affine_map_of_a_lookup(shape, with_bias):
     ids = RANDOM.integers(0, ROWS, shape).astype("int32")
     found, nodes = values_and_gradients(
         lambda table, numbers, weights: LookupAffine()(table, numbers, *weights),
@@ -52,7 +52,7 @@ def test_it_equals_a_product_of_looked_up_rows(shape, with_bias):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_only_small_tables_are_multiplied_whole():
+def test_only_small_tables_are_multiplied_before_the_lookup():
     ids = pt.imatrix()
     small = pytensor.shared(np.zeros((10, 3)), shape=(10, 3))
     large = pytensor.shared(np.zeros((5000, 3)), shape=(5000, 3))
@@ -62,7 +62,7 @@ def test_only_small_tables_are_multiplied_whole():
 
 
 @pytest.mark.parametrize("layer", ["lstm", "dense"])
-def test_models_look_products_up(layer):
+def test_models_use_lookup_affine(layer):
     layers = {
         "lstm": seqnet.layers.LSTM(3, return_sequences=True),
         "dense": seqnet.layers.Dense(3),

@@ -1,4 +1,4 @@
-"""Norms of gradients that float32 holds and whose squares it does not."""
+"""Norms of gradients whose squares overflow or underflow in float32."""
 
 import numpy as np
 import pytensor
@@ -12,7 +12,7 @@ from seqnet.optimizers import SGD
 
 @pytest.mark.parametrize("backend_name", ["auto", "numpy"])
 @pytest.mark.parametrize("value", [1e-30, 1e30])
-def test_clipping_of_gradients_whose_squares_leave_the_range_of_floats(backend_name, value):
+def test_clipping_of_gradients_whose_squares_are_out_of_range(backend_name, value):
     seqnet.config.set_backend(backend_name)
     weight = pytensor.shared(np.zeros(400, "float32"), name="w")
     gradient = pt.fvector("gradient")

@@ -26,7 +26,7 @@ typedef struct {
     long time, batch, units, gates, states, saved_values, distinct;
     const long *distinct_slot; /* (gates,): the index in `dr` if dr differs from dx, else -1 */
     block_function *cell, *cell_gradient;
-    const real *kernel, *bias; /* (units, gates * units); (gates * units,) or NULL */
+    const real *recurrent_kernel, *bias; /* (units, gates * units); (gates * units,) or NULL */
     const real *const *initial; /* a (batch, units) for each state, or NULLs */
     const unsigned char *mask;
     long mask_time_step, mask_batch_step;
@@ -157,7 +157,7 @@ static void forward_job(void *argument, const team_member *me) {
         long group = min_long(most, my.p1 - j);
         if (q->bias) pack_group(q, q->bias, 1, j, group, bias + j * width);
         if (!in_place || (j + group) * LANES > units)
-            pack_group(q, q->kernel, units, j, group, packed + j * width * units);
+            pack_group(q, q->recurrent_kernel, units, j, group, packed + j * width * units);
     }
     if (my.rows) team_barrier(me);
     for (long t = 0; t < q->time; t++) {
@@ -172,7 +172,7 @@ static void forward_job(void *argument, const team_member *me) {
                 for (long p = 0; p < total; p += step) {
                     long vectors = min_long(step, total - p);
                     const real *b = packed + j * width * units + p * LANES * units;
-                    if (direct) b = q->kernel + p / group * units + j * LANES;
+                    if (direct) b = q->recurrent_kernel + p / group * units + j * LANES;
                     tiles[vectors - 1][end - row - 1](depth, h + row * units * (h != NULL), units, 1, b,
                                                       direct ? columns : vectors * LANES,
                                                       q->bias ? bias + j * width + p * LANES : NULL, 0,
@@ -215,7 +215,7 @@ static void pack_transposed(const recurrence *q, long j, long group, real *packe
     long columns = q->gates * q->units, width = group * LANES;
     for (long k0 = 0; k0 < columns; k0 += TRANSPOSE_BLOCK)
         for (long c = 0; c < width; c++) {
-            const real *from = j * LANES + c < q->units ? q->kernel + (j * LANES + c) * columns : NULL;
+            const real *from = j * LANES + c < q->units ? q->recurrent_kernel + (j * LANES + c) * columns : NULL;
             for (long k = k0; k < min_long(k0 + TRANSPOSE_BLOCK, columns); k++) packed[k * width + c] = from ? from[k] : 0;
         }
 }

@@ -1,4 +1,4 @@
-/* Kernels that work row by row: softmax and cross-entropy, embeddings, elementwise functions, norms.
+/* Functions of rows: softmax and cross-entropy, embeddings, elementwise functions, norms.
  * Threads divide the rows, or the columns where rows are added, so that results do not depend on their number. */
 
 enum { SOFTMAX, LOG_SOFTMAX, CROSS_ENTROPY };

@@ -21,7 +21,7 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define TEAM_POLL_NS 1000000 /* longer than the host's work between two kernels of a training step */
+#define TEAM_POLL_NS 1000000 /* longer than the host's work between two jobs of a training step */
 #define TEAM_MAX 256
 #define OWN_CACHE_LINE __attribute__((aligned(128)))
 

@@ -1,4 +1,4 @@
-/* The thread team as a kernel sees it: a job is a function that every member runs. Members may synchronize. */
+/* The interface of the thread team: a job is a function that every member runs. Members may synchronize. */
 #ifndef SEQNET_TEAM_H
 #define SEQNET_TEAM_H
 
