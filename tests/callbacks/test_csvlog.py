@@ -79,7 +79,7 @@ def test_appending_goes_on_below(model, tmp_path):
 def test_other_columns_are_not_appended_to(model, tmp_path, no_compile):
     path = tmp_path / "log.csv"
     path.write_text("epoch,accuracy\n0,0.5\n")
-    with pytest.raises(ValueError, match="epoch, accuracy, but this training gives epoch, loss"):
+    with pytest.raises(ValueError, match="epoch, accuracy, but this training has epoch, loss"):
         model.fit(X, Y, callbacks=[CSVLogger(path, append=True)], verbose=0)
     assert path.read_text() == "epoch,accuracy\n0,0.5\n"
 

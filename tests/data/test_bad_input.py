@@ -209,8 +209,8 @@ def test_a_masked_array_of_which_nothing_is_masked_is_its_data():
         (TOKENS.astype(object), TypeError, ["object", "np.asarray(X, 'int32')"]),
         (TOKENS * 0.5 + np.zeros((4, 3), object), TypeError, ["np.asarray(X, 'float32')"]),
         ([[None, 1, 2]] * 4, TypeError, ["holds None"]),
-        (np.zeros((4, 3), "datetime64[s]"), TypeError, ["datetime64", "into numbers"]),
-        (["abc"] * 4, TypeError, ["Text is turned into numbers"]),
+        (np.zeros((4, 3), "datetime64[s]"), TypeError, ["datetime64", "to numbers"]),
+        (["abc"] * 4, TypeError, ["Convert text to numbers"]),
         ([np.zeros((2, 0)), np.zeros((3, 0))], ValueError, ["X[0] has an axis of size 0"]),
     ],
 )
@@ -422,7 +422,7 @@ def test_a_cross_entropy_of_what_is_no_probability(last, loss):
 def test_logits_are_not_taken_from_what_is_a_probability_already():
     model = classifier()
     model.compile("sgd", seqnet.losses.SparseCategoricalCrossentropy(from_logits=True))
-    with says(ValueError, "before a softmax", "dense", "leave out one of the two"):
+    with says(ValueError, "before a softmax", "dense", "remove one of the two"):
         model.fit(TOKENS, CLASSES)
 
 
@@ -611,7 +611,7 @@ def test_targets_for_each_step_of_a_model_with_one_answer(verb):
         ({"mask": [[1, 1, 1], [1]]}, ValueError, ["3 in X", "2 in mask"]),
         ({"mask": np.ones((3, 3), bool)}, ValueError, ["mask[1] has 3 steps", "X[1] has 1"]),
         ({"mask": [True] * 3}, ValueError, ["mask[0] is a single value", "X[0] has 3"]),
-        ({"lengths": [3, 1, 2]}, ValueError, ["lengths goes with an array", "have their own"]),
+        ({"lengths": [3, 1, 2]}, ValueError, ["lengths needs an array", "have their own"]),
     ],
 )
 def test_what_does_not_go_with_ragged_sequences(verb, options, error, parts):
@@ -673,7 +673,7 @@ def test_wrong_lengths(verb, options, error, parts):
 def test_lengths_elsewhere():
     with says(ValueError, "lengths[0] is 4", "from 1 to 3"):
         tagger().predict(TOKENS, lengths=[4, 1, 1, 1])
-    with says(ValueError, "lengths goes with sequences", "(4,)"):
+    with says(ValueError, "lengths needs sequences", "(4,)"):
         seqnet.Model([Dense(1)]).predict(np.zeros(4), lengths=[1, 1, 1, 1])
     with says(ValueError, "y must have the (samples, time) of X, (4, 3)", "(4, 2)"):
         tagger().fit(TOKENS, TOKENS[:, :2] % 3, lengths=[1, 2, 3, 1])
@@ -1094,7 +1094,7 @@ def test_one_unit_is_no_classifier_of_two():
     [
         (None, TypeError, ["sequences must be a list of sequences", "None"]),
         (["ab", "c"], TypeError, ["sequences[0] is 'ab'"]),
-        ([["a"], ["b"]], TypeError, ["sequences[0]", "Text is turned into numbers"]),
+        ([["a"], ["b"]], TypeError, ["sequences[0]", "Convert text to numbers"]),
         ([[1], [None, 2]], TypeError, ["sequences[1]", "holds None"]),
         ([[1], [2j]], TypeError, ["sequences[1]", "complex128"]),
         ([[1], [2**40]], ValueError, [f"sequences[1] holds {2**40}"]),

@@ -146,7 +146,7 @@ def test_wrong_values_of_a_user_are_named_by_their_row():
 @pytest.mark.parametrize(
     ("batch", "error", "message"),
     [
-        ((TOKENS, CLASSES), TypeError, "gives objects of seqnet.data.Batch, got tuple of 2"),
+        ((TOKENS, CLASSES), TypeError, "must return objects of seqnet.data.Batch, got tuple of 2"),
         (Batch(TOKENS), ValueError, "a batch of X has no targets"),
         (Batch(TOKENS, CLASSES[:3]), ValueError, "same number of samples, got 23 in X"),
     ],

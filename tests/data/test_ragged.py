@@ -837,7 +837,7 @@ def test_validation_data_has_masks_and_lengths_too(way, still):
     expected = still.evaluate(x, y, sample_weight=weights if way == "mask" else None)
     history = still.fit(x, y, validation_data=given, verbose=0).history
     np.testing.assert_allclose([history["val_loss"][0], history["val_accuracy"][0]], expected)
-    with pytest.raises(ValueError, match="validation lengths goes with an array"):
+    with pytest.raises(ValueError, match="validation lengths needs an array"):
         still.fit(x, y, validation_data={"X": x, "y": y, "lengths": [1, 2, 3]})
     for wrong in ({"X": x}, {"X": x, "y": y, "length": [3, 1, 4]}):
         with pytest.raises(ValueError, match="a dictionary with X, y and any of sample_weight"):

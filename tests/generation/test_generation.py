@@ -191,7 +191,7 @@ def test_impossible_classes_are_never_drawn():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1}, "temperature must be a number and not negative, got -1"),
+        ({"temperature": -1}, "temperature must be a number of at least 0, got -1"),
         ({"temperature": float("nan")}, "temperature must be .* got nan"),
         ({"temperature": "hot"}, "temperature must be .* got 'hot'"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
@@ -275,9 +275,9 @@ def test_the_prime_is_checked(writer):
         ({"temperature": -1}, "temperature must be"),
         ({"temperature": float("nan")}, "temperature must be"),
         ({"prime": [[1, 2]]}, r"prime must be one sequence of numbers, got the shape \(1, 2\)"),
-        ({"stop": 7}, "stop holds 7, which the model never writes: .* 0 to 6"),
+        ({"stop": 7}, "stop holds 7, which the model never generates: .* 0 to 6"),
         ({"stop": -1}, "stop must be at least 0, got -1"),
-        ({"stop": [1, 9]}, "stop holds 9, which the model never writes"),
+        ({"stop": [1, 9]}, "stop holds 9, which the model never generates"),
         ({"stop": []}, "stop needs at least one number"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"top_p": 2}, "top_p is a probability"),

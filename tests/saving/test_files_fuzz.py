@@ -91,7 +91,7 @@ def test_a_file_cut_at_any_block_or_beside_it_is_refused(path):
     path.write_bytes(whole + b"\0")
     assert "changed after it was saved" in refused(path)
     path.write_bytes(whole[:8000])
-    assert f"cut short, to 8000 of {len(whole)} bytes" in refused(path)
+    assert f"truncated to 8000 of {len(whole)} bytes" in refused(path)
 
 
 def test_a_flipped_bit_in_any_byte_is_refused(path):
@@ -170,7 +170,7 @@ def test_a_file_that_another_program_changed_is_refused_and_reads_no_other_file(
         path.write_bytes(whole)
         with h5py.File(path, "r+") as file:
             surgery(file, rng, elsewhere)
-        assert "changed after it was saved" in refused(path) or "cut short" in refused(path)
+        assert "changed after it was saved" in refused(path) or "truncated" in refused(path)
         seal(path)  # made up on purpose, it is read by its index, which the surgery did not reach
         try:
             _, after = hdf5.read(path)

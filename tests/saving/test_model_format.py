@@ -142,7 +142,7 @@ def test_other_files_and_folders_are_refused_by_name(trained, tmp_path):
     with pytest.raises(ValueError, match="foreign.h5 .*not written by seqnet"):
         seqnet.load_model(tmp_path / "foreign.h5")
     trained.save_weights(tmp_path / "weights.h5")
-    with pytest.raises(ValueError, match="not a whole model"):
+    with pytest.raises(ValueError, match="not a complete model"):
         seqnet.load_model(tmp_path / "weights.h5")
     with pytest.raises(FileNotFoundError, match="nowhere.h5"):
         seqnet.load_model(tmp_path / "nowhere.h5")
@@ -363,7 +363,7 @@ def test_weights_that_are_no_numbers_are_refused_with_the_files_name(tmp_path):
         ("weights/lstm/kernel", lambda a: a[1:], "lstm/kernel has the shape"),
         ("weights/lstm/kernel", lambda a: a.astype("float64"), "lstm/kernel has the dtype"),
         ("weights/mine/kernel", lambda a: np.ones(3), "mine/kernel, which no layer"),
-        ("states/train/lstm/h", lambda a: np.ones((1, 4)), "states for no layer"),
+        ("states/train/lstm/h", lambda a: np.ones((1, 4)), "states that no layer has"),
         ("optimizer/mine/lstm/kernel", lambda a: np.ones(3), "keeps no 'mine'"),
         ("optimizer/mine", lambda a: np.ones(3), "keeps no 'mine'"),
         ("optimizer/last_step/lstm/bias", lambda a: np.ones(3), "fit no weight"),

@@ -643,7 +643,7 @@ def test_a_training_that_ended_is_put_back_if_its_file_is_kept(tmp_path):
 def test_a_file_that_is_no_training_or_no_file_is_refused(tmp_path, no_compile):
     model = seqnet.Model([Dense(2, input_shape=(3,))])
     model.save(tmp_path / "model.h5")
-    with pytest.raises(ValueError, match="model.h5 holds no training to resume"):
+    with pytest.raises(ValueError, match="model.h5 contains no training to resume"):
         go_on(tmp_path / "model.h5")
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(ValueError, match="text.h5"):
@@ -668,7 +668,7 @@ def test_another_pytensor_is_a_warning(tmp_path, monkeypatch, caplog):
     header["run"]["made_with"]["PyTensor"] = "2.0"
     hdf5.write(path, header, arrays)
     go_on(path)
-    assert "perhaps not to the last digit: PyTensor was 2.0 and is" in caplog.text
+    assert "results may differ in the last digits: PyTensor was 2.0 and is" in caplog.text
 
 
 def test_a_failed_save_leaves_the_earlier_file(small, tmp_path, monkeypatch):
