@@ -51,7 +51,7 @@ def test_files_are_named_after_figures_and_batches(model, tmp_path):
         ("x.h5", {"save_best_only": True, "save_freq": 3}, ["'val_loss'", "gives loss"]),
     ],
 )
-def test_names_that_there_are_not_are_told_before_anything_is_compiled(
+def test_unknown_names_are_errors_before_anything_is_compiled(
     name, options, words, model, tmp_path, no_compile
 ):
     with pytest.raises(ValueError) as error:
@@ -68,7 +68,7 @@ def test_a_field_that_nobody_could_foresee_is_told_when_it_is_needed(tmp_path, m
 
 
 @pytest.mark.parametrize("name", ["{}.h5", "{0}.h5", "{epoch:.2q}.h5", "{epoch.h5", "{a.b}.h5"])
-def test_a_name_that_cannot_be_spelled(name):
+def test_an_invalid_file_name_is_refused(name):
     with pytest.raises(ValueError, match="is not a valid file name"):
         ModelCheckpoint(name)
 
@@ -78,7 +78,7 @@ def test_braces_can_be_in_a_name(tmp_path, model):
     assert files(tmp_path) == ["{a}1.h5"]
 
 
-def test_folders_are_looked_at_before_anything_is_compiled(model, tmp_path, no_compile):
+def test_folders_are_checked_before_anything_is_compiled(model, tmp_path, no_compile):
     with pytest.raises(FileNotFoundError, match="runs.*does not exist"):
         model.fit(X, Y, callbacks=[ModelCheckpoint(tmp_path / "runs" / "x.h5")], verbose=0)
     with pytest.raises(IsADirectoryError, match="is a directory"):
