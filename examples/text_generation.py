@@ -43,14 +43,23 @@ def parse(arguments=None) -> argparse.Namespace:
     add("--batch-size", type=int, default=32, help="samples per update")
     add("--epochs", type=int, default=8)
     add("--optimizer", default="adam", help="sgd, adagrad, adadelta, rmsprop or adam")
-    add("--learning-rate", type=float, help="by default 0.003 for adam, else the optimizer's default")
+    add(
+        "--learning-rate",
+        type=float,
+        help="by default 0.003 for adam, else the optimizer's default",
+    )
     add("--clip", type=float, default=5.0, help="maximum global norm of the gradients")
     add(
         "--unroll",
         action="store_true",
         help="build the steps one by one, without a kernel",
     )
-    add("--temperature", type=float, default=0.7, help="0 always selects the most probable character")
+    add(
+        "--temperature",
+        type=float,
+        default=0.7,
+        help="0 always selects the most probable character",
+    )
     add("--sample", type=int, default=300, help="number of characters to generate")
     add("--prime", help="the start of the generated text; by default the first word of the corpus")
     add("--seed", type=int, default=1)
@@ -87,7 +96,7 @@ def build(options, classes: int) -> seqnet.Model:
 
 
 def write(model, vocabulary, options, stepper=None) -> None:
-    """Print a text the model makes up, character by character."""
+    """Print a text that the model generates, character by character."""
     prime = options.prime or model.metadata["first word"]
     numbers = generate(
         model,
@@ -104,7 +113,7 @@ def write(model, vocabulary, options, stepper=None) -> None:
 
 
 class AfterEachEpoch(Callback):
-    """Says how good the model is on held-out text, saves it, and lets it write."""
+    """Evaluate the model on held-out text, save it, and generate a sample."""
 
     def __init__(self, options, vocabulary, baseline: float):
         self.options, self.vocabulary, self.baseline = options, vocabulary, baseline
@@ -131,7 +140,7 @@ def train(options) -> seqnet.Model:
             f"That is too short: {options.length + 1} characters are held out, and as many are "
             "needed to train on. A smaller --length needs fewer."
         )
-    vocabulary.encode(options.prime or "")  # an unknown character is told before the training
+    vocabulary.encode(options.prime or "")  # an unknown character is an error before training
     numbers = vocabulary.encode(text)
     held_out = max(len(numbers) // 20, options.length + 1)
     known, unseen = numbers[:-held_out], numbers[-held_out:]

@@ -161,7 +161,7 @@ def test_a_load_without_a_batch_is_refused(batch, error, message, no_compile):
 
 
 def test_targets_in_addition_to_a_data_set_are_refused(no_compile):
-    with pytest.raises(ValueError, match="so y cannot be passed beside it"):
+    with pytest.raises(ValueError, match="so y cannot be passed as well"):
         classifier().fit(Rows(), CLASSES, verbose=0)
 
 
