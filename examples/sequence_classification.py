@@ -1,18 +1,18 @@
 """Classify nine speakers by recordings of the vowel "ae": sequences of different lengths.
 
-The data set is Japanese Vowels (Kudo, Toyama and Shimbo, 1999): 12 linear prediction coefficients at
-each of 7 to 29 steps, 270 utterances for training and 370 for testing. Its text files are in the
+The data set is Japanese Vowels (Kudo, Toyama and Shimbo, 1999): 12 linear prediction coefficients
+at each of 7 to 29 steps, 270 utterances for training and 370 for testing. Its text files are in the
 wheel of `aeon` (BSD licence); the package is not imported, so its dependencies are not needed:
 
     pip install --no-deps aeon
     python examples/sequence_classification.py
 
 Seeds 1 to 11 reach an accuracy of 95.1 to 98.9 % on the test set, half of them 98.1 % or more; the
-learning curve of the first is in sequence_classification.png. It is compared with the results of the
-authors of the data set, who did not use an LSTM. For a bidirectional LSTM of 100 units, MathWorks's
-example "Sequence Classification Using Deep Learning", 95.4 % was reported (HelloWorld-1017,
-"Sequence Classification Using LSTM and 1-D Convolutions in MATLAB", 2022). A project with an ensemble
-of eleven LSTMs, on utterances resampled to one length, reports 98.86 %
+learning curve of the first is in sequence_classification.png. It is compared with the results of
+the authors of the data set, who did not use an LSTM. For a bidirectional LSTM of 100 units,
+MathWorks's example "Sequence Classification Using Deep Learning", 95.4 % was reported
+(HelloWorld-1017, "Sequence Classification Using LSTM and 1-D Convolutions in MATLAB", 2022). A
+project with an ensemble of eleven LSTMs, on utterances resampled to one length, reports 98.86 %
 (hiyokai.com/postnubilaphoebus/Jap_Speak_Recog).
 
 Utterances are passed to `fit` as a list of (time, 12) arrays, without padding or masks. Use --train

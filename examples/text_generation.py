@@ -7,8 +7,8 @@ downloaded. Examples:
     python examples/text_generation.py --corpus FILE         # any UTF-8 text
     python examples/text_generation.py --load text.h5 --prime "The "   # generates, no training
 
-After each epoch it prints the cross-entropy on held-out text, in nats and bits per character, and that
-of a bigram table on the same text. After Ctrl-C, run the same command again to continue.
+After each epoch it prints the cross-entropy on held-out text, in nats and bits per character, and
+that of a bigram table on the same text. After Ctrl-C, run the same command again to continue.
 """
 
 from __future__ import annotations
