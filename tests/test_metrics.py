@@ -121,5 +121,5 @@ def test_metrics_that_are_objects_are_used_as_they_are():
 @pytest.mark.parametrize("names", [["mae", "mean_absolute_error"], ["accuracy", "accuracy"]])
 def test_one_name_for_two_figures_is_refused(names):
     model = seqnet.Model([seqnet.layers.Dense(2, activation="softmax", input_shape=(3,))])
-    with pytest.raises(ValueError, match="Two metrics would be called"):
+    with pytest.raises(ValueError, match="Two metrics would have the name"):
         model.compile(loss="sparse_categorical_crossentropy", metrics=names)

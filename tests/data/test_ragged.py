@@ -852,7 +852,7 @@ def test_validation_data_may_have_masks_and_lengths(way, still):
         ({"return_sequences": True, "go_backwards": True}, 2, "'lstm': it runs backwards"),
         ({"return_sequences": True, "stateful": True}, 2, "'lstm': it is stateful"),
         ({"return_sequences": True, "learn_initial_state": True}, 2, "learns its initial state"),
-        ({"return_sequences": False}, 2, "an output at each step: return_sequences=True"),
+        ({"return_sequences": False}, 2, "an output at each step: use return_sequences=True"),
     ],
 )
 def test_what_cannot_be_trained_in_windows_is_refused(options, size, message, no_compile):

@@ -206,7 +206,7 @@ def test_wrong_options_are_refused(options, message):
 
 @pytest.mark.parametrize("values", [[-1.0, 2.0], [0.5, 2.0], [np.nan, 0.5]])
 def test_values_that_are_not_probabilities_are_refused(values):
-    with pytest.raises(ValueError, match="ends with a softmax"):
+    with pytest.raises(ValueError, match="must end with a softmax"):
         sample(np.array(values), np.random.default_rng(0))
     assert sample(np.array([-1.0, 2.0]), np.random.default_rng(0), temperature=0) == 1
 
@@ -280,7 +280,7 @@ def test_the_prime_is_checked(writer):
         ({"stop": [1, 9]}, "stop holds 9, which the model never generates"),
         ({"stop": []}, "stop needs at least one number"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"top_p": 2}, "top_p is a probability"),
+        ({"top_p": 2}, "top_p must be a probability"),
     ],
 )
 def test_wrong_arguments_are_refused_before_compiling(writer, no_compile, wrong, message):
@@ -318,7 +318,7 @@ def test_a_model_without_weights_is_refused(no_compile):
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_probabilities_that_are_not_numbers_are_refused(temperature):
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="Probabilities are at least 0"):
+    with pytest.raises(ValueError, match="Probabilities must be at least 0"):
         sample(np.array([np.nan, 1.0]), rng, temperature)
     with pytest.raises(ValueError, match=r"one step, got the shape \(1, 2\)"):
         sample(np.array([[0.0, 1.0]]), rng, temperature)

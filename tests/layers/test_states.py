@@ -70,7 +70,7 @@ def test_return_state_without_sequences_gives_the_last_output_twice():
     ],
 )
 def test_a_layer_of_several_outputs_is_refused_in_a_stack(layer):
-    with pytest.raises(ValueError, match="'memory'.*gives several outputs"):
+    with pytest.raises(ValueError, match="'memory'.*has several outputs"):
         seqnet.Model([layer])
 
 

@@ -205,7 +205,7 @@ def test_names_in_a_file_refer_only_to_known_or_passed_objects(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layers": 3}, "layers of a model are a list"),
+        ({"layers": 3}, "layers of a model must be a list"),
         ({"layers": [{"name": "LSTM", "config": {"units": "many"}}]}, "units of LSTM .* 'many'"),
         ({"layers": [{"name": "os.system", "config": {}}]}, "Unknown layer 'os.system'"),
         ({"input_shape": None}, "input_shape must be a tuple"),
