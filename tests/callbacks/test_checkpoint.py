@@ -32,7 +32,7 @@ def test_the_best_of_a_training_is_saved(model, tmp_path):
     assert save.best == min(losses)
 
 
-def test_files_are_named_after_figures_and_batches(model, tmp_path):
+def test_files_are_named_after_logs_and_batches(model, tmp_path):
     rate = LearningRateScheduler(lambda epoch, rate: rate)
     named = ModelCheckpoint(tmp_path / "{epoch:02d} {learning_rate:.1f}.h5")
     model.fit(X, Y, epochs=1, callbacks=[rate, named], verbose=0)
@@ -48,7 +48,7 @@ def test_files_are_named_after_figures_and_batches(model, tmp_path):
         ("{batch}.h5", {}, ["'batch'", "epoch, loss, val_loss"]),
         ("{val_loss}.h5", {"save_freq": 3}, ["'val_loss'", "epoch, batch, loss"]),
         ("x.h5", {"monitor": "val_los", "save_best_only": True, "mode": "min"}, ["'val_los'"]),
-        ("x.h5", {"save_best_only": True, "save_freq": 3}, ["'val_loss'", "gives loss"]),
+        ("x.h5", {"save_best_only": True, "save_freq": 3}, ["'val_loss'", "training has loss"]),
     ],
 )
 def test_unknown_names_are_errors_before_anything_is_compiled(

@@ -135,7 +135,7 @@ def test_an_interrupted_write_leaves_only_the_earlier_file(
 def test_other_files_and_folders_are_refused_by_name(trained, tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("not HDF5")
-    with pytest.raises(ValueError, match="notes.txt cannot be read: it is no HDF5 file"):
+    with pytest.raises(ValueError, match="notes.txt cannot be read: it is not an HDF5 file"):
         seqnet.load_model(text)
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["data"] = np.zeros(3)

@@ -167,7 +167,7 @@ def test_frozen_layers_have_no_gradient():
     layers[1].trainable = False
     error = first_error(positive(layers), marked(), VALUES)
     assert error.layers == ["first"]
-    assert "through 'before' and 'steep', where no weights" in str(error)
+    assert "in 'before' and 'steep', where no weights" in str(error)
     assert re.search(r"before/kernel +not trained +\d", str(error))
     assert "before/kernel" not in error.gradient_norms
 
@@ -349,9 +349,11 @@ def test_a_backup_is_not_overwritten_by_a_non_finite_state(callbacks, tmp_path, 
         if callbacks:
             model.fit(marked(), VALUES, 4, 2, **options)
             (record,) = caplog.records
-            assert "run.h5 holds the training as it was when it was saved" in record.getMessage()
+            assert "run.h5 contains the last saved state" in record.getMessage()
         else:
-            with pytest.raises(seqnet.NumericalError, match=r"run\.h5 holds the training as"):
+            with pytest.raises(
+                seqnet.NumericalError, match=r"run\.h5 contains the last saved state"
+            ):
                 model.fit(marked(), VALUES, 4, 2, **options)
     expected.train_on_batch(SERIES[:4], VALUES[:4])
     again = seqnet.load_model(path, {"steep": steep})

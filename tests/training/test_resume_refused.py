@@ -259,7 +259,7 @@ def test_fewer_epochs_than_in_the_file_cause_a_warning(tmp_path, caplog):
     run(tmp_path / "run.h5", epochs=3)
     assert not caplog.records
     assert run(tmp_path / "run.h5", epochs=1).history.epoch == [0, 1, 2]
-    assert "after batch 0 of epoch 4, more than the epochs=1" in caplog.text
+    assert "after batch 0 of epoch 4, which is beyond epochs=1" in caplog.text
 
 
 def test_code_of_another_python_is_not_compared(tmp_path, caplog):
