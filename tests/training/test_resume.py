@@ -379,9 +379,7 @@ def test_ctrl_c_finishes_the_batch_saves_and_raises(small, at, tmp_path, capfd):
     again, expected = small
     path, before = tmp_path / "run.h5", handlers()
     signals = Signals(at, signal.SIGINT)
-    where = (
-        f"after batch {at[1] + 1} of epoch {at[0] + 1} of 3.*run.h5: the same program resumes it"
-    )
+    where = f"after batch {at[1] + 1} of epoch {at[0] + 1} of 3.*run.h5: run the same program again to resume"
     with pytest.raises(KeyboardInterrupt, match=where):
         again().fit(X, Y, **SMALL, callbacks=[signals, BackupAndRestore(path)])
     assert handlers() == before
@@ -480,7 +478,7 @@ def test_a_full_disk_does_not_change_how_an_interruption_ends(
     if number == signal.SIGTERM:
         assert stopped.value.code == 143
     told = caplog.text if number == signal.SIGTERM else str(stopped.value)
-    assert "could not be saved, and the file of the last save stays: [Errno 28]" in told
+    assert "could not be saved, and the file of the last save is kept: [Errno 28]" in told
     assert signals.entries[-1] == "end"
     monkeypatch.undo()
     model = again()
