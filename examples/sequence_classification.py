@@ -1,23 +1,22 @@
-"""Tell nine speakers apart by how they say "ae": sequences of different lengths to a class.
+"""Classify nine speakers by recordings of the vowel "ae": sequences of different lengths.
 
-The data set is Japanese Vowels (Kudo, Toyama and Shimbo, 1999): 12 coefficients of a linear
-prediction at each of 7 to 29 steps, 270 utterances to train on and 370 to test on. Its text files
-come inside the wheel of `aeon` (BSD licence); nothing of that package is imported, so its
-dependencies are not needed:
+The data set is Japanese Vowels (Kudo, Toyama and Shimbo, 1999): 12 linear prediction coefficients
+at each of 7 to 29 steps, 270 utterances for training and 370 for testing. Its text files are in the
+wheel of `aeon` (BSD licence); the package is not imported, so its dependencies are not needed:
 
     pip install --no-deps aeon
     python examples/sequence_classification.py
 
-Seeds 1 to 11 get 95.1 to 98.9 % of the test set right, half of them 98.1 % or more; the learning
-curve of the first is in sequence_classification.png. The figures it is compared with are those of
-the data set's authors, who had no LSTM. One bidirectional LSTM of 100 units, MathWorks's example
-"Sequence Classification Using Deep Learning", got 95.4 % where somebody wrote it down
+Seeds 1 to 11 reach an accuracy of 95.1 to 98.9 % on the test set, half of them 98.1 % or more; the
+learning curve of the first is in sequence_classification.png. It is compared with the results of
+the authors of the data set, who did not use an LSTM. For a bidirectional LSTM of 100 units,
+MathWorks's example "Sequence Classification Using Deep Learning", 95.4 % was reported
 (HelloWorld-1017, "Sequence Classification Using LSTM and 1-D Convolutions in MATLAB", 2022). A
-project with eleven LSTMs together, on utterances resampled to one length, reports 98.86 %
+project with an ensemble of eleven LSTMs, on utterances resampled to one length, reports 98.86 %
 (hiyokai.com/postnubilaphoebus/Jap_Speak_Recog).
 
-Utterances are passed to `fit` as a list of (time, 12) arrays: no padding, no mask, no longest.
-Other files of that format (``.ts``, of any lengths) go with --train and --test.
+Utterances are passed to `fit` as a list of (time, 12) arrays, without padding or masks. Use --train
+and --test for other files of this format (``.ts``, of any lengths).
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ def read_ts(path: Path) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
 
 
 def draw(history: dict, path: Path, title: str, others: dict[str, float]) -> bool:
-    """Save the learning curve beside the figures of others as a picture, if matplotlib is there."""
+    """Plot the learning curve and the results of others, if matplotlib is installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -1,14 +1,14 @@
-"""Train a character-level LSTM on a text, then let it write.
+"""Train a character-level LSTM on a text, then generate text.
 
-Without arguments it reads the documentation topics that come with every CPython, so nothing is
-downloaded. Try:
+Without arguments it uses the documentation topics that are included in CPython, so nothing is
+downloaded. Examples:
 
     python examples/text_generation.py                       # trains, samples after each epoch
     python examples/text_generation.py --corpus FILE         # any UTF-8 text
-    python examples/text_generation.py --load text.h5 --prime "The "   # writes, no training
+    python examples/text_generation.py --load text.h5 --prime "The "   # generates, no training
 
-Each epoch ends with the cross-entropy on text that was held out, in nats and bits per character,
-beside what a bigram table reaches on the same text. After Ctrl-C the same command goes on there.
+After each epoch it prints the cross-entropy on held-out text, in nats and bits per character, and
+that of a bigram table on the same text. After Ctrl-C, run the same command again to continue.
 """
 
 from __future__ import annotations
@@ -29,33 +29,42 @@ from seqnet.text import CharacterVocabulary, bigram_cross_entropy, next_step_exa
 
 def parse(arguments=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Train a character-level LSTM on a text, then let it write.",
+        description="Train a character-level LSTM on a text, then generate text.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--corpus", type=Path, help="UTF-8 text file; by default Python's documentation topics")
-    add("--characters", type=int, help="use only the first so many characters of the corpus")
+    add("--characters", type=int, help="use only this many characters of the corpus")
     add("--layers", type=int, default=1, help="number of LSTM layers")
     add("--units", type=int, default=256, help="units of each LSTM layer")
     add("--embedding", type=int, default=64, help="length of the character vectors")
-    add("--dropout", type=float, default=0.0, help="share dropped after each LSTM layer")
-    add("--length", type=int, default=100, help="characters of one training example")
-    add("--batch-size", type=int, default=32, help="examples of one update")
+    add("--dropout", type=float, default=0.0, help="dropout rate after each LSTM layer")
+    add("--length", type=int, default=100, help="characters per training sample")
+    add("--batch-size", type=int, default=32, help="samples per update")
     add("--epochs", type=int, default=8)
     add("--optimizer", default="adam", help="sgd, adagrad, adadelta, rmsprop or adam")
-    add("--learning-rate", type=float, help="by default 0.003 for adam, else the optimizer's own")
-    add("--clip", type=float, default=5.0, help="bound of the gradients' global norm")
+    add(
+        "--learning-rate",
+        type=float,
+        help="by default 0.003 for adam, else the optimizer's default",
+    )
+    add("--clip", type=float, default=5.0, help="maximum global norm of the gradients")
     add(
         "--unroll",
         action="store_true",
         help="build the steps one by one, without a kernel",
     )
-    add("--temperature", type=float, default=0.7, help="0 is always the likeliest character")
-    add("--sample", type=int, default=300, help="characters to write")
-    add("--prime", help="what the written text starts with; by default the corpus's first word")
+    add(
+        "--temperature",
+        type=float,
+        default=0.7,
+        help="0 always selects the most probable character",
+    )
+    add("--sample", type=int, default=300, help="number of characters to generate")
+    add("--prime", help="the start of the generated text; by default the first word of the corpus")
     add("--seed", type=int, default=1)
-    add("--checkpoint", type=Path, default=Path("text.h5"), help="where the model is saved")
-    add("--load", type=Path, help="write with a saved model instead of training")
+    add("--checkpoint", type=Path, default=Path("text.h5"), help="file to save the model to")
+    add("--load", type=Path, help="generate with a saved model instead of training")
     return parser.parse_args(arguments)
 
 
@@ -87,7 +96,7 @@ def build(options, classes: int) -> seqnet.Model:
 
 
 def write(model, vocabulary, options, stepper=None) -> None:
-    """Print a text the model makes up, character by character."""
+    """Print a text that the model generates, character by character."""
     prime = options.prime or model.metadata["first word"]
     numbers = generate(
         model,
@@ -104,7 +113,7 @@ def write(model, vocabulary, options, stepper=None) -> None:
 
 
 class AfterEachEpoch(Callback):
-    """Says how good the model is on held-out text, saves it, and lets it write."""
+    """Evaluate the model on held-out text, save it, and generate a sample."""
 
     def __init__(self, options, vocabulary, baseline: float):
         self.options, self.vocabulary, self.baseline = options, vocabulary, baseline
@@ -131,7 +140,7 @@ def train(options) -> seqnet.Model:
             f"That is too short: {options.length + 1} characters are held out, and as many are "
             "needed to train on. A smaller --length needs fewer."
         )
-    vocabulary.encode(options.prime or "")  # an unknown character is told before the training
+    vocabulary.encode(options.prime or "")  # an unknown character is an error before training
     numbers = vocabulary.encode(text)
     held_out = max(len(numbers) // 20, options.length + 1)
     known, unseen = numbers[:-held_out], numbers[-held_out:]

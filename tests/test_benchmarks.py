@@ -26,7 +26,7 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_it_runs_and_saves_what_it_prints(name, results):
+def test_a_benchmark_saves_what_it_prints(name, results):
     command = [sys.executable, str(FOLDER / f"{name}.py"), *SMALL[name].split()]
     command += ["--wait", "0", "--save", str(results)]
     found = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -36,7 +36,7 @@ def test_it_runs_and_saves_what_it_prints(name, results):
     assert results.read_text().endswith(found.stdout)
 
 
-def test_tables_are_made_of_what_was_saved(results):
+def test_tables_are_generated_from_saved_results(results):
     command = [sys.executable, str(FOLDER / "report.py"), str(results)]
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr

@@ -23,7 +23,7 @@ def import_seqnet(**environment):
 
 
 @pytest.mark.parametrize("home", ["missing/home", "home"])
-def test_one_line_says_which_variable_to_set(tmp_path, home):
+def test_the_error_names_the_variable_to_set(tmp_path, home):
     (tmp_path / "missing").write_text("")  # a file, so that there can be no folder in it
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / ".pytensor").write_text("")
@@ -35,7 +35,7 @@ def test_one_line_says_which_variable_to_set(tmp_path, home):
     assert "PYTENSOR_FLAGS=base_compiledir=" in last and ".pytensor" in last
 
 
-def test_what_it_says_helps(tmp_path):
+def test_setting_the_named_variable_helps(tmp_path):
     (tmp_path / "missing").write_text("")
     folder = tmp_path / "compiled"
     done = import_seqnet(

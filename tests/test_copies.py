@@ -39,7 +39,7 @@ def used():
 
 
 @WAYS
-def test_a_copy_predicts_alike_and_trains_apart(copied):
+def test_a_copy_predicts_the_same_and_trains_separately(copied):
     model = used()
     other = copied(model)
     np.testing.assert_array_equal(other.predict(X), model.predict(X))
@@ -54,7 +54,7 @@ def test_a_copy_predicts_alike_and_trains_apart(copied):
 
 
 @WAYS
-def test_layers_and_optimizers_are_copied_alone(copied):
+def test_layers_and_optimizers_can_be_copied(copied):
     model = used()
     for layer in model.layers:
         other = copied(layer)
@@ -70,7 +70,7 @@ def test_layers_and_optimizers_are_copied_alone(copied):
     assert fresh.predict(np.ones((1, 2, 3))).shape == (1, 1)
 
 
-def test_another_process_goes_on_with_a_pickled_model(tmp_path):
+def test_another_process_continues_with_a_pickled_model(tmp_path):
     model = used()
     path = tmp_path / "model.pickle"
     path.write_bytes(pickle.dumps(model))

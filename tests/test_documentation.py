@@ -45,14 +45,14 @@ def test_continuous_integration_runs_the_documented_commands(name, page):
     assert f"run {name} {page}" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_tools_have_one_version_everywhere():
+def test_tools_have_the_same_version_everywhere():
     lint = (ROOT / "setup.cfg").read_text().partition("lint =\n")[2]
     pinned = re.search(r"ruff==[\d.]+", lint).group()
     hooks = (ROOT / ".pre-commit-config.yaml").read_text()
     assert set(re.findall(r"ruff[=<>~][^\"]*", hooks)) == {pinned}
 
 
-def test_links_between_pages_lead_somewhere():
+def test_links_between_pages_are_valid():
     for page in PAGES:
         inline = re.findall(r"\]\(([^)#]+)", page.read_text())
         defined = re.findall(r"^\[[^]]+\]: ([^\s#]+)", page.read_text(), flags=re.MULTILINE)

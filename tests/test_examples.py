@@ -63,7 +63,9 @@ def test_the_example_takes_any_text_and_unrolls(tmp_path, capsys):
         (["--length", "50"], SystemExit, "too short: 51 characters"),
     ],
 )
-def test_the_example_is_refused_before_it_trains(options, error, message, tmp_path):
+def test_invalid_arguments_of_the_example_are_refused_before_training(
+    options, error, message, tmp_path
+):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("blau und rot; " * 5)
     with pytest.raises(error, match=message):
@@ -116,7 +118,7 @@ def test_sequences_of_different_lengths_are_classified(tmp_path, capsys):
 
 
 @pytest.mark.optional("aeon")
-def test_the_speakers_are_told_apart_as_well_as_in_the_literature(tmp_path):
+def test_the_speakers_are_classified_as_well_as_in_the_literature(tmp_path):
     example = load("sequence_classification")
     accuracy = example.main(["--epochs", "25", "--curve", str(tmp_path / "curve.png")])
     assert accuracy >= min(example.LITERATURE.values())

@@ -63,7 +63,7 @@ def fitted(model, *args, **options):
 
 
 @LOOPS
-def test_sequences_of_different_lengths_are_trained_on_as_elsewhere(loop):
+def test_sequences_of_different_lengths_train_like_on_other_backends(loop):
     on_both(lambda: fitted(follower(**loop), SERIES, ANSWERS, batch_size=2, epochs=2))
     on_both(lambda: fitted(tagger(**loop), TOKENS, TAGS, batch_size=2), rtol=2e-4)
 
@@ -101,7 +101,7 @@ def test_the_functions_are_few_and_reported(compiled, caplog):
     assert 1 < len(compiled) <= MOST_LENGTHS + 1  # and one for the last batch, of two
 
 
-def test_what_it_cannot_do_is_told():
+def test_unsupported_features_are_refused():
     seqnet.config.set_backend("jax")
     with pytest.raises(ValueError, match="'gru' has stateful=True, which the backend 'jax' cannot"):
         follower(stateful=True).predict(SERIES[:1])
@@ -119,7 +119,7 @@ class Plug(Callback):
             raise RuntimeError("no current")
 
 
-def test_a_training_with_dropout_goes_on_bit_for_bit(tmp_path):
+def test_a_training_with_dropout_is_resumed_bit_for_bit(tmp_path):
     """Batches of two sizes, so two functions, which draw from the same generators."""
     seqnet.config.set_backend("jax")
     x, y = RNG.normal(size=(3, 3, 2)), RNG.normal(size=(3, 1))

@@ -52,7 +52,7 @@ TAGS = RNG.integers(0, 4, PADDED.shape)
 # ------------------------------------------------------------------------------- figures
 
 
-def test_history_has_every_figure_of_every_epoch():
+def test_history_has_every_metric_of_every_epoch():
     model = linear(metrics=["mae"])
     history = model.fit(X, Y, epochs=3, validation_split=0.2, verbose=0)
     assert history is model.history
@@ -67,7 +67,7 @@ def test_history_has_every_figure_of_every_epoch():
     assert all(isinstance(f, float) for figures in history.history.values() for f in figures)
 
 
-def test_epoch_figures_are_exact_with_a_short_last_batch():
+def test_epoch_logs_are_exact_with_a_short_last_batch():
     model = linear(optimizers.SGD(0.0), metrics=["mae"])
     history = model.fit(X, Y, batch_size=4, verbose=0).history
     np.testing.assert_allclose(history["loss"], squared_errors(model).mean(), rtol=1e-12)
@@ -78,7 +78,7 @@ def test_epoch_figures_are_exact_with_a_short_last_batch():
     np.testing.assert_allclose(model.evaluate(X, Y, batch_size=7), [history["loss"][0], mean])
 
 
-def test_one_epoch_of_gradient_descent_is_the_reference():
+def test_one_epoch_of_gradient_descent_equals_the_reference():
     model = linear(optimizers.SGD(0.1))
     model.build((None, 3))
     kernel, bias = model.get_weights()
@@ -114,7 +114,7 @@ def test_validation_comes_after_the_epochs_updates():
     assert history["loss"][0] > history["val_loss"][0]
 
 
-def test_training_goes_on_from_the_initial_epoch():
+def test_training_continues_from_the_initial_epoch():
     model = linear()
     history = model.fit(X, Y, epochs=5, initial_epoch=3, verbose=0)
     assert history.epoch == [3, 4]
@@ -136,7 +136,7 @@ def shuffled_losses(seed, shuffle=True):
     return model.fit(X, Y, batch_size=3, epochs=2, shuffle=shuffle, verbose=0).history["loss"]
 
 
-def test_the_seed_decides_the_order():
+def test_the_seed_determines_the_order():
     assert shuffled_losses(1) == shuffled_losses(1)
     assert shuffled_losses(1) != shuffled_losses(2)
     assert shuffled_losses(1, shuffle=False) == shuffled_losses(2, shuffle=False)
@@ -152,7 +152,7 @@ class Rows(Callback):
         self.seen.append(self.model.get_weights()[0][:, 0])
 
 
-def test_an_epoch_trains_on_every_example_once_in_an_order_of_its_own():
+def test_an_epoch_trains_on_every_sample_once_in_a_new_order():
     # The gradient of example k at any weights of these is in row k alone.
     model = seqnet.Model([Dense(1, use_bias=False, kernel_initializer="zeros", dtype="float64")])
     model.compile(optimizers.SGD(0.1), "mse")
@@ -183,7 +183,7 @@ def test_sample_weights_are_those_of_the_weighted_mean():
     np.testing.assert_allclose(model.get_weights()[0], kernel - 0.1 * X.T @ d, rtol=1e-12)
 
 
-def test_examples_of_weight_zero_are_as_if_left_out():
+def test_samples_of_weight_zero_have_no_effect():
     weights = np.array([1.0] * 6 + [0.0] * 4)
     model, other = linear(optimizers.SGD(0.1)), linear(optimizers.SGD(0.1))
     for one in (model, other):
@@ -194,7 +194,7 @@ def test_examples_of_weight_zero_are_as_if_left_out():
     np.testing.assert_allclose(model.get_weights()[0], other.get_weights()[0], rtol=1e-12)
 
 
-def test_no_weight_at_all_is_a_loss_of_zero_and_no_change():
+def test_a_total_weight_of_zero_gives_loss_zero_and_no_update():
     model = linear(optimizers.SGD(0.1), metrics=["mae"])
     model.build((None, 3))
     before = model.get_weights()
@@ -235,7 +235,7 @@ def test_padding_does_not_change_the_loss_or_the_update(tagger):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-15)
 
 
-def test_a_batch_of_nothing_but_padding_is_zero_and_not_nan(tagger):
+def test_a_batch_of_padding_has_loss_zero_and_not_nan(tagger):
     before = tagger.get_weights()
     result = tagger.train_on_batch(np.zeros((2, 3), int), np.zeros((2, 3), int), return_dict=True)
     assert result == {"loss": 0.0, "accuracy": 0.0, "perplexity": 1.0}
@@ -243,7 +243,7 @@ def test_a_batch_of_nothing_but_padding_is_zero_and_not_nan(tagger):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_mask_that_is_passed_is_the_mask_that_a_layer_finds():
+def test_a_passed_mask_equals_the_mask_of_a_layer():
     x = np.where((mask := PADDED != 0)[:, :, None], RNG.normal(size=(4, 5, 2)), 0.0)
     y = RNG.normal(size=(4, 5, 1))
     tail = [GRU(3, return_sequences=True, dtype="float64"), Dense(1, dtype="float64")]
@@ -274,7 +274,7 @@ def test_dropout_is_active_in_training_only_and_new_for_each_batch():
     assert model.evaluate(x, y) == 100.0
 
 
-def test_the_seed_decides_what_dropout_drops():
+def test_the_seed_determines_the_dropout_masks():
     def losses():
         seqnet.set_random_seed(5)
         model = seqnet.Model([Dropout(0.5), Dense(1, dtype="float64")])
@@ -307,7 +307,7 @@ def test_predict_is_one_array_whatever_the_batches():
     assert model.predict(X.tolist()).shape == (10, 2)
 
 
-def test_looking_at_a_model_does_not_change_how_it_trains():
+def test_evaluation_and_prediction_do_not_change_training():
     def train(look):
         seqnet.set_random_seed(3)
         model = seqnet.Model([SimpleRNN(3, return_sequences=True), Dropout(0.4), Dense(1)])
@@ -325,7 +325,7 @@ def test_looking_at_a_model_does_not_change_how_it_trains():
         np.testing.assert_array_equal(plain, looked)
 
 
-def test_train_on_batch_reports_the_figures_before_its_update():
+def test_train_on_batch_returns_the_metrics_before_the_update():
     model = linear(optimizers.SGD(0.1))
     expected = model.test_on_batch(X, Y)
     assert model.train_on_batch(X, Y) == pytest.approx(expected, rel=1e-12)
@@ -346,7 +346,7 @@ def test_an_unrolled_model_is_compiled_once_for_each_length(compiled):
     assert compiled == ["prediction", "prediction"]
 
 
-def test_an_unrolled_model_trains_as_a_scanned_one():
+def test_an_unrolled_model_trains_like_a_scanned_one():
     def train(**options):
         seqnet.set_random_seed(1)
         model = seqnet.Model([LSTM(3, dtype="float64", **options), Dense(1, dtype="float64")])
@@ -360,7 +360,7 @@ def test_an_unrolled_model_trains_as_a_scanned_one():
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
-def test_integers_booleans_and_lists_are_data_too():
+def test_integers_booleans_and_lists_are_accepted_as_data():
     model = linear()
     counts = RNG.integers(-3, 3, (10, 3))
     kernel, bias = (model.build((None, 3)), model.get_weights())[1]
@@ -384,12 +384,12 @@ def test_layers_are_named_by_their_kind_and_number():
     assert [layer.name for layer in model.layers] == ["time_distributed", "simple_rnn", "gru"]
 
 
-def test_a_given_name_is_not_given_twice():
+def test_a_generated_name_avoids_given_names():
     model = seqnet.Model([Dense(1, name="dense_1"), Dense(1), Dense(1)])
     assert len({layer.name for layer in model.layers}) == 3
 
 
-def test_weights_come_and_go_as_arrays():
+def test_weights_are_read_and_set_as_arrays():
     model = seqnet.Model([Embedding(5, 3), GRU(2), Dense(1)])
     model.build((None, None))
     weights = model.get_weights()
@@ -402,14 +402,14 @@ def test_weights_come_and_go_as_arrays():
         assert one.dtype == np.float32
 
 
-def test_get_weights_gives_copies():
+def test_get_weights_returns_copies():
     model = linear()
     model.build((None, 3))
     model.get_weights()[0][:] = 9
     assert not (model.get_weights()[0] == 9).any()
 
 
-def test_an_input_shape_makes_the_weights_at_once():
+def test_an_input_shape_builds_the_weights_at_once():
     model = seqnet.Model([LSTM(2, input_shape=(None, 3)), Dense(1)])
     assert model.built
     assert model.compute_output_shape((None, 5, 3)) == (None, 1)
@@ -424,7 +424,7 @@ def test_a_layer_added_later_takes_part():
     assert model.predict(X).shape == (10, 5)
 
 
-def test_summary_tells_shapes_weights_and_how_recurrent_layers_run():
+def test_summary_shows_shapes_weights_and_how_recurrent_layers_run():
     model = seqnet.Model(
         [Embedding(1000, 3), LSTM(2, unroll=True), Dense(1, trainable=False, name="end")]
     )
@@ -516,7 +516,7 @@ def test_recurrent_regularizers_count_their_weights():
         ({"units": 1, "activation": "tanh"}, np.zeros((10, 1)), "mean_squared_error"),
     ],
 )
-def test_the_default_loss_fits_the_last_layer_and_is_said(last, y, loss, caplog, capsys):
+def test_the_default_loss_fits_the_last_layer_and_is_logged(last, y, loss, caplog, capsys):
     model = seqnet.Model([Dense(**last)])
     with caplog.at_level(logging.INFO, "seqnet"):
         model.fit(X, y, epochs=0, verbose=2)
@@ -525,7 +525,7 @@ def test_the_default_loss_fits_the_last_layer_and_is_said(last, y, loss, caplog,
     assert model.loss.name in caplog.text
 
 
-def test_training_without_compile_says_what_it_does(capsys):
+def test_training_without_compile_prints_the_optimizer(capsys):
     model = seqnet.Model([Dense(2)])
     model.fit(X, Y, epochs=0, verbose=2)
     assert "compile was not called: training with Adam(learning_rate=0.001)" in (
@@ -595,7 +595,7 @@ def test_float32_is_kept_from_end_to_end():
 # ------------------------------------------------------------------ inside other graphs
 
 
-def test_a_model_is_a_function_in_a_bigger_graph_with_gradients():
+def test_a_model_can_be_part_of_a_larger_graph_with_gradients():
     model = seqnet.Model([SimpleRNN(3, dtype="float64"), Dense(1, dtype="float64")])
     x = pt.tensor("x", dtype="float64", shape=(None, None, 2))
     scale = pt.dscalar("scale")
@@ -612,7 +612,7 @@ def test_a_model_is_a_function_in_a_bigger_graph_with_gradients():
     assert d_x[3, 1, 0] == pytest.approx(numerical, rel=1e-4)
 
 
-def test_dropout_in_a_graph_of_ones_own_is_new_each_time_if_its_updates_are_stored():
+def test_dropout_in_a_custom_graph_changes_if_its_updates_are_stored():
     context = layers.CallContext(training=True)
     model = seqnet.Model([Dropout(0.5)])
     output = model(pt.constant(np.ones((3, 40), "float32")), context=context)
@@ -647,7 +647,7 @@ def test_the_backends_train_alike(other):
         np.testing.assert_allclose(one, another, rtol=1e-9, atol=1e-12)
 
 
-def test_weights_lie_row_by_row():
+def test_weights_are_stored_row_by_row():
     """What kernels would copy at every call is copied once."""
     model = seqnet.Model([seqnet.layers.LSTM(4, input_shape=(None, 3))])
     assert all(w.get_value(borrow=True).flags.c_contiguous for w in model.weights)

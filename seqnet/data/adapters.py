@@ -80,12 +80,12 @@ class Adapter:
         if not self.model.layers:
             raise ValueError("The model has no layers; add some first.")
         if isinstance(x, Dataset) or is_stream(x, self.targets and y is None):
-            beside = {"y": y, "sample_weight": weight, "mask": mask, "lengths": lengths}
-            given = [f"{self.prefix}{label}" for label, v in beside.items() if v is not None]
+            others = {"y": y, "sample_weight": weight, "mask": mask, "lengths": lengths}
+            given = [f"{self.prefix}{label}" for label, v in others.items() if v is not None]
             if given:
                 raise ValueError(
                     f"{self.name} ({described(x)}) is a stream of batches, so "
-                    f"{' and '.join(given)} cannot be passed beside it: each batch is (x, y) or "
+                    f"{' and '.join(given)} cannot be passed as well: each batch is (x, y) or "
                     "(x, y, sample_weight)."
                 )
             return self.own_dataset(x) if isinstance(x, Dataset) else self.stream(x)

@@ -18,7 +18,7 @@ def test_rows_are_the_history(model, tmp_path):
         assert [float(row[name]) for row in rows] == values
 
 
-def test_a_row_is_in_the_file_when_its_epoch_ends(tmp_path):
+def test_a_row_is_written_when_its_epoch_ends(tmp_path):
     path = tmp_path / "log.csv"
     log = CSVLogger(path, separator="\t")
     for epoch in range(3):
@@ -28,7 +28,7 @@ def test_a_row_is_in_the_file_when_its_epoch_ends(tmp_path):
         )
 
 
-def test_a_resumed_run_takes_back_what_it_runs_again(tmp_path):
+def test_a_resumed_run_removes_the_rows_it_repeats(tmp_path):
     path = tmp_path / "log.csv"
     killed = CSVLogger(path)
     for epoch in range(3):
@@ -54,7 +54,7 @@ def test_a_run_resumed_before_its_first_row_begins_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("append", [True, False])
-def test_a_resumed_run_whose_file_is_gone_begins_a_new_one(tmp_path, append):
+def test_a_resumed_run_whose_file_is_missing_begins_a_new_one(tmp_path, append):
     path = tmp_path / "log.csv"
     killed = CSVLogger(path, append=append)
     killed.on_epoch_end(0, {"loss": 1.0})
@@ -66,7 +66,7 @@ def test_a_resumed_run_whose_file_is_gone_begins_a_new_one(tmp_path, append):
     assert path.read_text() == "epoch,loss\n1,2.0\n"
 
 
-def test_appending_goes_on_below(model, tmp_path):
+def test_append_adds_rows_at_the_end(model, tmp_path):
     path = tmp_path / "log.csv"
     for first in (0, 2):
         log = CSVLogger(path, append=True)
@@ -79,12 +79,12 @@ def test_appending_goes_on_below(model, tmp_path):
 def test_other_columns_are_not_appended_to(model, tmp_path, no_compile):
     path = tmp_path / "log.csv"
     path.write_text("epoch,accuracy\n0,0.5\n")
-    with pytest.raises(ValueError, match="epoch, accuracy, but this training gives epoch, loss"):
+    with pytest.raises(ValueError, match="epoch, accuracy, but this training has epoch, loss"):
         model.fit(X, Y, callbacks=[CSVLogger(path, append=True)], verbose=0)
     assert path.read_text() == "epoch,accuracy\n0,0.5\n"
 
 
-def test_an_epoch_without_a_figure_has_na(tmp_path):
+def test_a_missing_metric_is_written_as_na(tmp_path):
     path = tmp_path / "log.csv"
     log = CSVLogger(path)
     log.set_params({"metrics": ["loss", "val_loss"]})
@@ -93,11 +93,11 @@ def test_an_epoch_without_a_figure_has_na(tmp_path):
     assert path.read_text() == "epoch,loss,val_loss\n0,1.0,NA\n1,0.5,0.25\n"
 
 
-def test_folders_are_looked_at_before_anything_is_compiled(model, tmp_path, no_compile):
+def test_folders_are_checked_before_anything_is_compiled(model, tmp_path, no_compile):
     with pytest.raises(FileNotFoundError, match="folder .*runs to save .* does not exist"):
         model.fit(X, Y, callbacks=[CSVLogger(tmp_path / "runs" / "log.csv")], verbose=0)
 
 
-def test_a_bad_separator():
+def test_an_invalid_separator_is_refused():
     with pytest.raises(ValueError, match="one character"):
         CSVLogger("log.csv", separator=", ")

@@ -66,7 +66,7 @@ def test_callbacks_are_called_in_the_order_of_the_list(model):
     assert [e[0] for e in entries] == ["a", "b"] * 6
 
 
-def test_batch_figures_are_those_of_the_epoch_so_far(model):
+def test_batch_logs_are_means_of_the_epoch_so_far(model):
     class Losses(Callback):
         def __init__(self):
             self.seen = []
@@ -90,7 +90,7 @@ def test_a_callback_stops_the_training_after_its_epoch(model):
     assert model.fit(X, Y, epochs=2, verbose=0).epoch == [0, 1]
 
 
-def test_the_end_is_told_even_if_training_fails(model):
+def test_on_train_end_is_called_even_if_training_fails(model):
     class Fail(Callback):
         def on_batch_end(self, batch, logs=None):
             raise RuntimeError("no more")
@@ -121,7 +121,7 @@ def test_history_grows_by_name():
     assert history.history == {"loss": [1.0, 0.5], "val_loss": [2.0]}
 
 
-def test_a_batch_has_two_names(model):
+def test_batch_hooks_have_aliases(model):
     """`on_batch_end` and `on_train_batch_end` are one hook, as in Keras."""
 
     class Both(Callback):
@@ -145,12 +145,12 @@ def test_a_batch_has_two_names(model):
     ]  # fmt: skip
 
 
-def test_hooks_around_batches_that_nobody_has_are_not_called(model):
+def test_batch_hooks_that_are_not_overridden_are_not_called(model):
     calls = CallbackList([History(), Callback(), Diary()])
     assert len(calls.at_batch_begin) == len(calls.at_batch_end) == 1
 
 
-def test_hooks_get_figures_even_where_the_loop_has_none(model):
+def test_hooks_get_logs_even_if_the_loop_passes_none(model):
     seen = []
 
     class Look(Callback):
@@ -175,7 +175,7 @@ def test_a_list_has_the_hooks_of_a_callback_and_no_others(model):
         calls.on_epoch_edn(0)
 
 
-def test_what_a_callback_writes_into_the_figures_is_in_the_history(model):
+def test_logs_added_by_a_callback_are_in_the_history(model):
     class Add(Callback):
         def on_epoch_end(self, epoch, logs=None):
             logs["twice"] = 2 * epoch
@@ -184,7 +184,7 @@ def test_what_a_callback_writes_into_the_figures_is_in_the_history(model):
     assert history.history["twice"] == [0, 2]
 
 
-def test_figures_are_known_where_all_callbacks_tell(model):
+def test_log_names_are_known_if_all_callbacks_define_adds(model):
     class Adds(Callback):
         adds = ("bleu",)
 
@@ -202,7 +202,7 @@ def test_figures_are_known_where_all_callbacks_tell(model):
     assert names([Adds()], {}) is None
 
 
-def test_checks_come_before_anything_is_compiled(no_compile):
+def test_checks_run_before_anything_is_compiled(no_compile):
     class Refuse(Callback):
         def check(self, figures):
             raise ValueError(f"cannot work with {figures}")
@@ -213,7 +213,7 @@ def test_checks_come_before_anything_is_compiled(no_compile):
         model.fit(X, Y > 0, callbacks=[Refuse()], validation_data=(X, Y > 0), verbose=0)
 
 
-def test_on_train_end_is_called_for_all_callbacks_although_one_raises(model):
+def test_on_train_end_of_all_callbacks_is_called_if_one_raises(model):
     told = []
 
     def fail(logs):
@@ -248,7 +248,7 @@ def test_a_callback_of_functions(model):
         ({"on_epoch_end": 3}, ["on_epoch_end", "3"]),
     ],
 )
-def test_functions_of_no_hook_are_refused(hooks, words):
+def test_functions_for_unknown_hooks_are_refused(hooks, words):
     with pytest.raises(TypeError) as error:
         LambdaCallback(**hooks)
     assert all(word in str(error.value) for word in words)

@@ -20,19 +20,19 @@ MONITORS = (EarlyStopping, ReduceLROnPlateau)
 
 
 @pytest.mark.parametrize("kind", MONITORS)
-def test_a_misspelt_figure_is_told_before_anything_is_compiled(kind, model, no_compile):
+def test_an_unknown_metric_is_an_error_before_anything_is_compiled(kind, model, no_compile):
     with pytest.raises(ValueError, match="'val_los'.*loss, mean_abs.*Did you mean 'val_loss'") as e:
         model.fit(X, Y, validation_split=0.2, callbacks=[kind("val_los", mode="min")], verbose=0)
     assert kind.__name__ in str(e.value)
 
 
 @pytest.mark.parametrize("kind", MONITORS)
-def test_a_figure_of_a_validation_that_there_is_not(kind, model, no_compile):
+def test_a_validation_metric_without_a_validation_is_an_error(kind, model, no_compile):
     with pytest.raises(ValueError, match="'val_loss'.*validation_data or validation_split"):
         model.fit(X, Y, callbacks=[kind()], verbose=0)
 
 
-def test_a_wrong_name_is_told_after_the_first_epoch_where_others_may_add_figures(model):
+def test_an_unknown_name_is_an_error_after_the_first_epoch_if_others_may_add_logs(model):
     ended = []
 
     class Add(Callback):
@@ -48,7 +48,7 @@ def test_a_wrong_name_is_told_after_the_first_epoch_where_others_may_add_figures
     assert model.fit(X, Y, epochs=9, callbacks=[Add(), stop], verbose=0).epoch == [0, 1, 2]
 
 
-def test_epochs_without_the_figure_do_not_count():
+def test_epochs_without_the_metric_do_not_count():
     stop = EarlyStopping("val_loss", patience=1)
     stop.set_params({"metrics": ["loss", "val_loss"]})
     stop.set_model(seqnet.Model())
@@ -60,7 +60,7 @@ def test_epochs_without_the_figure_do_not_count():
     assert stop.model.stop_training and stop.stopped_epoch == 5
 
 
-def test_a_figure_that_was_there_once_may_be_missing():
+def test_a_metric_may_be_missing_in_later_epochs():
     stop = EarlyStopping("bleu", mode="max")
     stop.set_model(seqnet.Model())
     stop.on_epoch_end(0, {"bleu": 0.1})
@@ -97,12 +97,12 @@ def test_every_metric_of_seqnet_has_a_direction():
         )
 
 
-def test_a_misspelt_figure_comes_with_the_nearest():
+def test_the_error_for_a_misspelt_metric_suggests_the_closest_name():
     with pytest.raises(ValueError, match="'val_los' should .* Did you mean 'val_loss'"):
         EarlyStopping("val_los")
 
 
-def test_a_direction_that_is_not_known_is_asked_for():
+def test_an_unknown_direction_is_an_error():
     with pytest.raises(ValueError, match="EarlyStopping.*'bleu'.*mode='max'"):
         EarlyStopping("bleu")
     with pytest.raises(ValueError, match="ReduceLROnPlateau.*'min' or 'max', got 'down'"):
@@ -111,7 +111,7 @@ def test_a_direction_that_is_not_known_is_asked_for():
         EarlyStopping(None)
 
 
-def test_a_checkpoint_that_looks_at_no_figure_needs_none(tmp_path):
+def test_a_checkpoint_without_save_best_only_needs_no_metric(tmp_path):
     ModelCheckpoint(tmp_path / "x.h5", "bleu").check(["loss"])
     with pytest.raises(ValueError, match="'bleu'"):
         ModelCheckpoint(tmp_path / "x.h5", "bleu", save_best_only=True)

@@ -28,7 +28,7 @@ def epochs(bar, count, batches, steps="the same", first=0):
     return bar.file.getvalue()
 
 
-def test_the_progress_bar_counts_batches_and_shows_figures(model):
+def test_the_progress_bar_counts_batches_and_shows_logs(model):
     screen = io.StringIO()
     model.fit(X, Y, batch_size=2, epochs=2, callbacks=[ProgressBar(file=screen)], verbose=0)
     text = screen.getvalue()
@@ -53,7 +53,7 @@ def test_verbose_one_shows_a_bar_on_the_error_stream(model, capsys):
     assert "Compiling the training function" in captured.err
 
 
-def test_verbose_two_prints_one_line_an_epoch(model, capsys):
+def test_verbose_two_prints_one_line_per_epoch(model, capsys):
     model.fit(X, Y, epochs=2, verbose=2)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch")]
     assert [line.split()[:3] for line in lines] == [
@@ -69,7 +69,7 @@ def test_a_line_has_four_digits(capsys):
     assert capsys.readouterr().out == "Epoch 3/7  loss 0.1235  accuracy 1\n"
 
 
-def test_a_log_file_gets_one_line_an_epoch():
+def test_a_log_file_gets_one_line_per_epoch():
     text = epochs(ProgressBar(file=io.StringIO()), 3, 1000)
     assert "\r" not in text
     lines = text.splitlines()
@@ -95,7 +95,7 @@ def test_a_log_file_gets_more_lines_in_a_long_epoch():
     assert "400/400" in lines[-1]
 
 
-def test_a_terminal_gets_a_bar_that_is_drawn_over():
+def test_a_terminal_gets_a_bar_that_is_redrawn():
     text = epochs(ProgressBar(file=Terminal()), 2, 100)
     assert "\rEpoch 1/2: 100%" in text
     assert text.count("\n") == 2
@@ -117,13 +117,13 @@ def test_the_first_epoch_counts_a_stream_of_unknown_length(screen):
     assert "7/7" in text
 
 
-def test_a_resumed_epoch_goes_on_where_it_was():
+def test_the_bar_of_a_resumed_epoch_continues():
     bar = ProgressBar(file=io.StringIO())
     assert "10/10" in epochs(bar, 1, 10, first=8)
     assert bar.bar.initial == 8
 
 
-def test_figures_are_spelled_when_they_are_drawn_and_not_for_each_batch(monkeypatch):
+def test_logs_are_formatted_when_they_are_drawn_and_not_for_each_batch(monkeypatch):
     spelled = []
     spell = progress.format_logs
     monkeypatch.setattr(progress, "format_logs", lambda logs: spelled.append(1) or spell(logs))
@@ -142,7 +142,7 @@ def test_a_bar_is_closed_when_training_fails(model):
     assert bar.bar.disable  # which is how tqdm marks a bar that is closed
 
 
-def test_no_figure_is_cut_off_at_the_end_of_an_epoch():
+def test_no_metric_is_cut_off_at_the_end_of_an_epoch():
     """A terminal of 50 columns: the bar goes, the figures stay."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 50))
@@ -161,7 +161,7 @@ def test_no_figure_is_cut_off_at_the_end_of_an_epoch():
     assert "1/1" in last and last.endswith("val_loss=0.125, val_accuracy=1]")
 
 
-def test_a_bar_among_the_callbacks_takes_the_place_of_the_own_one(model, capsys):
+def test_a_bar_among_the_callbacks_replaces_the_default_one(model, capsys):
     screen = io.StringIO()
     model.fit(X, Y, callbacks=[ProgressBar("row", file=screen)], verbose="auto")
     assert "Epoch 1/1" in screen.getvalue()

@@ -54,12 +54,12 @@ def test_an_error_inside_a_schedule_is_not_hidden(model):
         (-1.0, ValueError, "learning_rate.*-1.0"),
     ],
 )
-def test_a_schedule_that_gives_no_rate(rate, error, words, model):
+def test_a_schedule_that_returns_no_rate_is_refused(rate, error, words, model):
     with pytest.raises(error, match=words):
         model.fit(X, Y, callbacks=[LearningRateScheduler(lambda epoch, old: rate)], verbose=0)
 
 
-def test_a_schedule_is_a_function():
+def test_a_schedule_must_be_a_function():
     with pytest.raises(TypeError, match="schedule is a function"):
         LearningRateScheduler(0.1)
 

@@ -50,9 +50,7 @@ def expected(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("save_freq", "pulled_at"), [("epoch", 7), ("epoch", 12), (2, 11), (1, 4)])
-def test_a_training_that_goes_on_does_what_one_in_a_single_go_does(
-    save_freq, pulled_at, expected, tmp_path
-):
+def test_a_resumed_training_equals_an_uninterrupted_one(save_freq, pulled_at, expected, tmp_path):
     with pytest.raises(RuntimeError, match="no current"):
         train(tmp_path, save_freq, pulled_at)
     assert train(tmp_path, save_freq) == expected

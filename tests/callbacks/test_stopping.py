@@ -7,7 +7,7 @@ from helpers import X, Y
 from seqnet.callbacks import Callback, EarlyStopping, TerminateOnNaN
 
 
-def test_the_best_weights_come_back_in_a_real_training(model):
+def test_the_best_weights_are_restored(model):
     class Worse(Callback):
         """Spoils the training from its third epoch on."""
 
@@ -25,7 +25,7 @@ def test_the_best_weights_come_back_in_a_real_training(model):
     assert model.evaluate(X, Y) == pytest.approx(min(losses), rel=1e-6)
 
 
-def test_the_best_weights_come_back_when_training_fails(model):
+def test_the_best_weights_are_restored_when_training_fails(model):
     class Fail(Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 3:
@@ -50,7 +50,7 @@ def test_a_callback_can_be_used_again(model):
     ]  # fmt: skip
 
 
-def test_what_early_stopping_says(model, capsys):
+def test_messages_of_early_stopping(model, capsys):
     stop = EarlyStopping("loss", min_delta=100, verbose=1, restore_best_weights=True)
     model.fit(X, Y, epochs=9, callbacks=[stop], verbose=0)
     said = capsys.readouterr().out
@@ -79,18 +79,18 @@ def spoil(model, value):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_ends_the_training(model, value, capsys):
+def test_a_loss_that_is_not_finite_stops_the_training(model, value, capsys):
     spoil(model, value)
     history = model.fit(X, Y, batch_size=5, epochs=9, callbacks=[TerminateOnNaN()], verbose=0)
     assert history.epoch == [0]
     assert "Batch 1 of epoch 1: the loss is" in capsys.readouterr().out
 
 
-def test_a_loss_that_is_no_number_can_be_an_error(model):
+def test_a_loss_that_is_not_finite_can_be_an_error(model):
     spoil(model, math.nan)
     with pytest.raises(RuntimeError, match="Batch 1 of epoch 1: the loss is nan"):
         model.fit(X, Y, callbacks=[TerminateOnNaN(raise_error=True)], verbose=0)
 
 
-def test_a_finite_loss_ends_nothing(model):
+def test_a_finite_loss_does_not_stop_the_training(model):
     assert model.fit(X, Y, epochs=2, callbacks=[TerminateOnNaN()], verbose=0).epoch == [0, 1]

@@ -33,7 +33,7 @@ def events(folder):
 
 
 @needs_tensorboard
-def test_figures_are_written_for_epochs_and_batches(model, tmp_path):
+def test_logs_are_written_for_epochs_and_batches(model, tmp_path):
     board = TensorBoard(tmp_path, update_freq=2, histogram_freq=1, write_steps_per_second=True)
     model.optimizer.learning_rate = 0.5
     history = model.fit(
@@ -52,7 +52,7 @@ def test_figures_are_written_for_epochs_and_batches(model, tmp_path):
 
 
 @needs_tensorboard
-def test_batches_are_counted_on(model, tmp_path):
+def test_batches_are_counted_across_epochs(model, tmp_path):
     board = TensorBoard(tmp_path, update_freq="batch")
     board.set_model(model)
     board.load_state_dict({"batches": 10})
@@ -62,7 +62,7 @@ def test_batches_are_counted_on(model, tmp_path):
 
 
 @needs_tensorboard
-def test_a_training_within_the_same_second_overwrites_nothing(model, tmp_path):
+def test_a_second_training_within_the_same_second_overwrites_nothing(model, tmp_path):
     for first in (0, 1):
         board = TensorBoard(tmp_path)
         model.fit(X, Y, initial_epoch=first, epochs=first + 1, callbacks=[board], verbose=0)

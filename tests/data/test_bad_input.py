@@ -85,7 +85,7 @@ def test_wrong_tokens(verb, x, error, parts):
     ],
     ids=lambda value: type(value[0]).__name__ if isinstance(value, list) else "",
 )
-def test_a_single_sample_without_a_batch_axis(verb, first, x):
+def test_a_single_sample_without_a_batch_axis_is_refused(verb, first, x):
     model = seqnet.Model([type(layer).from_config(layer.get_config()) for layer in first])
     model.build((None, *x.shape[1:]))
     with says(ValueError, f"X has the shape {x.shape[1:]}", "one axis less", "X[None]"):
@@ -122,7 +122,7 @@ def test_wrong_inputs_of_predict(verb):
         getattr(regressor(), verb)(SERIES * np.nan)
 
 
-def test_other_features_than_the_weights_were_made_for():
+def test_a_different_number_of_features_is_refused():
     model = regressor()
     model.build((None, None, 2))
     with says(ValueError, "lstm", "built for 2 features", "last axis has 3"):
@@ -131,7 +131,7 @@ def test_other_features_than_the_weights_were_made_for():
         model.fit(np.zeros((4, 3, 3)), VALUES)
 
 
-def test_integers_beyond_32_bits_are_refused_and_not_wrapped():
+def test_integers_beyond_32_bits_are_refused():
     with says(ValueError, "X holds 3000000000", "astype('float64')"):
         regressor().predict(np.full((1, 3, 2), 3_000_000_000))
     with says(ValueError, "y holds 3000000000"):
@@ -140,7 +140,7 @@ def test_integers_beyond_32_bits_are_refused_and_not_wrapped():
 
 @pytest.mark.parametrize("wrong", [SERIES * 1e300, list(SERIES * 1e300), list(SERIES[:2] * 1e300)])
 @pytest.mark.parametrize("verb", ["predict", "predict_on_batch"])
-def test_inputs_that_the_float_type_cannot_hold(verb, wrong):
+def test_inputs_too_large_for_the_float_type_are_refused(verb, wrong):
     with says(ValueError, "X", "holds -1e+300 at", "float32", "set_floatx('float64')"):
         getattr(regressor(), verb)(wrong)
 
@@ -154,7 +154,7 @@ def test_inputs_that_the_float_type_cannot_hold(verb, wrong):
         (SERIES, VALUES, {"sample_weight": np.full(4, 1e300)}, "sample_weight"),
     ],
 )
-def test_values_that_the_float_type_cannot_hold(verb, x, y, options, name):
+def test_values_too_large_for_the_float_type_are_refused(verb, x, y, options, name):
     with says(ValueError, f"{name} holds", "e+", "float32", "set_floatx('float64')"):
         getattr(regressor(), verb)(x, y, **options)
     seqnet.config.set_floatx("float64")
@@ -181,14 +181,14 @@ MASKED = np.ma.masked_greater(SERIES, 0.5)
         (SERIES, VALUES, {"mask": np.ma.masked_equal(np.ones((4, 3), int), 1)}, "mask"),
     ],
 )
-def test_masked_arrays_do_not_lose_their_mask(verb, x, y, options, name):
+def test_masked_arrays_with_masked_values_are_refused(verb, x, y, options, name):
     with says(
         TypeError, f"{name} is a masked array", f"{name}.filled(0)", "mask=", "sample_weight="
     ):
         getattr(regressor(), verb)(x, y, **options)
 
 
-def test_a_masked_array_of_which_nothing_is_masked_is_its_data():
+def test_a_masked_array_without_masked_values_is_accepted():
     found = Adapter(regressor()).dataset(np.ma.masked_greater(SERIES, 5), np.ma.array(VALUES))
     assert type(found.data.inputs) is np.ndarray
     np.testing.assert_array_equal(found.data.inputs, SERIES)
@@ -209,22 +209,22 @@ def test_a_masked_array_of_which_nothing_is_masked_is_its_data():
         (TOKENS.astype(object), TypeError, ["object", "np.asarray(X, 'int32')"]),
         (TOKENS * 0.5 + np.zeros((4, 3), object), TypeError, ["np.asarray(X, 'float32')"]),
         ([[None, 1, 2]] * 4, TypeError, ["holds None"]),
-        (np.zeros((4, 3), "datetime64[s]"), TypeError, ["datetime64", "into numbers"]),
-        (["abc"] * 4, TypeError, ["Text is turned into numbers"]),
+        (np.zeros((4, 3), "datetime64[s]"), TypeError, ["datetime64", "to numbers"]),
+        (["abc"] * 4, TypeError, ["Convert text to numbers"]),
         ([np.zeros((2, 0)), np.zeros((3, 0))], ValueError, ["X[0] has an axis of size 0"]),
     ],
 )
-def test_what_is_no_array_gets_advice(verb, x, error, parts):
+def test_inputs_that_are_not_arrays_are_refused_with_advice(verb, x, error, parts):
     with says(error, "X", *parts):
         getattr(classifier(), verb)(x, CLASSES)
 
 
-def test_several_inputs_to_predict():
+def test_several_inputs_to_predict_are_refused():
     with says(ValueError, "X is a list of 2 arrays", "one input"):
         classifier().predict([TOKENS, SERIES])
 
 
-def test_a_series_of_lists_is_a_list():
+def test_a_series_of_lists_is_refused_with_advice():
     pandas = pytest.importorskip("pandas")
     for rows in (TOKENS.tolist(), [[1, 2, 3], [1], [2, 2], [3]]):
         with says(TypeError, "X", "Series", "X.tolist()"):
@@ -289,7 +289,7 @@ def test_targets_that_do_not_fit_the_squared_error(verb, y, error, parts):
         ([[0.5], [1.5], [0.1], [1]], ["y holds 1.5 at (1, 0)", "the probability of class 1"]),
     ],
 )
-def test_targets_of_the_binary_cross_entropy_are_from_0_to_1(verb, y, parts):
+def test_targets_of_the_binary_cross_entropy_must_be_from_0_to_1(verb, y, parts):
     model = seqnet.Model([LSTM(2), Dense(1, "sigmoid")])
     model.compile("sgd", "binary_crossentropy")
     with says(ValueError, "binary_crossentropy", *parts):
@@ -307,7 +307,7 @@ def test_targets_of_the_binary_cross_entropy_are_from_0_to_1(verb, y, parts):
         ([1.5, -0.5, 0.0], ["y holds -0.5 at (2, 1)"]),
     ],
 )
-def test_targets_of_the_categorical_cross_entropy_are_distributions(verb, row, parts):
+def test_targets_of_the_categorical_cross_entropy_must_be_distributions(verb, row, parts):
     y = np.eye(3)[CLASSES]
     y[2] = row
     model = classifier()
@@ -333,7 +333,7 @@ def test_distributions_may_be_rounded(row):
 
 @pytest.mark.parametrize("classes", [3, 50_000])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_distributions_may_be_held_in_few_bits(classes, dtype):
+def test_distributions_may_have_low_precision(classes, dtype):
     rows = np.random.default_rng(0).dirichlet(np.ones(classes), 2).astype(dtype)
     seqnet.losses.CategoricalCrossentropy().check_targets(rows, (None, classes), "y")
 
@@ -346,7 +346,7 @@ def test_distributions_may_be_held_in_few_bits(classes, dtype):
     ],
 )
 @pytest.mark.parametrize("how", ["mask", "step weights", "row weights", "lengths", "mask_zero"])
-def test_targets_that_count_nothing_may_be_any(loss, activation, allowed, how):
+def test_targets_without_weight_may_have_any_value(loss, activation, allowed, how):
     mask_zero = how == "mask_zero"
     recurrent = LSTM(2, return_sequences=True)
     model = seqnet.Model([Embedding(5, 3, mask_zero=mask_zero), recurrent, Dense(3, activation)])
@@ -374,7 +374,7 @@ def renamed(options):
     return {"weight" if k == "sample_weight" else k: v for k, v in options.items()}
 
 
-def test_a_loss_as_a_metric_checks_its_targets_too():
+def test_a_loss_used_as_a_metric_checks_its_targets():
     model = seqnet.Model([LSTM(2), Dense(1, "sigmoid")])
     model.compile("sgd", "mse", metrics=["binary_crossentropy"])
     with says(ValueError, "y holds -1.0 at (0, 0)", "binary_crossentropy"):
@@ -410,7 +410,7 @@ def test_class_numbers_are_not_compared_with_several_outputs():
         lambda: [layers.RepeatVector(3), layers.TimeDistributed(Dense(3, "tanh"))],
     ],
 )
-def test_a_cross_entropy_of_what_is_no_probability(last, loss):
+def test_a_cross_entropy_without_probabilities_is_refused(last, loss):
     model = seqnet.Model([Embedding(5, 3), LSTM(2), *last()])
     model.compile("sgd", loss)
     y = np.zeros(model.compute_output_shape((4, 3)), int)
@@ -419,15 +419,15 @@ def test_a_cross_entropy_of_what_is_no_probability(last, loss):
         model.fit(TOKENS, y)
 
 
-def test_logits_are_not_taken_from_what_is_a_probability_already():
+def test_from_logits_after_a_softmax_is_refused():
     model = classifier()
     model.compile("sgd", seqnet.losses.SparseCategoricalCrossentropy(from_logits=True))
-    with says(ValueError, "before a softmax", "dense", "leave out one of the two"):
+    with says(ValueError, "before a softmax", "dense", "remove one of the two"):
         model.fit(TOKENS, CLASSES)
 
 
 @pytest.mark.parametrize("last", [Dense(3, lambda x: x / x.sum(-1)), layers.Lambda(abs)])
-def test_functions_of_ones_own_may_be_probabilities(last):
+def test_custom_activations_may_return_probabilities(last):
     model = seqnet.Model([Embedding(5, 3), LSTM(3), last])
     model.compile("sgd", "sparse_categorical_crossentropy")
     Adapter(model).dataset(TOKENS, CLASSES)
@@ -459,14 +459,14 @@ def test_wrong_sample_weights(verb, weight, error, parts):
         getattr(classifier(), verb)(TOKENS, CLASSES, sample_weight=weight)
 
 
-def test_weights_for_each_step_have_the_length_of_the_sequences():
+def test_weights_for_each_step_must_have_the_length_of_the_sequences():
     model = seqnet.Model([Embedding(5, 3), LSTM(2, return_sequences=True), Dense(5)])
     model.compile("sgd", seqnet.losses.SparseCategoricalCrossentropy(from_logits=True))
     with says(ValueError, "sample_weight", "(4,) or (4, 3)", "(4, 2)"):
         model.fit(TOKENS, TOKENS, sample_weight=np.ones((4, 2)))
 
 
-def test_a_mask_has_the_shape_of_samples_and_steps():
+def test_a_mask_must_have_the_shape_of_samples_and_steps():
     with says(ValueError, "mask", "(samples, time)", "(4, 3)", "got (4, 2)"):
         regressor().fit(SERIES, VALUES, mask=np.ones((4, 2), bool))
     with says(ValueError, "mask", "(4, 3)", "got (3, 4)"):
@@ -483,19 +483,19 @@ def test_a_mask_has_the_shape_of_samples_and_steps():
         (np.array([[1, -1, 0]] * 4), ValueError, ["holds -1 at (0, 1)"]),
     ],
 )
-def test_a_mask_is_of_bools(verb, mask, error, parts):
+def test_a_mask_must_hold_bools(verb, mask, error, parts):
     with says(error, "mask must hold bools", "0 and 1", *parts):
         getattr(regressor(), verb)(SERIES, VALUES, mask=mask)
 
 
-def test_a_mask_may_be_of_zeros_and_ones():
+def test_a_mask_may_hold_zeros_and_ones():
     mask = np.array([[1, 1, 0]] * 4, "uint8")
     found = Adapter(regressor()).dataset(SERIES, VALUES, mask=mask)
     assert found.data.mask.dtype == bool
     np.testing.assert_array_equal(found.data.mask, mask)
 
 
-def test_a_mask_of_sequences_is_of_bools():
+def test_a_mask_of_sequences_must_hold_bools():
     with says(ValueError, "mask[1] must hold bools", "holds 2 at (0,)"):
         tagger().fit(ROWS, TAGS, mask=[[1, 1, 0], [2], [1, 0]])
     with says(TypeError, "mask must hold bools", "float64"):
@@ -574,7 +574,7 @@ def test_wrong_ragged_series(verb, x, parts):
         (3, TypeError, ["y must have one entry for each sequence", "3"]),
     ],
 )
-def test_ragged_targets_that_do_not_fit(verb, y, error, parts):
+def test_ragged_targets_that_do_not_fit_are_refused(verb, y, error, parts):
     with says(error, *parts):
         getattr(tagger(), verb)(ROWS, y)
 
@@ -592,7 +592,7 @@ def test_ragged_targets_of_vectors():
 
 
 @VERBS
-def test_targets_for_each_step_of_a_model_with_one_answer(verb):
+def test_targets_for_each_step_of_a_model_with_one_output_are_refused(verb):
     with says(ValueError, "y has sequences", "one output for each sequence", "return_sequences"):
         getattr(classifier(), verb)(ROWS, TAGS)
 
@@ -611,10 +611,10 @@ def test_targets_for_each_step_of_a_model_with_one_answer(verb):
         ({"mask": [[1, 1, 1], [1]]}, ValueError, ["3 in X", "2 in mask"]),
         ({"mask": np.ones((3, 3), bool)}, ValueError, ["mask[1] has 3 steps", "X[1] has 1"]),
         ({"mask": [True] * 3}, ValueError, ["mask[0] is a single value", "X[0] has 3"]),
-        ({"lengths": [3, 1, 2]}, ValueError, ["lengths goes with an array", "have their own"]),
+        ({"lengths": [3, 1, 2]}, ValueError, ["lengths needs an array", "have their own"]),
     ],
 )
-def test_what_does_not_go_with_ragged_sequences(verb, options, error, parts):
+def test_options_that_do_not_support_ragged_sequences_are_refused(verb, options, error, parts):
     with says(error, *parts):
         getattr(tagger(), verb)(ROWS, TAGS, **options)
 
@@ -622,7 +622,7 @@ def test_what_does_not_go_with_ragged_sequences(verb, options, error, parts):
 @VERBS
 @pytest.mark.parametrize("x", [TOKENS, TOKENS.tolist()], ids=["array", "list"])
 @pytest.mark.parametrize("part", ["y", "sample_weight", "mask"])
-def test_what_is_ragged_beside_sequences_of_one_length(verb, x, part):
+def test_ragged_values_for_sequences_of_one_length_are_refused(verb, x, part):
     rows = [[1, 1, 1], [1, 1, 1], [1], [1, 1, 1]]
     options = {"y": TOKENS % 3, part: rows}
     with says(ValueError, f"{part}[2] has 1 entries", "X[2] has 3 steps"):
@@ -631,13 +631,13 @@ def test_what_is_ragged_beside_sequences_of_one_length(verb, x, part):
 
 @VERBS
 @pytest.mark.parametrize("x", [[[], []], [[]], [[1, 2], None], [3, [1, 2]]])
-def test_a_sequence_that_is_none_is_named(verb, x):
+def test_an_invalid_sequence_is_named(verb, x):
     number = 0 if x[0] in ([], 3) else 1
     with says((ValueError, TypeError), f"X[{number}]"):
         getattr(tagger(), verb)(x, [[1]] * len(x))
 
 
-def test_weights_for_each_step_of_a_model_with_one_answer():
+def test_weights_for_each_step_of_a_model_with_one_output_are_refused():
     with says(ValueError, "sample_weight", "(3,)", "one output for each sequence"):
         classifier().fit(ROWS, CLASSES[:3], sample_weight=[[1, 1, 1], [1], [1, 1]])
 
@@ -670,10 +670,10 @@ def test_wrong_lengths(verb, options, error, parts):
         getattr(tagger(), verb)(TOKENS, TOKENS % 3, **options)
 
 
-def test_lengths_elsewhere():
+def test_lengths_without_sequences_are_refused():
     with says(ValueError, "lengths[0] is 4", "from 1 to 3"):
         tagger().predict(TOKENS, lengths=[4, 1, 1, 1])
-    with says(ValueError, "lengths goes with sequences", "(4,)"):
+    with says(ValueError, "lengths needs sequences", "(4,)"):
         seqnet.Model([Dense(1)]).predict(np.zeros(4), lengths=[1, 1, 1, 1])
     with says(ValueError, "y must have the (samples, time) of X, (4, 3)", "(4, 2)"):
         tagger().fit(TOKENS, TOKENS[:, :2] % 3, lengths=[1, 2, 3, 1])
@@ -681,7 +681,7 @@ def test_lengths_elsewhere():
         tagger().fit(ROWS, TAGS, validation_data=([[1, 2], []], [[0, 1], []]))
 
 
-def test_what_counts_is_checked_where_other_things_are_masked():
+def test_unmasked_values_are_checked_if_others_are_masked():
     mask = np.array([[True, True, False]] * 4)
     y = TOKENS % 3
     y[:, 2] = -1
@@ -738,7 +738,7 @@ def test_wrong_options_of_fit(options, error, parts):
 
 
 @pytest.mark.parametrize("size", [0, 1.5, None])
-def test_wrong_batch_sizes_elsewhere(size):
+def test_wrong_batch_sizes_of_other_methods(size):
     with pytest.raises((ValueError, TypeError), match="batch_size"):
         regressor().evaluate(SERIES, VALUES, batch_size=size)
     with pytest.raises((ValueError, TypeError), match="batch_size"):
@@ -777,17 +777,17 @@ def test_wrong_batch_sizes_elsewhere(size):
         (lambda: Dense(2, dtype="int32"), ["int32", "float32"]),
     ],
 )
-def test_unknown_names_come_with_the_nearest(make, parts):
+def test_errors_for_unknown_names_suggest_the_closest_name(make, parts):
     with says(ValueError, *parts):
         make()
 
 
-def test_metrics_are_a_list():
+def test_metrics_must_be_a_list():
     with says(TypeError, "metrics takes a list", "['accuracy']"):
         regressor().compile("sgd", "mse", metrics="accuracy")
 
 
-def test_accuracy_needs_a_loss_it_goes_with():
+def test_accuracy_needs_a_loss_that_supports_it():
     with says(ValueError, "accuracy", "cross-entropy", "binary_accuracy"):
         regressor().compile("sgd", "mse", metrics=["accuracy"])
 
@@ -800,12 +800,12 @@ def test_accuracy_is_refused_when_the_loss_is_chosen_by_the_last_layer():
 
 
 @pytest.mark.parametrize("thing", [3, None, [], object()])
-def test_an_optimizer_is_a_name_or_an_object(thing):
+def test_an_optimizer_must_be_a_name_or_an_object(thing):
     with pytest.raises(TypeError, match="optimizer"):
         regressor().compile(thing, "mse")
 
 
-def test_a_layer_is_no_optimizer():
+def test_a_layer_is_not_an_optimizer():
     with pytest.raises(TypeError, match="optimizer"):
         regressor().compile(Dense(2), "mse")
 
@@ -815,19 +815,19 @@ def test_a_layer_is_no_optimizer():
 
 @pytest.mark.parametrize("units", [0, -3])
 @pytest.mark.parametrize("cls", [Dense, SimpleRNN, LSTM, GRU])
-def test_there_is_at_least_one_unit(cls, units):
+def test_units_must_be_at_least_one(cls, units):
     with says(ValueError, cls.__name__, "at least 1", str(units)):
         cls(units)
 
 
 @pytest.mark.parametrize("units", [2.5, "3", None, True])
 @pytest.mark.parametrize("cls", [Dense, LSTM])
-def test_units_are_a_whole_number(cls, units):
+def test_units_must_be_an_integer(cls, units):
     with says(TypeError, "units", "whole number", repr(units)):
         cls(units)
 
 
-def test_a_vocabulary_has_a_whole_size():
+def test_a_vocabulary_size_must_be_an_integer():
     with says(ValueError, "input_dim", "at least 1", "0"):
         Embedding(0, 3)
     with says(TypeError, "input_dim", "whole number"):
@@ -837,18 +837,18 @@ def test_a_vocabulary_has_a_whole_size():
 
 
 @pytest.mark.parametrize("rate", [1, 1.5, -0.1, np.nan])
-def test_a_dropout_rate_is_below_one(rate):
+def test_a_dropout_rate_must_be_below_one(rate):
     with says(ValueError, "rate", "[0, 1)", str(rate)):
         Dropout(rate)
 
 
-def test_a_mask_value_is_finite():
+def test_a_mask_value_must_be_finite():
     with says(ValueError, "mask_value", "finite"):
         Masking(np.nan)
 
 
 @pytest.mark.parametrize("value", [None, "0", True])
-def test_a_mask_value_is_a_number(value):
+def test_a_mask_value_must_be_a_number(value):
     with says(TypeError, "mask_value must be a number", repr(value)):
         Masking(value)
 
@@ -872,25 +872,25 @@ def test_wrong_settings(function, value, error, text):
     assert before == (seqnet.config.epsilon(), seqnet.config.floatx(), seqnet.config.backend())
 
 
-def test_the_same_layer_twice():
+def test_the_same_layer_twice_is_refused():
     layer = Dense(2, name="head")
     with says(ValueError, "'head'", "already in this model"):
         seqnet.Model([layer, layer])
 
 
-def test_two_layers_of_one_name():
+def test_two_layers_with_the_same_name_are_refused():
     with says(ValueError, "already has a layer named 'head'"):
         seqnet.Model([Dense(2, name="head"), Dense(2, name="head")])
 
 
-def test_a_model_is_made_of_layers():
+def test_a_model_only_takes_layers():
     with says(TypeError, "layers", "'dense'"):
         seqnet.Model(["dense"])
     with says(TypeError, "layers", "Dense"):
         seqnet.Model([Dense])
 
 
-def test_no_layers():
+def test_a_model_without_layers_is_refused():
     for verb in ("fit", "evaluate", "train_on_batch"):
         with says(ValueError, "no layers"):
             getattr(seqnet.Model(), verb)(SERIES, VALUES)
@@ -900,7 +900,7 @@ def test_no_layers():
         seqnet.Model().build((None, 3))
 
 
-def test_weights_before_the_input_is_known():
+def test_weights_of_a_model_that_is_not_built_are_refused():
     for call in (
         lambda model: model.get_weights(),
         lambda model: model.set_weights([]),
@@ -909,7 +909,7 @@ def test_weights_before_the_input_is_known():
             call(regressor())
 
 
-def test_the_features_must_be_known_to_make_weights():
+def test_the_features_must_be_known_to_build():
     with says(ValueError, "'lstm'", "number of features", "input_shape="):
         regressor().build((None, None, None))
     with says(ValueError, "'lstm'", "number of features"):
@@ -1037,7 +1037,7 @@ def test_wrong_numbers_are_refused_later_too():
         (lambda: EarlyStopping("loss", min_delta="a"), TypeError, ["min_delta", "number", "'a'"]),
     ],
 )
-def test_slips_in_constructors(make, error, parts):
+def test_mistakes_in_constructor_arguments(make, error, parts):
     with says(error, *parts):
         make()
 
@@ -1055,31 +1055,31 @@ def test_slips_in_constructors(make, error, parts):
         ({"class_weight": {0: "a"}}, TypeError, ["The weight of class 0 must be a number", "'a'"]),
     ],
 )
-def test_slips_in_arguments_of_fit(options, error, parts):
+def test_mistakes_in_arguments_of_fit(options, error, parts):
     with says(error, *parts):
         classifier().fit(TOKENS, CLASSES, **options)
 
 
-def test_a_missing_y_is_told_with_what_came_instead():
+def test_the_error_for_a_missing_y_describes_the_input():
     with says(ValueError, "y is missing", "tuple of 2", "one after the other"):
         classifier().fit((TOKENS, CLASSES))
     with says(ValueError, "y is missing", "function", "Call it"):
         classifier().fit(lambda: iter([(TOKENS, CLASSES)]))
 
 
-def test_a_layer_that_wants_steps_says_how_to_get_them():
+def test_the_error_of_a_layer_that_needs_steps_says_how_to_get_them():
     with says(ValueError, "lstm_1", "rank 3", "return_sequences=True", "Embedding"):
         seqnet.Model([LSTM(2), LSTM(2)]).fit(SERIES, VALUES)
 
 
-def test_targets_for_a_sequence_or_for_each_step_say_how_to_get_such_outputs():
+def test_errors_for_targets_of_another_shape_say_how_to_get_such_outputs():
     with says(ValueError, "(batch, 3, 1)", "(4, 1)", "return_sequences=False"):
         regressor(return_sequences=True).fit(SERIES, VALUES)
     with says(ValueError, "got (4, 2)", "return_sequences=True"):
         classifier().fit(TOKENS[:, :2], TOKENS[:, :2] % 3)
 
 
-def test_one_unit_is_no_classifier_of_two():
+def test_one_softmax_unit_for_two_classes_is_refused():
     model = seqnet.Model([LSTM(2), Dense(1, activation="softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy")
     with says(ValueError, "y holds class 1", "one unit", "sigmoid"):
@@ -1094,14 +1094,14 @@ def test_one_unit_is_no_classifier_of_two():
     [
         (None, TypeError, ["sequences must be a list of sequences", "None"]),
         (["ab", "c"], TypeError, ["sequences[0] is 'ab'"]),
-        ([["a"], ["b"]], TypeError, ["sequences[0]", "Text is turned into numbers"]),
+        ([["a"], ["b"]], TypeError, ["sequences[0]", "Convert text to numbers"]),
         ([[1], [None, 2]], TypeError, ["sequences[1]", "holds None"]),
         ([[1], [2j]], TypeError, ["sequences[1]", "complex128"]),
         ([[1], [2**40]], ValueError, [f"sequences[1] holds {2**40}"]),
         ([[[1], [1, 2]]], ValueError, ["sequences[0] is not rectangular"]),
     ],
 )
-def test_sequences_to_pad(given, error, parts):
+def test_wrong_sequences_to_pad(given, error, parts):
     with says(error, *parts):
         seqnet.data.pad_sequences(given)
 
@@ -1125,7 +1125,7 @@ def test_sequences_to_pad_may_come_from_a_generator():
         (("a", 1, 3), TypeError, ["starts must be an array of numbers"]),
     ],
 )
-def test_ranges_of_steps(given, error, parts):
+def test_wrong_ranges_of_steps(given, error, parts):
     with says(error, *parts):
         seqnet.data.range_weights(*given)
 
@@ -1188,7 +1188,7 @@ def test_arguments_of_losses_and_metrics(make, error, parts):
         ({"validation_freq": []}, ValueError, ["validation_freq is an empty list"]),
     ],
 )
-def test_lists_that_are_no_options(options, error, parts):
+def test_lists_as_options_are_refused(options, error, parts):
     with says(error, *parts):
         regressor().fit(SERIES, VALUES, **options)
 
@@ -1212,7 +1212,7 @@ AB = CharacterVocabulary("ab")
         (lambda: bigram_cross_entropy([0, 1], [0], 2), ValueError, ["test has 1 numbers"]),
     ],
 )
-def test_text_as_numbers(call, error, parts):
+def test_text_instead_of_numbers_is_refused(call, error, parts):
     with says(error, *parts):
         call()
 

@@ -53,7 +53,7 @@ def test_classes_of_steps(one_hot):
     )
 
 
-def test_one_sigmoid():
+def test_a_single_sigmoid():
     y = (CLASSES > 0).astype(float)[:, None]
     options = {"units": 1, "activation": "sigmoid"}
     same(
@@ -80,7 +80,7 @@ def test_sequences_of_different_lengths(weights):
     )
 
 
-def test_masked_steps_may_hold_any_class():
+def test_masked_steps_may_have_any_class():
     tokens = RNG.integers(1, 6, (4, 3))
     tokens[:, 2] = 0
     targets = np.where(tokens == 0, -7, 1)
@@ -90,7 +90,7 @@ def test_masked_steps_may_hold_any_class():
     assert np.isfinite(history.history["loss"]).all()
 
 
-def test_validation_is_not_weighed():
+def test_validation_data_is_not_weighted():
     seqnet.set_random_seed(1)
     model = seqnet.Model([GRU(2), Dense(3, activation="softmax")])
     model.fit(X, CLASSES, class_weight=BY_CLASS, validation_data=(X, CLASSES), verbose=0)
@@ -99,7 +99,7 @@ def test_validation_is_not_weighed():
 
 
 @pytest.mark.parametrize("kind", ["array", "list", "rows"])
-def test_a_validation_that_is_split_off_is_not_weighed(kind, tmp_path):
+def test_the_validation_split_is_not_weighted(kind, tmp_path):
     x = {"array": X, "list": [row[:n] for n, row in zip([1, 2, 3, 4] * 2, X, strict=True)]}.get(
         kind
     )
@@ -133,8 +133,8 @@ def test_wrong_weights_are_refused_before_compiling(compiled, given, error, part
     assert not compiled
 
 
-def test_targets_that_are_no_classes_are_refused(compiled):
-    with pytest.raises(ValueError, match="class_weight wants targets that are classes.*mean_sq"):
+def test_targets_that_are_not_classes_are_refused(compiled):
+    with pytest.raises(ValueError, match="class_weight needs targets that are classes.*mean_sq"):
         trained(X, RNG.normal(size=(8, 3)), activation=None, class_weight={0: 1.0})
     assert not compiled
 
@@ -143,5 +143,5 @@ def test_a_class_without_a_weight_has_the_weight_1():
     assert weight_table({}, 2).tolist() == [1, 1]
 
 
-def test_weights_of_classes_are_not_rounded_to_float32():
+def test_class_weights_are_not_rounded_to_float32():
     assert weight_table({1: 0.1}, 2).tolist() == [1.0, 0.1]

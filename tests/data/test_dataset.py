@@ -57,7 +57,7 @@ def classifier():
 # ---- batches
 
 
-def test_a_batch_of_trees_is_taken_apart_by_rows():
+def test_a_batch_of_trees_selects_rows_of_each_array():
     inputs = {"words": np.arange(12).reshape(4, 3), "tags": {"kind": np.arange(4)}}
     batch = Batch(inputs, {"out": np.arange(4)}, mask={"words": np.ones((4, 3), bool)})
     assert len(batch) == 4
@@ -84,7 +84,7 @@ def test_an_epoch_selects_its_batches(epoch, expected):
 # ---- data sets of users
 
 
-def test_rows_of_a_user_train_as_arrays_do():
+def test_custom_rows_train_like_arrays():
     histories = []
     for data in [(TOKENS, CLASSES), (Rows(),)]:
         model = classifier()
@@ -94,7 +94,7 @@ def test_rows_of_a_user_train_as_arrays_do():
     assert histories[0] == histories[1]
 
 
-def test_rows_of_a_user_are_evaluated_and_predicted_as_arrays_are():
+def test_custom_rows_are_evaluated_and_predicted_like_arrays():
     model = classifier()
     assert model.evaluate(Rows(), batch_size=5) == model.evaluate(TOKENS, CLASSES, batch_size=5)
     np.testing.assert_array_equal(model.predict(Rows()), model.predict(TOKENS))
@@ -106,7 +106,7 @@ def test_only_rows_that_are_needed_are_read():
     assert data.read == [slice(0, 1), slice(0, 4), slice(4, 8)]
 
 
-def test_batches_of_a_user_are_closed_with_each_epoch():
+def test_custom_batches_are_closed_after_each_epoch():
     data, model = Drawn(), classifier()
     history = model.fit(data, epochs=2, batch_size=6, verbose=0, validation_data=Drawn())
     assert len(history.history["val_loss"]) == 2 and data.closed >= 3
@@ -114,7 +114,7 @@ def test_batches_of_a_user_are_closed_with_each_epoch():
 
 
 @pytest.mark.parametrize("data", [Rows, Drawn])
-def test_a_training_on_data_of_a_user_is_resumed_exactly(data, tmp_path):
+def test_training_on_custom_data_is_resumed_exactly(data, tmp_path):
     def train(*callbacks):
         model = classifier()
         model.fit(data(), batch_size=4, epochs=2, verbose=0, callbacks=callbacks)
@@ -134,7 +134,7 @@ def test_a_training_on_data_of_a_user_is_resumed_exactly(data, tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_wrong_values_of_a_user_are_named_by_their_row():
+def test_errors_for_custom_data_name_the_row():
     classes = CLASSES.copy()
     classes[17] = 5
     with pytest.raises(ValueError, match=r"y holds class 5 at \(17,\)"):
@@ -146,12 +146,12 @@ def test_wrong_values_of_a_user_are_named_by_their_row():
 @pytest.mark.parametrize(
     ("batch", "error", "message"),
     [
-        ((TOKENS, CLASSES), TypeError, "gives objects of seqnet.data.Batch, got tuple of 2"),
+        ((TOKENS, CLASSES), TypeError, "must return objects of seqnet.data.Batch, got tuple of 2"),
         (Batch(TOKENS), ValueError, "a batch of X has no targets"),
         (Batch(TOKENS, CLASSES[:3]), ValueError, "same number of samples, got 23 in X"),
     ],
 )
-def test_what_is_no_batch_is_refused(batch, error, message, no_compile):
+def test_a_load_without_a_batch_is_refused(batch, error, message, no_compile):
     class Wrong(Dataset):
         def batches(self, epoch):
             yield batch
@@ -160,8 +160,8 @@ def test_what_is_no_batch_is_refused(batch, error, message, no_compile):
         classifier().fit(Wrong(), verbose=0)
 
 
-def test_targets_beside_a_data_set_are_refused(no_compile):
-    with pytest.raises(ValueError, match="so y cannot be passed beside it"):
+def test_targets_in_addition_to_a_data_set_are_refused(no_compile):
+    with pytest.raises(ValueError, match="so y cannot be passed as well"):
         classifier().fit(Rows(), CLASSES, verbose=0)
 
 
@@ -177,7 +177,7 @@ def test_a_data_set_without_batches_is_refused(no_compile):
 # ---- class weights
 
 
-def test_class_weights_prepare_the_data_once_and_leave_the_validation_alone():
+def test_class_weights_prepare_the_data_once_and_do_not_change_the_validation():
     weights = {0: 3.0, 2: 0.5}
     model, data = classifier(), Rows()
     given = np.array([3.0, 1.0, 0.5])[CLASSES]

@@ -84,7 +84,7 @@ def bits(model):
 
 
 @pytest.mark.parametrize("shuffle", [True, "batch", pytest.param(False, marks=pytest.mark.slow)])
-def test_training_is_the_same_bit_for_bit_wherever_the_rows_are(kept, shuffle):
+def test_training_does_not_depend_on_where_rows_are_stored_bit_for_bit(kept, shuffle):
     results = []
     for kind in ("array", "memmap", "h5py", "sliced", "shaped"):
         model = classifier()
@@ -99,7 +99,7 @@ def test_training_is_the_same_bit_for_bit_wherever_the_rows_are(kept, shuffle):
     assert all(result == results[0] for result in results[1:])
 
 
-def test_parts_in_memory_and_beyond_it_go_together(kept):
+def test_parts_in_memory_and_in_files_can_be_combined(kept):
     expected = classifier()
     expected.fit(TOKENS, CLASSES, batch_size=5, verbose=0)
     model = classifier()
@@ -107,7 +107,7 @@ def test_parts_in_memory_and_beyond_it_go_together(kept):
     assert bits(model) == bits(expected)
 
 
-def test_lengths_and_masks_beside_rows_beyond_memory(kept):
+def test_lengths_and_masks_for_rows_outside_memory(kept):
     x = RNG.normal(size=(9, 4, 2)).astype("float32")
     lengths = np.array([1, 4, 2, 3, 4, 1, 2, 3, 4])
     mask = np.arange(4) < lengths[:, None]
@@ -117,7 +117,7 @@ def test_lengths_and_masks_beside_rows_beyond_memory(kept):
     np.testing.assert_array_equal(model.predict(kept(x, "h5py"), mask=kept(mask, "h5py")), expected)
 
 
-def test_what_is_a_source_and_what_is_in_memory(kept):
+def test_sources_and_arrays_in_memory_are_distinguished(kept):
     memmap = kept(TOKENS, "memmap")
     assert all(map(is_out_of_core, (memmap, memmap[3:], memmap[:, ::2], np.asarray(memmap))))
     assert is_out_of_core(kept(TOKENS, "h5py")) and is_out_of_core(Sliced(TOKENS))
@@ -125,7 +125,7 @@ def test_what_is_a_source_and_what_is_in_memory(kept):
         assert not is_out_of_core(values)
 
 
-def test_a_dataset_in_one_piece_is_mapped(tmp_path):
+def test_a_contiguous_dataset_is_memory_mapped(tmp_path):
     with h5py.File(tmp_path / "data.h5", "w", userblock_size=512) as file:
         file["whole"] = TOKENS
         file["big_endian"] = TOKENS.astype(">i8")
@@ -139,7 +139,7 @@ def test_a_dataset_in_one_piece_is_mapped(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["memmap", "h5py", "sliced", "shaped"])
-def test_rows_come_in_the_order_asked_for(kept, kind):
+def test_rows_are_returned_in_the_requested_order(kept, kind):
     rows = Rows(kept(TOKENS, kind), "X")
     for asked in ([4, 0, 22, 1, 2], [7], list(range(22, -1, -1)), [3, 3, 4]):
         np.testing.assert_array_equal(rows[np.array(asked)], TOKENS[asked])
@@ -148,7 +148,7 @@ def test_rows_come_in_the_order_asked_for(kept, kind):
 
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="the system has no such call")
-def test_rows_that_are_slow_to_come_are_asked_for_at_once(tmp_path, monkeypatch):
+def test_slow_rows_are_requested_at_the_same_time(tmp_path, monkeypatch):
     class Noted(mmap.mmap):
         def madvise(self, *arguments):
             asked.append(arguments)
@@ -180,7 +180,7 @@ def test_rows_that_are_slow_to_come_are_asked_for_at_once(tmp_path, monkeypatch)
         assert (wide[order] == values[10:][order, ::2]).all() and not asked
 
 
-def test_neighbours_are_read_at_once_and_in_increasing_order():
+def test_neighbouring_rows_are_read_together_in_increasing_order():
     asked = []
 
     class Watched(Sliced):
@@ -229,7 +229,7 @@ def test_an_order_is_drawn_before_anything_is_read(contiguous):
     batches.close()
 
 
-def test_batches_of_neighbours_in_random_order():
+def test_batches_of_neighbouring_rows_in_random_order():
     x = np.arange(22).reshape(22, 1)
     dataset = ArrayDataset(Batch(x))
     order = np.random.default_rng(0)
@@ -292,14 +292,14 @@ def test_targets_that_a_loss_does_not_allow_are_refused_by_row():
     model.fit(Shaped(TOKENS), Shaped(y), sample_weight=weights, batch_size=4, verbose=0)
 
 
-def test_masked_rows_and_masks_of_floats_are_refused_beyond_memory():
+def test_masked_rows_and_float_masks_outside_memory_are_refused():
     with pytest.raises(TypeError, match=r"X\[0:4\] is a masked array"):
         classifier().fit(Sliced(np.ma.masked_equal(TOKENS, TOKENS[2, 0])), CLASSES, batch_size=4)
     with pytest.raises(TypeError, match="mask must hold bools"):
         classifier().fit(Shaped(TOKENS), CLASSES, mask=Shaped(np.ones(TOKENS.shape)), verbose=0)
 
 
-def test_wrong_values_that_count_nothing_pass():
+def test_invalid_values_without_weight_are_accepted():
     x, y = TOKENS % 5 + 1, np.repeat(CLASSES[:, None], 4, 1)
     x[17, 2:] = 0
     y[17, 2:] = 99
@@ -328,14 +328,14 @@ def test_the_row_of_a_wrong_value_in_validation():
         (Shaped(TOKENS[:, :, None, None]), CLASSES, ValueError, ["gru", "rank"]),
     ],
 )
-def test_what_cannot_be_right_is_refused_before_compiling(compiled, x, y, error, parts):
+def test_invalid_arguments_are_refused_before_compiling(compiled, x, y, error, parts):
     with pytest.raises(error) as caught:
         classifier().fit(x, y, verbose=0)
     assert all(p in str(caught.value) for p in parts), str(caught.value)
     assert not compiled
 
 
-def test_slices_that_give_something_else_are_refused():
+def test_slices_of_the_wrong_shape_are_refused():
     class Stuck(Sliced):
         def __getitem__(self, rows):
             return self.values[0:1]
@@ -345,7 +345,7 @@ def test_slices_that_give_something_else_are_refused():
 
 
 @pytest.mark.parametrize("kind", ["array", "sliced"])
-def test_steps_of_rows_in_order_go_on_from_epoch_to_epoch(kept, kind):
+def test_rows_in_order_continue_in_the_next_epoch(kept, kind):
     x = kept(np.arange(10.0).reshape(10, 1), kind)
     dataset = Adapter(seqnet.Model([Dense(1)]), targets=False).dataset(x)
 

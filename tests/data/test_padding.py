@@ -12,7 +12,7 @@ sides = st.sampled_from(["pre", "post"])
 
 
 @given(rows=lists, maxlen=st.one_of(st.none(), st.integers(1, 7)), padding=sides, cut=sides)
-def test_padding_keeps_every_step_that_has_room(rows, maxlen, padding, cut):
+def test_padding_keeps_every_step_that_fits(rows, maxlen, padding, cut):
     length = maxlen or max(len(row) for row in rows)
     padded = pad_sequences(rows, maxlen, padding=padding, truncating=cut)
     assert padded.shape == (len(rows), length)
@@ -24,7 +24,7 @@ def test_padding_keeps_every_step_that_has_room(rows, maxlen, padding, cut):
         assert result == (zeros + kept if padding == "pre" else kept + zeros)
 
 
-def test_padding_wants_sequences_and_no_numbers():
+def test_padding_needs_sequences_not_numbers():
     with pytest.raises(TypeError, match=r"sequences\[1\] is .*2.* a list or an array"):
         pad_sequences([[1], 2])
 
@@ -63,7 +63,7 @@ def examples(count=10):
 
 
 @given(count=st.integers(1, 20), size=st.integers(1, 7), seed=st.none() | st.integers(0, 9))
-def test_batches_have_every_example_once_with_what_belongs_to_it(count, size, seed):
+def test_batches_have_every_sample_once_with_its_targets(count, size, seed):
     rng = None if seed is None else np.random.default_rng(seed)
     batches = list(examples(count).batches(Epoch(size, rng)))
     assert [len(b) for b in batches[:-1]] == [size] * (len(batches) - 1)
@@ -80,14 +80,14 @@ def test_batches_have_every_example_once_with_what_belongs_to_it(count, size, se
         )
 
 
-def test_a_split_takes_the_end():
+def test_a_split_returns_the_end_of_the_data():
     first, last = examples().split(0.25)
     assert list(first.data.inputs) == list(range(7))
     assert list(last.data.inputs) == [7, 8, 9]
     assert list(last.data.targets) == [70, 80, 90]
 
 
-def test_what_has_an_array_inside_is_an_array():
+def test_objects_that_convert_to_arrays_are_arrays():
     class Series:
         shape, dtype = (3,), np.dtype("int64")
 
@@ -102,7 +102,7 @@ def test_messages_name_the_data_set():
         check_batch(np.zeros(3), np.zeros(2), prefix="validation ")
 
 
-def test_a_fingerprint_tells_values_shapes_and_dtypes_apart(monkeypatch):
+def test_a_fingerprint_distinguishes_values_shapes_and_dtypes(monkeypatch):
     array = np.arange(24.0).reshape(6, 4)
     other = array.copy()
     other[2, 1] += 1e-9

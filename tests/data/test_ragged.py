@@ -120,7 +120,7 @@ def fill_in(rows, mask, fill):
 @paths
 @few
 @given(lengths=some_lengths, seed=seeds)
-def test_a_ragged_batch_is_its_members_one_at_a_time(path, lengths, seed):
+def test_a_ragged_batch_equals_its_sequences_one_at_a_time(path, lengths, seed):
     model = tagger(path)
     x, y, weights = tokens(lengths, seed)
     expected = one_by_one(model, x, y, weights)
@@ -135,7 +135,7 @@ def test_a_ragged_batch_is_its_members_one_at_a_time(path, lengths, seed):
 @paths
 @few
 @given(lengths=some_lengths, seed=seeds)
-def test_one_answer_for_each_ragged_sequence_is_that_of_the_sequence_alone(path, lengths, seed):
+def test_the_output_for_a_ragged_sequence_equals_that_of_the_sequence_alone(path, lengths, seed):
     model = classifier(path)
     rng = np.random.default_rng(seed)
     x = [rng.normal(size=(n, 2)) for n in lengths]
@@ -190,7 +190,7 @@ def both_ways(path):
 )
 @few
 @given(lengths=some_lengths, seed=seeds)
-def test_in_float32_and_from_both_ends_padding_changes_nothing(path, lengths, seed):
+def test_padding_changes_nothing_in_float32_and_in_bidirectional_layers(path, lengths, seed):
     model = both_ways(path)
     x, y, weights = tokens(lengths, seed)
     expected = train_from_start(model, x, y, sample_weight=weights)
@@ -210,7 +210,7 @@ def test_in_float32_and_from_both_ends_padding_changes_nothing(path, lengths, se
 
 @paths
 @pytest.mark.parametrize("found_by", ["mask_zero", "masking"])
-def test_padding_that_a_layer_finds_is_as_if_it_were_not_there(path, found_by):
+def test_padding_detected_by_a_layer_changes_nothing(path, found_by):
     seqnet.set_random_seed(5)
     recurrent = GRU(3, return_sequences=True, dtype="float64", **PATHS[path])
     first = (
@@ -236,7 +236,7 @@ def test_padding_that_a_layer_finds_is_as_if_it_were_not_there(path, found_by):
 
 
 @paths
-def test_where_the_arithmetic_is_the_same_the_bits_are(path):
+def test_padding_changes_no_bit_if_the_arithmetic_is_the_same(path):
     """A list, an array with lengths, one with a mask: the same batch; as is its repetition."""
     model = both_ways(path)
     x, y, weights = tokens([4, 2, 3], 0)
@@ -254,7 +254,7 @@ def test_where_the_arithmetic_is_the_same_the_bits_are(path):
 @paths
 @few
 @given(lengths=some_lengths, seed=seeds)
-def test_lengths_are_a_mask_of_padding_after(path, lengths, seed):
+def test_lengths_equal_a_mask_of_padding_at_the_end(path, lengths, seed):
     model = tagger(path)
     x, y, weights = tokens(lengths, seed)
     expected = train_from_start(model, x, y, sample_weight=weights)
@@ -273,7 +273,7 @@ def test_lengths_are_a_mask_of_padding_after(path, lengths, seed):
 
 
 @paths
-def test_nothing_but_masked_steps_is_zero_and_changes_nothing(path):
+def test_a_batch_of_masked_steps_has_loss_zero_and_no_update(path):
     model = tagger(path)
     x, y = np.ones((2, TIME), int), np.full((2, TIME), -1)
     for options in (
@@ -286,7 +286,7 @@ def test_nothing_but_masked_steps_is_zero_and_changes_nothing(path):
         assert model.evaluate(x, y, **options) == [0.0, 0.0]
 
 
-def test_weights_mask_and_what_layers_find_are_all_counted_at_once():
+def test_weights_and_all_masks_are_combined():
     model = seqnet.Model(
         [
             Masking(-1.0, dtype="float64"),
@@ -325,7 +325,7 @@ TARGETS = {
         if name.islower() and name != "masked_loss"  # which has targets and a test of its own
     ],
 )
-def test_every_metric_and_loss_counts_weights_and_no_padding(name):
+def test_every_metric_and_loss_uses_weights_and_ignores_padding(name):
     """Beside the weighted mean, by hand, of what it says about the steps of each sequence alone."""
     rng = np.random.default_rng(6)
     model = seqnet.Model([SimpleRNN(CLASSES, activation="sigmoid", return_sequences=True)])
@@ -365,7 +365,7 @@ def test_a_loss_that_cannot_be_masked_is_refused(options):
 
 
 @pytest.mark.parametrize("axis", [None, (1, 2), ()])
-def test_a_metric_of_another_form_than_the_loss_is_refused(axis):
+def test_a_metric_whose_form_differs_from_the_loss_is_refused(axis):
     model = seqnet.Model([SimpleRNN(2, return_sequences=True)])
 
     def spread_out(y, p):
@@ -376,7 +376,7 @@ def test_a_metric_of_another_form_than_the_loss_is_refused(axis):
         model.evaluate(np.ones((3, 3, 2)), np.ones((3, 3, 2)))
 
 
-def test_targets_at_padding_that_an_embedding_finds_may_hold_anything():
+def test_targets_at_padding_of_an_embedding_may_have_any_value():
     model = seqnet.Model(
         [Embedding(6, 2, mask_zero=True), GRU(2, return_sequences=True), Dense(3, "softmax")]
     )
@@ -389,7 +389,7 @@ def test_targets_at_padding_that_an_embedding_finds_may_hold_anything():
         model.evaluate(x, np.where(x == 2, -100, y))
 
 
-def test_a_mask_that_is_used_up_does_not_excuse_targets():
+def test_targets_are_checked_if_the_mask_is_consumed():
     model = seqnet.Model([Embedding(6, 2, mask_zero=True), GRU(2), Dense(3, "softmax")])
     with pytest.raises(ValueError, match=r"y holds class -1 at \(1,\)"):
         model.fit(np.array([[1, 2], [0, 0]]), np.array([1, -1]), verbose=0)
@@ -405,7 +405,7 @@ class Forget(layers.Layer):
         return None
 
 
-def test_a_mask_that_a_layer_drops_does_not_excuse_targets():
+def test_targets_are_checked_if_a_layer_drops_the_mask():
     model = seqnet.Model(
         [Embedding(6, 2, mask_zero=True), Forget(), GRU(2, return_sequences=True), Dense(3)]
     )
@@ -414,7 +414,7 @@ def test_a_mask_that_a_layer_drops_does_not_excuse_targets():
         model.evaluate(np.array([[1, 0], [2, 3]]), np.array([[1, -1], [0, 2]]))
 
 
-def test_targets_of_ragged_sequences_of_weight_zero_may_hold_anything():
+def test_targets_of_ragged_sequences_with_weight_zero_may_have_any_value():
     model = tagger("fused")
     expected = model.evaluate([[1, 2, 3], [5, 6]], [[0, 1, 2], [2, 1]], sample_weight=[2, 1])
     x, y = [[1, 2, 3], [4], [5, 6]], [[0, 1, 2], [-1], [2, 1]]
@@ -443,7 +443,7 @@ def test_sequences_may_be_lists_and_arrays(kind):
     assert [p.shape for p in model.predict_on_batch(rows)] == [(3, 4), (1, 4), (2, 4)]
 
 
-def test_predictions_come_in_the_order_of_the_sequences():
+def test_predictions_are_in_the_order_of_the_sequences():
     rng = np.random.default_rng(0)
     x = [rng.integers(0, 9, n) for n in rng.integers(1, 20, 40)]
     model = tagger("fused")
@@ -455,7 +455,7 @@ def test_predictions_come_in_the_order_of_the_sequences():
     np.testing.assert_allclose(result, alone, rtol=1e-9)
 
 
-def test_a_mask_goes_with_ragged_sequences_too():
+def test_a_mask_can_be_combined_with_ragged_sequences():
     model = tagger("fused")
     x, y = [[1, 2, 3], [4, 5]], [[0, 9, 2], [3, 1]]
     shorter = model.evaluate([[1, 3], [4, 5]], [[0, 2], [3, 1]], batch_size=1)
@@ -463,7 +463,7 @@ def test_a_mask_goes_with_ragged_sequences_too():
     np.testing.assert_allclose(masked, shorter, rtol=1e-9)
 
 
-def test_a_layer_that_runs_backwards_answers_from_the_last_step():
+def test_a_backward_layer_has_its_outputs_in_reversed_order():
     seqnet.set_random_seed(0)
     options = {"return_sequences": True, "go_backwards": True, "dtype": "float64"}
     model = seqnet.Model([SimpleRNN(2, **options)])
@@ -496,7 +496,7 @@ def test_a_layer_that_runs_backwards_answers_from_the_last_step():
     np.testing.assert_allclose(model.evaluate(x, y, sample_weight=weights), changed)
 
 
-def test_fit_takes_validation_and_weights_for_ragged_sequences(still):
+def test_fit_accepts_validation_and_weights_for_ragged_sequences(still):
     x, y, weights = tokens([3, 1, 4, 2, 2, 4, 1, 3, 2, 4], 5)
     split = still.fit(x, y, validation_split=0.3, sample_weight=weights, verbose=0).history
     given = still.fit(
@@ -534,7 +534,7 @@ def test_a_range_of_steps_is_a_sample_weight():
 
 
 @pytest.mark.parametrize("loss", ["masked_loss", seqnet.losses.masked_loss])
-def test_masked_loss_in_compile_is_the_function_of_its_name(loss, tmp_path):
+def test_masked_loss_in_compile_equals_the_function(loss, tmp_path):
     """Its sum over the steps that count, whatever labels are elsewhere, for arrays and lists."""
     seqnet.set_random_seed(0)
     model = seqnet.Model([Embedding(9, 3), GRU(3, return_sequences=True), Dense(4, "softmax")])
@@ -610,7 +610,7 @@ def steps_of_epoch(monkeypatch, fit):
 
 
 @pytest.mark.parametrize("way", ["list", "lengths"])
-def test_an_epoch_costs_what_the_data_have_and_not_their_longest(monkeypatch, way):
+def test_the_cost_of_an_epoch_depends_on_the_data_and_not_on_the_longest_sequence(monkeypatch, way):
     rng = np.random.default_rng(0)
     lengths = np.minimum(1 + rng.exponential(24, 640).astype(int), 100)
     lengths[0] = 100
@@ -637,7 +637,7 @@ def examples_of(lengths):
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=40), size=st.integers(1, 7))
-def test_batches_have_every_sequence_once_with_what_belongs_to_it(lengths, size):
+def test_batches_have_every_sequence_once_with_its_targets(lengths, size):
     for rng in (None, np.random.default_rng(0)):
         batches = list(examples_of(lengths).batches(Epoch(size, rng)))
         assert len(batches) == -(-len(lengths) // size)
@@ -653,7 +653,7 @@ def test_batches_have_every_sequence_once_with_what_belongs_to_it(lengths, size)
             assert order == list(range(len(lengths)))
 
 
-def test_epochs_group_in_ways_of_their_own_and_the_seed_decides_them():
+def test_epochs_group_differently_and_depend_on_the_seed():
     lengths = list(range(1, 65))  # all different, so that sorting alone would always group alike
 
     def groups(rng):
@@ -683,7 +683,7 @@ def test_one_function_is_compiled_for_all_lengths(compiled):
     assert compiled == ["prediction"]
 
 
-def test_unrolled_models_get_functions_for_a_few_lengths(compiled, caplog, capsys):
+def test_unrolled_models_compile_functions_for_a_few_lengths(compiled, caplog, capsys):
     rng = np.random.default_rng(0)
     model = seqnet.Model([SimpleRNN(2, unroll=True)])
     other = seqnet.Model([SimpleRNN(2)])
@@ -744,7 +744,7 @@ SUMS = SERIES.sum(axis=2, keepdims=True).cumsum(axis=1)
 
 
 @paths
-def test_windows_are_the_updates_of_a_stateful_model(path):
+def test_windows_make_the_updates_of_a_stateful_model(path):
     model = follower(path=path)
     history = model.fit(SERIES, SUMS, shuffle=False, batch_size=4, tbptt=3, verbose=0).history
     other = follower(path=path, stateful=True)
@@ -756,7 +756,7 @@ def test_windows_are_the_updates_of_a_stateful_model(path):
     same(model.get_weights(), other.get_weights())
 
 
-def test_a_window_of_the_whole_sequence_is_no_truncation():
+def test_a_window_of_the_whole_sequence_does_not_truncate():
     model, other = follower(), follower()
     for one, size in ((model, 7), (other, None)):
         one.fit(SERIES, SUMS, batch_size=2, shuffle=False, epochs=2, tbptt=size, verbose=0)
@@ -764,7 +764,7 @@ def test_a_window_of_the_whole_sequence_is_no_truncation():
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_windows_carry_states_and_figures_are_those_of_the_whole(size):
+def test_windows_carry_states_and_losses_equal_those_of_the_whole_sequence(size):
     model = follower(rate=0.0)
     x, y = [s[:n] for s, n in zip(SERIES, (7, 1, 4, 6), strict=True)], []
     y = [s[: len(xi)] for s, xi in zip(SUMS, x, strict=True)]
@@ -776,7 +776,7 @@ def test_windows_carry_states_and_figures_are_those_of_the_whole(size):
     np.testing.assert_allclose(history["val_loss"][0], expected[0])
 
 
-def test_windows_of_ragged_batches_train_as_the_sequence_alone():
+def test_windows_of_ragged_batches_train_like_the_sequence_alone():
     model, other = follower(), follower()
     model.fit([SERIES[0, :5]], [SUMS[0, :5]], tbptt=2, verbose=0)
     padded, mask = np.full((2, 9, 2), 5.0), np.zeros((2, 9), bool)
@@ -810,7 +810,7 @@ def test_windows_have_the_dropout_masks_of_the_whole_sequence(path, size):
 
 @pytest.mark.parametrize("way", ["mask", "masking"])
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_windows_of_padding_alone_are_no_updates(way, where):
+def test_windows_of_padding_make_no_update(way, where):
     """Adam would move by its momentum."""
     trained = []
     for padding in (0, 7):
@@ -828,7 +828,7 @@ def test_windows_of_padding_alone_are_no_updates(way, where):
 
 
 @pytest.mark.parametrize("way", ["mask", "lengths"])
-def test_validation_data_has_masks_and_lengths_too(way, still):
+def test_validation_data_may_have_masks_and_lengths(way, still):
     x, y, weights = tokens([3, 1, 4], 5)
     mask = np.arange(TIME) < np.array([3, 1, 4])[:, None]
     given = {"X": fill_in(x, mask, 8), "y": fill_in(y, mask, -1), way: [3, 1, 4]}
@@ -837,7 +837,7 @@ def test_validation_data_has_masks_and_lengths_too(way, still):
     expected = still.evaluate(x, y, sample_weight=weights if way == "mask" else None)
     history = still.fit(x, y, validation_data=given, verbose=0).history
     np.testing.assert_allclose([history["val_loss"][0], history["val_accuracy"][0]], expected)
-    with pytest.raises(ValueError, match="validation lengths goes with an array"):
+    with pytest.raises(ValueError, match="validation lengths needs an array"):
         still.fit(x, y, validation_data={"X": x, "y": y, "lengths": [1, 2, 3]})
     for wrong in ({"X": x}, {"X": x, "y": y, "length": [3, 1, 4]}):
         with pytest.raises(ValueError, match="a dictionary with X, y and any of sample_weight"):
@@ -852,7 +852,7 @@ def test_validation_data_has_masks_and_lengths_too(way, still):
         ({"return_sequences": True, "go_backwards": True}, 2, "'lstm': it runs backwards"),
         ({"return_sequences": True, "stateful": True}, 2, "'lstm': it is stateful"),
         ({"return_sequences": True, "learn_initial_state": True}, 2, "learns its initial state"),
-        ({"return_sequences": False}, 2, "an output at each step: return_sequences=True"),
+        ({"return_sequences": False}, 2, "an output at each step: use return_sequences=True"),
     ],
 )
 def test_what_cannot_be_trained_in_windows_is_refused(options, size, message, no_compile):

@@ -136,13 +136,13 @@ def stop():
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
-def test_items_come_in_order(size):
+def test_items_are_in_order(size):
     assert list(prefetch((k for k in range(50)), size)) == list(range(50))
     assert list(prefetch((k for k in ()), size)) == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_no_more_is_read_than_the_size_says(size):
+def test_at_most_size_items_are_prefetched(size):
     made, reached = [], threading.Event()
 
     def items():
@@ -174,7 +174,7 @@ def test_no_more_is_read_than_the_size_says(size):
         (([5, *[0.1] * 7] * 4)[1:], 16),
     ],
 )
-def test_a_thread_reads_once_items_are_slow_to_come(milliseconds, in_place, monkeypatch):
+def test_a_thread_reads_once_items_are_slow(milliseconds, in_place, monkeypatch):
     now, readers, closed = [0.0], [], []
     clock = SimpleNamespace(perf_counter=lambda: now[0])
     monkeypatch.setattr("seqnet.data.prefetch.time", clock)
@@ -229,7 +229,7 @@ def test_closing_ends_the_thread_and_closes_the_source_there(taken):
     assert list(reader) == []
 
 
-def test_a_source_that_blocks_is_not_waited_for_without_end(monkeypatch, caplog):
+def test_waiting_for_a_source_that_blocks_has_a_limit(monkeypatch, caplog):
     monkeypatch.setattr("seqnet.data.prefetch.CLOSE_TIMEOUT_S", 0.01)
     release = threading.Event()
 
@@ -248,7 +248,7 @@ def test_a_source_that_blocks_is_not_waited_for_without_end(monkeypatch, caplog)
     assert not thread.is_alive()
 
 
-def test_arrays_are_let_go_of():
+def test_arrays_are_released():
     class Item:
         alive = 0
 
@@ -281,7 +281,7 @@ def test_all_kinds_of_streams_train_the_same_bit_for_bit(batches):
     assert bits(trained(Numbered(), epochs=2, shuffle=False)) == expected
 
 
-def test_weights_are_the_third_of_a_batch():
+def test_weights_are_the_third_item_of_a_batch():
     stream = [(x, y, WEIGHTS[k * 5 : k * 5 + 5]) for k, (x, y) in enumerate(BATCHES)]
     expected = trained(
         TOKENS, CLASSES, batch_size=5, shuffle=False, sample_weight=WEIGHTS, class_weight={0: 2.0}
@@ -301,7 +301,7 @@ def test_numbered_batches_are_shuffled_as_whole_batches():
     assert again.asked[-15:] == asked
 
 
-def test_steps_of_a_stream_go_on_from_epoch_to_epoch():
+def test_a_stream_continues_in_the_next_epoch():
     long = trained(Loader(BATCHES * 2), shuffle=False)
     assert bits(trained(Loader(), epochs=5, steps_per_epoch=2)) == bits(long)
     assert bits(trained(Numbered(), epochs=5, steps_per_epoch=2, shuffle=False)) == bits(long)
@@ -351,7 +351,7 @@ def test_evaluate_and_predict():
 
 
 @pytest.mark.parametrize("kind", [Loader, Numbered, list])
-def test_validation_on_a_stream_begins_anew_each_time(kind):
+def test_validation_on_a_stream_starts_again_each_time(kind):
     model = classifier()
     model.fit(
         TOKENS, CLASSES, epochs=2, verbose=0, validation_data=kind(BATCHES), validation_steps=2
@@ -360,7 +360,7 @@ def test_validation_on_a_stream_begins_anew_each_time(kind):
     assert model.history.history["val_loss"][-1] == pytest.approx(expected, rel=1e-6)
 
 
-def test_validation_on_an_iterator_goes_on():
+def test_validation_on_an_iterator_continues():
     model = classifier()
     model.fit(BATCHES, epochs=2, verbose=0, validation_data=iter(BATCHES[:4]), validation_steps=2)
     expected = model.evaluate(TOKENS[10:20], CLASSES[10:20])
@@ -368,7 +368,7 @@ def test_validation_on_an_iterator_goes_on():
 
 
 @pytest.mark.parametrize("kind", [Loader, Numbered])
-def test_an_epoch_under_way_goes_on_at_the_same_batch(kind):
+def test_an_interrupted_epoch_continues_at_the_same_batch(kind):
     def checked(raw):
         return ArrayDataset(Batch(*map(np.asarray, raw)))
 
@@ -380,7 +380,7 @@ def test_an_epoch_under_way_goes_on_at_the_same_batch(kind):
     assert found(first=2) == found()[2:] and len(found()) == 5
 
 
-def test_epochs_that_are_gone_through_are_skipped_in_a_stream_that_goes_on():
+def test_finished_epochs_are_skipped_in_a_stream_that_continues():
     stream = open_stream(
         iter(range(20)), lambda raw: ArrayDataset(Batch(np.array([raw]))), "X", continues=True
     )
@@ -400,7 +400,7 @@ def test_a_generator_is_closed_when_training_ends():
 
 
 @pytest.mark.parametrize("error", [StopError, KeyboardInterrupt])
-def test_a_generator_is_closed_when_training_is_broken_off(error):
+def test_a_generator_is_closed_when_training_is_interrupted(error):
     closed, other = [], []
 
     def fail():
@@ -428,7 +428,7 @@ def test_a_generator_is_closed_when_something_else_is_refused():
     assert closed
 
 
-def test_rows_beyond_memory_leave_no_thread_when_training_is_broken_off(tmp_path):
+def test_rows_outside_memory_leave_no_thread_when_training_is_interrupted(tmp_path):
     x = np.memmap(tmp_path / "x", "int32", "w+", shape=TOKENS.shape)
     with pytest.raises(StopError):
         trained(x, CLASSES, batch_size=2, callbacks=[At(1, stop)])
@@ -454,7 +454,7 @@ def test_an_iterator_that_ends_early_ends_the_training_with_a_warning(caplog):
     assert model.history.epoch == [0, 1] and "training ends" in caplog.text
 
 
-def test_fewer_batches_to_evaluate_than_steps_is_said(caplog):
+def test_fewer_batches_to_evaluate_than_steps_cause_a_warning(caplog):
     classifier().evaluate(iter(BATCHES), steps=9)
     assert "no 9 batches" in caplog.text
 
@@ -500,7 +500,7 @@ def test_a_wrong_batch_is_refused_by_number_before_its_update(kind, batch, error
         (TOKENS.tolist(), {}, ["y is missing", "list"]),
     ],
 )
-def test_what_cannot_be_right_is_refused_before_compiling(compiled, x, options, parts):
+def test_invalid_arguments_are_refused_before_compiling(compiled, x, options, parts):
     with pytest.raises(ValueError) as caught:
         classifier().fit(x, verbose=0, **options)
     assert all(p in str(caught.value) for p in parts), str(caught.value)
@@ -539,7 +539,7 @@ class Memmap:
         (lambda _: lambda: (endless(),), {"steps_per_epoch": 3}),
     ],
 )
-def test_a_stopped_training_goes_on_bit_for_bit(tmp_path, data, options, at):
+def test_a_stopped_training_continues_bit_for_bit(tmp_path, data, options, at):
     """`at` is the number of batches after which it stops: within an epoch, or in the second."""
     given = data(tmp_path)
     options = {"batch_size": 5, "epochs": 3} | options
@@ -577,7 +577,7 @@ def test_a_training_on_other_batches_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["rows", "stream"])
-def test_a_training_with_other_weights_of_classes_is_refused(tmp_path, kind):
+def test_a_training_with_other_class_weights_is_refused(tmp_path, kind):
     """The class is in no batch that is compared."""
     x, y = TOKENS, np.zeros_like(CLASSES)
     data = (Rows(x), y) if kind == "rows" else ([(x, y), (x, y)],)

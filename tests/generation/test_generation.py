@@ -53,7 +53,7 @@ STACKS = {
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_every_step_is_that_of_the_whole_sequence(stack):
+def test_every_step_equals_that_of_the_whole_sequence(stack):
     model = built(*[make() for make in STACKS[stack]], shape=(None, None, 2))
     whole = model.predict(SERIES)
     stepper = Stepper(model)
@@ -61,7 +61,7 @@ def test_every_step_is_that_of_the_whole_sequence(stack):
         np.testing.assert_allclose(stepper(SERIES[:, t]), whole[:, t], rtol=1e-10, atol=1e-13)
 
 
-def test_a_model_of_the_last_step_gives_its_prediction_so_far():
+def test_a_model_of_the_last_step_predicts_from_the_steps_so_far():
     model = built(
         Embedding(7, 3, dtype="float64"),
         LSTM(4, return_sequences=True, dtype="float64"),
@@ -86,7 +86,7 @@ def test_masked_tokens_change_no_state():
         assert not np.array_equal(now[1], then[1])
 
 
-def test_reset_forgets_and_another_batch_size_may_follow(writer):
+def test_reset_clears_the_states_and_allows_another_batch_size(writer):
     _, stepper = writer
     stepper.reset()
     first = stepper(np.array([1, 2]))
@@ -97,7 +97,7 @@ def test_reset_forgets_and_another_batch_size_may_follow(writer):
     np.testing.assert_allclose(stepper(np.array([2])), first[1:], rtol=1e-12)
 
 
-def test_stepping_sees_weights_that_change_later(writer):
+def test_stepping_uses_weights_that_change_later(writer):
     model, stepper = writer
     kept = model.get_weights()
     stepper.reset()
@@ -118,7 +118,7 @@ def test_dropout_is_not_active_while_stepping():
     )
 
 
-def test_what_cannot_go_step_by_step_says_so(no_compile):
+def test_layers_that_cannot_run_step_by_step_are_refused(no_compile):
     model = built(LSTM(2, go_backwards=True, name="back"), shape=(None, None, 2))
     with pytest.raises(ValueError, match="'back' runs backwards"):
         Stepper(model)
@@ -156,7 +156,7 @@ def shares(**options):
     return np.bincount([sample(P, rng, **options) for _ in range(4000)], minlength=4) / 4000
 
 
-def test_a_temperature_of_zero_takes_the_most_probable():
+def test_a_temperature_of_zero_selects_the_most_probable_class():
     assert {sample(P, np.random.default_rng(seed), temperature=0) for seed in range(9)} == {1}
 
 
@@ -176,7 +176,7 @@ def test_a_temperature_of_zero_takes_the_most_probable():
         ({"top_k": 3, "top_p": 0.6}, [0, 2 / 3, 0, 1 / 3]),
     ],
 )
-def test_the_shares_of_draws_are_those_of_the_distribution(options, expected):
+def test_the_frequencies_of_samples_match_the_distribution(options, expected):
     result = shares(**options)
     np.testing.assert_allclose(result, expected, atol=0.03)
     np.testing.assert_array_equal(result[np.asarray(expected) == 0], 0)
@@ -191,7 +191,7 @@ def test_impossible_classes_are_never_drawn():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1}, "temperature must be a number and not negative, got -1"),
+        ({"temperature": -1}, "temperature must be a number of at least 0, got -1"),
         ({"temperature": float("nan")}, "temperature must be .* got nan"),
         ({"temperature": "hot"}, "temperature must be .* got 'hot'"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
@@ -205,8 +205,8 @@ def test_wrong_options_are_refused(options, message):
 
 
 @pytest.mark.parametrize("values", [[-1.0, 2.0], [0.5, 2.0], [np.nan, 0.5]])
-def test_what_are_no_probabilities_is_refused(values):
-    with pytest.raises(ValueError, match="ends with a softmax"):
+def test_values_that_are_not_probabilities_are_refused(values):
+    with pytest.raises(ValueError, match="must end with a softmax"):
         sample(np.array(values), np.random.default_rng(0))
     assert sample(np.array([-1.0, 2.0]), np.random.default_rng(0), temperature=0) == 1
 
@@ -214,7 +214,7 @@ def test_what_are_no_probabilities_is_refused(values):
 # ------------------------------------------------------------------------------- generating
 
 
-def test_the_greedy_text_is_that_of_whole_predictions(writer):
+def test_the_greedy_text_equals_that_of_predictions_of_whole_sequences(writer):
     model, stepper = writer
     written = list(generate(model, [1, 2], 5, temperature=0, stepper=stepper))
     text = [1, 2]
@@ -223,7 +223,7 @@ def test_the_greedy_text_is_that_of_whole_predictions(writer):
     assert written == text[2:]
 
 
-def test_the_seed_decides_what_is_written(writer):
+def test_the_seed_determines_the_generated_numbers(writer):
     model, stepper = writer
     texts = [list(generate(model, [1], 30, seed=s, stepper=stepper)) for s in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
@@ -231,7 +231,7 @@ def test_the_seed_decides_what_is_written(writer):
     assert all(0 <= token < 7 for token in texts[0])
 
 
-def test_writing_ends_with_the_stop_token(writer):
+def test_generation_stops_at_the_stop_token(writer):
     model, stepper = writer
     free = list(generate(model, [1], 30, seed=1, stepper=stepper))
     stop = free[4]
@@ -239,7 +239,7 @@ def test_writing_ends_with_the_stop_token(writer):
     assert stopped == free[: free.index(stop) + 1]
 
 
-def test_writing_ends_with_a_stop_of_several_numbers(writer):
+def test_generation_stops_at_a_sequence_of_numbers(writer):
     model, stepper = writer
     free = list(generate(model, [1], 30, seed=1, stepper=stepper))
     for stop in (free[4:7], tuple(free[4:6]), np.array(free[8:11])):
@@ -253,7 +253,7 @@ def test_writing_ends_with_a_stop_of_several_numbers(writer):
     assert len(again) == 1
 
 
-def test_nothing_is_compiled_with_a_stepper_made_before(writer, no_compile):
+def test_nothing_is_compiled_with_an_existing_stepper(writer, no_compile):
     model, stepper = writer
     assert len(list(generate(model, [1], 3, stepper=stepper))) == 3
 
@@ -275,12 +275,12 @@ def test_the_prime_is_checked(writer):
         ({"temperature": -1}, "temperature must be"),
         ({"temperature": float("nan")}, "temperature must be"),
         ({"prime": [[1, 2]]}, r"prime must be one sequence of numbers, got the shape \(1, 2\)"),
-        ({"stop": 7}, "stop holds 7, which the model never writes: .* 0 to 6"),
+        ({"stop": 7}, "stop holds 7, which the model never generates: .* 0 to 6"),
         ({"stop": -1}, "stop must be at least 0, got -1"),
-        ({"stop": [1, 9]}, "stop holds 9, which the model never writes"),
+        ({"stop": [1, 9]}, "stop holds 9, which the model never generates"),
         ({"stop": []}, "stop needs at least one number"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"top_p": 2}, "top_p is a probability"),
+        ({"top_p": 2}, "top_p must be a probability"),
     ],
 )
 def test_wrong_arguments_are_refused_before_compiling(writer, no_compile, wrong, message):
@@ -310,7 +310,7 @@ def test_arguments_of_other_types_are_refused_before_compiling(writer, no_compil
         generate(model, **{"prime": [1], "length": 3, **wrong})
 
 
-def test_a_model_without_weights_writes_nothing(no_compile):
+def test_a_model_without_weights_is_refused(no_compile):
     with pytest.raises(ValueError, match="no weights yet"):
         generate(seqnet.Model([Embedding(7, 3)]), [1], 3, stop=2)
 
@@ -318,13 +318,13 @@ def test_a_model_without_weights_writes_nothing(no_compile):
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_probabilities_that_are_not_numbers_are_refused(temperature):
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="Probabilities are at least 0"):
+    with pytest.raises(ValueError, match="Probabilities must be at least 0"):
         sample(np.array([np.nan, 1.0]), rng, temperature)
     with pytest.raises(ValueError, match=r"one step, got the shape \(1, 2\)"):
         sample(np.array([[0.0, 1.0]]), rng, temperature)
 
 
-def test_generating_leaves_training_alone():
+def test_generation_does_not_change_training():
     def losses(look):
         model = language_model()
         model.compile("adam")

@@ -92,7 +92,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_a_failure_at_any_step_leaves_one_whole_file_and_nothing_else(tmp_path, error):
+def test_a_failure_at_any_step_leaves_one_complete_file(tmp_path, error):
     path = tmp_path / "model.h5"
     create, kept, names = atomic.create, 0, []
     for failing in range(1, 200):
@@ -118,7 +118,7 @@ def test_a_failure_at_any_step_leaves_one_whole_file_and_nothing_else(tmp_path, 
     assert names[-6:] == ["write", "flush", "fsync", "chmod", "replace", "fsync"]
 
 
-def test_a_file_is_closed_before_it_is_removed_as_windows_wants_it(tmp_path, monkeypatch):
+def test_a_file_is_closed_before_it_is_removed_as_windows_requires(tmp_path, monkeypatch):
     files, create, unlink = [], atomic.create, Path.unlink
 
     def remove(path, **options):
@@ -132,7 +132,7 @@ def test_a_file_is_closed_before_it_is_removed_as_windows_wants_it(tmp_path, mon
     assert os.listdir(tmp_path) == []
 
 
-def test_a_failure_says_what_happened_and_that_nothing_was_lost(tmp_path, monkeypatch):
+def test_the_error_of_a_failure_says_that_nothing_was_lost(tmp_path, monkeypatch):
     path = tmp_path / "model.h5"
     write(path, 1)
     monkeypatch.setattr(os, "fsync", Steps(1, ERRORS[0]).around("fsync", os.fsync))
@@ -141,7 +141,7 @@ def test_a_failure_says_what_happened_and_that_nothing_was_lost(tmp_path, monkey
     assert e.value.errno == errno.ENOSPC
 
 
-def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path):
+def test_a_kill_at_any_moment_leaves_a_complete_file(tmp_path):
     found = result(start("killed", tmp_path))
     outcomes = found["outcomes"]
     # exit code (-9: killed), the number in the file, other files: of this save or none
@@ -150,26 +150,26 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path):
     assert found["files at the end"] == ["model.h5"]
 
 
-def test_a_disk_that_is_full_at_any_size_leaves_a_whole_file(tmp_path):
+def test_a_disk_that_is_full_at_any_size_leaves_a_complete_file(tmp_path):
     found = result(start("full", tmp_path))
     assert set(found["outcomes"]) == {"1 1 0", "0 2 0"}
     assert found["outcomes"]["1 1 0"] == -(-found["size"] // 512)
     assert found["files at the end"] == ["model.h5"]
 
 
-def test_a_kill_at_any_size_leaves_a_whole_file(tmp_path):
+def test_a_kill_at_any_size_leaves_a_complete_file(tmp_path):
     found = result(start("shot", tmp_path))
     assert set(found["outcomes"]) == {"-25 1 1", "0 2 0"}
     assert found["files at the end"] == ["model.h5"]
 
 
-def test_processes_that_save_to_one_path_at_once_leave_a_whole_file(tmp_path):
+def test_processes_that_save_to_one_path_at_once_leave_a_complete_file(tmp_path):
     processes = [start("race", tmp_path) for _ in range(3)]
     assert [result(p)["read"] for p in processes] == [60, 60, 60]
     assert os.listdir(tmp_path) == ["model.h5"]
 
 
-def test_threads_that_save_to_one_path_at_once_leave_a_whole_file(tmp_path):
+def test_threads_that_save_to_one_path_at_once_leave_a_complete_file(tmp_path):
     path = tmp_path / "model.h5"
 
     def save_and_read(number):
@@ -181,7 +181,7 @@ def test_threads_that_save_to_one_path_at_once_leave_a_whole_file(tmp_path):
     assert os.listdir(tmp_path) == ["model.h5"]
 
 
-def test_what_a_killed_process_left_goes_and_a_living_ones_file_stays(tmp_path):
+def test_files_left_by_a_killed_process_are_removed_and_those_of_a_running_one_are_kept(tmp_path):
     dead, living = (tmp_path / f".seqnet-{name}.part" for name in ("dead", "living"))
     dead.write_bytes(b"half")
     (tmp_path / ".seqnet-folder.part").mkdir()
@@ -193,7 +193,7 @@ def test_what_a_killed_process_left_goes_and_a_living_ones_file_stays(tmp_path):
     assert sorted(os.listdir(tmp_path)) == names
 
 
-def test_a_link_stays_a_link(tmp_path):
+def test_a_symbolic_link_is_kept(tmp_path):
     (tmp_path / "store").mkdir()
     link, target = tmp_path / "model.h5", tmp_path / "store" / "first.h5"
     link.symlink_to(Path("store") / "first.h5")
@@ -204,7 +204,7 @@ def test_a_link_stays_a_link(tmp_path):
     assert os.listdir(tmp_path / "store") == ["first.h5"]
 
 
-def test_permissions_are_those_of_the_file_before_or_of_any_new_file(tmp_path):
+def test_permissions_of_a_file_are_kept(tmp_path):
     path = tmp_path / "model.h5"
     before = os.umask(0o027)
     try:
@@ -227,14 +227,14 @@ def test_a_read_only_file_is_kept(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_to_is_told(tmp_path):
+def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path):
     tmp_path.chmod(0o555)
     with pytest.raises(PermissionError, match="nothing was saved.*model.h5"):
         write(tmp_path / "model.h5", 1)
     tmp_path.chmod(0o755)
 
 
-def test_paths_that_are_no_files_are_told(tmp_path):
+def test_paths_that_are_no_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for number, function in enumerate((lambda p: write(p, 1), hdf5.read)):
         with pytest.raises((OSError, ValueError)[number], match="pipe is a device"):
@@ -247,7 +247,7 @@ def test_paths_that_are_no_files_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "mödel ü.h5", "*[a]?.h5", ".h5"])
-def test_any_name_a_folder_can_hold_is_fine(tmp_path, name):
+def test_any_valid_file_name_is_accepted(tmp_path, name):
     write(tmp_path / name, 1)
     write(tmp_path / name, 2)
     assert number_in(tmp_path / name) == 2 and os.listdir(tmp_path) == [name]

@@ -82,7 +82,7 @@ def with_contents(path, changed, whole):
 # ---- damage
 
 
-def test_a_file_cut_at_any_block_or_beside_it_is_refused(path):
+def test_a_file_cut_at_or_near_any_block_is_refused(path):
     whole = path.read_bytes()
     for end in range(0, len(whole), 512):
         for there in {max(0, end - 1), end, end + 1}:
@@ -91,7 +91,7 @@ def test_a_file_cut_at_any_block_or_beside_it_is_refused(path):
     path.write_bytes(whole + b"\0")
     assert "changed after it was saved" in refused(path)
     path.write_bytes(whole[:8000])
-    assert f"cut short, to 8000 of {len(whole)} bytes" in refused(path)
+    assert f"truncated to 8000 of {len(whole)} bytes" in refused(path)
 
 
 def test_a_flipped_bit_in_any_byte_is_refused(path):
@@ -170,7 +170,7 @@ def test_a_file_that_another_program_changed_is_refused_and_reads_no_other_file(
         path.write_bytes(whole)
         with h5py.File(path, "r+") as file:
             surgery(file, rng, elsewhere)
-        assert "changed after it was saved" in refused(path) or "cut short" in refused(path)
+        assert "changed after it was saved" in refused(path) or "truncated" in refused(path)
         seal(path)  # made up on purpose, it is read by its index, which the surgery did not reach
         try:
             _, after = hdf5.read(path)
@@ -215,7 +215,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("change", PLACES, ids=lambda change: str(change)[:40])
-def test_an_array_that_cannot_be_in_the_file_is_refused_before_it_is_made(path, change):
+def test_an_array_that_cannot_be_in_the_file_is_refused_before_it_is_created(path, change):
     with_contents(path, {"header": {}, "arrays": {"a": PLACE}}, path.read_bytes())
     hdf5.read(path)
     made_up = {"header": {}, "arrays": {"a": PLACE | change}}
@@ -227,7 +227,7 @@ def test_an_array_that_cannot_be_in_the_file_is_refused_before_it_is_made(path, 
     assert peak < 2_000_000
 
 
-def test_arrays_over_each_other_take_no_more_memory_than_the_file(path):
+def test_overlapping_arrays_take_no_more_memory_than_the_file(path):
     whole = path.read_bytes()
     place = {"dtype": "uint8", "shape": [len(whole) - 512], "offset": 512}
     with_contents(path, {"header": {}, "arrays": {str(k): place for k in range(1000)}}, whole)
@@ -257,7 +257,7 @@ def test_arrays_over_each_other_take_no_more_memory_than_the_file(path):
     ],
     ids=lambda text: str(text[:30]),
 )
-def test_a_header_that_is_none_is_refused(path, text):
+def test_an_invalid_header_is_refused(path, text):
     with_contents(path, text, path.read_bytes())
     refused(path, hdf5.read)
 
@@ -360,7 +360,7 @@ def test_random_changes_of_the_index_are_refused_or_read_other_places(path):
 
 @pytest.mark.parametrize("units", [10**12, 10**30, 0, -1, 2.0, "4", None, [4], {"n": 4}])
 @pytest.mark.parametrize("layer", [0, 2, 3, 4])
-def test_sizes_that_no_array_has_are_refused_without_being_made(path, layer, units):
+def test_impossible_sizes_are_refused_before_allocation(path, layer, units):
     whole, made_up = path.read_bytes(), contents(path)
     config = made_up["header"]["layers"][layer]["config"]
     config = config["layer"]["config"] if "layer" in config else config
@@ -373,7 +373,7 @@ def test_sizes_that_no_array_has_are_refused_without_being_made(path, layer, uni
     assert peak < 5_000_000
 
 
-def test_nothing_in_a_file_is_run_or_imported(path, tmp_path):
+def test_no_code_in_a_file_is_run_or_imported(path, tmp_path):
     whole, original = path.read_bytes(), contents(path)
     marker = tmp_path / "ran"
     for name in ("os.system", "builtins.eval", "numpy.load", "seqnet.load_model", "__import__"):

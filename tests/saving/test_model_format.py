@@ -65,7 +65,7 @@ def test_a_loaded_model_makes_the_same_next_updates_bit_for_bit(optimizer, tmp_p
     assert again.evaluate(X, Y, return_dict=True) == model.evaluate(X, Y, return_dict=True)
 
 
-def test_a_model_comes_back_with_its_layers_and_metadata(trained, tmp_path):
+def test_a_loaded_model_has_its_layers_and_metadata(trained, tmp_path):
     trained.metadata["vocabulary"] = "äöü\n" * 30000  # more than an HDF5 attribute holds
     trained.save(tmp_path / "model.h5")
     again = seqnet.load_model(tmp_path / "model.h5")
@@ -115,7 +115,7 @@ def test_weights_that_do_not_fit_change_nothing_and_name_layer_and_shapes(traine
         (KeyboardInterrupt(), None),
     ],
 )
-def test_a_broken_off_write_leaves_the_earlier_file_and_nothing_else(
+def test_an_interrupted_write_leaves_only_the_earlier_file(
     trained, tmp_path, monkeypatch, error, message
 ):
     path = tmp_path / "model.h5"
@@ -135,14 +135,14 @@ def test_a_broken_off_write_leaves_the_earlier_file_and_nothing_else(
 def test_other_files_and_folders_are_refused_by_name(trained, tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("not HDF5")
-    with pytest.raises(ValueError, match="notes.txt cannot be read: it is no HDF5 file"):
+    with pytest.raises(ValueError, match="notes.txt cannot be read: it is not an HDF5 file"):
         seqnet.load_model(text)
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["data"] = np.zeros(3)
     with pytest.raises(ValueError, match="foreign.h5 .*not written by seqnet"):
         seqnet.load_model(tmp_path / "foreign.h5")
     trained.save_weights(tmp_path / "weights.h5")
-    with pytest.raises(ValueError, match="not a whole model"):
+    with pytest.raises(ValueError, match="not a complete model"):
         seqnet.load_model(tmp_path / "weights.h5")
     with pytest.raises(FileNotFoundError, match="nowhere.h5"):
         seqnet.load_model(tmp_path / "nowhere.h5")
@@ -152,7 +152,7 @@ def test_other_files_and_folders_are_refused_by_name(trained, tmp_path):
         trained.save(tmp_path / "missing" / "model.h5")
 
 
-def test_saving_before_there_are_weights_says_what_to_do(tmp_path):
+def test_the_error_for_saving_a_model_without_weights_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="no weights to save yet"):
         make().save(tmp_path / "model.h5")
 
@@ -176,7 +176,7 @@ def steepness(y_true, y_pred):
     return abs(y_true - y_pred).mean(axis=-1)
 
 
-def test_losses_among_the_metrics_come_back(tmp_path):
+def test_losses_used_as_metrics_are_restored(tmp_path):
     smooth = losses.CategoricalCrossentropy(label_smoothing=0.1)
     binary = losses.BinaryCrossentropy(from_logits=True)
     asked = [smooth, losses.MeanSquaredError, "mae", steepness, binary]
@@ -191,7 +191,7 @@ def test_losses_among_the_metrics_come_back(tmp_path):
         model = again
 
 
-def test_names_in_a_file_stand_only_for_what_is_known_or_passed(tmp_path):
+def test_names_in_a_file_refer_only_to_known_or_passed_objects(tmp_path):
     path = tmp_path / "model.h5"
     model = seqnet.Model([Dense(2, input_shape=(3,)), Twice(), Thrice()])
     model.save(path)
@@ -205,14 +205,14 @@ def test_names_in_a_file_stand_only_for_what_is_known_or_passed(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layers": 3}, "layers of a model are a list"),
+        ({"layers": 3}, "layers of a model must be a list"),
         ({"layers": [{"name": "LSTM", "config": {"units": "many"}}]}, "units of LSTM .* 'many'"),
         ({"layers": [{"name": "os.system", "config": {}}]}, "Unknown layer 'os.system'"),
         ({"input_shape": None}, "input_shape must be a tuple"),
         ({"generators": []}, "random generators"),
     ],
 )
-def test_a_file_that_describes_no_model_is_told(trained, tmp_path, change, message):
+def test_a_file_without_a_valid_model_is_refused(trained, tmp_path, change, message):
     path = tmp_path / "model.h5"
     trained.save(path)
     header, arrays = hdf5.read(path)
@@ -221,7 +221,7 @@ def test_a_file_that_describes_no_model_is_told(trained, tmp_path, change, messa
         seqnet.load_model(path)
 
 
-def test_a_file_of_another_version_is_told(trained, tmp_path, monkeypatch):
+def test_a_file_of_another_version_is_refused(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(hdf5, "VERSION", 99)
     trained.save(tmp_path / "model.h5")
     monkeypatch.undo()
@@ -229,7 +229,7 @@ def test_a_file_of_another_version_is_told(trained, tmp_path, monkeypatch):
         seqnet.load_model(tmp_path / "model.h5")
 
 
-def test_a_file_changed_by_another_program_is_told(trained, tmp_path):
+def test_a_file_changed_by_another_program_is_refused(trained, tmp_path):
     trained.save(tmp_path / "model.h5")
     with h5py.File(tmp_path / "model.h5", "r+") as file:
         file["arrays/weights/lstm/bias"][0] += 1
@@ -255,7 +255,7 @@ class dense(Dense):  # noqa: N801
         (lambda: Dense(2, functools.partial(relu)), "no name to be found by"),
     ],
 )
-def test_what_a_file_would_confuse_or_not_find_again_is_not_saved(tmp_path, layer, message):
+def test_functions_that_cannot_be_found_by_name_are_not_saved(tmp_path, layer, message):
     model = seqnet.Model([layer()])
     model.build((None, 3))
     with pytest.raises(ValueError, match=message):
@@ -264,7 +264,7 @@ def test_what_a_file_would_confuse_or_not_find_again_is_not_saved(tmp_path, laye
     assert [p.name for p in tmp_path.iterdir()] == ["weights.h5"]
 
 
-def test_weights_of_one_name_are_not_saved_one_over_the_other(tmp_path):
+def test_two_weights_of_the_same_name_are_not_saved(tmp_path):
     model = seqnet.Model([TimeDistributed(Dense(2, name="b"), name="a"), Dense(2, name="a/b")])
     model.build((None, None, 3))
     for save in (model.save, model.save_weights):
@@ -274,14 +274,14 @@ def test_weights_of_one_name_are_not_saved_one_over_the_other(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\0b", "/a", "a//b", "./a", "a/."])
-def test_a_name_that_hdf5_cannot_hold_is_told(tmp_path, name):
+def test_a_name_that_hdf5_cannot_hold_is_refused(tmp_path, name):
     model = seqnet.Model([Dense(2, name=name, input_shape=(3,))])
     with pytest.raises(ValueError, match="cannot hold an array of the name"):
         model.save(tmp_path / "model.h5")
     assert not list(tmp_path.iterdir())
 
 
-def test_names_that_are_group_and_array_at_once_are_told(tmp_path):
+def test_names_of_both_a_group_and_an_array_are_refused(tmp_path):
     model = seqnet.Model([Dense(2, name="a", input_shape=(3,)), Dense(2, name="a/kernel")])
     with pytest.raises(ValueError, match="a/kernel"):
         model.save(tmp_path / "model.h5")
@@ -289,12 +289,12 @@ def test_names_that_are_group_and_array_at_once_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.array(["text"]), np.array([None]), 1j, np.zeros(2, "f4,i4")])
-def test_arrays_of_no_plain_numbers_are_not_saved(tmp_path, value):
+def test_arrays_of_other_dtypes_are_not_saved(tmp_path, value):
     with pytest.raises(TypeError, match="The array mine has the dtype .*plain numbers"):
         hdf5.write(tmp_path / "model.h5", {}, {"mine": value})
 
 
-def test_a_header_that_json_cannot_hold_is_told_and_nothing_is_written(trained, tmp_path):
+def test_a_header_that_json_cannot_hold_is_refused_and_nothing_is_written(trained, tmp_path):
     trained.metadata["mine"] = {1, 2}
     with pytest.raises(TypeError, match="header .*cannot be written as JSON.*set"):
         trained.save(tmp_path / "model.h5")
@@ -303,7 +303,7 @@ def test_a_header_that_json_cannot_hold_is_told_and_nothing_is_written(trained, 
 
 
 @pytest.mark.parametrize("dtype", sorted(hdf5.DTYPES))
-def test_arrays_of_every_dtype_and_layout_come_back_and_hdf5_has_them_too(tmp_path, dtype):
+def test_arrays_of_every_dtype_and_layout_are_restored_and_readable_with_hdf5(tmp_path, dtype):
     values = rng.integers(0, 2, (3, 4)).astype(dtype)
     arrays = {
         "matrix": values,
@@ -323,7 +323,7 @@ def test_arrays_of_every_dtype_and_layout_come_back_and_hdf5_has_them_too(tmp_pa
             np.testing.assert_array_equal(file["arrays"][name][()], value)
 
 
-def test_hundreds_of_layers_are_all_in_the_file_for_hdf5_too(tmp_path):
+def test_hundreds_of_layers_are_readable_with_hdf5(tmp_path):
     arrays = {f"weights/layer_{k}/{n}": np.full((k % 7, 3), k) for k in range(900) for n in "ab"}
     hdf5.write(tmp_path / "a.h5", {}, arrays)
     with h5py.File(tmp_path / "a.h5") as file:
@@ -348,7 +348,7 @@ def test_loading_draws_no_initial_weights(trained, tmp_path, monkeypatch):
     seqnet.load_model(tmp_path / "model.h5")
 
 
-def test_weights_that_are_no_numbers_are_refused_with_the_files_name(tmp_path):
+def test_the_error_for_weights_that_are_not_numbers_names_the_file(tmp_path):
     model = seqnet.Model([Dense(2, input_shape=(3,))])
     arrays = {"weights/dense/kernel": np.ones((3, 2), bool), "weights/dense/bias": np.ones(2)}
     hdf5.write(tmp_path / "weights.h5", {"kind": "weights"}, arrays)
@@ -363,7 +363,7 @@ def test_weights_that_are_no_numbers_are_refused_with_the_files_name(tmp_path):
         ("weights/lstm/kernel", lambda a: a[1:], "lstm/kernel has the shape"),
         ("weights/lstm/kernel", lambda a: a.astype("float64"), "lstm/kernel has the dtype"),
         ("weights/mine/kernel", lambda a: np.ones(3), "mine/kernel, which no layer"),
-        ("states/train/lstm/h", lambda a: np.ones((1, 4)), "states for no layer"),
+        ("states/train/lstm/h", lambda a: np.ones((1, 4)), "states that no layer has"),
         ("optimizer/mine/lstm/kernel", lambda a: np.ones(3), "keeps no 'mine'"),
         ("optimizer/mine", lambda a: np.ones(3), "keeps no 'mine'"),
         ("optimizer/last_step/lstm/bias", lambda a: np.ones(3), "fit no weight"),
@@ -371,7 +371,9 @@ def test_weights_that_are_no_numbers_are_refused_with_the_files_name(tmp_path):
         ("optimizer/last_step/embedding/embeddings", lambda a: np.zeros(6, int), "fit no weight"),
     ],
 )
-def test_arrays_that_are_not_the_models_are_told(trained, tmp_path, name, change, message):
+def test_arrays_that_do_not_belong_to_the_model_are_refused(
+    trained, tmp_path, name, change, message
+):
     trained.save(tmp_path / "model.h5")
     header, arrays = hdf5.read(tmp_path / "model.h5")
     arrays[name] = change(arrays.get(name))

@@ -97,7 +97,7 @@ def positive(layers):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("backend", ["auto", "numpy"])
-def test_a_gradient_that_breaks_in_the_middle_names_the_layer(backend, dtype):
+def test_a_non_finite_gradient_in_the_middle_names_the_layer(backend, dtype):
     seqnet.config.set_backend(backend)
     seqnet.config.set_floatx(dtype)
     error = first_error(positive(middle()), marked(), VALUES, epochs=3)
@@ -107,7 +107,7 @@ def test_a_gradient_that_breaks_in_the_middle_names_the_layer(backend, dtype):
         "Batch 2 of epoch 1: the gradient of layer 'before' is not finite, though the loss is "
     )
     assert "'before' (kernel, bias), then of 'first'" in str(error)
-    assert "on its way through 'steep'" in str(error)
+    assert "in 'steep'" in str(error)
     assert math.isfinite(error.gradient_norms["after/recurrent_kernel"])
     assert math.isnan(error.gradient_norms["before/kernel"])
     assert math.isfinite(error.weight_norms["last/kernel"])
@@ -118,7 +118,7 @@ def test_a_gradient_that_breaks_in_the_middle_names_the_layer(backend, dtype):
     ("cell", "way"),
     [(LSTM, "fused"), (GRU, "fused"), (SimpleRNN, "fused"), (LSTM, "scan"), (GRU, "unrolled")],
 )
-def test_recurrent_layers_below_a_break_are_named(cell, way):
+def test_recurrent_layers_below_a_non_finite_gradient_are_named(cell, way):
     between = Dense(4, name="between", kernel_initializer="zeros")
     layers = [cell(3, name="below", **WAYS[way]), between, Lambda(steep), Dense(2, name="above")]
     model = compiled(layers)
@@ -167,7 +167,7 @@ def test_frozen_layers_have_no_gradient():
     layers[1].trainable = False
     error = first_error(positive(layers), marked(), VALUES)
     assert error.layers == ["first"]
-    assert "through 'before' and 'steep', where no weights" in str(error)
+    assert "in 'before' and 'steep', where no weights" in str(error)
     assert re.search(r"before/kernel +not trained +\d", str(error))
     assert "before/kernel" not in error.gradient_norms
 
@@ -184,7 +184,7 @@ def test_wrapped_layers_are_named_by_their_wrapper():
 
 @pytest.mark.parametrize("rows", [9, 5000])
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adam"])
-def test_tables_are_named_whole_or_by_rows(rows, optimizer):
+def test_embeddings_are_named_with_full_or_sparse_updates(rows, optimizer):
     model = compiled([Embedding(rows, 3, name="table"), Lambda(steep), SimpleRNN(2)], optimizer)
     model.build((None, 6))
     values = model.get_weights()
@@ -242,7 +242,7 @@ def test_a_loss_that_overflows_by_itself():
     assert "All gradients are finite; only the loss is not" in str(error)
 
 
-def test_a_loss_of_ones_own_that_is_nan():
+def test_a_custom_loss_that_is_nan():
     def root(y_true, y_pred):
         return pt.sum(pt.sqrt(y_true), axis=-1) + pt.sum(y_pred, axis=-1)
 
@@ -252,7 +252,7 @@ def test_a_loss_of_ones_own_that_is_nan():
     assert error.headline == "Batch 2 of epoch 1: the loss is nan."
 
 
-def test_weights_that_were_broken_before_are_named():
+def test_weights_that_were_non_finite_before_are_named():
     model = compiled([Dense(2, name="first"), Dense(2, name="second")])
     model.build((None, 2))
     model.layers[0].bias.set_value(np.array([0, np.nan], "float32"))
@@ -279,13 +279,13 @@ def test_a_model_with_nothing_trainable():
         ([Embedding(9, 3, mask_zero=True), SimpleRNN(3), Dense(2)], np.eye(6, dtype=int), None, {}),
     ],
 )
-def test_ordinary_training_is_left_alone(layers, x, y, options, caplog):
+def test_ordinary_training_raises_no_error(layers, x, y, options, caplog):
     x = np.tile(x, (2, 1)) if y is None else x
     compiled(layers, "adam").fit(x, VALUES if y is None else y, 4, 5, verbose=0, **options)
     assert caplog.records == []
 
 
-def test_what_is_masked_or_weighs_nothing_is_no_trouble():
+def test_masked_values_and_values_without_weight_raise_no_error():
     mask, steps = np.ones((12, 6), bool), STEPS.copy()
     mask[ROW, 3:], steps[ROW, 3:] = False, np.nan
     model = compiled([SimpleRNN(2, return_sequences=True), Dense(2)])
@@ -302,7 +302,7 @@ def test_losses_are_finite_as_long_as_their_mean_is():
 # ---- callbacks that take the error
 
 
-def test_terminate_on_nan_ends_the_training_instead(capsys):
+def test_terminate_on_nan_stops_the_training_instead(capsys):
     model = positive(middle())
     with np.errstate(all="ignore"):
         history = model.fit(
@@ -314,7 +314,7 @@ def test_terminate_on_nan_ends_the_training_instead(capsys):
     assert said.endswith(" The training ends.\n") and said.count("\n") == 1
 
 
-def test_terminate_on_nan_ends_windows(capsys):
+def test_terminate_on_nan_stops_windows(capsys):
     layers = [Dense(3, bias_initializer=seqnet.initializers.Constant(60.0)), Lambda(steep), calm()]
     model = compiled([*layers, Dense(2)])
     with np.errstate(all="ignore"):
@@ -322,7 +322,7 @@ def test_terminate_on_nan_ends_windows(capsys):
     assert capsys.readouterr().out.count("The training ends.") == 1
 
 
-def test_a_callback_can_go_on_regardless():
+def test_a_callback_can_ignore_the_error():
     class GoOn(Callback):
         adds = ()
         seen = 0
@@ -339,7 +339,7 @@ def test_a_callback_can_go_on_regardless():
 
 
 @pytest.mark.parametrize("callbacks", [[], [TerminateOnNaN()]])
-def test_a_backup_is_not_overwritten_by_a_broken_state(callbacks, tmp_path, caplog):
+def test_a_backup_is_not_overwritten_by_a_non_finite_state(callbacks, tmp_path, caplog):
     path = tmp_path / "run.h5"
     backup = BackupAndRestore(path, save_freq=1)
     options = {"callbacks": [*callbacks, backup], "shuffle": False, "verbose": 0}
@@ -349,9 +349,9 @@ def test_a_backup_is_not_overwritten_by_a_broken_state(callbacks, tmp_path, capl
         if callbacks:
             model.fit(marked(), VALUES, 4, 2, **options)
             (record,) = caplog.records
-            assert "run.h5 holds the training as it was when it was saved" in record.getMessage()
+            assert "run.h5 contains the last saved state" in record.getMessage()
         else:
-            with pytest.raises(seqnet.NumericalError, match=r"run\.h5 holds the training as"):
+            with pytest.raises(seqnet.NumericalError, match="contains the last saved state"):
                 model.fit(marked(), VALUES, 4, 2, **options)
     expected.train_on_batch(SERIES[:4], VALUES[:4])
     again = seqnet.load_model(path, {"steep": steep})
@@ -360,7 +360,7 @@ def test_a_backup_is_not_overwritten_by_a_broken_state(callbacks, tmp_path, capl
 
 
 @pytest.mark.parametrize(("save_freq", "last"), [("epoch", 2), (1, 3)])
-def test_a_checkpoint_is_not_overwritten_by_broken_weights(save_freq, last, tmp_path, caplog):
+def test_a_checkpoint_is_not_overwritten_by_non_finite_weights(save_freq, last, tmp_path, caplog):
     path, kept = tmp_path / "model.h5", []
 
     class Spoil(Callback):
@@ -385,7 +385,7 @@ def test_a_checkpoint_is_not_overwritten_by_broken_weights(save_freq, last, tmp_
 
 @pytest.mark.parametrize("delete", [True, False])
 @pytest.mark.parametrize("value", [math.nan, 1e20])
-def test_a_training_that_broke_goes_on_from_before_and_breaks_again(value, delete, tmp_path):
+def test_a_diverged_training_resumes_from_before_and_diverges_again(value, delete, tmp_path):
     """1e20 breaks the loss alone; and weights that another callback makes good are no good end."""
     path, seen = tmp_path / "run.h5", []
     ask = Callback()
@@ -416,7 +416,7 @@ def test_a_training_that_broke_goes_on_from_before_and_breaks_again(value, delet
 # ---- a loss that rises
 
 
-def test_a_loss_that_rises_is_warned_about_once(caplog):
+def test_a_rising_loss_causes_one_warning(caplog):
     model = compiled([Dense(1, kernel_initializer="zeros", name="line")], SGD(1.5))
     x, y = np.full((32, 1), 1.0), np.ones((32, 1))
     with caplog.at_level(logging.WARNING, logger="seqnet"):
@@ -441,12 +441,12 @@ def test_a_loss_that_rises_is_warned_about_once(caplog):
         [5.0, -5.0] * 30,
     ],
 )
-def test_what_is_not_warned_about(losses):
+def test_losses_without_a_warning(losses):
     rise = LossSpikeDetector()
     assert not any(rise.update(loss, 32) for loss in losses)
 
 
-def test_the_first_loss_is_that_of_enough_examples():
+def test_the_first_loss_is_averaged_over_enough_samples():
     rise = LossSpikeDetector()
     found = [rise.update(loss, 1) for loss in [0.1] * 8 + [2.0] * 90]
     assert not any(found)
@@ -458,7 +458,7 @@ def test_the_first_loss_is_that_of_enough_examples():
 
 @pytest.mark.parametrize("backend", ["auto", "numpy"])
 @pytest.mark.parametrize("clipping", [{}, {"clipnorm": 0.01}, {"clipvalue": 0.01}])
-def test_norms_are_those_of_the_changes(backend, clipping):
+def test_gradient_norms_equal_those_of_the_updates(backend, clipping):
     seqnet.config.set_backend(backend)
     seqnet.config.set_floatx("float64")
     layers = [Embedding(3000, 3), GRU(3), Dense(2)]
@@ -481,7 +481,7 @@ def test_norms_are_those_of_the_changes(backend, clipping):
 
 
 @pytest.mark.parametrize("tbptt", [None, 2])
-def test_norms_among_an_epochs_figures(tbptt, tmp_path):
+def test_norms_are_in_the_logs_of_an_epoch(tbptt, tmp_path):
     model = compiled([SimpleRNN(2, return_sequences=True, name="a"), Dense(2, name="b")], SGD(0.0))
     callbacks = [NormLogger(per_weight=True), CSVLogger(tmp_path / "log.csv")]
     figures = model.fit(SERIES, STEPS, 4, 2, callbacks=callbacks, tbptt=tbptt, verbose=0).history
@@ -505,13 +505,13 @@ def test_norms_among_an_epochs_figures(tbptt, tmp_path):
     assert "gradient_norm/a/bias" in (tmp_path / "log.csv").read_text().splitlines()[0]
 
 
-def test_norms_are_known_figures(no_compile):
+def test_norms_can_be_monitored(no_compile):
     stop = seqnet.callbacks.EarlyStopping("gradient_nrom", mode="min")
     with pytest.raises(ValueError, match="gradient_norm"):
         compiled([Dense(2)]).fit(VALUES, VALUES, callbacks=[NormLogger(), stop], verbose=0)
 
 
-def test_norms_begin_anew_when_other_layers_are_trained():
+def test_norms_are_reset_when_other_layers_are_trained():
     norms = GradientNorms()
     norms.add(5.0, np.array([3.0, 4.0]), (True, True, False, False))
     norms.add(1.0, np.array([1.0, 0.0, 0.0, 0.0]), (True,) * 4)
@@ -525,7 +525,7 @@ def test_norms_begin_anew_when_other_layers_are_trained():
 
 
 @pytest.mark.parametrize("pulled_at", [pytest.param(2, marks=pytest.mark.slow), 3, 5])
-def test_norms_and_rise_of_a_training_that_goes_on(pulled_at, tmp_path, caplog):
+def test_norms_and_spikes_of_a_resumed_training(pulled_at, tmp_path, caplog):
     def train(name, pulled_at=None):
         seqnet.set_random_seed(3)
         caplog.clear()

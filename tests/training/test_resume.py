@@ -296,7 +296,7 @@ WITHOUT_KERNELS = ("recurrent dropout", "masked, windows")
     [(k, "auto") for k in KINDS]
     + [pytest.param(k, "numpy", marks=pytest.mark.slow) for k in WITHOUT_KERNELS],
 )
-def test_training_stopped_after_any_batch_goes_on_bit_for_bit(kind, backend, tmp_path):
+def test_training_stopped_after_any_batch_continues_bit_for_bit(kind, backend, tmp_path):
     config.set_backend(backend)
     training = Training(*KINDS[kind])
     model = training.fresh()
@@ -379,9 +379,7 @@ def test_ctrl_c_finishes_the_batch_saves_and_raises(small, at, tmp_path, capfd):
     again, expected = small
     path, before = tmp_path / "run.h5", handlers()
     signals = Signals(at, signal.SIGINT)
-    where = (
-        f"after batch {at[1] + 1} of epoch {at[0] + 1} of 3.*run.h5: the same program resumes it"
-    )
+    where = f"after batch {at[1] + 1} of epoch {at[0] + 1} of 3.*run.h5: run the same program again to resume"
     with pytest.raises(KeyboardInterrupt, match=where):
         again().fit(X, Y, **SMALL, callbacks=[signals, BackupAndRestore(path)])
     assert handlers() == before
@@ -438,7 +436,7 @@ def test_a_second_ctrl_c_stops_at_once(small):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_another_sigterm_does_not_forfeit_the_save(small, number, tmp_path, monkeypatch):
+def test_another_sigterm_does_not_prevent_the_save(small, number, tmp_path, monkeypatch):
     again, expected = small
     path, write = tmp_path / "run.h5", hdf5.write
 
@@ -480,7 +478,7 @@ def test_a_full_disk_does_not_change_how_an_interruption_ends(
     if number == signal.SIGTERM:
         assert stopped.value.code == 143
     told = caplog.text if number == signal.SIGTERM else str(stopped.value)
-    assert "could not be saved, and the file of the last save stays: [Errno 28]" in told
+    assert "could not be saved, and the file of the last save is kept: [Errno 28]" in told
     assert signals.entries[-1] == "end"
     monkeypatch.undo()
     model = again()
@@ -499,7 +497,7 @@ def test_an_interruption_at_the_very_end_is_not_lost(small):
     assert_equal(outcome(model), small[1])
 
 
-def test_handlers_of_the_user_stay(small):
+def test_handlers_of_the_user_are_kept(small):
     caught = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))
     try:
@@ -509,7 +507,7 @@ def test_handlers_of_the_user_stay(small):
     assert caught == [signal.SIGTERM]
 
 
-def test_training_in_another_thread_leaves_signals_alone(small):
+def test_training_in_another_thread_does_not_handle_signals(small):
     seen, model = [], small[0]()
 
     class Look(Callback):
@@ -581,13 +579,13 @@ def test_a_file_of_another_training_is_refused(changed, message, tmp_path, monke
     assert path.read_bytes() == before
 
 
-def test_more_epochs_and_another_verbosity_are_no_other_training(tmp_path, capsys):
+def test_more_epochs_and_another_verbosity_are_accepted(tmp_path, capsys):
     path = stopped_run(tmp_path)
     assert go_on(path, epochs=5, verbose=2).epoch == [0, 1, 2, 3, 4]
     assert "Epoch 1/5" in capsys.readouterr().out
 
 
-def test_callbacks_are_told_the_epoch_that_goes_on(tmp_path, capsys):
+def test_on_epoch_begin_is_called_for_a_resumed_epoch(tmp_path, capsys):
     told = []
 
     class Told(Callback):
@@ -607,7 +605,7 @@ def test_callbacks_are_told_the_epoch_that_goes_on(tmp_path, capsys):
     assert "Epoch 1/2" in capsys.readouterr().err
 
 
-def test_a_model_that_went_on_in_the_same_process_is_no_other_training(tmp_path):
+def test_a_model_that_was_trained_further_in_the_same_process_is_accepted(tmp_path):
     path = tmp_path / "run.h5"
     training = Training(*KINDS["rows of a table, decayed later"])
     expected = training.run(training.fresh())
@@ -630,7 +628,7 @@ def test_the_file_is_a_model(tmp_path):
     assert np.isfinite(model.predict(X)).all()
 
 
-def test_a_training_that_ended_is_put_back_if_its_file_is_kept(tmp_path):
+def test_a_finished_training_is_restored_if_its_file_is_kept(tmp_path):
     path = tmp_path / "run.h5"
     training = Training(*KINDS["a callback that counts"])
     backup = BackupAndRestore(path, delete_checkpoint=False)
@@ -640,10 +638,10 @@ def test_a_training_that_ended_is_put_back_if_its_file_is_kept(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_a_file_that_is_no_training_or_no_file_is_refused(tmp_path, no_compile):
+def test_a_file_without_a_training_is_refused(tmp_path, no_compile):
     model = seqnet.Model([Dense(2, input_shape=(3,))])
     model.save(tmp_path / "model.h5")
-    with pytest.raises(ValueError, match="model.h5 holds no training to resume"):
+    with pytest.raises(ValueError, match="model.h5 contains no training to resume"):
         go_on(tmp_path / "model.h5")
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(ValueError, match="text.h5"):
@@ -668,7 +666,7 @@ def test_another_pytensor_is_a_warning(tmp_path, monkeypatch, caplog):
     header["run"]["made_with"]["PyTensor"] = "2.0"
     hdf5.write(path, header, arrays)
     go_on(path)
-    assert "perhaps not to the last digit: PyTensor was 2.0 and is" in caplog.text
+    assert "results may differ in the last digits: PyTensor was 2.0 and is" in caplog.text
 
 
 def test_a_failed_save_leaves_the_earlier_file(small, tmp_path, monkeypatch):

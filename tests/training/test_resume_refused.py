@@ -206,7 +206,9 @@ OtherScale.__name__ = OtherScale.__qualname__ = "Scale"
         ({}, {"seed": None}, "start.random_state was"),
     ],
 )
-def test_own_code_and_another_seed_are_another_training(first, second, message, tmp_path, request):
+def test_other_custom_code_and_another_seed_are_another_training(
+    first, second, message, tmp_path, request
+):
     path = tmp_path / "run.h5"
     with pytest.raises(PowerError):
         run(path, cut=3, **first)
@@ -253,11 +255,11 @@ def test_the_model_of_a_failed_run_resumes_it_in_the_same_process(tmp_path):
         np.testing.assert_array_equal(weight, other)
 
 
-def test_fewer_epochs_than_a_file_has_are_warned_about(tmp_path, caplog):
+def test_fewer_epochs_than_in_the_file_cause_a_warning(tmp_path, caplog):
     run(tmp_path / "run.h5", epochs=3)
     assert not caplog.records
     assert run(tmp_path / "run.h5", epochs=1).history.epoch == [0, 1, 2]
-    assert "after batch 0 of epoch 4, more than the epochs=1" in caplog.text
+    assert "after batch 0 of epoch 4, which is beyond epochs=1" in caplog.text
 
 
 def test_code_of_another_python_is_not_compared(tmp_path, caplog):
@@ -432,7 +434,7 @@ def test_a_file_is_free_after_a_run_failed_or_was_killed(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["run.h5"]
 
 
-def test_a_file_that_is_deleted_meanwhile_is_written_anew(tmp_path):
+def test_a_file_that_is_deleted_meanwhile_is_written_again(tmp_path):
     path = tmp_path / "run.h5"
 
     class Delete(Callback):
@@ -492,7 +494,7 @@ def test_made_up_files_are_refused_by_name(tmp_path):
     assert refused > 100 and resumed > 5, (refused, resumed)
 
 
-def test_a_state_may_have_arrays_inside_of_others(tmp_path):
+def test_a_state_may_have_nested_arrays(tmp_path):
     class Keeper(Callback):
         loaded = None
 

@@ -7,7 +7,7 @@ import warnings
 from soak import held, soak
 
 
-def test_nothing_stays_open_and_nothing_grows(tmp_path):
+def test_resources_do_not_grow_in_long_training(tmp_path):
     for _ in range(2):  # what PyTensor keeps of a graph, it keeps from the second on
         soak(40, tmp_path)
     with warnings.catch_warnings():

@@ -48,7 +48,7 @@ def test_a_train_step_returns_sums_norms_and_what_it_trained():
     assert result.states == [] and model.steps.test(BATCH).sums[0] < tested.sums[0]
 
 
-def test_a_step_that_is_given_states_returns_the_last_ones():
+def test_a_step_with_initial_states_returns_the_final_states():
     model = tagger()
     start = first_states(model.layers, 3)
     result = model.steps.train(BATCH, start)

@@ -125,7 +125,7 @@ def assert_even(arrays):
 
 
 @pytest.mark.parametrize("backend", ["auto", "numpy"])
-def test_what_is_read_while_a_model_is_trained_is_of_one_update(even, backend, tmp_path):
+def test_weights_read_during_training_belong_to_one_update(even, backend, tmp_path):
     seqnet.config.set_backend(backend)
     x, y = np.ones((32, SIZE)), np.ones((32, 1))
     even.fit(x, y, 8, verbose=0)  # there is a slot for each weight from here on
@@ -147,7 +147,7 @@ def test_what_is_read_while_a_model_is_trained_is_of_one_update(even, backend, t
     )
 
 
-def test_what_is_read_while_weights_are_set_is_of_one_call(even, tmp_path):
+def test_weights_read_while_weights_are_set_belong_to_one_call(even, tmp_path):
     values = [[np.full((SIZE, 1), v, "float32"), np.full(1, v, "float32")] for v in (1, 2)]
     even.set_weights(values[0])
     even.save_weights(tmp_path / "weights.h5")
@@ -210,7 +210,7 @@ def test_a_stream_may_use_the_model_it_is_evaluated_with():
     assert np.isfinite(found).all()
 
 
-def test_threads_write_with_steppers_of_their_own():
+def test_threads_generate_with_separate_steppers():
     layers = [Embedding(5, 3), LSTM(4, return_sequences=True), Dense(5, "softmax")]
     model = seqnet.Model(layers)
     model.build((None, None))
@@ -224,7 +224,7 @@ def test_threads_write_with_steppers_of_their_own():
     together(*[lambda k=k: write(k) for k in range(4)], seconds=0.5)
 
 
-def test_models_of_their_own_train_in_threads_as_they_do_alone():
+def test_separate_models_train_in_threads_like_alone():
     def train(seed):
         rng = np.random.default_rng(seed)
         model = seqnet.Model([LSTM(3, return_sequences=True), GRU(2), Dense(1)])
@@ -315,7 +315,7 @@ def in_child(function):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="This system has no fork.")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_process_forked_while_a_model_is_trained_has_a_whole_model(even):
+def test_a_process_forked_while_a_model_is_trained_has_a_complete_model(even):
     x, y = np.ones((32, SIZE)), np.ones((32, 1))
     seqnet.config.set_backend("numpy")  # the threads of kernels are not this test's
     even.fit(x, y, 8, verbose=0)
@@ -333,7 +333,7 @@ def test_a_process_forked_while_a_model_is_trained_has_a_whole_model(even):
     assert counts[1] >= 1
 
 
-def test_copies_of_a_lock_are_locks_of_their_own():
+def test_copies_of_a_lock_are_separate_locks():
     lock = ForkSafeLock()
     with lock:
         for other in (copy.deepcopy(lock), pickle.loads(pickle.dumps(lock))):
