@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytensor.tensor as pt
@@ -223,7 +223,7 @@ class Model:
     ) -> tuple[Tensor, Tensor | None]:
         """Pass a symbolic input through the layers; return the output and its mask."""
         for layer in self.layers:
-            output = layer(x, mask=mask, context=context)
+            output = cast(Tensor, layer(x, mask=mask, context=context))  # one, as was checked
             mask = layer.compute_mask(x, mask)
             x = output
         return x, mask
@@ -762,7 +762,7 @@ class Model:
         left = dict(arrays)
         for layer in self.layers:
             for weight in layer.weights:
-                value = left.pop(weight.name, None)
+                value = left.pop(str(weight.name), None)
                 where = (
                     f"{source} does not fit the model: layer {layer.name!r} "
                     f"({type(layer).__name__})"

@@ -9,6 +9,7 @@ import pytensor.tensor as pt
 
 from seqnet.data.dataset import Batch
 from seqnet.layers.calling import masks_together
+from seqnet.types import Tensor
 
 if TYPE_CHECKING:
     from seqnet.data.arrays import ArrayDataset
@@ -70,11 +71,12 @@ def is_padding(model: Model, batch: Batch) -> bool:
 
 def rank_at_output(model: Model, input_shape: tuple, rank: int) -> int:
     """Return the rank of a mask after the last layer; 0 if a layer does not pass it on."""
-    mask, shape = pt.tensor(dtype="bool", shape=(None,) * rank), input_shape
+    mask: Tensor | None = pt.tensor(dtype="bool", shape=(None,) * rank)
+    shape = input_shape
     for layer in model.layers:
         dtype = "int32" if layer.integer_input else layer.dtype
         mask = layer.compute_mask(pt.tensor(dtype=dtype, shape=(None,) * len(shape)), mask)
         if mask is None:
             return 0
         shape = layer.compute_output_shape(shape)
-    return mask.ndim
+    return 0 if mask is None else mask.ndim

@@ -13,7 +13,7 @@ from seqnet.registry import get as _get
 __all__ = ["SGD", "AdaDelta", "AdaGrad", "Adam", "Hyperparameter", "Optimizer", "RMSprop", "get"]
 
 
-def get(identifier: Identifier) -> Optimizer:
+def get(identifier: Identifier | Optimizer) -> Optimizer:
     """Return the optimizer of a name, a saved configuration, a class or an object.
 
     Examples

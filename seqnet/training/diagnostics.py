@@ -81,7 +81,7 @@ def diagnose(
     nonfinite = {  # by layer, in the order of the backward pass
         layer.display_name: names
         for layer in reversed(model.layers)
-        if (names := [w.name for w in layer.weights if not is_finite(gradient_norms, w.name)])
+        if (names := [n for n in names_of(layer) if not is_finite(gradient_norms, n)])
     }
     layers = list(nonfinite)
     headline = f"{place}: the loss is {loss}."
@@ -236,12 +236,17 @@ class GradientNorms:
         self.each = np.array(state["each"], "float64")
 
 
+def names_of(layer: Layer) -> list[str]:
+    """Return the names of the weights of a layer."""
+    return [str(weight.name) for weight in layer.weights]
+
+
 def name_norms(
     layers: Iterable[Layer], trained: Sequence[bool], norms: np.ndarray
 ) -> dict[str, float]:
     """Return norms by the names of the trained weights."""
     weights = [weight for layer in layers for weight in layer.weights]
-    names = [weight.name for weight, on in zip(weights, trained, strict=False) if on]
+    names = [str(weight.name) for weight, on in zip(weights, trained, strict=False) if on]
     return dict(zip(names, norms.tolist(), strict=True))
 
 

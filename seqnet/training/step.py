@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import pytensor.tensor as pt
@@ -25,6 +25,10 @@ from seqnet.layers.recurrent import Recurrent
 from seqnet.locking import COMPILING
 from seqnet.ops.count import count
 from seqnet.regularizers import penalty as penalty_of
+from seqnet.types import Array, Tensor
+
+if TYPE_CHECKING:
+    from seqnet.model import Model
 
 States = dict[Layer, list]
 """Symbolic states (batch, units) to start from, by recurrent layer."""
@@ -160,7 +164,9 @@ class ArrayType(NamedTuple):
     shape: tuple[int | None, ...]
 
 
-def arguments(batch: Batch, float_dtype: str, fixed_length: bool, fixed_sizes: bool):
+def arguments(
+    batch: Batch, float_dtype: str, fixed_length: bool, fixed_sizes: bool
+) -> tuple[list[Array], tuple[ArrayType, ...]]:
     """Return the arrays of a batch as compiled functions take them, and the types of these.
 
     Parameters
@@ -232,7 +238,9 @@ def new_phase(run: str, states: States) -> CallContext:
     return CallContext(training=run == "train", run=run, initial_states=dict(states))
 
 
-def compile_step(batch: Batch, states: States, outputs: list, context: CallContext, name, announce):
+def compile_step(
+    batch: Batch, states: States, outputs: list, context: CallContext, name: str, announce: bool
+) -> Callable:
     """Compile a function of a batch and states."""
     given = [state for values in states.values() for state in values]
     last = [state for layer in states for state in context.final_states[layer]]
@@ -242,7 +250,7 @@ def compile_step(batch: Batch, states: States, outputs: list, context: CallConte
 
 
 def compile_predict(
-    model, batch: Batch, states: States, announce: bool = False, name: str = "prediction"
+    model: Model, batch: Batch, states: States, announce: bool = False, name: str = "prediction"
 ) -> Callable:
     """Compile ``batch, states... -> output, last states...``."""
     context = new_phase("predict", states)
@@ -250,14 +258,14 @@ def compile_predict(
     return compile_step(batch, states, [output], context, name, announce)
 
 
-def compile_test(model, batch: Batch, states: States, announce: bool = False) -> Callable:
+def compile_test(model: Model, batch: Batch, states: States, announce: bool = False) -> Callable:
     """Compile ``batch, states... -> sums..., last states...``; see `TestResult`."""
     context = new_phase("test", states)
     sums, *_ = loss_sums(model, batch, context)
     return compile_step(batch, states, sums, context, "evaluation", announce)
 
 
-def compile_train(model, batch: Batch, states: States, announce: bool = False) -> Callable:
+def compile_train(model: Model, batch: Batch, states: States, announce: bool = False) -> Callable:
     """Compile ``batch, states... -> sums..., squared norms, last states...`` and the update."""
     context = new_phase("train", states)
     sums, total, over = loss_sums(model, batch, context)
@@ -271,7 +279,9 @@ def compile_train(model, batch: Batch, states: States, announce: bool = False) -
     return compile_step(batch, states, [*sums, squares], context, "training", announce)
 
 
-def loss_sums(model, batch: Batch, context: CallContext):
+def loss_sums(
+    model: Model, batch: Batch, context: CallContext
+) -> tuple[list[Tensor], Tensor, Tensor]:
     """Return [loss sum, weight sum, penalty, metric sums...], and what to minimise.
 
     That is a sum and the weight to divide it by.
@@ -279,7 +289,7 @@ def loss_sums(model, batch: Batch, context: CallContext):
     output, mask = model.forward(batch.inputs, batch.mask, context)
     y, weight, loss = batch.targets, batch.sample_weight, model.loss
     what = f"The loss {name_of(model.loss)!r}"
-    values = values_of(loss, y, output, what)
+    values = values_of(cast(Callable, loss), y, output, what)
     check_gradient(values, output, what)
     values = pt.cast(values, output.dtype)
     if values.ndim == 0:
@@ -298,7 +308,9 @@ def loss_sums(model, batch: Batch, context: CallContext):
     loss_sum = weighted_sum(values, weights)
     weight_sum = count(values) if weights is None else pt.sum(weights)
     penalties = [penalty_of(r, w) for layer in model.layers for r, w in layer.penalties]
-    penalty = sum(penalties) if penalties else pt.zeros((), dtype=values.dtype)
+    penalty = pt.zeros((), dtype=values.dtype)
+    if penalties:
+        penalty = sum(penalties[1:], penalties[0])
     over = weight_sum
     if weights is not None:  # which may all be 0
         one = np.asarray(1, dtype=values.dtype)
@@ -318,7 +330,7 @@ def loss_sums(model, batch: Batch, context: CallContext):
     return [loss_sum, weight_sum, penalty, *sums], total, over
 
 
-def step_weights(values, weight, mask):
+def step_weights(values: Tensor, weight: Tensor | None, mask: Tensor | None) -> Tensor | None:
     """Return the weight of each of a loss's values, of the same shape; None for all ones.
 
     `weight` is (batch,) or (batch, time), `mask` bool; their axes are the first ones of the values.
@@ -337,19 +349,19 @@ def step_weights(values, weight, mask):
     return total if total is None else total + pt.zeros_like(values)
 
 
-def weighted_sum(values, weights):
+def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
     """Return ``sum(weights * values)``; a value of weight 0 counts nothing, even NaN."""
     if weights is None:
         return pt.sum(values)
     return pt.sum(pt.switch(pt.gt(weights, 0), weights * values, pt.zeros_like(values)))
 
 
-def name_of(function) -> str:
+def name_of(function: object) -> str:
     """Return what a loss is called in messages."""
     return getattr(function, "name", getattr(function, "__name__", type(function).__name__))
 
 
-def values_of(function, y_true, output, what: str):
+def values_of(function: Callable, y_true: Tensor, output: Tensor, what: str) -> Tensor:
     """Return the values of a loss or a metric, perhaps a user's own, as a variable."""
     try:
         values = function(y_true, output)
@@ -369,7 +381,7 @@ def values_of(function, y_true, output, what: str):
     return pt.as_tensor_variable(values)
 
 
-def check_gradient(values, output, what: str) -> None:
+def check_gradient(values: Tensor, output: Tensor, what: str) -> None:
     """Raise if nothing could be learned from a loss: it has no gradient."""
     kind = np.dtype(values.dtype).kind
     if kind != "f":
@@ -401,7 +413,7 @@ class CompiledSteps:
         Built, and for `train` and `test` with a loss.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: Model):
         self.model = model
         self.functions: dict[tuple, Callable] = {}
 
@@ -436,13 +448,15 @@ class CompiledSteps:
         with self.model.lock:
             return PredictResult(function(*arrays))
 
-    def train_function(self, batch: Batch, with_states: bool = False, announce: bool = False):
+    def train_function(
+        self, batch: Batch, with_states: bool = False, announce: bool = False
+    ) -> tuple[Callable, list[Array], tuple[bool, ...]]:
         """Return the function for a batch, its arrays, and which weights it trains."""
         trained = self.model.trained
         kind = (with_states, trained, self.model.optimizer.structure())
         return *self.function(compile_train, batch, kind, with_states, announce), trained
 
-    def test_function(self, batch: Batch, announce: bool = False):
+    def test_function(self, batch: Batch, announce: bool = False) -> tuple[Callable, list[Array]]:
         """Return the function for a batch, and its arrays."""
         return self.function(compile_test, batch, announce=announce)
 
