@@ -103,7 +103,7 @@ class Worker:
         variables = {**os.environ, **kind.environment}
         if kind.worker == "seqnet":  # measure the tree that this file is in
             variables["PYTHONPATH"] = str(HERE.parent)
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
         self.process = subprocess.Popen(
             [str(python), str(HERE / "workers" / f"{kind.worker}_worker.py")],
             stdin=subprocess.PIPE,

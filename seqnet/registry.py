@@ -156,9 +156,10 @@ def name_in_files(thing: Any) -> str:
 def check_type(value: Any, annotation: Any, what: str) -> None:
     """Raise ``TypeError`` if a value does not have one of the plain types of a signature."""
     names = str(annotation).split(" | ")
-    if all(name in PLAIN_TYPES for name in names):
-        if not isinstance(value, tuple(t for name in names for t in PLAIN_TYPES[name])):
-            raise TypeError(f"{what} is {annotation}, not {str(value)[:100]!r}.")
+    if not all(name in PLAIN_TYPES for name in names):
+        return
+    if not isinstance(value, tuple(t for name in names for t in PLAIN_TYPES[name])):
+        raise TypeError(f"{what} is {annotation}, not {str(value)[:100]!r}.")
 
 
 def constructor_arguments(cls: type) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def test_the_error_names_the_variable_to_set(tmp_path, home):
     assert done.stderr.count("Traceback") == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: PyTensor cannot keep its compiled code")
-    assert "PYTENSOR_FLAGS=base_compiledir=" in last and ".pytensor" in last
+    assert "PYTENSOR_FLAGS=base_compiledir=" in last
+    assert ".pytensor" in last
 
 
 def test_setting_the_named_variable_helps(tmp_path):

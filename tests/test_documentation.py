@@ -27,7 +27,8 @@ def test_python_in_the_documentation_runs(page, tmp_path, monkeypatch):
 
 def test_the_readme_says_theano_is_pytensor_in_its_first_lines():
     first = (ROOT / "README.md").read_text()[:400]
-    assert "PyTensor" in first and "Theano" in first
+    assert "PyTensor" in first
+    assert "Theano" in first
 
 
 def command(name: str, page: str) -> str:

@@ -30,14 +30,16 @@ def test_the_character_model_is_far_better_than_a_bigram_table(tmp_path, capsys)
     printed = capsys.readouterr().out
     losses = [float(x) for x in re.findall(r"(\d+\.\d+) nats", printed)]
     baseline = float(re.search(r"a bigram table needs (\d+\.\d+)", printed).group(1))
-    assert len(losses) == 5 and losses == sorted(losses, reverse=True)
+    assert len(losses) == 5
+    assert losses == sorted(losses, reverse=True)
     assert losses[-1] < baseline - 0.5, printed
     assert losses[-1] < 2.0, printed
 
     example.main(["--load", str(checkpoint), "--prime", "The ", "--sample", "60"])
     first = capsys.readouterr().out
     example.main(["--load", str(checkpoint), "--prime", "The ", "--sample", "60"])
-    assert first.startswith("The ") and len(first) > 50
+    assert first.startswith("The ")
+    assert len(first) > 50
     assert capsys.readouterr().out == first
 
 
@@ -49,7 +51,8 @@ def test_the_example_takes_any_text_and_unrolls(tmp_path, capsys):
     options = [*settings.split(), "--corpus", str(corpus), "--checkpoint", str(checkpoint)]
     load("text_generation").main([*options, "--optimizer", "adadelta"])
     printed = capsys.readouterr().out
-    assert "unroll" in printed and "\ngrün, " in printed  # begins as the corpus does
+    assert "unroll" in printed
+    assert "\ngrün, " in printed
     load("text_generation").main(["--load", str(checkpoint), "--sample", "5"])
     assert capsys.readouterr().out.startswith("grün, ")
     model = seqnet.load_model(checkpoint)
@@ -100,12 +103,13 @@ def test_sequences_of_different_lengths_are_classified(tmp_path, capsys):
     rows = []
     for k in range(60):
         sign = 1 if k % 2 else -1
-        x = rng.normal(size=(int(rng.integers(1, 9)), 2)) + [sign, 0]
+        x = [*rng.normal(size=(int(rng.integers(1, 9)), 2)), sign, 0]
         rows.append((x.round(3), "up" if k % 2 else "down"))
     write_ts(tmp_path / "TRAIN.ts", rows[:40])
     write_ts(tmp_path / "TEST.ts", rows[40:])
     sequences, labels, names = example.read_ts(tmp_path / "TRAIN.ts")
-    assert names == ["up", "down"] and labels[:2].tolist() == [1, 0]
+    assert names == ["up", "down"]
+    assert labels[:2].tolist() == [1, 0]
     for x, (expected, _) in zip(sequences, rows, strict=False):
         np.testing.assert_allclose(x, expected, rtol=1e-6)
     files = ["--train", str(tmp_path / "TRAIN.ts"), "--test", str(tmp_path / "TEST.ts")]

@@ -377,7 +377,7 @@ def test_layers_are_named_by_their_kind_and_number():
     model = seqnet.Model([LSTM(2, return_sequences=True), LSTM(2), Dense(2), Dense(2, name="end")])
     assert [layer.name for layer in model.layers] == ["lstm", "lstm_1", "dense", "end"]
     assert model.get_layer("end") is model.layers[3]
-    with pytest.raises(ValueError, match="No layer is named 'ende'.*'lstm_1'"):
+    with pytest.raises(ValueError, match=r"No layer is named 'ende'.*'lstm_1'"):
         model.get_layer("ende")
     names = [layers.TimeDistributed(Dense(1)), layers.SimpleRNN(1), GRU(1)]
     model = seqnet.Model(names)

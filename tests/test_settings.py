@@ -55,7 +55,7 @@ def test_every_activation_is_tested():
 def test_none_is_the_linear_activation_and_functions_are_kept():
     assert activations.get(None) is activations.linear
     assert activations.get(np.tanh) is np.tanh
-    with pytest.raises(TypeError, match="activation .* got 3"):
+    with pytest.raises(TypeError, match=r"activation .* got 3"):
         activations.get(3)
 
 
@@ -141,7 +141,7 @@ def test_settings_are_checked_and_kept():
 
 def test_a_backend_that_is_not_installed_is_refused_at_once(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match="backend 'jax' needs .* pip install jax"):
+    with pytest.raises(ModuleNotFoundError, match=r"backend 'jax' needs .* pip install jax"):
         config.set_backend("jax")
     assert config.backend() == "auto"
 
@@ -167,7 +167,7 @@ def test_a_layer_in_json_is_the_layer():
 
 
 def test_a_file_names_only_what_is_registered():
-    with pytest.raises(ValueError, match="Unknown layer 'os.system'"):
+    with pytest.raises(ValueError, match=r"Unknown layer 'os.system'"):
         registry.get("layer", {"name": "os.system", "config": {}})
     with pytest.raises(ValueError, match="Dense takes no argument 'unit'; it takes units"):
         registry.get("layer", {"name": "Dense", "config": {"unit": 3}})

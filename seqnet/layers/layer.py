@@ -107,7 +107,7 @@ class Layer(Configurable, ABC):
 
     # ---- for subclasses to define
 
-    def build(self, input_shape: Shape) -> None:  # noqa: B027  (most layers have no weights)
+    def build(self, input_shape: Shape) -> None:
         """Make the weights for inputs of ``(batch, ...)`` shape; called once."""
 
     @abstractmethod

@@ -74,7 +74,7 @@ def create(folder: Path, mode: int) -> BufferedRandom:
     """Create and lock a file with a unique name; the lock ends with this process."""
     while True:
         name = folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
-        file = open(name, "x+b", opener=lambda path, flags: os.open(path, flags, mode))
+        file = open(name, "x+b", opener=lambda path, flags: os.open(path, flags, mode))  # noqa: SIM115
         if fcntl is None:
             return file
         with suppress(OSError):  # without locks, no process can regard the file as a leftover

@@ -63,7 +63,7 @@ def test_unknown_names_are_errors_before_anything_is_compiled(
 def test_a_field_that_nobody_could_foresee_is_told_when_it_is_needed(tmp_path, model):
     save = ModelCheckpoint(tmp_path / "{bleu}.h5")
     save.set_model(model)
-    with pytest.raises(ValueError, match="'bleu'.*loss, epoch"):
+    with pytest.raises(ValueError, match=r"'bleu'.*loss, epoch"):
         save.on_epoch_end(0, {"loss": 1.0})
 
 
@@ -79,7 +79,7 @@ def test_braces_can_be_in_a_name(tmp_path, model):
 
 
 def test_folders_are_checked_before_anything_is_compiled(model, tmp_path, no_compile):
-    with pytest.raises(FileNotFoundError, match="runs.*does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"runs.*does not exist"):
         model.fit(X, Y, callbacks=[ModelCheckpoint(tmp_path / "runs" / "x.h5")], verbose=0)
     with pytest.raises(IsADirectoryError, match="is a directory"):
         model.fit(X, Y, callbacks=[ModelCheckpoint(tmp_path)], verbose=0)
@@ -97,8 +97,10 @@ def test_what_is_said(model, tmp_path, capsys):
     best = ModelCheckpoint(tmp_path / "best.h5", "loss", mode="max", save_best_only=True, verbose=1)
     model.fit(X, Y, epochs=2, callbacks=[best], verbose=0)
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("Epoch 1: loss ") and first.endswith(f"saved as {tmp_path}/best.h5.")
-    assert second.startswith("Epoch 2: loss ") and "not better" in second
+    assert first.startswith("Epoch 1: loss ")
+    assert first.endswith(f"saved as {tmp_path}/best.h5.")
+    assert second.startswith("Epoch 2: loss ")
+    assert "not better" in second
 
 
 def test_epochs_without_the_figure_save_no_best(tmp_path, model):

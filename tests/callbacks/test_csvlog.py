@@ -94,7 +94,7 @@ def test_a_missing_metric_is_written_as_na(tmp_path):
 
 
 def test_folders_are_checked_before_anything_is_compiled(model, tmp_path, no_compile):
-    with pytest.raises(FileNotFoundError, match="folder .*runs to save .* does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"folder .*runs to save .* does not exist"):
         model.fit(X, Y, callbacks=[CSVLogger(tmp_path / "runs" / "log.csv")], verbose=0)
 
 

@@ -21,14 +21,16 @@ MONITORS = (EarlyStopping, ReduceLROnPlateau)
 
 @pytest.mark.parametrize("kind", MONITORS)
 def test_an_unknown_metric_is_an_error_before_anything_is_compiled(kind, model, no_compile):
-    with pytest.raises(ValueError, match="'val_los'.*loss, mean_abs.*Did you mean 'val_loss'") as e:
+    with pytest.raises(
+        ValueError, match=r"'val_los'.*loss, mean_abs.*Did you mean 'val_loss'"
+    ) as e:
         model.fit(X, Y, validation_split=0.2, callbacks=[kind("val_los", mode="min")], verbose=0)
     assert kind.__name__ in str(e.value)
 
 
 @pytest.mark.parametrize("kind", MONITORS)
 def test_a_validation_metric_without_a_validation_is_an_error(kind, model, no_compile):
-    with pytest.raises(ValueError, match="'val_loss'.*validation_data or validation_split"):
+    with pytest.raises(ValueError, match=r"'val_loss'.*validation_data or validation_split"):
         model.fit(X, Y, callbacks=[kind()], verbose=0)
 
 
@@ -41,7 +43,7 @@ def test_an_unknown_name_is_an_error_after_the_first_epoch_if_others_may_add_log
             logs["bleu"] = float(epoch)
 
     stop = EarlyStopping("bleau", mode="max")
-    with pytest.raises(ValueError, match="'bleau'.*loss, mean_absolute_error, bleu.*'bleu'"):
+    with pytest.raises(ValueError, match=r"'bleau'.*loss, mean_absolute_error, bleu.*'bleu'"):
         model.fit(X, Y, epochs=9, callbacks=[Add(), stop], verbose=0)
     assert ended == [0]
     stop = EarlyStopping("bleu", mode="min", patience=2)
@@ -55,9 +57,11 @@ def test_epochs_without_the_metric_do_not_count():
     stop.on_train_begin({})
     for epoch, logs in enumerate([{}, {"val_loss": 1.0}, {}, {"val_loss": 0.5}, {}]):
         stop.on_epoch_end(epoch, logs)
-    assert not stop.model.stop_training and stop.wait == 0
+    assert not stop.model.stop_training
+    assert stop.wait == 0
     stop.on_epoch_end(5, {"val_loss": 0.5})
-    assert stop.model.stop_training and stop.stopped_epoch == 5
+    assert stop.model.stop_training
+    assert stop.stopped_epoch == 5
 
 
 def test_a_metric_may_be_missing_in_later_epochs():
@@ -98,14 +102,14 @@ def test_every_metric_of_seqnet_has_a_direction():
 
 
 def test_the_error_for_a_misspelt_metric_suggests_the_closest_name():
-    with pytest.raises(ValueError, match="'val_los' should .* Did you mean 'val_loss'"):
+    with pytest.raises(ValueError, match=r"'val_los' should .* Did you mean 'val_loss'"):
         EarlyStopping("val_los")
 
 
 def test_an_unknown_direction_is_an_error():
-    with pytest.raises(ValueError, match="EarlyStopping.*'bleu'.*mode='max'"):
+    with pytest.raises(ValueError, match=r"EarlyStopping.*'bleu'.*mode='max'"):
         EarlyStopping("bleu")
-    with pytest.raises(ValueError, match="ReduceLROnPlateau.*'min' or 'max', got 'down'"):
+    with pytest.raises(ValueError, match=r"ReduceLROnPlateau.*'min' or 'max', got 'down'"):
         ReduceLROnPlateau("loss", mode="down")
     with pytest.raises(TypeError, match="name of a metric"):
         EarlyStopping(None)

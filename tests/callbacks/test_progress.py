@@ -91,7 +91,8 @@ def test_a_log_file_gets_more_lines_in_a_long_epoch():
     bar.on_epoch_end(0, {"loss": 1.0})
     lines = screen.getvalue().splitlines()
     assert len(lines) == 400 // 60 + 1
-    assert "60/400" in lines[0] and "loss=1" in lines[0]
+    assert "60/400" in lines[0]
+    assert "loss=1" in lines[0]
     assert "400/400" in lines[-1]
 
 
@@ -158,7 +159,8 @@ def test_no_metric_is_cut_off_at_the_end_of_an_epoch():
             found += piece
     os.close(master)
     last = found.decode().rstrip().rpartition("\r")[2]
-    assert "1/1" in last and last.endswith("val_loss=0.125, val_accuracy=1]")
+    assert "1/1" in last
+    assert last.endswith("val_loss=0.125, val_accuracy=1]")
 
 
 def test_a_bar_among_the_callbacks_replaces_the_default_one(model, capsys):

@@ -54,7 +54,8 @@ def test_messages_of_early_stopping(model, capsys):
     stop = EarlyStopping("loss", min_delta=100, verbose=1, restore_best_weights=True)
     model.fit(X, Y, epochs=9, callbacks=[stop], verbose=0)
     said = capsys.readouterr().out
-    assert "Epoch 2: stopped" in said and "weights of epoch 1" in said
+    assert "Epoch 2: stopped" in said
+    assert "weights of epoch 1" in said
 
 
 def test_state_holds_json_and_arrays_only(model):

@@ -134,7 +134,7 @@ def test_wrong_weights_are_refused_before_compiling(compiled, given, error, part
 
 
 def test_targets_that_are_not_classes_are_refused(compiled):
-    with pytest.raises(ValueError, match="class_weight needs targets that are classes.*mean_sq"):
+    with pytest.raises(ValueError, match=r"class_weight needs targets that are classes.*mean_sq"):
         trained(X, RNG.normal(size=(8, 3)), activation=None, class_weight={0: 1.0})
     assert not compiled
 

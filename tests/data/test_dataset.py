@@ -64,7 +64,8 @@ def test_a_batch_of_trees_selects_rows_of_each_array():
     part = batch.take(np.array([3, 1]))
     assert part.inputs["words"].tolist() == [[9, 10, 11], [3, 4, 5]]
     assert part.inputs["tags"]["kind"].tolist() == part.targets["out"].tolist() == [3, 1]
-    assert part.mask["words"].shape == (2, 3) and part.sample_weight is None
+    assert part.mask["words"].shape == (2, 3)
+    assert part.sample_weight is None
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,8 @@ def test_only_rows_that_are_needed_are_read():
 def test_custom_batches_are_closed_after_each_epoch():
     data, model = Drawn(), classifier()
     history = model.fit(data, epochs=2, batch_size=6, verbose=0, validation_data=Drawn())
-    assert len(history.history["val_loss"]) == 2 and data.closed >= 3
+    assert len(history.history["val_loss"]) == 2
+    assert data.closed >= 3
     assert model.predict(data, batch_size=6).shape == (18, 3)
 
 

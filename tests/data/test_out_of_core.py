@@ -120,7 +120,8 @@ def test_lengths_and_masks_for_rows_outside_memory(kept):
 def test_sources_and_arrays_in_memory_are_distinguished(kept):
     memmap = kept(TOKENS, "memmap")
     assert all(map(is_out_of_core, (memmap, memmap[3:], memmap[:, ::2], np.asarray(memmap))))
-    assert is_out_of_core(kept(TOKENS, "h5py")) and is_out_of_core(Sliced(TOKENS))
+    assert is_out_of_core(kept(TOKENS, "h5py"))
+    assert is_out_of_core(Sliced(TOKENS))
     for values in (TOKENS, [[1]], (1, 2), "text", 3.0, {"a": 1}, None, memmap[[1, 2]]):
         assert not is_out_of_core(values)
 
@@ -164,20 +165,24 @@ def test_slow_rows_are_requested_at_the_same_time(tmp_path, monkeypatch):
     monkeypatch.setattr("seqnet.data.out_of_core.FAST_ROW_S", 60)
     rows, order = Rows(source, "X"), np.array([7, 289, 7, 0])
     for _ in range(2):
-        assert (rows[order] == values[10:][order]).all() and not asked
+        assert (rows[order] == values[10:][order]).all()
+        assert not asked
     monkeypatch.setattr("seqnet.data.out_of_core.FAST_ROW_S", 0)
-    assert (rows[order] == values[10:][order]).all() and not asked  # this time it was slow
+    assert (rows[order] == values[10:][order]).all()
+    assert not asked
     assert (rows[order] == values[10:][order]).all()
     size = values[0].nbytes
     assert [advice for advice, _, _ in asked] == [mmap.MADV_WILLNEED] * 4
     for (_, start, length), row in zip(asked, order, strict=True):
         first = len(header) + (10 + row) * size
-        assert start % mmap.PAGESIZE == 0 and first - mmap.PAGESIZE < start <= first
+        assert start % mmap.PAGESIZE == 0
+        assert first - mmap.PAGESIZE < start <= first
         assert start + length == first + size
     asked.clear()
     wide = Rows(source[:, ::2], "X")  # a row lies in many pieces
     for _ in range(3):
-        assert (wide[order] == values[10:][order, ::2]).all() and not asked
+        assert (wide[order] == values[10:][order, ::2]).all()
+        assert not asked
 
 
 def test_neighbouring_rows_are_read_together_in_increasing_order():
@@ -225,7 +230,8 @@ def test_an_order_is_drawn_before_anything_is_read(contiguous):
     x.read.clear()
     batches = dataset.batches(Epoch(4, rng, contiguous=contiguous))
     other.permutation(5 if contiguous else 20)
-    assert rng.bit_generator.state == other.bit_generator.state and not x.read
+    assert rng.bit_generator.state == other.bit_generator.state
+    assert not x.read
     batches.close()
 
 
@@ -235,7 +241,8 @@ def test_batches_of_neighbouring_rows_in_random_order():
     order = np.random.default_rng(0)
     found = [b.inputs.ravel().tolist() for b in dataset.batches(Epoch(5, order, contiguous=True))]
     expected = [x.ravel()[k : k + 5].tolist() for k in range(0, 22, 5)]
-    assert found != expected and sorted(found) == expected
+    assert found != expected
+    assert sorted(found) == expected
 
 
 @pytest.mark.parametrize("shuffle", [True, False, "batch"])

@@ -98,7 +98,7 @@ def test_objects_that_convert_to_arrays_are_arrays():
 
 
 def test_messages_name_the_data_set():
-    with pytest.raises(ValueError, match="validation X .* validation y"):
+    with pytest.raises(ValueError, match=r"validation X .* validation y"):
         check_batch(np.zeros(3), np.zeros(2), prefix="validation ")
 
 

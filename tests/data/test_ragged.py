@@ -372,7 +372,7 @@ def test_a_metric_whose_form_differs_from_the_loss_is_refused(axis):
         return pt.mean((y - p) ** 2, axis=axis)
 
     model.compile("sgd", "mse", metrics=[spread_out])
-    with pytest.raises(ValueError, match="The metric 'spread_out' gives . axes, and the loss 2"):
+    with pytest.raises(ValueError, match=r"The metric 'spread_out' gives . axes, and the loss 2"):
         model.evaluate(np.ones((3, 3, 2)), np.ones((3, 3, 2)))
 
 
@@ -647,7 +647,8 @@ def test_batches_have_every_sequence_once_with_its_targets(lengths, size):
             assert batch.inputs.shape[1] == max(lengths[k] for k in batch.targets)
             for row, mask, k in zip(batch.inputs, batch.mask, batch.targets, strict=True):
                 assert mask.tolist() == [t < lengths[k] for t in range(len(mask))]
-                assert (row[mask] == k).all() and (row[~mask] == 0).all()
+                assert (row[mask] == k).all()
+                assert (row[~mask] == 0).all()
         if rng is None:
             order = np.concatenate([b.targets for b in batches]).tolist()
             assert order == list(range(len(lengths)))

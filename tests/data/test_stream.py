@@ -189,7 +189,8 @@ def test_a_thread_reads_once_items_are_slow(milliseconds, in_place, monkeypatch)
         finally:
             closed.append(True)
 
-    assert list(prefetch_if_slow(items(), 2)) == list(range(count)) and closed == [True]
+    assert list(prefetch_if_slow(items(), 2)) == list(range(count))
+    assert closed == [True]
     here = threading.current_thread().name
     assert readers == [here] * in_place + ["seqnet-prefetch"] * (count - in_place)
     reader = prefetch_if_slow(items(), 2)
@@ -212,7 +213,8 @@ def test_an_error_comes_after_the_items_before_it_with_its_traceback(error):
     with pytest.raises(type(error)) as caught:
         found += [next(reader), next(reader)]
         next(reader)
-    assert found == [1, 2] and caught.value is error
+    assert found == [1, 2]
+    assert caught.value is error
     names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert "the_users_own_function" in names
     assert list(reader) == []
@@ -294,7 +296,8 @@ def test_numbered_batches_are_shuffled_as_whole_batches():
     trained(numbered, epochs=3)
     asked = numbered.asked[-15:]
     orders = [tuple(asked[k : k + 5]) for k in (0, 5, 10)]
-    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders) and len(set(orders)) > 1
+    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders)
+    assert len(set(orders)) > 1
     assert numbered.epochs == 3
     again = Numbered()
     assert bits(trained(again, epochs=3)) == bits(trained(Numbered(), epochs=3))
@@ -377,7 +380,8 @@ def test_an_interrupted_epoch_continues_at_the_same_batch(kind):
         rng = np.random.default_rng(1) if kind is Numbered else None
         return [b.inputs.tolist() for b in stream.batches(Epoch(rng=rng, before=0, **options))]
 
-    assert found(first=2) == found()[2:] and len(found()) == 5
+    assert found(first=2) == found()[2:]
+    assert len(found()) == 5
 
 
 def test_finished_epochs_are_skipped_in_a_stream_that_continues():
@@ -418,7 +422,8 @@ def test_a_generator_is_closed_when_a_callback_stops_the_training():
     closed, model = [], classifier()
     end = At(1, lambda: setattr(model, "stop_training", True))
     model.fit(endless(closed=closed), steps_per_epoch=5, epochs=3, verbose=0, callbacks=[end])
-    assert closed and len(model.history.epoch) == 1
+    assert closed
+    assert len(model.history.epoch) == 1
 
 
 def test_a_generator_is_closed_when_something_else_is_refused():
@@ -448,10 +453,12 @@ def test_an_error_of_the_source_ends_the_training_after_the_batches_before_it():
 
 def test_an_iterator_that_ends_early_ends_the_training_with_a_warning(caplog):
     model = trained(iter(BATCHES), epochs=3, steps_per_epoch=2)
-    assert model.history.epoch == [0, 1, 2] and "after 1 batches of epoch 3 of 3" in caplog.text
+    assert model.history.epoch == [0, 1, 2]
+    assert "after 1 batches of epoch 3 of 3" in caplog.text
     caplog.clear()
     model = trained(iter(BATCHES[:4]), epochs=3, steps_per_epoch=2)
-    assert model.history.epoch == [0, 1] and "training ends" in caplog.text
+    assert model.history.epoch == [0, 1]
+    assert "training ends" in caplog.text
 
 
 def test_fewer_batches_to_evaluate_than_steps_cause_a_warning(caplog):
@@ -566,13 +573,13 @@ def test_a_stopped_training_continues_bit_for_bit(tmp_path, data, options, at):
 def test_a_training_on_other_batches_is_refused(tmp_path):
     backup = BackupAndRestore(tmp_path / "run.h5", delete_checkpoint=False)
     trained(Loader(), callbacks=[backup])
-    with pytest.raises(ValueError, match="was saved by another training: data.X.checksum"):
+    with pytest.raises(ValueError, match=r"was saved by another training: data.X.checksum"):
         trained(Loader(BATCHES[1:]), callbacks=[backup])
     x = np.memmap(tmp_path / "x", "int32", "w+", shape=TOKENS.shape)
     backup = BackupAndRestore(tmp_path / "rows.h5", delete_checkpoint=False)
     trained(x, CLASSES, callbacks=[backup])
     x[11] += 1
-    with pytest.raises(ValueError, match="data.X.checksum"):
+    with pytest.raises(ValueError, match=r"data.X.checksum"):
         trained(x, CLASSES, callbacks=[backup])
 
 
@@ -588,7 +595,7 @@ def test_a_training_with_other_class_weights_is_refused(tmp_path, kind):
 
     train({1: np.float32(2)})
     train({np.int64(1): 2.0})
-    with pytest.raises(ValueError, match="another training: class_weight.1 was 2.0 and is 3.0"):
+    with pytest.raises(ValueError, match=r"another training: class_weight.1 was 2.0 and is 3.0"):
         train({1: 3.0})
     with pytest.raises(ValueError, match="another training: class_weight was given and is None"):
         train(None)

@@ -141,7 +141,7 @@ def test_another_batch_size_without_reset_is_refused(writer):
     _, stepper = writer
     stepper.reset()
     stepper(np.array([1, 2]))
-    with pytest.raises(ValueError, match="those of 2 sequences, but this step has 3.*reset"):
+    with pytest.raises(ValueError, match=r"those of 2 sequences, but this step has 3.*reset"):
         stepper(np.array([1, 2, 3]))
 
 

@@ -179,7 +179,7 @@ def test_an_encoder_and_an_unrolled_decoder_train():
 def test_repeat_vector_refuses_sequences_masks_and_counts_below_one():
     with pytest.raises(ValueError, match=r"rank 2 \(batch, features\)"):
         RepeatVector(2)(pt.ftensor3("x"))
-    with pytest.raises(ValueError, match="'repeat_vector'.*cannot carry the mask"):
+    with pytest.raises(ValueError, match=r"'repeat_vector'.*cannot carry the mask"):
         RepeatVector(2)(pt.fmatrix("x"), mask=pt.matrix("mask", dtype="bool"))
     with pytest.raises(ValueError, match="at least 1"):
         RepeatVector(0)
@@ -208,7 +208,7 @@ def test_an_unknown_output_shape_is_asked_for():
         return pt.specify_shape(x, (None, 4))
 
     layer = Lambda(needs_four)
-    with pytest.raises(ValueError, match="'lambda'.*Pass output_shape="):
+    with pytest.raises(ValueError, match=r"'lambda'.*Pass output_shape="):
         layer.compute_output_shape((None, 3, 3))
     told = Lambda(needs_four, output_shape=(4,))
     assert told.compute_output_shape((None, None)) == (None, 4)
@@ -241,14 +241,14 @@ def test_a_lambda_is_saved_by_the_name_of_its_function(tmp_path):
     mask = np.ones((2, 3), bool)
     expected = model.predict(x, mask=mask)
     model.save(tmp_path / "model.h5")
-    with pytest.raises(ValueError, match="custom_objects={'masked_mean': masked_mean}"):
+    with pytest.raises(ValueError, match=r"custom_objects={'masked_mean': masked_mean}"):
         seqnet.load_model(tmp_path / "model.h5")
     again = seqnet.load_model(tmp_path / "model.h5", custom_objects={"masked_mean": masked_mean})
     np.testing.assert_array_equal(again.predict(x, mask=mask), expected)
     assert not again.layers[0].passes_mask_on
     nameless = seqnet.Model([Lambda(lambda x: 2 * x), Dense(1)])
     nameless.predict(x)
-    with pytest.raises(ValueError, match="'lambda'.*cannot be saved.*Write it with def"):
+    with pytest.raises(ValueError, match=r"'lambda'.*cannot be saved.*Write it with def"):
         nameless.save(tmp_path / "other.h5")
     assert not (tmp_path / "other.h5").exists()
 

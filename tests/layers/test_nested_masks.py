@@ -227,7 +227,7 @@ def test_a_mask_that_a_layer_cannot_use_is_refused():
     )
     with pytest.raises(ValueError, match=r"mask of layer 'lstm' \(LSTM\) has the shape"):
         model.predict(TOKENS)
-    with pytest.raises(TypeError, match="must be bool.*float64"):
+    with pytest.raises(TypeError, match=r"must be bool.*float64"):
         LSTM(2)(x, mask=np.ones((3, 3)))
     with pytest.raises(ValueError, match=r"\(3, 4\), and its input \(3, 3, 2\)"):
         LSTM(2)(x, mask=np.ones((3, 4), bool))

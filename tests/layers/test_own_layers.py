@@ -117,9 +117,9 @@ def test_an_invalid_signature_is_refused_by_name():
         TypeError, match=r"'odd' \(Odd\) needs m, other.*mask, context and training"
     ):
         seqnet.Model([Odd()]).predict(X)
-    with pytest.raises(TypeError, match="Nothing.call must take the inputs"):
+    with pytest.raises(TypeError, match=r"Nothing.call must take the inputs"):
         seqnet.Model([Nothing()]).predict(X)
-    with pytest.raises(TypeError, match="'dense'.*takes no initial_state"):
+    with pytest.raises(TypeError, match=r"'dense'.*takes no initial_state"):
         Dense(2)(X, initial_state=[X])
 
 
@@ -147,7 +147,7 @@ def test_a_missing_attribute_of_a_layer_is_named():
         def call(self, x):
             return x
 
-    with pytest.raises(TypeError, match="'silent'.*returns None"):
+    with pytest.raises(TypeError, match=r"'silent'.*returns None"):
         seqnet.Model([Silent()]).predict(X)
     with pytest.raises(AttributeError, match=r"Headless.__init__ must call super\(\).__init__"):
         seqnet.Model([Headless(3)])
@@ -166,7 +166,8 @@ def test_layers_within_a_layer_are_trained_frozen_and_saved(tmp_path):
     assert names[:4] == [f"block/{n}" for n in ("first/kernel", "first/bias")] + [
         f"block/others_0/{n}" for n in ("kernel", "bias")
     ]
-    assert len(names) == len(set(names)) == 8 and len(model.layers[0].penalties) == 1
+    assert len(names) == len(set(names)) == 8
+    assert len(model.layers[0].penalties) == 1
     model.save(tmp_path / "model.h5")
     before = model.get_weights()
     model.layers[0].first.trainable = False
@@ -191,7 +192,7 @@ def test_an_unused_inner_layer_is_named():
         def call(self, x):
             return x
 
-    with pytest.raises(ValueError, match="'unused'.*holds the layer left, but its call"):
+    with pytest.raises(ValueError, match=r"'unused'.*holds the layer left, but its call"):
         seqnet.Model([Unused()]).predict(X)
 
 
@@ -213,12 +214,11 @@ def test_a_wrapped_layer_can_be_frozen_after_wrapping():
     assert changes(model, X, y) == [True] * 10
     each, both, _ = model.layers
     each.layer.trainable = False
-    assert not each.trainable and changes(model, X, y) == [False] * 2 + [True] * 8
+    assert not each.trainable
+    assert changes(model, X, y) == [False] * 2 + [True] * 8
     both.backward_layer.trainable = False
-    assert (
-        both.trainable
-        and changes(model, X, y) == [False] * 2 + [True] * 3 + [False] * 3 + [True] * 2
-    )
+    assert both.trainable
+    assert changes(model, X, y) == [False] * 2 + [True] * 3 + [False] * 3 + [True] * 2
     lines = []
     model.summary(lines.append)
     assert "of which 45 are trained" in lines[-1]
@@ -252,7 +252,7 @@ def test_whole_numbers_reach_a_wrapped_embedding():
 
 
 def test_unbuilt_layers_raise_clear_errors():
-    with pytest.raises(AttributeError, match="'dense'.*has no 'kernel'. It is not built"):
+    with pytest.raises(AttributeError, match=r"'dense'.*has no 'kernel'. It is not built"):
         Dense(2).kernel  # noqa: B018
     with pytest.raises(ValueError, match="'dense' has no weights to set yet: it is not built"):
         Dense(2).set_weights([np.zeros((3, 2)), np.zeros(2)])

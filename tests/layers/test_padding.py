@@ -98,7 +98,8 @@ def test_padding_before_after_and_between_changes_nothing(cell, dtype, path, mas
             close(b[name][masks[1]], a[name][masks[0]], dtype, name)
         else:
             close(b[name], a[name], dtype, name)
-    assert not a["d_x"][~masks[0]].any() and not b["d_x"][~masks[1]].any()
+    assert not a["d_x"][~masks[0]].any()
+    assert not b["d_x"][~masks[1]].any()
 
 
 @pytest.mark.parametrize("path", ["scan", "fused"])
@@ -112,7 +113,7 @@ def test_padding_before_after_and_between_changes_nothing(cell, dtype, path, mas
 def test_a_sequence_of_any_length_is_itself_in_any_amount_of_padding(
     cell, dtype, path, length, holes, seed
 ):
-    before, between, after = holes
+    before, between, _after = holes
     middle = length // 2
     places = np.arange(length) + before
     places[middle:] += between

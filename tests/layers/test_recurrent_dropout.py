@@ -201,7 +201,8 @@ def test_input_dropout_stays_fused_and_recurrent_dropout_trains_as_a_scan_and_sa
     layer = built("lstm", arrays, "fused", dropout=0.5)
     assert layer.runs_as(backend.way_of) == "fused"
     function = training(layer)
-    assert has(function, KernelRecurrence) and not has(function, Scan)
+    assert has(function, KernelRecurrence)
+    assert not has(function, Scan)
     layer = built("lstm", arrays, "fused", recurrent_dropout=0.5, name="dropping")
     assert layer.runs_as(backend.way_of) == "fused (training: scan, recurrent_dropout)"
     with caplog.at_level(logging.INFO, logger="seqnet"):

@@ -41,7 +41,8 @@ def test_return_state_gives_the_output_and_every_last_state(cell, path):
     layer = cls(2, return_sequences=True, return_state=True, **options_of(path))
     x, mask = symbolic(), pt.constant(MASK)
     output = layer(x, mask=mask, context=CallContext())
-    assert isinstance(output, list) and len(output) == 1 + len(layer.state_names)
+    assert isinstance(output, list)
+    assert len(output) == 1 + len(layer.state_names)
     y, *states = backend.compile([x], output, name="test")(X)
     zeros = {f"{name}0": np.zeros((4, 2)) for name in layer.state_names}
     weights = {w.name.rpartition("/")[2]: w.get_value() for w in layer.weights}
@@ -70,7 +71,7 @@ def test_return_state_without_sequences_gives_the_last_output_twice():
     ],
 )
 def test_a_layer_of_several_outputs_is_refused_in_a_stack(layer):
-    with pytest.raises(ValueError, match="'memory'.*has several outputs"):
+    with pytest.raises(ValueError, match=r"'memory'.*has several outputs"):
         seqnet.Model([layer])
 
 
@@ -184,7 +185,7 @@ def test_training_finds_the_initial_state(path):
     layer.set_weights([np.zeros((1, 1)), np.ones((1, 1)), np.zeros(1)])
     model.compile(seqnet.optimizers.SGD(0.1), "mse")
     model.fit(x, np.full((4, 1), 0.5), epochs=200, verbose=0)
-    kernel, recurrent, start = layer.get_weights()
+    _kernel, recurrent, start = layer.get_weights()
     np.testing.assert_allclose(start * recurrent[0, 0] ** 3, 0.5, rtol=1e-3)
     assert start[0] > 0.3
 
@@ -243,7 +244,7 @@ def test_training_carries_its_states_without_their_gradient(path):
     model = stateful_model(path)
     model.compile(seqnet.optimizers.SGD(0.1), "mse")
     model.build((None, 4, 2))
-    layer, dense = model.layers
+    layer, _dense = model.layers
     start, by_hand = model.get_weights(), []
     plain = LSTM(2, return_sequences=True, return_state=True, dtype="float64", fused=False)
     plain.ensure_built((None, None, 2))

@@ -79,7 +79,8 @@ def test_a_stateful_layer_is_seen_inside_of_another(wrap, caplog):
     model.compile("sgd", "mse")
     x = np.ones((2, 3, 4, 2)) if wrap is TimeDistributed else X
     y = np.zeros(model.predict(x).shape)
-    assert model.stateful and not any(s.size for s in model.layers[0].inner_layers[0].get_states())
+    assert model.stateful
+    assert not any(s.size for s in model.layers[0].inner_layers[0].get_states())
     with pytest.raises(ValueError, match=f"tbptt does not go with layer '{model.layers[0].name}'"):
         model.fit(x, y, tbptt=2, shuffle=False, verbose=0)
     with caplog.at_level("WARNING", logger="seqnet"):
@@ -231,7 +232,8 @@ def test_the_second_half_is_made_like_the_first_with_objects_no_file_knows():
     layer = Bidirectional(first)
     layer.ensure_built((None, None, 3))
     assert (layer.backward_layer.get_weights()[0] == 0.5).all()
-    assert layer.backward_layer.go_backwards and not first.go_backwards
+    assert layer.backward_layer.go_backwards
+    assert not first.go_backwards
 
 
 def test_a_model_with_it_trains_and_is_saved_and_loaded(tmp_path):
@@ -280,13 +282,15 @@ def test_without_a_merge_a_call_gives_both_outputs():
 
 def test_its_input_shape_is_that_of_the_layer_it_wraps():
     model = seqnet.Model([Bidirectional(LSTM(2, input_shape=(5, 3)))])
-    assert model.built and model.compute_output_shape((None, 5, 3)) == (None, 4)
+    assert model.built
+    assert model.compute_output_shape((None, 5, 3)) == (None, 4)
 
 
 def test_a_stateful_one_carries_the_states_of_both_halves():
     model = seqnet.Model([Bidirectional(GRU(2, stateful=True))])
     first, second = (model.predict_on_batch(X) for _ in range(2))
-    assert (first[:, :2] != second[:, :2]).any() and (first[:, 2:] != second[:, 2:]).any()
+    assert (first[:, :2] != second[:, :2]).any()
+    assert (first[:, 2:] != second[:, 2:]).any()
     layer = model.layers[0]
     assert [s.shape for s in layer.get_states("predict")] == [(4, 2)] * 2
     layer.reset_states()
@@ -334,4 +338,5 @@ def test_the_summary_says_how_both_halves_run():
         LSTM(2, fused=False), backward_layer=LSTM(2, unroll=True, go_backwards=True)
     )
     assert mixed.runs_as(backend.way_of) == "scan and unroll"
-    assert mixed.needs_length and not Bidirectional(LSTM(2)).needs_length
+    assert mixed.needs_length
+    assert not Bidirectional(LSTM(2)).needs_length

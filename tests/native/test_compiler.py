@@ -104,7 +104,8 @@ def test_a_truncated_cached_library_is_compiled_again(
     path.write_bytes(whole[:keep])
     new_process()
     assert answer() == 42
-    assert len(compile_calls) == 2 and path.stat().st_size == len(whole)
+    assert len(compile_calls) == 2
+    assert path.stat().st_size == len(whole)
     assert "damaged" in caplog.text
 
 
@@ -164,7 +165,8 @@ def test_a_cached_file_of_another_user_is_not_used(cache, new_process, compile_c
     os.chown(path, 12345, 12345)
     new_process()
     assert answer() == 42
-    assert len(compile_calls) == 2 and path.stat().st_uid == 0
+    assert len(compile_calls) == 2
+    assert path.stat().st_uid == 0
 
 
 def test_a_cache_that_others_can_write_to_is_not_used(cache, caplog):
@@ -172,7 +174,8 @@ def test_a_cache_that_others_can_write_to_is_not_used(cache, caplog):
     cache.chmod(0o777)
     assert answer() == 42
     assert not list(cache.iterdir())
-    assert "other users can write to" in caplog.text and "SEQNET_CACHE_DIR" in caplog.text
+    assert "other users can write to" in caplog.text
+    assert "SEQNET_CACHE_DIR" in caplog.text
 
 
 def test_a_complete_cache_that_cannot_be_written_to_is_used(
@@ -183,7 +186,8 @@ def test_a_complete_cache_that_cannot_be_written_to_is_used(
     monkeypatch.setattr(library_cache, "write", lambda *a: pytest.fail("the cache is written"))
     new_process()
     assert answer() == 42
-    assert len(compile_calls) == 1 and not caplog.records
+    assert len(compile_calls) == 1
+    assert not caplog.records
     cache.chmod(0o700)
 
 
@@ -191,7 +195,8 @@ def test_a_complete_cache_that_cannot_be_written_to_is_used(
 def test_the_loaded_library_is_a_copy_in_memory(cache, temporary):
     assert answer() == 42
     maps = Path("/proc/self/maps").read_text()
-    assert "memfd:seqnet-kernel" in maps and str(cache) not in maps
+    assert "memfd:seqnet-kernel" in maps
+    assert str(cache) not in maps
 
 
 def test_without_files_in_memory_the_copy_is_a_temporary_file(cache, temporary, monkeypatch):
@@ -257,7 +262,8 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(cache, tempo
     assert answer() == 42
     for descriptor in descriptors:
         os.close(descriptor)
-    assert not any(p.exists() for p in left) and all(p.exists() for p in used + other)
+    assert not any(p.exists() for p in left)
+    assert all(p.exists() for p in used + other)
 
 
 def wait_until_unlocked(*paths):
@@ -273,19 +279,22 @@ def test_leftovers_of_a_killed_compilation_are_removed_by_the_next_one(
     killer = write_script(temporary.parent / "cc", "kill -9 $PPID")
     environment = {"CC": killer, "TMPDIR": str(temporary), "SEQNET_CACHE_DIR": str(cache.parent)}
     done = run_python("from seqnet import native; native.available()", **environment)
-    assert done.returncode == -9 and len(list(temporary.iterdir())) > 0
+    assert done.returncode == -9
+    assert len(list(temporary.iterdir())) > 0
     wait_until_unlocked(
         *temporary.iterdir()
     )  # the compiler may run a little longer than its parent
     assert answer() == 42
-    assert not list(temporary.iterdir()) and len(list(cache.iterdir())) == 1
+    assert not list(temporary.iterdir())
+    assert len(list(cache.iterdir())) == 1
 
 
 # ---- errors of the compiler -----------------------------------------------------------------
 def test_the_error_of_a_source_that_does_not_compile_has_the_compiler_output(cache, temporary):
-    with pytest.raises(native.KernelUnavailable, match="could not compile[^@]*oops"):
+    with pytest.raises(native.KernelUnavailable, match=r"could not compile[^@]*oops"):
         compiler.load(SOURCE, "int oops(void) { return undeclared; }")
-    assert len(list(cache.iterdir())) == 1 and not list(temporary.iterdir())
+    assert len(list(cache.iterdir())) == 1
+    assert not list(temporary.iterdir())
 
 
 def test_the_compiler_is_the_one_in_cc(cache, monkeypatch):
@@ -392,11 +401,10 @@ def test_without_a_compiler_the_reason_says_what_to_do(tmp_path):
         script, PATH="", CC="/nonexistent", PYTENSOR_FLAGS="cxx=", SEQNET_CACHE_DIR=cache
     )
     assert done.returncode == 0, done.stderr
-    assert (
-        '(False, "no C compiler was found' in done.stdout
-        and "refused: no C compiler" in done.stdout
-    )
-    assert "/nonexistent" in done.stdout and "Install gcc or clang" in done.stdout
+    assert '(False, "no C compiler was found' in done.stdout
+    assert "refused: no C compiler" in done.stdout
+    assert "/nonexistent" in done.stdout
+    assert "Install gcc or clang" in done.stdout
 
 
 def test_importing_compiles_nothing(tmp_path):

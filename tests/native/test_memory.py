@@ -30,7 +30,8 @@ def test_memory_is_reused_only_when_it_has_no_references():
     view, place = first[3:], first.ctypes.data
     del first
     second = memory.empty((100, 1000), "float32")
-    assert second.ctypes.data != place and place % 64 == 0
+    assert second.ctypes.data != place
+    assert place % 64 == 0
     del view
     third = memory.empty((100, 999), "float32")
     assert third.ctypes.data == place
@@ -40,10 +41,15 @@ def test_memory_is_reused_only_when_it_has_no_references():
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bool", np.int64])
 def test_arrays_behave_like_ordinary_arrays(shape, dtype):
     array = memory.empty(shape, dtype)
-    assert type(array) is np.ndarray and array.shape == shape and array.dtype == np.dtype(dtype)
-    assert array.flags.c_contiguous and array.flags.writeable and array.flags.aligned
+    assert type(array) is np.ndarray
+    assert array.shape == shape
+    assert array.dtype == np.dtype(dtype)
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
+    assert array.flags.aligned
     array[...] = 1
-    assert (array == 1).all() and (array.copy() == array).all()
+    assert (array == 1).all()
+    assert (array.copy() == array).all()
 
 
 def test_unused_memory_is_bounded_as_soon_as_arrays_are_deleted(monkeypatch):
@@ -76,7 +82,8 @@ def test_free_memory_leaves_nothing():
     del array
     assert memory._pool.unused_bytes > 0
     native.free_memory()
-    assert memory._pool.unused_bytes == 0 and not any(memory._pool.unused.values())
+    assert memory._pool.unused_bytes == 0
+    assert not any(memory._pool.unused.values())
 
 
 def lines_of_a_call():
@@ -168,4 +175,5 @@ def test_arrays_that_live_until_python_exits_cause_no_error():
         text=True,
         check=False,
     )
-    assert done.returncode == 0 and "Exception ignored" not in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "Exception ignored" not in done.stderr, done.stderr

@@ -23,11 +23,13 @@ def test_large_numbers_infinity_and_nan():
     broken, infinite = np.ones(100, "float32"), np.ones(100, "float32")
     broken[37], infinite[99] = np.nan, np.inf
     found = native.squared_norms([broken, infinite, np.ones(3, "float32")])
-    assert np.isnan(found[0]) and found[1] == np.inf and found[2] == 3
+    assert np.isnan(found[0])
+    assert found[1] == np.inf
+    assert found[2] == 3
 
 
 def test_arrays_of_several_dtypes_are_refused():
-    with pytest.raises(ValueError, match="float32.*float64"):
+    with pytest.raises(ValueError, match=r"float32.*float64"):
         native.squared_norms([np.ones(2, "float32"), np.ones(2)])
     assert native.squared_norms([]).shape == (0,)
 

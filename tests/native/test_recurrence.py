@@ -231,7 +231,8 @@ def test_without_saving_the_states_are_the_same():
     kernel = kernel_of("lstm", "float32")
     out = [np.empty((5, 4, 20), "float32") for _ in range(2)]
     plain, saved = kernel.forward(given["projected"], given["kernel"], save=False, out=out)
-    assert saved is None and plain[0] is out[0]
+    assert saved is None
+    assert plain[0] is out[0]
     np.testing.assert_array_equal(
         plain[1], kernel.forward(given["projected"], given["kernel"])[0][1]
     )
@@ -253,8 +254,10 @@ def test_nan_is_propagated(name):
     given = problem(name, "float32", 9, 3, 4, bias=False, initial=False, mask=False)
     given["projected"][1, 2, 4] = np.nan
     states, _ = run(name, "float32", given)
-    assert not np.isnan(states[0][0]).any() and not np.isnan(states[0][:, :2]).any()
-    assert np.isnan(states[0][1, 2, 4]) and np.isnan(states[0][2:, 2]).all()
+    assert not np.isnan(states[0][0]).any()
+    assert not np.isnan(states[0][:, :2]).any()
+    assert np.isnan(states[0][1, 2, 4])
+    assert np.isnan(states[0][2:, 2]).all()
 
 
 @pytest.mark.parametrize(
@@ -294,7 +297,8 @@ def test_an_empty_batch_or_sequence_has_empty_states_and_zero_gradients():
         given = problem("lstm", "float32", 5, batch, time, bias=True, initial=False, mask=False)
         states, gradients = run("lstm", "float32", given)
         assert states[0].shape == (time, batch, 5)
-        assert not gradients.recurrent_kernel.any() and not gradients.recurrent_bias.any()
+        assert not gradients.recurrent_kernel.any()
+        assert not gradients.recurrent_bias.any()
 
 
 def test_the_call_is_counted():

@@ -22,5 +22,7 @@ def test_count_is_the_size_in_the_dtype_of_the_array_and_has_no_gradient(kernels
     found = [n.op.op for n in run.maker.fgraph.apply_nodes if isinstance(n.op, KernelOp)]
     assert any(isinstance(op, Count) for op in found) == (kernels and backend.native() is not None)
     found, of_x = run(np.zeros((2, 3, 4), dtype))
-    assert found == 24 and found.dtype == dtype and found.shape == ()
+    assert found == 24
+    assert found.dtype == dtype
+    assert found.shape == ()
     np.testing.assert_array_equal(of_x, np.full((2, 3, 4), 24, dtype))

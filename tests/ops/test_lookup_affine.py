@@ -46,8 +46,10 @@ def test_lookup_affine_equals_an_affine_map_of_a_lookup(shape, with_bias):
         ids,
     )
     computed = [type(n.op.op) for n in nodes if isinstance(n.op, KernelOp)]
-    assert LookupAffine in computed and LookupAffineGradient in computed
-    assert Affine not in computed and Gather not in computed
+    assert LookupAffine in computed
+    assert LookupAffineGradient in computed
+    assert Affine not in computed
+    assert Gather not in computed
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 

@@ -257,7 +257,7 @@ def test_a_second_kind_of_clipping_set_later_is_refused(no_compile):
     optimizer = SGD(1.0, clipvalue=1.0)
     optimizer.clipnorm = 1.0
     model, x, y = small_model(optimizer)
-    with pytest.raises(ValueError, match="Only one of .* clipvalue and clipnorm"):
+    with pytest.raises(ValueError, match=r"Only one of .* clipvalue and clipnorm"):
         model.train_on_batch(x, y)
 
 

@@ -39,7 +39,8 @@ def save(path, number):
 def number_in(path):
     """Return the number of a whole file; raise if it is not whole."""
     header, arrays = hdf5.read(path)
-    assert len(arrays) == 4 and all((a == header["number"]).all() for a in arrays.values())
+    assert len(arrays) == 4
+    assert all((a == header["number"]).all() for a in arrays.values())
     return header["number"]
 
 

@@ -114,7 +114,9 @@ def test_a_failure_at_any_step_leaves_one_complete_file(tmp_path, error):
         names = steps.names
         if steps.left > 0:
             break
-    assert steps.left > 0 and number == 2 and kept > 10
+    assert steps.left > 0
+    assert number == 2
+    assert kept > 10
     assert names[-6:] == ["write", "flush", "fsync", "chmod", "replace", "fsync"]
 
 
@@ -136,7 +138,9 @@ def test_the_error_of_a_failure_says_that_nothing_was_lost(tmp_path, monkeypatch
     path = tmp_path / "model.h5"
     write(path, 1)
     monkeypatch.setattr(os, "fsync", Steps(1, ERRORS[0]).around("fsync", os.fsync))
-    with pytest.raises(OSError, match="No space left.*nothing was saved.*as it was.*model.h5") as e:
+    with pytest.raises(
+        OSError, match=r"No space left.*nothing was saved.*as it was.*model.h5"
+    ) as e:
         write(path, 2)
     assert e.value.errno == errno.ENOSPC
 
@@ -145,8 +149,10 @@ def test_a_kill_at_any_moment_leaves_a_complete_file(tmp_path):
     found = result(start("killed", tmp_path))
     outcomes = found["outcomes"]
     # exit code (-9: killed), the number in the file, other files: of this save or none
-    assert set(outcomes) <= {"-9 1 0", "-9 1 1", "-9 2 0", "0 2 0"} and outcomes["0 2 0"] == 1
-    assert outcomes["-9 1 1"] > 50 and outcomes["-9 2 0"] > 5, outcomes
+    assert set(outcomes) <= {"-9 1 0", "-9 1 1", "-9 2 0", "0 2 0"}
+    assert outcomes["0 2 0"] == 1
+    assert outcomes["-9 1 1"] > 50, outcomes
+    assert outcomes["-9 2 0"] > 5, outcomes
     assert found["files at the end"] == ["model.h5"]
 
 
@@ -199,7 +205,8 @@ def test_a_symbolic_link_is_kept(tmp_path):
     link.symlink_to(Path("store") / "first.h5")
     for number in (1, 2):  # the first makes what the link points to
         write(link, number)
-        assert link.is_symlink() and not target.is_symlink()
+        assert link.is_symlink()
+        assert not target.is_symlink()
         assert number_in(link) == number_in(target) == number
     assert os.listdir(tmp_path / "store") == ["first.h5"]
 
@@ -221,15 +228,16 @@ def test_a_read_only_file_is_kept(tmp_path):
     path = tmp_path / "model.h5"
     write(path, 1)
     path.chmod(0o444)
-    with pytest.raises(PermissionError, match="model.h5 is read-only"):
+    with pytest.raises(PermissionError, match=r"model.h5 is read-only"):
         write(path, 2)
-    assert number_in(path) == 1 and os.listdir(tmp_path) == ["model.h5"]
+    assert number_in(path) == 1
+    assert os.listdir(tmp_path) == ["model.h5"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path):
     tmp_path.chmod(0o555)
-    with pytest.raises(PermissionError, match="nothing was saved.*model.h5"):
+    with pytest.raises(PermissionError, match=r"nothing was saved.*model.h5"):
         write(tmp_path / "model.h5", 1)
     tmp_path.chmod(0o755)
 
@@ -241,7 +249,7 @@ def test_paths_that_are_no_files_are_refused(tmp_path):
             function(tmp_path / "pipe")
         with pytest.raises(IsADirectoryError, match="is a directory"):
             function(tmp_path)
-    with pytest.raises(FileNotFoundError, match="folder .*missing"):
+    with pytest.raises(FileNotFoundError, match=r"folder .*missing"):
         write(tmp_path / "missing" / "model.h5", 1)
     assert os.listdir(tmp_path) == ["pipe"]
 
@@ -250,4 +258,5 @@ def test_paths_that_are_no_files_are_refused(tmp_path):
 def test_any_valid_file_name_is_accepted(tmp_path, name):
     write(tmp_path / name, 1)
     write(tmp_path / name, 2)
-    assert number_in(tmp_path / name) == 2 and os.listdir(tmp_path) == [name]
+    assert number_in(tmp_path / name) == 2
+    assert os.listdir(tmp_path) == [name]

@@ -50,7 +50,8 @@ def refused(path, function=seqnet.load_model):
     """Return the message of the ValueError that reading gives, after checking it."""
     with pytest.raises(ValueError) as caught:
         function(path)
-    assert type(caught.value) is ValueError and path.name in str(caught.value)
+    assert type(caught.value) is ValueError
+    assert path.name in str(caught.value)
     return str(caught.value)
 
 
@@ -326,7 +327,8 @@ def test_random_changes_of_the_description_are_refused_or_mean_what_they_say(pat
         try:
             model = seqnet.load_model(path)
         except ValueError as error:
-            assert type(error) is ValueError and path.name in str(error), (kind, where)
+            assert type(error) is ValueError, (kind, where)
+            assert path.name in str(error), (kind, where)
             outcomes["refused"] += 1
             continue
         outcomes["loaded"] += 1
@@ -334,7 +336,8 @@ def test_random_changes_of_the_description_are_refused_or_mean_what_they_say(pat
         if asked not in ("", "None", "{}"):  # which stand for what is used without them
             again = json.loads(json.dumps(pack(model)[0]))
             assert said(again, where) == asked, where
-    assert outcomes["refused"] > 500 and outcomes["loaded"] > 50
+    assert outcomes["refused"] > 500
+    assert outcomes["loaded"] > 50
 
 
 def said(header, where):
@@ -354,7 +357,8 @@ def test_random_changes_of_the_index_are_refused_or_read_other_places(path):
             seqnet.load_model(path)
             loaded += 1
         except ValueError as error:
-            assert type(error) is ValueError and path.name in str(error), (kind, where)
+            assert type(error) is ValueError, (kind, where)
+            assert path.name in str(error), (kind, where)
     assert 0 < loaded < 100
 
 

@@ -25,7 +25,8 @@ def read_model(path, folder):
     model = seqnet.load_model(path)
     assert model.metadata == expected.metadata
     assert [type(layer).__name__ for layer in model.layers] == ["Embedding", "LSTM", "Dense"]
-    assert model.optimizer.learning_rate == 0.125 and model.loss.name == expected.loss.name
+    assert model.optimizer.learning_rate == 0.125
+    assert model.loss.name == expected.loss.name
     return model, expected
 
 

@@ -98,7 +98,7 @@ def test_weights_that_do_not_fit_change_nothing_and_name_layer_and_shapes(traine
         other.load_weights(tmp_path / "weights.h5")
     fewer = seqnet.Model([Embedding(7, 3), LSTM(4)])
     fewer.build((None, None))
-    with pytest.raises(ValueError, match="also has .*gru/kernel"):
+    with pytest.raises(ValueError, match=r"also has .*gru/kernel"):
         fewer.load_weights(tmp_path / "weights.h5")
     more = seqnet.Model([Embedding(7, 3), LSTM(4), Dense(2)])
     more.build((None, None))
@@ -135,20 +135,20 @@ def test_an_interrupted_write_leaves_only_the_earlier_file(
 def test_other_files_and_folders_are_refused_by_name(trained, tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("not HDF5")
-    with pytest.raises(ValueError, match="notes.txt cannot be read: it is not an HDF5 file"):
+    with pytest.raises(ValueError, match=r"notes.txt cannot be read: it is not an HDF5 file"):
         seqnet.load_model(text)
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["data"] = np.zeros(3)
-    with pytest.raises(ValueError, match="foreign.h5 .*not written by seqnet"):
+    with pytest.raises(ValueError, match=r"foreign.h5 .*not written by seqnet"):
         seqnet.load_model(tmp_path / "foreign.h5")
     trained.save_weights(tmp_path / "weights.h5")
     with pytest.raises(ValueError, match="not a complete model"):
         seqnet.load_model(tmp_path / "weights.h5")
-    with pytest.raises(FileNotFoundError, match="nowhere.h5"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.h5"):
         seqnet.load_model(tmp_path / "nowhere.h5")
     with pytest.raises(IsADirectoryError, match="directory"):
         trained.save(tmp_path)
-    with pytest.raises(FileNotFoundError, match="folder .*missing"):
+    with pytest.raises(FileNotFoundError, match=r"folder .*missing"):
         trained.save(tmp_path / "missing" / "model.h5")
 
 
@@ -195,7 +195,7 @@ def test_names_in_a_file_refer_only_to_known_or_passed_objects(tmp_path):
     path = tmp_path / "model.h5"
     model = seqnet.Model([Dense(2, input_shape=(3,)), Twice(), Thrice()])
     model.save(path)
-    with pytest.raises(ValueError, match="Unknown layer 'Thrice'.*custom_objects"):
+    with pytest.raises(ValueError, match=r"Unknown layer 'Thrice'.*custom_objects"):
         seqnet.load_model(path)
     again = seqnet.load_model(path, custom_objects={"Thrice": Thrice})
     x = np.ones((1, 3), "float32")
@@ -233,7 +233,7 @@ def test_a_file_changed_by_another_program_is_refused(trained, tmp_path):
     trained.save(tmp_path / "model.h5")
     with h5py.File(tmp_path / "model.h5", "r+") as file:
         file["arrays/weights/lstm/bias"][0] += 1
-    with pytest.raises(ValueError, match="model.h5 .*damaged or changed after it was saved"):
+    with pytest.raises(ValueError, match=r"model.h5 .*damaged or changed after it was saved"):
         seqnet.load_model(tmp_path / "model.h5")
 
 
@@ -268,7 +268,7 @@ def test_two_weights_of_the_same_name_are_not_saved(tmp_path):
     model = seqnet.Model([TimeDistributed(Dense(2, name="b"), name="a"), Dense(2, name="a/b")])
     model.build((None, None, 3))
     for save in (model.save, model.save_weights):
-        with pytest.raises(ValueError, match="same name .a/b/bias, a/b/kernel"):
+        with pytest.raises(ValueError, match=r"same name .a/b/bias, a/b/kernel"):
             save(tmp_path / "model.h5")
     assert not list(tmp_path.iterdir())
 
@@ -290,13 +290,13 @@ def test_names_of_both_a_group_and_an_array_are_refused(tmp_path):
 
 @pytest.mark.parametrize("value", [np.array(["text"]), np.array([None]), 1j, np.zeros(2, "f4,i4")])
 def test_arrays_of_other_dtypes_are_not_saved(tmp_path, value):
-    with pytest.raises(TypeError, match="The array mine has the dtype .*plain numbers"):
+    with pytest.raises(TypeError, match=r"The array mine has the dtype .*plain numbers"):
         hdf5.write(tmp_path / "model.h5", {}, {"mine": value})
 
 
 def test_a_header_that_json_cannot_hold_is_refused_and_nothing_is_written(trained, tmp_path):
     trained.metadata["mine"] = {1, 2}
-    with pytest.raises(TypeError, match="header .*cannot be written as JSON.*set"):
+    with pytest.raises(TypeError, match=r"header .*cannot be written as JSON.*set"):
         trained.save(tmp_path / "model.h5")
     del trained.metadata["mine"]
     assert not list(tmp_path.iterdir())
@@ -315,10 +315,12 @@ def test_arrays_of_every_dtype_and_layout_are_restored_and_readable_with_hdf5(tm
     }
     hdf5.write(tmp_path / "a.h5", {"ä": [1, None, float("inf")]}, arrays)
     header, again = hdf5.read(tmp_path / "a.h5")
-    assert header == {"ä": [1, None, float("inf")]} and list(again) == list(arrays)
+    assert header == {"ä": [1, None, float("inf")]}
+    assert list(again) == list(arrays)
     with h5py.File(tmp_path / "a.h5") as file:
         for name, value in arrays.items():
-            assert again[name].dtype == dtype and again[name].flags.writeable
+            assert again[name].dtype == dtype
+            assert again[name].flags.writeable
             np.testing.assert_array_equal(again[name], value, strict=dtype == value.dtype)
             np.testing.assert_array_equal(file["arrays"][name][()], value)
 
@@ -352,7 +354,7 @@ def test_the_error_for_weights_that_are_not_numbers_names_the_file(tmp_path):
     model = seqnet.Model([Dense(2, input_shape=(3,))])
     arrays = {"weights/dense/kernel": np.ones((3, 2), bool), "weights/dense/bias": np.ones(2)}
     hdf5.write(tmp_path / "weights.h5", {"kind": "weights"}, arrays)
-    with pytest.raises(ValueError, match="weights.h5 .*dense/kernel"):
+    with pytest.raises(ValueError, match=r"weights.h5 .*dense/kernel"):
         model.load_weights(tmp_path / "weights.h5")
 
 

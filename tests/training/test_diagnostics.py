@@ -238,7 +238,8 @@ def test_one_batch():
 def test_a_loss_that_overflows_by_itself():
     model = compiled([Dense(2)])
     error = first_error(model, VALUES, np.full((12, 2), 1e20))
-    assert error.loss == math.inf and error.layers == []
+    assert error.loss == math.inf
+    assert error.layers == []
     assert "All gradients are finite; only the loss is not" in str(error)
 
 
@@ -264,7 +265,8 @@ def test_weights_that_were_non_finite_before_are_named():
 def test_a_model_with_nothing_trainable():
     model = compiled([Dense(2, trainable=False)])
     model.fit(VALUES, VALUES, verbose=0)
-    assert model.gradient_norms.mean() == 0 and model.gradient_norms.means(model.layers) == {}
+    assert model.gradient_norms.mean() == 0
+    assert model.gradient_norms.means(model.layers) == {}
     assert first_error(model, VALUES, np.full((12, 2), 1e20)).gradient_norms == {}
 
 
@@ -311,7 +313,8 @@ def test_terminate_on_nan_stops_the_training_instead(capsys):
     assert history.epoch == [0]
     said = capsys.readouterr().out
     assert said.startswith("Batch 2 of epoch 1: the gradient of layer 'before' is not finite")
-    assert said.endswith(" The training ends.\n") and said.count("\n") == 1
+    assert said.endswith(" The training ends.\n")
+    assert said.count("\n") == 1
 
 
 def test_terminate_on_nan_stops_windows(capsys):
@@ -332,7 +335,8 @@ def test_a_callback_can_ignore_the_error():
 
     go_on, model = GoOn(), compiled([Dense(2)], SGD(0.0))
     history = model.fit(VALUES, np.full((12, 2), 1e20), 4, 2, callbacks=[go_on], verbose=0)
-    assert go_on.seen == 6 and history.history["loss"] == [math.inf] * 2
+    assert go_on.seen == 6
+    assert history.history["loss"] == [math.inf] * 2
 
 
 # ---- files
@@ -374,7 +378,8 @@ def test_a_checkpoint_is_not_overwritten_by_non_finite_weights(save_freq, last, 
     history = model.fit(
         VALUES, VALUES, 4, 5, verbose=0, callbacks=[Spoil(), TerminateOnNaN(), save]
     )
-    assert history.epoch == [0, 1] and len(kept) == 6
+    assert history.epoch == [0, 1]
+    assert len(kept) == 6
     for weight, other in zip(seqnet.load_model(path).get_weights(), kept[last], strict=True):
         np.testing.assert_array_equal(weight, other)
     messages = {record.getMessage() for record in caplog.records}

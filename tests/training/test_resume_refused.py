@@ -227,7 +227,7 @@ def test_other_starting_weights_are_another_training(tmp_path):
 
     with pytest.raises(PowerError):
         fit(make(1), tmp_path / "run.h5", cut=3)
-    with pytest.raises(ValueError, match="start.weights was .*set_random_seed"):
+    with pytest.raises(ValueError, match=r"start.weights was .*set_random_seed"):
         fit(make(2), tmp_path / "run.h5")
     fit(make(1), tmp_path / "run.h5")
 
@@ -238,7 +238,7 @@ def test_without_a_seed_any_start_is_resumed(tmp_path, monkeypatch):
         run(tmp_path / "run.h5", cut=6, seed=None)
     history = run(tmp_path / "run.h5", seed=None).history
     assert history.epoch == [0, 1]
-    with pytest.raises(ValueError, match="start.seed was None and is 3"):
+    with pytest.raises(ValueError, match=r"start.seed was None and is 3"):
         run(tmp_path / "run.h5", seed=3)
 
 
@@ -280,7 +280,7 @@ def test_a_state_that_cannot_be_saved_names_its_callback(state, tmp_path):
         def state_dict(self):
             return state
 
-    with pytest.raises(TypeError, match="Keeper.state_dict must return"):
+    with pytest.raises(TypeError, match=r"Keeper.state_dict must return"):
         run(tmp_path / "run.h5", [Keeper()])
 
 
@@ -397,7 +397,7 @@ def test_two_runs_do_not_use_one_file(tmp_path):
 
     class Second(Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            with pytest.raises(RuntimeError, match="run.h5 is in use by another call of fit"):
+            with pytest.raises(RuntimeError, match=r"run.h5 is in use by another call of fit"):
                 run(path, seed=None)
             refused.append(epoch)
 
@@ -424,7 +424,9 @@ def test_a_file_is_free_after_a_run_failed_or_was_killed(tmp_path):
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     killed = subprocess.run([sys.executable, "-c", program], env=environment)
-    assert killed.returncode == -9 and path.exists() and Path(f"{path}.lock").exists()
+    assert killed.returncode == -9
+    assert path.exists()
+    assert Path(f"{path}.lock").exists()
     with pytest.raises(ValueError, match="another training"):
         run(path)
     path.unlink()
@@ -489,9 +491,11 @@ def test_made_up_files_are_refused_by_name(tmp_path):
                 fit(model, path, callbacks)
                 resumed += 1
             except ValueError as error:
-                assert type(error) is ValueError and "run.h5" in str(error), (where, new)
+                assert type(error) is ValueError, (where, new)
+                assert "run.h5" in str(error), (where, new)
                 refused += 1
-    assert refused > 100 and resumed > 5, (refused, resumed)
+    assert refused > 100, (refused, resumed)
+    assert resumed > 5, (refused, resumed)
 
 
 def test_a_state_may_have_nested_arrays(tmp_path):
@@ -509,5 +513,7 @@ def test_a_state_may_have_nested_arrays(tmp_path):
     keeper = Keeper()
     run(tmp_path / "run.h5", [keeper])
     first, second = keeper.loaded["weights"]
-    assert first.tolist() == [0, 1, 2] and keeper.loaded["name"] == "a"
-    assert second["bias"].dtype == "int32" and second["bias"].shape == (2, 2)
+    assert first.tolist() == [0, 1, 2]
+    assert keeper.loaded["name"] == "a"
+    assert second["bias"].dtype == "int32"
+    assert second["bias"].shape == (2, 2)

@@ -32,7 +32,8 @@ def test_arrays_of_a_tree_have_the_types_of_their_part():
     assert [t.dtype for t in types] == ["int32", "float32", "float32", "float32", "bool"]
     assert [t.shape for t in types[:3]] == [(None, 3), (None, 1), (None, None, None)]
     variables = symbolic_batch(batch, types)
-    assert variables.inputs["size"].name == "X/size" and variables.inputs["size"].ndim == 2
+    assert variables.inputs["size"].name == "X/size"
+    assert variables.inputs["size"].ndim == 2
     assert variables.sample_weight.dtype == "float32"
     assert [v.name for v in variables.leaves()] == [t.name for t in types]
 
@@ -42,10 +43,12 @@ def test_a_train_step_returns_sums_norms_and_what_it_trained():
     tested = model.steps.test(BATCH)
     result = model.steps.train(BATCH)
     assert result.sums == pytest.approx(tested.sums, rel=1e-5)
-    assert result.loss == pytest.approx(result.sums[0] / result.sums[1]) and result.finite
+    assert result.loss == pytest.approx(result.sums[0] / result.sums[1])
+    assert result.finite
     assert len(result.gradient_norms) == len(model.weights) == sum(result.trained)
     assert result.joint_norm == pytest.approx(np.linalg.norm(result.gradient_norms))
-    assert result.states == [] and model.steps.test(BATCH).sums[0] < tested.sums[0]
+    assert result.states == []
+    assert model.steps.test(BATCH).sums[0] < tested.sums[0]
 
 
 def test_a_step_with_initial_states_returns_the_final_states():

@@ -93,7 +93,8 @@ def test_a_model_that_is_not_built_can_be_used_first_by_several_threads():
         works = [lambda m=model, f=found: f.append(m.predict_on_batch(SERIES[0]))] * 4
         works += [lambda m=model: m.evaluate(SERIES[0], SERIES[0][:, 0, :2])] * 2
         together(*works, seconds=0)
-        assert len(model.weights) == 5 and len(model.layers[1].generators) == 1
+        assert len(model.weights) == 5
+        assert len(model.layers[1].generators) == 1
         assert all(np.array_equal(result, found[0]) for result in found)
         assert model.loss.name == "mean_squared_error"
 
@@ -269,7 +270,8 @@ def test_a_model_is_trained_by_one_call_of_fit_at_a_time(even):
     even.train_on_batch(X, Y)
     go_on.set()
     thread.join()
-    assert histories == [even.history] and even.history.epoch == [0]
+    assert histories == [even.history]
+    assert even.history.epoch == [0]
     assert even.optimizer.state_dict()["iterations"] == 2
     assert even.fit(X, Y, verbose=0).epoch == [0]
 
@@ -337,5 +339,6 @@ def test_copies_of_a_lock_are_separate_locks():
     lock = ForkSafeLock()
     with lock:
         for other in (copy.deepcopy(lock), pickle.loads(pickle.dumps(lock))):
-            assert type(other) is ForkSafeLock and other is not lock
+            assert type(other) is ForkSafeLock
+            assert other is not lock
             together(lambda other=other: other.acquire() and other.release(), seconds=0)
