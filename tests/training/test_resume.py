@@ -379,7 +379,7 @@ def test_ctrl_c_finishes_the_batch_saves_and_raises(small, at, tmp_path, capfd):
     again, expected = small
     path, before = tmp_path / "run.h5", handlers()
     signals = Signals(at, signal.SIGINT)
-    where = f"after batch {at[1] + 1} of epoch {at[0] + 1} of 3.*run.h5: run the same program again to resume"
+    where = f"after batch {at[1] + 1} of epoch {at[0] + 1} of 3.*run.h5: run the same"
     with pytest.raises(KeyboardInterrupt, match=where):
         again().fit(X, Y, **SMALL, callbacks=[signals, BackupAndRestore(path)])
     assert handlers() == before
