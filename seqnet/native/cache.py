@@ -49,7 +49,7 @@ def cache_directory() -> Path:
     if os.environ.get("SEQNET_CACHE_DIR"):
         return Path(os.environ["SEQNET_CACHE_DIR"]).expanduser() / "kernels"
     if sys.platform == "darwin":
-        return Path("~/Library/Caches/seqnet.native").expanduser()
+        return Path("~/Library/Caches/seqnet/kernels").expanduser()
     cache = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(cache):  # the XDG specification says to ignore relative paths
         cache = "~/.cache"

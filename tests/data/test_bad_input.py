@@ -1206,7 +1206,7 @@ AB = CharacterVocabulary("ab")
         (lambda: AB.decode([7]), ValueError, ["numbers[0] is 7"]),
         (lambda: AB.decode([0.7]), TypeError, ["whole numbers", "float64"]),
         (lambda: AB.decode([[0, 1]]), TypeError, ["one sequence", "(1, 2)"]),
-        (lambda: next_step_examples("abc", 1), TypeError, ["numbers", "Text"]),
+        (lambda: next_step_examples("abc", 1), TypeError, ["numbers", "Convert text"]),
         (lambda: bigram_cross_entropy([0, -1], [0, 1], 2), ValueError, ["train[1] is -1"]),
         (lambda: bigram_cross_entropy([0, 1], [0, 5], 2), ValueError, ["test[1] is 5"]),
         (lambda: bigram_cross_entropy([0, 1], [0], 2), ValueError, ["test has 1 numbers"]),

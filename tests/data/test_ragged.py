@@ -529,7 +529,7 @@ def test_a_range_of_steps_is_a_sample_weight():
     np.testing.assert_allclose(model.evaluate(x, y, sample_weight=weights)[0], expected)
     ragged = range_weights([4, 0], [1, 1], [5, 2])
     assert [w.tolist() for w in ragged] == [[0, 0, 0, 0, 1], [1, 0]]
-    with pytest.raises(ValueError, match="Sequence 1 has 2 steps, so 2 from step 1 on"):
+    with pytest.raises(ValueError, match="Sequence 1 has 2 steps, so a range of 2 from step 1 on"):
         range_weights([0, 1], 2, 2)
 
 
@@ -580,7 +580,10 @@ def test_masked_loss_in_compile_equals_the_function(loss, tmp_path):
         (np.ones((2, 3), int), r"\(labels, codelengths, label_starts\), got array of shape"),
         (([[1, 2, 3], [1]], [1], [0, 0]), r"the shapes \(1,\) and \(2,\)"),
         (([1, 2], [1, 1], [0, 0]), "labels for each step"),
-        (([[1, 2, 3], [1]], [1, 1], [0, 1]), "Sequence 1 has 1 steps, so 1 from step 1 on"),
+        (
+            ([[1, 2, 3], [1]], [1, 1], [0, 1]),
+            "Sequence 1 has 1 steps, so a range of 1 from step 1 on",
+        ),
         (([[1, 2], [1]], [1, 1], [0, 0]), r"y\[0\] has 2 steps, but X\[0\] has 3"),
     ],
 )

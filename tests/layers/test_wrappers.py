@@ -81,7 +81,7 @@ def test_a_stateful_layer_is_seen_inside_of_another(wrap, caplog):
     y = np.zeros(model.predict(x).shape)
     assert model.stateful
     assert not any(s.size for s in model.layers[0].inner_layers[0].get_states())
-    with pytest.raises(ValueError, match=f"tbptt does not go with layer '{model.layers[0].name}'"):
+    with pytest.raises(ValueError, match=f"tbptt does not support layer '{model.layers[0].name}'"):
         model.fit(x, y, tbptt=2, shuffle=False, verbose=0)
     with caplog.at_level("WARNING", logger="seqnet"):
         model.fit(x, y, verbose=0)
