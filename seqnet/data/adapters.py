@@ -416,9 +416,19 @@ def cut(dataset: RaggedDataset, x: np.ndarray, y: Any, weight: Any, prefix: str)
 def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
     """Raise an error if X is a list of several inputs.
 
-    That is a list of arrays of different ranks, or of arrays with one row for each target.
+    That is a list of text and numbers, of arrays of different ranks, or of arrays with one row for
+    each target.
     """
-    if not isinstance(x, (list, tuple)) or not all(isinstance(v, np.ndarray) for v in x):
+    if not isinstance(x, (list, tuple)):
+        return
+    text = [holds_text(v) for v in x[:2]]
+    if any(text) and not all(text):
+        raise TypeError(
+            f"{name} is a list of text and numbers. A model has one input: convert the text to "
+            "numbers, such as with seqnet.text.CharacterVocabulary, and join both along the "
+            "features, or use one model for each."
+        )
+    if not all(isinstance(v, np.ndarray) for v in x):
         return
     count = size_of(y)
     rows = {size_of(v) for v in x}
@@ -429,6 +439,15 @@ def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
             f"join several along the features, such as with np.concatenate({name}, axis=-1), or "
             "use one model for each."
         )
+
+
+def holds_text(values: Any) -> bool:
+    """Return whether a value is text, or a list or an array that begins with text."""
+    while isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.ndim):
+        if not len(values):
+            return False
+        values = values[0]
+    return isinstance(values, (str, bytes))
 
 
 def labels_and_weights(y: Any, weight: Any, prefix: str) -> tuple:

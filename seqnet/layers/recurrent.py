@@ -7,8 +7,8 @@ The steps of one call:
 2. The cell's `step` computes one time step: it gets the product of that step, one array per
    gate, and the states, and returns the new states.
 3. The step is applied along time in one of three ways, with one result: as a scan or unrolled
-   (`seqnet.ops.recurrence.iterate`), or as one compiled kernel made from the same step
-   (`seqnet.ops.fused`), where the backend runs kernels and the step is elementwise.
+   (`seqnet.ops.recurrence`), or as one compiled kernel made from the same step
+   (`seqnet.backend.recurrence`), if the backend has kernels and the step is elementwise.
 4. The initial states are passed by the caller, carried from the previous batch
    (`seqnet.layers.states`), learned, or zero.
 

@@ -219,6 +219,15 @@ def test_inputs_that_are_not_arrays_are_refused_with_advice(verb, x, error, part
         getattr(classifier(), verb)(x, CLASSES)
 
 
+@pytest.mark.parametrize(
+    "X", [[["a b", "c"], np.zeros((2, 3))], [["a", "b"], [1.0, 2.0]], ["a", 2.0]], ids=str
+)
+def test_text_and_numbers_are_two_inputs(X, no_compile):
+    model = seqnet.Model([seqnet.layers.LSTM(2), seqnet.layers.Dense(1)])
+    with pytest.raises(TypeError, match=r"list of text and numbers. A model has one input"):
+        model.fit(X, np.zeros((2, 1)), verbose=0)
+
+
 def test_several_inputs_to_predict_are_refused():
     with says(ValueError, "X is a list of 2 arrays", "one input"):
         classifier().predict([TOKENS, SERIES])
