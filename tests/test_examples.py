@@ -103,7 +103,7 @@ def test_sequences_of_different_lengths_are_classified(tmp_path, capsys):
     rows = []
     for k in range(60):
         sign = 1 if k % 2 else -1
-        x = [*rng.normal(size=(int(rng.integers(1, 9)), 2)), sign, 0]
+        x = rng.normal(size=(int(rng.integers(1, 9)), 2)) + np.array([sign, 0])
         rows.append((x.round(3), "up" if k % 2 else "down"))
     write_ts(tmp_path / "TRAIN.ts", rows[:40])
     write_ts(tmp_path / "TEST.ts", rows[40:])
