@@ -195,13 +195,9 @@ class Recurrent(Stateful):
     def reverses_time(self) -> bool:  # type: ignore[override]
         return self.go_backwards and self.return_sequences
 
-    def recurrences(self) -> list[Recurrence]:
-        """Return the recurrence of this layer, for a backend to choose how it runs."""
-        op = Recurrence(self.traced(), (), self.unroll, self.fused, layer=self.display_name)
-        return [op]
-
     def runs_as(self, way_of: Callable[[Recurrence], str]) -> str:
-        way = way_of(self.recurrences()[0])
+        op = Recurrence(self.traced(), (), self.unroll, self.fused, layer=self.display_name)
+        way = way_of(op)
         dropped = way == "fused" and self.recurrent_dropout
         return "fused (training: scan, recurrent_dropout)" if dropped else way
 
