@@ -24,15 +24,19 @@ from seqnet.data.adapters import Adapter, mask_for
 from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Data, Dataset
 from seqnet.data.ragged import choose_lengths
+from seqnet.graph import Graph
 from seqnet.hyperparameters import names_of
 from seqnet.layers.context import CallContext
-from seqnet.layers.layer import Layer, Shape, snake_case
+from seqnet.layers.layer import Layer, snake_case
 from seqnet.layers.states import RUNS, all_layers, carried_states
 from seqnet.layers.weights import set_values
+from seqnet.layers.symbolic import InputVariable, depends_on_input
 from seqnet.locking import COMPILING, ForkSafeLock, alone
+from seqnet.nested import ModelLayer
 from seqnet.optimizers import Optimizer
 from seqnet.saving import hdf5
 from seqnet.saving.model_format import pack, unpack
+from seqnet.signature import Signature
 from seqnet.training import trainer as training
 from seqnet.training.arguments import (
     FitArguments,
@@ -92,35 +96,77 @@ class Model:
     (2, 2)
     """
 
-    def __init__(self, layers: Iterable[Layer] = (), name: str = "model"):
-        self.name = name
-        self.layers: list[Layer] = []
-        self.metadata: dict[str, Any] = {}
-        self.input_shape: Shape | None = None
-        self.optimizer: Any = None
-        self.loss: Callable | None = None
-        self.metrics: list = []
-        self.metrics_asked: list = []
-        self.padded_lengths: tuple[int, ...] = ()
-        self.lock = ForkSafeLock()
-        self.steps = CompiledSteps(self)
-        self.history = History()
-        self.stop_training = False
-        self.last_run: str | None = None
-        self.gradient_norms = GradientNorms()
-        if not isinstance(layers, Iterable):
-            raise TypeError(f"A model takes a list of layers, got {layers!r}.")
+    def __init__(
+        self,
+        inputs: Any = (),
+        outputs: Any = None,
+        name: str = "model",
+        *,
+        layers: Iterable[Layer] | None = None,
+    ):
         if not isinstance(name, str):
             raise TypeError(
                 f"A model takes its layers in one list; its name must be text, not {name!r}."
             )
-        for layer in layers:
+        self.name = name
+        self.metadata: dict[str, Any] = {}
+        self.input_shape: Any = None
+        self.optimizer: Any = None
+        self.loss: Any = None
+        self.metrics: list = []
+        self.metrics_asked: Any = []
+        self.padded_lengths: tuple[int, ...] = ()
+        self.lock = ForkSafeLock()
+        self.history = History()
+        self.stop_training = False
+        self.last_run: str | None = None
+        self.gradient_norms = GradientNorms()
+        self.weight_prefix = ""
+        self._layer: ModelLayer | None = None
+        self.signature = Signature()
+        self.graph = Graph.of_stack([])
+        self.layers: list[Layer] = []
+        self.steps = CompiledSteps(self)
+        if layers is not None:
+            inputs = layers
+        if outputs is not None:
+            self._connect(inputs, outputs)
+            return
+        if isinstance(inputs, (InputVariable, dict)) or not isinstance(inputs, Iterable):
+            raise TypeError(
+                f"A model takes a list of layers, or inputs and outputs, got {inputs!r}."
+            )
+        for layer in inputs:
             self.add(layer)
 
     # ---- layers
 
-    def add(self, layer: Layer) -> None:
-        """Add a layer after the existing ones."""
+    def _connect(self, inputs: Any, outputs: Any) -> None:
+        """Make the graph between symbolic inputs and outputs."""
+        self.signature = Signature.between(inputs, outputs)
+        self.graph = Graph.between(self.signature.input_variables, self.signature.output_variables)
+        self.layers = self.graph.layers
+        name_layers(self.layers)
+        self.signature = self.signature.with_names()
+        shapes = [variable.batch_shape for variable in self.signature.input_variables]
+        self.input_shape = self.signature.inputs.pack(shapes)
+
+    def add(self, layer: Layer | Model | InputVariable) -> None:
+        """Add a layer after the existing ones, to a model that is a stack of layers.
+
+        A model is added as a layer. An `Input` is only possible as the first: it sets the shape
+        and the name of the input.
+        """
+        if self.signature.is_functional:
+            raise ValueError(
+                "This model was made from inputs and outputs, so no layer can be added: call the "
+                "layer on an output, and make a new model."
+            )
+        if isinstance(layer, InputVariable):
+            self._begin_with(layer)
+            return
+        if isinstance(layer, Model):
+            layer = layer.as_layer()
         if not isinstance(layer, Layer):
             raise TypeError(
                 f"A model takes layers (objects of seqnet.layers.Layer), got {layer!r}."
@@ -128,28 +174,44 @@ class Model:
         if layer.has_multiple_outputs:
             raise ValueError(
                 f"Layer {layer.display_name!r} ({type(layer).__name__}) has several outputs "
-                "(return_state=True, or a Bidirectional without a merge), but a model passes one "
-                "output from layer to layer. Call such a layer on a variable, outside a model."
+                "(return_state=True, or a Bidirectional without a merge), but a stack passes one "
+                "output from layer to layer. Call such a layer on a seqnet.Input, and make the "
+                "model from inputs and outputs."
             )
         there = {id(other) for other in all_layers(self.layers)}
         for part in all_layers([layer]):
             if id(part) in there:
                 raise ValueError(f"Layer {part.display_name!r} is already in this model.")
-        taken = {other.name for other in self.layers}
-        if layer.name is None:
-            base = snake_case(type(layer).__name__)
-            number = sum(type(other) is type(layer) for other in self.layers)
-            name = base if not number else f"{base}_{number}"
-            while name in taken:
-                number += 1
-                name = f"{base}_{number}"
-            layer.name = name
-        elif layer.name in taken:
-            raise ValueError(f"This model already has a layer named {layer.name!r}.")
+        name_layers([*self.layers, layer])
         self.layers.append(layer)
-        self.steps = CompiledSteps(self)
+        self._set_stack()
         if self.input_shape is not None or layer.input_shape is not None:
             self._build_from(self.input_shape or (None, *(layer.input_shape or ())))
+
+    def _begin_with(self, first: InputVariable) -> None:
+        if self.layers or self.input_shape is not None:
+            raise ValueError("An Input is the first in a stack of layers, and there is only one.")
+        self.input_shape = first.batch_shape
+        self.signature = Signature.of_stack(first.name)
+
+    def pop(self) -> Layer:
+        """Remove the last layer of a stack, and return it."""
+        if self.signature.is_functional or not self.layers:
+            raise ValueError("pop removes the last layer of a stack, and there is none.")
+        layer = self.layers.pop()
+        self._set_stack()
+        return layer
+
+    def _set_stack(self) -> None:
+        """Make the graph of the list of layers."""
+        self.graph = Graph.of_stack(self.layers)
+        self.steps = CompiledSteps(self)
+
+    def as_layer(self) -> ModelLayer:
+        """Return the layer that this model is inside other models; always the same one."""
+        if self._layer is None:
+            self._layer = ModelLayer(self)
+        return self._layer
 
     def get_layer(self, name: str) -> Layer:
         """Return the layer with this name."""
@@ -160,31 +222,41 @@ class Model:
         raise ValueError(f"No layer is named {name!r}; there are {known or 'none'}.")
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return self.signature.inputs.names
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs."""
+        return self.signature.outputs.names
+
+    @property
     def built(self) -> bool:
         """Whether all layers have their weights."""
         return bool(self.layers) and all(layer.built for layer in self.layers)
 
-    def build(self, input_shape: Shape) -> None:
-        """Create the weights for inputs of shape ``(batch, ...)``; None for sizes that vary."""
+    def build(self, input_shape: Any) -> None:
+        """Create the weights for inputs of shape ``(batch, ...)``; None for sizes that vary.
+
+        With several inputs, the shapes are a list or a dictionary by name.
+        """
         if not self.layers:
             raise ValueError("The model has no layers; add some first.")
-        self._build_from(check_shape(input_shape, "input_shape"))
+        inputs = self.signature.inputs
+        shapes = [check_shape(s, "input_shape") for s in inputs.leaves(input_shape)]
+        self._build_from(inputs.pack(shapes))
 
-    def _build_from(self, input_shape: Shape) -> None:
-        shape = input_shape
+    def _build_from(self, input_shape: Any) -> None:
         with self.lock:
-            for layer in self.layers:
-                layer.ensure_built(shape)
-                shape = layer.compute_output_shape(shape)
+            self.graph.build(self.signature.inputs.leaves(input_shape))
             if self.input_shape is None:
                 self.input_shape = input_shape
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Return the output shape for an input shape."""
-        shape = tuple(input_shape)
-        for layer in self.layers:
-            shape = layer.compute_output_shape(shape)
-        return shape
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the output shape for an input shape; of several, trees of the same structure."""
+        shapes = self.graph.shapes(self.signature.inputs.leaves(input_shape))
+        return self.signature.outputs.pack([shapes[k] for k in self.graph.outputs])
 
     @property
     def output_features(self) -> Any:
@@ -206,37 +278,51 @@ class Model:
 
     def __call__(
         self,
-        inputs: Tensor,
-        mask: Tensor | None = None,
+        inputs: Any,
+        mask: Any = None,
         context: CallContext | None = None,
         training: bool = False,
-    ) -> Tensor:
-        """Apply the model to a PyTensor variable and return a PyTensor variable.
+    ) -> Any:
+        """Apply the model to PyTensor variables; return PyTensor variables.
 
-        Pass a `context` to collect the updates of a compiled function (`CallContext.updates`).
+        Inputs and outputs are each one variable, or a list or a dictionary as the model was made.
+        Called on variables that depend on a `seqnet.Input`, the model becomes a layer of the model
+        that is made from them. Pass a `context` to collect the updates of a compiled function
+        (`CallContext.updates`).
         """
+        if depends_on_input(inputs):
+            return self.as_layer()(inputs, mask=mask, training=training)
         context = CallContext(training=training) if context is None else context
-        return self.forward(pt.as_tensor_variable(inputs), mask, context)[0]
+        values = [pt.as_tensor_variable(x) for x in self.signature.inputs.leaves(inputs)]
+        outputs, _ = self.graph.apply(values, self.signature.inputs.leaves(mask), context)
+        return self.signature.outputs.pack(outputs)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None, context: CallContext
-    ) -> tuple[Tensor, Tensor | None]:
-        """Pass a symbolic input through the layers; return the output and its mask."""
-        for layer in self.layers:
-            output = cast(Tensor, layer(x, mask=mask, context=context))  # one, as was checked
-            mask = layer.compute_mask(x, mask)
-            x = output
-        return x, mask
+    def forward(self, inputs: Any, mask: Any, context: CallContext) -> tuple[Any, Any]:
+        """Pass the symbolic parts of a batch through the layers; return outputs and masks.
+
+        Each is one variable, or a dictionary by the names of inputs or outputs if there are
+        several.
+        """
+        ins, outs = self.signature.inputs, self.signature.outputs
+        outputs, masks = self.graph.apply(ins.by_name(inputs), ins.by_name(mask), context)
+        return outs.to_batch(outputs), outs.to_batch(masks)
 
     @property
     def weights(self) -> list:
-        """The shared variables of all layers, in order."""
-        return [w for layer in self.layers for w in layer.weights]
+        """The shared variables of all layers, in order; shared weights once."""
+        found = dict.fromkeys(w for layer in self.layers for w in layer.weights)
+        found.update(dict.fromkeys(self.graph.weights))
+        return list(found)
 
     @property
     def trained(self) -> tuple[bool, ...]:
         """Whether each weight is trained."""
-        return tuple([on for layer in self.layers for on in layer.trained()])
+        found: dict[Any, bool] = {}
+        for layer in self.layers:
+            for weight, on in zip(layer.weights, layer.trained(), strict=True):
+                found[weight] = found.get(weight, True) and on
+        found.update((weight, True) for weight in self.graph.weights)
+        return tuple(found.values())
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of all weights, layer by layer."""
@@ -261,7 +347,7 @@ class Model:
 
     def count_params(self) -> int:
         """Return the total number of parameters in the weights."""
-        return sum(layer.count_params() for layer in self.layers)
+        return sum(int(w.get_value(borrow=True).size) for w in self.weights)
 
     def summary(self, print_fn: Callable[[str], None] = print) -> None:
         """Print the layers, their output shapes and weights, and how recurrent layers run."""
@@ -748,9 +834,11 @@ class Model:
             self.optimizer.load_state_dict(state["optimizer"], self.weights)
 
     def _weights_by_name(self) -> dict[str, np.ndarray]:
-        arrays = {weight.name: weight.get_value(borrow=True) for weight in self.weights}
-        if len(arrays) < len(self.weights):
-            names = [weight.name for weight in self.weights]
+        names = [self.name_of(weight) for weight in self.weights]
+        arrays = {
+            name: w.get_value(borrow=True) for name, w in zip(names, self.weights, strict=True)
+        }
+        if len(arrays) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(
                 f"Two weights of the model have the same name ({', '.join(twice)}), and a file "
@@ -758,26 +846,33 @@ class Model:
             )
         return arrays
 
+    def name_of(self, weight: Any) -> str:
+        """Return the name of a weight within this model, ``layer/weight``."""
+        return str(weight.name).removeprefix(self.weight_prefix)
+
     def _load_weights(self, arrays: Mapping[str, np.ndarray], source: str | os.PathLike) -> None:
         left = dict(arrays)
         for layer in self.layers:
             for weight in layer.weights:
-                value = left.pop(str(weight.name), None)
+                name = self.name_of(weight)
+                if name not in left and name in arrays:
+                    continue  # shared with a layer before
+                value = left.pop(name, None)
                 where = (
                     f"{source} does not fit the model: layer {layer.name!r} "
                     f"({type(layer).__name__})"
                 )
                 if value is None:
-                    raise ValueError(f"{where} has the weight {weight.name}, which the file lacks.")
+                    raise ValueError(f"{where} has the weight {name}, which the file lacks.")
                 expected = weight.get_value(borrow=True).shape
                 if value.shape != expected:
                     raise ValueError(
-                        f"{where} has the weight {weight.name} of shape {expected}, but the file's "
+                        f"{where} has the weight {name} of shape {expected}, but the file's "
                         f"has shape {value.shape}."
                     )
                 if value.dtype.kind not in "fiu":
                     raise ValueError(
-                        f"{where}, but {weight.name} in the file has bools, not numbers."
+                        f"{where}, but {name} in the file has bools, not numbers."
                     )
         if left:
             raise ValueError(
@@ -785,7 +880,7 @@ class Model:
                 "layer of the model has."
             )
         for weight in self.weights:
-            weight.set_value(np.asarray(arrays[weight.name], dtype=weight.dtype))
+            weight.set_value(np.asarray(arrays[self.name_of(weight)], dtype=weight.dtype))
 
     def _generators(self) -> list:
         return [g for layer in self.layers for g in layer.generators]
@@ -814,6 +909,26 @@ class Model:
                     carried.set([left.pop(name) for name in names], run)
         if left:
             raise ValueError(f"There are states that no layer has: {', '.join(sorted(left))}.")
+
+
+def name_layers(layers: Sequence[Layer]) -> None:
+    """Name the layers of a model that have no name; raise if two have the same."""
+    taken: set[str] = set()
+    for layer in layers:
+        if layer.name is not None and layer.name in taken:
+            raise ValueError(f"This model already has a layer named {layer.name!r}.")
+        taken |= set() if layer.name is None else {layer.name}
+    for place, layer in enumerate(layers):
+        if layer.name is not None:
+            continue
+        base = snake_case(type(layer).__name__)
+        number = sum(type(other) is type(layer) for other in layers[:place])
+        name = base if not number else f"{base}_{number}"
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        layer.rename(name)
+        taken.add(name)
 
 
 def report(totals: Totals, return_dict: bool) -> float | list[float] | dict[str, float]:

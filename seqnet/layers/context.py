@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytensor.compile.sharedvalue import SharedVariable
@@ -45,6 +45,10 @@ class CallContext:
 
     def __post_init__(self) -> None:
         self.run = self.run or ("train" if self.training else "predict")
+
+    def with_training(self, training: bool) -> CallContext:
+        """Return a context of the same pass, in training mode or not."""
+        return replace(self, training=training)
 
     def dropout_mask(
         self,

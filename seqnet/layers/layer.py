@@ -28,6 +28,7 @@ from seqnet.layers.calling import (
     why_missing,
 )
 from seqnet.layers.context import CallContext
+from seqnet.layers.symbolic import depends_on_input, record
 from seqnet.layers.weights import check_values, first_value, set_values
 from seqnet.registry import Configurable, Identifier, refuse_arguments
 from seqnet.types import ArrayLike, Shape, Tensor, TensorLike
@@ -333,6 +334,9 @@ class Layer(Configurable, ABC):
         Weights are made at the first call, from the static shape of the input. `options` are other
         arguments of the layer's `call`, such as the ``initial_state`` of a recurrent layer.
         """
+        if depends_on_input((inputs, options)):
+            options |= {} if mask is None else {"mask": mask}
+            return record(self, [inputs], options | ({"training": True} if training else {}))
         inputs = checked_inputs(self, inputs)
         context = (
             CallContext(training=check_bool(training, "training")) if context is None else context
@@ -346,6 +350,40 @@ class Layer(Configurable, ABC):
         if mask is not None:
             mask = checked_mask(self, mask, inputs)
         return call_layer(self, inputs, mask, context, options)
+
+    def apply(
+        self, arguments: Sequence[Any], masks: Sequence[Any], options: dict, context: CallContext
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Call the layer as a node of a model's graph; return its outputs and their masks.
+
+        Parameters
+        ----------
+        arguments : list
+            The positional arguments: variables, or lists of them.
+        masks : list
+            The masks of the arguments, None where there is none.
+        options : dict
+            The arguments by name; one named ``mask`` replaces the mask of the first argument.
+        context : CallContext
+        """
+        mask = options.pop("mask", masks[0])
+        output = self(*arguments, mask=mask, context=context, **options)
+        outputs = output if isinstance(output, list) else [output]
+        found = self.compute_mask(arguments[0], mask)
+        if isinstance(found, (list, tuple)):
+            return outputs, list(found)
+        return outputs, [found, *[None] * (len(outputs) - 1)]
+
+    def rename(self, name: str) -> None:
+        """Change the name, also where it begins the names of weights and inner layers."""
+        old = f"{self.display_name}/"
+        for layer in self.inner_layers:
+            if layer.display_name.startswith(old):
+                layer.rename(f"{name}/{layer.display_name.removeprefix(old)}")
+        self.name = name
+        for weight in self.weights:
+            if str(weight.name).startswith(old):
+                weight.name = f"{name}/{str(weight.name).removeprefix(old)}"
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of the weights, in the order they were made."""

@@ -377,9 +377,12 @@ class Recurrent(Stateful):
             return [np.broadcast_to(v, (batch, len(v))).copy() for v in values]
         return [np.zeros((batch, size), dtype=self.dtype) for size in self.state_sizes]
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def compute_output_shape(self, input_shape: Shape) -> Shape | list[Shape]:
         batch, time, _ = input_shape
-        return (batch, time, self.units) if self.return_sequences else (batch, self.units)
+        shape = (batch, time, self.units) if self.return_sequences else (batch, self.units)
+        if not self.return_state:
+            return shape
+        return [shape, *[(batch, size) for size in self.state_sizes]]
 
     def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
         if not self.return_sequences:
