@@ -17,11 +17,13 @@ from seqnet import (
     text,
 )
 from seqnet.config import set_random_seed
+from seqnet.layers.symbolic import Input
 from seqnet.model import Model, load_model
 from seqnet.training.diagnostics import NumericalError
 from seqnet.version import __version__
 
 __all__ = [
+    "Input",
     "Model",
     "NumericalError",
     "activations",

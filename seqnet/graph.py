@@ -166,7 +166,7 @@ class Graph:
             shape = found[node.inputs[0]]
             if isinstance(node.op, LayerCall):
                 node.op.layer.ensure_built(shape)
-                results = node.op.output_shapes([shape], node.types)
+                results = node.op.output_shapes([shape])
             found.update(zip(node.outputs, results, strict=True))
 
     # ---- applied to variables
@@ -205,7 +205,7 @@ class Graph:
         for node in self.nodes:
             shapes = [found[k] for k in node.inputs]
             if isinstance(node.op, LayerCall):
-                results = node.op.output_shapes(shapes, node.types)
+                results = node.op.output_shapes(shapes)
             else:
                 given = [
                     self.constants.get(k, pt.tensor(dtype=t.dtype, shape=shape))

@@ -304,7 +304,7 @@ class Model:
         several.
         """
         ins, outs = self.signature.inputs, self.signature.outputs
-        outputs, masks = self.graph.apply(ins.by_name(inputs), ins.by_name(mask), context)
+        outputs, masks = self.graph.apply(ins.from_batch(inputs), ins.from_batch(mask), context)
         return outs.to_batch(outputs), outs.to_batch(masks)
 
     @property

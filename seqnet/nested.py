@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from seqnet.layers.context import CallContext
@@ -26,6 +25,8 @@ class ModelLayer(Layer):
         self.model = model
         if model.built:
             self.adopt()
+
+    takes_several_inputs = None
 
     @property
     def inner_layers(self) -> tuple[Layer, ...]:
@@ -65,7 +66,7 @@ class ModelLayer(Layer):
     def check_axes(self, input_shape: Any) -> None:
         """Leave the check to the layers of the model."""
 
-    def ensure_built(self, input_shape: Any) -> None:
+    def ensure_built(self, input_shape: Any, **others: Any) -> None:
         self.model.build(input_shape)
         if not self.built:
             self.adopt()
@@ -83,17 +84,14 @@ class ModelLayer(Layer):
         self.name = name
 
     def call(self, inputs: Any, mask: Any, context: CallContext) -> Any:
-        outputs, _ = self.apply([inputs], [mask], {}, context)
+        outputs, _ = self.apply(inputs, mask, {}, {}, context)
         return outputs if self.has_multiple_outputs else outputs[0]
 
     def apply(
-        self, arguments: Sequence[Any], masks: Sequence[Any], options: dict, context: CallContext
+        self, inputs: Any, mask: Any, options: Any, option_masks: Any, context: CallContext
     ) -> tuple[list[Tensor], list[Tensor | None]]:
-        inputs = self.model.signature.inputs
-        mask = options.pop("mask", masks[0])
-        return self.model.graph.apply(
-            inputs.leaves(arguments[0]), inputs.leaves(mask), context
-        )
+        structure = self.model.signature.inputs
+        return self.model.graph.apply(structure.leaves(inputs), structure.leaves(mask), context)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         model = self.model
@@ -102,7 +100,7 @@ class ModelLayer(Layer):
         return found if self.has_multiple_outputs else found[0]
 
     def compute_mask(self, inputs: Any, mask: Any) -> Any:
-        _, masks = self.apply([inputs], [mask], {}, CallContext())
+        _, masks = self.apply(inputs, mask, {}, {}, CallContext())
         return masks if self.has_multiple_outputs else masks[0]
 
 

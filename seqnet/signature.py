@@ -77,7 +77,7 @@ class Structure:
         """Return a part of a batch as a list: one array, or some of a dictionary by name."""
         if isinstance(part, dict):
             return [part.get(name) for name in self.names]
-        return [part] if len(self.names) == 1 else [part] * len(self.names)
+        return [part, *[None] * (len(self.names) - 1)]
 
     def to_batch(self, leaves: Sequence) -> Any:
         """Return a list as a part of a batch: one value, or a dictionary by name of several."""

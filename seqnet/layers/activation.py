@@ -27,6 +27,8 @@ class Activation(Layer):
     [[0.0, 2.0]]
     """
 
+    takes_several_inputs = False
+
     def __init__(self, activation: Identifier | None, **kwargs: Any):
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
@@ -51,6 +53,8 @@ class Softmax(Layer):
     >>> seqnet.layers.Softmax()(np.zeros((1, 2))).eval().tolist()
     [[0.5, 0.5]]
     """
+
+    takes_several_inputs = False
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytensor.tensor as pt
 
+from seqnet.layers.calling import items_of
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
@@ -162,14 +163,28 @@ class Bidirectional(Wrapper, Stateful):
         first = len(self.layer.state_names)
         return (list(states[:first]), list(states[first:]))
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        shapes = [half.compute_output_shape(input_shape) for half in self.inner_layers]
+    def compute_output_shape(self, input_shape: Shape) -> Any:
+        outputs: list[Shape] = []
+        last: list[Shape] = []
+        for half in (self.layer, self.backward_layer):
+            output, *states = items_of(half.compute_output_shape(input_shape))
+            outputs.append(output)
+            last += states
         if self.merge_mode == "concat":
-            return (*shapes[0][:-1], sum(half.units for half in (self.layer, self.backward_layer)))
-        return shapes[0]
+            outputs = [(*outputs[0][:-1], self.layer.units + self.backward_layer.units)]
+        elif self.merge_mode is not None:
+            outputs = outputs[:1]
+        return [*outputs, *last] if self.has_multiple_outputs else outputs[0]
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
-        return mask if self.layer.return_sequences else None
+    def compute_mask(
+        self, inputs: Tensor, mask: Tensor | None
+    ) -> Tensor | list[Tensor | None] | None:
+        found = mask if self.layer.return_sequences else None
+        if not self.has_multiple_outputs:
+            return found
+        outputs = 2 if self.merge_mode is None else 1
+        states = sum(len(half.state_names) for half in (self.layer, self.backward_layer))
+        return [found] * outputs + [None] * (states if self.layer.return_state else 0)
 
 
 def reversed_layer(layer: Recurrent) -> Recurrent:

@@ -1,14 +1,21 @@
-"""Call a layer: check its mask, arguments and output."""
+"""Call a layer: check its inputs, masks, arguments and output.
+
+The first argument of a layer's `call` is one variable, or a list or dictionary of several. Further
+arguments may be variables too, such as the `value` of an attention. Masks, shapes and types have
+the same structure.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
+from pytensor.tensor.variable import TensorVariable
 
 from seqnet.layers.context import CallContext
 from seqnet.losses.logits import cast_output
@@ -19,81 +26,202 @@ if TYPE_CHECKING:
 
 Mask = TypeVar("Mask", Tensor, np.ndarray)
 
+Tensors: TypeAlias = Tensor | list[Tensor] | dict[str, Tensor]
+"""One variable, or several in a list or a dictionary."""
 
-def call_layer(
-    layer: Layer,
-    inputs: Tensor,
-    mask: Tensor | None,
-    context: CallContext,
-    options: Mapping[str, Any],
-) -> Tensor | list[Tensor]:
-    """Return the output of a layer's `call`.
+Masks: TypeAlias = Tensor | list[Tensor | None] | dict[str, Tensor | None] | None
+"""One mask or None, or one for each of several variables."""
 
-    `call` gets the inputs, those of mask, context and training that its signature has, and options.
+Shapes: TypeAlias = Shape | list[Shape] | dict[str, Shape]
+"""The shape of one variable, or the shapes of several in a list or a dictionary."""
+
+# ---- one variable, or several
+
+
+def is_several(value: object) -> bool:
+    """Return whether a value is a list, tuple or dictionary that holds variables or arrays.
+
+    A list of numbers is one array.
     """
-    if not hasattr(context, "training"):
-        raise TypeError(f"context is a seqnet.layers.CallContext, got {context!r}.")
-    offered = {"mask": mask, "context": context, "training": context.training}
-    takes, needs, anything = signature_of_call(type(layer).call)
-    what = f"The call of layer {layer.display_name!r} ({type(layer).__name__})"
-    unknown = [] if anything else [name for name in options if name not in takes]
-    missing = [name for name in needs if name not in offered and name not in options]
+    items = value.values() if isinstance(value, dict) else value
+    return isinstance(value, (list, tuple, dict)) and any(
+        isinstance(item, (Variable, np.ndarray))
+        for item in items  # type: ignore[attr-defined]
+    )
+
+
+def map_several(function: Callable, first: Any, *others: Any) -> Any:
+    """Apply a function to a value, or to each item of a list or dictionary."""
+    if isinstance(first, dict):
+        return {k: function(v, *(other[k] for other in others)) for k, v in first.items()}
+    if isinstance(first, list):
+        return [function(*items) for items in zip(first, *others, strict=True)]
+    return function(first, *others)
+
+
+def items_of(value: Any) -> list:
+    """Return the items of a list or dictionary, or a list of the value itself."""
+    if isinstance(value, dict):
+        return list(value.values())
+    return list(value) if isinstance(value, list) else [value]
+
+
+def shapes_of(value: Any) -> Any:
+    """Return the static shape of a variable, or the shapes of several; None for None."""
+    return map_several(lambda v: None if v is None else tuple(v.type.shape), value)
+
+
+# ---- the steps of a call, in order
+
+
+def bind_arguments(
+    layer: Layer, inputs: Any, others: Sequence, mask: Any, options: Mapping[str, Any]
+) -> tuple[Tensors, Any, dict[str, Any]]:
+    """Return the inputs, their mask and the options by name; arrays become variables.
+
+    The inputs may be passed by the name that they have in the layer's `call`, and their mask as
+    ``<name>_mask``; arguments without a name get those of `call`, in order.
+    """
+    signature = signature_of_call(type(layer).call)
+    options = dict(options)
+    what = describe(layer)
+    if inputs is None:
+        for name in (signature.first, "inputs"):
+            inputs = options.pop(name, None) if inputs is None else inputs
+    if len(others) > len(signature.positional):
+        raise TypeError(
+            f"{what} takes at most {1 + len(signature.positional)} arguments without a name, got "
+            f"{1 + len(others)}. Pass several inputs of one argument as a list."
+        )
+    for name, value in zip(signature.positional, others, strict=False):
+        if name in options:
+            raise TypeError(f"{what} got the argument {name} twice.")
+        options[name] = value
+    for name in ("mask", f"{signature.first}_mask"):
+        given = options.pop(name, None)
+        if given is not None and mask is not None:
+            raise TypeError(f"{what} got the mask of its inputs twice: as mask and as {name}.")
+        mask = given if mask is None else mask
+    check_arguments(layer, options)
+    return checked_inputs(layer, inputs), mask, {k: as_variables(v) for k, v in options.items()}
+
+
+def check_arguments(layer: Layer, options: Mapping[str, Any]) -> None:
+    """Raise ``TypeError`` if a layer's `call` does not take the options, or needs others."""
+    signature = signature_of_call(type(layer).call)
+    offered = ("mask", "context", "training", f"{signature.first}_mask")
+    unknown = [n for n in options if not signature.anything and n not in signature.takes]
+    missing = [n for n in signature.needs if n not in offered and n not in options]
     if unknown or missing:
         raise TypeError(
-            f"{what} {'needs' if missing else 'takes no'} {', '.join(missing or unknown)}. Besides "
+            f"The call of layer {layer.display_name!r} ({type(layer).__name__}) "
+            f"{'needs' if missing else 'takes no'} {', '.join(missing or unknown)}. Besides "
             "the inputs, it is given what it takes of mask, context and training, and arguments "
-            "that are passed by name where the layer is called; others need a default."
+            "that are passed where the layer is called; others need a default."
         )
-    given: dict[str, Any] = {
-        name: value for name, value in offered.items() if anything or name in takes
-    }
-    output = layer.call(inputs, **given, **options)
-    if isinstance(output, (list, tuple)):
-        return [as_output(layer, part, inputs, what) for part in output]
-    return as_output(layer, output, inputs, what)
 
 
-@cache
-def signature_of_call(call: Callable) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
-    """Return the named arguments of a `call`, those without default, and if it takes any name."""
-    _, *arguments = inspect.signature(call).parameters.values()
-    if not arguments or arguments[0].kind is inspect.Parameter.KEYWORD_ONLY:
-        raise TypeError(f"{call.__qualname__} must take the inputs: call(self, inputs).")
-    anything = any(a.kind is a.VAR_KEYWORD for a in arguments)
-    named = [a for a in arguments[1:] if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL)]
-    takes = tuple(a.name for a in named if a.kind is not a.POSITIONAL_ONLY)
-    return takes, tuple(a.name for a in named if a.default is a.empty), anything
+def checked_inputs(layer: Layer, inputs: Any) -> Tensors:
+    """Return the inputs of a layer as a variable, or as several, or raise."""
+    if isinstance(inputs, tuple) and is_several(inputs):
+        inputs = list(inputs)
+    if not is_several(inputs):
+        return checked_input(layer, inputs)
+    return map_several(lambda item: checked_input(layer, item), inputs)
 
 
-def as_output(layer: Layer, output: TensorLike | None, inputs: Tensor, what: str) -> Tensor:
-    """Return an output as a variable; floats wider than the layer's and the input's are cast."""
-    if output is None:
-        raise TypeError(f"{what} returns None: it must return the output.")
-    output = pt.as_tensor_variable(output)
-    if output.dtype == "float64" and "float64" not in (layer.dtype, inputs.dtype):
-        return cast_output(output, layer.dtype)
-    return output
-
-
-def trial_output(layer: Layer, input_shape: Shape, context: CallContext) -> Tensor | list[Tensor]:
-    """Return the output of a layer for a new variable of a shape, without a mask."""
-    dtype = "int32" if layer.integer_input else layer.dtype
-    return call_layer(layer, pt.tensor(dtype=dtype, shape=input_shape), None, context, {})
-
-
-def checked_inputs(layer: Layer, inputs: TensorLike) -> Tensor:
-    """Return the inputs of a layer as a variable, or raise."""
+def checked_input(layer: Layer, inputs: Any) -> Tensor:
+    """Return one input of a layer as a variable, or raise."""
     try:
         return pt.as_tensor_variable(inputs)
     except (TypeError, NotImplementedError, ValueError) as error:
         raise TypeError(
-            f"Layer {layer.display_name!r} ({type(layer).__name__}) is called on a PyTensor "
-            f"variable or an array of numbers, not on {str(inputs)[:100]!r} of type "
-            f"{type(inputs).__name__}."
+            f"{describe(layer)} is called on a PyTensor variable or an array of numbers, not on "
+            f"{str(inputs)[:100]!r} of type {type(inputs).__name__}."
         ) from error
 
 
-def checked_mask(layer: Layer, mask: TensorLike, inputs: Tensor) -> Tensor:
+def as_variables(value: Any) -> Any:
+    """Return arrays, also those in a list, tuple or dictionary, as variables; all else as it is."""
+    if isinstance(value, np.ndarray):
+        return pt.as_tensor_variable(value)
+    if is_several(value):
+        return map_several(as_variables, list(value) if isinstance(value, tuple) else value)
+    return value
+
+
+def argument_shapes(options: Mapping[str, Any]) -> dict[str, Shapes]:
+    """Return the shapes of arguments that are variables but no masks, as ``<argument>_shape``."""
+    variables = {k: v for k, v in options.items() if isinstance(v, Variable) or is_several(v)}
+    variables = {k: v for k, v in variables.items() if not k.endswith("_mask")}
+    return {f"{name}_shape": shapes_of(value) for name, value in variables.items()}
+
+
+def check_several(layer: Layer, input_shape: Shapes) -> None:
+    """Raise ``ValueError`` if a layer of one input gets several, or the reverse."""
+    several, wanted = isinstance(input_shape, (list, dict)), layer.takes_several_inputs
+    if wanted is None and layer.input_axes:
+        wanted = False
+    if wanted in (None, several):
+        return
+    if several:
+        raise ValueError(
+            f"{describe(layer)} takes one input, but got {len(input_shape)}, of the shapes "
+            f"{', '.join(str(shape) for shape in items_of(input_shape))}. Call it once for each, "
+            "or join them first, for example with Concatenate."
+        )
+    raise ValueError(
+        f"{describe(layer)} takes a list of inputs, such as layer([a, b]), but got one of the "
+        f"shape {input_shape}."
+    )
+
+
+def check_masks(
+    layer: Layer, inputs: Tensors, mask: Any, options: Mapping[str, Any]
+) -> tuple[Masks, dict[str, Any]]:
+    """Return the mask of the inputs and the options, with masks as bool variables, or raise.
+
+    A list of masks that are all None is None.
+    """
+    if isinstance(inputs, (list, dict)) and mask is not None:
+        several = isinstance(mask, dict) if isinstance(inputs, dict) else is_list(mask)
+        if not several or len(mask) != len(inputs):
+            raise ValueError(
+                f"{describe(layer)} has {len(inputs)} inputs, so its mask is a "
+                f"{'dictionary' if isinstance(inputs, dict) else 'list'} of {len(inputs)} masks, "
+                f"None for an input without one; got {mask!r}."
+            )
+        mask = list(mask) if isinstance(mask, tuple) else mask
+        mask = None if all(m is None for m in items_of(mask)) else mask
+    elif is_list(mask):
+        raise TypeError(f"{describe(layer)} has one input, but got the masks {mask!r}.")
+    if mask is not None and not layer.supports_masking:
+        raise ValueError(
+            f"{describe(layer)} cannot carry the mask that comes with its input. "
+            f"{layer.masking_hint()}"
+        )
+    if mask is not None:
+        mask = map_several(
+            lambda v, m: None if m is None else checked_mask(layer, m, v), inputs, mask
+        )
+    masks = {}
+    for name, value in options.items():
+        given = options.get(f"{name}_mask")
+        if isinstance(value, TensorVariable) and given is not None:
+            masks[f"{name}_mask"] = checked_mask(layer, given, value, f"the argument {name}")
+    return mask, {**options, **masks}
+
+
+def is_list(value: object) -> bool:
+    """Return whether a mask is a list or tuple with one mask for each input."""
+    return isinstance(value, (list, tuple)) and (
+        is_several(value) or all(item is None for item in value)
+    )
+
+
+def checked_mask(
+    layer: Layer, mask: TensorLike, inputs: Tensor, of_what: str = "its input"
+) -> Tensor:
     """Return a mask as a bool variable whose axes are the first ones of the inputs, or raise.
 
     A layer of sequences (batch, time, features) takes a mask (batch, time).
@@ -110,10 +238,136 @@ def checked_mask(layer: Layer, mask: TensorLike, inputs: Tensor) -> Tensor:
     fits = all(None in pair or pair[0] == pair[1] for pair in zip(sizes, wanted, strict=False))
     if not least <= mask.ndim <= most or not fits:
         raise ValueError(
-            f"{about} has the shape {sizes}, and its input {wanted}: the axes of a mask are the "
+            f"{about} has the shape {sizes}, and {of_what} {wanted}: the axes of a mask are the "
             f"first {'two' if sequences else 'ones'} of the input, (batch, time)."
         )
     return mask
+
+
+def call_layer(
+    layer: Layer,
+    inputs: Tensors,
+    mask: Masks,
+    context: CallContext,
+    options: Mapping[str, Any],
+) -> Tensor | list[Tensor]:
+    """Return the output of a layer's `call`.
+
+    `call` gets the inputs, those of mask, context and training that its signature has, and options.
+    The mask is also offered as ``<name of the inputs>_mask``.
+    """
+    if not hasattr(context, "training"):
+        raise TypeError(f"context is a seqnet.layers.CallContext, got {context!r}.")
+    check_arguments(layer, options)
+    signature = signature_of_call(type(layer).call)
+    offered = {"mask": mask, "context": context, "training": context.training}
+    if f"{signature.first}_mask" in signature.takes:
+        offered[f"{signature.first}_mask"] = mask
+    given: dict[str, Any] = {
+        name: v for name, v in offered.items() if signature.anything or name in signature.takes
+    }
+    output = layer.call(inputs, **given, **options)
+    what = f"The call of layer {layer.display_name!r} ({type(layer).__name__})"
+    if isinstance(output, (list, tuple)):
+        return [as_output(layer, part, inputs, what) for part in output]
+    return as_output(layer, output, inputs, what)
+
+
+def output_masks(
+    layer: Layer, inputs: Tensors, mask: Masks, outputs: Tensor | Sequence[Tensor]
+) -> Tensor | list[Tensor | None] | None:
+    """Return the mask of a layer's output, or the list of those of its several outputs.
+
+    A single mask that `compute_mask` returns for several outputs is that of the first one.
+    """
+    found = layer.compute_mask(inputs, mask)
+    if not isinstance(outputs, (list, tuple)):
+        return found[0] if isinstance(found, (list, tuple)) else found
+    masks = list(found) if isinstance(found, (list, tuple)) else [found]
+    return [*masks, *[None] * (len(outputs) - len(masks))][: len(outputs)]
+
+
+def argument_masks(layer: Layer, masks: Mapping[str, Masks]) -> dict[str, Masks]:
+    """Return the masks of further arguments by the names under which `call` takes them."""
+    signature = signature_of_call(type(layer).call)
+    named = {f"{name}_mask": mask for name, mask in masks.items()}
+    return {name: m for name, m in named.items() if name in signature.takes and m is not None}
+
+
+class CallSignature(NamedTuple):
+    """The arguments of a `call` besides self."""
+
+    first: str
+    """The name of the inputs."""
+    takes: tuple[str, ...]
+    """Arguments besides the inputs that can be passed by name."""
+    positional: tuple[str, ...]
+    """Those of them that can be passed without their name, in order."""
+    needs: tuple[str, ...]
+    """Those without a default."""
+    anything: bool
+    """Whether any name can be passed."""
+
+
+@cache
+def signature_of_call(call: Callable) -> CallSignature:
+    """Return the arguments of a `call`."""
+    _, *arguments = inspect.signature(call).parameters.values()
+    if not arguments or arguments[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise TypeError(f"{call.__qualname__} must take the inputs: call(self, inputs).")
+    anything = any(a.kind is a.VAR_KEYWORD for a in arguments)
+    named = [a for a in arguments[1:] if a.kind not in (a.VAR_KEYWORD, a.VAR_POSITIONAL)]
+    takes = [a for a in named if a.kind is not a.POSITIONAL_ONLY]
+    return CallSignature(
+        arguments[0].name,
+        tuple(a.name for a in takes),
+        tuple(a.name for a in takes if a.kind is not a.KEYWORD_ONLY),
+        tuple(a.name for a in named if a.default is a.empty),
+        anything,
+    )
+
+
+def taken_shapes(function: Callable, shapes: Mapping[str, Shapes]) -> dict[str, Shapes]:
+    """Return those shapes that `build` or `compute_output_shape` takes by name."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return dict(shapes)
+    names = {p.name for p in parameters}
+    return {name: shape for name, shape in shapes.items() if name in names}
+
+
+def as_output(layer: Layer, output: TensorLike | None, inputs: Tensors, what: str) -> Tensor:
+    """Return an output as a variable; floats wider than the layer's and the inputs' are cast."""
+    if output is None:
+        raise TypeError(f"{what} returns None: it must return the output.")
+    output = pt.as_tensor_variable(output)
+    dtypes = {layer.dtype, *[v.dtype for v in items_of(inputs)]}
+    if output.dtype == "float64" and "float64" not in dtypes:
+        return cast_output(output, layer.dtype)
+    return output
+
+
+def trial_output(
+    layer: Layer, input_shape: Shapes, context: CallContext, **shapes: Shapes
+) -> Tensor | list[Tensor]:
+    """Return the output of a layer for new variables of given shapes, without a mask.
+
+    `shapes` has those of further arguments, as ``<argument>_shape``.
+    """
+    dtype = "int32" if layer.integer_input else layer.dtype
+
+    def variable(shape: Shape | None) -> Tensor | None:
+        return None if shape is None else pt.tensor(dtype=dtype, shape=shape)
+
+    takes = signature_of_call(type(layer).call).takes
+    named = {name.removesuffix("_shape"): shape for name, shape in shapes.items()}
+    options = {k: map_several(variable, shape) for k, shape in named.items() if k in takes}
+    return call_layer(layer, map_several(variable, input_shape), None, context, options)
+
+
+def describe(layer: Layer) -> str:
+    """Return a layer's name and class, as messages begin with."""
+    return f"Layer {layer.display_name!r} ({type(layer).__name__})"
 
 
 def masks_together(first: Mask | None, second: Mask | None) -> Mask | None:

@@ -41,6 +41,8 @@ class Dense(Layer):
     [[0.5, 0.5]]
     """
 
+    takes_several_inputs = False
+
     def __init__(
         self,
         units: int,

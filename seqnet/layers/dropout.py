@@ -39,6 +39,7 @@ class Dropout(Layer):
     [[1.0, 1.0, 1.0]]
     """
 
+    takes_several_inputs = False
     rate = Rate()
 
     def __init__(self, rate: float, *, noise_shape: Shape | None = None, **kwargs: Any):

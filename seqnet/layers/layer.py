@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytensor
@@ -21,9 +21,19 @@ from seqnet import config, regularizers
 from seqnet.checks import check_bool, check_finite, check_shape
 from seqnet.hyperparameters import numbers_of
 from seqnet.layers.calling import (
+    Masks,
+    Shapes,
+    Tensors,
+    argument_masks,
+    argument_shapes,
+    bind_arguments,
     call_layer,
-    checked_inputs,
-    checked_mask,
+    check_masks,
+    check_several,
+    items_of,
+    output_masks,
+    shapes_of,
+    taken_shapes,
     trial_output,
     why_missing,
 )
@@ -31,7 +41,7 @@ from seqnet.layers.context import CallContext
 from seqnet.layers.symbolic import depends_on_input, record
 from seqnet.layers.weights import check_values, first_value, set_values
 from seqnet.registry import Configurable, Identifier, refuse_arguments
-from seqnet.types import ArrayLike, Shape, Tensor, TensorLike
+from seqnet.types import ArrayLike, Shape, Tensor
 
 
 class Layer(Configurable, ABC):
@@ -61,6 +71,10 @@ class Layer(Configurable, ABC):
 
     integer_input: bool = False
     """Whether the inputs are integers, such as class numbers."""
+
+    takes_several_inputs: bool | None = None
+    """Whether the layer is called on a list of inputs (True) or on one (False); None allows both,
+    unless `input_axes` says that there is one."""
 
     needs_length: bool = False
     """Whether the number of steps must be known when a graph is built."""
@@ -108,13 +122,15 @@ class Layer(Configurable, ABC):
 
     # ---- for subclasses to define
 
-    def build(self, input_shape: Shape) -> None:
-        """Make the weights for inputs of ``(batch, ...)`` shape; called once."""
+    def build(self, input_shape: Any) -> None:
+        """Make the weights for inputs of ``(batch, ...)`` shape; called once.
+
+        Several inputs have a list of shapes. The shapes of further arguments of `call` that are
+        variables are passed too, if `build` takes them as ``<argument>_shape``.
+        """
 
     @abstractmethod
-    def call(
-        self, inputs: Tensor, mask: Tensor | None, context: CallContext
-    ) -> Tensor | list[Tensor]:
+    def call(self, inputs: Any, *arguments: Any, **options: Any) -> Tensor | list[Tensor]:
         """Return the symbolic output for symbolic inputs.
 
         A subclass's `call` takes the inputs and those of `mask`, `context` and `training` that it
@@ -124,19 +140,29 @@ class Layer(Configurable, ABC):
 
         `mask` is (batch, time) bool, True where there is data, or None. With several axes of
         steps, such as sentences of words, it may have several too: (batch, sentences, words).
+
+        A layer that is called on a list, ``layer([a, b])``, gets a list of inputs, and a list of
+        masks or None. `call` may have further arguments, which are passed where the layer is
+        called, such as ``call(self, query, value, query_mask=None, value_mask=None)``. The mask of
+        each that is a variable is passed as ``<argument>_mask``, if `call` takes that.
         """
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the output's shape, the batch and unknown sizes as None.
 
-        By default it is found by applying the layer to a variable of the input's shape.
+        Several inputs have a list of shapes, several outputs too. By default the shape is found by
+        applying the layer to variables of the inputs' shapes.
         """
-        output = cast(Tensor, trial_output(self, input_shape, CallContext()))
-        return tuple(output.type.shape)
+        output = trial_output(self, input_shape, CallContext())
+        return shapes_of(output)
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
-        """Return the mask of the output."""
-        return mask
+    def compute_mask(self, inputs: Any, mask: Any) -> Any:
+        """Return the mask of the output, or a list of one mask or None for each of several outputs.
+
+        `inputs` and `mask` are lists if the layer is called on a list. By default the output has
+        the mask of the input, of several inputs that of the first.
+        """
+        return items_of(mask)[0]
 
     def known_mask(self, values: np.ndarray) -> np.ndarray | None:
         """Return the mask that this layer, as the first one, finds in an array; None if none.
@@ -248,8 +274,12 @@ class Layer(Configurable, ABC):
         """The layer's name, or the default name of its class."""
         return self.name or snake_case(type(self).__name__)
 
-    def ensure_built(self, input_shape: Shape) -> None:
-        """Check the axes of the input, and build the layer unless it is built."""
+    def ensure_built(self, input_shape: Any, **shapes: Shapes) -> None:
+        """Check the shapes of the inputs, and build the layer unless it is built.
+
+        `shapes` has those of further arguments of `call`, as ``<argument>_shape``.
+        """
+        check_several(self, input_shape)
         self.check_axes(input_shape)
         if self.features is not None and input_shape[-1] not in (None, self.features):
             raise ValueError(
@@ -258,18 +288,18 @@ class Layer(Configurable, ABC):
                 f"{input_shape[-1]}."
             )
         if not self.built:
-            self.build(input_shape)
-            self.build_held(input_shape)
+            self.build(input_shape, **taken_shapes(self.build, shapes))
+            self.build_held(input_shape, **shapes)
             self.built = True
 
-    def build_held(self, input_shape: Shape) -> None:
+    def build_held(self, input_shape: Shapes, **shapes: Shapes) -> None:
         """Name and build the inner layers, and register their weights."""
         self._held = tuple(self.held_layers().values())
         held = {name: layer for name, layer in self.held_layers().items() if not layer.built}
         if held:
             for name, layer in held.items():
                 layer.name = f"{self.display_name}/{name}"
-            trial_output(self, input_shape, CallContext())
+            trial_output(self, input_shape, CallContext(), **shapes)
         for name, layer in held.items():
             if not layer.built:
                 raise ValueError(
@@ -284,7 +314,7 @@ class Layer(Configurable, ABC):
             own = getattr(self, name)
             setattr(self, name, [*own, *(x for x in getattr(layer, name) if x not in own)])
 
-    def check_axes(self, input_shape: Shape) -> None:
+    def check_axes(self, input_shape: Any) -> None:
         """Raise ``ValueError`` if an input does not have the axes of `input_axes`."""
         rank, wanted = len(input_shape), len(self.input_axes)
         if wanted in (0, rank):
@@ -323,56 +353,65 @@ class Layer(Configurable, ABC):
 
     def __call__(
         self,
-        inputs: TensorLike,
-        mask: TensorLike | None = None,
+        inputs: Any = None,
+        *others: Any,
+        mask: Any = None,
         context: CallContext | None = None,
-        training: bool = False,
+        training: bool | None = None,
         **options: Any,
     ) -> Tensor | list[Tensor]:
-        """Apply the layer to a PyTensor variable (or anything that becomes one).
+        """Apply the layer to a PyTensor variable (or anything that becomes one), or to several.
 
-        Weights are made at the first call, from the static shape of the input. `options` are other
-        arguments of the layer's `call`, such as the ``initial_state`` of a recurrent layer.
+        Weights are made at the first call, from the static shapes of the inputs.
+
+        Parameters
+        ----------
+        inputs : variable or array, or a list, tuple or dictionary of them
+            The first argument of the layer's `call`.
+        *others, **options
+            Further arguments of `call`, such as the ``initial_state`` of a recurrent layer, by
+            position or by name. They may be variables or arrays, too.
+        mask : bool variable or array, or a list or dictionary of them, optional
+            The mask of `inputs`, one for each of several, None for an input without one. The mask
+            of a further argument is passed as ``<argument>_mask``.
+        context : CallContext, optional
+            What this pass decides and collects; by default a new one.
+        training : bool, optional
+            Whether the layer runs in training mode, if there is no `context`.
         """
+        inputs, mask, options = bind_arguments(self, inputs, others, mask, options)
         if depends_on_input((inputs, options)):
-            options |= {} if mask is None else {"mask": mask}
-            return record(self, [inputs], options | ({"training": True} if training else {}))
-        inputs = checked_inputs(self, inputs)
-        context = (
-            CallContext(training=check_bool(training, "training")) if context is None else context
-        )
-        self.ensure_built(tuple(inputs.type.shape))
-        if mask is not None and not self.supports_masking:
-            raise ValueError(
-                f"Layer {self.display_name!r} ({type(self).__name__}) cannot carry the mask that "
-                f"comes with its input. {self.masking_hint()}"
-            )
-        if mask is not None:
-            mask = checked_mask(self, mask, inputs)
+            return record(self, inputs, mask, options, training)
+        self.ensure_built(shapes_of(inputs), **argument_shapes(options))
+        mask, options = check_masks(self, inputs, mask, options)
+        if context is None:
+            context = CallContext(training=check_bool(training or False, "training"))
         return call_layer(self, inputs, mask, context, options)
 
     def apply(
-        self, arguments: Sequence[Any], masks: Sequence[Any], options: dict, context: CallContext
+        self,
+        inputs: Tensors,
+        mask: Masks,
+        options: Mapping[str, Any],
+        option_masks: Mapping[str, Masks],
+        context: CallContext,
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         """Call the layer as a node of a model's graph; return its outputs and their masks.
 
         Parameters
         ----------
-        arguments : list
-            The positional arguments: variables, or lists of them.
-        masks : list
-            The masks of the arguments, None where there is none.
-        options : dict
-            The arguments by name; one named ``mask`` replaces the mask of the first argument.
+        inputs, mask
+            The first argument of `call`, and its mask.
+        options, option_masks : dict
+            Further arguments, and their masks, by name.
         context : CallContext
         """
-        mask = options.pop("mask", masks[0])
-        output = self(*arguments, mask=mask, context=context, **options)
-        outputs = output if isinstance(output, list) else [output]
-        found = self.compute_mask(arguments[0], mask)
-        if isinstance(found, (list, tuple)):
-            return outputs, list(found)
-        return outputs, [found, *[None] * (len(outputs) - 1)]
+        masks = argument_masks(self, option_masks)
+        output = self(inputs, mask=mask, context=context, **(masks | dict(options)))
+        found = output_masks(self, inputs, mask, output)
+        if isinstance(output, list):
+            return output, cast(list, found)
+        return [output], [cast(Tensor | None, found)]
 
     def rename(self, name: str) -> None:
         """Change the name, also where it begins the names of weights and inner layers."""

@@ -377,14 +377,16 @@ class Recurrent(Stateful):
             return [np.broadcast_to(v, (batch, len(v))).copy() for v in values]
         return [np.zeros((batch, size), dtype=self.dtype) for size in self.state_sizes]
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape | list[Shape]:
+    def compute_output_shape(self, input_shape: Shape) -> Any:
         batch, time, _ = input_shape
-        shape = (batch, time, self.units) if self.return_sequences else (batch, self.units)
-        if not self.return_state:
-            return shape
-        return [shape, *[(batch, size) for size in self.state_sizes]]
+        output = (batch, time, self.units) if self.return_sequences else (batch, self.units)
+        states = [(batch, size) for size in self.state_sizes]
+        return [output, *states] if self.return_state else output
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
-        if not self.return_sequences:
-            return None
-        return mask[:, ::-1] if mask is not None and self.go_backwards else mask
+    def compute_mask(
+        self, inputs: Tensor, mask: Tensor | None
+    ) -> Tensor | list[Tensor | None] | None:
+        found = None
+        if self.return_sequences and mask is not None:
+            found = mask[:, ::-1] if self.go_backwards else mask
+        return [found, *[None] * len(self.state_names)] if self.return_state else found

@@ -21,7 +21,8 @@ from pytensor.tensor.type import TensorType
 from pytensor.tensor.variable import TensorVariable
 
 from seqnet import config
-from seqnet.checks import check_count, check_shape
+from seqnet.checks import check_bool, check_count, check_shape
+from seqnet.layers.calling import taken_shapes
 from seqnet.layers.context import CallContext
 from seqnet.types import Shape, Tensor
 
@@ -162,11 +163,11 @@ class LayerCall(Op):
     Parameters
     ----------
     layer : Layer
-    arguments : list
-        The positional arguments of the call, nested lists and dictionaries with a `Slot` for each
-        variable.
+    inputs
+        The first argument of the call: a `Slot`, or a list or dictionary of them.
     options : dict
-        The arguments by name, likewise.
+        Further arguments by name, with a `Slot` for each variable. Those named ``mask`` and
+        ``training`` replace the mask that comes with the inputs, and the mode of the pass.
     types : list of TensorType
         The types of the outputs.
     several : bool
@@ -176,14 +177,12 @@ class LayerCall(Op):
     def __init__(
         self,
         layer: Layer,
-        arguments: list | None = None,
-        options: dict | None = None,
+        inputs: Any = Slot(0),  # noqa: B008  (it is frozen)
+        options: Mapping[str, Any] | None = None,
         types: Sequence[TensorType] = (),
         several: bool = False,
     ):
-        self.layer = layer
-        self.arguments: list = [Slot(0)] if arguments is None else arguments
-        self.options: dict = options or {}
+        self.layer, self.inputs, self.options = layer, inputs, dict(options or {})
         self.types, self.several = list(types), several
 
     def make_node(self, *inputs: Variable) -> Apply:
@@ -195,30 +194,21 @@ class LayerCall(Op):
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         """Call the layer on variables with masks; return its outputs and their masks."""
         options = put_values(self.options, values)
-        if "training" in options:
-            context = context.with_training(bool(options.pop("training")))
-        return self.layer.apply(
-            put_values(self.arguments, values), put_values(self.arguments, masks), options, context
-        )
+        option_masks = put_values(self.options, masks)
+        training = options.pop("training", None)
+        if training is not None:
+            context = context.with_training(training)
+        mask = options.pop("mask", put_values(self.inputs, masks))
+        inputs = put_values(self.inputs, values)
+        return self.layer.apply(inputs, mask, options, option_masks, context)
 
-    def output_shapes(self, shapes: Sequence[Shape], types: Sequence[TensorType]) -> list[Shape]:
-        """Return the shapes of the outputs for the shapes of the inputs.
-
-        Parameters
-        ----------
-        shapes : list of tuple
-        types : list of TensorType
-            The types of the inputs when the call was recorded.
-        """
-        if len(self.arguments) == 1:
-            (first,) = put_values(self.arguments, shapes)
-            found = self.layer.compute_output_shape(first)
-            return list(found) if isinstance(found, list) else [found]
-        values = [
-            pt.tensor(dtype=t.dtype, shape=shape) for t, shape in zip(types, shapes, strict=True)
-        ]
-        outputs, _ = self.apply(values, [None] * len(values), CallContext())
-        return [tuple(output.type.shape) for output in outputs]
+    def output_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        """Return the shapes of the outputs for the shapes of the variables."""
+        named = put_values({k: v for k, v in self.options.items() if holds_slots(v)}, shapes)
+        named = {f"{k}_shape": v for k, v in named.items() if not k.endswith("mask")}
+        compute = self.layer.compute_output_shape
+        found = compute(put_values(self.inputs, shapes), **taken_shapes(compute, named))
+        return list(found) if isinstance(found, list) else [found]
 
     def perform(self, node: Apply, inputs: Sequence, output_storage: Sequence) -> None:
         """Raise an error: a recorded call has no values."""
@@ -270,23 +260,26 @@ def depends_on_input(tree: Any) -> bool:
     return False
 
 
-def record(layer: Layer, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+def record(
+    layer: Layer, inputs: Any, mask: Any, options: Mapping[str, Any], training: bool | None
+) -> Any:
     """Record a call of a layer; return the variables that stand for its outputs.
 
     The layer is built, and called once on other variables to find the types of its outputs.
     """
+    named = dict(options)
+    named |= {} if mask is None else {"mask": mask}
+    named |= {} if training is None else {"training": check_bool(training, "training")}
     variables: list[Variable] = []
-    places = take_variables(list(arguments), variables)
-    named = take_variables(dict(options), variables)
+    places, slots = take_variables(inputs, variables), take_variables(named, variables)
     trial = [trial_variable(layer, variable) for variable in variables]
-    result = layer(*put_values(places, trial), **put_values(named, trial))
+    result = layer(put_values(places, trial), **put_values(slots, trial))
     outputs = result if isinstance(result, list) else [result]
-    shapes = known_shapes(layer, places, variables, len(outputs))
+    shapes = LayerCall(layer, places, slots).output_shapes([v.type.shape for v in variables])
     types = [
-        TensorType(output.dtype, narrowed(output.type.shape, shape))
-        for output, shape in zip(outputs, shapes, strict=True)
+        TensorType(output.dtype, shape) for output, shape in zip(outputs, shapes, strict=True)
     ]
-    call = LayerCall(layer, places, named, types, isinstance(result, list))
+    call = LayerCall(layer, places, slots, types, isinstance(result, list))
     recorded = call.make_node(*variables).outputs
     return recorded if call.several else recorded[0]
 
@@ -298,29 +291,16 @@ def trial_variable(layer: Layer, variable: Variable) -> Variable:
     shape = list(variable.type.shape)
     if layer.needs_length and len(shape) > 1 and shape[1] is None:
         shape[1] = 2  # the number of steps is known when a function is compiled
-    return pt.tensor(dtype=dtype_for(layer, variable), shape=tuple(shape))
-
-
-def dtype_for(layer: Layer, variable: Variable) -> str:
-    """Return the dtype of a variable that a layer is called on: an input's may be open."""
     is_open = isinstance(variable, InputVariable) and variable.chosen_dtype is None
-    return "int32" if is_open and layer.integer_input else variable.type.dtype
+    dtype = "int32" if is_open and layer.integer_input else variable.type.dtype
+    return pt.tensor(dtype=dtype, shape=tuple(shape))
 
 
-def known_shapes(
-    layer: Layer, places: list, variables: Sequence[Variable], count: int
-) -> list[Shape | None]:
-    """Return the output shapes that a layer computes; None where only its graph knows them."""
-    if len(places) != 1:
-        return [None] * count
-    (first,) = put_values(places, [tuple(variable.type.shape) for variable in variables])
-    found = layer.compute_output_shape(first)
-    return list(found) if isinstance(found, list) else [found]
-
-
-def narrowed(found: Shape, known: Shape | None) -> Shape:
-    """Return the shape of a trial call's output, as far as it holds for any number of steps."""
-    return tuple(found) if known is None or len(known) != len(found) else tuple(known)
+def holds_slots(tree: Any) -> bool:
+    """Return whether nested arguments hold a variable."""
+    if isinstance(tree, (list, dict)):
+        return any(map(holds_slots, tree.values() if isinstance(tree, dict) else tree))
+    return isinstance(tree, Slot)
 
 
 def recorded_nodes(

@@ -45,6 +45,8 @@ class TimeDistributed(Wrapper):
     >>> layer = seqnet.layers.TimeDistributed(seqnet.layers.Dense(8))
     """
 
+    takes_several_inputs = False
+
     def __init__(self, layer: Layer, **kwargs: Any):
         super().__init__(layer, **kwargs)
         if self.layer.has_multiple_outputs:

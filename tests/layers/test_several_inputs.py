@@ -1,0 +1,166 @@
+"""Layers of several inputs, as newcomers write them, in both float types."""
+
+import numpy as np
+import pytensor.tensor as pt
+import pytest
+
+from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Layer, Softmax
+
+RNG = np.random.default_rng(0)
+A, B = RNG.normal(size=(2, 4, 3)), RNG.normal(size=(2, 4, 3))
+MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0]], bool)
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+class WeightedSum(Layer):
+    """Takes a list; its weights depend on the shapes."""
+
+    def build(self, input_shape):
+        self.share = self.add_weight("share", (len(input_shape), input_shape[0][-1]), "ones")
+
+    def call(self, inputs, mask=None):
+        self.seen = mask
+        return sum(0.5 * x * self.share[k] for k, x in enumerate(inputs))
+
+
+class Named(Layer):
+    """Takes a dictionary."""
+
+    def call(self, inputs):
+        return inputs["left"] - 2 * inputs["right"]
+
+
+class Attend(Layer):
+    """Takes several arguments, as Keras's attentions do."""
+
+    def __init__(self, units, **kwargs):
+        self.units = units
+        self.query_dense = Dense(units, dtype=kwargs.get("dtype"))
+        super().__init__(**kwargs)
+
+    def build(self, query_shape, value_shape):
+        self.w = self.add_weight("w", (value_shape[-1], self.units), "ones")
+
+    def call(self, query, value, key=None, query_mask=None, value_mask=None, training=None):
+        self.seen = query_mask, value_mask
+        key = value if key is None else key
+        if value_mask is not None:
+            key = key * value_mask[:, :, None]
+        return self.query_dense(query) + pt.dot(key, self.w).sum(axis=1, keepdims=True)
+
+
+class Gated(Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.gate = Dense(3, "sigmoid", dtype=self.dtype)
+
+    def call(self, inputs):
+        a, b = inputs
+        return a * self.gate(b)
+
+
+@DTYPES
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_inputs_reaches_call_and_build(dtype, kind):
+    layer = WeightedSum(dtype=dtype)
+    a, b = A.astype(dtype), B.astype(dtype)
+    y = layer(kind([pt.as_tensor_variable(a), b]))
+    assert y.dtype == dtype
+    assert layer.seen is None
+    np.testing.assert_allclose(y.eval(), (a + b) / 2, rtol=1e-6)
+    assert layer.get_weights()[0].shape == (2, 3)
+    layer([a, b], mask=[MASK, None])
+    assert layer.seen[0].type.dtype == "bool"
+    assert layer.seen[1] is None
+    layer([a, b], mask=[None, None])
+    assert layer.seen is None
+    assert layer.compute_output_shape([(None, 4, 3), (None, 4, 3)]) == (None, 4, 3)
+    assert layer.compute_mask([a, b], [MASK, None]) is MASK
+
+
+@DTYPES
+def test_a_dictionary_of_inputs_reaches_call(dtype):
+    y = Named(dtype=dtype)({"right": B.astype(dtype), "left": A.astype(dtype)})
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y.eval(), A - 2 * B, rtol=1e-5, atol=1e-6)
+
+
+def test_nested_numbers_are_one_array():
+    np.testing.assert_allclose(Softmax()([[1.0, 1.0], [2.0, 2.0]]).eval(), np.full((2, 2), 0.5))
+
+
+@DTYPES
+def test_further_arguments_come_by_position_or_name_with_their_masks(dtype):
+    layer = Attend(2, dtype=dtype)
+    a, b = A[:, :1].astype(dtype), B.astype(dtype)
+    expected = layer(a, b).eval()
+    assert expected.dtype == dtype
+    assert layer.seen == (None, None)
+    for again in (layer(a, value=b), layer(query=a, value=b), layer(value=b, query=a, key=None)):
+        np.testing.assert_array_equal(again.eval(), expected)
+    masked = layer(a, b, mask=MASK[:, :1], value_mask=MASK)
+    assert [m.type.dtype for m in layer.seen] == ["bool", "bool"]
+    np.testing.assert_allclose(masked.eval(), layer(a, b * MASK[:, :, None]).eval(), rtol=1e-5)
+    layer(a, b, query_mask=MASK[:, :1])
+    assert layer.seen[0] is not None
+    assert [w.name for w in layer.weights] == [
+        "attend/w",
+        "attend/query_dense/kernel",
+        "attend/query_dense/bias",
+    ]
+
+
+@DTYPES
+def test_layers_within_a_layer_of_several_inputs_are_built(dtype):
+    layer = Gated(dtype=dtype)
+    assert layer([A.astype(dtype), B.astype(dtype)]).dtype == dtype
+    assert len(layer.weights) == 2
+
+
+X = pt.tensor("x", shape=(None, 4, 3), dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Dense(2)([X, X]), ValueError, r"'dense' \(Dense\) takes one input, but got 2, of"),
+        (lambda: LSTM(2)([X, X]), ValueError, r"'lstm' \(LSTM\) takes one input.*\(None, 4, 3\)"),
+        (lambda: Dense(2)([X, "b"]), TypeError, r"'dense'.*not on 'b' of type str"),
+        (lambda: Dense(2)(X, mask=[MASK, MASK]), TypeError, "one input, but got the masks"),
+        (lambda: WeightedSum()([X, X], mask=[MASK]), ValueError, "a list of 2 masks, None for"),
+        (lambda: WeightedSum()([X, X], mask=MASK), ValueError, "a list of 2 masks"),
+        (lambda: WeightedSum()([X, X], mask=[None, A]), TypeError, "must be bool"),
+        (lambda: Attend(2)(X), TypeError, "needs value"),
+        (lambda: Attend(2)(X, X, value=X), TypeError, "the argument value twice"),
+        (
+            lambda: Attend(2)(X, X, value_mask=MASK[:, :3]),
+            ValueError,
+            "and the argument value",
+        ),
+        (lambda: Attend(2)(X, X, mask=MASK, query_mask=MASK), TypeError, "inputs twice"),
+        (lambda: Softmax()(X, MASK, None, None, 3), TypeError, "at most 3 arguments without a"),
+    ],
+)
+def test_calls_that_do_not_fit_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_several_outputs_have_a_mask_each():
+    mask = pt.matrix("mask", dtype="bool")
+    assert LSTM(2, return_state=True).compute_mask(X, mask) == [None, None, None]
+    sequences = LSTM(2, return_state=True, return_sequences=True)
+    assert sequences.compute_mask(X, mask) == [mask, None, None]
+    assert sequences.compute_output_shape((None, 4, 3)) == [(None, 4, 2), (None, 2), (None, 2)]
+    both = Bidirectional(GRU(2, return_sequences=True), merge_mode=None)
+    assert both.compute_mask(X, mask) == [mask, mask]
+    assert both.compute_output_shape((None, 4, 3)) == [(None, 4, 2)] * 2
+    states = Bidirectional(LSTM(2, return_sequences=True, return_state=True))
+    assert states.compute_mask(X, mask) == [mask, None, None, None, None]
+    assert states.compute_output_shape((5, 4, 3)) == [(5, 4, 4), *[(5, 2)] * 4]
+    for layer in (sequences, both, states):
+        shapes = [tuple(y.type.shape) for y in layer(X)]
+        assert len(shapes) == len(layer.compute_mask(X, mask))
+        assert [len(s) for s in shapes] == [
+            len(s) for s in layer.compute_output_shape((None, 4, 3))
+        ]
