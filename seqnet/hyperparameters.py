@@ -1,4 +1,4 @@
-"""Hyperparameters of optimizers and layers, which change without compiling."""
+"""Hyperparameters of optimizers and layers, which change without compiling, and their version."""
 
 from __future__ import annotations
 
@@ -8,6 +8,27 @@ import numpy as np
 import pytensor
 
 from seqnet.checks import check_number, check_rate
+
+_version = object()
+
+
+def version() -> object:
+    """Return an object that is replaced whenever an attribute of a layer or an optimizer is set.
+
+    What depends on such attributes needs to be computed again only for another version. Ask for
+    the version first: a change during the computation then makes another one.
+    """
+    return _version
+
+
+class Versioned:
+    """The base of layers and optimizers: setting an attribute makes a new `version` of them all."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        global _version
+        super().__setattr__(name, value)
+        # An object instead of a number, because two threads could set the same number.
+        _version = object()
 
 
 class Hyperparameter:

@@ -19,7 +19,7 @@ from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import config, regularizers
 from seqnet.checks import check_bool, check_finite, check_shape
-from seqnet.hyperparameters import numbers_of
+from seqnet.hyperparameters import Versioned, numbers_of
 from seqnet.layers.calling import (
     Masks,
     Shapes,
@@ -44,7 +44,7 @@ from seqnet.registry import Configurable, Identifier, refuse_arguments
 from seqnet.types import ArrayLike, Shape, Tensor
 
 
-class Layer(Configurable, ABC):
+class Layer(Versioned, Configurable, ABC):
     """The base class of layers.
 
     Subclasses implement `call`, and where needed `build` (make weights), `compute_output_shape`,

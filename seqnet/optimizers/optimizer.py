@@ -20,7 +20,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
-from seqnet.hyperparameters import Hyperparameter, names_of, numbers_of
+from seqnet.hyperparameters import Hyperparameter, Versioned, names_of, numbers_of
 from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.ops.norms import squared_norms
 from seqnet.registry import Configurable, refuse_arguments
@@ -56,7 +56,7 @@ class Gradients(NamedTuple):
     squares: Tensor
 
 
-class Optimizer(Configurable, ABC):
+class Optimizer(Versioned, Configurable, ABC):
     """The base class of optimizers.
 
     Parameters
@@ -350,8 +350,7 @@ class Optimizer(Configurable, ABC):
 
     def structure(self) -> tuple:
         """Return what a compiled update depends on besides the values of hyperparameters."""
-        active = tuple(sorted(numbers_of(self)))
-        return (type(self), active, tuple(self.last_steps))
+        return (type(self), *sorted(numbers_of(self)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step count, the hyperparameters, and copies of all slots.

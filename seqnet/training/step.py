@@ -19,6 +19,7 @@ from pytensor.graph.traversal import ancestors
 
 from seqnet import backend, config
 from seqnet.data.dataset import PART_NAMES, Batch, tree_items
+from seqnet.hyperparameters import version
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
@@ -401,6 +402,24 @@ def check_gradient(values: Tensor, output: Tensor, what: str) -> None:
 # ---- compiled functions, one for each kind of batch
 
 
+class Structure(NamedTuple):
+    """What compiled functions depend on besides batches.
+
+    Attributes
+    ----------
+    layers : tuple
+        `Layer.structure` of each.
+    trained : tuple of bool
+        Which of the model's weights are trained.
+    optimizer : tuple
+        `Optimizer.structure`.
+    """
+
+    layers: tuple
+    trained: tuple[bool, ...]
+    optimizer: tuple
+
+
 class CompiledSteps:
     """The compiled steps of a model: one function is kept for each kind of batch.
 
@@ -416,10 +435,11 @@ class CompiledSteps:
     def __init__(self, model: Model):
         self.model = model
         self.functions: dict[tuple, Callable] = {}
+        self._structure: tuple[tuple, Structure] | None = None
 
     def __getstate__(self) -> dict:
         """Return what is copied and pickled: no compiled functions, which are made anew."""
-        return {"model": self.model, "functions": {}}
+        return {"model": self.model, "functions": {}, "_structure": None}
 
     def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
         """Update the weights for a batch.
@@ -430,44 +450,31 @@ class CompiledSteps:
         states : list of array (samples, units), optional
             What recurrent layers start from; then the result has their last states.
         """
-        function, arrays, trained = self.train_function(batch, states is not None)
+        function, arrays, structure = self.function(compile_train, batch, states is not None)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TrainResult(outputs, trained, len(self.model.metrics))
+        return TrainResult(outputs, structure.trained, len(self.model.metrics))
 
     def test(self, batch: Batch, announce: bool = False) -> TestResult:
         """Compute the loss and the metrics of a batch."""
-        function, arrays = self.test_function(batch, announce)
+        function, arrays, _ = self.function(compile_test, batch, announce=announce)
         with self.model.lock:
             return TestResult(function(*arrays))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
         batch = Batch(batch.inputs, mask=batch.mask)
-        function, arrays = self.function(compile_predict, batch, announce=announce)
+        function, arrays, _ = self.function(compile_predict, batch, announce=announce)
         with self.model.lock:
             return PredictResult(function(*arrays))
-
-    def train_function(
-        self, batch: Batch, with_states: bool = False, announce: bool = False
-    ) -> tuple[Callable, list[Array], tuple[bool, ...]]:
-        """Return the function for a batch, its arrays, and which weights it trains."""
-        trained = self.model.trained
-        kind = (with_states, trained, self.model.optimizer.structure())
-        return *self.function(compile_train, batch, kind, with_states, announce), trained
-
-    def test_function(self, batch: Batch, announce: bool = False) -> tuple[Callable, list[Array]]:
-        """Return the function for a batch, and its arrays."""
-        return self.function(compile_test, batch, announce=announce)
 
     def function(
         self,
         compile_it: Callable,
         batch: Batch,
-        kind: tuple = (),
         with_states: bool = False,
         announce: bool = False,
-    ) -> tuple[Callable, list[np.ndarray]]:
+    ) -> tuple[Callable, list[Array], Structure]:
         """Return the function for a batch, compiled now if it is the first of its kind.
 
         Parameters
@@ -475,8 +482,6 @@ class CompiledSteps:
         compile_it : function
             `compile_train`, `compile_test` or `compile_predict`.
         batch : Batch
-        kind : tuple
-            What else a function is compiled for.
         with_states : bool
             Whether it takes first states and returns the last ones.
         announce : bool
@@ -484,13 +489,14 @@ class CompiledSteps:
 
         Returns
         -------
-        function, list of array
-            What to call, and the arrays of the batch to call it with.
+        function, list of array, Structure
+            What to call, the arrays of the batch to call it with, and what it was compiled for.
         """
         name = config.backend()
         arrays, types = arguments(batch, self.float_dtype, self.fixed_length, name == "jax")
-        structure = tuple([layer.structure() for layer in self.model.layers])
-        key = (compile_it, types, kind, structure, name)
+        structure = self.structure()
+        depends = structure if compile_it is compile_train else structure.layers
+        key = (compile_it, types, depends, with_states, name)
         function = self.functions.get(key)
         if function is None:
             with COMPILING:
@@ -500,7 +506,20 @@ class CompiledSteps:
                     variables = symbolic_batch(batch, types)
                     function = compile_it(self.model, variables, states, announce)
                     self.functions[key] = function
-        return function, arrays
+        return function, arrays, structure
+
+    def structure(self) -> Structure:
+        """Return the structure of the model, which is collected only after something was set."""
+        model = self.model
+        state = (version(), model.optimizer, *model.layers)  # before the structure: see `version`
+        known = self._structure  # once, because other threads set it
+        if known is not None and known[0] == state:
+            return known[1]
+        optimizer = () if model.optimizer is None else model.optimizer.structure()
+        layers = tuple([layer.structure() for layer in model.layers])
+        structure = Structure(layers, model.trained, optimizer)
+        self._structure = state, structure
+        return structure
 
     def variables(self, batch: Batch) -> Batch:
         """Return symbolic variables for a batch of arrays."""

@@ -29,7 +29,14 @@ from seqnet.training.diagnostics import (
     nonfinite_weights,
 )
 from seqnet.training.signals import Interrupted, StopSignals
-from seqnet.training.step import Totals, TrainResult, first_states, log_names
+from seqnet.training.step import (
+    Totals,
+    TrainResult,
+    compile_test,
+    compile_train,
+    first_states,
+    log_names,
+)
 from seqnet.training.tbptt import windows
 
 if TYPE_CHECKING:
@@ -162,10 +169,10 @@ class Trainer:
         first = self.dataset.first_batch(arguments.batch_size)
         if arguments.tbptt is not None:
             first = next(windows(first, arguments.tbptt))
-        steps.train_function(first, arguments.tbptt is not None, announce)
+        steps.function(compile_train, first, arguments.tbptt is not None, announce)
         if self.validation is not None:
             first = self.validation.first_batch(arguments.validation_batch_size)
-            steps.test_function(first, announce)
+            steps.function(compile_test, first, announce=announce)
 
     def begin_epoch(self) -> bool:
         """Draw the order of the next epoch; return whether there is a batch for it."""
