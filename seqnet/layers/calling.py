@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import pytensor.tensor as pt
 
 from seqnet.layers.context import CallContext
 from seqnet.losses.logits import cast_output
+from seqnet.regularizers import penalty
 from seqnet.types import Shape, Tensor, TensorLike
 
 if TYPE_CHECKING:
@@ -73,6 +74,25 @@ def as_output(layer: Layer, output: TensorLike | None, inputs: Tensor, what: str
     if output.dtype == "float64" and "float64" not in (layer.dtype, inputs.dtype):
         return cast_output(output, layer.dtype)
     return output
+
+
+def add_activity_loss(
+    layer: Layer, output: Tensor | list[Tensor], mask: Tensor | None, context: CallContext
+) -> None:
+    """Add the penalty of a layer's `activity_regularizer` on its outputs to the loss.
+
+    A penalty is divided by the number of examples. Where there is no data, the outputs enter as
+    zeros; `mask` is that of the first output.
+    """
+    regularizer = cast(Callable, layer.activity_regularizer)
+    for k, part in enumerate(output if isinstance(output, list) else [output]):
+        present = context.present(None if k else mask)
+        examples = part.shape[0] if context.examples is None else context.examples
+        if present is not None:
+            kept = with_ndim(present, part.ndim)
+            part = pt.switch(kept, part, np.asarray(0, dtype=part.dtype))
+        loss = penalty(regularizer, part, f"the output of {layer.display_name}")
+        context.add_loss(loss / pt.cast(examples, loss.dtype))
 
 
 def trial_output(layer: Layer, input_shape: Shape, context: CallContext) -> Tensor | list[Tensor]:

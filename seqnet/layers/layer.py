@@ -21,6 +21,7 @@ from seqnet import config, regularizers
 from seqnet.checks import check_bool, check_finite, check_shape
 from seqnet.hyperparameters import numbers_of
 from seqnet.layers.calling import (
+    add_activity_loss,
     call_layer,
     checked_inputs,
     checked_mask,
@@ -51,6 +52,9 @@ class Layer(Configurable, ABC):
         ``"float32"`` or ``"float64"``; by default `seqnet.config.floatx()`.
     trainable : bool
         Whether training changes the weights.
+    activity_regularizer : str, Regularizer or function, optional
+        A function of the output that returns a number, which is divided by the number of examples
+        in the batch and added to the loss (as in Keras 3). Masked steps enter as zeros.
     """
 
     # Subclasses set the following attributes, or compute them as properties.
@@ -89,6 +93,7 @@ class Layer(Configurable, ABC):
         input_shape: Shape | None = None,
         dtype: str | None = None,
         trainable: bool = True,
+        activity_regularizer: Identifier | None = None,
         **unknown: Any,
     ):
         refuse_arguments(type(self), unknown)
@@ -98,9 +103,11 @@ class Layer(Configurable, ABC):
         self.input_shape = None if input_shape is None else check_shape(input_shape, "input_shape")
         self.dtype = config.check_float_dtype(config.floatx() if dtype is None else dtype)
         self._trainable = check_bool(trainable, "trainable")
+        self.activity_regularizer = regularizers.get(activity_regularizer)
         self.built = False
         self._held: tuple[Layer, ...] = ()
         self.weights: list[TensorSharedVariable] = []
+        self._fixed: list[TensorSharedVariable] = []
         self.penalties: list[tuple[Callable, TensorSharedVariable]] = []
         self._generators: list[SharedVariable] = []
         self.features: int | None = None
@@ -163,6 +170,7 @@ class Layer(Configurable, ABC):
         initializer: Identifier,
         *,
         regularizer: Identifier | None = None,
+        trainable: bool = True,
     ) -> TensorSharedVariable:
         """Create and register a weight; return its shared variable.
 
@@ -174,6 +182,9 @@ class Layer(Configurable, ABC):
             A function gets the shape, and dtype and rng if it has arguments of these names.
         regularizer : str, Regularizer or function, optional
             A function of the weight that returns a number, which is added to the loss.
+        trainable : bool
+            False for a weight that optimizers do not change, such as a moving average. The layer
+            itself gives its new values, in `CallContext.updates`.
         """
         full_name, sizes = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
         value, is_given = first_value(full_name, sizes, self.dtype, initializer)
@@ -182,6 +193,8 @@ class Layer(Configurable, ABC):
         static = tuple(None if size == 1 else size for size in sizes)
         weight = pytensor.shared(value, name=full_name, shape=static, borrow=is_given)
         self.weights.append(weight)
+        if not check_bool(trainable, f"trainable of the weight {name}"):
+            self._fixed.append(weight)
         penalty = regularizers.get(regularizer)
         if penalty is not None:
             self.penalties.append((penalty, weight))
@@ -226,11 +239,21 @@ class Layer(Configurable, ABC):
 
     def trained(self) -> list[bool]:
         """Return for each weight whether training changes it."""
-        frozen = set()
+        frozen = {id(weight) for weight in self._fixed}
         for layer in self.inner_layers:
             kept = zip(layer.weights, layer.trained(), strict=True)
             frozen |= {id(weight) for weight, on in kept if not on}
         return [self.trainable and id(weight) not in frozen for weight in self.weights]
+
+    @property
+    def trainable_weights(self) -> list[TensorSharedVariable]:
+        """The weights that training changes."""
+        return [w for w, on in zip(self.weights, self.trained(), strict=True) if on]
+
+    @property
+    def non_trainable_weights(self) -> list[TensorSharedVariable]:
+        """The weights that optimizers do not change."""
+        return [w for w, on in zip(self.weights, self.trained(), strict=True) if not on]
 
     @property
     def generators(self) -> list[SharedVariable]:
@@ -307,6 +330,13 @@ class Layer(Configurable, ABC):
             "return_sequences."
         )
 
+    def mask_error(self) -> ValueError:
+        """Return the error for a mask that the layer cannot carry."""
+        return ValueError(
+            f"Layer {self.display_name!r} ({type(self).__name__}) cannot carry the mask that "
+            f"comes with its input. {self.masking_hint()}"
+        )
+
     def needed_features(self, input_shape: Shape) -> int:
         """Return and store the size of the last axis, on which weights depend."""
         if input_shape[-1] is None:
@@ -339,13 +369,13 @@ class Layer(Configurable, ABC):
         )
         self.ensure_built(tuple(inputs.type.shape))
         if mask is not None and not self.supports_masking:
-            raise ValueError(
-                f"Layer {self.display_name!r} ({type(self).__name__}) cannot carry the mask that "
-                f"comes with its input. {self.masking_hint()}"
-            )
+            raise self.mask_error()
         if mask is not None:
             mask = checked_mask(self, mask, inputs)
-        return call_layer(self, inputs, mask, context, options)
+        output = call_layer(self, inputs, mask, context, options)
+        if self.activity_regularizer is not None:
+            add_activity_loss(self, output, self.compute_mask(inputs, mask), context)
+        return output
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of the weights, in the order they were made."""
