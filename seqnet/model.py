@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -29,8 +29,8 @@ from seqnet.hyperparameters import names_of
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer, snake_case
 from seqnet.layers.states import RUNS, all_layers, carried_states
-from seqnet.layers.weights import set_values
 from seqnet.layers.symbolic import InputVariable, depends_on_input
+from seqnet.layers.weights import set_values
 from seqnet.locking import COMPILING, ForkSafeLock, alone
 from seqnet.nested import ModelLayer
 from seqnet.optimizers import Optimizer
@@ -48,7 +48,7 @@ from seqnet.training.arguments import (
 from seqnet.training.diagnostics import GradientNorms
 from seqnet.training.step import CompiledSteps, Totals
 from seqnet.training.tbptt import check_windows
-from seqnet.types import ArrayLike, Tensor
+from seqnet.types import ArrayLike
 
 log = logging.getLogger("seqnet")
 
@@ -871,9 +871,7 @@ class Model:
                         f"has shape {value.shape}."
                     )
                 if value.dtype.kind not in "fiu":
-                    raise ValueError(
-                        f"{where}, but {name} in the file has bools, not numbers."
-                    )
+                    raise ValueError(f"{where}, but {name} in the file has bools, not numbers.")
         if left:
             raise ValueError(
                 f"{source} does not fit the model: it also has {', '.join(sorted(left))}, which no "

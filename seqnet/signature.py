@@ -64,7 +64,9 @@ class Structure:
                 raise ValueError(f"{what} are {', '.join(self.names)}; got {key!r}.{hint}")
         missing = [name for name in self.names if name not in tree]
         if missing:
-            raise ValueError(f"{what} are {', '.join(self.names)}; {', '.join(missing)} is missing.")
+            raise ValueError(
+                f"{what} are {', '.join(self.names)}; {', '.join(missing)} is missing."
+            )
         return [tree[name] for name in self.names]
 
     def pack(self, leaves: Sequence) -> Any:

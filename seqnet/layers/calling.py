@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import pytensor.tensor as pt
@@ -19,6 +19,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from seqnet.layers.context import CallContext
 from seqnet.losses.logits import cast_output
+from seqnet.regularizers import penalty
 from seqnet.types import Shape, Tensor, TensorLike
 
 if TYPE_CHECKING:
@@ -196,10 +197,7 @@ def check_masks(
     elif is_list(mask):
         raise TypeError(f"{describe(layer)} has one input, but got the masks {mask!r}.")
     if mask is not None and not layer.supports_masking:
-        raise ValueError(
-            f"{describe(layer)} cannot carry the mask that comes with its input. "
-            f"{layer.masking_hint()}"
-        )
+        raise layer.mask_error()
     if mask is not None:
         mask = map_several(
             lambda v, m: None if m is None else checked_mask(layer, m, v), inputs, mask
@@ -345,6 +343,28 @@ def as_output(layer: Layer, output: TensorLike | None, inputs: Tensors, what: st
     if output.dtype == "float64" and "float64" not in dtypes:
         return cast_output(output, layer.dtype)
     return output
+
+
+def add_activity_loss(
+    layer: Layer,
+    output: Tensor | list[Tensor],
+    masks: Tensor | list[Tensor | None] | None,
+    context: CallContext,
+) -> None:
+    """Add the penalty of a layer's `activity_regularizer` on its outputs to the loss.
+
+    A penalty is divided by the number of examples. Where there is no data, the outputs enter as
+    zeros; there is a mask, or None, for each output.
+    """
+    regularizer = cast(Callable, layer.activity_regularizer)
+    for part, mask in zip(items_of(output), items_of(masks), strict=True):
+        present = context.present(mask)
+        examples = part.shape[0] if context.examples is None else context.examples
+        if present is not None:
+            kept = with_ndim(present, part.ndim)
+            part = pt.switch(kept, part, np.asarray(0, dtype=part.dtype))
+        loss = penalty(regularizer, part, f"the output of {layer.display_name}")
+        context.add_loss(loss / pt.cast(examples, loss.dtype))
 
 
 def trial_output(

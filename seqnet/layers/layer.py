@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +24,7 @@ from seqnet.layers.calling import (
     Masks,
     Shapes,
     Tensors,
+    add_activity_loss,
     argument_masks,
     argument_shapes,
     bind_arguments,
@@ -62,6 +63,9 @@ class Layer(Versioned, Configurable, ABC):
         ``"float32"`` or ``"float64"``; by default `seqnet.config.floatx()`.
     trainable : bool
         Whether training changes the weights.
+    activity_regularizer : str, Regularizer or function, optional
+        A function of the output that returns a number, which is divided by the number of examples
+        in the batch and added to the loss (as in Keras 3). Masked steps enter as zeros.
     """
 
     # Subclasses set the following attributes, or compute them as properties.
@@ -104,6 +108,7 @@ class Layer(Versioned, Configurable, ABC):
         input_shape: Shape | None = None,
         dtype: str | None = None,
         trainable: bool = True,
+        activity_regularizer: Identifier | None = None,
         **unknown: Any,
     ):
         refuse_arguments(type(self), unknown)
@@ -113,9 +118,11 @@ class Layer(Versioned, Configurable, ABC):
         self.input_shape = None if input_shape is None else check_shape(input_shape, "input_shape")
         self.dtype = config.check_float_dtype(config.floatx() if dtype is None else dtype)
         self._trainable = check_bool(trainable, "trainable")
+        self.activity_regularizer = regularizers.get(activity_regularizer)
         self.built = False
         self._held: tuple[Layer, ...] = ()
         self.weights: list[TensorSharedVariable] = []
+        self._fixed: list[TensorSharedVariable] = []
         self.penalties: list[tuple[Callable, TensorSharedVariable]] = []
         self._generators: list[SharedVariable] = []
         self.features: int | None = None
@@ -190,6 +197,7 @@ class Layer(Versioned, Configurable, ABC):
         initializer: Identifier,
         *,
         regularizer: Identifier | None = None,
+        trainable: bool = True,
     ) -> TensorSharedVariable:
         """Create and register a weight; return its shared variable.
 
@@ -201,6 +209,9 @@ class Layer(Versioned, Configurable, ABC):
             A function gets the shape, and dtype and rng if it has arguments of these names.
         regularizer : str, Regularizer or function, optional
             A function of the weight that returns a number, which is added to the loss.
+        trainable : bool
+            False for a weight that optimizers do not change, such as a moving average. The layer
+            itself gives its new values, in `CallContext.updates`.
         """
         full_name, sizes = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
         value, is_given = first_value(full_name, sizes, self.dtype, initializer)
@@ -209,6 +220,8 @@ class Layer(Versioned, Configurable, ABC):
         static = tuple(None if size == 1 else size for size in sizes)
         weight = pytensor.shared(value, name=full_name, shape=static, borrow=is_given)
         self.weights.append(weight)
+        if not check_bool(trainable, f"trainable of the weight {name}"):
+            self._fixed.append(weight)
         penalty = regularizers.get(regularizer)
         if penalty is not None:
             self.penalties.append((penalty, weight))
@@ -253,11 +266,21 @@ class Layer(Versioned, Configurable, ABC):
 
     def trained(self) -> list[bool]:
         """Return for each weight whether training changes it."""
-        frozen = set()
+        frozen = {id(weight) for weight in self._fixed}
         for layer in self.inner_layers:
             kept = zip(layer.weights, layer.trained(), strict=True)
             frozen |= {id(weight) for weight, on in kept if not on}
         return [self.trainable and id(weight) not in frozen for weight in self.weights]
+
+    @property
+    def trainable_weights(self) -> list[TensorSharedVariable]:
+        """The weights that training changes."""
+        return [w for w, on in zip(self.weights, self.trained(), strict=True) if on]
+
+    @property
+    def non_trainable_weights(self) -> list[TensorSharedVariable]:
+        """The weights that optimizers do not change."""
+        return [w for w, on in zip(self.weights, self.trained(), strict=True) if not on]
 
     @property
     def generators(self) -> list[SharedVariable]:
@@ -338,6 +361,13 @@ class Layer(Versioned, Configurable, ABC):
             "return_sequences."
         )
 
+    def mask_error(self) -> ValueError:
+        """Return the error for a mask that the layer cannot carry."""
+        return ValueError(
+            f"Layer {self.display_name!r} ({type(self).__name__}) cannot carry the mask that "
+            f"comes with its input. {self.masking_hint()}"
+        )
+
     def needed_features(self, input_shape: Shape) -> int:
         """Return and store the size of the last axis, on which weights depend."""
         if input_shape[-1] is None:
@@ -386,7 +416,10 @@ class Layer(Versioned, Configurable, ABC):
         mask, options = check_masks(self, inputs, mask, options)
         if context is None:
             context = CallContext(training=check_bool(training or False, "training"))
-        return call_layer(self, inputs, mask, context, options)
+        output = call_layer(self, inputs, mask, context, options)
+        if self.activity_regularizer is not None:
+            add_activity_loss(self, output, output_masks(self, inputs, mask, output), context)
+        return output
 
     def apply(
         self,

@@ -177,7 +177,7 @@ class LayerCall(Op):
     def __init__(
         self,
         layer: Layer,
-        inputs: Any = Slot(0),  # noqa: B008  (it is frozen)
+        inputs: Any = Slot(0),
         options: Mapping[str, Any] | None = None,
         types: Sequence[TensorType] = (),
         several: bool = False,
@@ -223,9 +223,9 @@ class LayerCall(Op):
     def refuse(self) -> NoReturn:
         """Raise an error that names the layer."""
         raise TypeError(
-            f"The output of layer {self.layer.display_name!r} depends on seqnet.Input, which has no "
-            "values outside a model. Make a model, seqnet.Model(inputs, outputs), and call it on a "
-            "PyTensor variable, or call predict."
+            f"The output of layer {self.layer.display_name!r} depends on seqnet.Input, which has "
+            "no values outside a model. Make a model, seqnet.Model(inputs, outputs), and call it "
+            "on a PyTensor variable, or call predict."
         )
 
     def __str__(self) -> str:
@@ -276,9 +276,7 @@ def record(
     result = layer(put_values(places, trial), **put_values(slots, trial))
     outputs = result if isinstance(result, list) else [result]
     shapes = LayerCall(layer, places, slots).output_shapes([v.type.shape for v in variables])
-    types = [
-        TensorType(output.dtype, shape) for output, shape in zip(outputs, shapes, strict=True)
-    ]
+    types = [TensorType(output.dtype, shape) for output, shape in zip(outputs, shapes, strict=True)]
     call = LayerCall(layer, places, slots, types, isinstance(result, list))
     recorded = call.make_node(*variables).outputs
     return recorded if call.several else recorded[0]

@@ -272,7 +272,7 @@ def checked(function: Callable, *given, path: Path) -> Any:
 def check_fits(trainer: Trainer, header: dict) -> None:
     """Raise ``ValueError`` if a header of the right form does not fit this run."""
     run, model = header[RUN], trainer.model
-    state, sums = run["state"], 3 + len(model.metrics)
+    state, sums = run["state"], len(trainer.totals.sums)
     if min(state["epoch"], state["batch"], state["order"] or 0) < 0:
         raise ValueError("its position has negative numbers")
     layers = len(list(all_layers(model.layers)))

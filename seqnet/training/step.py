@@ -44,7 +44,8 @@ class TestResult:
     Attributes
     ----------
     sums : list of float
-        The loss times its weights, the weights, the penalties, and each metric times its weights.
+        The loss times its weights, the weights, the penalties times the number of examples, that
+        number, and each metric times its weights.
         `Totals` adds them up.
     """
 
@@ -95,13 +96,13 @@ class TrainResult:
     __slots__ = ("finite", "gradient_norms", "joint_norm", "loss", "states", "sums", "trained")
 
     def __init__(self, outputs: Sequence, trained: tuple[bool, ...], metrics: int):
-        values = 3 + metrics
+        values = 4 + metrics
         self.trained = trained
         self.sums = [float(value) for value in outputs[:values]]
         self.states = outputs[values + 1 :]
-        loss_sum, weight_sum, penalty = self.sums[:3]
+        loss_sum, weight_sum, penalty_sum, examples = self.sums[:4]
         over = weight_sum or 1.0
-        self.loss = loss_sum / over + penalty
+        self.loss = loss_sum / over + penalty_sum / (examples or 1.0)
         self.gradient_norms = np.sqrt(outputs[values]) / over
         self.joint_norm = math.sqrt(self.gradient_norms.dot(self.gradient_norms))
         self.finite = math.isfinite(self.loss + self.joint_norm) or (
@@ -120,7 +121,7 @@ class Totals:
 
     def __init__(self, metrics: Sequence, *results: Iterable):
         self.metrics = list(metrics)
-        self.sums = [0.0] * (3 + len(self.metrics))
+        self.sums = [0.0] * (4 + len(self.metrics))
         self.batches = 0
         for sums in results:
             self.add(sums)
@@ -132,9 +133,9 @@ class Totals:
 
     def logs(self, prefix: str = "") -> dict[str, float]:
         """Return the means so far by name; 0 where nothing had any weight."""
-        loss_sum, weight_sum, penalty, *metric_sums = self.sums
+        loss_sum, weight_sum, penalty_sum, examples, *metric_sums = self.sums
         scale = 1.0 / weight_sum if weight_sum > 0 else 0.0
-        logs = {f"{prefix}loss": loss_sum * scale + penalty / max(self.batches, 1)}
+        logs = {f"{prefix}loss": loss_sum * scale + penalty_sum / (examples or 1.0)}
         for metric, value in zip(self.metrics, metric_sums, strict=True):
             logs[prefix + metric.name] = metric.finish(value * scale)
         return logs
@@ -283,7 +284,7 @@ def compile_train(model: Model, batch: Batch, states: States, announce: bool = F
 def loss_sums(
     model: Model, batch: Batch, context: CallContext
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Return [loss sum, weight sum, penalty, metric sums...], and what to minimise.
+    """Return [loss sum, weight sum, penalty sum, examples, metric sums...], and what to minimise.
 
     That is a sum and the weight to divide it by.
     """
@@ -309,6 +310,7 @@ def loss_sums(
     loss_sum = weighted_sum(values, weights)
     weight_sum = count(values) if weights is None else pt.sum(weights)
     penalties = [penalty_of(r, w) for layer in model.layers for r, w in layer.penalties]
+    penalties += [pt.cast(value, values.dtype) for value in context.losses]
     penalty = pt.zeros((), dtype=values.dtype)
     if penalties:
         penalty = sum(penalties[1:], penalties[0])
@@ -328,7 +330,8 @@ def loss_sums(
                 "(batch, time), and leaves the averaging to seqnet."
             )
         sums.append(weighted_sum(metric_values, step_weights(metric_values, weight, mask)))
-    return [loss_sum, weight_sum, penalty, *sums], total, over
+    examples = pt.cast(output.shape[0], values.dtype)
+    return [loss_sum, weight_sum, penalty * examples, examples, *sums], total, over
 
 
 def step_weights(values: Tensor, weight: Tensor | None, mask: Tensor | None) -> Tensor | None:
