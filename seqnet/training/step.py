@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, cast
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
 from seqnet import backend, config
@@ -23,6 +23,8 @@ from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
 from seqnet.locking import COMPILING
+from seqnet.losses.reduction import name_of, step_weights, values_of, weighted_sum
+from seqnet.metrics.metric import Metric
 from seqnet.ops.count import count
 from seqnet.regularizers import penalty as penalty_of
 from seqnet.types import Array, Tensor
@@ -42,16 +44,16 @@ class TestResult:
 
     Attributes
     ----------
-    sums : list of float
-        The loss times its weights, the weights, the penalties, and each metric times its weights.
-        `Totals` adds them up.
+    sums : list of float or float64 array
+        The loss times its weights, the weights, the penalties, and the statistics of each metric
+        in the order of its `sums`. `Totals` adds them up.
     """
 
     __slots__ = ("sums",)
     __test__ = False  # not a test, whatever pytest takes its name for
 
     def __init__(self, outputs: Sequence):
-        self.sums = [float(value) for value in outputs]
+        self.sums = [as_sum(value) for value in outputs]
 
 
 class PredictResult:
@@ -75,7 +77,7 @@ class TrainResult:
 
     Attributes
     ----------
-    sums : list of float
+    sums : list of float or float64 array
         As in `TestResult`.
     loss : float
         The mean loss of the batch, penalties included.
@@ -93,12 +95,12 @@ class TrainResult:
 
     __slots__ = ("finite", "gradient_norms", "joint_norm", "loss", "states", "sums", "trained")
 
-    def __init__(self, outputs: Sequence, trained: tuple[bool, ...], metrics: int):
-        values = 3 + metrics
+    def __init__(self, outputs: Sequence, trained: tuple[bool, ...], metrics: Iterable[Metric]):
+        values = number_of_sums(metrics)
         self.trained = trained
-        self.sums = [float(value) for value in outputs[:values]]
+        self.sums = [as_sum(value) for value in outputs[:values]]
         self.states = outputs[values + 1 :]
-        loss_sum, weight_sum, penalty = self.sums[:3]
+        loss_sum, weight_sum, penalty = cast(list[float], self.sums[:3])
         over = weight_sum or 1.0
         self.loss = loss_sum / over + penalty
         self.gradient_norms = np.sqrt(outputs[values]) / over
@@ -108,43 +110,60 @@ class TrainResult:
         )
 
 
+Sum: TypeAlias = float | Array
+"""A sum over batches: a number, or a float64 array."""
+
+
+def as_sum(value: Any) -> Sum:
+    """Return a sum as a Python number, or as a float64 array if it has axes."""
+    return np.asarray(value, "float64") if np.ndim(value) else float(value)
+
+
+def number_of_sums(metrics: Iterable[Metric]) -> int:
+    """Return how many sums a step returns."""
+    return 3 + sum(len(metric.sums) for metric in metrics)
+
+
 class Totals:
     """Adds up the sums of train and test steps, and turns them into logs.
 
     Attributes
     ----------
-    sums : list of float
+    sums : list of float or float64 array
+        As in `TestResult`.
     batches : int
     """
 
-    def __init__(self, metrics: Sequence, *results: Iterable):
+    def __init__(self, metrics: Sequence[Metric], *results: Iterable[Sum]):
         self.metrics = list(metrics)
-        self.sums = [0.0] * (3 + len(self.metrics))
+        self.sums: list[Sum] = [0.0] * number_of_sums(self.metrics)
         self.batches = 0
         for sums in results:
             self.add(sums)
 
-    def add(self, sums: Iterable[float]) -> None:
+    def add(self, sums: Iterable[Sum]) -> None:
         """Add the sums of one batch."""
         self.sums = [total + value for total, value in zip(self.sums, sums, strict=True)]
         self.batches += 1
 
     def logs(self, prefix: str = "") -> dict[str, float]:
-        """Return the means so far by name; 0 where nothing had any weight."""
-        loss_sum, weight_sum, penalty, *metric_sums = self.sums
+        """Return the results so far by name; 0 where nothing had any weight."""
+        loss_sum, weight_sum, penalty = cast(list[float], self.sums[:3])
         scale = 1.0 / weight_sum if weight_sum > 0 else 0.0
         logs = {f"{prefix}loss": loss_sum * scale + penalty / max(self.batches, 1)}
-        for metric, value in zip(self.metrics, metric_sums, strict=True):
-            logs[prefix + metric.name] = metric.finish(value * scale)
+        statistics = iter(self.sums[3:])
+        for metric in self.metrics:
+            totals = list(islice(statistics, len(metric.sums)))
+            logs[prefix + metric.name] = metric.result_of(totals if self.batches else None)
         return logs
 
     def state_dict(self) -> dict:
-        """Return the sums so far."""
-        return {"sums": list(self.sums), "batches": self.batches}
+        """Return the sums so far as numbers and lists."""
+        return {"sums": [np.asarray(s).tolist() for s in self.sums], "batches": self.batches}
 
     def load_state_dict(self, state: dict) -> None:
         """Restore what `state_dict` returned."""
-        self.sums, self.batches = list(state["sums"]), state["batches"]
+        self.sums, self.batches = [as_sum(s) for s in state["sums"]], state["batches"]
 
 
 def log_names(metrics: Sequence, validation: bool = False) -> list[str]:
@@ -282,7 +301,7 @@ def compile_train(model: Model, batch: Batch, states: States, announce: bool = F
 def loss_sums(
     model: Model, batch: Batch, context: CallContext
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Return [loss sum, weight sum, penalty, metric sums...], and what to minimise.
+    """Return [loss sum, weight sum, penalty, statistics of metrics...], and what to minimise.
 
     That is a sum and the weight to divide it by.
     """
@@ -316,69 +335,10 @@ def loss_sums(
         one = np.asarray(1, dtype=values.dtype)
         over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
     total = loss_sum + penalty * over if penalties else loss_sum
-    sums = []
-    for metric in model.metrics:
-        metric_values = values_of(metric, y, output, f"The metric {metric.name!r}")
-        metric_values = pt.cast(metric_values, output.dtype)
-        if metric_values.ndim != values.ndim:
-            raise ValueError(
-                f"The metric {metric.name!r} gives {metric_values.ndim} axes, and the loss "
-                f"{values.ndim}: a metric gives one value wherever the loss does, (batch,) or "
-                "(batch, time), and leaves the averaging to seqnet."
-            )
-        sums.append(weighted_sum(metric_values, step_weights(metric_values, weight, mask)))
+    sums = [
+        statistic for metric in model.metrics for statistic in metric.graph(y, output, weight, mask)
+    ]
     return [loss_sum, weight_sum, penalty, *sums], total, over
-
-
-def step_weights(values: Tensor, weight: Tensor | None, mask: Tensor | None) -> Tensor | None:
-    """Return the weight of each of a loss's values, of the same shape; None for all ones.
-
-    `weight` is (batch,) or (batch, time), `mask` bool; their axes are the first ones of the values.
-    A mask with more axes than the values counts nothing.
-    """
-    total = None
-    if weight is not None:
-        total = weight
-        for _ in range(values.ndim - weight.ndim):
-            total = total[..., None]
-    if mask is not None and mask.ndim <= values.ndim:
-        present = pt.cast(mask, values.dtype)
-        for _ in range(values.ndim - mask.ndim):
-            present = present[..., None]
-        total = present if total is None else total * present
-    return total if total is None else total + pt.zeros_like(values)
-
-
-def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
-    """Return ``sum(weights * values)``; a value of weight 0 counts nothing, even NaN."""
-    if weights is None:
-        return pt.sum(values)
-    return pt.sum(pt.switch(pt.gt(weights, 0), weights * values, pt.zeros_like(values)))
-
-
-def name_of(function: object) -> str:
-    """Return what a loss is called in messages."""
-    return getattr(function, "name", getattr(function, "__name__", type(function).__name__))
-
-
-def values_of(function: Callable, y_true: Tensor, output: Tensor, what: str) -> Tensor:
-    """Return the values of a loss or a metric, perhaps a user's own, as a variable."""
-    try:
-        values = function(y_true, output)
-    except Exception as error:
-        error.add_note(
-            f"{what} was called with PyTensor variables (y_true, y_pred). It is made of PyTensor's "
-            "functions, such as pytensor.tensor.mean; an array to be indexed by a variable is "
-            "made one first: pytensor.tensor.as_tensor_variable(array)[y_true]."
-        )
-        raise
-    if not isinstance(values, (Variable, np.ndarray, np.number, int, float)):
-        kind = "None: does it end without a return?" if values is None else f"{values!r}."
-        raise TypeError(
-            f"{what} must return a PyTensor variable, one value for each example or step, but it "
-            f"returned {kind}"
-        )
-    return pt.as_tensor_variable(values)
 
 
 def check_gradient(values: Tensor, output: Tensor, what: str) -> None:
@@ -433,7 +393,7 @@ class CompiledSteps:
         function, arrays, trained = self.train_function(batch, states is not None)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TrainResult(outputs, trained, len(self.model.metrics))
+        return TrainResult(outputs, trained, self.model.metrics)
 
     def test(self, batch: Batch, announce: bool = False) -> TestResult:
         """Compute the loss and the metrics of a batch."""
