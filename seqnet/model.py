@@ -46,7 +46,15 @@ from seqnet.training.arguments import (
     validation_arguments,
 )
 from seqnet.training.diagnostics import GradientNorms
-from seqnet.training.step import CompiledSteps, Totals
+from seqnet.training.objectives import (
+    Objective,
+    log_names,
+    losses_by_output,
+    metrics_by_output,
+    weights_by_output,
+)
+from seqnet.training.results import Totals
+from seqnet.training.step import CompiledSteps
 from seqnet.training.tbptt import check_windows
 from seqnet.types import ArrayLike
 
@@ -113,8 +121,9 @@ class Model:
         self.input_shape: Any = None
         self.optimizer: Any = None
         self.loss: Any = None
-        self.metrics: list = []
-        self.metrics_asked: Any = []
+        self.objectives: list[Objective] = []
+        self.metrics_asked: Any = ()
+        self.loss_weights: Any = None
         self.padded_lengths: tuple[int, ...] = ()
         self.lock = ForkSafeLock()
         self.history = History()
@@ -413,8 +422,9 @@ class Model:
     def compile(
         self,
         optimizer: str | Optimizer = "adam",
-        loss: str | Callable | None = None,
-        metrics: Sequence[str | Callable] = (),
+        loss: Any = None,
+        metrics: Any = (),
+        loss_weights: Any = None,
     ) -> None:
         """Set the optimizer, the loss and the metrics; functions are compiled when data is known.
 
@@ -424,9 +434,13 @@ class Model:
         loss : str, Loss or function of (y_true, y_pred), optional
             None chooses a loss for the last layer: a categorical cross-entropy for a softmax
             (sparse for integer targets), the binary cross-entropy for a sigmoid, and the mean
-            squared error otherwise.
+            squared error otherwise. With several outputs, a dictionary by the names of outputs or
+            a list, None for an output that is not trained; a single loss is that of all.
         metrics : list of str, Metric or functions
-            ``"accuracy"`` selects the accuracy that fits the loss.
+            ``"accuracy"`` selects the accuracy that fits the loss. With several outputs, a
+            dictionary or a list with a metric, or a list of metrics, for each.
+        loss_weights : float, or a dictionary or list of floats, optional
+            What the loss of each output is multiplied by; their sum is minimised.
 
         Raises
         ------
@@ -435,27 +449,49 @@ class Model:
         """
         if isinstance(metrics, str):
             raise TypeError(f"metrics takes a list, such as [{metrics!r}].")
+        names = self.output_names
         optimizer = optimizers.get(optimizer)
-        loss = None if loss is None else losses.get(loss)
+        found = None if loss is None else losses_by_output(loss, names)
+        asked = metrics_by_output(metrics, names)
+        weights_by_output(loss_weights, names)  # raises if they do not fit
         with COMPILING:  # no other thread compiles while only some attributes are set
-            self.optimizer, self.loss = optimizer, loss
-            self.metrics_asked, self.metrics = list(metrics), []
+            self.optimizer, self.metrics_asked, self.loss_weights = optimizer, metrics, loss_weights
+            self.objectives = []
             self.steps = CompiledSteps(self)
-        if self.loss is not None:
-            self.set_metrics()
+            self.loss = found if found is None or len(names) > 1 else found[names[0]]
+        if found is not None:
+            self.set_objectives(found)
         else:  # unknown names are errors now; "accuracy" is chosen when the loss is known
-            for name in self.metrics_asked:
+            for name in [name for of_output in asked.values() for name in of_output]:
                 if not isinstance(name, str) or name not in ("accuracy", "acc"):
                     metrics_module.get(name)
 
-    def set_metrics(self) -> None:
-        """Create the requested metrics, once the loss is known."""
-        self.metrics = [metrics_module.get(m, self.loss) for m in self.metrics_asked]
-        names = ["loss", *(metric.name for metric in self.metrics)]
-        for name in names:
-            if names.count(name) > 1:
+    @property
+    def metrics(self) -> list:
+        """The metrics of all outputs."""
+        return [metric for objective in self.objectives for metric in objective.metrics]
+
+    def set_objectives(self, found: Mapping[str, Callable | None]) -> None:
+        """Create the objectives and the requested metrics, once the losses are known."""
+        names = self.output_names
+        asked = metrics_by_output(self.metrics_asked, names)
+        weights = weights_by_output(self.loss_weights, names)
+        several = len(names) > 1
+        self.objectives = [
+            Objective(
+                loss,
+                [metrics_module.get(m, loss) for m in asked.get(name, [])],
+                weights.get(name, 1.0),
+                name if several else "",
+            )
+            for name, loss in found.items()
+            if loss is not None
+        ]
+        logged = log_names(self.objectives)
+        for name in logged:
+            if logged.count(name) > 1:
                 raise ValueError(
-                    f"Two metrics would have the name {name!r}: {', '.join(names)}. They are "
+                    f"Two metrics would have the name {name!r}: {', '.join(logged)}. They are "
                     "reported by name, so pass each one once."
                 )
 
@@ -479,10 +515,25 @@ class Model:
             if self.loss is None:
                 sample = dataset.first_batch(1)
                 x = self.steps.variables(Batch(sample.inputs)).inputs
-                self.loss = losses.guess(self(x), sample.targets)
-                self.set_metrics()
-                name = self.loss.name
-                inform(f"No loss was given: using {name}, which fits the last layer.", announce)
+                outputs = self.signature.outputs
+                found = {
+                    name: losses.guess(output, y)
+                    for name, output, y in zip(
+                        outputs.names,
+                        outputs.from_batch(self.forward(x, None, CallContext())[0]),
+                        outputs.from_batch(sample.targets),
+                        strict=True,
+                    )
+                }
+                self.loss = found if len(found) > 1 else found[outputs.names[0]]
+                self.set_objectives(found)
+                for name, loss in found.items():
+                    of_output = f" for the output {name!r}" if len(found) > 1 else ""
+                    inform(
+                        f"No loss was given{of_output}: using {loss.name}, which fits the last "
+                        "layer.",
+                        announce,
+                    )
 
     def choose_padded_lengths(self, lengths: np.ndarray, announce: bool = False) -> tuple[int, ...]:
         """Return the lengths that sequences are padded to, and keep them for later calls.
@@ -705,7 +756,7 @@ class Model:
         self.gradient_norms = norms
         if not result.finite:
             raise training.numerical_error(self, result, "train_on_batch")
-        return report(Totals(self.metrics, result.sums), return_dict)
+        return report(Totals(self.objectives, result.sums), return_dict)
 
     def test_on_batch(
         self,
@@ -718,7 +769,7 @@ class Model:
     ) -> float | list[float] | dict[str, float]:
         """Return the loss and metrics of one batch, as `evaluate` does."""
         batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
-        return report(Totals(self.metrics, self.steps.test(batch).sums), return_dict)
+        return report(Totals(self.objectives, self.steps.test(batch).sums), return_dict)
 
     def predict_on_batch(
         self, X: Data, mask: Data | None = None, lengths: ArrayLike | None = None

@@ -36,7 +36,7 @@ from seqnet.data.validation import (
 )
 from seqnet.layers import Activation, Dense, Softmax
 from seqnet.losses import Loss, MaskedLoss
-from seqnet.metrics import LossMetric
+from seqnet.metrics import MeanMetricWrapper
 
 if TYPE_CHECKING:
     from seqnet.model import Model
@@ -310,7 +310,8 @@ class Adapter:
             return counted_targets(model, dataset, output_shape)
 
         targets = dataset.data.targets
-        losses = [model.loss, *(m.loss for m in model.metrics if isinstance(m, LossMetric))]
+        metrics = [m.fn for m in model.metrics if isinstance(m, MeanMetricWrapper)]
+        losses = [model.loss, *metrics]
         for loss in losses:
 
             def check_one(values: Any, name: str, loss: Any = loss):

@@ -7,15 +7,12 @@ compiled call. Sums come back, never means, so that the logs of an epoch are exa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.graph.basic import Variable
-from pytensor.graph.traversal import ancestors
 
 from seqnet import backend, config
 from seqnet.data.dataset import PART_NAMES, Batch, tree_items
@@ -24,8 +21,8 @@ from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
 from seqnet.locking import COMPILING
-from seqnet.ops.count import count
 from seqnet.regularizers import penalty as penalty_of
+from seqnet.training.results import PredictResult, TestResult, TrainResult
 from seqnet.types import Array, Tensor
 
 if TYPE_CHECKING:
@@ -33,126 +30,6 @@ if TYPE_CHECKING:
 
 States = dict[Layer, list]
 """Symbolic states (batch, units) to start from, by recurrent layer."""
-
-
-# ---- what a step returns
-
-
-class TestResult:
-    """Sums over a batch.
-
-    Attributes
-    ----------
-    sums : list of float
-        The loss times its weights, the weights, the penalties times the number of examples, that
-        number, and each metric times its weights.
-        `Totals` adds them up.
-    """
-
-    __slots__ = ("sums",)
-    __test__ = False  # not a test, whatever pytest takes its name for
-
-    def __init__(self, outputs: Sequence):
-        self.sums = [float(value) for value in outputs]
-
-
-class PredictResult:
-    """A model's output for a batch.
-
-    Attributes
-    ----------
-    output : array (samples, ...)
-    states : list of array (samples, units)
-        The last states of recurrent layers, if the step was given first ones.
-    """
-
-    __slots__ = ("output", "states")
-
-    def __init__(self, outputs: Sequence):
-        self.output, *self.states = outputs
-
-
-class TrainResult:
-    """Sums over a batch before an update of the weights, and the gradient it was made with.
-
-    Attributes
-    ----------
-    sums : list of float
-        As in `TestResult`.
-    loss : float
-        The mean loss of the batch, penalties included.
-    gradient_norms : float64 array
-        The L2 norm of the gradient of each trained weight.
-    trained : tuple of bool
-        Which of the model's weights these belong to.
-    joint_norm : float
-        The norm of all gradients together.
-    finite : bool
-        Whether the loss and all gradients are finite.
-    states : list of array (samples, units)
-        The last states of recurrent layers, if the step was given first ones.
-    """
-
-    __slots__ = ("finite", "gradient_norms", "joint_norm", "loss", "states", "sums", "trained")
-
-    def __init__(self, outputs: Sequence, trained: tuple[bool, ...], metrics: int):
-        values = 4 + metrics
-        self.trained = trained
-        self.sums = [float(value) for value in outputs[:values]]
-        self.states = outputs[values + 1 :]
-        loss_sum, weight_sum, penalty_sum, examples = self.sums[:4]
-        over = weight_sum or 1.0
-        self.loss = loss_sum / over + penalty_sum / (examples or 1.0)
-        self.gradient_norms = np.sqrt(outputs[values]) / over
-        self.joint_norm = math.sqrt(self.gradient_norms.dot(self.gradient_norms))
-        self.finite = math.isfinite(self.loss + self.joint_norm) or (
-            math.isfinite(self.loss) and bool(np.isfinite(self.gradient_norms).all())
-        )
-
-
-class Totals:
-    """Adds up the sums of train and test steps, and turns them into logs.
-
-    Attributes
-    ----------
-    sums : list of float
-    batches : int
-    """
-
-    def __init__(self, metrics: Sequence, *results: Iterable):
-        self.metrics = list(metrics)
-        self.sums = [0.0] * (4 + len(self.metrics))
-        self.batches = 0
-        for sums in results:
-            self.add(sums)
-
-    def add(self, sums: Iterable[float]) -> None:
-        """Add the sums of one batch."""
-        self.sums = [total + value for total, value in zip(self.sums, sums, strict=True)]
-        self.batches += 1
-
-    def logs(self, prefix: str = "") -> dict[str, float]:
-        """Return the means so far by name; 0 where nothing had any weight."""
-        loss_sum, weight_sum, penalty_sum, examples, *metric_sums = self.sums
-        scale = 1.0 / weight_sum if weight_sum > 0 else 0.0
-        logs = {f"{prefix}loss": loss_sum * scale + penalty_sum / (examples or 1.0)}
-        for metric, value in zip(self.metrics, metric_sums, strict=True):
-            logs[prefix + metric.name] = metric.finish(value * scale)
-        return logs
-
-    def state_dict(self) -> dict:
-        """Return the sums so far."""
-        return {"sums": list(self.sums), "batches": self.batches}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Restore what `state_dict` returned."""
-        self.sums, self.batches = list(state["sums"]), state["batches"]
-
-
-def log_names(metrics: Sequence, validation: bool = False) -> list[str]:
-    """Return the names in the logs of an epoch, those of its validation too if it has one."""
-    names = ["loss", *(metric.name for metric in metrics)]
-    return names + ([f"val_{name}" for name in names] if validation else [])
 
 
 # ---- a batch as arrays and as variables
@@ -254,10 +131,11 @@ def compile_step(
 def compile_predict(
     model: Model, batch: Batch, states: States, announce: bool = False, name: str = "prediction"
 ) -> Callable:
-    """Compile ``batch, states... -> output, last states...``."""
+    """Compile ``batch, states... -> outputs..., last states...``."""
     context = new_phase("predict", states)
-    output, _ = model.forward(batch.inputs, batch.mask, context)
-    return compile_step(batch, states, [output], context, name, announce)
+    outputs, _ = model.forward(batch.inputs, batch.mask, context)
+    outputs = list(outputs.values()) if isinstance(outputs, dict) else [outputs]
+    return compile_step(batch, states, outputs, context, name, announce)
 
 
 def compile_test(model: Model, batch: Batch, states: States, announce: bool = False) -> Callable:
@@ -283,123 +161,38 @@ def compile_train(model: Model, batch: Batch, states: States, announce: bool = F
 
 def loss_sums(
     model: Model, batch: Batch, context: CallContext
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Return [loss sum, weight sum, penalty sum, examples, metric sums...], and what to minimise.
+) -> tuple[list[Tensor], Tensor, Tensor | None]:
+    """Return the sums of a batch (see `seqnet.training.objectives`), and what to minimise.
 
-    That is a sum and the weight to divide it by.
+    With one objective that is a sum, and the weight to divide it by.
     """
-    output, mask = model.forward(batch.inputs, batch.mask, context)
-    y, weight, loss = batch.targets, batch.sample_weight, model.loss
-    what = f"The loss {name_of(model.loss)!r}"
-    values = values_of(cast(Callable, loss), y, output, what)
-    check_gradient(values, output, what)
-    values = pt.cast(values, output.dtype)
-    if values.ndim == 0:
-        raise ValueError(
-            "A loss gives one value for each example or step, (batch,) or (batch, time), and "
-            "not one number: leave the averaging to seqnet, which knows masks and weights."
-        )
-    for name, given in (("mask", mask), ("sample_weight", weight)):
-        if given is not None and values.ndim < given.ndim:
-            raise ValueError(
-                "The outputs at steps are masked or weighted, so the loss must give a value for "
-                f"each step, (batch, time); it gives {values.ndim} axes, and the {name} has "
-                f"{given.ndim}."
-            )
-    weights = step_weights(values, weight, mask)
-    loss_sum = weighted_sum(values, weights)
-    weight_sum = count(values) if weights is None else pt.sum(weights)
+    outputs, masks = model.forward(batch.inputs, batch.mask, context)
+    objectives = model.objectives
+    single = len(objectives) == 1
+    sums: list[Tensor] = []
+    means: list[Tensor] = []
+    for objective in objectives:
+        output = outputs[objective.output] if objective.output else outputs
+        mask = masks[objective.output] if objective.output else masks
+        y, weight = [
+            part.get(objective.output) if isinstance(part, dict) else part
+            for part in (batch.targets, batch.sample_weight)
+        ]
+        found, over = objective.graph(y, output, weight, mask)
+        sums += found
+        means.append(objective.weighted(found[0] if single else found[0] / over))
+    dtype = means[0].dtype
     penalties = [penalty_of(r, w) for layer in model.layers for r, w in layer.penalties]
-    penalties += [pt.cast(value, values.dtype) for value in context.losses]
-    penalty = pt.zeros((), dtype=values.dtype)
+    penalties += context.losses
+    penalty = sum([pt.cast(p, dtype) for p in penalties], pt.zeros((), dtype=dtype))
+    total = sum(means[1:], means[0])
+    rows = batch.inputs
+    while isinstance(rows, dict):
+        rows = next(iter(rows.values()))
+    examples = pt.cast(rows.shape[0], dtype)
     if penalties:
-        penalty = sum(penalties[1:], penalties[0])
-    over = weight_sum
-    if weights is not None:  # which may all be 0
-        one = np.asarray(1, dtype=values.dtype)
-        over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
-    total = loss_sum + penalty * over if penalties else loss_sum
-    sums = []
-    for metric in model.metrics:
-        metric_values = values_of(metric, y, output, f"The metric {metric.name!r}")
-        metric_values = pt.cast(metric_values, output.dtype)
-        if metric_values.ndim != values.ndim:
-            raise ValueError(
-                f"The metric {metric.name!r} gives {metric_values.ndim} axes, and the loss "
-                f"{values.ndim}: a metric gives one value wherever the loss does, (batch,) or "
-                "(batch, time), and leaves the averaging to seqnet."
-            )
-        sums.append(weighted_sum(metric_values, step_weights(metric_values, weight, mask)))
-    examples = pt.cast(output.shape[0], values.dtype)
-    return [loss_sum, weight_sum, penalty * examples, examples, *sums], total, over
-
-
-def step_weights(values: Tensor, weight: Tensor | None, mask: Tensor | None) -> Tensor | None:
-    """Return the weight of each of a loss's values, of the same shape; None for all ones.
-
-    `weight` is (batch,) or (batch, time), `mask` bool; their axes are the first ones of the values.
-    A mask with more axes than the values counts nothing.
-    """
-    total = None
-    if weight is not None:
-        total = weight
-        for _ in range(values.ndim - weight.ndim):
-            total = total[..., None]
-    if mask is not None and mask.ndim <= values.ndim:
-        present = pt.cast(mask, values.dtype)
-        for _ in range(values.ndim - mask.ndim):
-            present = present[..., None]
-        total = present if total is None else total * present
-    return total if total is None else total + pt.zeros_like(values)
-
-
-def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
-    """Return ``sum(weights * values)``; a value of weight 0 counts nothing, even NaN."""
-    if weights is None:
-        return pt.sum(values)
-    return pt.sum(pt.switch(pt.gt(weights, 0), weights * values, pt.zeros_like(values)))
-
-
-def name_of(function: object) -> str:
-    """Return what a loss is called in messages."""
-    return getattr(function, "name", getattr(function, "__name__", type(function).__name__))
-
-
-def values_of(function: Callable, y_true: Tensor, output: Tensor, what: str) -> Tensor:
-    """Return the values of a loss or a metric, perhaps a user's own, as a variable."""
-    try:
-        values = function(y_true, output)
-    except Exception as error:
-        error.add_note(
-            f"{what} was called with PyTensor variables (y_true, y_pred). It is made of PyTensor's "
-            "functions, such as pytensor.tensor.mean; an array to be indexed by a variable is "
-            "made one first: pytensor.tensor.as_tensor_variable(array)[y_true]."
-        )
-        raise
-    if not isinstance(values, (Variable, np.ndarray, np.number, int, float)):
-        kind = "None: does it end without a return?" if values is None else f"{values!r}."
-        raise TypeError(
-            f"{what} must return a PyTensor variable, one value for each example or step, but it "
-            f"returned {kind}"
-        )
-    return pt.as_tensor_variable(values)
-
-
-def check_gradient(values: Tensor, output: Tensor, what: str) -> None:
-    """Raise if nothing could be learned from a loss: it has no gradient."""
-    kind = np.dtype(values.dtype).kind
-    if kind != "f":
-        raise TypeError(
-            f"{what} gives values of the dtype {values.dtype}, which have no gradient: nothing "
-            "can be learned from it. It may be a metric."
-        )
-    before = [] if output.owner is None else output.owner.inputs  # the logits, of a cross-entropy
-    of_output = {output, *before}
-    if of_output.isdisjoint(ancestors([values], blockers=of_output)):
-        raise ValueError(
-            f"{what} does not depend on y_pred, so nothing can be learned from it. A loss is "
-            "called as loss(y_true, y_pred)."
-        )
+        total = total + penalty * over if single else total + penalty
+    return [penalty * examples, examples, *sums], total, over if single else None
 
 
 # ---- compiled functions, one for each kind of batch
@@ -456,7 +249,7 @@ class CompiledSteps:
         function, arrays, structure = self.function(compile_train, batch, states is not None)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TrainResult(outputs, structure.trained, len(self.model.metrics))
+        return TrainResult(outputs, structure.trained, self.model.objectives)
 
     def test(self, batch: Batch, announce: bool = False) -> TestResult:
         """Compute the loss and the metrics of a batch."""
@@ -469,7 +262,7 @@ class CompiledSteps:
         batch = Batch(batch.inputs, mask=batch.mask)
         function, arrays, _ = self.function(compile_predict, batch, announce=announce)
         with self.model.lock:
-            return PredictResult(function(*arrays))
+            return PredictResult(function(*arrays), len(self.model.output_names))
 
     def function(
         self,

@@ -28,15 +28,10 @@ from seqnet.training.diagnostics import (
     name_norms,
     nonfinite_weights,
 )
+from seqnet.training.objectives import log_names
+from seqnet.training.results import Totals, TrainResult
 from seqnet.training.signals import Interrupted, StopSignals
-from seqnet.training.step import (
-    Totals,
-    TrainResult,
-    compile_test,
-    compile_train,
-    first_states,
-    log_names,
-)
+from seqnet.training.step import compile_test, compile_train, first_states
 from seqnet.training.tbptt import windows
 
 if TYPE_CHECKING:
@@ -98,7 +93,7 @@ class Trainer:
         self.arguments: FitArguments = arguments
         self.epoch, self.batch, self.window = arguments.initial_epoch, 0, 0
         self.order: int | None = None
-        self.totals, self.gradient_norms = Totals(model.metrics), GradientNorms()
+        self.totals, self.gradient_norms = Totals(model.objectives), GradientNorms()
         self.spikes = LossSpikeDetector()
         self.nonfinite_at_start: list[str] = []
         self.logs: dict = {}
@@ -111,7 +106,7 @@ class Trainer:
             {
                 "epochs": arguments.epochs,
                 **data_params(dataset, arguments.batch_size, arguments.steps_per_epoch),
-                "metrics": log_names(model.metrics, validation is not None),
+                "metrics": log_names(model.objectives, validation is not None),
             },
             self,
         )
@@ -182,7 +177,7 @@ class Trainer:
         self.callbacks.on_epoch_begin(self.epoch)
         shuffled = self.arguments.shuffle
         self.order = int(config.random_generator().integers(2**63)) if shuffled else None
-        self.totals = Totals(self.model.metrics)
+        self.totals = Totals(self.model.objectives)
         self.gradient_norms = self.model.gradient_norms = GradientNorms()
         return True
 
@@ -232,7 +227,7 @@ class Trainer:
         self.gradient_norms.add(result.joint_norm, result.gradient_norms, result.trained)
         if not result.finite:
             self.handle_nonfinite(result)
-        elif result.sums[1] and self.spikes.update(result.loss, samples):
+        elif not result.empty and self.spikes.update(result.loss, samples):
             log.warning(
                 "%s: the loss has risen to %.4g (smoothed %.4g), over three times the first, %.4g. "
                 "Is the learning rate of %g too high?",
@@ -396,7 +391,7 @@ def evaluate(
 ) -> Totals:
     """Return the totals of a model over data; states are carried from batch to batch."""
     at_batch_end = callbacks.overriding("on_test_batch_end")
-    totals = Totals(model.metrics)
+    totals = Totals(model.objectives)
     dataset = in_fastest_order(model, dataset, steps)
     callbacks.on_test_begin()
     states = PassStates(model, "test")
