@@ -84,10 +84,10 @@ class ModelLayer(Layer):
         self.name = name
 
     def call(self, inputs: Any, mask: Any, context: CallContext) -> Any:
-        outputs, _ = self.apply(inputs, mask, {}, {}, context)
+        outputs, _ = self.replay(inputs, mask, {}, {}, context)
         return outputs if self.has_multiple_outputs else outputs[0]
 
-    def apply(
+    def replay(
         self, inputs: Any, mask: Any, options: Any, option_masks: Any, context: CallContext
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         structure = self.model.signature.inputs
@@ -100,7 +100,7 @@ class ModelLayer(Layer):
         return found if self.has_multiple_outputs else found[0]
 
     def compute_mask(self, inputs: Any, mask: Any) -> Any:
-        _, masks = self.apply(inputs, mask, {}, {}, CallContext())
+        _, masks = self.replay(inputs, mask, {}, {}, CallContext())
         return masks if self.has_multiple_outputs else masks[0]
 
 

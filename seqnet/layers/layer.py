@@ -421,7 +421,7 @@ class Layer(Versioned, Configurable, ABC):
             add_activity_loss(self, output, output_masks(self, inputs, mask, output), context)
         return output
 
-    def apply(
+    def replay(
         self,
         inputs: Tensors,
         mask: Masks,

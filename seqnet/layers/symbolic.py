@@ -200,7 +200,7 @@ class LayerCall(Op):
             context = context.with_training(training)
         mask = options.pop("mask", put_values(self.inputs, masks))
         inputs = put_values(self.inputs, values)
-        return self.layer.apply(inputs, mask, options, option_masks, context)
+        return self.layer.replay(inputs, mask, options, option_masks, context)
 
     def output_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         """Return the shapes of the outputs for the shapes of the variables."""

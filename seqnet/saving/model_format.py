@@ -140,7 +140,7 @@ def compile_as_saved(model: Model, training: dict, custom_objects: dict | None) 
         registry.get("optimizer", training["optimizer"], custom_objects),
         loss,
         revived(metrics),
-        training["loss_weights"],
+        training.get("loss_weights"),
     )
 
 
