@@ -359,12 +359,13 @@ class Model:
             self.set_metrics()
         else:  # unknown names are errors now; "accuracy" is chosen when the loss is known
             for name in self.metrics_asked:
-                if not isinstance(name, str) or name not in ("accuracy", "acc"):
-                    metrics_module.get(name)
+                metrics_module.check_scalar(metrics_module.get(name))
 
     def set_metrics(self) -> None:
         """Create the requested metrics, once the loss is known."""
         self.metrics = [metrics_module.get(m, self.loss) for m in self.metrics_asked]
+        for metric in self.metrics:
+            metrics_module.check_scalar(metric)
         names = ["loss", *(metric.name for metric in self.metrics)]
         for name in names:
             if names.count(name) > 1:

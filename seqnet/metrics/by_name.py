@@ -63,6 +63,16 @@ def get(identifier: Identifier, loss: object = None) -> Metric:
     return metric
 
 
+def check_scalar(metric: Metric) -> None:
+    """Raise ``ValueError`` if a metric's result is an array: a log is one number."""
+    if not metric.scalar:
+        raise ValueError(
+            f"The metric {metric.name!r} gives an array, and a log is one number: pass "
+            f"{type(metric).__name__} with an average, or with one threshold. For the array call "
+            "the metric on targets and predictions."
+        )
+
+
 def fitting(loss: object, name: str) -> Metric:
     """Return the accuracy or the cross-entropy for a loss."""
     for of_loss, matching in (
