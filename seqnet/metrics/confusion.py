@@ -12,6 +12,7 @@ import pytensor.tensor as pt
 from seqnet.checks import check_count, check_number
 from seqnet.losses.targets import paired
 from seqnet.metrics.metric import Metric, divide_no_nan
+from seqnet.ops.lookup import ScatterAdd
 from seqnet.registry import register
 from seqnet.types import Array, ArrayLike, Tensor
 
@@ -46,21 +47,19 @@ def confusion_counts(
     if labels:
         label = pt.broadcast_arrays(pt.arange(y_pred.shape[-1]), y_pred)[0]
         place = place + places * label.ravel()
-    positive = pt.neq(y_true, 0).ravel()
+    positive = pt.cast(pt.neq(y_true, 0), "float64").ravel()
     weights = pt.cast(weights, "float64").ravel()
-    zero = np.float64(0)
-    counts = {}
-    for truth, part in (("positives", positive), ("negatives", ~positive)):
-        found = pt.zeros((places * number,), "float64")
-        found = pt.inc_subtensor(found[place], pt.switch(part, weights, zero))
-        found = found.reshape((number, places)).T if labels else found
-        counts[f"{truth}_below"] = pt.cumsum(found, axis=0)[:-1]
-        counts[f"{truth}_above"] = pt.cumsum(found[::-1], axis=0)[::-1][1:]
+    rows = pt.stack([weights * positive, weights * (1 - positive)], axis=-1)
+    found = ScatterAdd()(rows, place, pt.as_tensor_variable(places * number))
+    if labels:
+        found = found.reshape((number, places, 2)).dimshuffle(1, 0, 2)
+    below = pt.cumsum(found, axis=0)[:-1]
+    above = pt.cumsum(found[::-1], axis=0)[::-1][1:]
     return {
-        "true_positives": counts["positives_above"],
-        "false_positives": counts["negatives_above"],
-        "true_negatives": counts["negatives_below"],
-        "false_negatives": counts["positives_below"],
+        "true_positives": above[..., 0],
+        "false_positives": above[..., 1],
+        "true_negatives": below[..., 1],
+        "false_negatives": below[..., 0],
     }
 
 
