@@ -463,8 +463,7 @@ class Model:
             self.set_objectives(found)
         else:  # unknown names are errors now; "accuracy" is chosen when the loss is known
             for name in [name for of_output in asked.values() for name in of_output]:
-                if not isinstance(name, str) or name not in ("accuracy", "acc"):
-                    metrics_module.get(name)
+                metrics_module.check_scalar(metrics_module.get(name))
 
     @property
     def metrics(self) -> list:
@@ -487,6 +486,8 @@ class Model:
             for name, loss in found.items()
             if loss is not None
         ]
+        for metric in self.metrics:
+            metrics_module.check_scalar(metric)
         logged = log_names(self.objectives)
         for name in logged:
             if logged.count(name) > 1:

@@ -12,22 +12,52 @@ the same compiled step as the loss. On arrays a metric is used by itself::
 from __future__ import annotations
 
 from seqnet.losses.reduction import weighted_sum
-from seqnet.metrics.accuracy import BinaryAccuracy, CategoricalAccuracy, SparseCategoricalAccuracy
-from seqnet.metrics.by_name import get, metric_or_loss
+from seqnet.metrics.accuracy import (
+    BinaryAccuracy,
+    CategoricalAccuracy,
+    SparseCategoricalAccuracy,
+    SparseTopKCategoricalAccuracy,
+    TopKCategoricalAccuracy,
+)
+from seqnet.metrics.auc import AUC
+from seqnet.metrics.by_name import check_scalar, get, metric_or_loss
+from seqnet.metrics.confusion import (
+    FalseNegatives,
+    FalsePositives,
+    Precision,
+    Recall,
+    TrueNegatives,
+    TruePositives,
+)
+from seqnet.metrics.f_score import F1Score, FBetaScore
 from seqnet.metrics.mean import Mean, MeanMetric, MeanMetricWrapper, Sum
 from seqnet.metrics.metric import Metric, divide_no_nan
 from seqnet.metrics.perplexity import Perplexity
+from seqnet.metrics.r2 import R2Score
 
 __all__ = [
+    "AUC",
     "BinaryAccuracy",
     "CategoricalAccuracy",
+    "F1Score",
+    "FBetaScore",
+    "FalseNegatives",
+    "FalsePositives",
     "Mean",
     "MeanMetric",
     "MeanMetricWrapper",
     "Metric",
     "Perplexity",
+    "Precision",
+    "R2Score",
+    "Recall",
     "SparseCategoricalAccuracy",
+    "SparseTopKCategoricalAccuracy",
     "Sum",
+    "TopKCategoricalAccuracy",
+    "TrueNegatives",
+    "TruePositives",
+    "check_scalar",
     "divide_no_nan",
     "get",
     "metric_or_loss",

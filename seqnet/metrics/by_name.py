@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
+import pytensor.tensor as pt
+
 from seqnet import losses, registry
 from seqnet.metrics.accuracy import (
     BinaryAccuracy,
@@ -63,6 +65,16 @@ def get(identifier: Identifier, loss: object = None) -> Metric:
     return metric
 
 
+def check_scalar(metric: Metric) -> None:
+    """Raise ``ValueError`` if a metric's result is an array: a log is one number."""
+    if not metric.scalar:
+        raise ValueError(
+            f"The metric {metric.name!r} gives an array, and a log is one number: pass "
+            f"{type(metric).__name__} with an average, or with one threshold. For the array call "
+            "the metric on targets and predictions."
+        )
+
+
 def fitting(loss: object, name: str) -> Metric:
     """Return the accuracy or the cross-entropy for a loss."""
     for of_loss, matching in (
@@ -77,25 +89,39 @@ def fitting(loss: object, name: str) -> Metric:
 
 def accuracy(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """Return the accuracy of each step; the kind is chosen by shapes, as in Keras 3."""
-    kinds = BinaryAccuracy, SparseCategoricalAccuracy, CategoricalAccuracy
-    return kinds[kind_by_shapes(y_true, y_pred)]().call(y_true, y_pred)
+    return chosen(
+        y_true,
+        y_pred,
+        BinaryAccuracy().call,
+        SparseCategoricalAccuracy().call,
+        CategoricalAccuracy().call,
+    )
 
 
 def crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """Return the cross-entropy of each step; the kind is chosen by shapes, as in Keras 3."""
-    kinds = (
-        losses.BinaryCrossentropy,
-        losses.SparseCategoricalCrossentropy,
-        losses.CategoricalCrossentropy,
+    return chosen(
+        y_true,
+        y_pred,
+        losses.BinaryCrossentropy(),
+        losses.SparseCategoricalCrossentropy(),
+        losses.CategoricalCrossentropy(),
     )
-    return kinds[kind_by_shapes(y_true, y_pred)]()(y_true, y_pred)
 
 
-def kind_by_shapes(y_true: Tensor, y_pred: Tensor) -> int:
-    """Return 0 for binary predictions, 1 for sparse categorical and 2 for categorical ones."""
-    if y_pred.type.shape[-1] == 1:
-        return 0
-    return 1 if y_true.ndim < y_pred.ndim or y_true.type.shape[-1] == 1 else 2
+def chosen(
+    y_true: Tensor, y_pred: Tensor, binary: Callable, sparse: Callable, categorical: Callable
+) -> Tensor:
+    """Return the values of one of three functions: for one output, class numbers, or others."""
+    outputs = y_pred.type.shape[-1]
+    if outputs == 1:
+        return binary(y_true, y_pred)
+    if y_true.ndim < y_pred.ndim or y_true.type.shape[-1] == 1:
+        return sparse(y_true, y_pred)
+    values = categorical(y_true, y_pred)
+    if outputs is None:  # one output is known only when this is computed
+        return pt.switch(pt.eq(y_pred.shape[-1], 1), binary(y_true, y_pred), values)
+    return values
 
 
 def metric_or_loss(identifier: Identifier, custom_objects: dict | None = None) -> Callable:
@@ -110,7 +136,7 @@ def metric_or_loss(identifier: Identifier, custom_objects: dict | None = None) -
                 raise unknown from None
     known = {n for kind in ("metric", "loss") for n in registry.names(kind)}
     known = {n for n in known if n.islower()} | {*ACCURACY, *CROSSENTROPY}
-    near = difflib.get_close_matches(identifier.lower(), sorted(known), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(identifier.lower(), sorted(known), n=3, cutoff=0.4)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     raise ValueError(
         f"Unknown metric {identifier!r}.{hint} Known: {', '.join(sorted(known))}. One of your own "

@@ -58,6 +58,9 @@ class Metric(Configurable, ABC):
     sums: tuple[str, ...]
     """The names of the statistics."""
 
+    direction: str | None = None
+    """``"max"`` if a larger result is better, ``"min"`` if a smaller one is."""
+
     registered_name: str
 
     def __init__(self, name: str | None = None, dtype: str | None = None):
@@ -160,7 +163,7 @@ class Metric(Configurable, ABC):
         Parameters
         ----------
         y_true : array
-        y_pred : array (batch, ..., features)
+        y_pred : array (batch, ..., features) or (batch,)
         sample_weight : array (batch,) or (batch, ...), optional
             A step of weight 0 counts nothing.
         """
@@ -182,6 +185,8 @@ class Metric(Configurable, ABC):
     def add_batch(self, arrays: Sequence[ArrayLike], sample_weight: ArrayLike | None) -> None:
         """Add the statistics of a batch of arrays, by a function compiled at first use."""
         given = [self.as_array(array, array is arrays[-1]) for array in arrays]
+        if len(given) > 1 and given[-1].ndim == 1:  # one output, as an axis of features
+            given = [array[:, None] if array.ndim == 1 else array for array in given]
         steps = max(1, given[-1].ndim - 1) if len(given) > 1 else given[-1].ndim
         if sample_weight is not None:
             weight = np.asarray(sample_weight, given[-1].dtype)

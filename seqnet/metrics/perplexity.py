@@ -34,6 +34,7 @@ class Perplexity(MeanMetric):
     """
 
     registered_name = "perplexity"
+    direction = "min"
 
     def __init__(
         self, from_logits: bool = False, name: str | None = None, dtype: str | None = None
