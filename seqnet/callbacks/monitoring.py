@@ -33,7 +33,7 @@ def direction(monitor: str, mode: str, who: str) -> str:
     name = monitor.removeprefix("val_")
     if name in RISING or name.endswith("_accuracy"):
         return "max"
-    if name in FALLING or name.endswith("_loss") or name in registry.names("loss"):
+    if name in FALLING or name.endswith("_loss") or registry.is_name("loss", name):
         return "min"
     near = difflib.get_close_matches(name, [*RISING, *FALLING, *registry.names("loss")], n=1)
     hint = f" Did you mean {monitor.removesuffix(name) + near[0]!r}?" if near else ""

@@ -204,8 +204,8 @@ def given_states(
 
 def carried_states(layers: Iterable[Layer]) -> list[CarriedStates]:
     """Return the carried states of layers and of those that they wrap, in order."""
-    every = (getattr(layer, "carried", None) for layer in all_layers(layers))
-    return [carried for carried in every if carried is not None]
+    every = [layer for layer in all_layers(layers) if isinstance(layer, Stateful)]
+    return [layer.carried for layer in every if layer.carried is not None]
 
 
 def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
