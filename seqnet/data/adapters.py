@@ -298,10 +298,6 @@ class Adapter:
         model, name = self.model, f"{self.prefix}y"
         check_last_activation(model)
 
-        def check_values(values: Any, name: str):
-            check_finite(values, name)
-            check_fits(values, name, model.dtype)
-
         def counted():
             return counted_targets(model, dataset, output_shape)
 
@@ -310,7 +306,8 @@ class Adapter:
         for loss in losses:
 
             def check_one(values: Any, name: str, loss: Any = loss):
-                check_values(values, name)
+                check_finite(values, name)
+                check_fits(values, name, model.dtype)
                 if isinstance(loss, Loss):
                     loss.check_targets(values, steps, name)
 

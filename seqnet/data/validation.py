@@ -134,7 +134,8 @@ def check_batch(
     name = f"{prefix}X"
     x = as_array(x, name)
     for part, values in (("y", y), ("sample_weight", weight), ("mask", mask)):
-        check_rectangular(x, values, f"{prefix}{part}", prefix=prefix)
+        if values is not None:
+            check_rectangular(x, values, f"{prefix}{part}", prefix=prefix)
     if len(x) == 0:
         raise ValueError(f"{name} is empty: its shape is {x.shape}.")
     if 0 in x.shape:

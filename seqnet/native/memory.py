@@ -14,9 +14,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+
+DType: TypeAlias = str | type | np.dtype
 
 SMALLEST = 1 << 16  # bytes; below, NumPy's own allocation is as fast
 MAX_UNUSED = 1 << 30  # bytes kept although no array uses them
@@ -102,7 +104,7 @@ def _owner(size: int) -> Any:
 
 
 @lru_cache(1024)
-def _layout(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> tuple[np.dtype, int, Any]:
+def _layout(shape: tuple[int, ...], dtype: DType) -> tuple[np.dtype, int, Any]:
     """Return an array's dtype, its block's size, and the type of its owner; 0 and None if small."""
     dtype = np.dtype(dtype)
     size = prod(shape) * dtype.itemsize
@@ -114,7 +116,7 @@ def _layout(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> tuple[np.dtyp
     return dtype, size + ALIGNMENT, _owner(size)
 
 
-def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+def empty(shape: tuple[int, ...], dtype: DType) -> np.ndarray:
     """Return an array like `numpy.empty`; a large one begins at a cache line."""
     dtype, size, owner = _layout(shape, dtype)
     if owner is None:
