@@ -456,7 +456,7 @@ def labels_and_weights(y: Any, weight: Any, prefix: str) -> tuple:
     lengths, starts = as_array(lengths, f"{name}[1]"), as_array(starts, f"{name}[2]")
     for number, what in ((1, lengths), (2, starts)):
         if what.dtype.kind not in "iu":
-            raise TypeError(f"{name}[{number}] must hold whole numbers, got {what.dtype}.")
+            raise TypeError(f"{name}[{number}] must hold integers, got {what.dtype}.")
     if size_of(labels) is None:
         raise TypeError(f"{name}[0] must hold labels for each step, got {labels!r}.")
     sizes = [size_of(row) for row in labels]

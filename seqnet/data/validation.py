@@ -319,7 +319,7 @@ def check_lengths(x: Any, lengths: Any, *, prefix: str = "") -> np.ndarray:
         raise ValueError(f"{name} needs sequences, but {prefix}X has the shape {x.shape}.")
     lengths = as_array(lengths, name)
     if lengths.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold whole numbers, got the dtype {lengths.dtype}.")
+        raise TypeError(f"{name} must hold integers, got the dtype {lengths.dtype}.")
     if lengths.shape != x.shape[:1]:
         raise ValueError(
             f"{name} must have the shape (samples,) of {prefix}X, ({len(x)},), got {lengths.shape}."
