@@ -63,6 +63,7 @@ VERBS = pytest.mark.parametrize("verb", ["fit", "evaluate", "train_on_batch", "t
         (3, ValueError, ["X", "batch axis", "3"]),
         (TOKENS[:3], ValueError, ["X", "y", "3 in X", "4 in y", "(3, 3)", "(4,)"]),
         (np.full((4, 3), 2**40), ValueError, ["X holds", str(2**40)]),
+        (np.full((4, 3), 2**40, ">i8"), ValueError, ["X holds", str(2**40)]),
     ],
 )
 def test_wrong_tokens(verb, x, error, parts):
