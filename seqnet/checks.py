@@ -133,4 +133,5 @@ def check_shape(value: object, name: str) -> tuple[int | None, ...]:
     """Return a shape as a tuple of sizes, None for unknown sizes, or raise."""
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be a tuple of whole numbers and None, got {value!r}.")
-    return tuple(None if n is None else check_count(n, f"A size in {name}") for n in value)
+    size = f"A size in {name}"
+    return tuple([None if n is None else check_count(n, size) for n in value])

@@ -369,7 +369,7 @@ class Model:
                     f"{layer.name} ({type(layer).__name__})",
                     "?" if shape is None else str(shape),
                     f"{layer.count_params():,}" if layer.built else "not built",
-                    layer.runs_as(backend.way_of) if layer.built else "",
+                    layer.runs_as(backend.execution_mode) if layer.built else "",
                 )
             )
         widths = [max(len(row[k]) for row in rows) for k in range(4)]

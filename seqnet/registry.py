@@ -41,6 +41,11 @@ def names(kind: str) -> list[str]:
     return sorted(_registered.get(kind, {}))
 
 
+def is_name(kind: str, name: str) -> bool:
+    """Return whether a name of a kind is known."""
+    return name in _registered.get(kind, {})
+
+
 def lookup(kind: str, name: str, custom_objects: dict[str, Any] | None = None) -> Any:
     """Return the object registered as `name`, or raise ``ValueError`` with the nearest match."""
     if custom_objects and name in custom_objects:

@@ -141,7 +141,7 @@ def seeding(function: Callable, generators: Sequence) -> Callable:
     return call
 
 
-def way_of(op: Recurrence) -> str:
+def execution_mode(op: Recurrence) -> str:
     """Return how the configured backend runs a recurrence: fused, unrolled or as a scan."""
     if op.unroll:
         return "unroll"

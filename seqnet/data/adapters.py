@@ -27,14 +27,13 @@ from seqnet.data.validation import (
     check_batch,
     check_counted,
     check_lengths,
-    check_rectangular,
     check_same_count,
     check_weights,
     described,
     is_ragged,
     size_of,
 )
-from seqnet.layers import Activation, Dense, Softmax
+from seqnet.layers import Activation, Dense, Softmax, TimeDistributed
 from seqnet.losses import Loss, MaskedLoss
 from seqnet.metrics import MeanMetricWrapper
 
@@ -120,9 +119,6 @@ class Adapter:
 
     def arrays(self, x: Any, y: Any, weight: Any, mask: Any) -> ArrayDataset:
         """Return arrays as a data set."""
-        x = as_array(x, self.name)
-        for part, values in (("y", y), ("sample_weight", weight), ("mask", mask)):
-            check_rectangular(x, values, f"{self.prefix}{part}", prefix=self.prefix)
         batch = check_batch(x, y, weight, mask, prefix=self.prefix)
         dataset = ArrayDataset(self.check_inputs(batch))
         self.build(dataset.input_shape, batch.inputs.shape)
@@ -274,7 +270,7 @@ class Adapter:
     def check_inputs(self, batch: Batch) -> Batch:
         """Return the batch, if the first layer accepts its inputs."""
         inputs = check_counted(batch.inputs, self.check_input, self.name, lambda: batch.mask)
-        return replace(batch, inputs=inputs)
+        return batch if inputs is batch.inputs else replace(batch, inputs=inputs)
 
     def check_input(self, values: np.ndarray, name: str) -> None:
         """Raise an error if the first layer or the model's float type cannot hold the inputs."""
@@ -302,10 +298,6 @@ class Adapter:
         model, name = self.model, f"{self.prefix}y"
         check_last_activation(model)
 
-        def check_values(values: Any, name: str):
-            check_finite(values, name)
-            check_fits(values, name, model.dtype)
-
         def counted():
             return counted_targets(model, dataset, output_shape)
 
@@ -315,7 +307,8 @@ class Adapter:
         for loss in losses:
 
             def check_one(values: Any, name: str, loss: Any = loss):
-                check_values(values, name)
+                check_finite(values, name)
+                check_fits(values, name, model.dtype)
                 if isinstance(loss, Loss):
                     loss.check_targets(values, steps, name)
 
@@ -335,13 +328,15 @@ class Adapter:
                 wanted = " or ".join(str(a) for a in sorted(allowed, key=len))
                 raise ValueError(f"{name} must have the shape {wanted}, got {weight.shape}.")
             self.check_fits(weight, name)
-        return replace(dataset.data, targets=targets)
+        data = dataset.data
+        return data if targets is data.targets else replace(data, targets=targets)
 
 
 def check_last_activation(model: Model) -> None:
     """Raise an error if the last activation does not fit the loss (probabilities or logits)."""
     layer, loss = model.layers[-1], model.loss
-    layer = getattr(layer, "layer", layer)  # of TimeDistributed
+    if isinstance(layer, TimeDistributed):
+        layer = layer.layer
     if isinstance(layer, Softmax):
         name = "softmax"
     elif type(layer) in (Dense, Activation):
@@ -350,7 +345,7 @@ def check_last_activation(model: Model) -> None:
         return
     if not isinstance(loss, Loss) or not loss.after or (name in loss.after) != loss.from_logits:
         return
-    if name not in registry.names("activation"):  # a custom function
+    if not registry.is_name("activation", name):  # a custom function
         return
     ends = f"but layer {layer.display_name!r} ends with the activation {name!r}"
     if loss.from_logits:
@@ -462,7 +457,7 @@ def labels_and_weights(y: Any, weight: Any, prefix: str) -> tuple:
     lengths, starts = as_array(lengths, f"{name}[1]"), as_array(starts, f"{name}[2]")
     for number, what in ((1, lengths), (2, starts)):
         if what.dtype.kind not in "iu":
-            raise TypeError(f"{name}[{number}] must hold whole numbers, got {what.dtype}.")
+            raise TypeError(f"{name}[{number}] must hold integers, got {what.dtype}.")
     if size_of(labels) is None:
         raise TypeError(f"{name}[0] must hold labels for each step, got {labels!r}.")
     sizes = [size_of(row) for row in labels]

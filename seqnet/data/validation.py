@@ -15,20 +15,22 @@ import numpy as np
 from seqnet.checks import WrongValueError, first_place
 from seqnet.data.dataset import Batch
 
-WIDE = tuple(map(np.dtype, ("int64", "uint32", "uint64")))
-"""Integer types whose values may not fit the 32-bit integers of compiled functions."""
+WIDE = frozenset(np.typecodes["AllInteger"]) - frozenset("bBhHi")
+"""Codes of the integer types whose values may not fit the 32-bit integers of compiled functions."""
 
 
 def as_array(values: Any, name: str) -> np.ndarray:
     """Return `values` as an array, or raise an error with the reason."""
-    refuse_masked(values, name)
-    try:
-        array = values if type(values) is np.ndarray else np.asarray(values)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} is not rectangular ({error}). Pass sequences of different lengths as a list "
-            "of arrays, and targets for each step also."
-        ) from None
+    array = values
+    if type(values) is not np.ndarray:
+        refuse_masked(values, name)
+        try:
+            array = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(
+                f"{name} is not rectangular ({error}). Pass sequences of different lengths as a "
+                "list of arrays, and targets for each step also."
+            ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(
             f"{name} must be an array of numbers, got {type(values).__name__} of dtype "
@@ -36,7 +38,7 @@ def as_array(values: Any, name: str) -> np.ndarray:
         )
     if array.ndim == 0:
         raise ValueError(f"{name} must have a batch axis, got the single number {array[()]}.")
-    if array.dtype in WIDE and array.size:
+    if array.dtype.char in WIDE and array.size:
         for value in (int(array.min()), int(array.max())):
             if not -(2**31) <= value < 2**31:
                 raise ValueError(
@@ -131,6 +133,9 @@ def check_batch(
     """
     name = f"{prefix}X"
     x = as_array(x, name)
+    for part, values in (("y", y), ("sample_weight", weight), ("mask", mask)):
+        if values is not None:
+            check_rectangular(x, values, f"{prefix}{part}", prefix=prefix)
     if len(x) == 0:
         raise ValueError(f"{name} is empty: its shape is {x.shape}.")
     if 0 in x.shape:
@@ -314,7 +319,7 @@ def check_lengths(x: Any, lengths: Any, *, prefix: str = "") -> np.ndarray:
         raise ValueError(f"{name} needs sequences, but {prefix}X has the shape {x.shape}.")
     lengths = as_array(lengths, name)
     if lengths.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold whole numbers, got the dtype {lengths.dtype}.")
+        raise TypeError(f"{name} must hold integers, got the dtype {lengths.dtype}.")
     if lengths.shape != x.shape[:1]:
         raise ValueError(
             f"{name} must have the shape (samples,) of {prefix}X, ({len(x)},), got {lengths.shape}."

@@ -11,7 +11,7 @@ from seqnet.checks import check_bool, check_count
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.ops.affine import Affine
-from seqnet.ops.lookup_affine import LookupAffine, looked_up
+from seqnet.ops.lookup_affine import LookupAffine, match_small_lookup
 from seqnet.registry import Identifier, register
 from seqnet.types import Shape, Tensor
 
@@ -101,7 +101,7 @@ def affine(inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor
     if inputs.dtype != kernel.dtype:
         inputs = pt.cast(inputs, kernel.dtype)
     weights = [kernel] if bias is None else [kernel, bias]
-    found = looked_up(inputs)
+    found = match_small_lookup(inputs)
     if found is not None:
         return LookupAffine()(*found, *weights)
     return Affine()(inputs, *weights)

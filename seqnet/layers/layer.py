@@ -470,8 +470,8 @@ class Layer(Versioned, Configurable, ABC):
         """Return the number of parameters of the weights."""
         return sum(int(w.get_value(borrow=True).size) for w in self.weights)
 
-    def runs_as(self, way_of: Callable) -> str:
-        """Return how a recurrent layer runs, according to `way_of`; empty for other layers."""
+    def runs_as(self, execution_mode: Callable) -> str:
+        """Return the `execution_mode` of a recurrent layer; empty for other layers."""
         return ""
 
     def __getattr__(self, name: str) -> Any:

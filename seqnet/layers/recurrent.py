@@ -195,11 +195,11 @@ class Recurrent(Stateful):
     def reverses_time(self) -> bool:  # type: ignore[override]
         return self.go_backwards and self.return_sequences
 
-    def runs_as(self, way_of: Callable[[Recurrence], str]) -> str:
+    def runs_as(self, execution_mode: Callable[[Recurrence], str]) -> str:
         op = Recurrence(self.traced(), (), self.unroll, self.fused, layer=self.display_name)
-        way = way_of(op)
-        dropped = way == "fused" and self.recurrent_dropout
-        return "fused (training: scan, recurrent_dropout)" if dropped else way
+        mode = execution_mode(op)
+        dropped = mode == "fused" and self.recurrent_dropout
+        return "fused (training: scan, recurrent_dropout)" if dropped else mode
 
     # ---- for cells to define
 
