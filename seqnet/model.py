@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -20,10 +21,13 @@ from seqnet import metrics as metrics_module
 from seqnet.callbacks import Callback, CallbackList, EpochLine, History, ProgressBar
 from seqnet.callbacks.base import check_callbacks
 from seqnet.checks import check_count, check_shape
-from seqnet.data.adapters import Adapter, mask_for
+from seqnet.data.adapters import Adapter
 from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Data, Dataset
+from seqnet.data.masking import rank_at_output
+from seqnet.data.named import in_structure
 from seqnet.data.ragged import choose_lengths
+from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.hyperparameters import names_of
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer, Shape, snake_case
@@ -198,6 +202,33 @@ class Model:
             if layer.weights:
                 return layer.dtype
         return self.layers[-1].dtype if self.layers else config.floatx()
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the inputs, in order."""
+        return ("X",)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs, in order."""
+        return ("y",)
+
+    @property
+    def output_structure(self) -> type | None:
+        """What `predict` returns several outputs as: `list` or `dict`; None for one output."""
+        return None
+
+    @property
+    def input_specs(self) -> dict[str, InputSpec]:
+        """What data for each input must be, by its name."""
+        return {"X": InputSpec("X", None, self.input_dtype, self.layers[:1])}
+
+    @property
+    def output_specs(self) -> dict[str, OutputSpec]:
+        """What targets of each output must be, by its name."""
+        mask_rank = partial(rank_at_output, self)
+        last, backwards = self.layers[-1], self.runs_backwards
+        return {"y": OutputSpec("y", self.loss, self.metrics, last, "X", backwards, mask_rank)}
 
     @property
     def input_dtype(self) -> str:
@@ -531,8 +562,7 @@ class Model:
             if validation is not None:
                 check_repeatable(validation, validation_steps, "validation_steps", remaining)
             if class_weight is not None:
-                weigh = ClassWeight(class_weight, self.loss, self.output_features, self.dtype)
-                dataset = dataset.map(weigh)
+                dataset = dataset.map(ClassWeight(class_weight, self))
             if tbptt is not None:
                 check_windows(self, dataset.first_batch(arguments.batch_size))
             history = self.history = History()
@@ -598,10 +628,11 @@ class Model:
         announce = check_verbose(verbose) > 0
         called = CallbackList(check_callbacks(callbacks))
         adapter = Adapter(self, announce=announce, targets=False)
-        dataset = adapter.dataset(X, mask=mask_for(X, mask, lengths))
+        dataset = adapter.dataset(X, mask=mask, lengths=lengths)
         with closing(dataset):
             called.set_up(self, training.data_params(dataset, batch_size, steps))
-            return training.predict(self, dataset, batch_size, called, steps, announce)
+            found = training.predict(self, dataset, batch_size, called, steps, announce)
+        return in_structure(found, self.output_structure)
 
     def train_on_batch(
         self,
@@ -638,8 +669,9 @@ class Model:
         self, X: Data, mask: Data | None = None, lengths: ArrayLike | None = None
     ) -> np.ndarray | list[np.ndarray]:
         """Return the outputs for one batch, as `predict` does."""
-        dataset = Adapter(self, targets=False).dataset(X, mask=mask_for(X, mask, lengths))
-        return dataset.join([self.steps.predict(dataset.as_batch()).output])
+        dataset = Adapter(self, targets=False).dataset(X, mask=mask, lengths=lengths)
+        found = dataset.join([self.steps.predict(dataset.as_batch()).output])
+        return in_structure(found, self.output_structure)
 
     # ---- files
 
