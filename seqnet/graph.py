@@ -25,14 +25,11 @@ from pytensor.tensor.special import LogSoftmax, Softmax
 from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.type import TensorType
 
+from seqnet import config
 from seqnet.layers.calling import masks_together
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.layers.symbolic import (
-    InputVariable,
-    LayerCall,
-    recorded_nodes,
-)
+from seqnet.layers.symbolic import InputVariable, LayerCall, recorded_nodes, slots_of
 from seqnet.types import Shape, Tensor
 
 Mask = Tensor | None
@@ -214,6 +211,61 @@ class Graph:
                 results = [tuple(v.type.shape) for v in node.op.make_node(*given).outputs]
             found.update(zip(node.outputs, results, strict=True))
         return found
+
+    def mask_ranks(self, inputs: Sequence[Shape], ranks: Sequence[int]) -> list[int]:
+        """Return the number of axes of the mask of each output; 0 if there is none.
+
+        Parameters
+        ----------
+        inputs : list of tuple
+            The shapes of the inputs.
+        ranks : list of int
+            The number of axes of the mask of each input; 0 for no mask.
+        """
+        shapes = self.shapes(inputs)
+        known: dict[int, Mask] = {
+            k: pt.tensor(dtype="bool", shape=(None,) * rank) if rank else None
+            for k, rank in zip(self.inputs, ranks, strict=True)
+        }
+        for node in self.nodes:
+            covers = [known.get(k) for k in node.inputs]
+            dtypes = [t.dtype for t in node.types] or [config.floatx()]
+            given, results = [
+                [pt.tensor(dtype=dtype, shape=(None,) * len(shapes[k])) for k, dtype in numbers]
+                for numbers in (
+                    zip(node.inputs, dtypes, strict=True),
+                    [(k, config.floatx()) for k in node.outputs],
+                )
+            ]
+            if isinstance(node.op, LayerCall):
+                found = node.op.output_masks(given, covers, results)
+            else:
+                given = [self.constants.get(k, v) for k, v in zip(node.inputs, given, strict=True)]
+                found = [mask_after(node.op, given, covers, results)] * len(results)
+            known.update(zip(node.outputs, found, strict=True))
+        masks = [known.get(k) for k in self.outputs]
+        return [0 if mask is None else mask.ndim for mask in masks]
+
+    def last_layer(self, output: int) -> Layer | None:
+        """Return the layer that computes an output; None if it is an operation."""
+        for node in self.nodes:
+            if self.outputs[output] in node.outputs and isinstance(node.op, LayerCall):
+                return node.op.layer
+        return None
+
+    def consumers(self) -> list[list[Layer]]:
+        """Return the layers that take each input directly, as the first argument."""
+        return [
+            list(
+                dict.fromkeys(
+                    node.op.layer
+                    for node in self.nodes
+                    if isinstance(node.op, LayerCall)
+                    and k in [node.inputs[slot.index] for slot in slots_of(node.op.inputs)]
+                )
+            )
+            for k in self.inputs
+        ]
 
     def steps(self, names: Sequence[str]) -> list[StepsSource | None]:
         """Return for each output where its steps come from; None if it has no masked steps.

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from seqnet import metrics as metrics_module
 from seqnet.callbacks import Callback, CallbackList, EpochLine, History, ProgressBar
 from seqnet.callbacks.base import check_callbacks
 from seqnet.checks import check_count, check_shape
-from seqnet.data.adapters import Adapter, mask_for
+from seqnet.data.adapters import Adapter
 from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Data, Dataset
 from seqnet.data.ragged import choose_lengths
+from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.graph import Graph
 from seqnet.hyperparameters import names_of
 from seqnet.layers.context import CallContext
@@ -56,7 +58,7 @@ from seqnet.training.objectives import (
 from seqnet.training.results import Totals
 from seqnet.training.step import CompiledSteps
 from seqnet.training.tbptt import check_windows
-from seqnet.types import ArrayLike
+from seqnet.types import ArrayLike, Shape
 
 log = logging.getLogger("seqnet")
 
@@ -238,6 +240,8 @@ class Model:
     @property
     def output_names(self) -> tuple[str, ...]:
         """The names of the outputs."""
+        if not self.signature.is_functional and self.layers:
+            return (self.layers[-1].display_name,)
         return self.signature.outputs.names
 
     @property
@@ -269,8 +273,9 @@ class Model:
 
     @property
     def output_features(self) -> Any:
-        """The size of the last axis of the output."""
-        return self.compute_output_shape(self.input_shape or ())[-1]
+        """The size of the last axis of the output; of several, a dictionary by name."""
+        shapes = self.graph.shapes(self.signature.inputs.leaves(self.input_shape))
+        return self.signature.outputs.to_batch([shapes[k][-1] for k in self.graph.outputs])
 
     @property
     def dtype(self) -> str:
@@ -279,6 +284,50 @@ class Model:
             if layer.weights:
                 return layer.dtype
         return self.layers[-1].dtype if self.layers else config.floatx()
+
+    @property
+    def input_specs(self) -> dict[str, InputSpec]:
+        """What data for each input must be, by its name."""
+        names = self.input_names
+        shapes = self.signature.inputs.leaves(self.input_shape)
+        chosen = self.signature.input_dtypes
+        found = {}
+        for name, shape, dtype, layers in zip(
+            names, shapes, chosen, self.graph.consumers(), strict=True
+        ):
+            integers = any(layer.integer_input for layer in layers)
+            found[name] = InputSpec(
+                name, shape, dtype or ("int32" if integers else self.dtype), layers
+            )
+        return found
+
+    @property
+    def output_specs(self) -> dict[str, OutputSpec]:
+        """What targets of each output must be, by its name."""
+        by_output = {o.output or self.output_names[0]: o for o in self.objectives}
+        steps = self.graph.steps(self.input_names)
+        found = {}
+        for place, (name, source) in enumerate(zip(self.output_names, steps, strict=True)):
+            objective, mask_rank = by_output.get(name), None
+            follows = None if source is None else source.input
+            mask_rank = partial(self._mask_rank, self.input_names.index(follows or ""), place)
+            found[name] = OutputSpec(
+                name,
+                None if objective is None else objective.loss,
+                () if objective is None else objective.metrics,
+                self.graph.last_layer(place),
+                follows,
+                source is not None and source.backwards,
+                mask_rank,
+            )
+        return found
+
+    def _mask_rank(self, place: int, output: int, shape: Shape, rank: int) -> int:
+        """Return the number of axes that the mask of an input has at an output; 0 for none."""
+        shapes = self.signature.inputs.leaves(self.input_shape)
+        shapes[place] = shape
+        ranks = [rank if k == place else 0 for k in range(len(shapes))]
+        return self.graph.mask_ranks(shapes, ranks)[output]
 
     @property
     def input_dtype(self) -> str:
@@ -414,8 +463,9 @@ class Model:
 
     @property
     def runs_backwards(self) -> bool:
-        """Whether the outputs of steps are in reversed order."""
-        return sum(layer.reverses_time for layer in self.layers) % 2 == 1
+        """Whether the steps of the first output are in reversed order."""
+        source = self.graph.steps(self.input_names)[0]
+        return source is not None and source.backwards
 
     # ---- training
 
@@ -669,8 +719,7 @@ class Model:
             if validation is not None:
                 check_repeatable(validation, validation_steps, "validation_steps", remaining)
             if class_weight is not None:
-                weigh = ClassWeight(class_weight, self.loss, self.output_features, self.dtype)
-                dataset = dataset.map(weigh)
+                dataset = dataset.map(ClassWeight(class_weight, self))
             if tbptt is not None:
                 check_windows(self, dataset.first_batch(arguments.batch_size))
             history = self.history = History()
@@ -736,10 +785,11 @@ class Model:
         announce = check_verbose(verbose) > 0
         called = CallbackList(check_callbacks(callbacks))
         adapter = Adapter(self, announce=announce, targets=False)
-        dataset = adapter.dataset(X, mask=mask_for(X, mask, lengths))
+        dataset = adapter.dataset(X, mask=mask, lengths=lengths)
         with closing(dataset):
             called.set_up(self, training.data_params(dataset, batch_size, steps))
-            return training.predict(self, dataset, batch_size, called, steps, announce)
+            found = training.predict(self, dataset, batch_size, called, steps, announce)
+        return self.signature.outputs.as_declared(found)
 
     def train_on_batch(
         self,
@@ -776,8 +826,9 @@ class Model:
         self, X: Data, mask: Data | None = None, lengths: ArrayLike | None = None
     ) -> np.ndarray | list[np.ndarray]:
         """Return the outputs for one batch, as `predict` does."""
-        dataset = Adapter(self, targets=False).dataset(X, mask=mask_for(X, mask, lengths))
-        return dataset.join([self.steps.predict(dataset.as_batch()).output])
+        dataset = Adapter(self, targets=False).dataset(X, mask=mask, lengths=lengths)
+        found = dataset.join([self.steps.predict(dataset.as_batch()).output])
+        return self.signature.outputs.as_declared(found)
 
     # ---- files
 

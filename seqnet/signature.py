@@ -75,6 +75,10 @@ class Structure:
             return dict(zip(self.names, leaves, strict=True))
         return leaves[0] if self.kind == "one" else list(leaves)
 
+    def as_declared(self, part: Any) -> Any:
+        """Return what batches hold, one value or a dictionary, in the structure for users."""
+        return self.pack(self.from_batch(part)) if isinstance(part, dict) else part
+
     def from_batch(self, part: Any) -> list:
         """Return a part of a batch as a list: one array, or some of a dictionary by name."""
         if isinstance(part, dict):
@@ -106,6 +110,11 @@ class Signature:
     def is_functional(self) -> bool:
         """Whether the model was made from inputs and outputs."""
         return bool(self.input_variables)
+
+    @property
+    def input_dtypes(self) -> list[str | None]:
+        """The dtypes that were asked for, by input; None where the layers decide."""
+        return [v.chosen_dtype for v in self.input_variables] or [None]
 
     @classmethod
     def of_stack(cls, input_name: str | None) -> Signature:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from operator import itemgetter
@@ -45,6 +45,20 @@ def map_tree(function: Callable, tree: Tree) -> Tree:
     return function(tree)
 
 
+def zip_trees(function: Callable, trees: Sequence[Tree]) -> Tree:
+    """Return a tree with a function applied to the list of the arrays at each place.
+
+    Examples
+    --------
+    >>> from seqnet.data.dataset import zip_trees
+    >>> zip_trees(sum, [{"words": 1, "tags": 2}, {"words": 3, "tags": 4}])
+    {'words': 4, 'tags': 6}
+    """
+    if isinstance(trees[0], dict):
+        return {name: zip_trees(function, [tree[name] for tree in trees]) for name in trees[0]}
+    return function(trees)
+
+
 def tree_items(tree: Tree, name: str) -> list[tuple[str, Any]]:
     """Return the arrays of a tree, each with its name.
 
@@ -72,8 +86,9 @@ class Batch:
     inputs : array (samples, ...)
     targets : array (samples, ...), optional
     sample_weight : array (samples,) or (samples, time), optional
+        With several outputs, those that are missing have no weights.
     mask : bool array (samples, time), optional
-        True where there is data.
+        True where there is data. With several inputs, those that are missing have no mask.
 
     Examples
     --------
@@ -227,9 +242,9 @@ class Dataset(ABC):
         """Return the data in the order that is fastest to compute; `join` restores the order."""
         return self
 
-    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    def join(self, outputs: list[Tree]) -> Tree:
         """Concatenate the outputs of all batches, in the original order of the samples."""
-        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+        return outputs[0] if len(outputs) == 1 else zip_trees(np.concatenate, outputs)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return shapes, dtypes and checksums that identify the data, as JSON can hold them."""
@@ -289,7 +304,7 @@ class MappedDataset(Dataset):
     def sorted_by_length(self) -> Dataset:
         return MappedDataset(self.dataset.sorted_by_length(), self.function)
 
-    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    def join(self, outputs: list[Tree]) -> Tree:
         return self.dataset.join(outputs)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -425,7 +440,10 @@ PART_NAMES = ("X", "y", "sample_weight", "mask")
 """The names of the parts of a batch in messages."""
 
 
-def batch_fingerprint(batch: Batch) -> dict[str, Any]:
-    """Return the fingerprints of the arrays of a batch, by their names in messages."""
+def batch_fingerprint(batch: Batch, of: Callable = fingerprint) -> dict[str, Any]:
+    """Return the fingerprints of the arrays of a batch, by their names in messages.
+
+    `of` returns the fingerprint of an array.
+    """
     pairs = zip(PART_NAMES, batch.parts(), strict=True)
-    return {name: map_tree(fingerprint, part) for name, part in pairs if part is not None}
+    return {name: map_tree(of, part) for name, part in pairs if part is not None}

@@ -22,7 +22,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from seqnet import config
 from seqnet.checks import check_bool, check_count, check_shape
-from seqnet.layers.calling import taken_shapes
+from seqnet.layers.calling import output_masks, taken_shapes
 from seqnet.layers.context import CallContext
 from seqnet.types import Shape, Tensor
 
@@ -202,9 +202,20 @@ class LayerCall(Op):
         inputs = put_values(self.inputs, values)
         return self.layer.replay(inputs, mask, options, option_masks, context)
 
+    def output_masks(
+        self, values: Sequence[Tensor], masks: Sequence[Tensor | None], outputs: Sequence[Tensor]
+    ) -> list[Tensor | None]:
+        """Return the masks of the outputs, given variables of the right number of axes."""
+        mask = put_values(self.inputs, masks)
+        if "mask" in self.options:
+            mask = put_values(self.options["mask"], values)
+        results = list(outputs) if self.several else outputs[0]
+        found = output_masks(self.layer, put_values(self.inputs, values), mask, results)
+        return found if isinstance(found, list) else [found]
+
     def output_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         """Return the shapes of the outputs for the shapes of the variables."""
-        named = put_values({k: v for k, v in self.options.items() if holds_slots(v)}, shapes)
+        named = put_values({k: v for k, v in self.options.items() if slots_of(v)}, shapes)
         named = {f"{k}_shape": v for k, v in named.items() if not k.endswith("mask")}
         compute = self.layer.compute_output_shape
         found = compute(put_values(self.inputs, shapes), **taken_shapes(compute, named))
@@ -294,11 +305,12 @@ def trial_variable(layer: Layer, variable: Variable) -> Variable:
     return pt.tensor(dtype=dtype, shape=tuple(shape))
 
 
-def holds_slots(tree: Any) -> bool:
-    """Return whether nested arguments hold a variable."""
+def slots_of(tree: Any) -> list[Slot]:
+    """Return the places of variables in nested arguments."""
     if isinstance(tree, (list, dict)):
-        return any(map(holds_slots, tree.values() if isinstance(tree, dict) else tree))
-    return isinstance(tree, Slot)
+        items = tree.values() if isinstance(tree, dict) else tree
+        return [slot for item in items for slot in slots_of(item)]
+    return [tree] if isinstance(tree, Slot) else []
 
 
 def recorded_nodes(

@@ -44,15 +44,18 @@ class PredictResult:
 
     Attributes
     ----------
-    output : array (samples, ...), or a list of arrays if there are several outputs
+    output : array (samples, ...), or a dictionary of arrays by name if there are several outputs
     states : list of array (samples, units)
         The last states of recurrent layers, if the step was given first ones.
     """
 
     __slots__ = ("output", "states")
 
-    def __init__(self, outputs: Sequence, count: int = 1):
-        self.output = outputs[0] if count == 1 else list(outputs[:count])
+    def __init__(self, outputs: Sequence, names: Sequence[str] = ("",)):
+        count = len(names)
+        self.output: Any = outputs[0]
+        if count > 1:
+            self.output = dict(zip(names, outputs[:count], strict=True))
         self.states = list(outputs[count:])
 
 

@@ -262,7 +262,7 @@ class CompiledSteps:
         batch = Batch(batch.inputs, mask=batch.mask)
         function, arrays, _ = self.function(compile_predict, batch, announce=announce)
         with self.model.lock:
-            return PredictResult(function(*arrays), len(self.model.output_names))
+            return PredictResult(function(*arrays), self.model.output_names)
 
     def function(
         self,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqnet import config
-from seqnet.data.dataset import Batch, Dataset, Epoch
+from seqnet.data.dataset import Batch, Dataset, Epoch, Tree
 from seqnet.data.masking import is_padding
 from seqnet.layers.states import carried_states
 from seqnet.training.arguments import FitArguments
@@ -159,11 +159,11 @@ class Trainer:
 
     def compile_steps(self) -> None:
         """Compile the functions for the first batches before the training starts."""
-        arguments, steps = self.arguments, self.model.steps
+        model, arguments, steps = self.model, self.arguments, self.model.steps
         announce = arguments.verbose > 0
         first = self.dataset.first_batch(arguments.batch_size)
         if arguments.tbptt is not None:
-            first = next(windows(first, arguments.tbptt))
+            first = next(windows(model, first, arguments.tbptt))
         steps.function(compile_train, first, arguments.tbptt is not None, announce)
         if self.validation is not None:
             first = self.validation.first_batch(arguments.validation_batch_size)
@@ -211,7 +211,7 @@ class Trainer:
             self.record(steps.train(batch), len(batch))
             return
         states: Sequence[np.ndarray] = first_states(model.layers, len(batch))
-        for number, window in enumerate(windows(batch, tbptt, model.layers)):
+        for number, window in enumerate(windows(model, batch, tbptt, model.layers)):
             if is_padding(model, window):
                 continue  # an update without data would still move the optimizer
             self.window = number
@@ -420,8 +420,8 @@ def predict(
     callbacks: CallbackList,
     steps: int | None = None,
     announce: bool = False,
-) -> np.ndarray | list[np.ndarray]:
-    """Return a model's outputs for data, in the order of the samples."""
+) -> Tree:
+    """Return a model's outputs for data, in the order of the samples; several of them by name."""
     dataset = in_fastest_order(model, dataset, steps)
     outputs = []
     callbacks.on_predict_begin()
