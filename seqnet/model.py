@@ -17,8 +17,9 @@ import pytensor.tensor as pt
 
 from seqnet import backend, config, losses, optimizers
 from seqnet import metrics as metrics_module
-from seqnet.callbacks import Callback, CallbackList, EpochLine, History, ProgressBar
-from seqnet.callbacks.base import check_callbacks
+from seqnet.callbacks import Callback, CallbackList, History
+from seqnet.callbacks.base import check_callbacks, say
+from seqnet.callbacks.progress import reports
 from seqnet.checks import check_count, check_shape
 from seqnet.data.adapters import Adapter, mask_for
 from seqnet.data.class_weight import ClassWeight
@@ -389,7 +390,7 @@ class Model:
                     optimizer: Any = self.optimizer
                     name = type(optimizer).__name__
                     name = f"{name}(learning_rate={optimizer.learning_rate:g})"
-                    print(f"compile was not called: training with {name}.")
+                    say(f"compile was not called: training with {name}.")
             if self.loss is None:
                 sample = dataset.first_batch(1)
                 x = self.steps.variables(Batch(sample.inputs)).inputs
@@ -456,7 +457,7 @@ class Model:
         batch_size, epochs : int
         verbose : 0, 1 or 2
             Silent, a progress bar for each epoch (replaced by a `ProgressBar` among the callbacks),
-            or one line for each epoch. ``"auto"`` means 1.
+            or one line for each epoch with its time. ``"auto"`` means 1.
         callbacks : list of `seqnet.callbacks.Callback`
         validation_split : float
             The fraction at the end of the data that is used for validation instead of training.
@@ -536,12 +537,7 @@ class Model:
             if tbptt is not None:
                 check_windows(self, dataset.first_batch(arguments.batch_size))
             history = self.history = History()
-            reports: list[Callback] = [history]
-            if verbose == 1 and not any(isinstance(c, ProgressBar) for c in callbacks):
-                reports.append(ProgressBar())
-            if verbose == 2:
-                reports.append(EpochLine())
-            called = CallbackList(callbacks, reports)
+            called = CallbackList(callbacks, [history, *reports(verbose, callbacks)])
             opened.callback(called.close)
             training.Trainer(self, dataset, validation, arguments, called).fit()
         return history
@@ -561,16 +557,17 @@ class Model:
     ) -> float | list[float] | dict[str, float]:
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
-        X and y are the same as for `fit`; `steps` is the number of batches to evaluate. The model
-        is not changed. With `return_dict`, a dictionary of results by name is returned. The hooks
-        of `callbacks` whose names begin with ``on_test`` are called.
+        X and y are the same as for `fit`; `steps` is the number of batches to evaluate; `verbose`
+        shows a progress bar (1) or prints a line (2). The model is not changed. With `return_dict`,
+        a dictionary of results by name is returned. The hooks of `callbacks` whose names begin with
+        ``on_test`` are called.
         """
         batch_size = check_count(batch_size, "batch_size")
         steps = check_optional_count(steps, "steps")
-        announce = check_verbose(verbose) > 0
-        called = CallbackList(check_callbacks(callbacks))
+        verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
+        announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
         dataset = Adapter(self, announce=announce).dataset(X, y, sample_weight, mask, lengths)
-        with closing(dataset):
+        with closing(dataset), closing(called):
             called.set_up(self, training.data_params(dataset, batch_size, steps))
             totals = training.evaluate(self, dataset, batch_size, called, steps, announce)
         return report(totals, return_dict)
@@ -588,18 +585,19 @@ class Model:
         """Return the outputs for inputs, (samples, ...).
 
         X is the same as for `fit`; a batch of a stream is x, or a tuple whose first item is x.
-        `steps` is the number of batches. For sequences of different lengths and an output at every
+        `steps` is the number of batches; `verbose` shows a progress bar (1) or prints a line (2).
+        For sequences of different lengths and an output at every
         step, the result is a list of arrays (time, ...), in the order of the sequences. The hooks
         of `callbacks` whose names begin with ``on_predict`` are called; ``logs["outputs"]`` are the
         outputs of a batch.
         """
         batch_size = check_count(batch_size, "batch_size")
         steps = check_optional_count(steps, "steps")
-        announce = check_verbose(verbose) > 0
-        called = CallbackList(check_callbacks(callbacks))
+        verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
+        announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
         adapter = Adapter(self, announce=announce, targets=False)
         dataset = adapter.dataset(X, mask=mask_for(X, mask, lengths))
-        with closing(dataset):
+        with closing(dataset), closing(called):
             called.set_up(self, training.data_params(dataset, batch_size, steps))
             return training.predict(self, dataset, batch_size, called, steps, announce)
 
@@ -829,7 +827,7 @@ def inform(message: str, announce: bool) -> None:
     """Log a message, and print it if `announce` is True."""
     log.info(message)
     if announce:
-        print(message)
+        say(message)
 
 
 def load_model(path: str | os.PathLike, custom_objects: dict | None = None) -> Model:
