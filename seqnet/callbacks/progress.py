@@ -68,14 +68,14 @@ class Bar(tqdm):
     The logs are formatted only when the bar is drawn.
     """
 
-    LAYOUTS = (  # from the widest to the narrowest, each with the digits of the logs
-        ("{count} |{bar}| [{elapsed}<{remaining}, {rate_fmt}{postfix}]", 4),
-        ("{count} |{bar}| [{elapsed}<{remaining}{postfix}]", 4),
-        ("{count} [{elapsed}{postfix}]", 4),
-        ("{count} [{elapsed}{postfix}]", 3),
+    LAYOUTS = (  # from the widest to the narrowest, with the digits and the separator of the logs
+        ("{count} |{bar}| [{elapsed}<{remaining}, {rate_fmt}{postfix}]", 4, ", "),
+        ("{count} |{bar}| [{elapsed}<{remaining}{postfix}]", 4, ", "),
+        ("{count} [{elapsed}{postfix}]", 4, ", "),
+        ("{count} [{elapsed}{postfix}]", 3, " "),
     )
-    RUNNING = ("{count}{postfix}", 3)
-    DONE = ("{elapsed}{postfix}", 3)  # the count says nothing new then
+    RUNNING = ("{count}{postfix}", 3, " ")
+    DONE = ("{elapsed}{postfix}", 3, " ")  # the count says nothing new then
 
     logs: Mapping = {}
     done = False
@@ -95,15 +95,19 @@ class Bar(tqdm):
             return self.broken(self.arranged(values, *self.LAYOUTS[2]), width)
         return self.shortened(chosen, width)
 
-    def arranged(self, values: Mapping, layout: str, digits: int) -> dict[str, Any]:
+    def arranged(self, values: Mapping, layout: str, digits: int, separator: str) -> dict[str, Any]:
         """Return the values of a drawing in a layout."""
-        logs = ", ".join(f"{name}={text}" for name, text in format_logs(self.logs, digits).items())
+        logs = format_logs(self.logs, digits).items()
         if values["total"]:
             layout = layout.replace("{count}", "{n_fmt}/{total_fmt}")
         else:
             layout = layout.replace("{count}", "{n_fmt}{unit}")
             layout = layout.replace(" |{bar}|", "").replace("<{remaining}", "")
-        return {**values, "bar_format": "{desc}: " + layout, "postfix": logs}
+        return {
+            **values,
+            "bar_format": "{desc}: " + layout,
+            "postfix": separator.join(f"{name}={text}" for name, text in logs),
+        }
 
     def text_of(self, values: Mapping) -> str:
         """Return a drawing of any width whose bar has ten cells."""
@@ -115,10 +119,10 @@ class Bar(tqdm):
 
     def shortened(self, values: dict[str, Any], width: int) -> dict[str, Any]:
         """Leave out the last logs; none is cut."""
-        logs = values["postfix"].split(", ")
+        logs = values["postfix"].split()
         while len(logs) > 1 and self.width_of(values) > width:
             logs.pop()
-            values["postfix"] = ", ".join([*logs, "..."])
+            values["postfix"] = " ".join([*logs, "..."])
         return values
 
     def broken(self, values: dict[str, Any], width: int) -> dict[str, Any]:

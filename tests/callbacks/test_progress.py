@@ -204,7 +204,7 @@ def test_no_metric_is_cut_in_a_narrow_terminal(columns, lines):
     assert len(running) <= columns
     shown = re.findall(r"(\w+)=([\d.]+)", running)
     assert all(f"{LOGS[name]:.{len(text) - 2}f}" == text for name, text in shown)
-    assert len(shown) == 3 or running.endswith(", ...")
+    assert len(shown) == 3 or running.endswith(" ...")
     assert len(done.splitlines()) == lines
     assert max(map(len, done.splitlines())) <= columns
     found = dict(re.findall(r"(\w+)=([\d.]+)", done))
