@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any, cast
 
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet import backend, config, losses, optimizers
+from seqnet import backend, config, losses, optimizers, summary
 from seqnet import metrics as metrics_module
 from seqnet.callbacks import Callback, CallbackList, History
 from seqnet.callbacks.base import check_callbacks, say
@@ -34,6 +34,7 @@ from seqnet.locking import COMPILING, ForkSafeLock, alone
 from seqnet.optimizers import Optimizer
 from seqnet.saving import hdf5
 from seqnet.saving.model_format import pack, unpack
+from seqnet.summary import Call, stack_calls
 from seqnet.training import trainer as training
 from seqnet.training.arguments import (
     FitArguments,
@@ -264,27 +265,30 @@ class Model:
         """Return the total number of parameters in the weights."""
         return sum(layer.count_params() for layer in self.layers)
 
-    def summary(self, print_fn: Callable[[str], None] = print) -> None:
-        """Print the layers, their output shapes and weights, and how recurrent layers run."""
-        rows = [("Layer", "Output shape", "Weights", "Runs as")]
-        shape = self.input_shape
-        for layer in self.layers:
-            shape = None if shape is None else layer.compute_output_shape(shape)
-            rows.append(
-                (
-                    f"{layer.name} ({type(layer).__name__})",
-                    "?" if shape is None else str(shape),
-                    f"{layer.count_params():,}" if layer.built else "not built",
-                    layer.runs_as(backend.way_of) if layer.built else "",
-                )
-            )
-        widths = [max(len(row[k]) for row in rows) for k in range(4)]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
-        lines.insert(1, "-" * (sum(widths) + 6))
-        print_fn("\n".join(line.rstrip() for line in lines))
-        sizes = [int(w.get_value(borrow=True).size) for w in self.weights]
-        trained = sum(size for size, on in zip(sizes, self.trained, strict=True) if on)
-        print_fn(f"Weights: {sum(sizes):,}, of which {trained:,} are trained.")
+    def calls(self) -> Iterator[Call]:
+        """Yield the input and the calls of the layers, in order, for summaries and pictures."""
+        return stack_calls(self.layers, self.input_shape)
+
+    def summary(
+        self, line_length: int | None = None, print_fn: Callable[[str], None] = print
+    ) -> None:
+        """Print the layers, their output shapes and weights, and how recurrent layers run.
+
+        Parameters
+        ----------
+        line_length : int, optional
+            The width of the table; by default that of the terminal, or 80.
+        print_fn : function
+            Gets the table, and then a line of totals.
+        """
+        print_fn(summary.text_of(self, line_length))
+        print_fn(summary.totals(self))
+
+    def __repr__(self) -> str:
+        return f"<{summary.describe(self)}>"
+
+    def _repr_html_(self) -> str:
+        return summary.html_of(self)
 
     @property
     def stateful(self) -> bool:

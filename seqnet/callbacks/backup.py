@@ -118,9 +118,9 @@ class BackupAndRestore(Callback):
                 self.trainer.load_state_dict(state)
             except Exception as error:
                 raise ValueError(f"{self.path} cannot be resumed: {error}") from error
-            self.report_place()
+            self._report_place()
 
-    def report_place(self) -> None:
+    def _report_place(self) -> None:
         """Say where the run continues."""
         trainer, epochs = self.trainer, self.trainer.arguments.epochs
         if trainer.done:

@@ -215,7 +215,7 @@ class ProgressBar(Callback):
     def get_config(self) -> dict[str, Any]:
         return {}  # the output does not affect the training
 
-    def begin(self, title: str, total: int | None) -> None:
+    def _begin(self, title: str, total: int | None) -> None:
         """Draw a new bar."""
         self.close()
         file = self.file or sys.stderr
@@ -242,14 +242,14 @@ class ProgressBar(Callback):
             **options,
         )
 
-    def advance(self, batch: int, logs: Mapping | None) -> None:
+    def _advance(self, batch: int, logs: Mapping | None) -> None:
         """Count a batch."""
         if batch != self.bar.n:  # a run may be resumed in the middle of an epoch
             self.bar.initial = self.bar.n = self.bar.last_print_n = batch
         self.bar.logs = logs
         self.bar.update()
 
-    def end(self, logs: Mapping | None) -> None:
+    def _end(self, logs: Mapping | None) -> None:
         """Draw the bar with the final logs."""
         self.bar.logs, self.bar.done = logs, True
         self.batches_before = self.bar.n
@@ -267,37 +267,37 @@ class ProgressBar(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         title = f"Epoch {epoch + 1}/{self.params['epochs']}"
-        self.begin(title, self.params.get("steps") or self.batches_before)
+        self._begin(title, self.params.get("steps") or self.batches_before)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.advance(batch, logs)
+        self._advance(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.end(logs)
+        self._end(logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.close()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.trainer is None:
-            self.begin("Evaluate", self.params.get("steps"))
+            self._begin("Evaluate", self.params.get("steps"))
 
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.trainer is None:
-            self.advance(batch, logs)
+            self._advance(batch, logs)
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.trainer is None:
-            self.end(logs)
+            self._end(logs)
 
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self.begin("Predict", self.params.get("steps"))
+        self._begin("Predict", self.params.get("steps"))
 
     def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.advance(batch, None)
+        self._advance(batch, None)
 
     def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.end(None)
+        self._end(None)
 
 
 class EpochLine(Callback):
@@ -322,11 +322,11 @@ class EpochLine(Callback):
         self.began, self.steps = 0.0, 0
         self.ended: float | None = None
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Start the clock."""
         self.began, self.ended, self.steps = time.perf_counter(), None, 0
 
-    def print_line(self, title: str, logs: Mapping | None) -> None:
+    def _print_line(self, title: str, logs: Mapping | None) -> None:
         """Print times and logs."""
         now = time.perf_counter()
         of_steps = (self.ended or now) - self.began
@@ -337,17 +337,17 @@ class EpochLine(Callback):
         say(" - ".join(parts))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.begin()
+        self._begin()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.steps += 1
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.print_line(f"Epoch {epoch + 1}/{self.params['epochs']}", logs)
+        self._print_line(f"Epoch {epoch + 1}/{self.params['epochs']}", logs)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.trainer is None:
-            self.begin()
+            self._begin()
         else:  # the training steps of the epoch end here
             self.ended = time.perf_counter()
 
@@ -356,16 +356,16 @@ class EpochLine(Callback):
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.trainer is None:
-            self.print_line("Evaluate", logs)
+            self._print_line("Evaluate", logs)
 
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self.begin()
+        self._begin()
 
     def on_predict_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.steps += 1
 
     def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.print_line("Predict", None)
+        self._print_line("Predict", None)
 
 
 def reports(verbose: int, callbacks: Sequence[Callback]) -> list[Callback]:
