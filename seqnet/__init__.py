@@ -15,6 +15,7 @@ from seqnet import (
     optimizers,
     regularizers,
     text,
+    utils,
 )
 from seqnet.config import set_random_seed
 from seqnet.model import Model, load_model
@@ -39,4 +40,9 @@ __all__ = [
     "regularizers",
     "set_random_seed",
     "text",
+    "utils",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
