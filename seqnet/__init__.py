@@ -15,6 +15,7 @@ from seqnet import (
     optimizers,
     regularizers,
     text,
+    utils,
 )
 from seqnet.config import set_random_seed
 from seqnet.layers.symbolic import Input
@@ -41,4 +42,9 @@ __all__ = [
     "regularizers",
     "set_random_seed",
     "text",
+    "utils",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet import backend, config, losses, optimizers
+from seqnet import backend, config, losses, optimizers, summary
 from seqnet import metrics as metrics_module
-from seqnet.callbacks import Callback, CallbackList, EpochLine, History, ProgressBar
-from seqnet.callbacks.base import check_callbacks
+from seqnet.callbacks import Callback, CallbackList, History
+from seqnet.callbacks.base import check_callbacks, say
+from seqnet.callbacks.progress import reports
 from seqnet.checks import check_count, check_shape
 from seqnet.data.adapters import Adapter
 from seqnet.data.class_weight import ClassWeight
@@ -39,6 +40,7 @@ from seqnet.optimizers import Optimizer
 from seqnet.saving import hdf5
 from seqnet.saving.model_format import pack, unpack
 from seqnet.signature import Signature
+from seqnet.summary import Call, calls_of
 from seqnet.training import trainer as training
 from seqnet.training.arguments import (
     FitArguments,
@@ -407,27 +409,31 @@ class Model:
         """Return the total number of parameters in the weights."""
         return sum(int(w.get_value(borrow=True).size) for w in self.weights)
 
-    def summary(self, print_fn: Callable[[str], None] = print) -> None:
-        """Print the layers, their output shapes and weights, and how recurrent layers run."""
-        rows = [("Layer", "Output shape", "Weights", "Runs as")]
-        shape = self.input_shape
-        for layer in self.layers:
-            shape = None if shape is None else layer.compute_output_shape(shape)
-            rows.append(
-                (
-                    f"{layer.name} ({type(layer).__name__})",
-                    "?" if shape is None else str(shape),
-                    f"{layer.count_params():,}" if layer.built else "not built",
-                    layer.runs_as(backend.execution_mode) if layer.built else "",
-                )
-            )
-        widths = [max(len(row[k]) for row in rows) for k in range(4)]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
-        lines.insert(1, "-" * (sum(widths) + 6))
-        print_fn("\n".join(line.rstrip() for line in lines))
-        sizes = [int(w.get_value(borrow=True).size) for w in self.weights]
-        trained = sum(size for size, on in zip(sizes, self.trained, strict=True) if on)
-        print_fn(f"Weights: {sum(sizes):,}, of which {trained:,} are trained.")
+    def calls(self) -> Iterator[Call]:
+        """Yield the input and the calls of the layers, in order, for summaries and pictures."""
+        shapes = self.signature.inputs.leaves(self.input_shape)
+        return calls_of(self.graph, self.input_names, shapes)
+
+    def summary(
+        self, line_length: int | None = None, print_fn: Callable[[str], None] = print
+    ) -> None:
+        """Print the layers, their output shapes and weights, and how recurrent layers run.
+
+        Parameters
+        ----------
+        line_length : int, optional
+            The width of the table; by default that of the terminal, or 80.
+        print_fn : function
+            Gets the table, and then a line of totals.
+        """
+        print_fn(summary.text_of(self, line_length))
+        print_fn(summary.totals(self))
+
+    def __repr__(self) -> str:
+        return f"<{summary.describe(self)}>"
+
+    def _repr_html_(self) -> str:
+        return summary.html_of(self)
 
     @property
     def stateful(self) -> bool:
@@ -562,7 +568,7 @@ class Model:
                     optimizer: Any = self.optimizer
                     name = type(optimizer).__name__
                     name = f"{name}(learning_rate={optimizer.learning_rate:g})"
-                    print(f"compile was not called: training with {name}.")
+                    say(f"compile was not called: training with {name}.")
             if self.loss is None:
                 sample = dataset.first_batch(1)
                 x = self.steps.variables(Batch(sample.inputs)).inputs
@@ -644,7 +650,7 @@ class Model:
         batch_size, epochs : int
         verbose : 0, 1 or 2
             Silent, a progress bar for each epoch (replaced by a `ProgressBar` among the callbacks),
-            or one line for each epoch. ``"auto"`` means 1.
+            or one line for each epoch with its time. ``"auto"`` means 1.
         callbacks : list of `seqnet.callbacks.Callback`
         validation_split : float
             The fraction at the end of the data that is used for validation instead of training.
@@ -723,12 +729,7 @@ class Model:
             if tbptt is not None:
                 check_windows(self, dataset.first_batch(arguments.batch_size))
             history = self.history = History()
-            reports: list[Callback] = [history]
-            if verbose == 1 and not any(isinstance(c, ProgressBar) for c in callbacks):
-                reports.append(ProgressBar())
-            if verbose == 2:
-                reports.append(EpochLine())
-            called = CallbackList(callbacks, reports)
+            called = CallbackList(callbacks, [history, *reports(verbose, callbacks)])
             opened.callback(called.close)
             training.Trainer(self, dataset, validation, arguments, called).fit()
         return history
@@ -748,16 +749,17 @@ class Model:
     ) -> float | list[float] | dict[str, float]:
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
-        X and y are the same as for `fit`; `steps` is the number of batches to evaluate. The model
-        is not changed. With `return_dict`, a dictionary of results by name is returned. The hooks
-        of `callbacks` whose names begin with ``on_test`` are called.
+        X and y are the same as for `fit`; `steps` is the number of batches to evaluate; `verbose`
+        shows a progress bar (1) or prints a line (2). The model is not changed. With `return_dict`,
+        a dictionary of results by name is returned. The hooks of `callbacks` whose names begin with
+        ``on_test`` are called.
         """
         batch_size = check_count(batch_size, "batch_size")
         steps = check_optional_count(steps, "steps")
-        announce = check_verbose(verbose) > 0
-        called = CallbackList(check_callbacks(callbacks))
+        verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
+        announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
         dataset = Adapter(self, announce=announce).dataset(X, y, sample_weight, mask, lengths)
-        with closing(dataset):
+        with closing(dataset), closing(called):
             called.set_up(self, training.data_params(dataset, batch_size, steps))
             totals = training.evaluate(self, dataset, batch_size, called, steps, announce)
         return report(totals, return_dict)
@@ -775,18 +777,19 @@ class Model:
         """Return the outputs for inputs, (samples, ...).
 
         X is the same as for `fit`; a batch of a stream is x, or a tuple whose first item is x.
-        `steps` is the number of batches. For sequences of different lengths and an output at every
+        `steps` is the number of batches; `verbose` shows a progress bar (1) or prints a line (2).
+        For sequences of different lengths and an output at every
         step, the result is a list of arrays (time, ...), in the order of the sequences. The hooks
         of `callbacks` whose names begin with ``on_predict`` are called; ``logs["outputs"]`` are the
         outputs of a batch.
         """
         batch_size = check_count(batch_size, "batch_size")
         steps = check_optional_count(steps, "steps")
-        announce = check_verbose(verbose) > 0
-        called = CallbackList(check_callbacks(callbacks))
+        verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
+        announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
         adapter = Adapter(self, announce=announce, targets=False)
         dataset = adapter.dataset(X, mask=mask, lengths=lengths)
-        with closing(dataset):
+        with closing(dataset), closing(called):
             called.set_up(self, training.data_params(dataset, batch_size, steps))
             found = training.predict(self, dataset, batch_size, called, steps, announce)
         return self.signature.outputs.as_declared(found)
@@ -1045,7 +1048,7 @@ def inform(message: str, announce: bool) -> None:
     """Log a message, and print it if `announce` is True."""
     log.info(message)
     if announce:
-        print(message)
+        say(message)
 
 
 def load_model(path: str | os.PathLike, custom_objects: dict | None = None) -> Model:

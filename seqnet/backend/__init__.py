@@ -39,3 +39,7 @@ __all__ = [
     "vm_mode",
     "without_check",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

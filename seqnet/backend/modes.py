@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from types import ModuleType
@@ -170,7 +168,6 @@ def compile(
     updates: dict | None = None,
     *,
     name: str,
-    announce: bool = False,
 ) -> Callable:
     """Compile a graph with the configured backend.
 
@@ -181,12 +178,7 @@ def compile(
         New values of shared variables.
     name : str
         Name of the function in messages and profiles.
-    announce : bool
-        Print that compilation starts and how long it took.
     """
-    if announce:
-        print(f"Compiling the {name} function ...", end="", file=sys.stderr, flush=True)
-    start = time.perf_counter()
     updates = dict(updates or {})
     check_fused([*outputs, *updates.values()])
     seeded = [v for v in updates if needs_seeds(v)]
@@ -204,6 +196,4 @@ def compile(
     function.trust_input = True
     if seeded:
         function = seeding(function, seeded)
-    if announce:
-        print(f" {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
     return function

@@ -13,6 +13,10 @@ from seqnet.registry import get as _get
 __all__ = ["SGD", "AdaDelta", "AdaGrad", "Adam", "Hyperparameter", "Optimizer", "RMSprop", "get"]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def get(identifier: Identifier | Optimizer) -> Optimizer:
     """Return the optimizer of a name, a saved configuration, a class or an object.
 

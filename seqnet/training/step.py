@@ -22,6 +22,7 @@ from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
 from seqnet.locking import COMPILING
 from seqnet.regularizers import penalty as penalty_of
+from seqnet.training.announcing import announced
 from seqnet.training.results import PredictResult, TestResult, TrainResult
 from seqnet.types import Array, Tensor
 
@@ -118,34 +119,32 @@ def new_phase(run: str, states: States) -> CallContext:
 
 
 def compile_step(
-    batch: Batch, states: States, outputs: list, context: CallContext, name: str, announce: bool
+    batch: Batch, states: States, outputs: list, context: CallContext, name: str
 ) -> Callable:
     """Compile a function of a batch and states."""
     given = [state for values in states.values() for state in values]
     last = [state for layer in states for state in context.final_states[layer]]
-    return backend.compile(
-        [*batch.leaves(), *given], [*outputs, *last], context.updates, name=name, announce=announce
-    )
+    return backend.compile([*batch.leaves(), *given], [*outputs, *last], context.updates, name=name)
 
 
 def compile_predict(
-    model: Model, batch: Batch, states: States, announce: bool = False, name: str = "prediction"
+    model: Model, batch: Batch, states: States, name: str = "prediction"
 ) -> Callable:
     """Compile ``batch, states... -> outputs..., last states...``."""
     context = new_phase("predict", states)
     outputs, _ = model.forward(batch.inputs, batch.mask, context)
     outputs = list(outputs.values()) if isinstance(outputs, dict) else [outputs]
-    return compile_step(batch, states, outputs, context, name, announce)
+    return compile_step(batch, states, outputs, context, name)
 
 
-def compile_test(model: Model, batch: Batch, states: States, announce: bool = False) -> Callable:
+def compile_test(model: Model, batch: Batch, states: States) -> Callable:
     """Compile ``batch, states... -> sums..., last states...``; see `TestResult`."""
     context = new_phase("test", states)
     sums, *_ = loss_sums(model, batch, context)
-    return compile_step(batch, states, sums, context, "evaluation", announce)
+    return compile_step(batch, states, sums, context, "evaluation")
 
 
-def compile_train(model: Model, batch: Batch, states: States, announce: bool = False) -> Callable:
+def compile_train(model: Model, batch: Batch, states: States) -> Callable:
     """Compile ``batch, states... -> sums..., squared norms, last states...`` and the update."""
     context = new_phase("train", states)
     sums, total, over = loss_sums(model, batch, context)
@@ -156,7 +155,11 @@ def compile_train(model: Model, batch: Batch, states: States, announce: bool = F
         gradients = model.optimizer.gradients(total, weights, over, sparse_rows=rows)
         updates, squares = model.optimizer.descend(gradients), gradients.squares
         context.updates = updates | context.updates
-    return compile_step(batch, states, [*sums, squares], context, "training", announce)
+    return compile_step(batch, states, [*sums, squares], context, "training")
+
+
+FUNCTIONS = {compile_train: "training", compile_test: "evaluation", compile_predict: "prediction"}
+"""What the functions compile, for messages."""
 
 
 def loss_sums(
@@ -300,7 +303,8 @@ class CompiledSteps:
                 if function is None:
                     states = symbolic_states(self.model.layers) if with_states else {}
                     variables = symbolic_batch(batch, types)
-                    function = compile_it(self.model, variables, states, announce)
+                    with announced(FUNCTIONS[compile_it], announce):  # kernels are compiled, too
+                        function = compile_it(self.model, variables, states)
                     self.functions[key] = function
         return function, arrays, structure
 
