@@ -113,6 +113,10 @@ class Cropping1D(Resized):
         super().__init__(**kwargs)
         self.cropping = self.set_ends(cropping, "cropping")
 
+    def check_axes(self, input_shape: Shape) -> None:
+        super().check_axes(input_shape)
+        self.compute_output_shape(input_shape)
+
     def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         return inputs[:, self.before : -self.after or None]
 
