@@ -96,6 +96,15 @@ def check_count(value: object, name: str, minimum: int = 1) -> int:
     return int(value)
 
 
+def check_axis(value: object, name: str) -> int:
+    """Return the number of an axis other than the batch's, or raise; -1 is the last axis."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+    if value == 0:
+        raise ValueError(f"{name} cannot be 0, the axis of the batch.")
+    return int(value)
+
+
 def check_number(value: object, name: str) -> float:
     """Return a number as a float, or raise."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(

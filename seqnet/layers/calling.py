@@ -410,6 +410,17 @@ def with_ndim(mask: Mask, ndim: int) -> Mask:
     return mask[(..., *new)] if new else mask
 
 
+def own_axis(layer: Layer, axis: int, ndim: int) -> int:
+    """Return the number, from 0, of an axis of an input, or raise if there is none."""
+    found = axis + ndim if axis < 0 else axis
+    if not 1 <= found < ndim:
+        raise ValueError(
+            f"Layer {layer.display_name!r} ({type(layer).__name__}) has the axis {axis}, but its "
+            f"input has {ndim} axes, the batch first."
+        )
+    return found
+
+
 def why_missing(layer: Layer, name: str) -> str:
     """Return the error message for a missing attribute of a layer."""
     kind, own = type(layer).__name__, vars(layer)

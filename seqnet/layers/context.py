@@ -113,3 +113,13 @@ class CallContext:
         current = self.updates.get(generator, generator)
         self.updates[generator], mask = dropout_mask(current, shape, rate, dtype)
         return mask
+
+    def normal(
+        self, generator: SharedVariable, shape: Sequence[Tensor | int], dtype: str
+    ) -> Tensor:
+        """Draw standard normal values from a layer's generator, and store its next value."""
+        current = self.updates.get(generator, generator)
+        self.updates[generator], values = pt.random.normal(
+            0.0, 1.0, size=tuple(shape), rng=current, return_next_rng=True
+        )
+        return pt.cast(values, dtype)

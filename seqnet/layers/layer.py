@@ -482,6 +482,6 @@ class Layer(Versioned, Configurable, ABC):
 
 
 def snake_case(name: str) -> str:
-    """``SimpleRNN`` becomes ``simple_rnn``."""
-    name = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
-    return re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name).lower()
+    """``SimpleRNN`` becomes ``simple_rnn``, ``Conv1D`` becomes ``conv1d``."""
+    name = re.sub(r"([a-z])([A-Z])", r"\1_\2", name)
+    return re.sub(r"([A-Z0-9])([A-Z][a-z])", r"\1_\2", name).lower()
