@@ -2,6 +2,7 @@
 
 from seqnet.layers.activation import Activation, Identity, Softmax
 from seqnet.layers.activity_regularization import ActivityRegularization
+from seqnet.layers.attention import AdditiveAttention, Attention, MultiHeadAttention
 from seqnet.layers.batch_normalization import BatchNormalization
 from seqnet.layers.bidirectional import Bidirectional
 from seqnet.layers.context import CallContext
@@ -17,6 +18,25 @@ from seqnet.layers.layer import Layer
 from seqnet.layers.layer_normalization import LayerNormalization
 from seqnet.layers.lstm import LSTM
 from seqnet.layers.masking import Masking
+from seqnet.layers.merge import (
+    Add,
+    Average,
+    Concatenate,
+    Dot,
+    Maximum,
+    Merge,
+    Minimum,
+    Multiply,
+    Subtract,
+    add,
+    average,
+    concatenate,
+    dot,
+    maximum,
+    minimum,
+    multiply,
+    subtract,
+)
 from seqnet.layers.noise import GaussianDropout, GaussianNoise
 from seqnet.layers.pooling import (
     AveragePooling1D,
@@ -38,13 +58,19 @@ __all__ = [
     "LSTM",
     "Activation",
     "ActivityRegularization",
+    "Add",
+    "AdditiveAttention",
+    "Attention",
+    "Average",
     "AveragePooling1D",
     "BatchNormalization",
     "Bidirectional",
     "CallContext",
+    "Concatenate",
     "Conv1D",
     "Cropping1D",
     "Dense",
+    "Dot",
     "Dropout",
     "Embedding",
     "Flatten",
@@ -61,6 +87,11 @@ __all__ = [
     "LeakyReLU",
     "Masking",
     "MaxPooling1D",
+    "Maximum",
+    "Merge",
+    "Minimum",
+    "MultiHeadAttention",
+    "Multiply",
     "PReLU",
     "Permute",
     "ReLU",
@@ -70,9 +101,18 @@ __all__ = [
     "SimpleRNN",
     "Softmax",
     "SpatialDropout1D",
+    "Subtract",
     "TimeDistributed",
     "UpSampling1D",
     "ZeroPadding1D",
+    "add",
+    "average",
+    "concatenate",
+    "dot",
+    "maximum",
+    "minimum",
+    "multiply",
+    "subtract",
 ]
 
 

@@ -83,6 +83,7 @@ class Softmax(Layer):
     """
 
     takes_several_inputs = False
+
     def __init__(self, axis: int = -1, **kwargs: Any):
         super().__init__(**kwargs)
         self.axis = check_axis(axis, "The axis of Softmax")
