@@ -17,7 +17,7 @@ import pytensor
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
-from seqnet import config, regularizers
+from seqnet import config, constraints, regularizers
 from seqnet.checks import check_bool, check_finite, check_shape
 from seqnet.hyperparameters import numbers_of
 from seqnet.layers.calling import (
@@ -163,6 +163,7 @@ class Layer(Configurable, ABC):
         initializer: Identifier,
         *,
         regularizer: Identifier | None = None,
+        constraint: Identifier | None = None,
     ) -> TensorSharedVariable:
         """Create and register a weight; return its shared variable.
 
@@ -174,6 +175,8 @@ class Layer(Configurable, ABC):
             A function gets the shape, and dtype and rng if it has arguments of these names.
         regularizer : str, Regularizer or function, optional
             A function of the weight that returns a number, which is added to the loss.
+        constraint : str, Constraint or function, optional
+            A function of the weight that returns its allowed value, applied after each update.
         """
         full_name, sizes = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
         value, is_given = first_value(full_name, sizes, self.dtype, initializer)
@@ -185,6 +188,7 @@ class Layer(Configurable, ABC):
         penalty = regularizers.get(regularizer)
         if penalty is not None:
             self.penalties.append((penalty, weight))
+        weight.tag.constraint = constraints.get(constraint)
         return weight
 
     def add_generator(self) -> SharedVariable:
