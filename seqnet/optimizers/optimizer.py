@@ -28,8 +28,9 @@ from seqnet.constraints import constrain, constraint_of
 from seqnet.hyperparameters import Hyperparameter, names_of, numbers_of
 from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.ops.norms import squared_norms
+from seqnet.ops.schedule import ScheduledRate
 from seqnet.optimizers import schedules
-from seqnet.optimizers.schedules import LearningRate, ScheduledRate
+from seqnet.optimizers.schedules import LearningRate
 from seqnet.registry import Configurable, refuse_arguments, serialize
 from seqnet.types import Tensor, TensorLike
 

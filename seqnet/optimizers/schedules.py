@@ -12,12 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pytensor.tensor as pt
-from pytensor.graph.basic import Apply, Variable
-from pytensor.graph.op import Op, OutputStorageType
 
 from seqnet.checks import check_bool, check_count, check_not_negative, check_number
 from seqnet.hyperparameters import Hyperparameter
+from seqnet.ops.schedule import rate_at
 from seqnet.registry import Configurable, Identifier, register
 from seqnet.registry import get as _get
 from seqnet.types import Array
@@ -68,7 +66,8 @@ class LearningRateSchedule(Configurable, ABC):
         """
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.parameters())
+        given = [n for n in self.parameters() if hasattr(self, n)]
+        values = ", ".join([f"{name}={getattr(self, name)!r}" for name in given])
         return f"{type(self).__name__}({values})"
 
 
@@ -382,47 +381,6 @@ warmup_steps=0)
 
 
 # ---- schedules in optimizers
-
-
-def rate_at(schedule: Callable, step: int) -> float:
-    """Return a schedule's learning rate at a step, or raise if it gives none."""
-    name = getattr(schedule, "__name__", type(schedule).__name__)
-    what = f"What the learning-rate schedule {name} returns for step {step}"
-    value = schedule(step)
-    if isinstance(value, Variable):
-        raise TypeError(
-            f"{what} must be a number, got a PyTensor variable. A schedule is called with a plain "
-            "integer: use Python's or NumPy's functions."
-        )
-    return check_not_negative(value.item() if getattr(value, "ndim", None) == 0 else value, what)
-
-
-class ScheduledRate(Op):
-    """The float64 learning rate of a schedule at a step, an integer variable.
-
-    The schedule is called when the compiled function runs.
-    """
-
-    __props__ = ("schedule",)
-
-    def __init__(self, schedule: Callable) -> None:
-        self.schedule = schedule
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.schedule is other.schedule
-
-    def __hash__(self) -> int:
-        return hash((type(self), id(self.schedule)))
-
-    def make_node(self, *inputs: Variable) -> Apply:
-        (step,) = inputs
-        return Apply(self, [step], [pt.dscalar()])
-
-    def perform(self, node: Apply, inputs: Sequence[Any], outputs: OutputStorageType) -> None:
-        outputs[0][0] = np.asarray(rate_at(self.schedule, int(inputs[0])), dtype="float64")
-
-    def infer_shape(self, *given: Any) -> list[tuple]:
-        return [()]
 
 
 class LearningRate(Hyperparameter):
