@@ -114,6 +114,14 @@ def check_number(value: object, name: str) -> float:
     return float(value)
 
 
+def check_not_negative(value: object, name: str) -> float:
+    """Return a finite number that is at least 0, or raise."""
+    number = check_number(value, name)
+    if not 0 <= number < np.inf:
+        raise ValueError(f"{name} must be at least 0 and finite, got {value!r}.")
+    return number
+
+
 def check_bool(value: object, name: str) -> bool:
     """Return True or False, or raise: other truthy or falsy values are errors.
 

@@ -34,18 +34,24 @@ class Versioned:
 class Hyperparameter:
     """A number of an optimizer or layer: a float for users, a shared variable in graphs.
 
-    It is at least 0 and below `below`, which is checked whenever it is set. An optional one is
-    above 0, or ``None``, which removes it from the graph. One that `decays` is used by
-    `Optimizer.idle`.
+    It is at least 0 and below `below`, which is checked whenever it is set. A positive one is not
+    0. An optional one may be ``None``, which removes it from the graph. One that `decays` is used
+    by `Optimizer.idle`.
 
     Parameters
     ----------
     below : float
-    optional, decays : bool
+    optional, decays, positive : bool
     """
 
-    def __init__(self, below: float = np.inf, optional: bool = False, decays: bool = False):
-        self.below, self.optional, self.decays = below, optional, decays
+    def __init__(
+        self,
+        below: float = np.inf,
+        optional: bool = False,
+        decays: bool = False,
+        positive: bool = False,
+    ):
+        self.below, self.optional, self.decays, self.positive = below, optional, decays, positive
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -74,8 +80,9 @@ class Hyperparameter:
     def check(self, value: Any) -> None:
         """Raise if a value is not allowed."""
         check_number(value, self.name)
-        if not 0 <= value < self.below or (self.optional and value == 0):
-            lower = "above 0 or None" if self.optional else "at least 0"
+        if not 0 <= value < self.below or (self.positive and value == 0):
+            lower = "above 0" if self.positive else "at least 0"
+            lower += " or None" if self.optional else ""
             upper = "finite" if self.below == np.inf else f"below {self.below}"
             raise ValueError(f"{self.name} must be {lower} and {upper}, got {value!r}.")
 

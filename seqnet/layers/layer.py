@@ -17,7 +17,7 @@ import pytensor
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
-from seqnet import config, regularizers
+from seqnet import config, constraints, regularizers
 from seqnet.checks import check_bool, check_finite, check_shape
 from seqnet.hyperparameters import Versioned, numbers_of
 from seqnet.layers.calling import (
@@ -198,6 +198,7 @@ class Layer(Versioned, Configurable, ABC):
         *,
         regularizer: Identifier | None = None,
         trainable: bool = True,
+        constraint: Identifier | None = None,
     ) -> TensorSharedVariable:
         """Create and register a weight; return its shared variable.
 
@@ -212,6 +213,8 @@ class Layer(Versioned, Configurable, ABC):
         trainable : bool
             False for a weight that optimizers do not change, such as a moving average. The layer
             itself gives its new values, in `CallContext.updates`.
+        constraint : str, Constraint or function, optional
+            A function of the weight that returns its allowed value, applied after each update.
         """
         full_name, sizes = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
         value, is_given = first_value(full_name, sizes, self.dtype, initializer)
@@ -225,6 +228,7 @@ class Layer(Versioned, Configurable, ABC):
         penalty = regularizers.get(regularizer)
         if penalty is not None:
             self.penalties.append((penalty, weight))
+        weight.tag.constraint = constraints.get(constraint)
         return weight
 
     def add_generator(self) -> SharedVariable:

@@ -129,7 +129,13 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "data": trainer.dataset.fingerprint(),
         "validation_data": None if validation is None else validation.fingerprint(),
         "callbacks": [describe_callback(callback) for callback in trainer.callbacks.resumed],
-        "code": own_code(model.layers, model.optimizer, model.loss, model.metrics_asked),
+        "code": own_code(
+            model.layers,
+            model.optimizer,
+            model.optimizer.schedule,
+            model.loss,
+            model.metrics_asked,
+        ),
         "start": describe_start(model),
         **trainer.arguments.fixed(),
     }

@@ -146,6 +146,9 @@ class Trainer:
                                 self.out_of_batches()
                     self.end_epoch()
                 self.finished = not self.diverged
+                if self.finished:
+                    with model.lock:
+                        model.optimizer.finalize_variable_values(model.weights)
             except Interrupted:
                 raise signals.error(self.interrupted()) from None
             finally:

@@ -17,6 +17,8 @@ MAKERS = {
     "adagrad": lambda: optimizers.AdaGrad(0.05),
     "adadelta": lambda: optimizers.AdaDelta(clipnorm=0.05),
     "rmsprop": lambda: optimizers.RMSprop(0.01),
+    "rmsprop centered": lambda: optimizers.RMSprop(0.01, centered=True),
+    "rmsprop by a schedule": lambda: optimizers.RMSprop(lambda step: 0.1 / (1 + step)),
 }
 
 
