@@ -221,7 +221,7 @@ class Model:
     @property
     def input_specs(self) -> dict[str, InputSpec]:
         """What data for each input must be, by its name."""
-        return {"X": InputSpec("X", None, self.input_dtype, self.layers[:1])}
+        return {"X": InputSpec("X", self.input_shape, self.input_dtype, self.layers[:1])}
 
     @property
     def output_specs(self) -> dict[str, OutputSpec]:
