@@ -126,6 +126,8 @@ class Adapter:
         self.model, self.prefix, self.name = model, prefix, f"{prefix}X"
         self.announce, self.targets, self.continues = announce, targets, continues
         self.known_shapes: dict[tuple, dict[str, Shape]] = {}
+        self.inputs: dict[str, InputLeaf] = {}
+        self.outputs: dict[str, OutputLeaf] = {}
 
     def dataset(
         self, x: Any, y: Any = None, weight: Any = None, mask: Any = None, lengths: Any = None
@@ -136,6 +138,8 @@ class Adapter:
         """
         if not self.model.layers:
             raise ValueError("The model has no layers; add some first.")
+        if not self.inputs:
+            self.read_specs()
         if isinstance(x, Dataset) or is_stream(x, self.targets and y is None):
             others = {"y": y, "sample_weight": weight, "mask": mask, "lengths": lengths}
             extra = [f"{self.prefix}{part}" for part, v in others.items() if v is not None]
@@ -192,28 +196,24 @@ class Adapter:
             *[label(self.prefix + part, name, names) for part in ("X", "mask", "lengths")]
         )
 
-    def inputs(self) -> dict[str, InputLeaf]:
-        """Return what handles the data of each input."""
-        model = self.model
-        return {
+    def read_specs(self) -> None:
+        """Set what handles the data of each input and each output."""
+        model, names = self.model, self.model.output_names
+        self.inputs = {
             name: InputLeaf(spec, self.names_of_input(name), model.dtype)
             for name, spec in model.input_specs.items()
         }
-
-    def outputs(self) -> dict[str, OutputLeaf]:
-        """Return what handles the data of each output."""
-        model, names = self.model, self.model.output_names
-        leaves = {}
-        for name, spec in model.output_specs.items():
-            follows = self.names_of_input(spec.follows or model.input_names[0]).x
+        self.outputs = {}
+        for name, output in model.output_specs.items():
+            follows = self.names_of_input(output.follows or model.input_names[0]).x
             y, weight = [label(self.prefix + part, name, names) for part in ("y", "sample_weight")]
             who = "the model" if len(names) == 1 else f"output {name!r}"
-            leaves[name] = OutputLeaf(spec, OutputNames(y, weight, follows), model.dtype, who)
-        return leaves
+            parts = OutputNames(y, weight, follows)
+            self.outputs[name] = OutputLeaf(output, parts, model.dtype, who)
 
     def unpack_masked_losses(self, given: Given, out_of_core: bool) -> None:
         """Replace the targets of a `MaskedLoss` by labels and weights."""
-        for name, leaf in self.outputs().items():
+        for name, leaf in self.outputs.items():
             if name not in given.targets or not isinstance(leaf.spec.loss, MaskedLoss):
                 continue
             if out_of_core:
@@ -222,8 +222,8 @@ class Adapter:
                     "sparse_categorical_crossentropy with sample_weight=range_weights(...)."
                 )
             y, weight = given.targets[name], given.weights.get(name)
-            found = labels_and_weights(y, weight, *leaf.names)
-            given.targets[name], given.weights[name] = found
+            labels, weights = labels_and_weights(y, weight, *leaf.names)
+            given.targets[name], given.weights[name] = labels, weights
 
     def mask_lengths(self, given: Given) -> None:
         """Replace lengths by masks; the shape of the inputs, and of outputs, is kept."""
@@ -251,12 +251,13 @@ class Adapter:
             return columns.dataset(model, allowed)
         if model.optimizer is None or model.loss is None:
             model.complete_compile(columns.dataset(model, allowed), self.announce)
+            self.read_specs()  # with the loss
         self.check_outputs(columns, output_shapes)
         return columns.dataset(model, allowed)
 
     def input_columns(self, given: Given) -> Columns:
         """Return the inputs and masks, after checking them."""
-        columns, leaves = Columns(), self.inputs()
+        columns, leaves = Columns(), self.inputs
         for name, leaf in leaves.items():
             x, mask, lengths = given.inputs[name], given.masks.get(name), given.lengths.get(name)
             columns.inputs[name], found = leaf.columns(x, mask, lengths)
@@ -269,7 +270,7 @@ class Adapter:
 
     def add_outputs(self, columns: Columns, given: Given, output_shapes: dict[str, Shape]) -> None:
         """Add targets and sample weights, if they fit the inputs."""
-        for name, leaf in self.outputs().items():
+        for name, leaf in self.outputs.items():
             spec, x, padded = leaf.spec, None, None
             if spec.follows is not None:
                 x = columns.inputs[spec.follows]
@@ -284,8 +285,7 @@ class Adapter:
 
     def check_outputs(self, columns: Columns, output_shapes: dict[str, Shape]) -> None:
         """Check the values of targets and sample weights where they count."""
-        specs = self.model.input_specs
-        for name, leaf in self.outputs().items():
+        for name, leaf in self.outputs.items():
             spec, shape = leaf.spec, output_shapes[name]
             targets, weight = columns.targets[name], columns.weights.get(name)
 
@@ -295,7 +295,7 @@ class Adapter:
                 mask, x = None, columns.inputs.get(spec.follows)
                 if x is not None and spec.has_steps(x.shape, shape):
                     given = columns.masks.get(spec.follows)
-                    mask = mask_at_output(spec, specs[spec.follows], x, given)
+                    mask = mask_at_output(spec, self.inputs[spec.follows].spec, x, given)
                 return counted_targets(targets, weight, mask, spec.backwards)
 
             columns.targets[name] = leaf.checked(targets, weight, counted, shape)
