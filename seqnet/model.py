@@ -60,7 +60,7 @@ from seqnet.training.objectives import (
 from seqnet.training.results import Totals
 from seqnet.training.step import CompiledSteps
 from seqnet.training.tbptt import check_windows
-from seqnet.types import ArrayLike, Shape
+from seqnet.types import Shape
 
 log = logging.getLogger("seqnet")
 
@@ -620,7 +620,7 @@ class Model:
         validation_split: float = 0.0,
         validation_data: Data | None = None,
         shuffle: bool | str = True,
-        class_weight: Mapping[int, float] | None = None,
+        class_weight: Mapping[int, float] | Mapping[str, Mapping[int, float]] | None = None,
         sample_weight: Data | None = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
@@ -628,7 +628,7 @@ class Model:
         validation_batch_size: int | None = None,
         validation_freq: int | Sequence[int] = 1,
         mask: Data | None = None,
-        lengths: ArrayLike | None = None,
+        lengths: Data | None = None,
         tbptt: int | None = None,
     ) -> History:
         """Train on arrays, rows outside memory, or a stream of batches.
@@ -643,10 +643,13 @@ class Model:
             Or, without y, a stream: a generator or iterable of batches (x, y) or
             (x, y, sample_weight), or an object that returns batches by number. A generator is
             closed when `fit` ends.
+            With several inputs, a dictionary of these by input name, or a list in the order of
+            `input_names`; each sequence input may have its own lengths.
         y : array
             Targets: class numbers ``(samples,)`` or ``(samples, time)`` for the sparse
             cross-entropy, otherwise an array of the shape of the output. For a list of sequences,
             targets for each step are a list of the same lengths.
+            With several outputs, a dictionary by output name, or a list.
         batch_size, epochs : int
         verbose : 0, 1 or 2
             Silent, a progress bar for each epoch (replaced by a `ProgressBar` among the callbacks),
@@ -664,8 +667,11 @@ class Model:
             this needs ``shuffle=False`` and samples in that order; see `reset_states`.
         class_weight : dict of int to float
             Weights of target classes; other classes have the weight 1. They multiply
-            `sample_weight`, and are not used for validation.
+            `sample_weight`, and are not used for validation. With several outputs, a dictionary
+            of these by output name.
         sample_weight : array (samples,) or (samples, time), or a list of (time,)
+            With several outputs, a dictionary or a list with None for outputs without weights, or
+            one array for all outputs.
         initial_epoch : int
             The number of the first epoch, to continue a training; `epochs` is where it ends.
         steps_per_epoch : int, optional
@@ -678,10 +684,10 @@ class Model:
         validation_freq : int or list of int
             Validate every `validation_freq` epochs, or after the listed epochs, counted from 1.
         mask : bool array (samples, time), optional
-            True where there is data.
+            True where there is data. With several inputs, a dictionary by input name.
         lengths : int array (samples,), optional
             The number of steps of each row of X that are data, if padding comes after them; batches
-            are then formed as for a list.
+            are then formed as for a list. With several inputs, a dictionary by input name.
         tbptt : int, optional
             Truncated backpropagation: divide each batch into windows of this many steps and make
             an update for each. States and the masks of `dropout` and `recurrent_dropout` are passed
@@ -744,7 +750,7 @@ class Model:
         steps: int | None = None,
         return_dict: bool = False,
         mask: Data | None = None,
-        lengths: ArrayLike | None = None,
+        lengths: Data | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> float | list[float] | dict[str, float]:
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
@@ -771,15 +777,15 @@ class Model:
         verbose: int | str = 0,
         steps: int | None = None,
         mask: Data | None = None,
-        lengths: ArrayLike | None = None,
+        lengths: Data | None = None,
         callbacks: Sequence[Callback] = (),
-    ) -> np.ndarray | list[np.ndarray]:
+    ) -> np.ndarray | list | dict[str, Any]:
         """Return the outputs for inputs, (samples, ...).
 
         X is the same as for `fit`; a batch of a stream is x, or a tuple whose first item is x.
-        `steps` is the number of batches; `verbose` shows a progress bar (1) or prints a line (2).
-        For sequences of different lengths and an output at every
-        step, the result is a list of arrays (time, ...), in the order of the sequences. The hooks
+        `steps` is the number of batches. For sequences of different lengths and an output at every
+        step, the result is a list of arrays (time, ...), in the order of the sequences. Several
+        outputs are a list, or a dictionary if the model was made with one. The hooks
         of `callbacks` whose names begin with ``on_predict`` are called; ``logs["outputs"]`` are the
         outputs of a batch.
         """
@@ -801,7 +807,7 @@ class Model:
         sample_weight: Data | None = None,
         return_dict: bool = False,
         mask: Data | None = None,
-        lengths: ArrayLike | None = None,
+        lengths: Data | None = None,
     ) -> float | list[float] | dict[str, float]:
         """Make one update; return the loss and metrics before the update, as `evaluate` does."""
         batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
@@ -819,15 +825,15 @@ class Model:
         sample_weight: Data | None = None,
         return_dict: bool = False,
         mask: Data | None = None,
-        lengths: ArrayLike | None = None,
+        lengths: Data | None = None,
     ) -> float | list[float] | dict[str, float]:
         """Return the loss and metrics of one batch, as `evaluate` does."""
         batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
         return report(Totals(self.objectives, self.steps.test(batch).sums), return_dict)
 
     def predict_on_batch(
-        self, X: Data, mask: Data | None = None, lengths: ArrayLike | None = None
-    ) -> np.ndarray | list[np.ndarray]:
+        self, X: Data, mask: Data | None = None, lengths: Data | None = None
+    ) -> np.ndarray | list | dict[str, Any]:
         """Return the outputs for one batch, as `predict` does."""
         dataset = Adapter(self, targets=False).dataset(X, mask=mask, lengths=lengths)
         found = dataset.join([self.steps.predict(dataset.as_batch()).output])

@@ -7,8 +7,7 @@ functions. Values that are masked or have the weight 0 never raise an error.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +41,7 @@ from seqnet.data.stream import Stream, batch_parts, is_stream, open_stream
 from seqnet.data.validation import (
     as_array,
     check_same_count,
+    check_same_length,
     described,
     is_ragged,
     size_of,
@@ -67,6 +67,35 @@ class Given:
         """Return all values but the lengths."""
         parts = (self.inputs, self.targets, self.weights, self.masks)
         return [value for part in parts for value in part.values()]
+
+
+@dataclass
+class Columns:
+    """The data of a `Given` in memory, and how padding is removed from outputs."""
+
+    inputs: dict[str, Column] = field(default_factory=dict)
+    masks: dict[str, Column] = field(default_factory=dict)
+    targets: dict[str, Column] = field(default_factory=dict)
+    weights: dict[str, Column] = field(default_factory=dict)
+    steps: dict[str, OutputSteps] = field(default_factory=dict)
+
+    @property
+    def ragged(self) -> list[StepColumn]:
+        """The inputs that are sequences of different lengths."""
+        return [column for column in self.inputs.values() if isinstance(column, StepColumn)]
+
+    def dataset(self, model: Model, padded_lengths: tuple) -> ArrayDataset | RaggedDataset:
+        """Return a data set of the columns."""
+        inputs, outputs = model.input_names, model.output_names
+        data = Batch(
+            without_names(self.inputs, inputs),
+            without_names(self.targets, outputs),
+            without_names(self.weights, outputs),
+            without_names(self.masks, inputs),
+        )
+        if self.ragged:
+            return RaggedDataset(data, without_names(self.steps, outputs), padded_lengths)
+        return ArrayDataset(data.map(attrgetter("values")))
 
 
 class Adapter:
@@ -97,6 +126,8 @@ class Adapter:
         self.model, self.prefix, self.name = model, prefix, f"{prefix}X"
         self.announce, self.targets, self.continues = announce, targets, continues
         self.known_shapes: dict[tuple, dict[str, Shape]] = {}
+        self.inputs: dict[str, InputLeaf] = {}
+        self.outputs: dict[str, OutputLeaf] = {}
 
     def dataset(
         self, x: Any, y: Any = None, weight: Any = None, mask: Any = None, lengths: Any = None
@@ -107,6 +138,8 @@ class Adapter:
         """
         if not self.model.layers:
             raise ValueError("The model has no layers; add some first.")
+        if not self.inputs:
+            self.read_specs()
         if isinstance(x, Dataset) or is_stream(x, self.targets and y is None):
             others = {"y": y, "sample_weight": weight, "mask": mask, "lengths": lengths}
             extra = [f"{self.prefix}{part}" for part, v in others.items() if v is not None]
@@ -163,28 +196,24 @@ class Adapter:
             *[label(self.prefix + part, name, names) for part in ("X", "mask", "lengths")]
         )
 
-    def inputs(self) -> dict[str, InputLeaf]:
-        """Return what handles the data of each input."""
-        model = self.model
-        return {
+    def read_specs(self) -> None:
+        """Set what handles the data of each input and each output."""
+        model, names = self.model, self.model.output_names
+        self.inputs = {
             name: InputLeaf(spec, self.names_of_input(name), model.dtype)
             for name, spec in model.input_specs.items()
         }
-
-    def outputs(self) -> dict[str, OutputLeaf]:
-        """Return what handles the data of each output."""
-        model, names = self.model, self.model.output_names
-        leaves = {}
-        for name, spec in model.output_specs.items():
-            follows = self.names_of_input(spec.follows or model.input_names[0]).x
+        self.outputs = {}
+        for name, output in model.output_specs.items():
+            follows = self.names_of_input(output.follows or model.input_names[0]).x
             y, weight = [label(self.prefix + part, name, names) for part in ("y", "sample_weight")]
             who = "the model" if len(names) == 1 else f"output {name!r}"
-            leaves[name] = OutputLeaf(spec, OutputNames(y, weight, follows), model.dtype, who)
-        return leaves
+            parts = OutputNames(y, weight, follows)
+            self.outputs[name] = OutputLeaf(output, parts, model.dtype, who)
 
     def unpack_masked_losses(self, given: Given, out_of_core: bool) -> None:
         """Replace the targets of a `MaskedLoss` by labels and weights."""
-        for name, leaf in self.outputs().items():
+        for name, leaf in self.outputs.items():
             if name not in given.targets or not isinstance(leaf.spec.loss, MaskedLoss):
                 continue
             if out_of_core:
@@ -193,8 +222,8 @@ class Adapter:
                     "sparse_categorical_crossentropy with sample_weight=range_weights(...)."
                 )
             y, weight = given.targets[name], given.weights.get(name)
-            found = labels_and_weights(y, weight, *leaf.names)
-            given.targets[name], given.weights[name] = found
+            labels, weights = labels_and_weights(y, weight, *leaf.names)
+            given.targets[name], given.weights[name] = labels, weights
 
     def mask_lengths(self, given: Given) -> None:
         """Replace lengths by masks; the shape of the inputs, and of outputs, is kept."""
@@ -209,96 +238,87 @@ class Adapter:
 
     def in_memory(self, given: Given) -> ArrayDataset | RaggedDataset:
         """Return arrays and sequences of different lengths as a data set."""
-        model, leaves = self.model, self.inputs()
-        inputs: dict[str, Column] = {}
-        masks: dict[str, Column] = {}
-        for name, leaf in leaves.items():
-            mask, lengths = given.masks.get(name), given.lengths.get(name)
-            inputs[name], found = leaf.columns(given.inputs[name], mask, lengths)
-            if found is not None:
-                masks[name] = found
-        self.check_counts(inputs, given)
-        for name, leaf in leaves.items():
-            inputs[name] = leaf.checked(inputs[name], masks.get(name))
-        shapes = {name: column.shape for name, column in inputs.items()}
+        model = self.model
+        columns = self.input_columns(given)
+        shapes = {name: column.shape for name, column in columns.inputs.items()}
         output_shapes = self.output_shapes(shapes, given)
-        targets: dict[str, Column] = {}
-        weights: dict[str, Column] = {}
-        steps: dict[str, OutputSteps] = {}
-        outputs = self.outputs()
-        for name, output in outputs.items():
-            spec, x, padded = output.spec, None, None
+        self.add_outputs(columns, given, output_shapes)
+        allowed: tuple = ()
+        if columns.ragged and model.needs_length:
+            lengths = np.concatenate([column.layout.lengths for column in columns.ragged])
+            allowed = model.choose_padded_lengths(lengths, self.announce)
+        if not columns.targets:
+            return columns.dataset(model, allowed)
+        if model.optimizer is None or model.loss is None:
+            model.complete_compile(columns.dataset(model, allowed), self.announce)
+            self.read_specs()  # with the loss
+        self.check_outputs(columns, output_shapes)
+        return columns.dataset(model, allowed)
+
+    def input_columns(self, given: Given) -> Columns:
+        """Return the inputs and masks, after checking them."""
+        columns, leaves = Columns(), self.inputs
+        for name, leaf in leaves.items():
+            x, mask, lengths = given.inputs[name], given.masks.get(name), given.lengths.get(name)
+            columns.inputs[name], found = leaf.columns(x, mask, lengths)
+            if found is not None:
+                columns.masks[name] = found
+        self.check_counts(columns, given)
+        for name, leaf in leaves.items():
+            columns.inputs[name] = leaf.checked(columns.inputs[name], columns.masks.get(name))
+        return columns
+
+    def add_outputs(self, columns: Columns, given: Given, output_shapes: dict[str, Shape]) -> None:
+        """Add targets and sample weights, if they fit the inputs."""
+        for name, leaf in self.outputs.items():
+            spec, x, padded = leaf.spec, None, None
             if spec.follows is not None:
-                x = inputs[spec.follows]
+                x = columns.inputs[spec.follows]
                 if spec.follows in given.lengths:
                     padded = np.shape(given.inputs[spec.follows])[:2]
             per_step = isinstance(x, StepColumn) and spec.has_steps(x.shape, output_shapes[name])
-            steps[name] = OutputSteps(spec.follows if per_step else None, spec.backwards)
+            columns.steps[name] = OutputSteps(spec.follows if per_step else None, spec.backwards)
             if name in given.targets:
-                targets[name] = output.targets(given.targets[name], x, per_step, padded)
+                columns.targets[name] = leaf.targets(given.targets[name], x, per_step, padded)
             if given.weights.get(name) is not None:
-                weights[name] = output.weights(given.weights[name], x, per_step, padded)
-        ragged = [c for c in inputs.values() if isinstance(c, StepColumn)]
-        allowed: tuple = ()
-        if ragged and model.needs_length:
-            lengths = np.concatenate([column.layout.lengths for column in ragged])
-            allowed = model.choose_padded_lengths(lengths, self.announce)
+                columns.weights[name] = leaf.weights(given.weights[name], x, per_step, padded)
 
-        def dataset() -> ArrayDataset | RaggedDataset:
-            data = Batch(
-                without_names(inputs, model.input_names),
-                without_names(targets, model.output_names),
-                without_names(weights, model.output_names),
-                without_names(masks, model.input_names),
-            )
-            if ragged:
-                return RaggedDataset(data, without_names(steps, model.output_names), allowed)
-            return ArrayDataset(data.map(attrgetter("values")))
+    def check_outputs(self, columns: Columns, output_shapes: dict[str, Shape]) -> None:
+        """Check the values of targets and sample weights where they count."""
+        for name, leaf in self.outputs.items():
+            spec, shape = leaf.spec, output_shapes[name]
+            targets, weight = columns.targets[name], columns.weights.get(name)
 
-        if not targets:
-            return dataset()
-        if model.optimizer is None or model.loss is None:
-            model.complete_compile(dataset(), self.announce)
-            outputs = self.outputs()
-        for name, output in outputs.items():
-            weight, shape = weights.get(name), output_shapes[name]
-            counted = partial(
-                self.counted, output, targets[name], weight, inputs, masks, leaves, shape
-            )
-            targets[name] = output.checked(targets[name], weight, counted, shape)
-        return dataset()
+            def counted(
+                spec: Any = spec, shape: Any = shape, targets: Any = targets, weight: Any = weight
+            ) -> np.ndarray | None:
+                mask, x = None, columns.inputs.get(spec.follows)
+                if x is not None and spec.has_steps(x.shape, shape):
+                    given = columns.masks.get(spec.follows)
+                    mask = mask_at_output(spec, self.inputs[spec.follows].spec, x, given)
+                return counted_targets(targets, weight, mask, spec.backwards)
 
-    def counted(
-        self,
-        output: OutputLeaf,
-        targets: Column,
-        weight: Column | None,
-        inputs: dict[str, Column],
-        masks: dict[str, Column],
-        leaves: dict[str, InputLeaf],
-        shape: Shape,
-    ) -> np.ndarray | None:
-        """Return where the targets of an output count."""
-        spec, mask, name = output.spec, None, output.spec.follows
-        if name is not None and spec.has_steps(inputs[name].shape, shape):
-            mask = mask_at_output(spec, leaves[name].spec, inputs[name], masks.get(name))
-        return counted_targets(targets, weight, mask, spec.backwards)
+            columns.targets[name] = leaf.checked(targets, weight, counted, shape)
 
-    def check_counts(self, inputs: dict[str, Column], given: Given) -> None:
+    def check_counts(self, columns: Columns, given: Given) -> None:
         """Raise an error if parts of the data do not have the same number of samples."""
-        (first, column), *others = inputs.items()
-        x = self.names_of_input(first).x
-        for name, other in others:
-            check_same_count(x, column, self.names_of_input(name).x, other)
+        rows = {  # a list of sequences has no shape
+            name: range(len(c)) if isinstance(c, StepColumn) else c.values
+            for name, c in columns.inputs.items()
+        }
+        first = next(iter(rows))
+        x, count = self.names_of_input(first).x, rows.pop(first)
+        for name, other in rows.items():
+            check_same_count(x, count, self.names_of_input(name).x, other)
         names = self.model.output_names
         for part, values in (("y", given.targets), ("sample_weight", given.weights)):
             for name, value in values.items():
                 text = label(self.prefix + part, name, names)
                 if value is None:
                     continue
-                if isinstance(value, np.ndarray) or size_of(value) is None:
+                if size_of(value) is None and not columns.ragged:
                     value = as_array(value, text)
-                check_same_count(x, column, text, value)
+                check_same_length(x, count, text, value)
 
     def out_of_core(self, given: Given) -> OutOfCoreDataset:
         """Return rows outside memory as a data set; only the first row is read now."""

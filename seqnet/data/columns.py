@@ -5,7 +5,7 @@ A `Batch` of columns is all data of a `RaggedDataset`. Both kinds of columns hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -33,7 +33,7 @@ class Layout:
 
     def __init__(self, starts: np.ndarray, lengths: np.ndarray):
         self.starts, self.lengths = starts, lengths
-        self._places: tuple | None = None
+        self._padded: tuple | None = None
 
     @classmethod
     def of(cls, lengths: Any) -> Layout:
@@ -53,19 +53,23 @@ class Layout:
 
     def places(self, time: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the place of each step of a padded batch (samples, time), and its mask."""
-        if self._places is None or self._places[0].shape[1] != time:
-            steps = np.arange(time)
-            mask = steps < self.lengths[:, None]
-            self._places = np.where(mask, self.starts[:, None] + steps, 0), mask
-        return self._places
+        steps = np.arange(time)
+        mask = steps < self.lengths[:, None]
+        return np.where(mask, self.starts[:, None] + steps, 0), mask
 
-    def padded_time(self, allowed: Sequence[int] = ()) -> int:
-        """Return the longest length, or the smallest allowed one that is not shorter."""
-        time = int(self.lengths.max())
-        return min((n for n in allowed if n >= time), default=time)
+    def padded(self, allowed: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+        """Return `places` for the longest length, or the smallest allowed one that is not shorter.
+
+        They are computed once for all columns of a batch with these lengths.
+        """
+        if self._padded is None or self._padded[0] != allowed:
+            time = int(self.lengths.max())
+            time = min((n for n in allowed if n >= time), default=time)
+            self._padded = allowed, self.places(time)
+        return self._padded[1]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class RowColumn:
     """One row of an array for each sample.
 
@@ -76,7 +80,10 @@ class RowColumn:
 
     values: np.ndarray
 
-    layout = None
+    @property
+    def layout(self) -> None:
+        """No layout: there is one row for each sample."""
+        return None
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -90,7 +97,7 @@ class RowColumn:
         """Return the column of some samples."""
         return RowColumn(self.values[rows])
 
-    def padded(self, allowed: Sequence[int] = ()) -> np.ndarray:
+    def padded(self, allowed: tuple[int, ...] = ()) -> np.ndarray:
         """Return the values as an array with one row for each sample."""
         return self.values
 
@@ -115,7 +122,7 @@ class RowColumn:
         return fingerprint(self.values)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class StepColumn:
     """Sequences of different lengths, one for each sample.
 
@@ -164,14 +171,14 @@ class StepColumn:
         key = id(self.layout)
         if key not in layouts:
             layouts[key] = self.layout[rows]
-        return replace(self, layout=layouts[key])
+        return StepColumn(self.values, layouts[key], self.at_end)
 
-    def padded(self, allowed: Sequence[int] = ()) -> np.ndarray:
+    def padded(self, allowed: tuple[int, ...] = ()) -> np.ndarray:
         """Return an array (samples, time, ...) that is 0 after, or before, each sequence.
 
         `time` is the longest length, or the smallest `allowed` one that is not shorter.
         """
-        at, mask = self.layout.places(self.layout.padded_time(allowed))
+        at, mask = self.layout.padded(allowed)
         if self.at_end:
             time, lengths = mask.shape[1], self.layout.lengths
             at = at[np.arange(len(at))[:, None], (np.arange(time) + lengths[:, None]) % time]

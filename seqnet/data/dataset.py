@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from operator import itemgetter
@@ -262,8 +262,9 @@ class Indexable(Protocol):
     def __getitem__(self, rows: Any, /) -> Any: ...
 
 
-Data: TypeAlias = ArrayLike | Indexable | Iterable[Any] | Dataset
-"""Data that a model accepts: arrays, lists of sequences, rows in a file, streams of batches."""
+Data: TypeAlias = ArrayLike | Indexable | Iterable[Any] | Mapping[str, Any] | Dataset
+"""Data that a model accepts: arrays, lists of sequences, rows in a file, streams of batches; for
+several inputs or outputs, dictionaries of these by name."""
 
 
 class MappedDataset(Dataset):

@@ -88,7 +88,7 @@ class InputLeaf:
     def mask_of_steps(self, sequences: StepColumn, mask: Any) -> StepColumn:
         """Return the mask of sequences of different lengths."""
         names = self.names
-        check_same_length(names.x, len(sequences), names.mask, mask)
+        check_same_length(names.x, range(len(sequences)), names.mask, mask)
         steps = scalar_steps(mask, sequences.layout.lengths, names.mask, names.x)
         sequences.checking(as_mask)(steps, names.mask)
         return replace(sequences, values=as_mask(steps, names.mask))
@@ -170,7 +170,6 @@ class OutputLeaf:
         """Return the sample weights as a column; the parameters are those of `targets`."""
         name = self.names.weight
         if isinstance(x, StepColumn):
-            check_same_length(self.names.x, len(x), name, weight)
             if size_of(weight[0]) is not None:
                 if per_step:
                     return self.steps(weight, x, name, padded, check_weights, scalar_steps)

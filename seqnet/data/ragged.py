@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.data.columns import Column, Layout, StepColumn
+from seqnet.data.columns import Layout, StepColumn
 from seqnet.data.dataset import (
     Batch,
     Epoch,
@@ -91,17 +91,17 @@ class RaggedDataset(RowDataset):
         columns = [column for _, column in tree_items(self.data.inputs, "")]
         return np.sum([c.layout.lengths for c in columns if isinstance(c, StepColumn)], axis=0)
 
+    def take(self, rows: RowSelection) -> Batch:
+        """Return the columns of some samples."""
+        layouts: dict[int, Layout] = {}
+        return self.data.map(lambda column: column.take(rows, layouts))
+
     def rows(self, rows: RowSelection) -> RaggedDataset:
         """Return the samples of some rows, without padding."""
-        layouts: dict[int, Layout] = {}
-
-        def select(column: Column) -> Column:
-            return column.take(rows, layouts)
-
-        return replace(self, data=self.data.map(select), places=None)
+        return replace(self, data=self.take(rows), places=None)
 
     def load(self, rows: RowSelection) -> Batch:
-        return self.rows(rows).as_batch()
+        return padded_batch(self.take(rows), self.padded_lengths)
 
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches, each padded to its longest sequences."""
@@ -135,28 +135,7 @@ class RaggedDataset(RowDataset):
             yield found[k]
 
     def as_batch(self) -> Batch:
-        """Return all samples as one batch, each sequence input padded to the longest."""
-
-        def pad(column: Column) -> np.ndarray:
-            return column.padded(self.padded_lengths)
-
-        return replace(self.data.map(pad), mask=self.padded_mask())
-
-    def padded_mask(self) -> Tree:
-        """Return the masks of the sequences, and of other inputs if they are given."""
-        inputs, given = self.data.inputs, self.data.mask
-
-        def mask(column: Column, own: Column | None) -> np.ndarray | None:
-            if own is not None:
-                return own.padded(self.padded_lengths)
-            if column.layout is None:
-                return None
-            return column.layout.places(column.layout.padded_time(self.padded_lengths))[1]
-
-        if not isinstance(inputs, dict):
-            return mask(inputs, given)
-        masks = {name: mask(column, (given or {}).get(name)) for name, column in inputs.items()}
-        return {name: m for name, m in masks.items() if m is not None}
+        return padded_batch(self.data, self.padded_lengths)
 
     def sorted_by_length(self) -> RaggedDataset:
         order = np.argsort(self.lengths, kind="stable")
@@ -196,6 +175,27 @@ class RaggedDataset(RowDataset):
         """Return a data set without arrays that has what `join` needs."""
         inputs = map_tree(lambda column: column.outline(), self.data.inputs)
         return replace(self, data=Batch(inputs))
+
+
+def padded_batch(data: Batch, allowed: tuple[int, ...]) -> Batch:
+    """Return columns as arrays, with masks for sequences, and for other inputs if they are given.
+
+    Each sequence is padded to the longest one of its column, or to the smallest `allowed` length
+    that is not shorter.
+    """
+    inputs, masks = data.inputs, data.mask
+    batch = data.map(lambda column: column.padded(allowed))
+    if not isinstance(inputs, dict):
+        if masks is None:
+            batch.mask = inputs.layout.padded(allowed)[1]
+        return batch
+    given, batch.mask = batch.mask or {}, {}
+    for name, column in inputs.items():
+        if name in given:
+            batch.mask[name] = given[name]
+        elif column.layout is not None:
+            batch.mask[name] = column.layout.padded(allowed)[1]
+    return batch
 
 
 def choose_lengths(lengths: np.ndarray, known: tuple[int, ...] = ()) -> tuple[int, ...]:

@@ -26,6 +26,8 @@ class InputSpec:
         ``"int32"`` or the float type.
     layers : list of Layer
         The layers that take this input. They check its values, and may find a mask in them.
+    has_steps : bool
+        Whether the second axis of a batch is time.
 
     Examples
     --------
@@ -42,6 +44,7 @@ class InputSpec:
     shape: Shape | None
     dtype: str
     layers: Sequence[Layer] = ()
+    has_steps: bool = True
 
     @property
     def rank(self) -> int:
@@ -49,11 +52,6 @@ class InputSpec:
         if self.shape is not None:
             return len(self.shape)
         return len(self.layers[0].input_axes) if self.layers else 0
-
-    @property
-    def has_steps(self) -> bool:
-        """Whether the second axis of a batch is time."""
-        return self.shape is None or len(self.shape) > 2 or self.shape[1:] == (None,)
 
     def check_shape(self, shape: Shape) -> None:
         """Raise ``ValueError`` if a batch of this shape (None: unknown) does not fit."""

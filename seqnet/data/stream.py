@@ -233,7 +233,7 @@ def batch_parts(raw: Any, targets: bool, model: Model) -> tuple:
     # A list contains sequences of different lengths, or several inputs, except that loaders return
     # tuples as lists.
     if len(model.input_names) > 1:
-        loaded = isinstance(raw[0], (dict, list, tuple))
+        loaded = len(raw) != len(model.input_names) or isinstance(raw[0], dict)
     else:
         loaded = model.input_shape is not None and np.ndim(raw[0]) == len(model.input_shape)
     return tuple(raw[:1]) if loaded else (raw,)

@@ -117,9 +117,12 @@ def check_weights(array: np.ndarray, name: str) -> None:
 def check_same_count(name: str, x: Any, other: str, values: Any) -> None:
     """Raise an error if two parts of the data do not have the same number of samples."""
     if len(x) != len(values):
+        found = [
+            f"{len(part)} in {label}" + (f" (shape {part.shape})" if hasattr(part, "shape") else "")
+            for label, part in ((name, x), (other, values))
+        ]
         raise ValueError(
-            f"{name} and {other} must have the same number of samples, got {len(x)} in {name} "
-            f"and {len(values)} in {other}."
+            f"{name} and {other} must have the same number of samples, got {' and '.join(found)}."
         )
 
 
@@ -232,11 +235,11 @@ def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(arrays), np.array([len(a) for a in arrays])
 
 
-def check_same_length(name: str, count: int, other: str, values: Any) -> None:
+def check_same_length(name: str, sequences: Any, other: str, values: Any) -> None:
     """Raise an error if there are not as many values as sequences."""
     if size_of(values) is None:
         raise TypeError(f"{other} must have one entry for each sequence, got {values!r}.")
-    check_same_count(name, range(count), other, values)
+    check_same_count(name, sequences, other, values)
 
 
 def steps_like(values: Sequence, lengths: np.ndarray, name: str, like: str) -> np.ndarray:

@@ -205,7 +205,7 @@ def test_a_masked_array_without_masked_values_is_accepted():
         ([TOKENS, SERIES], ValueError, ["list of 2 arrays", "(4, 3, 2)", "one input"]),
         ([TOKENS, TOKENS], ValueError, ["list of 2 arrays", "one input"]),
         ([TOKENS, np.zeros((4, 7))], ValueError, ["list of 2 arrays", "(4, 7)", "one input"]),
-        ({"text": TOKENS}, TypeError, ["dict", "one input"]),
+        ({"text": TOKENS}, ValueError, ["the key 'text'", "has the input 'X'"]),
         (deque(TOKENS.tolist()), TypeError, ["deque of 4", "X[start:stop]", "list(X)"]),
         (TOKENS.astype(object), TypeError, ["object", "np.asarray(X, 'int32')"]),
         (TOKENS * 0.5 + np.zeros((4, 3), object), TypeError, ["np.asarray(X, 'float32')"]),
