@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
@@ -21,6 +22,7 @@ from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.math import Dot
 from pytensor.tensor.shape import Shape as ShapeOp
 from pytensor.tensor.shape import Shape_i, SpecifyShape
+from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.special import LogSoftmax, Softmax
 from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.type import TensorType
@@ -116,7 +118,8 @@ class Graph:
 
         given = tuple([number(variable) for variable in inputs])
         known = set(inputs)
-        nodes, constants = [], {}
+        nodes: list[Node] = []
+        constants: dict[int, Variable] = {}
         for node in recorded_nodes(outputs, known.__contains__):
             nodes.append(
                 Node(
@@ -141,9 +144,10 @@ class Graph:
         return list(dict.fromkeys(call.layer for call in self.calls()))
 
     @property
-    def weights(self) -> list[SharedVariable]:
+    def weights(self) -> list[TensorSharedVariable]:
         """The shared variables that operations use and no layer has."""
-        return [v for v in self.constants.values() if isinstance(v, SharedVariable)]
+        found = [v for v in self.constants.values() if isinstance(v, TensorSharedVariable)]
+        return [v for v in found if np.dtype(v.dtype).kind == "f"]
 
     def calls(self) -> Iterator[LayerCall]:
         """Yield the calls of layers."""
@@ -183,7 +187,7 @@ class Graph:
                 results, found = node.op.apply(given, covers, context)
             else:
                 given = [as_recorded(v, t) for v, t in zip(given, node.types, strict=True)]
-                results = node.op.make_node(*given).outputs
+                results = cast(list[Tensor], node.op.make_node(*given).outputs)
                 found = [mask_after(node.op, given, covers, results)] * len(results)
             values.update(zip(node.outputs, results, strict=True))
             known.update(zip(node.outputs, found, strict=True))
@@ -240,7 +244,10 @@ class Graph:
             if isinstance(node.op, LayerCall):
                 found = node.op.output_masks(given, covers, results)
             else:
-                given = [self.constants.get(k, v) for k, v in zip(node.inputs, given, strict=True)]
+                given = [
+                    cast(Tensor, self.constants.get(k, v))
+                    for k, v in zip(node.inputs, given, strict=True)
+                ]
                 found = [mask_after(node.op, given, covers, results)] * len(results)
             known.update(zip(node.outputs, found, strict=True))
         masks = [known.get(k) for k in self.outputs]

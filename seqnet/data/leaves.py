@@ -261,7 +261,7 @@ class OutputLeaf:
 def check_last_activation(output: OutputSpec) -> None:
     """Raise an error if the last activation does not fit the loss (probabilities or logits)."""
     loss: Any = output.loss
-    layer = output.layer
+    layer: Any = output.layer
     if isinstance(layer, TimeDistributed):
         layer = layer.layer
     if isinstance(layer, Softmax):

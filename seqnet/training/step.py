@@ -181,7 +181,7 @@ def loss_sums(
             part.get(objective.output) if isinstance(part, dict) else part
             for part in (batch.targets, batch.sample_weight)
         ]
-        found, over = objective.graph(y, output, weight, mask)
+        found, over = objective.graph(cast(Tensor, y), output, weight, mask)
         sums += found
         means.append(objective.weighted(found[0] if single else found[0] / over))
     dtype = means[0].dtype
