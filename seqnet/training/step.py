@@ -19,10 +19,13 @@ from pytensor.graph.traversal import ancestors
 
 from seqnet import backend, config
 from seqnet.data.dataset import PART_NAMES, Batch, tree_items
+from seqnet.layers.calling import masks_together
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
 from seqnet.locking import COMPILING
+from seqnet.losses import Loss, values_function
+from seqnet.losses.reduction import step_weights, weighted_sum
 from seqnet.ops.count import count
 from seqnet.regularizers import penalty as penalty_of
 from seqnet.types import Array, Tensor
@@ -289,7 +292,13 @@ def loss_sums(
     output, mask = model.forward(batch.inputs, batch.mask, context)
     y, weight, loss = batch.targets, batch.sample_weight, model.loss
     what = f"The loss {name_of(model.loss)!r}"
-    values = values_of(cast(Callable, loss), y, output, what)
+    reduction = loss.reduction if isinstance(loss, Loss) else "mean"
+    if reduction in ("none", None):
+        raise ValueError(
+            f"{what} has reduction={reduction!r}, which leaves no single number to minimise: in a "
+            "model use 'sum', or 'sum_over_batch_size' for the mean."
+        )
+    values = values_of(values_function(cast(Callable, loss)), y, output, what)
     check_gradient(values, output, what)
     values = pt.cast(values, output.dtype)
     if values.ndim == 0:
@@ -304,6 +313,9 @@ def loss_sums(
                 f"each step, (batch, time); it gives {values.ndim} axes, and the {name} has "
                 f"{given.ndim}."
             )
+    counted = loss.counted(y) if isinstance(loss, Loss) else None
+    if counted is not None:  # the metrics look at class 0 instead of a class that is ignored
+        mask, y = masks_together(mask, counted), pt.switch(counted, y, pt.zeros_like(y))
     weights = step_weights(values, weight, mask)
     loss_sum = weighted_sum(values, weights)
     weight_sum = count(values) if weights is None else pt.sum(weights)
@@ -315,6 +327,8 @@ def loss_sums(
     if weights is not None:  # which may all be 0
         one = np.asarray(1, dtype=values.dtype)
         over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
+    if reduction == "sum":
+        loss_sum = loss_sum * over  # which is divided by `over` in the end
     total = loss_sum + penalty * over if penalties else loss_sum
     sums = []
     for metric in model.metrics:
@@ -328,32 +342,6 @@ def loss_sums(
             )
         sums.append(weighted_sum(metric_values, step_weights(metric_values, weight, mask)))
     return [loss_sum, weight_sum, penalty, *sums], total, over
-
-
-def step_weights(values: Tensor, weight: Tensor | None, mask: Tensor | None) -> Tensor | None:
-    """Return the weight of each of a loss's values, of the same shape; None for all ones.
-
-    `weight` is (batch,) or (batch, time), `mask` bool; their axes are the first ones of the values.
-    A mask with more axes than the values counts nothing.
-    """
-    total = None
-    if weight is not None:
-        total = weight
-        for _ in range(values.ndim - weight.ndim):
-            total = total[..., None]
-    if mask is not None and mask.ndim <= values.ndim:
-        present = pt.cast(mask, values.dtype)
-        for _ in range(values.ndim - mask.ndim):
-            present = present[..., None]
-        total = present if total is None else total * present
-    return total if total is None else total + pt.zeros_like(values)
-
-
-def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
-    """Return ``sum(weights * values)``; a value of weight 0 counts nothing, even NaN."""
-    if weights is None:
-        return pt.sum(values)
-    return pt.sum(pt.switch(pt.gt(weights, 0), weights * values, pt.zeros_like(values)))
 
 
 def name_of(function: object) -> str:
