@@ -329,6 +329,7 @@ class Model:
         optimizer: str | Optimizer = "adam",
         loss: str | Callable | None = None,
         metrics: Sequence[str | Callable] = (),
+        weighted_metrics: Sequence[str | Callable] = (),
     ) -> None:
         """Set the optimizer, the loss and the metrics; functions are compiled when data is known.
 
@@ -340,20 +341,24 @@ class Model:
             (sparse for integer targets), the binary cross-entropy for a sigmoid, and the mean
             squared error otherwise.
         metrics : list of str, Metric or functions
-            ``"accuracy"`` selects the accuracy that fits the loss.
+            They are weighted and masked like the loss. ``"accuracy"`` selects the accuracy that
+            fits the loss or the shapes, and ``"crossentropy"`` the cross-entropy.
+        weighted_metrics : list of str, Metric or functions
+            More metrics. In Keras only these are weighted; here there is no difference.
 
         Raises
         ------
         ValueError
             If a name is unknown; the message suggests the closest one.
         """
-        if isinstance(metrics, str):
-            raise TypeError(f"metrics takes a list, such as [{metrics!r}].")
+        for name, given in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
+            if isinstance(given, str):
+                raise TypeError(f"{name} takes a list, such as [{given!r}].")
         optimizer = optimizers.get(optimizer)
         loss = None if loss is None else losses.get(loss)
         with COMPILING:  # no other thread compiles while only some attributes are set
             self.optimizer, self.loss = optimizer, loss
-            self.metrics_asked, self.metrics = list(metrics), []
+            self.metrics_asked, self.metrics = [*(metrics or ()), *(weighted_metrics or ())], []
             self.steps = CompiledSteps(self)
         if self.loss is not None:
             self.set_metrics()

@@ -41,7 +41,9 @@ def test_perplexity_is_the_exponential_of_the_mean_and_takes_both_kinds_of_targe
     dense = values_of(metric, np.eye(4)[LABELS])
     np.testing.assert_allclose(sparse, dense, rtol=1e-12)
     expected, _ = numpy_training.sparse_categorical_crossentropy(LABELS, np.log(SCORES))
-    assert metric.result_of([sparse.sum(), sparse.size]) == pytest.approx(numpy_training.perplexity(expected))
+    assert metric.result_of([sparse.sum(), sparse.size]) == pytest.approx(
+        numpy_training.perplexity(expected)
+    )
     uniform = values_of(metric, LABELS, np.full((3, 5, 4), 0.25))
     assert metric.result_of([uniform.sum(), uniform.size]) == pytest.approx(4.0)
 
