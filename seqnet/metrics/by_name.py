@@ -103,9 +103,9 @@ def crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
     return chosen(
         y_true,
         y_pred,
-        losses.BinaryCrossentropy(),
-        losses.SparseCategoricalCrossentropy(),
-        losses.CategoricalCrossentropy(),
+        losses.BinaryCrossentropy().values,
+        losses.SparseCategoricalCrossentropy().values,
+        losses.CategoricalCrossentropy().values,
     )
 
 

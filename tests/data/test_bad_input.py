@@ -1181,7 +1181,11 @@ def test_targets_of_masked_loss(verb, y, weight, error, parts):
         (lambda: metrics.Perplexity(from_logits=None), TypeError, ["from_logits", "None"]),
         (lambda: metrics.BinaryAccuracy(threshold=None), TypeError, ["threshold", "a number"]),
         (lambda: metrics.BinaryAccuracy(threshold=np.nan), ValueError, ["threshold", "finite"]),
-        (lambda: metrics.BinaryAccuracy(1.0).of_logits(), ValueError, ["in (0, 1), got 1.0"]),
+        (
+            lambda: metrics.BinaryAccuracy(threshold=1.0).of_logits(),
+            ValueError,
+            ["in (0, 1), got 1.0"],
+        ),
         (lambda: metrics.get(np.ones(2)), TypeError, ["A metric is given by name"]),
         (lambda: optimizers.SGD(1j), TypeError, ["learning_rate must be a number"]),
     ],
