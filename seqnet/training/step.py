@@ -23,6 +23,7 @@ from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
 from seqnet.locking import COMPILING
+from seqnet.losses.reduction import step_weights, weighted_sum
 from seqnet.ops.count import count
 from seqnet.regularizers import penalty as penalty_of
 from seqnet.types import Array, Tensor
@@ -328,32 +329,6 @@ def loss_sums(
             )
         sums.append(weighted_sum(metric_values, step_weights(metric_values, weight, mask)))
     return [loss_sum, weight_sum, penalty, *sums], total, over
-
-
-def step_weights(values: Tensor, weight: Tensor | None, mask: Tensor | None) -> Tensor | None:
-    """Return the weight of each of a loss's values, of the same shape; None for all ones.
-
-    `weight` is (batch,) or (batch, time), `mask` bool; their axes are the first ones of the values.
-    A mask with more axes than the values counts nothing.
-    """
-    total = None
-    if weight is not None:
-        total = weight
-        for _ in range(values.ndim - weight.ndim):
-            total = total[..., None]
-    if mask is not None and mask.ndim <= values.ndim:
-        present = pt.cast(mask, values.dtype)
-        for _ in range(values.ndim - mask.ndim):
-            present = present[..., None]
-        total = present if total is None else total * present
-    return total if total is None else total + pt.zeros_like(values)
-
-
-def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
-    """Return ``sum(weights * values)``; a value of weight 0 counts nothing, even NaN."""
-    if weights is None:
-        return pt.sum(values)
-    return pt.sum(pt.switch(pt.gt(weights, 0), weights * values, pt.zeros_like(values)))
 
 
 def name_of(function: object) -> str:
