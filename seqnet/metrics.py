@@ -111,8 +111,8 @@ class Perplexity(Metric):
     def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         y_true, y_pred = pt.as_tensor_variable(y_true), pt.as_tensor_variable(y_pred)
         if y_true.ndim == y_pred.ndim - 1:
-            return losses.SparseCategoricalCrossentropy(self.from_logits)(y_true, y_pred)
-        return losses.CategoricalCrossentropy(self.from_logits)(y_true, y_pred)
+            return losses.SparseCategoricalCrossentropy(self.from_logits).call(y_true, y_pred)
+        return losses.CategoricalCrossentropy(self.from_logits).call(y_true, y_pred)
 
     def finish(self, mean: float) -> float:
         return float(np.exp(min(mean, 700.0)))
@@ -129,7 +129,7 @@ class LossMetric(Metric):
         self.registered_name = getattr(loss, "name", getattr(loss, "__name__", "loss"))
 
     def __call__(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
-        return self.loss(y_true, y_pred)
+        return losses.values_function(self.loss)(y_true, y_pred)
 
     def of_logits(self) -> Metric:
         if isinstance(self.loss, losses.Loss) and "from_logits" in self.loss.get_config():

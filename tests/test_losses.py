@@ -8,7 +8,7 @@ from reference import cases, load_arrays, numpy_training
 import seqnet
 from seqnet import activations, backend, losses
 from seqnet.layers import Activation, Dense, Softmax, TimeDistributed
-from seqnet.training.step import step_weights, weighted_sum
+from seqnet.losses.reduction import step_weights, weighted_sum
 
 KERAS = load_arrays("keras")
 HELD = [(peer, name) for peer in ("keras", "pytorch") for name in cases.loss_inputs()]
@@ -34,7 +34,7 @@ def evaluate(loss, ending, arrays, mode=None):
     dtype = "int32" if targets.dtype.kind == "i" else "float64"
     y = pt.tensor("y", dtype=dtype, shape=(None,) * targets.ndim)
     weights, mask = pt.dmatrix("weights"), pt.matrix("mask", dtype="bool")
-    values = loss(y, ending(logits))
+    values = loss.call(y, ending(logits))
     steps = step_weights(values, weights, mask)
     mean = weighted_sum(values, steps) / pt.sum(steps)
     outputs = [values, mean, pytensor.grad(mean, logits)]
