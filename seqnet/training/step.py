@@ -19,10 +19,12 @@ from pytensor.graph.traversal import ancestors
 
 from seqnet import backend, config
 from seqnet.data.dataset import PART_NAMES, Batch, tree_items
+from seqnet.layers.calling import masks_together
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
 from seqnet.locking import COMPILING
+from seqnet.losses import Loss, values_function
 from seqnet.losses.reduction import step_weights, weighted_sum
 from seqnet.ops.count import count
 from seqnet.regularizers import penalty as penalty_of
@@ -290,7 +292,13 @@ def loss_sums(
     output, mask = model.forward(batch.inputs, batch.mask, context)
     y, weight, loss = batch.targets, batch.sample_weight, model.loss
     what = f"The loss {name_of(model.loss)!r}"
-    values = values_of(cast(Callable, loss), y, output, what)
+    reduction = loss.reduction if isinstance(loss, Loss) else "mean"
+    if reduction in ("none", None):
+        raise ValueError(
+            f"{what} has reduction={reduction!r}, which leaves no single number to minimise: in a "
+            "model use 'sum', or 'sum_over_batch_size' for the mean."
+        )
+    values = values_of(values_function(cast(Callable, loss)), y, output, what)
     check_gradient(values, output, what)
     values = pt.cast(values, output.dtype)
     if values.ndim == 0:
@@ -305,6 +313,9 @@ def loss_sums(
                 f"each step, (batch, time); it gives {values.ndim} axes, and the {name} has "
                 f"{given.ndim}."
             )
+    counted = loss.counted(y) if isinstance(loss, Loss) else None
+    if counted is not None:  # the metrics look at class 0 instead of a class that is ignored
+        mask, y = masks_together(mask, counted), pt.switch(counted, y, pt.zeros_like(y))
     weights = step_weights(values, weight, mask)
     loss_sum = weighted_sum(values, weights)
     weight_sum = count(values) if weights is None else pt.sum(weights)
@@ -316,6 +327,8 @@ def loss_sums(
     if weights is not None:  # which may all be 0
         one = np.asarray(1, dtype=values.dtype)
         over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
+    if reduction == "sum":
+        loss_sum = loss_sum * over  # which is divided by `over` in the end
     total = loss_sum + penalty * over if penalties else loss_sum
     sums = []
     for metric in model.metrics:
