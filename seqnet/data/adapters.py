@@ -36,6 +36,7 @@ from seqnet.data.validation import (
 )
 from seqnet.layers import Activation, Dense, Softmax
 from seqnet.losses import Loss, MaskedLoss
+from seqnet.losses.targets import aligned
 from seqnet.metrics import LossMetric
 
 if TYPE_CHECKING:
@@ -309,7 +310,9 @@ class Adapter:
         def counted():
             return counted_targets(model, dataset, output_shape)
 
-        targets = dataset.data.targets
+        loss = model.loss
+        wanted = loss.target_shape(steps) if isinstance(loss, Loss) else steps
+        targets = aligned(dataset.data.targets, wanted)
         losses = [model.loss, *(m.loss for m in model.metrics if isinstance(m, LossMetric))]
         for loss in losses:
 
