@@ -77,12 +77,12 @@ def check_optimizer(cls, path):
 
 @checks("Add a loss")
 def check_loss(cls, path):
-    history = trained([GRU(4), Dense(1)], path, loss=cls())
+    history = trained([GRU(4), Dense(1)], path, loss=cls(quantile=0.9))
     by_name = seqnet.Model([GRU(4), Dense(1)])
-    by_name.compile("adam", "log_cosh")
-    predictions = by_name.predict(X)
-    expected = np.log(np.cosh(predictions - Y)).mean()
+    by_name.compile("adam", "pinball")
+    expected = np.abs(by_name.predict(X) - Y).mean() / 2
     assert by_name.evaluate(X, Y, verbose=0) == pytest.approx(expected, rel=1e-5)
+    assert cls()(Y, by_name.predict(X)) == pytest.approx(expected, rel=1e-5)
     assert history["loss"][0] > 0
 
 

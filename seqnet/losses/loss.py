@@ -238,7 +238,7 @@ def function_of(cls: type[Loss]) -> Callable[..., Tensor | Array]:
 
     first = list(inspect.signature(function).parameters.values())[:2]
     options = []
-    if "__init__" in vars(cls):
+    if cls.__init__ is not Loss.__init__:
         own = inspect.signature(cls).parameters.values()
         options = [p for p in own if p.kind is p.POSITIONAL_OR_KEYWORD]
     function.__signature__ = inspect.Signature([*first, *options])  # type: ignore[attr-defined]

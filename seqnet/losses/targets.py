@@ -39,8 +39,7 @@ def paired(
     wanted = y_pred.type.shape[:-1] if classes else y_pred.type.shape
     y_true = aligned(y_true, wanted)
     known = y_true.type.shape
-    pairs = zip(known, wanted, strict=False)
-    if len(known) != len(wanted) or any(None not in pair and len(set(pair)) > 1 for pair in pairs):
+    if not agree(known, wanted):
         what = "one class number for each prediction" if classes else "a target for each output"
         raise ValueError(
             f"{name} needs {what}: y_true of the shape {spell(wanted)} for y_pred of the shape "
@@ -63,11 +62,17 @@ def aligned(y: Targets, shape: Shape) -> Targets:
     ((4, 1), (4, 7))
     """
     given = y.shape if isinstance(y, np.ndarray) else y.type.shape
-    if len(given) == len(shape) - 1 and shape[-1] == 1:
+    if shape[-1:] == (1,) and agree(given, shape[:-1]):
         return y[..., None]
-    if len(given) == len(shape) + 1 and given[-1] == 1:
+    if given[-1:] == (1,) and agree(given[:-1], shape):
         return y[..., 0]
     return y
+
+
+def agree(shape: Shape, other: Shape) -> bool:
+    """Return whether two shapes may be the same; None is any size."""
+    pairs = zip(shape, other, strict=False)
+    return len(shape) == len(other) and all(None in pair or len(set(pair)) == 1 for pair in pairs)
 
 
 def fits(shape: tuple, expected: tuple) -> bool:

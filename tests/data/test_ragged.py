@@ -315,6 +315,8 @@ TARGETS = {
     "perplexity": lambda rng, n: rng.integers(0, CLASSES, n),
     "categorical": lambda rng, n: rng.dirichlet(np.ones(CLASSES), n),
     "binary": lambda rng, n: rng.integers(0, 2, (n, CLASSES)),
+    "hinge": lambda rng, n: rng.integers(0, 2, (n, CLASSES)),
+    "squared_hinge": lambda rng, n: 2 * rng.integers(0, 2, (n, CLASSES)) - 1,
 }
 for kind in ("precision", "recall", "auc", "f1", "fbeta", "true", "false", "hinge", "squared_h"):
     TARGETS[kind] = TARGETS["binary"]

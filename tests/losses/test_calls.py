@@ -1,5 +1,6 @@
 """Losses called on arrays and variables: weights, reductions, types, names, configurations."""
 
+import inspect
 import json
 
 import numpy as np
@@ -153,6 +154,12 @@ def test_configurations_make_the_same_loss(cls):
 )
 def test_aliases(alias, name):
     assert type(losses.get(alias)) is getattr(losses, name)
+
+
+def test_functions_show_the_arguments_of_their_classes():
+    assert list(inspect.signature(losses.hinge).parameters) == ["y_true", "y_pred"]
+    names = list(inspect.signature(losses.categorical_crossentropy).parameters)
+    assert names == ["y_true", "y_pred", "from_logits", "label_smoothing", "axis"]
 
 
 @pytest.mark.usefixtures("no_compile")
