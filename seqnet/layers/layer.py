@@ -184,7 +184,7 @@ class Layer(Configurable, ABC):
             A function of the weight that returns a number, which is added to the loss.
         trainable : bool
             False for a weight that optimizers do not change, such as a moving average. The layer
-            itself gives its new values, in `CallContext.updates`.
+            itself gives its next values: see `CallContext.assign`.
         """
         full_name, sizes = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
         value, is_given = first_value(full_name, sizes, self.dtype, initializer)
