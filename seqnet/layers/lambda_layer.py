@@ -95,7 +95,7 @@ class Lambda(Layer):
         )
 
     def build(self, input_shape: Any) -> None:
-        inputs = self.variables(input_shape)
+        inputs = self._variables(input_shape)
         try:
             mask = map_several(lambda x: pt.ones(x.shape[:2], dtype="bool"), inputs)
             output = self.apply(inputs, mask)
@@ -121,7 +121,7 @@ class Lambda(Layer):
                 f"shape {found}, not of the output_shape {said}."
             )
 
-    def variables(self, input_shape: Any) -> Tensors:
+    def _variables(self, input_shape: Any) -> Tensors:
         """Return new variables of given shapes."""
         return map_several(lambda shape: pt.tensor(dtype=self.dtype, shape=shape), input_shape)
 
@@ -139,7 +139,7 @@ class Lambda(Layer):
     def compute_output_shape(self, input_shape: Any) -> Shape:
         if self.output_shape is not None:
             return (items_of(input_shape)[0][0], *self.output_shape)
-        inputs = self.variables(input_shape)
+        inputs = self._variables(input_shape)
         mask = map_several(lambda shape: pt.tensor(dtype="bool", shape=shape[:2]), input_shape)
         try:
             return tuple(self.apply(inputs, mask).type.shape)
