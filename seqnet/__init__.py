@@ -6,6 +6,7 @@ from seqnet import (
     backend,
     callbacks,
     config,
+    constraints,
     data,
     generation,
     initializers,
@@ -15,19 +16,23 @@ from seqnet import (
     optimizers,
     regularizers,
     text,
+    utils,
 )
 from seqnet.config import set_random_seed
+from seqnet.layers.symbolic import Input
 from seqnet.model import Model, load_model
 from seqnet.training.diagnostics import NumericalError
 from seqnet.version import __version__
 
 __all__ = [
+    "Input",
     "Model",
     "NumericalError",
     "activations",
     "backend",
     "callbacks",
     "config",
+    "constraints",
     "data",
     "generation",
     "initializers",
@@ -39,4 +44,9 @@ __all__ = [
     "regularizers",
     "set_random_seed",
     "text",
+    "utils",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

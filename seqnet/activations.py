@@ -21,6 +21,15 @@ def constant(value: float, x: Tensor) -> Array:
     return np.asarray(value, dtype=x.dtype if x.dtype.startswith("float") else "float64")
 
 
+def above(x: Tensor, threshold: float = 0.0) -> Tensor:
+    """Return ``x > threshold``.
+
+    The gradient of PyTensor's comparisons is a zero of float64, which would make that of a float32
+    graph float64. The gradient of its sign has the dtype of x.
+    """
+    return pt.gt(pt.sign(x if threshold == 0 else x - constant(threshold, x)), 0)
+
+
 @register("activation")
 def linear(x: Tensor) -> Tensor:
     """Return `x` itself."""
@@ -46,21 +55,69 @@ def hard_sigmoid(x: Tensor) -> Tensor:
 
 
 @register("activation")
-def relu(x: Tensor) -> Tensor:
-    """max(x, 0)."""
-    return pt.maximum(x, 0)
+def hard_tanh(x: Tensor) -> Tensor:
+    """Return x, cut to [-1, 1]."""
+    return pt.clip(x, constant(-1.0, x), constant(1.0, x))
 
 
 @register("activation")
-def leaky_relu(x: Tensor) -> Tensor:
-    """Return x where it is positive, 0.2 x elsewhere (Keras 3's default slope)."""
-    return pt.switch(x > 0, x, constant(0.2, x) * x)
+def tanh_shrink(x: Tensor) -> Tensor:
+    """Return x - tanh(x)."""
+    return x - pt.tanh(x)
 
 
 @register("activation")
-def elu(x: Tensor) -> Tensor:
-    """Return x where it is positive, exp(x) - 1 elsewhere."""
-    return pt.switch(x > 0, x, pt.expm1(pt.minimum(x, 0)))
+def log_sigmoid(x: Tensor) -> Tensor:
+    """Logarithm of the sigmoid: -log(1 + exp(-x))."""
+    return -pt.softplus(-x)
+
+
+@register("activation")
+def relu(
+    x: Tensor, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
+) -> Tensor:
+    """Return max(x, 0), or with arguments a piecewise linear function (Keras 3).
+
+    It is ``max_value`` from there on, x above ``threshold``, and
+    ``negative_slope * (x - threshold)`` elsewhere.
+    """
+    if negative_slope == 0 and max_value is None and threshold == 0:
+        return pt.maximum(x, 0)
+    upper = x if max_value is None else pt.minimum(x, constant(max_value, x))
+    lower = constant(negative_slope, x) * (x - constant(threshold, x))
+    return pt.switch(above(x, threshold), upper, lower)
+
+
+@register("activation")
+def relu6(x: Tensor) -> Tensor:
+    """Return x, cut to [0, 6]."""
+    return pt.clip(x, constant(0.0, x), constant(6.0, x))
+
+
+@register("activation")
+def leaky_relu(x: Tensor, negative_slope: float = 0.2) -> Tensor:
+    """Return x where it is positive, negative_slope x elsewhere."""
+    return pt.switch(above(x), x, constant(negative_slope, x) * x)
+
+
+@register("activation")
+def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    """Return x where it is positive, alpha (exp(x) - 1) elsewhere (Clevert et al., 2016)."""
+    below = pt.expm1(pt.minimum(x, 0))
+    return pt.switch(above(x), x, below if alpha == 1 else constant(alpha, x) * below)
+
+
+@register("activation")
+def selu(x: Tensor) -> Tensor:
+    """Return 1.0507 elu(x, 1.67326), which keeps mean 0 and variance 1 (Klambauer et al., 2017)."""
+    return constant(1.0507009873554805, x) * elu(x, 1.6732632423543772)
+
+
+@register("activation")
+def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    """Return x where it is positive, alpha (exp(x / alpha) - 1) elsewhere (Barron, 2017)."""
+    scale = constant(alpha, x)
+    return pt.switch(above(x), x, scale * pt.expm1(pt.minimum(x, 0) / scale))
 
 
 @register("activation")
@@ -87,22 +144,59 @@ def silu(x: Tensor) -> Tensor:
     return x * pt.sigmoid(x)
 
 
+@register("activation", "hard_swish")
+def hard_silu(x: Tensor) -> Tensor:
+    """Return x hard_sigmoid(x) (Howard et al., 2019)."""
+    return x * hard_sigmoid(x)
+
+
 @register("activation")
-def gelu(x: Tensor) -> Tensor:
-    """Return x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel, 2016)."""
+def mish(x: Tensor) -> Tensor:
+    """Return x tanh(softplus(x)) (Misra, 2019)."""
+    return x * pt.tanh(pt.softplus(x))
+
+
+@register("activation")
+def squareplus(x: Tensor, b: float = 4.0) -> Tensor:
+    """Return (x + sqrt(x^2 + b)) / 2 (Barron, 2021)."""
+    return constant(0.5, x) * (x + pt.sqrt(pt.sqr(x) + constant(b, x)))
+
+
+@register("activation")
+def hard_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
+    """Return x where its size is above the threshold, 0 elsewhere."""
+    return pt.switch(above(pt.abs(x), threshold), x, constant(0.0, x))
+
+
+@register("activation")
+def soft_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
+    """Move x towards 0 by the threshold: sign(x) max(|x| - threshold, 0)."""
+    limit = constant(threshold, x)
+    return x - pt.clip(x, -limit, limit)
+
+
+@register("activation")
+def gelu(x: Tensor, approximate: bool = False) -> Tensor:
+    """Return x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel, 2016).
+
+    The approximation is theirs: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+    """
+    if approximate:
+        inner = constant((2 / np.pi) ** 0.5, x) * (x + constant(0.044715, x) * x * x * x)
+        return constant(0.5, x) * x * (1 + pt.tanh(inner))
     return constant(0.5, x) * x * (1 + pt.erf(x * constant(0.5**0.5, x)))
 
 
 @register("activation")
-def softmax(x: Tensor) -> Tensor:
-    """Exponentials normalised over the last axis."""
-    return pt.special.softmax(x, axis=-1)
+def softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """Exponentials normalised over an axis, by default the last one."""
+    return pt.special.softmax(x, axis=axis)
 
 
 @register("activation")
-def log_softmax(x: Tensor) -> Tensor:
-    """Logarithm of the softmax over the last axis."""
-    return pt.special.log_softmax(x, axis=-1)
+def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """Logarithm of the softmax over an axis, by default the last one."""
+    return pt.special.log_softmax(x, axis=axis)
 
 
 def apply(activation: Callable, x: Tensor) -> Tensor:

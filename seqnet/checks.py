@@ -96,6 +96,15 @@ def check_count(value: object, name: str, minimum: int = 1) -> int:
     return int(value)
 
 
+def check_axis(value: object, name: str) -> int:
+    """Return the number of an axis other than the batch's, or raise; -1 is the last axis."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+    if value == 0:
+        raise ValueError(f"{name} cannot be 0, the axis of the batch.")
+    return int(value)
+
+
 def check_number(value: object, name: str) -> float:
     """Return a number as a float, or raise."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(
@@ -103,6 +112,14 @@ def check_number(value: object, name: str) -> float:
     ):
         raise TypeError(f"{name} must be a number, got {value!r}.")
     return float(value)
+
+
+def check_not_negative(value: object, name: str) -> float:
+    """Return a finite number that is at least 0, or raise."""
+    number = check_number(value, name)
+    if not 0 <= number < np.inf:
+        raise ValueError(f"{name} must be at least 0 and finite, got {value!r}.")
+    return number
 
 
 def check_bool(value: object, name: str) -> bool:
@@ -133,4 +150,5 @@ def check_shape(value: object, name: str) -> tuple[int | None, ...]:
     """Return a shape as a tuple of sizes, None for unknown sizes, or raise."""
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name} must be a tuple of whole numbers and None, got {value!r}.")
-    return tuple(None if n is None else check_count(n, f"A size in {name}") for n in value)
+    size = f"A size in {name}"
+    return tuple([None if n is None else check_count(n, size) for n in value])

@@ -1,4 +1,4 @@
-"""Hyperparameters of optimizers and layers, which change without compiling."""
+"""Hyperparameters of optimizers and layers, which change without compiling, and their version."""
 
 from __future__ import annotations
 
@@ -9,22 +9,49 @@ import pytensor
 
 from seqnet.checks import check_number, check_rate
 
+_version = object()
+
+
+def version() -> object:
+    """Return an object that is replaced whenever an attribute of a layer or an optimizer is set.
+
+    What depends on such attributes needs to be computed again only for another version. Ask for
+    the version first: a change during the computation then makes another one.
+    """
+    return _version
+
+
+class Versioned:
+    """The base of layers and optimizers: setting an attribute makes a new `version` of them all."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        global _version
+        super().__setattr__(name, value)
+        # An object instead of a number, because two threads could set the same number.
+        _version = object()
+
 
 class Hyperparameter:
     """A number of an optimizer or layer: a float for users, a shared variable in graphs.
 
-    It is at least 0 and below `below`, which is checked whenever it is set. An optional one is
-    above 0, or ``None``, which removes it from the graph. One that `decays` is used by
-    `Optimizer.idle`.
+    It is at least 0 and below `below`, which is checked whenever it is set. A positive one is not
+    0. An optional one may be ``None``, which removes it from the graph. One that `decays` is used
+    by `Optimizer.idle`.
 
     Parameters
     ----------
     below : float
-    optional, decays : bool
+    optional, decays, positive : bool
     """
 
-    def __init__(self, below: float = np.inf, optional: bool = False, decays: bool = False):
-        self.below, self.optional, self.decays = below, optional, decays
+    def __init__(
+        self,
+        below: float = np.inf,
+        optional: bool = False,
+        decays: bool = False,
+        positive: bool = False,
+    ):
+        self.below, self.optional, self.decays, self.positive = below, optional, decays, positive
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -53,8 +80,9 @@ class Hyperparameter:
     def check(self, value: Any) -> None:
         """Raise if a value is not allowed."""
         check_number(value, self.name)
-        if not 0 <= value < self.below or (self.optional and value == 0):
-            lower = "above 0 or None" if self.optional else "at least 0"
+        if not 0 <= value < self.below or (self.positive and value == 0):
+            lower = "above 0" if self.positive else "at least 0"
+            lower += " or None" if self.optional else ""
             upper = "finite" if self.below == np.inf else f"below {self.below}"
             raise ValueError(f"{self.name} must be {lower} and {upper}, got {value!r}.")
 

@@ -1,7 +1,7 @@
 """Initializers: objects that return an array for a shape and a NumPy generator.
 
 Fans follow Keras 3: for a kernel of shape ``(inputs, outputs)`` fan-in is the first, fan-out the
-second dimension.
+second dimension; for a convolution's ``(steps, inputs, outputs)`` both are times the steps.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class VarianceScaling(Initializer):
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         fan_in = int(np.prod(shape[:-1])) if len(shape) > 1 else (shape[0] if shape else 1)
-        fan_out = shape[-1] if shape else 1
+        fan_out = int(np.prod(shape[:-2])) * shape[-1] if shape else 1
         fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
         variance = self.scale / max(1.0, fans[self.mode])
         if self.distribution == "uniform":

@@ -8,31 +8,39 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet import backend, config, losses, optimizers
+from seqnet import backend, config, losses, optimizers, summary
 from seqnet import metrics as metrics_module
-from seqnet.callbacks import Callback, CallbackList, EpochLine, History, ProgressBar
-from seqnet.callbacks.base import check_callbacks
+from seqnet.callbacks import Callback, CallbackList, History
+from seqnet.callbacks.base import check_callbacks, say
+from seqnet.callbacks.progress import reports
 from seqnet.checks import check_count, check_shape
-from seqnet.data.adapters import Adapter, mask_for
+from seqnet.data.adapters import Adapter
 from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Data, Dataset
 from seqnet.data.ragged import choose_lengths
+from seqnet.data.spec import InputSpec, OutputSpec
+from seqnet.graph import Graph
 from seqnet.hyperparameters import names_of
 from seqnet.layers.context import CallContext
-from seqnet.layers.layer import Layer, Shape, snake_case
+from seqnet.layers.layer import Layer, snake_case
 from seqnet.layers.states import RUNS, all_layers, carried_states
+from seqnet.layers.symbolic import InputVariable, depends_on_input
 from seqnet.layers.weights import set_values
 from seqnet.locking import COMPILING, ForkSafeLock, alone
+from seqnet.nested import ModelLayer
 from seqnet.optimizers import Optimizer
 from seqnet.saving import hdf5
 from seqnet.saving.model_format import pack, unpack
+from seqnet.signature import Signature
+from seqnet.summary import Call, calls_of
 from seqnet.training import trainer as training
 from seqnet.training.arguments import (
     FitArguments,
@@ -42,9 +50,17 @@ from seqnet.training.arguments import (
     validation_arguments,
 )
 from seqnet.training.diagnostics import GradientNorms
-from seqnet.training.step import CompiledSteps, Totals
+from seqnet.training.objectives import (
+    Objective,
+    log_names,
+    losses_by_output,
+    metrics_by_output,
+    weights_by_output,
+)
+from seqnet.training.results import Totals
+from seqnet.training.step import CompiledSteps
 from seqnet.training.tbptt import check_windows
-from seqnet.types import ArrayLike, Tensor
+from seqnet.types import Shape
 
 log = logging.getLogger("seqnet")
 
@@ -92,35 +108,78 @@ class Model:
     (2, 2)
     """
 
-    def __init__(self, layers: Iterable[Layer] = (), name: str = "model"):
-        self.name = name
-        self.layers: list[Layer] = []
-        self.metadata: dict[str, Any] = {}
-        self.input_shape: Shape | None = None
-        self.optimizer: Any = None
-        self.loss: Callable | None = None
-        self.metrics: list = []
-        self.metrics_asked: list = []
-        self.padded_lengths: tuple[int, ...] = ()
-        self.lock = ForkSafeLock()
-        self.steps = CompiledSteps(self)
-        self.history = History()
-        self.stop_training = False
-        self.last_run: str | None = None
-        self.gradient_norms = GradientNorms()
-        if not isinstance(layers, Iterable):
-            raise TypeError(f"A model takes a list of layers, got {layers!r}.")
+    def __init__(
+        self,
+        inputs: Any = (),
+        outputs: Any = None,
+        name: str = "model",
+        *,
+        layers: Iterable[Layer] | None = None,
+    ):
         if not isinstance(name, str):
             raise TypeError(
                 f"A model takes its layers in one list; its name must be text, not {name!r}."
             )
-        for layer in layers:
+        self.name = name
+        self.metadata: dict[str, Any] = {}
+        self.input_shape: Any = None
+        self.optimizer: Any = None
+        self.loss: Any = None
+        self.objectives: list[Objective] = []
+        self.metrics_asked: Any = ()
+        self.loss_weights: Any = None
+        self.padded_lengths: tuple[int, ...] = ()
+        self.lock = ForkSafeLock()
+        self.history = History()
+        self.stop_training = False
+        self.last_run: str | None = None
+        self.gradient_norms = GradientNorms()
+        self.weight_prefix = ""
+        self._layer: ModelLayer | None = None
+        self.signature = Signature()
+        self.graph = Graph.of_stack([])
+        self.layers: list[Layer] = []
+        self.steps = CompiledSteps(self)
+        if layers is not None:
+            inputs = layers
+        if outputs is not None:
+            self._connect(inputs, outputs)
+            return
+        if isinstance(inputs, (InputVariable, dict)) or not isinstance(inputs, Iterable):
+            raise TypeError(
+                f"A model takes a list of layers, or inputs and outputs, got {inputs!r}."
+            )
+        for layer in inputs:
             self.add(layer)
 
     # ---- layers
 
-    def add(self, layer: Layer) -> None:
-        """Add a layer after the existing ones."""
+    def _connect(self, inputs: Any, outputs: Any) -> None:
+        """Make the graph between symbolic inputs and outputs."""
+        self.signature = Signature.between(inputs, outputs)
+        self.graph = Graph.between(self.signature.input_variables, self.signature.output_variables)
+        self.layers = self.graph.layers
+        name_layers(self.layers)
+        self.signature = self.signature.with_names()
+        shapes = [variable.batch_shape for variable in self.signature.input_variables]
+        self.input_shape = self.signature.inputs.pack(shapes)
+
+    def add(self, layer: Layer | Model | InputVariable) -> None:
+        """Add a layer after the existing ones, to a model that is a stack of layers.
+
+        A model is added as a layer. An `Input` is only possible as the first: it sets the shape
+        and the name of the input.
+        """
+        if self.signature.is_functional:
+            raise ValueError(
+                "This model was made from inputs and outputs, so no layer can be added: call the "
+                "layer on an output, and make a new model."
+            )
+        if isinstance(layer, InputVariable):
+            self._begin_with(layer)
+            return
+        if isinstance(layer, Model):
+            layer = layer.as_layer()
         if not isinstance(layer, Layer):
             raise TypeError(
                 f"A model takes layers (objects of seqnet.layers.Layer), got {layer!r}."
@@ -128,28 +187,44 @@ class Model:
         if layer.has_multiple_outputs:
             raise ValueError(
                 f"Layer {layer.display_name!r} ({type(layer).__name__}) has several outputs "
-                "(return_state=True, or a Bidirectional without a merge), but a model passes one "
-                "output from layer to layer. Call such a layer on a variable, outside a model."
+                "(return_state=True, or a Bidirectional without a merge), but a stack passes one "
+                "output from layer to layer. Call such a layer on a seqnet.Input, and make the "
+                "model from inputs and outputs."
             )
         there = {id(other) for other in all_layers(self.layers)}
         for part in all_layers([layer]):
             if id(part) in there:
                 raise ValueError(f"Layer {part.display_name!r} is already in this model.")
-        taken = {other.name for other in self.layers}
-        if layer.name is None:
-            base = snake_case(type(layer).__name__)
-            number = sum(type(other) is type(layer) for other in self.layers)
-            name = base if not number else f"{base}_{number}"
-            while name in taken:
-                number += 1
-                name = f"{base}_{number}"
-            layer.name = name
-        elif layer.name in taken:
-            raise ValueError(f"This model already has a layer named {layer.name!r}.")
+        name_layers([*self.layers, layer])
         self.layers.append(layer)
-        self.steps = CompiledSteps(self)
+        self._set_stack()
         if self.input_shape is not None or layer.input_shape is not None:
             self._build_from(self.input_shape or (None, *(layer.input_shape or ())))
+
+    def _begin_with(self, first: InputVariable) -> None:
+        if self.layers or self.input_shape is not None:
+            raise ValueError("An Input is the first in a stack of layers, and there is only one.")
+        self.input_shape = first.batch_shape
+        self.signature = Signature.of_stack(first.name)
+
+    def pop(self) -> Layer:
+        """Remove the last layer of a stack, and return it."""
+        if self.signature.is_functional or not self.layers:
+            raise ValueError("pop removes the last layer of a stack, and there is none.")
+        layer = self.layers.pop()
+        self._set_stack()
+        return layer
+
+    def _set_stack(self) -> None:
+        """Make the graph of the list of layers."""
+        self.graph = Graph.of_stack(self.layers)
+        self.steps = CompiledSteps(self)
+
+    def as_layer(self) -> ModelLayer:
+        """Return the layer that this model is inside other models; always the same one."""
+        if self._layer is None:
+            self._layer = ModelLayer(self)
+        return self._layer
 
     def get_layer(self, name: str) -> Layer:
         """Return the layer with this name."""
@@ -160,36 +235,49 @@ class Model:
         raise ValueError(f"No layer is named {name!r}; there are {known or 'none'}.")
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return self.signature.inputs.names
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs."""
+        if not self.signature.is_functional and self.layers:
+            return (self.layers[-1].display_name,)
+        return self.signature.outputs.names
+
+    @property
     def built(self) -> bool:
         """Whether all layers have their weights."""
         return bool(self.layers) and all(layer.built for layer in self.layers)
 
-    def build(self, input_shape: Shape) -> None:
-        """Create the weights for inputs of shape ``(batch, ...)``; None for sizes that vary."""
+    def build(self, input_shape: Any) -> None:
+        """Create the weights for inputs of shape ``(batch, ...)``; None for sizes that vary.
+
+        With several inputs, the shapes are a list or a dictionary by name.
+        """
         if not self.layers:
             raise ValueError("The model has no layers; add some first.")
-        self._build_from(check_shape(input_shape, "input_shape"))
+        inputs = self.signature.inputs
+        shapes = [check_shape(s, "input_shape") for s in inputs.leaves(input_shape)]
+        self._build_from(inputs.pack(shapes))
 
-    def _build_from(self, input_shape: Shape) -> None:
-        shape = input_shape
+    def _build_from(self, input_shape: Any) -> None:
         with self.lock:
-            for layer in self.layers:
-                layer.ensure_built(shape)
-                shape = layer.compute_output_shape(shape)
+            self.graph.build(self.signature.inputs.leaves(input_shape))
             if self.input_shape is None:
                 self.input_shape = input_shape
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Return the output shape for an input shape."""
-        shape = tuple(input_shape)
-        for layer in self.layers:
-            shape = layer.compute_output_shape(shape)
-        return shape
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the output shape for an input shape; of several, trees of the same structure."""
+        shapes = self.graph.shapes(self.signature.inputs.leaves(input_shape))
+        return self.signature.outputs.pack([shapes[k] for k in self.graph.outputs])
 
     @property
     def output_features(self) -> Any:
-        """The size of the last axis of the output."""
-        return self.compute_output_shape(self.input_shape or ())[-1]
+        """The size of the last axis of the output; of several, a dictionary by name."""
+        shapes = self.graph.shapes(self.signature.inputs.leaves(self.input_shape))
+        return self.signature.outputs.to_batch([shapes[k][-1] for k in self.graph.outputs])
 
     @property
     def dtype(self) -> str:
@@ -200,43 +288,101 @@ class Model:
         return self.layers[-1].dtype if self.layers else config.floatx()
 
     @property
+    def input_specs(self) -> dict[str, InputSpec]:
+        """What data for each input must be, by its name."""
+        names = self.input_names
+        shapes = self.signature.inputs.leaves(self.input_shape)
+        chosen = self.signature.input_dtypes
+        found = {}
+        for name, shape, dtype, layers in zip(
+            names, shapes, chosen, self.graph.consumers(), strict=True
+        ):
+            integers = any(layer.integer_input for layer in layers)
+            found[name] = InputSpec(
+                name, shape, dtype or ("int32" if integers else self.dtype), layers
+            )
+        return found
+
+    @property
+    def output_specs(self) -> dict[str, OutputSpec]:
+        """What targets of each output must be, by its name."""
+        by_output = {o.output or self.output_names[0]: o for o in self.objectives}
+        steps = self.graph.steps(self.input_names)
+        found = {}
+        for place, (name, source) in enumerate(zip(self.output_names, steps, strict=True)):
+            objective, mask_rank = by_output.get(name), None
+            follows = None if source is None else source.input
+            mask_rank = partial(self._mask_rank, self.input_names.index(follows or ""), place)
+            found[name] = OutputSpec(
+                name,
+                None if objective is None else objective.loss,
+                () if objective is None else objective.metrics,
+                self.graph.last_layer(place),
+                follows,
+                source is not None and source.backwards,
+                mask_rank,
+            )
+        return found
+
+    def _mask_rank(self, place: int, output: int, shape: Shape, rank: int) -> int:
+        """Return the number of axes that the mask of an input has at an output; 0 for none."""
+        shapes = self.signature.inputs.leaves(self.input_shape)
+        shapes[place] = shape
+        ranks = [rank if k == place else 0 for k in range(len(shapes))]
+        return self.graph.mask_ranks(shapes, ranks)[output]
+
+    @property
     def input_dtype(self) -> str:
         """The dtype of the inputs of the first layer: int32 or the float type."""
         return "int32" if self.layers and self.layers[0].integer_input else self.dtype
 
     def __call__(
         self,
-        inputs: Tensor,
-        mask: Tensor | None = None,
+        inputs: Any,
+        mask: Any = None,
         context: CallContext | None = None,
         training: bool = False,
-    ) -> Tensor:
-        """Apply the model to a PyTensor variable and return a PyTensor variable.
+    ) -> Any:
+        """Apply the model to PyTensor variables; return PyTensor variables.
 
-        Pass a `context` to collect the updates of a compiled function (`CallContext.updates`).
+        Inputs and outputs are each one variable, or a list or a dictionary as the model was made.
+        Called on variables that depend on a `seqnet.Input`, the model becomes a layer of the model
+        that is made from them. Pass a `context` to collect the updates of a compiled function
+        (`CallContext.updates`).
         """
+        if depends_on_input(inputs):
+            return self.as_layer()(inputs, mask=mask, training=training)
         context = CallContext(training=training) if context is None else context
-        return self.forward(pt.as_tensor_variable(inputs), mask, context)[0]
+        values = [pt.as_tensor_variable(x) for x in self.signature.inputs.leaves(inputs)]
+        outputs, _ = self.graph.apply(values, self.signature.inputs.leaves(mask), context)
+        return self.signature.outputs.pack(outputs)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None, context: CallContext
-    ) -> tuple[Tensor, Tensor | None]:
-        """Pass a symbolic input through the layers; return the output and its mask."""
-        for layer in self.layers:
-            output = cast(Tensor, layer(x, mask=mask, context=context))  # one, as was checked
-            mask = layer.compute_mask(x, mask)
-            x = output
-        return x, mask
+    def forward(self, inputs: Any, mask: Any, context: CallContext) -> tuple[Any, Any]:
+        """Pass the symbolic parts of a batch through the layers; return outputs and masks.
+
+        Each is one variable, or a dictionary by the names of inputs or outputs if there are
+        several.
+        """
+        ins, outs = self.signature.inputs, self.signature.outputs
+        outputs, masks = self.graph.apply(ins.from_batch(inputs), ins.from_batch(mask), context)
+        return outs.to_batch(outputs), outs.to_batch(masks)
 
     @property
     def weights(self) -> list:
-        """The shared variables of all layers, in order."""
-        return [w for layer in self.layers for w in layer.weights]
+        """The shared variables of all layers, in order; shared weights once."""
+        found = dict.fromkeys(w for layer in self.layers for w in layer.weights)
+        found.update(dict.fromkeys(self.graph.weights))
+        return list(found)
 
     @property
     def trained(self) -> tuple[bool, ...]:
         """Whether each weight is trained."""
-        return tuple([on for layer in self.layers for on in layer.trained()])
+        found: dict[Any, bool] = {}
+        for layer in self.layers:
+            for weight, on in zip(layer.weights, layer.trained(), strict=True):
+                found[weight] = found.get(weight, True) and on
+        found.update((weight, True) for weight in self.graph.weights)
+        return tuple(found.values())
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of all weights, layer by layer."""
@@ -261,29 +407,33 @@ class Model:
 
     def count_params(self) -> int:
         """Return the total number of parameters in the weights."""
-        return sum(layer.count_params() for layer in self.layers)
+        return sum(int(w.get_value(borrow=True).size) for w in self.weights)
 
-    def summary(self, print_fn: Callable[[str], None] = print) -> None:
-        """Print the layers, their output shapes and weights, and how recurrent layers run."""
-        rows = [("Layer", "Output shape", "Weights", "Runs as")]
-        shape = self.input_shape
-        for layer in self.layers:
-            shape = None if shape is None else layer.compute_output_shape(shape)
-            rows.append(
-                (
-                    f"{layer.name} ({type(layer).__name__})",
-                    "?" if shape is None else str(shape),
-                    f"{layer.count_params():,}" if layer.built else "not built",
-                    layer.runs_as(backend.way_of) if layer.built else "",
-                )
-            )
-        widths = [max(len(row[k]) for row in rows) for k in range(4)]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
-        lines.insert(1, "-" * (sum(widths) + 6))
-        print_fn("\n".join(line.rstrip() for line in lines))
-        sizes = [int(w.get_value(borrow=True).size) for w in self.weights]
-        trained = sum(size for size, on in zip(sizes, self.trained, strict=True) if on)
-        print_fn(f"Weights: {sum(sizes):,}, of which {trained:,} are trained.")
+    def calls(self) -> Iterator[Call]:
+        """Yield the input and the calls of the layers, in order, for summaries and pictures."""
+        shapes = self.signature.inputs.leaves(self.input_shape)
+        return calls_of(self.graph, self.input_names, shapes)
+
+    def summary(
+        self, line_length: int | None = None, print_fn: Callable[[str], None] = print
+    ) -> None:
+        """Print the layers, their output shapes and weights, and how recurrent layers run.
+
+        Parameters
+        ----------
+        line_length : int, optional
+            The width of the table; by default that of the terminal, or 80.
+        print_fn : function
+            Gets the table, and then a line of totals.
+        """
+        print_fn(summary.text_of(self, line_length))
+        print_fn(summary.totals(self))
+
+    def __repr__(self) -> str:
+        return f"<{summary.describe(self)}>"
+
+    def _repr_html_(self) -> str:
+        return summary.html_of(self)
 
     @property
     def stateful(self) -> bool:
@@ -319,16 +469,18 @@ class Model:
 
     @property
     def runs_backwards(self) -> bool:
-        """Whether the outputs of steps are in reversed order."""
-        return sum(layer.reverses_time for layer in self.layers) % 2 == 1
+        """Whether the steps of the first output are in reversed order."""
+        source = self.graph.steps(self.input_names)[0]
+        return source is not None and source.backwards
 
     # ---- training
 
     def compile(
         self,
         optimizer: str | Optimizer = "adam",
-        loss: str | Callable | None = None,
-        metrics: Sequence[str | Callable] = (),
+        loss: Any = None,
+        metrics: Any = (),
+        loss_weights: Any = None,
     ) -> None:
         """Set the optimizer, the loss and the metrics; functions are compiled when data is known.
 
@@ -338,9 +490,13 @@ class Model:
         loss : str, Loss or function of (y_true, y_pred), optional
             None chooses a loss for the last layer: a categorical cross-entropy for a softmax
             (sparse for integer targets), the binary cross-entropy for a sigmoid, and the mean
-            squared error otherwise.
+            squared error otherwise. With several outputs, a dictionary by the names of outputs or
+            a list, None for an output that is not trained; a single loss is that of all.
         metrics : list of str, Metric or functions
-            ``"accuracy"`` selects the accuracy that fits the loss.
+            ``"accuracy"`` selects the accuracy that fits the loss. With several outputs, a
+            dictionary or a list with a metric, or a list of metrics, for each.
+        loss_weights : float, or a dictionary or list of floats, optional
+            What the loss of each output is multiplied by; their sum is minimised.
 
         Raises
         ------
@@ -349,27 +505,50 @@ class Model:
         """
         if isinstance(metrics, str):
             raise TypeError(f"metrics takes a list, such as [{metrics!r}].")
+        names = self.output_names
         optimizer = optimizers.get(optimizer)
-        loss = None if loss is None else losses.get(loss)
+        found = None if loss is None else losses_by_output(loss, names)
+        asked = metrics_by_output(metrics, names)
+        weights_by_output(loss_weights, names)  # raises if they do not fit
         with COMPILING:  # no other thread compiles while only some attributes are set
-            self.optimizer, self.loss = optimizer, loss
-            self.metrics_asked, self.metrics = list(metrics), []
+            self.optimizer, self.metrics_asked, self.loss_weights = optimizer, metrics, loss_weights
+            self.objectives = []
             self.steps = CompiledSteps(self)
-        if self.loss is not None:
-            self.set_metrics()
+            self.loss = found if found is None or len(names) > 1 else found[names[0]]
+        if found is not None:
+            self.set_objectives(found)
         else:  # unknown names are errors now; "accuracy" is chosen when the loss is known
-            for name in self.metrics_asked:
-                if not isinstance(name, str) or name not in ("accuracy", "acc"):
-                    metrics_module.get(name)
+            for name in [name for of_output in asked.values() for name in of_output]:
+                metrics_module.check_scalar(metrics_module.get(name))
 
-    def set_metrics(self) -> None:
-        """Create the requested metrics, once the loss is known."""
-        self.metrics = [metrics_module.get(m, self.loss) for m in self.metrics_asked]
-        names = ["loss", *(metric.name for metric in self.metrics)]
-        for name in names:
-            if names.count(name) > 1:
+    @property
+    def metrics(self) -> list:
+        """The metrics of all outputs."""
+        return [metric for objective in self.objectives for metric in objective.metrics]
+
+    def set_objectives(self, found: Mapping[str, Callable | None]) -> None:
+        """Create the objectives and the requested metrics, once the losses are known."""
+        names = self.output_names
+        asked = metrics_by_output(self.metrics_asked, names)
+        weights = weights_by_output(self.loss_weights, names)
+        several = len(names) > 1
+        self.objectives = [
+            Objective(
+                loss,
+                [metrics_module.get(m, loss) for m in asked.get(name, [])],
+                weights.get(name, 1.0),
+                name if several else "",
+            )
+            for name, loss in found.items()
+            if loss is not None
+        ]
+        for metric in self.metrics:
+            metrics_module.check_scalar(metric)
+        logged = log_names(self.objectives)
+        for name in logged:
+            if logged.count(name) > 1:
                 raise ValueError(
-                    f"Two metrics would have the name {name!r}: {', '.join(names)}. They are "
+                    f"Two metrics would have the name {name!r}: {', '.join(logged)}. They are "
                     "reported by name, so pass each one once."
                 )
 
@@ -389,14 +568,29 @@ class Model:
                     optimizer: Any = self.optimizer
                     name = type(optimizer).__name__
                     name = f"{name}(learning_rate={optimizer.learning_rate:g})"
-                    print(f"compile was not called: training with {name}.")
+                    say(f"compile was not called: training with {name}.")
             if self.loss is None:
                 sample = dataset.first_batch(1)
                 x = self.steps.variables(Batch(sample.inputs)).inputs
-                self.loss = losses.guess(self(x), sample.targets)
-                self.set_metrics()
-                name = self.loss.name
-                inform(f"No loss was given: using {name}, which fits the last layer.", announce)
+                outputs = self.signature.outputs
+                found = {
+                    name: losses.guess(output, y)
+                    for name, output, y in zip(
+                        outputs.names,
+                        outputs.from_batch(self.forward(x, None, CallContext())[0]),
+                        outputs.from_batch(sample.targets),
+                        strict=True,
+                    )
+                }
+                self.loss = found if len(found) > 1 else found[outputs.names[0]]
+                self.set_objectives(found)
+                for name, loss in found.items():
+                    of_output = f" for the output {name!r}" if len(found) > 1 else ""
+                    inform(
+                        f"No loss was given{of_output}: using {loss.name}, which fits the last "
+                        "layer.",
+                        announce,
+                    )
 
     def choose_padded_lengths(self, lengths: np.ndarray, announce: bool = False) -> tuple[int, ...]:
         """Return the lengths that sequences are padded to, and keep them for later calls.
@@ -426,7 +620,7 @@ class Model:
         validation_split: float = 0.0,
         validation_data: Data | None = None,
         shuffle: bool | str = True,
-        class_weight: Mapping[int, float] | None = None,
+        class_weight: Mapping[int, float] | Mapping[str, Mapping[int, float]] | None = None,
         sample_weight: Data | None = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
@@ -434,7 +628,7 @@ class Model:
         validation_batch_size: int | None = None,
         validation_freq: int | Sequence[int] = 1,
         mask: Data | None = None,
-        lengths: ArrayLike | None = None,
+        lengths: Data | None = None,
         tbptt: int | None = None,
     ) -> History:
         """Train on arrays, rows outside memory, or a stream of batches.
@@ -449,14 +643,17 @@ class Model:
             Or, without y, a stream: a generator or iterable of batches (x, y) or
             (x, y, sample_weight), or an object that returns batches by number. A generator is
             closed when `fit` ends.
+            With several inputs, a dictionary of these by input name, or a list in the order of
+            `input_names`; each sequence input may have its own lengths.
         y : array
             Targets: class numbers ``(samples,)`` or ``(samples, time)`` for the sparse
             cross-entropy, otherwise an array of the shape of the output. For a list of sequences,
             targets for each step are a list of the same lengths.
+            With several outputs, a dictionary by output name, or a list.
         batch_size, epochs : int
         verbose : 0, 1 or 2
             Silent, a progress bar for each epoch (replaced by a `ProgressBar` among the callbacks),
-            or one line for each epoch. ``"auto"`` means 1.
+            or one line for each epoch with its time. ``"auto"`` means 1.
         callbacks : list of `seqnet.callbacks.Callback`
         validation_split : float
             The fraction at the end of the data that is used for validation instead of training.
@@ -470,8 +667,11 @@ class Model:
             this needs ``shuffle=False`` and samples in that order; see `reset_states`.
         class_weight : dict of int to float
             Weights of target classes; other classes have the weight 1. They multiply
-            `sample_weight`, and are not used for validation.
+            `sample_weight`, and are not used for validation. With several outputs, a dictionary
+            of these by output name.
         sample_weight : array (samples,) or (samples, time), or a list of (time,)
+            With several outputs, a dictionary or a list with None for outputs without weights, or
+            one array for all outputs.
         initial_epoch : int
             The number of the first epoch, to continue a training; `epochs` is where it ends.
         steps_per_epoch : int, optional
@@ -484,10 +684,10 @@ class Model:
         validation_freq : int or list of int
             Validate every `validation_freq` epochs, or after the listed epochs, counted from 1.
         mask : bool array (samples, time), optional
-            True where there is data.
+            True where there is data. With several inputs, a dictionary by input name.
         lengths : int array (samples,), optional
             The number of steps of each row of X that are data, if padding comes after them; batches
-            are then formed as for a list.
+            are then formed as for a list. With several inputs, a dictionary by input name.
         tbptt : int, optional
             Truncated backpropagation: divide each batch into windows of this many steps and make
             an update for each. States and the masks of `dropout` and `recurrent_dropout` are passed
@@ -531,17 +731,11 @@ class Model:
             if validation is not None:
                 check_repeatable(validation, validation_steps, "validation_steps", remaining)
             if class_weight is not None:
-                weigh = ClassWeight(class_weight, self.loss, self.output_features, self.dtype)
-                dataset = dataset.map(weigh)
+                dataset = dataset.map(ClassWeight(class_weight, self))
             if tbptt is not None:
                 check_windows(self, dataset.first_batch(arguments.batch_size))
             history = self.history = History()
-            reports: list[Callback] = [history]
-            if verbose == 1 and not any(isinstance(c, ProgressBar) for c in callbacks):
-                reports.append(ProgressBar())
-            if verbose == 2:
-                reports.append(EpochLine())
-            called = CallbackList(callbacks, reports)
+            called = CallbackList(callbacks, [history, *reports(verbose, callbacks)])
             opened.callback(called.close)
             training.Trainer(self, dataset, validation, arguments, called).fit()
         return history
@@ -556,21 +750,22 @@ class Model:
         steps: int | None = None,
         return_dict: bool = False,
         mask: Data | None = None,
-        lengths: ArrayLike | None = None,
+        lengths: Data | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> float | list[float] | dict[str, float]:
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
-        X and y are the same as for `fit`; `steps` is the number of batches to evaluate. The model
-        is not changed. With `return_dict`, a dictionary of results by name is returned. The hooks
-        of `callbacks` whose names begin with ``on_test`` are called.
+        X and y are the same as for `fit`; `steps` is the number of batches to evaluate; `verbose`
+        shows a progress bar (1) or prints a line (2). The model is not changed. With `return_dict`,
+        a dictionary of results by name is returned. The hooks of `callbacks` whose names begin with
+        ``on_test`` are called.
         """
         batch_size = check_count(batch_size, "batch_size")
         steps = check_optional_count(steps, "steps")
-        announce = check_verbose(verbose) > 0
-        called = CallbackList(check_callbacks(callbacks))
+        verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
+        announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
         dataset = Adapter(self, announce=announce).dataset(X, y, sample_weight, mask, lengths)
-        with closing(dataset):
+        with closing(dataset), closing(called):
             called.set_up(self, training.data_params(dataset, batch_size, steps))
             totals = training.evaluate(self, dataset, batch_size, called, steps, announce)
         return report(totals, return_dict)
@@ -582,26 +777,28 @@ class Model:
         verbose: int | str = 0,
         steps: int | None = None,
         mask: Data | None = None,
-        lengths: ArrayLike | None = None,
+        lengths: Data | None = None,
         callbacks: Sequence[Callback] = (),
-    ) -> np.ndarray | list[np.ndarray]:
+    ) -> np.ndarray | list | dict[str, Any]:
         """Return the outputs for inputs, (samples, ...).
 
         X is the same as for `fit`; a batch of a stream is x, or a tuple whose first item is x.
         `steps` is the number of batches. For sequences of different lengths and an output at every
-        step, the result is a list of arrays (time, ...), in the order of the sequences. The hooks
+        step, the result is a list of arrays (time, ...), in the order of the sequences. Several
+        outputs are a list, or a dictionary if the model was made with one. The hooks
         of `callbacks` whose names begin with ``on_predict`` are called; ``logs["outputs"]`` are the
         outputs of a batch.
         """
         batch_size = check_count(batch_size, "batch_size")
         steps = check_optional_count(steps, "steps")
-        announce = check_verbose(verbose) > 0
-        called = CallbackList(check_callbacks(callbacks))
+        verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
+        announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
         adapter = Adapter(self, announce=announce, targets=False)
-        dataset = adapter.dataset(X, mask=mask_for(X, mask, lengths))
-        with closing(dataset):
+        dataset = adapter.dataset(X, mask=mask, lengths=lengths)
+        with closing(dataset), closing(called):
             called.set_up(self, training.data_params(dataset, batch_size, steps))
-            return training.predict(self, dataset, batch_size, called, steps, announce)
+            found = training.predict(self, dataset, batch_size, called, steps, announce)
+        return self.signature.outputs.as_declared(found)
 
     def train_on_batch(
         self,
@@ -610,7 +807,7 @@ class Model:
         sample_weight: Data | None = None,
         return_dict: bool = False,
         mask: Data | None = None,
-        lengths: ArrayLike | None = None,
+        lengths: Data | None = None,
     ) -> float | list[float] | dict[str, float]:
         """Make one update; return the loss and metrics before the update, as `evaluate` does."""
         batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
@@ -619,7 +816,7 @@ class Model:
         self.gradient_norms = norms
         if not result.finite:
             raise training.numerical_error(self, result, "train_on_batch")
-        return report(Totals(self.metrics, result.sums), return_dict)
+        return report(Totals(self.objectives, result.sums), return_dict)
 
     def test_on_batch(
         self,
@@ -628,18 +825,19 @@ class Model:
         sample_weight: Data | None = None,
         return_dict: bool = False,
         mask: Data | None = None,
-        lengths: ArrayLike | None = None,
+        lengths: Data | None = None,
     ) -> float | list[float] | dict[str, float]:
         """Return the loss and metrics of one batch, as `evaluate` does."""
         batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
-        return report(Totals(self.metrics, self.steps.test(batch).sums), return_dict)
+        return report(Totals(self.objectives, self.steps.test(batch).sums), return_dict)
 
     def predict_on_batch(
-        self, X: Data, mask: Data | None = None, lengths: ArrayLike | None = None
-    ) -> np.ndarray | list[np.ndarray]:
+        self, X: Data, mask: Data | None = None, lengths: Data | None = None
+    ) -> np.ndarray | list | dict[str, Any]:
         """Return the outputs for one batch, as `predict` does."""
-        dataset = Adapter(self, targets=False).dataset(X, mask=mask_for(X, mask, lengths))
-        return dataset.join([self.steps.predict(dataset.as_batch()).output])
+        dataset = Adapter(self, targets=False).dataset(X, mask=mask, lengths=lengths)
+        found = dataset.join([self.steps.predict(dataset.as_batch()).output])
+        return self.signature.outputs.as_declared(found)
 
     # ---- files
 
@@ -748,9 +946,11 @@ class Model:
             self.optimizer.load_state_dict(state["optimizer"], self.weights)
 
     def _weights_by_name(self) -> dict[str, np.ndarray]:
-        arrays = {weight.name: weight.get_value(borrow=True) for weight in self.weights}
-        if len(arrays) < len(self.weights):
-            names = [weight.name for weight in self.weights]
+        names = [self.name_of(weight) for weight in self.weights]
+        arrays = {
+            name: w.get_value(borrow=True) for name, w in zip(names, self.weights, strict=True)
+        }
+        if len(arrays) < len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(
                 f"Two weights of the model have the same name ({', '.join(twice)}), and a file "
@@ -758,34 +958,39 @@ class Model:
             )
         return arrays
 
+    def name_of(self, weight: Any) -> str:
+        """Return the name of a weight within this model, ``layer/weight``."""
+        return str(weight.name).removeprefix(self.weight_prefix)
+
     def _load_weights(self, arrays: Mapping[str, np.ndarray], source: str | os.PathLike) -> None:
         left = dict(arrays)
         for layer in self.layers:
             for weight in layer.weights:
-                value = left.pop(str(weight.name), None)
+                name = self.name_of(weight)
+                if name not in left and name in arrays:
+                    continue  # shared with a layer before
+                value = left.pop(name, None)
                 where = (
                     f"{source} does not fit the model: layer {layer.name!r} "
                     f"({type(layer).__name__})"
                 )
                 if value is None:
-                    raise ValueError(f"{where} has the weight {weight.name}, which the file lacks.")
+                    raise ValueError(f"{where} has the weight {name}, which the file lacks.")
                 expected = weight.get_value(borrow=True).shape
                 if value.shape != expected:
                     raise ValueError(
-                        f"{where} has the weight {weight.name} of shape {expected}, but the file's "
+                        f"{where} has the weight {name} of shape {expected}, but the file's "
                         f"has shape {value.shape}."
                     )
                 if value.dtype.kind not in "fiu":
-                    raise ValueError(
-                        f"{where}, but {weight.name} in the file has bools, not numbers."
-                    )
+                    raise ValueError(f"{where}, but {name} in the file has bools, not numbers.")
         if left:
             raise ValueError(
                 f"{source} does not fit the model: it also has {', '.join(sorted(left))}, which no "
                 "layer of the model has."
             )
         for weight in self.weights:
-            weight.set_value(np.asarray(arrays[weight.name], dtype=weight.dtype))
+            weight.set_value(np.asarray(arrays[self.name_of(weight)], dtype=weight.dtype))
 
     def _generators(self) -> list:
         return [g for layer in self.layers for g in layer.generators]
@@ -816,6 +1021,26 @@ class Model:
             raise ValueError(f"There are states that no layer has: {', '.join(sorted(left))}.")
 
 
+def name_layers(layers: Sequence[Layer]) -> None:
+    """Name the layers of a model that have no name; raise if two have the same."""
+    taken: set[str] = set()
+    for layer in layers:
+        if layer.name is not None and layer.name in taken:
+            raise ValueError(f"This model already has a layer named {layer.name!r}.")
+        taken |= set() if layer.name is None else {layer.name}
+    for place, layer in enumerate(layers):
+        if layer.name is not None:
+            continue
+        base = snake_case(type(layer).__name__)
+        number = sum(type(other) is type(layer) for other in layers[:place])
+        name = base if not number else f"{base}_{number}"
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        layer.rename(name)
+        taken.add(name)
+
+
 def report(totals: Totals, return_dict: bool) -> float | list[float] | dict[str, float]:
     """Return the loss, [loss, metrics...], or a dictionary of all results by name."""
     logs = totals.logs()
@@ -829,7 +1054,7 @@ def inform(message: str, announce: bool) -> None:
     """Log a message, and print it if `announce` is True."""
     log.info(message)
     if announce:
-        print(message)
+        say(message)
 
 
 def load_model(path: str | os.PathLike, custom_objects: dict | None = None) -> Model:

@@ -18,6 +18,7 @@ Identifier: TypeAlias = str | dict[str, Any] | Callable
 Thing = TypeVar("Thing", bound=Any)
 
 _registered: dict[str, dict[str, Any]] = {}
+ALSO_TAKEN = {"metric": ("metric", "loss")}  # a loss is a metric, too
 # The types that a file may hold for the plain types of a constructor's signature.
 NUMBER, TEXT = (bool, int, float, type(None)), (str, type(None))
 PLAIN_TYPES = {"bool": NUMBER, "int": NUMBER, "float": NUMBER, "str": TEXT, "None": ()}
@@ -41,6 +42,11 @@ def names(kind: str) -> list[str]:
     return sorted(_registered.get(kind, {}))
 
 
+def is_name(kind: str, name: str) -> bool:
+    """Return whether a name of a kind is known."""
+    return name in _registered.get(kind, {})
+
+
 def lookup(kind: str, name: str, custom_objects: dict[str, Any] | None = None) -> Any:
     """Return the object registered as `name`, or raise ``ValueError`` with the nearest match."""
     if custom_objects and name in custom_objects:
@@ -51,13 +57,53 @@ def lookup(kind: str, name: str, custom_objects: dict[str, Any] | None = None) -
     lowered = {known.lower(): known for known in table}
     if name.lower() in lowered:
         return table[lowered[name.lower()]]
+    raise unknown_name(kind, name)
+
+
+def unknown_name(kind: str, name: str) -> ValueError:
+    """Return the error for an unknown name, with the nearest name and all known ones.
+
+    Examples
+    --------
+    >>> from seqnet.registry import unknown_name
+    >>> print(unknown_name("regularizer", "l3"))
+    Unknown regularizer 'l3'. Did you mean 'l2'? Known: L1, L1L2, L2. ...
+    """
+    kinds = ALSO_TAKEN.get(kind, (kind,))
+    tables = {each: _registered.get(each, {}) for each in kinds}
+    lowered = {known.lower(): known for table in tables.values() for known in table}
     near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
     hint = f" Did you mean {lowered[near[0]]!r}?" if near else ""
-    known = ", ".join(sorted({thing.__name__ for thing in table.values()}))
-    raise ValueError(
+    known = "; the losses ".join(", ".join(known_names(table)) for table in tables.values())
+    return ValueError(
         f"Unknown {kind} {name!r}.{hint} Known: {known}. One of your own is passed as an object, "
         "or by name in custom_objects= when it comes from a file."
     )
+
+
+def known_names(table: dict[str, Any]) -> list[str]:
+    """Return the names of a table, with other names than those of classes in brackets.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> from seqnet.registry import known_names
+    >>> known_names({"ReLU": seqnet.activations.relu, "relu": seqnet.activations.relu})
+    ['relu']
+    """
+    found: dict[str, list[str]] = {}
+    for name, thing in table.items():
+        others = found.setdefault(thing.__name__, [])
+        if squashed(name) not in map(squashed, [thing.__name__, *others]):
+            others.append(name)
+    return [
+        name + (f" ({', '.join(found[name])})" if found[name] else "") for name in sorted(found)
+    ]
+
+
+def squashed(name: str) -> str:
+    """Return a name without the differences between ``GlorotUniform`` and ``glorot_uniform``."""
+    return name.lower().replace("_", "")
 
 
 def get(kind: str, identifier: Any, custom_objects: dict[str, Any] | None = None) -> Any:
@@ -182,6 +228,11 @@ def constructor_arguments(cls: type) -> dict[str, Any]:
 
 class Configurable:
     """An object whose configuration is the arguments of its constructor."""
+
+    def __repr__(self) -> str:
+        values = {name: getattr(self, name, None) for name in self.parameters()}
+        given = [f"{name}={value!r}" for name, value in values.items() if value is not None]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     @classmethod
     def parameters(cls) -> list[str]:

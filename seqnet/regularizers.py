@@ -55,22 +55,26 @@ class L2(L1L2):
         super().__init__(l2=l2)
 
 
-def penalty(regularizer: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
-    """Return a weight's penalty, a symbolic scalar of its dtype, from any function of the weight.
+def penalty(
+    regularizer: Callable[[Tensor], Tensor], weight: Tensor, what: str | None = None
+) -> Tensor:
+    """Return the penalty of a weight or of an output, a symbolic scalar of its dtype.
+
+    The regularizer is any function of it; `what` names it in messages.
 
     Raises
     ------
     TypeError, ValueError
         If the function does not return one number.
     """
-    found = regularizer(weight)
+    found, what = regularizer(weight), what or weight.name
     name = getattr(regularizer, "__name__", type(regularizer).__name__)
     if found is None:
-        raise TypeError(f"The regularizer {name} of {weight.name} returns None, not a number.")
+        raise TypeError(f"The regularizer {name} of {what} returns None, not a number.")
     found = pt.as_tensor_variable(found)
     if found.ndim:
         raise ValueError(
-            f"The regularizer {name} of {weight.name} returns {found.ndim} axes: it must return "
+            f"The regularizer {name} of {what} returns {found.ndim} axes: it must return "
             "one number, such as a sum."
         )
     return pt.cast(found, weight.dtype)

@@ -84,9 +84,9 @@ def compiled_layer(cls, units, features, length, masked, path, dtype="float64", 
 
 def skip_without_kernel(cls, own):
     """Skip a test of the fused path where there is none: no compiler, or a cell without one."""
-    way = example_layer(cls, 2, 3, own).runs_as(backend.way_of)
-    if way != "fused":
-        pytest.skip(f"There is no kernel: {way}.")
+    mode = example_layer(cls, 2, 3, own).runs_as(backend.execution_mode)
+    if mode != "fused":
+        pytest.skip(f"There is no kernel: {mode}.")
 
 
 def example_layer(cls, units, features, own):

@@ -29,10 +29,12 @@ def used():
             TimeDistributed(Dense(3, "tanh", kernel_regularizer="l2")),
             GRU(2, stateful=True, recurrent_dropout=0.1),
             Dropout(0.3),
-            Dense(1),
+            Dense(1, kernel_constraint="max_norm"),
         ]
     )
-    model.compile(seqnet.optimizers.Adam(0.01, clipnorm=1.0), "mse", ["mean_absolute_error"])
+    model.compile(
+        seqnet.optimizers.Adam(0.01, clipnorm=1.0, use_ema=True), "mse", ["mean_absolute_error"]
+    )
     model.fit(X, Y, verbose=0, shuffle=False)
     model.predict(X)
     return model
@@ -62,6 +64,7 @@ def test_layers_and_optimizers_can_be_copied(copied):
         for ours, weight in zip(other.weights, layer.weights, strict=True):
             assert ours is not weight
             np.testing.assert_array_equal(ours.get_value(), weight.get_value())
+            assert type(ours.tag.constraint) is type(weight.tag.constraint)
     dense = copied(model.layers[-1])
     assert dense.kernel is dense.weights[0]
     optimizer = copied(model.optimizer)

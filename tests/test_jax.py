@@ -79,6 +79,17 @@ def test_arrays_masks_and_weights_are_too(loop, size):
         on_both(lambda: fitted(follower(SimpleRNN, **loop), x, y, tbptt=2))
 
 
+def test_a_schedule_averages_and_constraints_are_too():
+    def run():
+        model = follower(kernel_constraint="unit_norm")
+        rate = optimizers.schedules.CosineDecay(0.1, 5)
+        options = {"weight_decay": 0.1, "use_ema": True, "ema_overwrite_frequency": 2}
+        model.compile(optimizers.Nadam(rate, **options), "mse")
+        return fitted(model, SERIES, ANSWERS, batch_size=2, epochs=2)
+
+    on_both(run)
+
+
 def test_a_mask_that_a_layer_finds_is_too():
     x = np.stack([np.pad(s, [(0, 3 - len(s)), (0, 0)]) for s in SERIES])
     y = RNG.normal(size=(4, 1))

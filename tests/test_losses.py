@@ -8,7 +8,7 @@ from reference import cases, load_arrays, numpy_training
 import seqnet
 from seqnet import activations, backend, losses
 from seqnet.layers import Activation, Dense, Softmax, TimeDistributed
-from seqnet.training.step import step_weights, weighted_sum
+from seqnet.losses.reduction import step_weights, weighted_sum
 
 KERAS = load_arrays("keras")
 HELD = [(peer, name) for peer in ("keras", "pytorch") for name in cases.loss_inputs()]

@@ -429,11 +429,11 @@ def test_summary_shows_shapes_weights_and_how_recurrent_layers_run():
         [Embedding(1000, 3), LSTM(2, unroll=True), Dense(1, trainable=False, name="end")]
     )
     lines = []
-    model.summary(lines.append)
+    model.summary(print_fn=lines.append)
     assert "not built" in "\n".join(lines)
     model.build((None, None))
     lines = []
-    model.summary(lines.append)
+    model.summary(print_fn=lines.append)
     text = "\n".join(lines)
     rows = {line.split()[0]: line for line in text.splitlines() if line}
     assert "(Embedding)" in rows["embedding"]

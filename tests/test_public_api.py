@@ -14,12 +14,12 @@ SNAPSHOT = Path(__file__).with_name("public_api.txt")
 COMMAND = "python tests/test_public_api.py"
 
 
-def public_modules() -> Iterator[ModuleType]:
-    """Yield seqnet and the modules that it names in ``__all__``."""
-    yield seqnet
-    for name in sorted(seqnet.__all__):
-        if isinstance(value := getattr(seqnet, name), ModuleType):
-            yield value
+def public_modules(module: ModuleType = seqnet) -> Iterator[ModuleType]:
+    """Yield seqnet and the modules that it and they name in ``__all__``."""
+    yield module
+    for name in public_names(module):
+        if isinstance(value := getattr(module, name), ModuleType):
+            yield from public_modules(value)
 
 
 def public_names(module: ModuleType) -> list[str]:

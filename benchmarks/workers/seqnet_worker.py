@@ -91,7 +91,7 @@ class Trainer:
 
     def versions(self):
         summary = []
-        self.model.summary(lambda text: summary.extend(text.splitlines()))
+        self.model.summary(print_fn=lambda text: summary.extend(text.splitlines()))
         layer = next(line for line in summary if self.model.layers[1].name + " (" in line)
         return {
             "recurrence": layer.split("  ")[-1].strip(),

@@ -16,6 +16,7 @@ PyTensor's Python virtual machine and computes the Ops of `seqnet.ops` by the C 
 from seqnet.backend import compiledir  # isort: skip -- before anything that uses PyTensor
 from seqnet.backend.modes import (
     compile,
+    execution_mode,
     log_once,
     mode,
     native,
@@ -23,12 +24,12 @@ from seqnet.backend.modes import (
     needs_sizes,
     seeding,
     vm_mode,
-    way_of,
     without_check,
 )
 
 __all__ = [
     "compile",
+    "execution_mode",
     "log_once",
     "mode",
     "native",
@@ -36,6 +37,9 @@ __all__ = [
     "needs_sizes",
     "seeding",
     "vm_mode",
-    "way_of",
     "without_check",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
-import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytensor
 from pytensor.compile.mode import OPT_FAST_RUN, Mode, get_mode
 from pytensor.graph.basic import Apply, Variable
@@ -27,6 +28,7 @@ from seqnet.backend.lowering import ChooseKernels, LowerForVM, inline_inner_grap
 from seqnet.backend.recurrence import why_not_fused
 from seqnet.locking import COMPILING
 from seqnet.ops.recurrence import Recurrence
+from seqnet.ops.schedule import ScheduledRate, rate_at
 from seqnet.ops.unrolled import UnrolledStep
 from seqnet.types import Array
 
@@ -106,6 +108,22 @@ def without_check(fgraph: FunctionGraph, node: Apply) -> list[Variable]:
     return [node.inputs[0]]
 
 
+@cache
+def register_for_jax() -> None:
+    """Tell PyTensor's JAX linker how to call the schedules of learning rates, which are Python."""
+    jax = importlib.import_module("jax")
+    dispatch = importlib.import_module("pytensor.link.jax.dispatch.basic")
+
+    @dispatch.jax_funcify.register(ScheduledRate)
+    def scheduled_rate(op: ScheduledRate, **_: Any) -> Callable:
+        result = jax.ShapeDtypeStruct((), jax.dtypes.canonicalize_dtype("float64"))
+
+        def rate(step: Array) -> Array:
+            return np.asarray(rate_at(op.schedule, int(step)), dtype=result.dtype)
+
+        return lambda step: jax.pure_callback(rate, result, step)
+
+
 def mode() -> Mode:
     """Return the PyTensor mode of the configured backend."""
     name = config.backend()
@@ -114,6 +132,7 @@ def mode() -> Mode:
     if name == "c":
         return Mode("cvm", "fast_run")
     if name == "jax":
+        register_for_jax()
         rewriters = dfs_rewriter(reduce_in_own_type), dfs_rewriter(without_check)
         return get_mode("JAX").register(*((rewriter, 49.4) for rewriter in rewriters))
     return get_mode(name.upper())
@@ -141,7 +160,7 @@ def seeding(function: Callable, generators: Sequence) -> Callable:
     return call
 
 
-def way_of(op: Recurrence) -> str:
+def execution_mode(op: Recurrence) -> str:
     """Return how the configured backend runs a recurrence: fused, unrolled or as a scan."""
     if op.unroll:
         return "unroll"
@@ -170,7 +189,6 @@ def compile(
     updates: dict | None = None,
     *,
     name: str,
-    announce: bool = False,
 ) -> Callable:
     """Compile a graph with the configured backend.
 
@@ -181,12 +199,7 @@ def compile(
         New values of shared variables.
     name : str
         Name of the function in messages and profiles.
-    announce : bool
-        Print that compilation starts and how long it took.
     """
-    if announce:
-        print(f"Compiling the {name} function ...", end="", file=sys.stderr, flush=True)
-    start = time.perf_counter()
     updates = dict(updates or {})
     check_fused([*outputs, *updates.values()])
     seeded = [v for v in updates if needs_seeds(v)]
@@ -204,6 +217,4 @@ def compile(
     function.trust_input = True
     if seeded:
         function = seeding(function, seeded)
-    if announce:
-        print(f" {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
     return function

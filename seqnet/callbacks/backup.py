@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from seqnet.callbacks.base import Callback, check_save_freq
+from seqnet.callbacks.base import Callback, check_save_freq, say
 from seqnet.training import resume
 from seqnet.training.diagnostics import can_be_saved, nonfinite_weights
 
@@ -118,6 +118,22 @@ class BackupAndRestore(Callback):
                 self.trainer.load_state_dict(state)
             except Exception as error:
                 raise ValueError(f"{self.path} cannot be resumed: {error}") from error
+            self._report_place()
+
+    def _report_place(self) -> None:
+        """Say where the run continues."""
+        trainer, epochs = self.trainer, self.trainer.arguments.epochs
+        if trainer.done:
+            message = f"The training in {self.path} has ended: its result is restored."
+        else:
+            place = f"epoch {trainer.epoch + 1}/{epochs}"
+            if trainer.batch:
+                steps = self.params.get("steps")
+                place += f", batch {trainer.batch + 1}" + (f"/{steps}" if steps else "")
+            message = f"Resuming from {self.path} at {place}."
+        log.info(message)
+        if trainer.arguments.verbose:
+            say(message)
 
     def get_config(self) -> dict[str, Any]:
         return {}  # the path and the frequency do not affect the training

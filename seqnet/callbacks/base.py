@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
+from tqdm.std import tqdm
 
 from seqnet.checks import check_count
 from seqnet.registry import constructor_arguments
@@ -93,7 +94,7 @@ class Callback:
         return {n: getattr(self, n) for n in names if n != "verbose" and hasattr(self, n)}
 
     def close(self) -> None:
-        """Release the resources of `check` and of hooks; called when `fit` ends or fails."""
+        """Release the resources of `check` and of hooks; called when a method ends or fails."""
 
     def state_dict(self) -> dict:
         """Return the state that a resumed run needs to continue like an uninterrupted one.
@@ -189,6 +190,7 @@ def overrides(callback: Callback, *hooks: str) -> bool:
 def say(message: str) -> None:
     """Print a line, above the progress bar if present."""
     tqdm.write(message)
+    sys.stdout.flush()  # in order with the lines of bars where both go to one file
 
 
 def check_callbacks(callbacks: Any) -> list[Callback]:

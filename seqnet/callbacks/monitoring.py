@@ -13,8 +13,15 @@ from seqnet import registry
 from seqnet.callbacks.base import Callback
 from seqnet.checks import check_number
 
-RISING = {"accuracy", "acc", "auc", "precision", "recall", "f1", "f1_score"}
-FALLING = {"loss", "perplexity"}
+DIRECTIONS = {"loss": "min", "accuracy": "max", "acc": "max", "crossentropy": "min", "ce": "min"}
+
+
+def directions() -> dict[str, str]:
+    """Return ``"min"`` or ``"max"`` by the name of a metric or a loss."""
+    known = DIRECTIONS | dict.fromkeys(registry.names("loss"), "min")
+    metrics = {name: registry.lookup("metric", name) for name in registry.names("metric")}
+    found = {name: getattr(metric, "direction", None) for name, metric in metrics.items()}
+    return known | {name: way for name, way in found.items() if way is not None}
 
 
 def direction(monitor: str, mode: str, who: str) -> str:
@@ -30,12 +37,12 @@ def direction(monitor: str, mode: str, who: str) -> str:
         raise ValueError(f"{who} takes mode='auto', 'min' or 'max', got {mode!r}.")
     if mode != "auto":
         return mode
-    name = monitor.removeprefix("val_")
-    if name in RISING or name.endswith("_accuracy"):
-        return "max"
-    if name in FALLING or name.endswith("_loss") or name in registry.names("loss"):
-        return "min"
-    near = difflib.get_close_matches(name, [*RISING, *FALLING, *registry.names("loss")], n=1)
+    name, known = monitor.removeprefix("val_"), directions()
+    # With several outputs a name begins with that of the output: "tags_accuracy".
+    for ending in [name, *sorted(known, key=len, reverse=True)]:
+        if ending in known and (name == ending or name.endswith(f"_{ending}")):
+            return known[ending]
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {monitor.removesuffix(name) + near[0]!r}?" if near else ""
     raise ValueError(
         f"{who} does not know whether {monitor!r} should increase or decrease: pass mode='max' or "

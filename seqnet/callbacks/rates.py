@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from seqnet.callbacks.base import Callback, say
@@ -28,7 +28,8 @@ class LearningRateScheduler(Callback):
     Raises
     ------
     TypeError, ValueError
-        If the schedule does not return a number, or returns a negative one.
+        If the schedule does not return a number, or returns a negative one, or if the learning rate
+        of the optimizer is itself a schedule.
 
     Examples
     --------
@@ -50,6 +51,9 @@ class LearningRateScheduler(Callback):
         self.schedule, self.verbose = schedule, verbose
         self.takes_rate = takes_two(schedule)
 
+    def check(self, log_names: Sequence[str] | None) -> None:
+        check_settable(self.model.optimizer, self)
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         optimizer = self.model.optimizer
         rate = (
@@ -65,6 +69,16 @@ class LearningRateScheduler(Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None:
             logs["learning_rate"] = self.model.optimizer.learning_rate
+
+
+def check_settable(optimizer: Optimizer, callback: Callback) -> None:
+    """Raise ``TypeError`` if the learning rate of an optimizer is a schedule."""
+    if optimizer is not None and optimizer.schedule is not None:
+        raise TypeError(
+            f"{type(callback).__name__} sets the learning rate, but that of the optimizer "
+            f"{type(optimizer).__name__} is a schedule ({optimizer.schedule!r}). Make the "
+            "optimizer with a number, or leave the callback out."
+        )
 
 
 def takes_two(function: Callable) -> bool:
@@ -106,6 +120,8 @@ class ReduceLROnPlateau(Monitor):
     ------
     ValueError
         If there is no such metric, or its direction is unknown.
+    TypeError
+        If the learning rate of the optimizer is a schedule.
 
     Examples
     --------
@@ -141,6 +157,10 @@ class ReduceLROnPlateau(Monitor):
         self.patience = check_count(patience, "patience", 0)
         self.cooldown = check_count(cooldown, "cooldown", 0)
         self.on_train_begin()
+
+    def check(self, log_names: Sequence[str] | None) -> None:
+        super().check(log_names)
+        check_settable(self.model.optimizer, self)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.best, self.seen = None, False

@@ -1,4 +1,4 @@
-"""Validate inputs and build data sets.
+"""Build data sets from what users pass.
 
 This is the only module that distinguishes the kinds of data. Invalid data raises an error here,
 before anything is compiled; data that is not in memory is checked batch by batch by the same
@@ -7,39 +7,95 @@ functions. Values that are masked or have the weight 0 never raise an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnet import registry
-from seqnet.checks import WrongValueError, check_finite, check_fits, preceded
+from seqnet.checks import WrongValueError, preceded
 from seqnet.data.arrays import ArrayDataset
+from seqnet.data.columns import Column, StepColumn
 from seqnet.data.dataset import Batch, Dataset, RowDataset
-from seqnet.data.masking import counted_targets
-from seqnet.data.out_of_core import OutOfCoreDataset, PartRows, Rows, StepsMask, is_out_of_core
-from seqnet.data.padding import range_weights
-from seqnet.data.ragged import RaggedDataset
+from seqnet.data.leaves import (
+    InputLeaf,
+    InputNames,
+    OutputLeaf,
+    OutputNames,
+    labels_and_weights,
+    rows_of,
+    with_lengths,
+)
+from seqnet.data.masking import counted_targets, mask_at_output
+from seqnet.data.named import (
+    Named,
+    by_name,
+    label,
+    weights_by_name,
+    with_names,
+    without_names,
+)
+from seqnet.data.out_of_core import OutOfCoreDataset, PartRows, StepsMask, is_out_of_core
+from seqnet.data.ragged import OutputSteps, RaggedDataset
 from seqnet.data.stream import Stream, batch_parts, is_stream, open_stream
 from seqnet.data.validation import (
     as_array,
-    check_batch,
-    check_counted,
-    check_lengths,
-    check_rectangular,
     check_same_count,
-    check_weights,
+    check_same_length,
     described,
     is_ragged,
     size_of,
 )
-from seqnet.layers import Activation, Dense, Softmax
-from seqnet.losses import Loss, MaskedLoss
-from seqnet.metrics import LossMetric
+from seqnet.losses import MaskedLoss
+from seqnet.types import Shape
 
 if TYPE_CHECKING:
     from seqnet.model import Model
+
+
+@dataclass
+class Given:
+    """What a user passes, by the names of inputs (or outputs: targets and weights)."""
+
+    inputs: Named
+    targets: Named
+    weights: Named
+    masks: Named
+    lengths: Named
+
+    def values(self) -> list:
+        """Return all values but the lengths."""
+        parts = (self.inputs, self.targets, self.weights, self.masks)
+        return [value for part in parts for value in part.values()]
+
+
+@dataclass
+class Columns:
+    """The data of a `Given` in memory, and how padding is removed from outputs."""
+
+    inputs: dict[str, Column] = field(default_factory=dict)
+    masks: dict[str, Column] = field(default_factory=dict)
+    targets: dict[str, Column] = field(default_factory=dict)
+    weights: dict[str, Column] = field(default_factory=dict)
+    steps: dict[str, OutputSteps] = field(default_factory=dict)
+
+    @property
+    def ragged(self) -> list[StepColumn]:
+        """The inputs that are sequences of different lengths."""
+        return [column for column in self.inputs.values() if isinstance(column, StepColumn)]
+
+    def dataset(self, model: Model, padded_lengths: tuple) -> ArrayDataset | RaggedDataset:
+        """Return a data set of the columns."""
+        inputs, outputs = model.input_names, model.output_names
+        data = Batch(
+            without_names(self.inputs, inputs),
+            without_names(self.targets, outputs),
+            without_names(self.weights, outputs),
+            without_names(self.masks, inputs),
+        )
+        if self.ragged:
+            return RaggedDataset(data, without_names(self.steps, outputs), padded_lengths)
+        return ArrayDataset(data.map(attrgetter("values")))
 
 
 class Adapter:
@@ -69,6 +125,9 @@ class Adapter:
     ):
         self.model, self.prefix, self.name = model, prefix, f"{prefix}X"
         self.announce, self.targets, self.continues = announce, targets, continues
+        self.known_shapes: dict[tuple, dict[str, Shape]] = {}
+        self.inputs: dict[str, InputLeaf] = {}
+        self.outputs: dict[str, OutputLeaf] = {}
 
     def dataset(
         self, x: Any, y: Any = None, weight: Any = None, mask: Any = None, lengths: Any = None
@@ -79,32 +138,30 @@ class Adapter:
         """
         if not self.model.layers:
             raise ValueError("The model has no layers; add some first.")
+        if not self.inputs:
+            self.read_specs()
         if isinstance(x, Dataset) or is_stream(x, self.targets and y is None):
             others = {"y": y, "sample_weight": weight, "mask": mask, "lengths": lengths}
-            given = [f"{self.prefix}{label}" for label, v in others.items() if v is not None]
-            if given:
+            extra = [f"{self.prefix}{part}" for part, v in others.items() if v is not None]
+            if extra:
                 raise ValueError(
                     f"{self.name} ({described(x)}) is a stream of batches, so "
-                    f"{' and '.join(given)} cannot be passed as well: each batch is (x, y) or "
+                    f"{' and '.join(extra)} cannot be passed as well: each batch is (x, y) or "
                     "(x, y, sample_weight)."
                 )
             return self.own_dataset(x) if isinstance(x, Dataset) else self.stream(x)
         if self.targets and y is None:
             raise self.missing_targets(x)
-        out_of_core = any(map(is_out_of_core, (x, y, weight, mask)))
-        if y is not None and isinstance(self.model.loss, MaskedLoss):
-            if out_of_core:
-                raise ValueError(
-                    "masked_loss takes arrays, lists and streams. For rows beyond memory use "
-                    "sparse_categorical_crossentropy with sample_weight=range_weights(...)."
-                )
-            y, weight = labels_and_weights(y, weight, self.prefix)
+        given = self.given(x, y, weight, mask, lengths)
+        out_of_core = any(map(is_out_of_core, given.values()))
+        self.unpack_masked_losses(given, out_of_core)
+        if not self.targets:
+            self.mask_lengths(given)
         if out_of_core:
-            return self.out_of_core(x, y, weight, mask, lengths)
-        refuse_several_inputs(x, y, self.name)
-        if lengths is not None or is_ragged(x):
-            return self.sequences(x, y, weight, mask, lengths)
-        return self.arrays(x, y, weight, mask)
+            return self.out_of_core(given)
+        if len(self.model.input_names) == 1:
+            refuse_several_inputs(x, y, self.name)
+        return self.in_memory(given)
 
     def missing_targets(self, x: Any) -> ValueError:
         """Return the error for missing targets."""
@@ -116,97 +173,202 @@ class Adapter:
             f"{self.name} is {described(x)}.{hint}"
         )
 
+    # ---- names
+
+    def given(
+        self, x: Any, y: Any = None, weight: Any = None, mask: Any = None, lengths: Any = None
+    ) -> Given:
+        """Return the parts of the data by the names of inputs and outputs."""
+        inputs, outputs = self.model.input_names, self.model.output_names
+        prefix = self.prefix
+        return Given(
+            by_name(x, inputs, self.name, "input"),
+            by_name(y, outputs, f"{prefix}y", "output"),
+            weights_by_name(weight, outputs, f"{prefix}sample_weight"),
+            by_name(mask, inputs, f"{prefix}mask", "input", partial=True),
+            by_name(lengths, inputs, f"{prefix}lengths", "input", partial=True),
+        )
+
+    def names_of_input(self, name: str) -> InputNames:
+        """Return what the data of an input is called in messages."""
+        names = self.model.input_names
+        return InputNames(
+            *[label(self.prefix + part, name, names) for part in ("X", "mask", "lengths")]
+        )
+
+    def read_specs(self) -> None:
+        """Set what handles the data of each input and each output."""
+        model, names = self.model, self.model.output_names
+        self.inputs = {
+            name: InputLeaf(spec, self.names_of_input(name), model.dtype)
+            for name, spec in model.input_specs.items()
+        }
+        self.outputs = {}
+        for name, output in model.output_specs.items():
+            follows = self.names_of_input(output.follows or model.input_names[0]).x
+            y, weight = [label(self.prefix + part, name, names) for part in ("y", "sample_weight")]
+            who = "the model" if len(names) == 1 else f"output {name!r}"
+            parts = OutputNames(y, weight, follows)
+            self.outputs[name] = OutputLeaf(output, parts, model.dtype, who)
+
+    def unpack_masked_losses(self, given: Given, out_of_core: bool) -> None:
+        """Replace the targets of a `MaskedLoss` by labels and weights."""
+        for name, leaf in self.outputs.items():
+            if name not in given.targets or not isinstance(leaf.spec.loss, MaskedLoss):
+                continue
+            if out_of_core:
+                raise ValueError(
+                    "masked_loss takes arrays, lists and streams. For rows beyond memory use "
+                    "sparse_categorical_crossentropy with sample_weight=range_weights(...)."
+                )
+            y, weight = given.targets[name], given.weights.get(name)
+            labels, weights = labels_and_weights(y, weight, *leaf.names)
+            given.targets[name], given.weights[name] = labels, weights
+
+    def mask_lengths(self, given: Given) -> None:
+        """Replace lengths by masks; the shape of the inputs, and of outputs, is kept."""
+        for name, lengths in given.lengths.items():
+            x, names = given.inputs[name], self.names_of_input(name)
+            rows, lengths = with_lengths(x, given.masks.get(name), lengths, names)
+            steps = StepsMask(lengths, rows.shape[1])
+            given.masks[name] = steps if is_out_of_core(x) else steps[:]
+        given.lengths = {}
+
     # ---- the kinds of data
 
-    def arrays(self, x: Any, y: Any, weight: Any, mask: Any) -> ArrayDataset:
-        """Return arrays as a data set."""
-        x = as_array(x, self.name)
-        for part, values in (("y", y), ("sample_weight", weight), ("mask", mask)):
-            check_rectangular(x, values, f"{self.prefix}{part}", prefix=self.prefix)
-        batch = check_batch(x, y, weight, mask, prefix=self.prefix)
-        dataset = ArrayDataset(self.check_inputs(batch))
-        self.build(dataset.input_shape, batch.inputs.shape)
-        if y is None:
-            return dataset
-        self.model.complete_compile(dataset, self.announce)
-        return ArrayDataset(self.check_targets_and_weights(dataset, self.output_shape(dataset)))
-
-    def sequences(self, x: Any, y: Any, weight: Any, mask: Any, lengths: Any) -> RaggedDataset:
-        """Return sequences of different lengths, or an array and lengths, as a data set."""
+    def in_memory(self, given: Given) -> ArrayDataset | RaggedDataset:
+        """Return arrays and sequences of different lengths as a data set."""
         model = self.model
-        padded: Any = None
-        if lengths is not None:
-            padded, lengths = with_lengths(x, mask, lengths, self.prefix)
-            x = [row[:n] for row, n in zip(padded, lengths, strict=True)]
-        dataset = RaggedDataset.from_sequences(x, mask, prefix=self.prefix)
-        data = dataset.data
-        check_input = dataset.checking(self.check_input)
-        inputs = check_counted(data.inputs, check_input, self.name, lambda: data.mask)
-        dataset = replace(dataset, data=replace(data, inputs=inputs))
-        self.build(dataset.input_shape)
-        shape = self.output_shape(dataset)
-        dataset = replace(
-            dataset, per_step=dataset.has_steps_of(shape), backwards=model.runs_backwards
-        )
-        if padded is not None:
-            y, weight = cut(dataset, padded, y, weight, self.prefix)
-        dataset = dataset.with_targets(y, weight, prefix=self.prefix)
-        if model.needs_length:
-            lengths = model.choose_padded_lengths(dataset.lengths, self.announce)
-            dataset = replace(dataset, padded_lengths=lengths)
-        if y is None:
-            return dataset
-        model.complete_compile(dataset, self.announce)
-        steps = (None, *shape[2:]) if dataset.per_step else shape
-        targets = self.check_targets(dataset, shape, steps)
-        dataset = replace(dataset, data=replace(dataset.data, targets=targets))
-        if weight is not None:
-            weights = dataset.data.sample_weight
-            check = dataset.checking(self.check_fits, dataset.weight_per_step)
-            check(weights, f"{self.prefix}sample_weight")
-        return dataset
+        columns = self.input_columns(given)
+        shapes = {name: column.shape for name, column in columns.inputs.items()}
+        output_shapes = self.output_shapes(shapes, given)
+        self.add_outputs(columns, given, output_shapes)
+        allowed: tuple = ()
+        if columns.ragged and model.needs_length:
+            lengths = np.concatenate([column.layout.lengths for column in columns.ragged])
+            allowed = model.choose_padded_lengths(lengths, self.announce)
+        if not columns.targets:
+            return columns.dataset(model, allowed)
+        if model.optimizer is None or model.loss is None:
+            model.complete_compile(columns.dataset(model, allowed), self.announce)
+            self.read_specs()  # with the loss
+        self.check_outputs(columns, output_shapes)
+        return columns.dataset(model, allowed)
 
-    def out_of_core(self, x: Any, y: Any, weight: Any, mask: Any, lengths: Any) -> OutOfCoreDataset:
+    def input_columns(self, given: Given) -> Columns:
+        """Return the inputs and masks, after checking them."""
+        columns, leaves = Columns(), self.inputs
+        for name, leaf in leaves.items():
+            x, mask, lengths = given.inputs[name], given.masks.get(name), given.lengths.get(name)
+            columns.inputs[name], found = leaf.columns(x, mask, lengths)
+            if found is not None:
+                columns.masks[name] = found
+        self.check_counts(columns, given)
+        for name, leaf in leaves.items():
+            columns.inputs[name] = leaf.checked(columns.inputs[name], columns.masks.get(name))
+        return columns
+
+    def add_outputs(self, columns: Columns, given: Given, output_shapes: dict[str, Shape]) -> None:
+        """Add targets and sample weights, if they fit the inputs."""
+        for name, leaf in self.outputs.items():
+            spec, x, padded = leaf.spec, None, None
+            if spec.follows is not None:
+                x = columns.inputs[spec.follows]
+                if spec.follows in given.lengths:
+                    padded = np.shape(given.inputs[spec.follows])[:2]
+            per_step = isinstance(x, StepColumn) and spec.has_steps(x.shape, output_shapes[name])
+            columns.steps[name] = OutputSteps(spec.follows if per_step else None, spec.backwards)
+            if name in given.targets:
+                columns.targets[name] = leaf.targets(given.targets[name], x, per_step, padded)
+            if given.weights.get(name) is not None:
+                columns.weights[name] = leaf.weights(given.weights[name], x, per_step, padded)
+
+    def check_outputs(self, columns: Columns, output_shapes: dict[str, Shape]) -> None:
+        """Check the values of targets and sample weights where they count."""
+        for name, leaf in self.outputs.items():
+            spec, shape = leaf.spec, output_shapes[name]
+            targets, weight = columns.targets[name], columns.weights.get(name)
+
+            def counted(
+                spec: Any = spec, shape: Any = shape, targets: Any = targets, weight: Any = weight
+            ) -> np.ndarray | None:
+                mask, x = None, columns.inputs.get(spec.follows)
+                if x is not None and spec.has_steps(x.shape, shape):
+                    given = columns.masks.get(spec.follows)
+                    mask = mask_at_output(spec, self.inputs[spec.follows].spec, x, given)
+                return counted_targets(targets, weight, mask, spec.backwards)
+
+            columns.targets[name] = leaf.checked(targets, weight, counted, shape)
+
+    def check_counts(self, columns: Columns, given: Given) -> None:
+        """Raise an error if parts of the data do not have the same number of samples."""
+        rows = {  # a list of sequences has no shape
+            name: range(len(c)) if isinstance(c, StepColumn) else c.values
+            for name, c in columns.inputs.items()
+        }
+        first = next(iter(rows))
+        x, count = self.names_of_input(first).x, rows.pop(first)
+        for name, other in rows.items():
+            check_same_count(x, count, self.names_of_input(name).x, other)
+        names = self.model.output_names
+        for part, values in (("y", given.targets), ("sample_weight", given.weights)):
+            for name, value in values.items():
+                text = label(self.prefix + part, name, names)
+                if value is None:
+                    continue
+                if size_of(value) is None and not columns.ragged:
+                    value = as_array(value, text)
+                check_same_length(x, count, text, value)
+
+    def out_of_core(self, given: Given) -> OutOfCoreDataset:
         """Return rows outside memory as a data set; only the first row is read now."""
-        if is_ragged(x):
-            raise ValueError(
-                f"{self.name} is a list of sequences, so y, sample_weight and mask must also be "
-                "lists."
-            )
-        if lengths is None:
-            x = rows_of(x, self.name)
-        else:
-            x, lengths = with_lengths(x, mask, lengths, self.prefix)
-            mask = StepsMask(lengths, x.shape[1])
-        parts = Batch(x)
-        for part, label, values in (
-            ("targets", "y", y),
-            ("sample_weight", "sample_weight", weight),
-            ("mask", "mask", mask),
+        inputs, masks = {}, dict(given.masks)
+        for name, x in given.inputs.items():
+            names = self.names_of_input(name)
+            if is_ragged(x):
+                raise ValueError(
+                    f"{names.x} is a list of sequences, so all other parts of the data must also "
+                    "be lists or arrays in memory."
+                )
+            if name in given.lengths:
+                x, lengths = with_lengths(x, masks.get(name), given.lengths[name], names)
+                masks[name] = StepsMask(lengths, x.shape[1])
+            inputs[name] = rows_of(x, names.x)
+        ins, outs = self.model.input_names, self.model.output_names
+        (first, x), *others = inputs.items()
+        x_name = self.names_of_input(first).x
+        for name, rows in others:
+            check_same_count(x_name, x, self.names_of_input(name).x, rows)
+        parts = [without_names(inputs, ins)]
+        for part, values, keys in (
+            ("y", given.targets, outs),
+            ("sample_weight", given.weights, outs),
+            ("mask", masks, ins),
         ):
-            if values is not None:
-                rows = rows_of(values, f"{self.prefix}{label}")
-                check_same_count(self.name, x, f"{self.prefix}{label}", rows)
-                setattr(parts, part, rows)
-        return self.read_rows(PartRows(parts))
+            found = {}
+            for name, value in values.items():
+                text = label(self.prefix + part, name, keys)
+                found[name] = rows_of(value, text)
+                check_same_count(x_name, x, text, found[name])
+            parts.append(without_names(found, keys))
+        return self.read_rows(PartRows(Batch(*parts)))
 
     def own_dataset(self, dataset: Dataset) -> Dataset:
         """Return a custom data set with a check of each batch; the first batch is read now."""
         if isinstance(dataset, RowDataset):
             return self.read_rows(dataset)
-        first = self.check_own(dataset.first_batch(1))
-        check = self.first_check(first)
-        return dataset.map(lambda batch: check(self.check_own(batch)))
+        self.check_own(dataset.first_batch(1))
+        return dataset.map(self.check_own)
 
     def read_rows(self, rows: RowDataset) -> OutOfCoreDataset:
         """Return samples that are read by number, with a check of each batch."""
         try:
-            check = self.first_check(self.check_own(rows.load(slice(0, 1))))
+            self.check_own(rows.load(slice(0, 1)))
         except WrongValueError:
             raise  # it already names the place
         except (ValueError, TypeError) as error:
             raise preceded(error, "Row 0") from error
-        return OutOfCoreDataset(rows, lambda batch: check(self.check_own(batch)))
+        return OutOfCoreDataset(rows, self.check_own)
 
     def check_own(self, batch: Batch) -> Batch:
         """Return a batch of a custom data set, without targets if they are not needed."""
@@ -215,22 +377,13 @@ class Adapter:
                 f"a data set must return objects of seqnet.data.Batch, got {described(batch)}."
             )
         if not self.targets:
-            return Batch(batch.inputs, mask=batch.mask)
-        if batch.targets is None:
+            batch = Batch(batch.inputs, mask=batch.mask)
+        elif batch.targets is None:
             raise ValueError(f"a batch of {self.name} has no targets.")
-        return batch
-
-    def first_check(self, first: Batch) -> Callable[[Batch], Batch]:
-        """Build the model for the first batch; return the function that checks a batch."""
-        shape = self.output_shape(self.arrays(*first.parts()))
-
-        def check(batch: Batch) -> Batch:
-            batch = self.check_inputs(check_batch(*batch.parts(), prefix=self.prefix))
-            if batch.targets is None:
-                return batch
-            return self.check_targets_and_weights(ArrayDataset(batch), shape)
-
-        return check
+        given = self.given(*batch.parts())
+        for name, x in given.inputs.items():
+            given.inputs[name] = as_array(x, self.names_of_input(name).x)
+        return self.in_memory(given).as_batch()
 
     def stream(self, source: Any) -> Stream:
         """Return a stream of batches; the first batch is read and checked now."""
@@ -239,7 +392,7 @@ class Adapter:
         )
 
         def prepare(raw: Any) -> Dataset:
-            parts = batch_parts(raw, self.targets, self.model.input_shape)
+            parts = batch_parts(raw, self.targets, self.model)
             return first.dataset(*parts)
 
         stream = open_stream(source, prepare, self.name, self.continues)
@@ -251,166 +404,39 @@ class Adapter:
         first.announce = False
         return stream
 
-    # ---- the model and its checks
+    # ---- the model
 
-    def build(self, input_shape: tuple, given_shape: tuple | None = None) -> None:
-        """Build the model, or check that the data fits it; detect a missing batch axis."""
-        wanted = len(self.model.input_shape or self.model.layers[0].input_axes)
-        try:
-            self.model.build(input_shape)
-        except ValueError as error:
-            if given_shape is None or len(given_shape) not in (1, wanted - 1):
-                raise
-            text = (
-                f"{self.name} has the shape {given_shape}, one axis less than the model takes (the "
-                f"first is the batch: a single sample is {self.name}[None])"
-            )
-            raise preceded(error, text) from error
+    def output_shapes(self, shapes: dict[str, Shape], given: Given) -> dict[str, Shape]:
+        """Return the shapes of the outputs for shapes of the inputs; the batch size is None.
 
-    def output_shape(self, dataset: ArrayDataset | RaggedDataset) -> tuple:
-        """Return the output shape of the model for a data set; the batch size is None."""
-        return (None, *self.model.compute_output_shape(dataset.input_shape)[1:])
-
-    def check_inputs(self, batch: Batch) -> Batch:
-        """Return the batch, if the first layer accepts its inputs."""
-        inputs = check_counted(batch.inputs, self.check_input, self.name, lambda: batch.mask)
-        return replace(batch, inputs=inputs)
-
-    def check_input(self, values: np.ndarray, name: str) -> None:
-        """Raise an error if the first layer or the model's float type cannot hold the inputs."""
-        self.model.layers[0].check_input(values, name)
-        check_fits(values, name, self.model.dtype)
-
-    def check_fits(self, values: np.ndarray, name: str) -> None:
-        """Raise an error if values are too large for the model's float type."""
-        check_fits(values, name, self.model.dtype)
-
-    def check_targets(
-        self, dataset: ArrayDataset | RaggedDataset, output_shape: tuple, steps: tuple
-    ) -> np.ndarray:
-        """Return the targets, if they fit the loss, the metrics that are losses, and the output.
-
-        Parameters
-        ----------
-        dataset : ArrayDataset or RaggedDataset
-        output_shape : tuple
-            The output shape of the model; the batch size is None.
-        steps : tuple
-            The shape that targets are compared with; if the steps of all sequences are
-            concatenated, it has no batch axis.
+        The first data of a shape also builds the model, or is checked against it.
         """
-        model, name = self.model, f"{self.prefix}y"
-        check_last_activation(model)
+        key = tuple(shapes.values())
+        if key not in self.known_shapes:
+            model = self.model
+            self.build(shapes, given)
+            found = model.compute_output_shape(without_names(shapes, model.input_names))
+            named = with_names(found, model.output_names)
+            self.known_shapes[key] = {n: (None, *shape[1:]) for n, shape in named.items()}
+        return self.known_shapes[key]
 
-        def check_values(values: Any, name: str):
-            check_finite(values, name)
-            check_fits(values, name, model.dtype)
-
-        def counted():
-            return counted_targets(model, dataset, output_shape)
-
-        targets = dataset.data.targets
-        losses = [model.loss, *(m.loss for m in model.metrics if isinstance(m, LossMetric))]
-        for loss in losses:
-
-            def check_one(values: Any, name: str, loss: Any = loss):
-                check_values(values, name)
-                if isinstance(loss, Loss):
-                    loss.check_targets(values, steps, name)
-
-            ignored: Callable = loss.ignored_target if isinstance(loss, Loss) else np.zeros
-            check = dataset.checking(check_one, dataset.per_step)
-            targets = check_counted(targets, check, name, counted, ignored)
-        return targets
-
-    def check_targets_and_weights(self, dataset: ArrayDataset, output_shape: tuple) -> Batch:
-        """Return the samples, if targets and sample weights fit the model's output."""
-        targets = self.check_targets(dataset, output_shape, output_shape)
-        weight = dataset.data.sample_weight
-        if weight is not None:
-            count, name = len(dataset), f"{self.prefix}sample_weight"
-            allowed = {(count,), (count, *output_shape[1:-1])}
-            if weight.shape not in allowed:
-                wanted = " or ".join(str(a) for a in sorted(allowed, key=len))
-                raise ValueError(f"{name} must have the shape {wanted}, got {weight.shape}.")
-            self.check_fits(weight, name)
-        return replace(dataset.data, targets=targets)
-
-
-def check_last_activation(model: Model) -> None:
-    """Raise an error if the last activation does not fit the loss (probabilities or logits)."""
-    layer, loss = model.layers[-1], model.loss
-    layer = getattr(layer, "layer", layer)  # of TimeDistributed
-    if isinstance(layer, Softmax):
-        name = "softmax"
-    elif type(layer) in (Dense, Activation):
-        name = layer.activation.__name__
-    else:
-        return
-    if not isinstance(loss, Loss) or not loss.after or (name in loss.after) != loss.from_logits:
-        return
-    if name not in registry.names("activation"):  # a custom function
-        return
-    ends = f"but layer {layer.display_name!r} ends with the activation {name!r}"
-    if loss.from_logits:
-        raise ValueError(
-            f"{loss.name} with from_logits=True takes the values before a {name}, {ends}: remove "
-            "one of the two."
-        )
-    raise ValueError(
-        f"{loss.name} takes probabilities, {ends}. Give it activation={loss.after[0]!r}, or "
-        f"the loss from_logits=True: loss=seqnet.losses.{type(loss).__name__}(from_logits=True)."
-    )
-
-
-def rows_of(values: Any, name: str) -> np.ndarray | Rows:
-    """Return values as an array, or as `Rows` if they are not in memory."""
-    return Rows(values, name) if is_out_of_core(values) else as_array(values, name)
-
-
-def with_lengths(
-    x: Any, mask: Any, lengths: Any, prefix: str = ""
-) -> tuple[np.ndarray | Rows, np.ndarray]:
-    """Check `lengths=`; return the inputs (an array or `Rows`) and the lengths as an array."""
-    if mask is not None:
-        raise ValueError(f"Pass {prefix}mask or {prefix}lengths, not both.")
-    if is_ragged(x):
-        raise ValueError(
-            f"{prefix}lengths needs an array, but {prefix}X is a list of sequences, which have "
-            "their own lengths."
-        )
-    x = rows_of(x, f"{prefix}X")
-    return x, check_lengths(x, lengths, prefix=prefix)
-
-
-def mask_for(x: Any, mask: Any, lengths: Any) -> np.ndarray | StepsMask | None:
-    """Return the mask for a prediction; the shape of the inputs is kept."""
-    if lengths is None:
-        return mask
-    rows, lengths = with_lengths(x, mask, lengths)
-    steps = StepsMask(lengths, rows.shape[1])
-    return steps if is_out_of_core(x) else steps[:]
-
-
-def cut(dataset: RaggedDataset, x: np.ndarray, y: Any, weight: Any, prefix: str) -> tuple:
-    """Return padded targets and weights for each step, cut to the lengths of the sequences."""
-
-    def rows(values: Any, name: str):
-        values = as_array(values, name)
-        if values.shape[:2] != x.shape[:2]:
-            raise ValueError(
-                f"{name} must have the (samples, time) of {prefix}X, {x.shape[:2]}, because the "
-                f"model has an output at each step; got the shape {values.shape}."
-            )
-        end = slice(None, None, -1) if dataset.backwards else slice(None)
-        pairs = zip(values, dataset.lengths, strict=True)
-        return [row[end][:n][end] for row, n in pairs]
-
-    if y is not None and dataset.per_step and not is_ragged(y):
-        y = rows(y, f"{prefix}y")
-    if weight is not None and not is_ragged(weight) and np.ndim(weight) > 1:
-        weight = rows(weight, f"{prefix}sample_weight")
-    return y, weight
+    def build(self, shapes: dict[str, Shape], given: Given) -> None:
+        """Build the model, or check that the data fits it; detect a missing batch axis."""
+        model = self.model
+        try:
+            model.build(without_names(shapes, model.input_names))
+        except ValueError as error:
+            for name, spec in model.input_specs.items():
+                if is_ragged(given.inputs[name]) or name in given.lengths:
+                    continue
+                shape, x = np.shape(given.inputs[name]), self.names_of_input(name).x
+                if len(shape) in (1, spec.rank - 1):
+                    text = (
+                        f"{x} has the shape {shape}, one axis less than the model takes (the "
+                        f"first is the batch: a single sample is {x}[None])"
+                    )
+                    raise preceded(error, text) from error
+            raise
 
 
 def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
@@ -448,43 +474,3 @@ def holds_text(values: Any) -> bool:
             return False
         values = values[0]
     return isinstance(values, (str, bytes))
-
-
-def labels_and_weights(y: Any, weight: Any, prefix: str) -> tuple:
-    """Return the targets of `MaskedLoss` as labels, and weights that are 0 outside the ranges."""
-    name = f"{prefix}y"
-    if not isinstance(y, (tuple, list)) or len(y) != 3:
-        raise ValueError(
-            f"With masked_loss {name} is (labels, codelengths, label_starts), got {described(y)}."
-        )
-    labels, lengths, starts = y
-    lengths, starts = as_array(lengths, f"{name}[1]"), as_array(starts, f"{name}[2]")
-    for number, what in ((1, lengths), (2, starts)):
-        if what.dtype.kind not in "iu":
-            raise TypeError(f"{name}[{number}] must hold whole numbers, got {what.dtype}.")
-    if size_of(labels) is None:
-        raise TypeError(f"{name}[0] must hold labels for each step, got {labels!r}.")
-    sizes = [size_of(row) for row in labels]
-    if None in sizes or not {lengths.shape, starts.shape} == {(len(sizes),)}:
-        raise ValueError(
-            f"With masked_loss {name} is (labels, codelengths, label_starts): labels for each step "
-            f"of {len(sizes)} sequences, and as many lengths and starts; got the shapes "
-            f"{lengths.shape} and {starts.shape}."
-        )
-    ranges = list(range_weights(starts, lengths, np.array(sizes)))
-    if weight is not None:
-        label = f"{prefix}sample_weight"
-        if size_of(weight) != len(ranges):
-            raise ValueError(f"{label} must have one entry for each sequence.")
-        rows = weight if is_ragged(weight) else as_array(weight, label)
-        for row, inside in enumerate(ranges):
-            own = rows[row]
-            if np.ndim(own) and np.shape(own) != inside.shape:
-                raise ValueError(
-                    f"{label}[{row}] has the shape {np.shape(own)}, but {prefix}X[{row}] has "
-                    f"{len(inside)} steps."
-                )
-            own = as_array(np.atleast_1d(own), f"{label}[{row}]")
-            check_weights(own, f"{label}[{row}]")
-            ranges[row] = inside * own
-    return labels, ranges if is_ragged(labels) else np.stack(ranges)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seqnet.checks import check_count, check_fits, check_number
 from seqnet.data.dataset import Batch
+from seqnet.data.named import by_name, with_names, without_names
 from seqnet.data.validation import with_axes
 from seqnet.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
     SparseCategoricalCrossentropy,
 )
+
+if TYPE_CHECKING:
+    from seqnet.model import Model
 
 
 class ClassWeight:
@@ -23,23 +28,56 @@ class ClassWeight:
     Parameters
     ----------
     class_weight : dict of int to float
-        Classes that are not in it have the weight 1, as in Keras.
-    loss : Loss or function
-    classes : int
-        The size of the last axis of the model's output.
-    dtype : str
-        The model's float type.
+        Classes that are not in it have the weight 1, as in Keras. With several outputs, a
+        dictionary of these by output name.
+    model : Model
 
     Raises
     ------
     ValueError, TypeError
-        If the targets of the loss are not classes, or `class_weight` names a class that does not
-        exist.
+        If the targets of the loss are not classes, or `class_weight` names a class or an output
+        that does not exist.
     """
 
-    def __init__(
-        self, class_weight: Mapping[int, float], loss: Callable | None, classes: int, dtype: str
-    ):
+    def __init__(self, class_weight: Mapping, model: Model):
+        names = self.names = model.output_names
+        named = isinstance(class_weight, Mapping) and any(n in names for n in class_weight)
+        if len(names) > 1 and not isinstance(class_weight, Mapping):
+            raise TypeError(f"class_weight is a dict of output names, got {class_weight!r}.")
+        if named or len(names) > 1:
+            class_weight = by_name(class_weight, names, "class_weight", "output", partial=True)
+        else:
+            class_weight = {names[0]: class_weight}
+        features = with_names(model.output_features, names)
+        self.tables = {
+            name: OutputClassWeight(weights, spec.loss, features[name], model.dtype)
+            for name, spec in model.output_specs.items()
+            if (weights := class_weight.get(name)) is not None
+        }
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch with its sample weights multiplied."""
+        targets = with_names(batch.targets, self.names)
+        weights = dict(with_names(batch.sample_weight, self.names))
+        for name, table in self.tables.items():
+            weights[name] = table.weights(targets[name], weights.get(name))
+        return replace(batch, sample_weight=without_names(weights, self.names))
+
+
+class OutputClassWeight:
+    """The class weights of one output.
+
+    Parameters
+    ----------
+    class_weight : dict of int to float
+    loss : Loss or function
+    classes : int
+        The size of the last axis of the output.
+    dtype : str
+        The model's float type.
+    """
+
+    def __init__(self, class_weight: Mapping[int, float], loss: Any, classes: int, dtype: str):
         self.loss = loss
         binary = isinstance(loss, BinaryCrossentropy) and classes == 1
         if not binary and not isinstance(
@@ -53,14 +91,13 @@ class ClassWeight:
         self.table = weight_table(class_weight, 2 if binary else classes)
         check_fits(self.table, "class_weight", dtype)
 
-    def __call__(self, batch: Batch) -> Batch:
-        """Return the batch with its sample weights multiplied."""
-        classes = self.class_numbers(batch.targets)
+    def weights(self, targets: np.ndarray, given: np.ndarray | None) -> np.ndarray:
+        """Return the weight of each target, times the given weights."""
+        classes = self.class_numbers(targets)
         weights = self.table[np.clip(classes, 0, len(self.table) - 1)]
-        given = batch.sample_weight
-        if given is not None:
-            weights = with_axes(given, weights.ndim) * with_axes(weights, given.ndim)
-        return replace(batch, sample_weight=weights)
+        if given is None:
+            return weights
+        return with_axes(given, weights.ndim) * with_axes(weights, given.ndim)
 
     def class_numbers(self, y: np.ndarray) -> np.ndarray:
         """Return the class of each target."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from operator import itemgetter
@@ -45,6 +45,20 @@ def map_tree(function: Callable, tree: Tree) -> Tree:
     return function(tree)
 
 
+def zip_trees(function: Callable, trees: Sequence[Tree]) -> Tree:
+    """Return a tree with a function applied to the list of the arrays at each place.
+
+    Examples
+    --------
+    >>> from seqnet.data.dataset import zip_trees
+    >>> zip_trees(sum, [{"words": 1, "tags": 2}, {"words": 3, "tags": 4}])
+    {'words': 4, 'tags': 6}
+    """
+    if isinstance(trees[0], dict):
+        return {name: zip_trees(function, [tree[name] for tree in trees]) for name in trees[0]}
+    return function(trees)
+
+
 def tree_items(tree: Tree, name: str) -> list[tuple[str, Any]]:
     """Return the arrays of a tree, each with its name.
 
@@ -72,8 +86,9 @@ class Batch:
     inputs : array (samples, ...)
     targets : array (samples, ...), optional
     sample_weight : array (samples,) or (samples, time), optional
+        With several outputs, those that are missing have no weights.
     mask : bool array (samples, time), optional
-        True where there is data.
+        True where there is data. With several inputs, those that are missing have no mask.
 
     Examples
     --------
@@ -107,9 +122,13 @@ class Batch:
 
     def take(self, rows: RowSelection) -> Batch:
         """Return the samples of some rows (a slice or an array of numbers)."""
-        select = itemgetter(rows)  # this is called for each batch: skip calls for None
-        parts = (self.inputs, self.targets, self.sample_weight, self.mask)
-        return Batch(*[None if part is None else map_tree(select, part) for part in parts])
+        select = itemgetter(rows)
+        parts = []
+        for part in (self.inputs, self.targets, self.sample_weight, self.mask):
+            if part is not None:  # one call less for each array of each batch
+                part = map_tree(select, part) if isinstance(part, dict) else part[rows]
+            parts.append(part)
+        return Batch(*parts)
 
 
 @dataclass(frozen=True)
@@ -223,9 +242,9 @@ class Dataset(ABC):
         """Return the data in the order that is fastest to compute; `join` restores the order."""
         return self
 
-    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    def join(self, outputs: list[Tree]) -> Tree:
         """Concatenate the outputs of all batches, in the original order of the samples."""
-        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+        return outputs[0] if len(outputs) == 1 else zip_trees(np.concatenate, outputs)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return shapes, dtypes and checksums that identify the data, as JSON can hold them."""
@@ -243,8 +262,9 @@ class Indexable(Protocol):
     def __getitem__(self, rows: Any, /) -> Any: ...
 
 
-Data: TypeAlias = ArrayLike | Indexable | Iterable[Any] | Dataset
-"""Data that a model accepts: arrays, lists of sequences, rows in a file, streams of batches."""
+Data: TypeAlias = ArrayLike | Indexable | Iterable[Any] | Mapping[str, Any] | Dataset
+"""Data that a model accepts: arrays, lists of sequences, rows in a file, streams of batches; for
+several inputs or outputs, dictionaries of these by name."""
 
 
 class MappedDataset(Dataset):
@@ -285,7 +305,7 @@ class MappedDataset(Dataset):
     def sorted_by_length(self) -> Dataset:
         return MappedDataset(self.dataset.sorted_by_length(), self.function)
 
-    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    def join(self, outputs: list[Tree]) -> Tree:
         return self.dataset.join(outputs)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -421,7 +441,10 @@ PART_NAMES = ("X", "y", "sample_weight", "mask")
 """The names of the parts of a batch in messages."""
 
 
-def batch_fingerprint(batch: Batch) -> dict[str, Any]:
-    """Return the fingerprints of the arrays of a batch, by their names in messages."""
+def batch_fingerprint(batch: Batch, of: Callable = fingerprint) -> dict[str, Any]:
+    """Return the fingerprints of the arrays of a batch, by their names in messages.
+
+    `of` returns the fingerprint of an array.
+    """
     pairs = zip(PART_NAMES, batch.parts(), strict=True)
-    return {name: map_tree(fingerprint, part) for name, part in pairs if part is not None}
+    return {name: map_tree(of, part) for name, part in pairs if part is not None}

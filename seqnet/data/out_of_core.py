@@ -31,7 +31,7 @@ def is_out_of_core(values: Any) -> bool:
                 return True
             values = values.base
         return False
-    if isinstance(values, (list, tuple, str, bytes, dict)):
+    if values is None or isinstance(values, (list, tuple, str, bytes, dict)):
         return False
     if any(hasattr(values, name) for name in ("__dlpack__", "__array_interface__", "iloc")):
         return False

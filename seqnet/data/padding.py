@@ -83,7 +83,7 @@ def ranges(starts: ArrayLike, lengths: ArrayLike, time: ArrayLike) -> tuple[np.n
         single = np.ndim(values) == 0 and name != "starts"
         array = as_array([values] if single else values, name)
         if array.dtype.kind not in "iu":
-            raise TypeError(f"{name} must hold whole numbers, got the dtype {array.dtype}.")
+            raise TypeError(f"{name} must hold integers, got the dtype {array.dtype}.")
         samples = len(found[0]) if found else len(array)
         if array.ndim != 1 or (len(array) != samples and not single):
             raise ValueError(f"{name} must have the shape ({samples},), got {array.shape}.")

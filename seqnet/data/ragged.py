@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from seqnet.data.columns import Layout, StepColumn
 from seqnet.data.dataset import (
     Batch,
     Epoch,
     RowDataset,
     RowSelection,
+    Tree,
     batch_fingerprint,
-    fingerprint,
-)
-from seqnet.data.validation import (
-    as_array,
-    as_mask,
-    check_same_length,
-    check_weights,
-    flatten,
-    is_ragged,
-    scalar_steps,
-    size_of,
-    steps_like,
+    map_tree,
+    tree_items,
+    zip_trees,
 )
 
 WINDOW = 50
@@ -38,118 +31,80 @@ MOST_LENGTHS = 8
 """The maximum number of lengths that functions of unrolled models are compiled for."""
 
 
+@dataclass(frozen=True)
+class OutputSteps:
+    """How the padding of an output is removed.
+
+    Parameters
+    ----------
+    of : str, optional
+        The name of the input whose steps it has; None if it has no padding.
+    at_end : bool
+        Whether the padding is before and not after the steps.
+    """
+
+    of: str | None = None
+    at_end: bool = False
+
+
 @dataclass
 class RaggedDataset(RowDataset):
     """Samples whose sequences have different lengths.
 
-    Values of steps are stored without padding: all sequences are concatenated, so that selecting
-    samples copies nothing. Each batch is padded to its longest sequence, with a mask.
+    Each sequence input has lengths of its own. In a batch, it is padded to its longest sequence,
+    with a mask.
 
     Attributes
     ----------
-    data : Batch
-        Inputs ``(steps of all sequences, ...)``, mask ``(steps of all sequences,)``, targets and
-        sample weights ``(samples, ...)`` or ``(steps of all sequences, ...)``.
-    starts, lengths : int array (samples,)
-        The position and the length of each sequence.
-    per_step : bool
-        Whether there is one output and one target for each step.
-    weight_per_step : bool
-        Whether there is one sample weight for each step.
-    backwards : bool
-        Whether outputs are in reversed order, so that padding is before and not after them.
+    data : Batch of columns
+        All samples, without padding.
+    outputs : OutputSteps, or a dictionary of them by output name
     padded_lengths : tuple of int
         The lengths that batches may be padded to, for unrolled models; empty for any length.
     places : int array (samples,), optional
         The place of each sample in the caller's order, if it is different.
+
+    Examples
+    --------
+    >>> from seqnet.data import Batch
+    >>> from seqnet.data.columns import StepColumn
+    >>> from seqnet.data.ragged import RaggedDataset
+    >>> source, target = StepColumn.of([[1, 2], [3]], "X"), StepColumn.of([[4], [5]], "X")
+    >>> batch = RaggedDataset(Batch({"source": source, "target": target})).as_batch()
+    >>> batch.inputs["source"].tolist(), batch.mask["source"].astype(int).tolist()
+    ([[1, 2], [3, 0]], [[1, 1], [1, 0]])
+    >>> batch.inputs["target"].tolist()
+    [[4], [5]]
     """
 
     data: Batch
-    starts: np.ndarray
-    lengths: np.ndarray
-    per_step: bool = False
-    weight_per_step: bool = False
-    backwards: bool = False
+    outputs: Tree = field(default_factory=OutputSteps)
     padded_lengths: tuple[int, ...] = ()
     places: np.ndarray | None = None
 
-    @classmethod
-    def from_sequences(cls, x: Any, mask: Any = None, *, prefix: str = "") -> RaggedDataset:
-        """Return sequences as a data set without targets."""
-        name = f"{prefix}X"
-        flat, lengths = flatten(x, name)
-        dataset = cls(Batch(flat), np.cumsum(lengths) - lengths, lengths)
-        dataset.check(flat, as_array, name)
-        if mask is None:
-            return dataset
-        label = f"{prefix}mask"
-        check_same_length(len(dataset), mask, label, prefix)
-        steps = scalar_steps(mask, lengths, label, prefix)
-        dataset.check(steps, as_mask, label)
-        return replace(dataset, data=Batch(flat, mask=as_mask(steps, label)))
-
-    def with_targets(self, y: Any = None, weight: Any = None, *, prefix: str = "") -> RaggedDataset:
-        """Return the data set with targets and sample weights, if they fit the sequences."""
-        dataset, data = self, self.data
-        if y is not None:
-            name = f"{prefix}y"
-            check_same_length(len(self), y, name, prefix)
-            if self.per_step:
-                y = steps_like(y, self.lengths, name, prefix)
-            elif is_ragged(y):
-                raise ValueError(
-                    f"{name} has sequences of different lengths, but the model has one output for "
-                    "each sequence. For an output at every step, the last recurrent layer needs "
-                    "return_sequences=True."
-                )
-            else:
-                y = as_array(y, name)
-            self.check(y, as_array, name, self.per_step)
-        if weight is not None:
-            name = f"{prefix}sample_weight"
-            check_same_length(len(self), weight, name, prefix)
-            weight_per_step = size_of(weight[0]) is not None
-            if weight_per_step and not self.per_step:
-                raise ValueError(
-                    f"{name} must have the shape ({len(self)},): the model has one output for "
-                    "each sequence."
-                )
-            if weight_per_step:
-                weight = scalar_steps(weight, self.lengths, name, prefix)
-            else:
-                weight = as_array(weight, name)
-            self.check(weight, check_weights, name, weight_per_step)
-            dataset = replace(dataset, weight_per_step=weight_per_step)
-        return replace(dataset, data=Batch(data.inputs, y, weight, data.mask))
-
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.data)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The number of steps of each sample, those of all its sequences together."""
+        columns = [column for _, column in tree_items(self.data.inputs, "")]
+        return np.sum([c.layout.lengths for c in columns if isinstance(c, StepColumn)], axis=0)
+
+    def take(self, rows: RowSelection) -> Batch:
+        """Return the columns of some samples."""
+        layouts: dict[int, Layout] = {}
+        return self.data.map(lambda column: column.take(rows, layouts))
 
     def rows(self, rows: RowSelection) -> RaggedDataset:
         """Return the samples of some rows, without padding."""
-
-        def own(values: Any, per_step: bool):
-            return values if per_step or values is None else values[rows]
-
-        data = self.data
-        return replace(
-            self,
-            data=Batch(
-                data.inputs,
-                own(data.targets, self.per_step),
-                own(data.sample_weight, self.weight_per_step),
-                data.mask,
-            ),
-            starts=self.starts[rows],
-            lengths=self.lengths[rows],
-            places=None,
-        )
+        return replace(self, data=self.take(rows), places=None)
 
     def load(self, rows: RowSelection) -> Batch:
-        return self.rows(rows).as_batch()
+        return padded_batch(self.take(rows), self.padded_lengths)
 
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
-        """Yield batches, each padded to its longest sequence."""
+        """Yield batches, each padded to its longest sequences."""
         for rows in self.epoch_rows(epoch):
             yield self.load(rows)
 
@@ -162,16 +117,17 @@ class RaggedDataset(RowDataset):
 
         The samples are shuffled, divided into windows of `WINDOW` batches, sorted by length within
         each window, and divided into batches; then the batches are shuffled. Lengths are randomly
-        increased by up to `SPREAD` before sorting, so that epochs group differently.
+        increased by up to `SPREAD` before sorting, so that epochs group differently. With several
+        sequences in a sample, its length is their sum.
         """
         if rng is None:
             yield from super().plan(batch_size)
             return
-        order = rng.permutation(len(self))
+        order, lengths = rng.permutation(len(self)), self.lengths
         found: list[np.ndarray] = []
         for start in range(0, len(order), WINDOW * batch_size):
             near = order[start : start + WINDOW * batch_size]
-            blurred = self.lengths[near] * rng.uniform(1, 1 + SPREAD, len(near))
+            blurred = lengths[near] * rng.uniform(1, 1 + SPREAD, len(near))
             near = near[np.argsort(blurred)]
             sizes = [min(batch_size, len(near) - k) for k in range(0, len(near), batch_size)]
             found += np.split(near, np.cumsum(rng.permutation(sizes))[:-1])
@@ -179,110 +135,67 @@ class RaggedDataset(RowDataset):
             yield found[k]
 
     def as_batch(self) -> Batch:
-        """Return all samples as one batch, padded to the longest, with its mask."""
-        time = int(self.lengths.max())
-        time = min((n for n in self.padded_lengths if n >= time), default=time)
-        steps = np.arange(time)
-        mask = steps < self.lengths[:, None]
-        at = np.where(mask, self.starts[:, None] + steps, 0)
-        targets_mask, targets_at = mask, at
-        if self.backwards:
-            targets_mask, targets_at = mask[:, ::-1], at_the_end(at, self.lengths)
-
-        def targets(values: Any, per_step: bool):
-            return padded(values, targets_at, targets_mask) if per_step else values
-
-        data = self.data
-        return Batch(
-            padded(data.inputs, at, mask),
-            None if data.targets is None else targets(data.targets, self.per_step),
-            None
-            if data.sample_weight is None
-            else targets(data.sample_weight, self.weight_per_step),
-            mask if data.mask is None else padded(data.mask, at, mask),
-        )
+        return padded_batch(self.data, self.padded_lengths)
 
     def sorted_by_length(self) -> RaggedDataset:
         order = np.argsort(self.lengths, kind="stable")
         places = order if self.places is None else self.places[order]
         return replace(self.rows(order), places=places)
 
-    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    def join(self, outputs: list[Tree]) -> Tree:
         """Return an array (samples, ...), or a list of arrays (time, ...) for outputs per step."""
         places = np.arange(len(self)) if self.places is None else self.places
-        if not self.per_step:
-            joined = np.concatenate(outputs)
-            result = np.empty_like(joined)
-            result[places] = joined
-            return result
-        found: list = [None] * len(self)
-        rows = (row for batch in outputs for row in batch)
-        for place, row, length in zip(places, rows, self.lengths, strict=True):
-            found[place] = row[len(row) - length :] if self.backwards else row[:length]
-        return found
+
+        def join_one(steps_and_batches: list) -> np.ndarray | list[np.ndarray]:
+            steps, *batches = steps_and_batches
+            if steps.of is None:
+                joined = np.concatenate(batches)
+                result = np.empty_like(joined)
+                result[places] = joined
+                return result
+            found: list = [None] * len(self)
+            rows = (row for batch in batches for row in batch)
+            lengths = self.layout_of(steps.of).lengths
+            for place, row, length in zip(places, rows, lengths, strict=True):
+                found[place] = row[len(row) - length :] if steps.at_end else row[:length]
+            return found
+
+        return zip_trees(join_one, [self.outputs, *outputs])
+
+    def layout_of(self, name: str) -> Layout:
+        """Return the layout of an input."""
+        inputs = self.data.inputs
+        return (inputs[name] if isinstance(inputs, dict) else inputs).layout
 
     def fingerprint(self) -> dict[str, Any]:
-        lengths = {"starts": fingerprint(self.starts), "lengths": fingerprint(self.lengths)}
-        return batch_fingerprint(self.data) | lengths | {"padded_to": list(self.padded_lengths)}
-
-    # The interface that the checks of values need; `ArrayDataset` has it, too.
-
-    @property
-    def input_shape(self) -> tuple[int | None, ...]:
-        """The shape of a batch of inputs, None for the number of samples and of steps."""
-        return (None, None, *self.data.inputs.shape[1:])
-
-    def has_steps_of(self, output_shape: tuple) -> bool:
-        """Return whether an output of a shape, the batch first, has the steps of the inputs."""
-        return output_shape[1:2] == (None,)
-
-    def target_weight(self) -> np.ndarray | None:
-        """Return the sample weights, with as many rows as there are targets."""
-        weight = self.data.sample_weight
-        if weight is None or self.weight_per_step or not self.per_step:
-            return weight
-        return np.repeat(weight, self.lengths)
-
-    def reverse_steps(self, values: np.ndarray) -> np.ndarray:
-        """Return values of steps with the steps of each sequence reversed."""
-        at = np.arange(len(values))
-        for row in range(len(self)):
-            at[self.steps_of(row)] = at[self.steps_of(row)][::-1]
-        return values[at]
+        found = batch_fingerprint(self.data, lambda column: column.fingerprint())
+        return found | {"padded_to": list(self.padded_lengths)}
 
     def outline(self) -> RaggedDataset:
         """Return a data set without arrays that has what `join` needs."""
-        return replace(self, data=Batch(None))
-
-    def steps_of(self, row: int) -> slice:
-        """Return where the steps of one sequence are."""
-        return slice(self.starts[row], self.starts[row] + self.lengths[row])
-
-    def check(self, values: np.ndarray, check: Callable, name: str, per_step: bool = True) -> None:
-        """Call ``check(values, name)``; if it fails, the message names the sequence."""
-        try:
-            check(values, name)
-        except ValueError:  # a TypeError applies to all sequences
-            for row in range(len(self) if per_step else 0):
-                check(values[self.steps_of(row)], f"{name}[{row}]")
-            raise
-
-    def checking(self, check: Callable, per_step: bool = True) -> Callable:
-        """Return a check of values and a name whose messages name the sequence."""
-        return lambda values, name: self.check(values, check, name, per_step)
+        inputs = map_tree(lambda column: column.outline(), self.data.inputs)
+        return replace(self, data=Batch(inputs))
 
 
-def padded(values: np.ndarray, at: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return ``values[at]``, zero where the mask is False."""
-    result = values[at]
-    result[~mask] = 0
-    return result
+def padded_batch(data: Batch, allowed: tuple[int, ...]) -> Batch:
+    """Return columns as arrays, with masks for sequences, and for other inputs if they are given.
 
-
-def at_the_end(at: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Move each row's first numbers, as many as its length, to the end of the row."""
-    time = at.shape[1]
-    return at[np.arange(len(at))[:, None], (np.arange(time) + lengths[:, None]) % time]
+    Each sequence is padded to the longest one of its column, or to the smallest `allowed` length
+    that is not shorter.
+    """
+    inputs, masks = data.inputs, data.mask
+    batch = data.map(lambda column: column.padded(allowed))
+    if not isinstance(inputs, dict):
+        if masks is None:
+            batch.mask = inputs.layout.padded(allowed)[1]
+        return batch
+    given, batch.mask = batch.mask or {}, {}
+    for name, column in inputs.items():
+        if name in given:
+            batch.mask[name] = given[name]
+        elif column.layout is not None:
+            batch.mask[name] = column.layout.padded(allowed)[1]
+    return batch
 
 
 def choose_lengths(lengths: np.ndarray, known: tuple[int, ...] = ()) -> tuple[int, ...]:

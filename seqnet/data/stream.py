@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from seqnet import config
 from seqnet.checks import preceded
-from seqnet.data.dataset import Batch, Dataset, Epoch
+from seqnet.data.dataset import Batch, Dataset, Epoch, Tree, zip_trees
 from seqnet.data.out_of_core import is_out_of_core
 from seqnet.data.prefetch import prefetch
 from seqnet.data.validation import described
@@ -19,6 +19,7 @@ from seqnet.data.validation import described
 if TYPE_CHECKING:
     from seqnet.data.arrays import ArrayDataset
     from seqnet.data.ragged import RaggedDataset
+    from seqnet.model import Model
 
 
 def is_stream(values: Any, alone: bool) -> bool:
@@ -34,6 +35,8 @@ def is_stream(values: Any, alone: bool) -> bool:
     """
     if hasattr(values, "__next__"):
         return True
+    if isinstance(values, Mapping):  # several inputs, such as an h5py.Group
+        return False
     if is_out_of_core(values):
         return not hasattr(values, "shape") and gives_batches(values)
     if isinstance(values, list):
@@ -147,15 +150,12 @@ class Stream(Dataset):
             self.outlines.append(samples.outline())
         return batch
 
-    def join(self, outputs: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    def join(self, outputs: list[Tree]) -> Tree:
         """Return the outputs of all batches as an array, or a list of rows if lengths differ."""
         if not outputs:
             raise ValueError(f"{self.name} has no batches.")
         found = [s.join([output]) for s, output in zip(self.outlines, outputs, strict=True)]
-        shapes = {f.shape[1:] if isinstance(f, np.ndarray) else None for f in found}
-        if len(shapes) == 1 and None not in shapes:
-            return np.concatenate(found)
-        return [row for rows in found for row in rows]
+        return zip_trees(array_or_rows, found)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the shapes, dtypes and checksums of the next batch."""
@@ -206,13 +206,21 @@ class NumberedBatches(Stream):
                 yield self.padded(self.prepared(number, raw))
 
 
+def array_or_rows(outputs: list) -> np.ndarray | list[np.ndarray]:
+    """Return the outputs of batches as one array, or as a list of rows if lengths differ."""
+    shapes = {o.shape[1:] if isinstance(o, np.ndarray) else None for o in outputs}
+    if len(shapes) == 1 and None not in shapes:
+        return np.concatenate(outputs)
+    return [row for rows in outputs for row in rows]
+
+
 def open_stream(source: Any, prepare: Callable, name: str, continues: bool = False) -> Stream:
     """Return the stream for a source that `is_stream` accepts."""
     kind = NumberedBatches if hasattr(source, "__getitem__") else Stream
     return kind(source, prepare, name, continues)
 
 
-def batch_parts(raw: Any, targets: bool, input_shape: tuple | None) -> tuple:
+def batch_parts(raw: Any, targets: bool, model: Model) -> tuple:
     """Return x, y and the weights of a batch of a stream, or only x."""
     if targets:
         if not isinstance(raw, (tuple, list)) or len(raw) not in (2, 3):
@@ -220,8 +228,12 @@ def batch_parts(raw: Any, targets: bool, input_shape: tuple | None) -> tuple:
         return tuple(raw)
     if isinstance(raw, tuple):
         return raw[:1]
-    # A list contains sequences of different lengths, except that loaders return tuples as lists.
-    rank = None if input_shape is None else len(input_shape)
-    if isinstance(raw, list) and raw and np.ndim(raw[0]) == rank:
-        return tuple(raw[:1])
-    return (raw,)
+    if not isinstance(raw, list) or not raw:
+        return (raw,)
+    # A list contains sequences of different lengths, or several inputs, except that loaders return
+    # tuples as lists.
+    if len(model.input_names) > 1:
+        loaded = len(raw) != len(model.input_names) or isinstance(raw[0], dict)
+    else:
+        loaded = model.input_shape is not None and np.ndim(raw[0]) == len(model.input_shape)
+    return tuple(raw[:1]) if loaded else (raw,)

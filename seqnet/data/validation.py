@@ -13,22 +13,23 @@ from typing import Any
 import numpy as np
 
 from seqnet.checks import WrongValueError, first_place
-from seqnet.data.dataset import Batch
 
-WIDE = tuple(map(np.dtype, ("int64", "uint32", "uint64")))
-"""Integer types whose values may not fit the 32-bit integers of compiled functions."""
+WIDE = frozenset(np.typecodes["AllInteger"]) - frozenset("bBhHi")
+"""Codes of the integer types whose values may not fit the 32-bit integers of compiled functions."""
 
 
 def as_array(values: Any, name: str) -> np.ndarray:
     """Return `values` as an array, or raise an error with the reason."""
-    refuse_masked(values, name)
-    try:
-        array = values if type(values) is np.ndarray else np.asarray(values)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} is not rectangular ({error}). Pass sequences of different lengths as a list "
-            "of arrays, and targets for each step also."
-        ) from None
+    array = values
+    if type(values) is not np.ndarray:
+        refuse_masked(values, name)
+        try:
+            array = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(
+                f"{name} is not rectangular ({error}). Pass sequences of different lengths as a "
+                "list of arrays, and targets for each step also."
+            ) from None
     if array.dtype.kind not in "fiub":
         raise TypeError(
             f"{name} must be an array of numbers, got {type(values).__name__} of dtype "
@@ -36,7 +37,7 @@ def as_array(values: Any, name: str) -> np.ndarray:
         )
     if array.ndim == 0:
         raise ValueError(f"{name} must have a batch axis, got the single number {array[()]}.")
-    if array.dtype in WIDE and array.size:
+    if array.dtype.char in WIDE and array.size:
         for value in (int(array.min()), int(array.max())):
             if not -(2**31) <= value < 2**31:
                 raise ValueError(
@@ -55,7 +56,7 @@ def number_hint(values: Any, array: np.ndarray, name: str) -> str:
     if array.dtype.kind != "O":
         return ""
     if isinstance(values, Mapping):
-        return " Pass one array: a model has one input and one output."
+        return " Pass one array for each input and output."
     if hasattr(values, "__next__"):
         return f" Pass list({name})."
     others: list = [v for v in array.flat if not isinstance(v, (int, float, np.bool_, np.number))]
@@ -114,43 +115,15 @@ def check_weights(array: np.ndarray, name: str) -> None:
 
 
 def check_same_count(name: str, x: Any, other: str, values: Any) -> None:
-    """Raise an error if two arrays do not have the same number of samples."""
+    """Raise an error if two parts of the data do not have the same number of samples."""
     if len(x) != len(values):
+        found = [
+            f"{len(part)} in {label}" + (f" (shape {part.shape})" if hasattr(part, "shape") else "")
+            for label, part in ((name, x), (other, values))
+        ]
         raise ValueError(
-            f"{name} and {other} must have the same number of samples, got {len(x)} in {name} "
-            f"(shape {x.shape}) and {len(values)} in {other} (shape {values.shape})."
+            f"{name} and {other} must have the same number of samples, got {' and '.join(found)}."
         )
-
-
-def check_batch(
-    x: Any, y: Any = None, weight: Any = None, mask: Any = None, *, prefix: str = ""
-) -> Batch:
-    """Return arrays as a batch, if their shapes agree.
-
-    Names in messages start with `prefix`.
-    """
-    name = f"{prefix}X"
-    x = as_array(x, name)
-    if len(x) == 0:
-        raise ValueError(f"{name} is empty: its shape is {x.shape}.")
-    if 0 in x.shape:
-        raise ValueError(f"{name} has an axis of size 0: its shape is {x.shape}.")
-    if y is not None:
-        y = as_array(y, f"{prefix}y")
-        check_same_count(name, x, f"{prefix}y", y)
-    if weight is not None:
-        label = f"{prefix}sample_weight"
-        weight = as_array(weight, label)
-        check_same_count(name, x, label, weight)
-        check_weights(weight, label)
-    if mask is not None:
-        mask = as_mask(mask, f"{prefix}mask")
-        if x.ndim < 2 or mask.shape != x.shape[:2]:
-            raise ValueError(
-                f"{prefix}mask must have the shape (samples, time) of {name}, "
-                f"{x.shape[:2]}, got {mask.shape}."
-            )
-    return Batch(x, y, weight, mask)
 
 
 def check_counted(
@@ -256,44 +229,38 @@ def flatten(sequences: Sequence, name: str) -> tuple[np.ndarray, np.ndarray]:
         if arrays and array.shape[1:] != arrays[0].shape[1:]:
             raise ValueError(
                 f"The steps of {label} have the shape {array.shape[1:]}, but those of {name}[0] "
-                f"have {arrays[0].shape[1:]}: all sequences must have the same features. "
-                "(A model has one input; join several inputs in one array.)"
+                f"have {arrays[0].shape[1:]}: all sequences must have the same features."
             )
         arrays.append(array)
     return np.concatenate(arrays), np.array([len(a) for a in arrays])
 
 
-def check_same_length(count: int, values: Any, name: str, prefix: str) -> None:
+def check_same_length(name: str, sequences: Any, other: str, values: Any) -> None:
     """Raise an error if there are not as many values as sequences."""
-    found = size_of(values)
-    if found is None:
-        raise TypeError(f"{name} must have one entry for each sequence, got {values!r}.")
-    if found != count:
-        raise ValueError(
-            f"{prefix}X and {name} must have the same number of samples, got {count} in "
-            f"{prefix}X and {found} in {name}."
-        )
+    if size_of(values) is None:
+        raise TypeError(f"{other} must have one entry for each sequence, got {values!r}.")
+    check_same_count(name, sequences, other, values)
 
 
-def steps_like(values: Sequence, lengths: np.ndarray, name: str, prefix: str) -> np.ndarray:
-    """Concatenate the values of the steps of sequences, if the lengths agree."""
+def steps_like(values: Sequence, lengths: np.ndarray, name: str, like: str) -> np.ndarray:
+    """Concatenate the values of the steps of sequences, if they have the lengths of `like`."""
     for number, (value, length) in enumerate(zip(values, lengths, strict=True)):
         steps = size_of(value)
         if steps != length:
             found = "is a single value" if steps is None else f"has {steps} steps"
-            raise ValueError(f"{name}[{number}] {found}, but {prefix}X[{number}] has {length}.")
+            raise ValueError(f"{name}[{number}] {found}, but {like}[{number}] has {length}.")
     return flatten(values, name)[0]
 
 
-def scalar_steps(values: Sequence, lengths: np.ndarray, name: str, prefix: str) -> np.ndarray:
+def scalar_steps(values: Sequence, lengths: np.ndarray, name: str, like: str) -> np.ndarray:
     """Concatenate single values of the steps of sequences."""
-    flat = steps_like(values, lengths, name, prefix)
+    flat = steps_like(values, lengths, name, like)
     if flat.ndim > 1:
         raise ValueError(f"{name}[0] must have one value for each step, got {flat.shape[1:]}.")
     return flat
 
 
-def check_rectangular(x: np.ndarray, values: Any, name: str, *, prefix: str = "") -> None:
+def check_rectangular(x: np.ndarray, values: Any, name: str, like: str) -> None:
     """Raise ``ValueError`` if values for an array of sequences have rows of other lengths."""
     if not is_ragged(values) or x.ndim < 2 or len(values) != len(x):
         return
@@ -302,28 +269,27 @@ def check_rectangular(x: np.ndarray, values: Any, name: str, *, prefix: str = ""
         if steps != x.shape[1]:
             found = "is a single value" if steps is None else f"has {steps} entries"
             raise ValueError(
-                f"{name} is not rectangular: {name}[{number}] {found}, but {prefix}X[{number}] has "
+                f"{name} is not rectangular: {name}[{number}] {found}, but {like}[{number}] has "
                 f"{x.shape[1]} steps."
             )
 
 
-def check_lengths(x: Any, lengths: Any, *, prefix: str = "") -> np.ndarray:
-    """Return lengths as an array, or raise an error if they do not fit the rows."""
-    name = f"{prefix}lengths"
+def check_lengths(x: Any, lengths: Any, name: str, like: str) -> np.ndarray:
+    """Return lengths as an array, or raise an error if they do not fit the rows of x."""
     if x.ndim < 2:
-        raise ValueError(f"{name} needs sequences, but {prefix}X has the shape {x.shape}.")
+        raise ValueError(f"{name} needs sequences, but {like} has the shape {x.shape}.")
     lengths = as_array(lengths, name)
     if lengths.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold whole numbers, got the dtype {lengths.dtype}.")
+        raise TypeError(f"{name} must hold integers, got the dtype {lengths.dtype}.")
     if lengths.shape != x.shape[:1]:
         raise ValueError(
-            f"{name} must have the shape (samples,) of {prefix}X, ({len(x)},), got {lengths.shape}."
+            f"{name} must have the shape (samples,) of {like}, ({len(x)},), got {lengths.shape}."
         )
     wrong = (lengths < 1) | (lengths > x.shape[1])
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(
-            f"{name}[{row}] is {lengths[row]}, but {prefix}X has {x.shape[1]} steps: a length must "
+            f"{name}[{row}] is {lengths[row]}, but {like} has {x.shape[1]} steps: a length must "
             f"be from 1 to {x.shape[1]}."
         )
     return lengths

@@ -4,3 +4,7 @@ from seqnet.generation.sampling import generate, sample
 from seqnet.generation.stepping import Stepper
 
 __all__ = ["Stepper", "generate", "sample"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

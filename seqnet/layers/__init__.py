@@ -1,16 +1,21 @@
 """Layers, one file for each kind."""
 
-from seqnet.layers.activation import Activation, Softmax
+from seqnet.layers.activation import Activation, Identity, Softmax
+from seqnet.layers.activity_regularization import ActivityRegularization
 from seqnet.layers.attention import AdditiveAttention, Attention, MultiHeadAttention
+from seqnet.layers.batch_normalization import BatchNormalization
 from seqnet.layers.bidirectional import Bidirectional
 from seqnet.layers.context import CallContext
+from seqnet.layers.conv1d import Conv1D
 from seqnet.layers.dense import Dense
-from seqnet.layers.dropout import Dropout
+from seqnet.layers.dropout import Dropout, SpatialDropout1D
 from seqnet.layers.embedding import Embedding
 from seqnet.layers.gated_input import GatedInput
+from seqnet.layers.group_normalization import GroupNormalization
 from seqnet.layers.gru import GRU
 from seqnet.layers.lambda_layer import Lambda
 from seqnet.layers.layer import Layer
+from seqnet.layers.layer_normalization import LayerNormalization
 from seqnet.layers.lstm import LSTM
 from seqnet.layers.masking import Masking
 from seqnet.layers.merge import (
@@ -32,41 +37,74 @@ from seqnet.layers.merge import (
     multiply,
     subtract,
 )
+from seqnet.layers.noise import GaussianDropout, GaussianNoise
+from seqnet.layers.pooling import (
+    AveragePooling1D,
+    GlobalAveragePooling1D,
+    GlobalMaxPooling1D,
+    MaxPooling1D,
+)
 from seqnet.layers.recurrent import Recurrent
+from seqnet.layers.relu import ELU, LeakyReLU, PReLU, ReLU
 from seqnet.layers.repeat_vector import RepeatVector
+from seqnet.layers.reshape import Flatten, Permute, Reshape
+from seqnet.layers.resized import Cropping1D, UpSampling1D, ZeroPadding1D
 from seqnet.layers.simple_rnn import SimpleRNN
 from seqnet.layers.time_distributed import TimeDistributed
 
 __all__ = [
+    "ELU",
     "GRU",
     "LSTM",
     "Activation",
+    "ActivityRegularization",
     "Add",
     "AdditiveAttention",
     "Attention",
     "Average",
+    "AveragePooling1D",
+    "BatchNormalization",
     "Bidirectional",
     "CallContext",
     "Concatenate",
+    "Conv1D",
+    "Cropping1D",
     "Dense",
     "Dot",
     "Dropout",
     "Embedding",
+    "Flatten",
     "GatedInput",
+    "GaussianDropout",
+    "GaussianNoise",
+    "GlobalAveragePooling1D",
+    "GlobalMaxPooling1D",
+    "GroupNormalization",
+    "Identity",
     "Lambda",
     "Layer",
+    "LayerNormalization",
+    "LeakyReLU",
     "Masking",
+    "MaxPooling1D",
     "Maximum",
     "Merge",
     "Minimum",
     "MultiHeadAttention",
     "Multiply",
+    "PReLU",
+    "Permute",
+    "ReLU",
     "Recurrent",
     "RepeatVector",
+    "Reshape",
     "SimpleRNN",
     "Softmax",
+    "SpatialDropout1D",
     "Subtract",
     "TimeDistributed",
+    "UpSampling1D",
+    "ZeroPadding1D",
     "add",
     "average",
     "concatenate",
@@ -76,3 +114,7 @@ __all__ = [
     "multiply",
     "subtract",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

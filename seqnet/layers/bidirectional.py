@@ -121,9 +121,9 @@ class Bidirectional(Wrapper, Stateful):
         """Whether the halves carry their states from batch to batch."""
         return self.layer.stateful
 
-    def runs_as(self, way_of: Callable[[Recurrence], str]) -> str:
-        ways = [half.runs_as(way_of) for half in self.inner_layers]
-        return ways[0] if ways[0] == ways[1] else " and ".join(ways)
+    def runs_as(self, execution_mode: Callable[[Recurrence], str]) -> str:
+        modes = [half.runs_as(execution_mode) for half in self.inner_layers]
+        return modes[0] if modes[0] == modes[1] else " and ".join(modes)
 
     def build(self, input_shape: Shape) -> None:
         self.needed_features(input_shape)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import pytensor.tensor as pt
@@ -19,6 +19,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from seqnet.layers.context import CallContext
 from seqnet.losses.logits import cast_output
+from seqnet.regularizers import penalty
 from seqnet.types import Shape, Tensor, TensorLike
 
 if TYPE_CHECKING:
@@ -196,10 +197,7 @@ def check_masks(
     elif is_list(mask):
         raise TypeError(f"{describe(layer)} has one input, but got the masks {mask!r}.")
     if mask is not None and not layer.supports_masking:
-        raise ValueError(
-            f"{describe(layer)} cannot carry the mask that comes with its input. "
-            f"{layer.masking_hint()}"
-        )
+        raise layer.mask_error()
     if mask is not None:
         mask = map_several(
             lambda v, m: None if m is None else checked_mask(layer, m, v), inputs, mask
@@ -347,6 +345,28 @@ def as_output(layer: Layer, output: TensorLike | None, inputs: Tensors, what: st
     return output
 
 
+def add_activity_loss(
+    layer: Layer,
+    output: Tensor | list[Tensor],
+    masks: Tensor | list[Tensor | None] | None,
+    context: CallContext,
+) -> None:
+    """Add the penalty of a layer's `activity_regularizer` on its outputs to the loss.
+
+    A penalty is divided by the number of examples. Where there is no data, the outputs enter as
+    zeros; there is a mask, or None, for each output.
+    """
+    regularizer = cast(Callable, layer.activity_regularizer)
+    for part, mask in zip(items_of(output), items_of(masks), strict=True):
+        present = context.present(mask)
+        examples = part.shape[0] if context.examples is None else context.examples
+        if present is not None:
+            kept = with_ndim(present, part.ndim)
+            part = pt.switch(kept, part, np.asarray(0, dtype=part.dtype))
+        loss = penalty(regularizer, part, f"the output of {layer.display_name}")
+        context.add_loss(loss / pt.cast(examples, loss.dtype))
+
+
 def trial_output(
     layer: Layer, input_shape: Shapes, context: CallContext, **shapes: Shapes
 ) -> Tensor | list[Tensor]:
@@ -388,6 +408,17 @@ def with_ndim(mask: Mask, ndim: int) -> Mask:
     """Return a mask with `ndim` axes; new ones are the last."""
     new: tuple[Any, ...] = (None,) * (ndim - mask.ndim)
     return mask[(..., *new)] if new else mask
+
+
+def own_axis(layer: Layer, axis: int, ndim: int) -> int:
+    """Return the number, from 0, of an axis of an input, or raise if there is none."""
+    found = axis + ndim if axis < 0 else axis
+    if not 1 <= found < ndim:
+        raise ValueError(
+            f"Layer {layer.display_name!r} ({type(layer).__name__}) has the axis {axis}, but its "
+            f"input has {ndim} axes, the batch first."
+        )
+    return found
 
 
 def why_missing(layer: Layer, name: str) -> str:

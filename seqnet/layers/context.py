@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 
 from seqnet.ops.dropout import dropout_mask
-from seqnet.types import Tensor
+from seqnet.types import Tensor, TensorLike
 
 if TYPE_CHECKING:
     from seqnet.layers.layer import Layer
@@ -33,6 +34,13 @@ class CallContext:
         States to start from, by recurrent layer: lists of symbolic (batch, units).
     final_states : dict
         Filled with the states after the last step, by recurrent layer.
+    losses : list
+        Scalars that are added to the loss of the batch; see `add_loss`.
+    rows : bool variable (batch,), optional
+        Which rows of the inputs hold data, where a layer turns steps into rows, as
+        `TimeDistributed` does; None is all.
+    examples : integer variable, optional
+        The number of examples in the batch, where it is not the number of rows.
     run : "train", "test" or "predict"
         Whose carried states stateful layers use; by default according to `training`.
     """
@@ -41,10 +49,55 @@ class CallContext:
     updates: dict[SharedVariable, Variable] = field(default_factory=dict)
     initial_states: dict[Layer, list[Tensor]] = field(default_factory=dict)
     final_states: dict[Layer, list[Tensor]] = field(default_factory=dict)
+    losses: list[Tensor] = field(default_factory=list)
+    rows: Tensor | None = None
+    examples: Tensor | None = None
     run: str = ""
 
     def __post_init__(self) -> None:
         self.run = self.run or ("train" if self.training else "predict")
+
+    def with_training(self, training: bool) -> CallContext:
+        """Return a context of the same pass, in training mode or not."""
+        return replace(self, training=training)
+
+    def add_loss(self, value: TensorLike) -> None:
+        """Add a number to the loss of the batch, such as a penalty on what a layer computes.
+
+        Like the loss it is a mean over the examples of the batch, so that its weight does not
+        depend on their number. The loss of an epoch has its mean over all examples. Steps that are
+        masked must not change it.
+
+        Raises
+        ------
+        ValueError
+            If the value is not one number.
+
+        Examples
+        --------
+        >>> import pytensor.tensor as pt, seqnet
+        >>> class Small(seqnet.layers.Layer):
+        ...     def call(self, inputs, context):
+        ...         context.add_loss(0.1 * pt.sqr(inputs).sum(axis=1).mean())
+        ...         return inputs
+        >>> model = seqnet.Model([Small()])
+        >>> model.compile("sgd", "mse")
+        >>> round(model.evaluate([[2.0]], [[2.0]], verbose=0), 6)
+        0.4
+        """
+        value = pt.as_tensor_variable(value)
+        if value.ndim:
+            raise ValueError(
+                f"add_loss takes one number, the mean over the examples of a batch; it got "
+                f"{value.ndim} axes."
+            )
+        self.losses.append(value)
+
+    def present(self, mask: Tensor | None) -> Tensor | None:
+        """Return where there is data: `mask`, and the rows that hold data; None is everywhere."""
+        if self.rows is None or mask is None:
+            return self.rows if mask is None else mask
+        return mask & self.rows[(slice(None), *(None,) * (mask.ndim - 1))]
 
     def dropout_mask(
         self,
@@ -60,3 +113,13 @@ class CallContext:
         current = self.updates.get(generator, generator)
         self.updates[generator], mask = dropout_mask(current, shape, rate, dtype)
         return mask
+
+    def normal(
+        self, generator: SharedVariable, shape: Sequence[Tensor | int], dtype: str
+    ) -> Tensor:
+        """Draw standard normal values from a layer's generator, and store its next value."""
+        current = self.updates.get(generator, generator)
+        self.updates[generator], values = pt.random.normal(
+            0.0, 1.0, size=tuple(shape), rng=current, return_next_rng=True
+        )
+        return pt.cast(values, dtype)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytensor.tensor as pt
 
-from seqnet import activations, initializers, regularizers
+from seqnet import activations, constraints, initializers, regularizers
 from seqnet.checks import check_bool, check_count
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.ops.affine import Affine
-from seqnet.ops.lookup_affine import LookupAffine, looked_up
+from seqnet.ops.lookup_affine import LookupAffine, match_small_lookup
 from seqnet.registry import Identifier, register
 from seqnet.types import Shape, Tensor
 
@@ -32,6 +32,8 @@ class Dense(Layer):
     use_bias : bool
     kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer
         Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
+    kernel_constraint, bias_constraint
+        Names or objects of `seqnet.constraints`.
 
     Examples
     --------
@@ -53,6 +55,8 @@ class Dense(Layer):
         bias_initializer: Identifier = "zeros",
         kernel_regularizer: Identifier | None = None,
         bias_regularizer: Identifier | None = None,
+        kernel_constraint: Identifier | None = None,
+        bias_constraint: Identifier | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -63,6 +67,8 @@ class Dense(Layer):
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
 
     def check_axes(self, input_shape: Shape) -> None:
         if len(input_shape) < 2:
@@ -78,11 +84,16 @@ class Dense(Layer):
             (features, self.units),
             self.kernel_initializer,
             regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
         )
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
-                "bias", (self.units,), self.bias_initializer, regularizer=self.bias_regularizer
+                "bias",
+                (self.units,),
+                self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
             )
 
     def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
@@ -101,7 +112,7 @@ def affine(inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor
     if inputs.dtype != kernel.dtype:
         inputs = pt.cast(inputs, kernel.dtype)
     weights = [kernel] if bias is None else [kernel, bias]
-    found = looked_up(inputs)
+    found = match_small_lookup(inputs)
     if found is not None:
         return LookupAffine()(*found, *weights)
     return Affine()(inputs, *weights)

@@ -84,3 +84,33 @@ class Dropout(Layer):
             ones = [axis for axis, n in enumerate(self.noise_shape) if n == 1]
             kept = pt.specify_broadcastable(kept, *ones) if ones else kept
         return inputs * kept
+
+
+@register("layer")
+class SpatialDropout1D(Dropout):
+    """Dropout that drops whole features of a sequence: the same ones at each step.
+
+    Input and output ``(batch, time, features)``; it is ``Dropout(rate, noise_shape=(None, 1,
+    None))`` (Tompson et al., 2015).
+
+    Parameters
+    ----------
+    rate : float
+        Share that is dropped, in ``[0, 1)``; see `Dropout`.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> layer = seqnet.layers.SpatialDropout1D(0.5)
+    >>> layer(np.ones((1, 2, 2))).eval().tolist()       # not training: nothing is dropped
+    [[[1.0, 1.0], [1.0, 1.0]]]
+    """
+
+    input_axes = ("batch", "time", "features")
+
+    def __init__(self, rate: float, **kwargs: Any):
+        super().__init__(rate, noise_shape=(None, 1, None), **kwargs)
+
+    @classmethod
+    def signature(cls) -> dict[str, Any]:
+        return {k: v for k, v in super().signature().items() if k != "noise_shape"}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet import initializers, regularizers
+from seqnet import constraints, initializers, regularizers
 from seqnet.checks import WrongValueError, check_bool, check_count, first_place
 from seqnet.layers.calling import masks_together
 from seqnet.layers.context import CallContext
@@ -34,8 +34,8 @@ class Embedding(Layer):
         Take 0 as padding: later layers get the mask ``inputs != 0``. Then 0 has no other
         meaning, and `input_dim` includes it. Sentences of words (batch, sentences, words) get a
         mask of that shape, which `TimeDistributed` passes to the layer that reads the words.
-    embeddings_initializer, embeddings_regularizer
-        Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
+    embeddings_initializer, embeddings_regularizer, embeddings_constraint
+        Names or objects of `seqnet.initializers`, `seqnet.regularizers` and `seqnet.constraints`.
 
     Raises
     ------
@@ -62,6 +62,7 @@ class Embedding(Layer):
         mask_zero: bool = False,
         embeddings_initializer: Identifier = "uniform",
         embeddings_regularizer: Identifier | None = None,
+        embeddings_constraint: Identifier | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -70,6 +71,7 @@ class Embedding(Layer):
         self.mask_zero = check_bool(mask_zero, "mask_zero")
         self.embeddings_initializer = initializers.get(embeddings_initializer)
         self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
+        self.embeddings_constraint = constraints.get(embeddings_constraint)
 
     def build(self, input_shape: Shape) -> None:
         self.embeddings = self.add_weight(
@@ -77,6 +79,7 @@ class Embedding(Layer):
             (self.input_dim, self.output_dim),
             self.embeddings_initializer,
             regularizer=self.embeddings_regularizer,
+            constraint=self.embeddings_constraint,
         )
 
     def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:

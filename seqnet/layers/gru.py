@@ -66,6 +66,7 @@ class GRU(Recurrent):
             (2, columns) if self.reset_after else (columns,),
             lambda shape, dtype: self.initial_bias(shape),
             regularizer=self.bias_regularizer,
+            constraint=self.bias_constraint,
         )
         if self.reset_after:
             self.recurrent_bias = self.bias[1]

@@ -9,37 +9,43 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytensor
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
-from seqnet import config, regularizers
+from seqnet import config, constraints, regularizers
 from seqnet.checks import check_bool, check_finite, check_shape
-from seqnet.hyperparameters import numbers_of
+from seqnet.hyperparameters import Versioned, numbers_of
 from seqnet.layers.calling import (
+    Masks,
     Shapes,
+    Tensors,
+    add_activity_loss,
+    argument_masks,
     argument_shapes,
     bind_arguments,
     call_layer,
     check_masks,
     check_several,
     items_of,
+    output_masks,
     shapes_of,
     taken_shapes,
     trial_output,
     why_missing,
 )
 from seqnet.layers.context import CallContext
+from seqnet.layers.symbolic import depends_on_input, record
 from seqnet.layers.weights import check_values, first_value, set_values
 from seqnet.registry import Configurable, Identifier, refuse_arguments
 from seqnet.types import ArrayLike, Shape, Tensor
 
 
-class Layer(Configurable, ABC):
+class Layer(Versioned, Configurable, ABC):
     """The base class of layers.
 
     Subclasses implement `call`, and where needed `build` (make weights), `compute_output_shape`,
@@ -57,6 +63,9 @@ class Layer(Configurable, ABC):
         ``"float32"`` or ``"float64"``; by default `seqnet.config.floatx()`.
     trainable : bool
         Whether training changes the weights.
+    activity_regularizer : str, Regularizer or function, optional
+        A function of the output that returns a number, which is divided by the number of examples
+        in the batch and added to the loss (as in Keras 3). Masked steps enter as zeros.
     """
 
     # Subclasses set the following attributes, or compute them as properties.
@@ -99,6 +108,7 @@ class Layer(Configurable, ABC):
         input_shape: Shape | None = None,
         dtype: str | None = None,
         trainable: bool = True,
+        activity_regularizer: Identifier | None = None,
         **unknown: Any,
     ):
         refuse_arguments(type(self), unknown)
@@ -108,9 +118,11 @@ class Layer(Configurable, ABC):
         self.input_shape = None if input_shape is None else check_shape(input_shape, "input_shape")
         self.dtype = config.check_float_dtype(config.floatx() if dtype is None else dtype)
         self._trainable = check_bool(trainable, "trainable")
+        self.activity_regularizer = regularizers.get(activity_regularizer)
         self.built = False
         self._held: tuple[Layer, ...] = ()
         self.weights: list[TensorSharedVariable] = []
+        self._fixed: list[TensorSharedVariable] = []
         self.penalties: list[tuple[Callable, TensorSharedVariable]] = []
         self._generators: list[SharedVariable] = []
         self.features: int | None = None
@@ -185,6 +197,8 @@ class Layer(Configurable, ABC):
         initializer: Identifier,
         *,
         regularizer: Identifier | None = None,
+        trainable: bool = True,
+        constraint: Identifier | None = None,
     ) -> TensorSharedVariable:
         """Create and register a weight; return its shared variable.
 
@@ -196,6 +210,11 @@ class Layer(Configurable, ABC):
             A function gets the shape, and dtype and rng if it has arguments of these names.
         regularizer : str, Regularizer or function, optional
             A function of the weight that returns a number, which is added to the loss.
+        trainable : bool
+            False for a weight that optimizers do not change, such as a moving average. The layer
+            itself gives its new values, in `CallContext.updates`.
+        constraint : str, Constraint or function, optional
+            A function of the weight that returns its allowed value, applied after each update.
         """
         full_name, sizes = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
         value, is_given = first_value(full_name, sizes, self.dtype, initializer)
@@ -204,9 +223,12 @@ class Layer(Configurable, ABC):
         static = tuple(None if size == 1 else size for size in sizes)
         weight = pytensor.shared(value, name=full_name, shape=static, borrow=is_given)
         self.weights.append(weight)
+        if not check_bool(trainable, f"trainable of the weight {name}"):
+            self._fixed.append(weight)
         penalty = regularizers.get(regularizer)
         if penalty is not None:
             self.penalties.append((penalty, weight))
+        weight.tag.constraint = constraints.get(constraint)
         return weight
 
     def add_generator(self) -> SharedVariable:
@@ -248,11 +270,21 @@ class Layer(Configurable, ABC):
 
     def trained(self) -> list[bool]:
         """Return for each weight whether training changes it."""
-        frozen = set()
+        frozen = {id(weight) for weight in self._fixed}
         for layer in self.inner_layers:
             kept = zip(layer.weights, layer.trained(), strict=True)
             frozen |= {id(weight) for weight, on in kept if not on}
         return [self.trainable and id(weight) not in frozen for weight in self.weights]
+
+    @property
+    def trainable_weights(self) -> list[TensorSharedVariable]:
+        """The weights that training changes."""
+        return [w for w, on in zip(self.weights, self.trained(), strict=True) if on]
+
+    @property
+    def non_trainable_weights(self) -> list[TensorSharedVariable]:
+        """The weights that optimizers do not change."""
+        return [w for w, on in zip(self.weights, self.trained(), strict=True) if not on]
 
     @property
     def generators(self) -> list[SharedVariable]:
@@ -333,6 +365,13 @@ class Layer(Configurable, ABC):
             "return_sequences."
         )
 
+    def mask_error(self) -> ValueError:
+        """Return the error for a mask that the layer cannot carry."""
+        return ValueError(
+            f"Layer {self.display_name!r} ({type(self).__name__}) cannot carry the mask that "
+            f"comes with its input. {self.masking_hint()}"
+        )
+
     def needed_features(self, input_shape: Shape) -> int:
         """Return and store the size of the last axis, on which weights depend."""
         if input_shape[-1] is None:
@@ -375,11 +414,52 @@ class Layer(Configurable, ABC):
             Whether the layer runs in training mode, if there is no `context`.
         """
         inputs, mask, options = bind_arguments(self, inputs, others, mask, options)
+        if depends_on_input((inputs, options)):
+            return record(self, inputs, mask, options, training)
         self.ensure_built(shapes_of(inputs), **argument_shapes(options))
         mask, options = check_masks(self, inputs, mask, options)
         if context is None:
             context = CallContext(training=check_bool(training or False, "training"))
-        return call_layer(self, inputs, mask, context, options)
+        output = call_layer(self, inputs, mask, context, options)
+        if self.activity_regularizer is not None:
+            add_activity_loss(self, output, output_masks(self, inputs, mask, output), context)
+        return output
+
+    def replay(
+        self,
+        inputs: Tensors,
+        mask: Masks,
+        options: Mapping[str, Any],
+        option_masks: Mapping[str, Masks],
+        context: CallContext,
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Call the layer as a node of a model's graph; return its outputs and their masks.
+
+        Parameters
+        ----------
+        inputs, mask
+            The first argument of `call`, and its mask.
+        options, option_masks : dict
+            Further arguments, and their masks, by name.
+        context : CallContext
+        """
+        masks = argument_masks(self, option_masks)
+        output = self(inputs, mask=mask, context=context, **(masks | dict(options)))
+        found = output_masks(self, inputs, mask, output)
+        if isinstance(output, list):
+            return output, cast(list, found)
+        return [output], [cast(Tensor | None, found)]
+
+    def rename(self, name: str) -> None:
+        """Change the name, also where it begins the names of weights and inner layers."""
+        old = f"{self.display_name}/"
+        for layer in self.inner_layers:
+            if layer.display_name.startswith(old):
+                layer.rename(f"{name}/{layer.display_name.removeprefix(old)}")
+        self.name = name
+        for weight in self.weights:
+            if str(weight.name).startswith(old):
+                weight.name = f"{name}/{str(weight.name).removeprefix(old)}"
 
     def get_weights(self) -> list[np.ndarray]:
         """Return copies of the weights, in the order they were made."""
@@ -394,8 +474,8 @@ class Layer(Configurable, ABC):
         """Return the number of parameters of the weights."""
         return sum(int(w.get_value(borrow=True).size) for w in self.weights)
 
-    def runs_as(self, way_of: Callable) -> str:
-        """Return how a recurrent layer runs, according to `way_of`; empty for other layers."""
+    def runs_as(self, execution_mode: Callable) -> str:
+        """Return the `execution_mode` of a recurrent layer; empty for other layers."""
         return ""
 
     def __getattr__(self, name: str) -> Any:
@@ -406,6 +486,6 @@ class Layer(Configurable, ABC):
 
 
 def snake_case(name: str) -> str:
-    """``SimpleRNN`` becomes ``simple_rnn``."""
-    name = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
-    return re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name).lower()
+    """``SimpleRNN`` becomes ``simple_rnn``, ``Conv1D`` becomes ``conv1d``."""
+    name = re.sub(r"([a-z])([A-Z])", r"\1_\2", name)
+    return re.sub(r"([A-Z0-9])([A-Z][a-z])", r"\1_\2", name).lower()

@@ -25,7 +25,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 
-from seqnet import activations, initializers, regularizers
+from seqnet import activations, constraints, initializers, regularizers
 from seqnet.checks import check_bool, check_count
 from seqnet.hyperparameters import Rate, numbers_of
 from seqnet.layers.context import CallContext
@@ -55,6 +55,8 @@ class Recurrent(Stateful):
         Names or objects of `seqnet.initializers`.
     kernel_regularizer, recurrent_regularizer, bias_regularizer
         Names or objects of `seqnet.regularizers`.
+    kernel_constraint, recurrent_constraint, bias_constraint
+        Names or objects of `seqnet.constraints`.
     return_sequences : bool
         Return every step's output and not only the last one's.
     return_state : bool
@@ -112,6 +114,9 @@ class Recurrent(Stateful):
         kernel_regularizer: Identifier | None = None,
         recurrent_regularizer: Identifier | None = None,
         bias_regularizer: Identifier | None = None,
+        kernel_constraint: Identifier | None = None,
+        recurrent_constraint: Identifier | None = None,
+        bias_constraint: Identifier | None = None,
         return_sequences: bool = False,
         return_state: bool = False,
         go_backwards: bool = False,
@@ -133,6 +138,9 @@ class Recurrent(Stateful):
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.recurrent_constraint = constraints.get(recurrent_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
         self.return_sequences = check_bool(return_sequences, "return_sequences")
         self.return_state = check_bool(return_state, "return_state")
         self.go_backwards = check_bool(go_backwards, "go_backwards")
@@ -195,11 +203,11 @@ class Recurrent(Stateful):
     def reverses_time(self) -> bool:  # type: ignore[override]
         return self.go_backwards and self.return_sequences
 
-    def runs_as(self, way_of: Callable[[Recurrence], str]) -> str:
+    def runs_as(self, execution_mode: Callable[[Recurrence], str]) -> str:
         op = Recurrence(self.traced(), (), self.unroll, self.fused, layer=self.display_name)
-        way = way_of(op)
-        dropped = way == "fused" and self.recurrent_dropout
-        return "fused (training: scan, recurrent_dropout)" if dropped else way
+        mode = execution_mode(op)
+        dropped = mode == "fused" and self.recurrent_dropout
+        return "fused (training: scan, recurrent_dropout)" if dropped else mode
 
     # ---- for cells to define
 
@@ -233,12 +241,14 @@ class Recurrent(Stateful):
             (features, columns),
             self.kernel_initializer,
             regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
         )
         self.recurrent_kernel = self.add_weight(
             "recurrent_kernel",
             (self.units, columns),
             self.recurrent_initializer,
             regularizer=self.recurrent_regularizer,
+            constraint=self.recurrent_constraint,
         )
         self.bias: Tensor | None = None
         self.recurrent_bias: Tensor | None = None
@@ -261,6 +271,7 @@ class Recurrent(Stateful):
             (columns,),
             lambda shape, dtype: self.initial_bias(shape),
             regularizer=self.bias_regularizer,
+            constraint=self.bias_constraint,
         )
 
     def input_bias(self) -> Tensor | None:

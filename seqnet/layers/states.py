@@ -8,7 +8,7 @@ gradient flows from one batch to the previous one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -204,12 +204,15 @@ def given_states(
 
 def carried_states(layers: Iterable[Layer]) -> list[CarriedStates]:
     """Return the carried states of layers and of those that they wrap, in order."""
-    every = (getattr(layer, "carried", None) for layer in all_layers(layers))
-    return [carried for carried in every if carried is not None]
+    every = [layer for layer in all_layers(layers) if isinstance(layer, Stateful)]
+    return [layer.carried for layer in every if layer.carried is not None]
 
 
-def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
-    """Yield layers, each followed by those that it wraps."""
+def all_layers(layers: Iterable[Layer]) -> list[Layer]:
+    """Return layers, each followed by those that it wraps."""
+    found = []
     for layer in layers:
-        yield layer
-        yield from all_layers(layer.inner_layers)
+        found.append(layer)
+        if inner := layer.inner_layers:
+            found += all_layers(inner)
+    return found

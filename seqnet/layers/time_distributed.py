@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
+import pytensor.tensor as pt
+
 from seqnet import activations
-from seqnet.layers.calling import masks_together
+from seqnet.layers.calling import masks_together, with_ndim
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.wrapper import Wrapper
@@ -76,12 +79,24 @@ class TimeDistributed(Wrapper):
     def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         sizes = tuple(inputs.shape)
         steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
+        context = self.inner_context(inputs, mask, context)
         output = cast(Tensor, self.layer(steps, mask=self.inner_mask(mask), context=context))
         whole = (sizes[0], sizes[1], *tuple(output.shape)[1:])
         logits = softmax_logits(output)
         if logits is not None:  # the softmax is applied last, so that losses find the logits
             return activations.softmax(logits.reshape(whole, ndim=output.ndim + 1))
         return output.reshape(whole, ndim=output.ndim + 1)
+
+    @staticmethod
+    def inner_context(inputs: Tensor, mask: Tensor | None, context: CallContext) -> CallContext:
+        """Return the context of the wrapped layer, whose rows are the steps of the inputs."""
+        examples = inputs.shape[0] if context.examples is None else context.examples
+        present = context.present(mask)
+        if present is not None:
+            while present.ndim > 2:
+                present = present.any(axis=-1)
+            present = pt.broadcast_to(with_ndim(present, 2), tuple(inputs.shape)[:2]).flatten()
+        return replace(context, rows=present, examples=examples)
 
     @staticmethod
     def inner_mask(mask: Tensor | None) -> Tensor | None:

@@ -39,6 +39,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def get(identifier: Identifier) -> Callable:
     """Return a loss by name, from a saved configuration, or from an object or custom function.
 

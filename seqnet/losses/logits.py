@@ -9,7 +9,7 @@ from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.special import Softmax
 
 from seqnet import config
-from seqnet.ops.lookup import checked
+from seqnet.ops.lookup import assert_in_range
 from seqnet.types import Tensor
 
 
@@ -59,5 +59,5 @@ def pick_class(values: Tensor, targets: Tensor) -> Tensor:
     """
     rows = values.reshape((-1, values.shape[-1]))
     classes = values.type.shape[-1] or values.shape[-1]
-    flat = checked(targets.flatten(), classes, "The class numbers")
+    flat = assert_in_range(targets.flatten(), classes, "The class numbers")
     return rows[pt.arange(flat.shape[0]), flat].reshape(targets.shape)

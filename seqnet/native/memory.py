@@ -7,14 +7,18 @@ that are no longer referenced. It can be called from several threads.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache, lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+
+DType: TypeAlias = str | type | np.dtype
 
 SMALLEST = 1 << 16  # bytes; below, NumPy's own allocation is as fast
 MAX_UNUSED = 1 << 30  # bytes kept although no array uses them
@@ -82,39 +86,48 @@ class Pool:
 _pool = Pool(MAX_UNUSED)
 
 
-class Owner:
-    """The base of an array from `empty`, and of its views: returns the block when all are gone."""
+@cache
+def _owner(size: int) -> Any:
+    """Return the type of the base of an array from `empty`, and of its views.
 
-    __slots__ = ("__array_interface__", "block")
+    It is a buffer of so many bytes of a block, and returns the block when all of them are gone.
+    """
 
-    def __init__(self, block: Block, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self.block = block
-        self.__array_interface__ = {
-            "data": (block[2], False),
-            "shape": shape,
-            "typestr": dtype.str,
-            "version": 3,
-        }
+    class Owner(ctypes.c_char * size):  # type: ignore[misc]
+        block: Block
 
-    # `put` is bound here, because globals are deleted when Python ends.
-    def __del__(self, put: Callable[[Block], None] = _pool.put) -> None:
-        put(self.block)
+        # `put` is bound here, because globals are deleted when Python ends.
+        def __del__(self, put: Callable[[Block], None] = _pool.put) -> None:
+            put(self.block)
+
+    return Owner
 
 
-def empty(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
-    """Return an array like `numpy.empty`; a large one begins at a cache line."""
+@lru_cache(1024)
+def _layout(shape: tuple[int, ...], dtype: DType) -> tuple[np.dtype, int, Any]:
+    """Return an array's dtype, its block's size, and the type of its owner; 0 and None if small."""
     dtype = np.dtype(dtype)
     size = prod(shape) * dtype.itemsize
     if size < SMALLEST:
-        return np.empty(shape, dtype)
+        return dtype, 0, None
     # Rounded up, so that a batch that is slightly longer than the last one fits as well.
     step = 1 << (size.bit_length() - 4)
-    size = (size + step - 1) // step * step + ALIGNMENT
+    size = (size + step - 1) // step * step
+    return dtype, size + ALIGNMENT, _owner(size)
+
+
+def empty(shape: tuple[int, ...], dtype: DType) -> np.ndarray:
+    """Return an array like `numpy.empty`; a large one begins at a cache line."""
+    dtype, size, owner = _layout(shape, dtype)
+    if owner is None:
+        return np.empty(shape, dtype)
     block = _pool.take(size)
     if block is None:
         memory = np.empty(size, np.uint8)
         block = Block(memory, size, _aligned(memory))
-    return np.asarray(Owner(block, shape, dtype))
+    buffer = owner.from_address(block[2])
+    buffer.block = block
+    return np.ndarray(shape, dtype, buffer)
 
 
 class _Scratch(threading.local):

@@ -10,7 +10,7 @@ from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply, Variable
 
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
-from seqnet.ops.lookup import checked
+from seqnet.ops.lookup import assert_in_range
 from seqnet.types import Tensor
 
 
@@ -27,7 +27,7 @@ class SoftmaxCrossEntropy(GraphOp):
     def define(self, logits: Tensor, targets: Tensor) -> list[Tensor]:
         rows = logits.reshape((-1, logits.shape[-1]))
         classes = logits.type.shape[-1] or logits.shape[-1]
-        flat = checked(targets.flatten(), classes, "The class numbers")
+        flat = assert_in_range(targets.flatten(), classes, "The class numbers")
         place = (pt.arange(flat.shape[0]), flat)
         loss = -pt.special.log_softmax(rows, axis=-1)[place]
         softmax = pt.special.softmax(rows, axis=-1)

@@ -22,7 +22,7 @@ from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
 from seqnet.types import Array, Tensor
 
 
-def checked(ids: Tensor, count: Tensor | int, what: str) -> Tensor:
+def assert_in_range(ids: Tensor, count: Tensor | int, what: str) -> Tensor:
     """Return integers with a check that raises `IndexError` unless all are in ``[0, count)``.
 
     Without it, -1 would select the last row. JAX cannot raise errors, so its mode removes the
@@ -56,7 +56,7 @@ class Gather(GraphOp):
 
     def define(self, table: Tensor, ids: Tensor) -> list[Tensor]:
         count = table.type.shape[0] or table.shape[0]
-        rows = table[checked(ids.flatten(), count, self.what)]
+        rows = table[assert_in_range(ids.flatten(), count, self.what)]
         return [rows.reshape((*tuple(ids.shape), table.shape[1]))]
 
     def outputs_for(self, table: Tensor, ids: Tensor) -> list[Tensor]:
@@ -91,7 +91,7 @@ class ScatterAdd(GraphOp):
     def define(self, rows: Tensor, ids: Tensor, count: Tensor) -> list[Tensor]:
         flat = rows.reshape((-1, rows.shape[-1]))
         table = pt.zeros((count, rows.shape[-1]), dtype=rows.dtype)
-        flat_ids = checked(ids.flatten(), count, self.what)
+        flat_ids = assert_in_range(ids.flatten(), count, self.what)
         return [pt.inc_subtensor(table[flat_ids], flat)]
 
     def outputs_for(self, rows: Tensor, ids: Tensor, count: Tensor) -> list[Tensor]:

@@ -18,7 +18,7 @@ from seqnet.ops.lookup import FEW_ROWS, Gather, ScatterAdd
 from seqnet.types import Tensor
 
 
-def looked_up(x: Tensor) -> tuple | None:
+def match_small_lookup(x: Tensor) -> tuple | None:
     """Return the table and ids if `x` is a lookup in a small table, else None."""
     if x.owner is None or not isinstance(x.owner.op, Gather):
         return None

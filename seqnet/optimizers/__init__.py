@@ -1,16 +1,39 @@
 """Optimizers, one file for each method; `get` returns one by name or configuration."""
 
 from seqnet.hyperparameters import Hyperparameter
+from seqnet.optimizers import schedules
 from seqnet.optimizers.adadelta import AdaDelta
 from seqnet.optimizers.adagrad import AdaGrad
 from seqnet.optimizers.adam import Adam
+from seqnet.optimizers.adamax import Adamax
+from seqnet.optimizers.adamw import AdamW
+from seqnet.optimizers.lion import Lion
+from seqnet.optimizers.nadam import Nadam
 from seqnet.optimizers.optimizer import Optimizer
 from seqnet.optimizers.rmsprop import RMSprop
 from seqnet.optimizers.sgd import SGD
 from seqnet.registry import Identifier
 from seqnet.registry import get as _get
 
-__all__ = ["SGD", "AdaDelta", "AdaGrad", "Adam", "Hyperparameter", "Optimizer", "RMSprop", "get"]
+__all__ = [
+    "SGD",
+    "AdaDelta",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Hyperparameter",
+    "Lion",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "get",
+    "schedules",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def get(identifier: Identifier | Optimizer) -> Optimizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,11 +28,11 @@ class AdaDelta(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float
-        r
+    learning_rate : float or function of the step
+        r; see `Optimizer`.
     rho, epsilon : float
     **kwargs
-        Clipping, see `Optimizer`.
+        Weight decay, clipping and averages of the weights, see `Optimizer`.
 
     Examples
     --------
@@ -46,7 +47,7 @@ class AdaDelta(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float = 1.0,
+        learning_rate: float | Callable = 1.0,
         rho: float = 0.95,
         epsilon: float = 1e-6,
         **kwargs: Any,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,13 +25,13 @@ class AdaGrad(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float
-        r
+    learning_rate : float or function of the step
+        r; see `Optimizer`.
     initial_accumulator_value : float
         s before the first step
     epsilon : float
     **kwargs
-        Clipping, see `Optimizer`.
+        Weight decay, clipping and averages of the weights, see `Optimizer`.
 
     Examples
     --------
@@ -44,7 +45,7 @@ class AdaGrad(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float = 0.01,
+        learning_rate: float | Callable = 0.01,
         initial_accumulator_value: float = 0.0,
         epsilon: float = 1e-6,
         **kwargs: Any,

@@ -1,17 +1,20 @@
 """The base class of optimizers: gradients in, new values of shared variables out.
 
 An optimizer is one equation (`change`) and the names of the arrays that it keeps for every weight
-(`slots`). This class does the rest: clipping, storage of the slots, the step count, and
-hyperparameters such as the learning rate, which are shared variables and change without compiling.
+(`slots`). This class does the rest: clipping, weight decay, averages of the weights, constraints,
+storage of the slots, the step count, and hyperparameters such as the learning rate, which are
+shared variables and change without compiling.
 """
 
 from __future__ import annotations
 
 import difflib
+import inspect
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, cast
 
 import numpy as np
 import pytensor
@@ -20,14 +23,25 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
-from seqnet.hyperparameters import Hyperparameter, names_of, numbers_of
+from seqnet.checks import check_bool, check_count
+from seqnet.constraints import constrain, constraint_of
+from seqnet.hyperparameters import Hyperparameter, Versioned, names_of, numbers_of
 from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.ops.norms import squared_norms
-from seqnet.registry import Configurable, refuse_arguments
+from seqnet.ops.schedule import ScheduledRate
+from seqnet.optimizers import schedules
+from seqnet.optimizers.schedules import LearningRate
+from seqnet.registry import Configurable, refuse_arguments, serialize
 from seqnet.types import Tensor, TensorLike
 
 OTHER_NAMES = {"lr": "learning_rate"}
 """Names of hyperparameters in other libraries."""
+
+AVERAGE = "weight_average"
+"""The name of the moving averages of the weights among the slots."""
+
+EXCLUDED = "excluded_from_weight_decay"
+"""The name in a configuration of the patterns of `Optimizer.exclude_from_weight_decay`."""
 
 Updates: TypeAlias = dict[SharedVariable, Variable]
 """New values of shared variables."""
@@ -56,25 +70,49 @@ class Gradients(NamedTuple):
     squares: Tensor
 
 
-class Optimizer(Configurable, ABC):
+class Optimizer(Versioned, Configurable, ABC):
     """The base class of optimizers.
 
     Parameters
     ----------
-    learning_rate : float
-    clipvalue : float, optional
-        Cut every element of every gradient to ``[-clipvalue, clipvalue]``.
+    learning_rate : float or function of the step
+        A number, which can be set at any time, or a schedule: a function that is called with
+        `iterations` before each update, such as those of `seqnet.optimizers.schedules`.
+    weight_decay : float, optional
+        Subtract ``learning_rate * weight_decay * w`` from each weight before its update (decoupled
+        from the gradient: Loshchilov and Hutter, 2019). Weights can be excluded by
+        `exclude_from_weight_decay`.
     clipnorm : float, optional
         Scale each weight's gradient down so that its own L2 norm is at most this (Keras 3's
         meaning; Keras 1 used the name for the global norm).
+    clipvalue : float, optional
+        Cut every element of every gradient to ``[-clipvalue, clipvalue]``.
     global_clipnorm : float, optional
         Scale all gradients together so that their joint L2 norm is at most this (Pascanu et al.,
         2013).
+    use_ema : bool
+        Keep an exponential moving average of each weight, ``a' = m a + (1 - m) w'``, which starts
+        from the weights after the first update. `fit` ends with the averages as the weights
+        (Polyak and Juditsky, 1992).
+    ema_momentum : float
+        m, in [0, 1)
+    ema_overwrite_frequency : int, optional
+        Also set the weights to their averages after every so many updates.
 
     Attributes
     ----------
     slots : tuple of str
         Names of the arrays kept for each weight.
+    iterations : shared int64
+        The number of updates so far.
+    schedule : function, optional
+        The schedule of the learning rate, None if it is a number.
+
+    Notes
+    -----
+    A large table of embeddings is updated row by row where that gives the result of the whole
+    update. Weight decay, averages of weights and constraints change all rows at each step, so with
+    one of them the whole table is updated.
 
     Raises
     ------
@@ -84,27 +122,44 @@ class Optimizer(Configurable, ABC):
 
     slots: ClassVar[tuple[str, ...]] = ()
 
-    learning_rate = Hyperparameter()
-    clipvalue = Hyperparameter(optional=True)
-    clipnorm = Hyperparameter(optional=True)
-    global_clipnorm = Hyperparameter(optional=True)
+    learning_rate = LearningRate()
+    weight_decay = Hyperparameter(optional=True)
+    clipnorm = Hyperparameter(optional=True, positive=True)
+    clipvalue = Hyperparameter(optional=True, positive=True)
+    global_clipnorm = Hyperparameter(optional=True, positive=True)
+    ema_momentum = Hyperparameter(below=1.0)
 
     def __init__(
         self,
-        learning_rate: float,
+        learning_rate: float | Callable,
         *,
-        clipvalue: float | None = None,
+        weight_decay: float | None = None,
         clipnorm: float | None = None,
+        clipvalue: float | None = None,
         global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
         **unknown: Any,
     ):
         refuse_arguments(type(self), unknown)
+        reserved = sorted({AVERAGE, "weight"} & set(self.slots))
+        if reserved:
+            raise ValueError(f"{type(self).__name__} cannot have a slot named {reserved[0]!r}.")
+        self.iterations = pytensor.shared(np.int64(0), name="iterations")
+        self._schedule: Callable | None = None
         self.learning_rate = learning_rate
-        self.clipvalue = clipvalue
+        self.weight_decay = weight_decay
         self.clipnorm = clipnorm
+        self.clipvalue = clipvalue
         self.global_clipnorm = global_clipnorm
         self.check_clipping()
-        self.iterations = pytensor.shared(np.int64(0), name="iterations")
+        self.use_ema = check_bool(use_ema, "use_ema")
+        self.ema_momentum = ema_momentum
+        self.ema_overwrite_frequency = ema_overwrite_frequency
+        if ema_overwrite_frequency is not None:
+            check_count(ema_overwrite_frequency, "ema_overwrite_frequency")
+        self._excluded: tuple[str, ...] = ()
         self.state: dict[str, dict[str | None, TensorSharedVariable]] = {
             slot: {} for slot in self.slots
         }
@@ -117,6 +172,11 @@ class Optimizer(Configurable, ABC):
         if not known:
             check_name(type(self).__name__, name, names_of(self))
         super().__setattr__(name, value)
+
+    @property
+    def schedule(self) -> Callable | None:
+        """The schedule of the learning rate; None if it is a number."""
+        return self._schedule
 
     # ---- for subclasses to define
 
@@ -134,7 +194,8 @@ class Optimizer(Configurable, ABC):
             The hyperparameters by name, and `step` (1 at the first update), as symbolic scalars of
             the weight's dtype.
         **slots : variables
-            The current value of each slot.
+            The current value of each slot, and the weight (after its decay) if `change` has an
+            argument of the name `weight`.
 
         Returns
         -------
@@ -154,7 +215,8 @@ class Optimizer(Configurable, ABC):
     def supports_sparse_rows(self) -> bool:
         """Whether a row of a table with a gradient of zero keeps its value.
 
-        Then a step on a large embedding changes only the rows that were looked up.
+        Then a step on a large embedding changes only the rows that were looked up, unless weight
+        decay, averages or a constraint change all of them.
         """
         return False
 
@@ -196,7 +258,7 @@ class Optimizer(Configurable, ABC):
             "list[Tensor]", pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
         )
         touched = [
-            touched_rows(w, g) if sparse_rows and self.supports_sparse_rows() else None
+            touched_rows(w, g) if sparse_rows and self.updates_rows(w) else None
             for w, g in zip(weights, found, strict=True)
         ]
         values = [g if t is None else t.gradients for g, t in zip(found, touched, strict=True)]
@@ -217,12 +279,51 @@ class Optimizer(Configurable, ABC):
             if ids is not None:
                 changes |= self.row_updates(weight, ids, gradient, h)
                 continue
-            kept = {slot: self.slot(slot, weight) for slot in self.used_slots()}
-            change, new = self.checked_change(gradient, h, kept)
-            changes[weight] = weight + change
+            variables = {slot: self.slot(slot, weight) for slot in self.used_slots()}
+            kept: Mapping[str, Tensor] = variables
+            if weight.name in self.last_steps:  # some steps updated a few rows only
+                last = self.last_step(weight)
+                kept = self.caught_up(last, kept, gradient, h)
+                changes[last] = pt.zeros_like(last) + self.iterations + 1
+            before = self.decayed(weight, h)
+            change, new = self.checked_change(gradient, h, kept, before)
+            changes |= self.new_weight(weight, before + change, h)
             for slot, value in new.items():
-                changes[kept[slot]] = value
+                changes[variables[slot]] = value
         return changes
+
+    def updates_rows(self, table: TensorSharedVariable) -> bool:
+        """Whether a step may change only those rows of a table that have a gradient."""
+        changes_all = self.use_ema or self.decays(table) or constraint_of(table) is not None
+        return self.supports_sparse_rows() and not changes_all
+
+    def decays(self, weight: TensorSharedVariable) -> bool:
+        """Whether weight decay is applied to a weight."""
+        names = str(weight.name), str(weight.name).rpartition("/")[2]
+        excluded = any(re.search(p, name) for p in self._excluded for name in names)
+        return self.weight_decay is not None and not excluded
+
+    def decayed(self, weight: TensorSharedVariable, h: SimpleNamespace) -> Tensor:
+        """Return the value of a weight after weight decay."""
+        return weight - h.learning_rate * h.weight_decay * weight if self.decays(weight) else weight
+
+    def new_weight(
+        self, weight: TensorSharedVariable, value: Tensor, h: SimpleNamespace
+    ) -> Updates:
+        """Return the updates of a weight, of which `value` is the new value, and of its average.
+
+        The average is computed before the constraint is applied, as in Keras 3.
+        """
+        changes: Updates = {}
+        if self.use_ema:
+            average = self.slot(AVERAGE, weight)
+            one = np.asarray(1, dtype=weight.dtype)
+            momentum = pt.switch(pt.eq(self.iterations, 0), 0 * one, h.ema_momentum)
+            changes[average] = momentum * average + (one - momentum) * value
+            if self.ema_overwrite_frequency is not None:
+                due = pt.eq((self.iterations + 1) % self.ema_overwrite_frequency, 0)
+                value = pt.switch(due, changes[average], value)
+        return changes | {weight: constrain(weight, value)}
 
     def row_updates(
         self, table: TensorSharedVariable, ids: Tensor, gradient: Tensor, h: SimpleNamespace
@@ -233,25 +334,32 @@ class Optimizer(Configurable, ABC):
         again. The result is that of the whole update, to rounding.
         """
         variables = {slot: self.slot(slot, table) for slot in self.used_slots()}
-        kept = {slot: variable[ids] for slot, variable in variables.items()}
+        kept: Mapping[str, Tensor] = {slot: v[ids] for slot, v in variables.items()}
         changes: Updates = {}
         if type(self).idle is not Optimizer.idle:
             last = self.last_step(table)
-            missed = pt.cast(self.iterations - last[ids], table.dtype)[:, None]
-            idle = self.idle(h, missed, **kept)
-            kept = {slot: self.as_like(value, gradient, slot) for slot, value in idle.items()}
+            kept = self.caught_up(last[ids], kept, gradient, h)
             changes[last] = set_rows(last, ids, pt.zeros_like(ids) + self.iterations + 1)
-        change, new = self.checked_change(gradient, h, kept)
+        change, new = self.checked_change(gradient, h, kept, table[ids])
         changes[table] = set_rows(table, ids, table[ids] + change)
         for slot, value in new.items():
             changes[variables[slot]] = set_rows(variables[slot], ids, value)
         return changes
 
+    def caught_up(
+        self, last: Tensor, slots: Mapping[str, Tensor], gradient: Tensor, h: SimpleNamespace
+    ) -> dict[str, Tensor]:
+        """Return slots (rows, width) after the updates since `last`, which had no gradient."""
+        missed = pt.cast(self.iterations - last, gradient.dtype)[:, None]
+        found = self.idle(h, missed, **slots)
+        return {slot: self.as_like(value, gradient, slot) for slot, value in found.items()}
+
     def checked_change(
-        self, gradient: Tensor, h: SimpleNamespace, slots: Mapping[str, Tensor]
+        self, gradient: Tensor, h: SimpleNamespace, slots: Mapping[str, Tensor], weight: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the results of `change`, with the gradient's dtype and shape."""
-        found = self.change(gradient, h, **slots)
+        wanted = "weight" in inspect.signature(self.change).parameters
+        found = self.change(gradient, h, **slots, **({"weight": weight} if wanted else {}))
         what = f"{type(self).__name__}.change"
         if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], dict):
             raise TypeError(
@@ -290,7 +398,8 @@ class Optimizer(Configurable, ABC):
         """Apply the updates that the slots of idle rows missed, for all rows."""
         step = self.iterations.get_value()
         for name, last in self.last_steps.items():
-            tables = {slot: self.state[slot][name] for slot in self.used_slots()}
+            used = [slot for slot in self.used_slots() if name in self.state[slot]]
+            tables = {slot: self.state[slot][name] for slot in used}
             arrays = {slot: variable.get_value(borrow=True) for slot, variable in tables.items()}
             missed = (step - last.get_value())[:, None]
             numbers = SimpleNamespace(**{n: getattr(self, n) for n in names_of(self)})
@@ -300,7 +409,10 @@ class Optimizer(Configurable, ABC):
 
     def hyperparameters(self, dtype: str) -> SimpleNamespace:
         """Return the hyperparameters as symbolic scalars of a weight's dtype."""
-        values = {n: pt.cast(v, dtype) for n, v in numbers_of(self).items()}
+        numbers = numbers_of(self)
+        if self.schedule is not None:
+            numbers["learning_rate"] = ScheduledRate(self.schedule)(self.iterations)
+        values = {n: pt.cast(v, dtype) for n, v in numbers.items()}
         return SimpleNamespace(step=pt.cast(self.iterations + 1, dtype), **values)
 
     def clip(self, gradients: Gradients) -> list[Tensor]:
@@ -339,19 +451,88 @@ class Optimizer(Configurable, ABC):
             )
         if weight.name not in table:
             first = weight.get_value(borrow=True)
-            value = np.empty_like(first)
-            value[...] = self.initial_slot(slot, first)
             table[weight.name] = pytensor.shared(
-                value,
+                self.first_value(slot, first),
                 name=f"{weight.name}/{slot}",
                 shape=weight.type.shape,
             )
         return table[weight.name]
 
+    def first_value(self, slot: str, weight: np.ndarray) -> np.ndarray:
+        """Return the first value of a slot: an array of the weight's shape and dtype."""
+        value = np.empty_like(weight)
+        value[...] = weight if slot == AVERAGE else self.initial_slot(slot, weight)
+        return value
+
+    def exclude_from_weight_decay(
+        self,
+        var_list: Sequence[TensorSharedVariable] | None = None,
+        var_names: Sequence[str] | None = None,
+    ) -> None:
+        """Choose the weights that do not decay; a further call replaces the choice.
+
+        Parameters
+        ----------
+        var_list : list of shared variables, optional
+            Weights of layers.
+        var_names : list of str, optional
+            Regular expressions: a weight is excluded if one of them is found in its name, such as
+            ``"dense/bias"``, or in the part after the last slash.
+
+        Examples
+        --------
+        >>> import seqnet
+        >>> optimizer = seqnet.optimizers.AdamW()
+        >>> optimizer.exclude_from_weight_decay(var_names=["bias", "embeddings"])
+        """
+        if isinstance(var_names, str):
+            raise TypeError(f"var_names takes a list of names, such as [{var_names!r}].")
+        patterns = list(var_names or ())
+        for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise TypeError(f"var_names takes text, got {pattern!r}.")
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}.") from None
+        for weight in var_list or ():
+            if not isinstance(weight, SharedVariable):
+                raise TypeError(
+                    f"var_list takes weights of layers, such as layer.bias, got {weight!r}."
+                )
+            patterns.append(f"^{re.escape(str(weight.name))}$")
+        self._excluded = tuple(patterns)
+
+    def finalize_variable_values(self, weights: Sequence[TensorSharedVariable]) -> None:
+        """Set weights to their moving averages, if there are any; `fit` ends with this."""
+        averages = self.state.get(AVERAGE, {}) if self.use_ema else {}
+        for weight in weights:
+            if weight.name in averages:
+                weight.set_value(averages[weight.name].get_value())
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if self.schedule is not None:
+            config["learning_rate"] = serialize(self.schedule)
+        return config | ({EXCLUDED: list(self._excluded)} if self._excluded else {})
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+        config = dict(config)
+        excluded = config.pop(EXCLUDED, None)
+        rate = config.get("learning_rate")
+        if isinstance(rate, dict) and rate.get("name") not in (custom_objects or {}):
+            config["learning_rate"] = schedules.get(rate)
+        optimizer = super().from_config(config, custom_objects)
+        optimizer.exclude_from_weight_decay(var_names=excluded)
+        return optimizer
+
     def structure(self) -> tuple:
         """Return what a compiled update depends on besides the values of hyperparameters."""
         active = tuple(sorted(numbers_of(self)))
-        return (type(self), active, tuple(self.last_steps))
+        averages = (self.use_ema, self.ema_overwrite_frequency)
+        rate = None if self.schedule is None else id(self.schedule)  # held by the compiled update
+        return (type(self), active, averages, self._excluded, rate)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step count, the hyperparameters, and copies of all slots.
@@ -360,7 +541,7 @@ class Optimizer(Configurable, ABC):
         """
         return {
             "iterations": int(self.iterations.get_value()),
-            "hyperparameters": {name: getattr(self, name) for name in names_of(self)},
+            "hyperparameters": {name: getattr(self, name) for name in self.settable()},
             "slots": {
                 slot: {name: v.get_value() for name, v in table.items()}
                 for slot, table in self.state.items()
@@ -382,14 +563,14 @@ class Optimizer(Configurable, ABC):
         """
         by_name = {w.name: w for w in weights}
         self.check_state(state, by_name)
-        for number in names_of(self):
+        for number in self.settable():
             if number in state.get("hyperparameters", {}):
                 setattr(self, number, state["hyperparameters"][number])
         for slot, table in self.state.items():
             for name, variable in table.items():
                 if name in by_name and name not in state["slots"].get(slot, {}):
-                    first = self.initial_slot(slot, by_name[name].get_value(borrow=True))
-                    variable.set_value(np.asarray(first, dtype=variable.dtype))
+                    first = by_name[name].get_value(borrow=True)
+                    variable.set_value(self.first_value(slot, first))
         for slot, values in state["slots"].items():
             for weight, value in values.items():
                 self.slot(slot, by_name[weight]).set_value(value)
@@ -397,13 +578,17 @@ class Optimizer(Configurable, ABC):
         for weight, value in state.get("last_steps", {}).items():
             self.last_step(by_name[weight]).set_value(value)
 
+    def settable(self) -> list[str]:
+        """Return the names of the hyperparameters that can be set: no rate of a schedule."""
+        return [n for n in names_of(self) if n != "learning_rate" or self.schedule is None]
+
     def check_state(
         self, state: Mapping[str, Any], weights: Mapping[str | None, TensorSharedVariable]
     ) -> None:
         """Raise ``ValueError`` if a state does not fit weights, which are given by name."""
         sizes = {n: (w.get_value(borrow=True).shape, w.dtype) for n, w in weights.items()}
         for slot, table in state["slots"].items():
-            if slot not in self.slots:
+            if slot not in (*self.slots, AVERAGE):
                 raise ValueError(f"{type(self).__name__} keeps no {slot!r}.")
             for name, value in table.items():
                 if name not in sizes:

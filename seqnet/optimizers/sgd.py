@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,13 +22,13 @@ class SGD(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float
-        r
+    learning_rate : float or function of the step
+        r; see `Optimizer`.
     momentum : float
         m, in [0, 1)
     nesterov : bool
     **kwargs
-        Clipping, see `Optimizer`.
+        Weight decay, clipping and averages of the weights, see `Optimizer`.
 
     Examples
     --------
@@ -43,9 +44,8 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float = 0.01,
+        learning_rate: float | Callable = 0.01,
         momentum: float = 0.0,
-        *,
         nesterov: bool = False,
         **kwargs: Any,
     ):

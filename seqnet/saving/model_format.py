@@ -46,6 +46,7 @@ def pack(model: Model, state: dict | None = None) -> tuple[dict[str, Any], dict[
             "optimizer": registry.serialize(model.optimizer),
             "loss": None if model.loss is None else registry.serialize(model.loss),
             "metrics": registry.serialize(model.metrics_asked),
+            "loss_weights": model.loss_weights,
             "iterations": optimizer["iterations"],
         }
         for slot, table in (optimizer["slots"] | {LAST_STEP: optimizer["last_steps"]}).items():
@@ -114,14 +115,35 @@ def fill(model: Model, header: dict, arrays: dict, custom_objects: dict | None) 
 
 def compile_as_saved(model: Model, training: dict, custom_objects: dict | None) -> None:
     """Compile a model with the optimizer, loss and metrics of a file; metric names are kept."""
-    loss = training["loss"]
-    if not isinstance(training["metrics"], list):
-        raise TypeError("The metrics of a model must be a list.")
+    loss, metrics = training["loss"], training["metrics"]
+    if not isinstance(metrics, (list, dict)):
+        raise TypeError("The metrics of a model must be a list or a mapping.")
+    several = len(model.output_names) > 1
+
+    def revived(value: Any) -> Any:
+        if isinstance(value, list):
+            return [revived(item) for item in value]
+        if value is None or isinstance(value, str):
+            return value
+        if isinstance(value, dict) and not is_configuration(value):
+            return {name: revived(item) for name, item in value.items()}
+        return metric_or_loss(value, custom_objects)
+
+    if loss is not None and several and isinstance(loss, dict):
+        loss = {
+            name: None if item is None else registry.get("loss", item, custom_objects)
+            for name, item in loss.items()
+        }
+    elif loss is not None:
+        loss = registry.get("loss", loss, custom_objects)
     model.compile(
         registry.get("optimizer", training["optimizer"], custom_objects),
-        None if loss is None else registry.get("loss", loss, custom_objects),
-        [
-            metric if isinstance(metric, str) else metric_or_loss(metric, custom_objects)
-            for metric in training["metrics"]
-        ],
+        loss,
+        revived(metrics),
+        training.get("loss_weights"),
     )
+
+
+def is_configuration(value: dict) -> bool:
+    """Return whether a mapping is the configuration of one object."""
+    return isinstance(value.get("name"), str) and set(value) <= {"name", "config"}

@@ -43,7 +43,7 @@ class FitArguments:
         validation_freq: int | Sequence[int],
         steps_per_epoch: int | None,
         validation_steps: int | None,
-        class_weight: Mapping[int, float] | None,
+        class_weight: Mapping | None,
     ) -> FitArguments:
         """Return the arguments, or raise ``ValueError`` or ``TypeError`` for an invalid one."""
         if validation_batch_size is None:
@@ -75,9 +75,19 @@ class FitArguments:
         values = asdict(self)
         del values["epochs"], values["verbose"]
         if self.class_weight is not None:
-            weights = {int(n): float(weight) for n, weight in self.class_weight.items()}
-            values["class_weight"] = weights
+            values["class_weight"] = plain_weights(self.class_weight)
         return values
+
+
+def plain_weights(class_weight: Mapping) -> dict:
+    """Return class weights, perhaps by output name, with Python's numbers."""
+    plain: dict = {}
+    for key, weight in class_weight.items():
+        if isinstance(weight, Mapping):
+            plain[key] = plain_weights(weight)
+        else:
+            plain[int(key)] = float(weight)
+    return plain
 
 
 def validation_arguments(given: Any) -> tuple:

@@ -28,6 +28,7 @@ from seqnet.saving.model_format import pack, saved_state
 from seqnet.training.code_digest import describe as describe_value
 from seqnet.training.code_digest import digest_of, is_own, own_code
 from seqnet.training.diagnostics import name_norms
+from seqnet.training.objectives import number_of_sums
 from seqnet.version import __version__
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ FORM = {
             "epoch": int,
             "batch": int,
             "order": (int, type(None)),
-            "totals": {"sums": [NUMBER], "batches": int},
+            "totals": {"sums": [(*NUMBER, list)], "batches": int},
             "gradient_norms": {
                 "updates": int,
                 "total": NUMBER,
@@ -128,7 +129,13 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "data": trainer.dataset.fingerprint(),
         "validation_data": None if validation is None else validation.fingerprint(),
         "callbacks": [describe_callback(callback) for callback in trainer.callbacks.resumed],
-        "code": own_code(model.layers, model.optimizer, model.loss, model.metrics_asked),
+        "code": own_code(
+            model.layers,
+            model.optimizer,
+            model.optimizer.schedule,
+            model.loss,
+            model.metrics_asked,
+        ),
         "start": describe_start(model),
         **trainer.arguments.fixed(),
     }
@@ -272,7 +279,7 @@ def checked(function: Callable, *given, path: Path) -> Any:
 def check_fits(trainer: Trainer, header: dict) -> None:
     """Raise ``ValueError`` if a header of the right form does not fit this run."""
     run, model = header[RUN], trainer.model
-    state, sums = run["state"], 3 + len(model.metrics)
+    state, sums = run["state"], number_of_sums(model.objectives)
     if min(state["epoch"], state["batch"], state["order"] or 0) < 0:
         raise ValueError("its position has negative numbers")
     layers = len(list(all_layers(model.layers)))

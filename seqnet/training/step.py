@@ -7,24 +7,23 @@ compiled call. Sums come back, never means, so that the logs of an epoch are exa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.graph.basic import Variable
-from pytensor.graph.traversal import ancestors
 
 from seqnet import backend, config
 from seqnet.data.dataset import PART_NAMES, Batch, tree_items
+from seqnet.hyperparameters import version
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
 from seqnet.locking import COMPILING
-from seqnet.ops.count import count
 from seqnet.regularizers import penalty as penalty_of
+from seqnet.training.announcing import announced
+from seqnet.training.results import PredictResult, TestResult, TrainResult
 from seqnet.types import Array, Tensor
 
 if TYPE_CHECKING:
@@ -32,125 +31,6 @@ if TYPE_CHECKING:
 
 States = dict[Layer, list]
 """Symbolic states (batch, units) to start from, by recurrent layer."""
-
-
-# ---- what a step returns
-
-
-class TestResult:
-    """Sums over a batch.
-
-    Attributes
-    ----------
-    sums : list of float
-        The loss times its weights, the weights, the penalties, and each metric times its weights.
-        `Totals` adds them up.
-    """
-
-    __slots__ = ("sums",)
-    __test__ = False  # not a test, whatever pytest takes its name for
-
-    def __init__(self, outputs: Sequence):
-        self.sums = [float(value) for value in outputs]
-
-
-class PredictResult:
-    """A model's output for a batch.
-
-    Attributes
-    ----------
-    output : array (samples, ...)
-    states : list of array (samples, units)
-        The last states of recurrent layers, if the step was given first ones.
-    """
-
-    __slots__ = ("output", "states")
-
-    def __init__(self, outputs: Sequence):
-        self.output, *self.states = outputs
-
-
-class TrainResult:
-    """Sums over a batch before an update of the weights, and the gradient it was made with.
-
-    Attributes
-    ----------
-    sums : list of float
-        As in `TestResult`.
-    loss : float
-        The mean loss of the batch, penalties included.
-    gradient_norms : float64 array
-        The L2 norm of the gradient of each trained weight.
-    trained : tuple of bool
-        Which of the model's weights these belong to.
-    joint_norm : float
-        The norm of all gradients together.
-    finite : bool
-        Whether the loss and all gradients are finite.
-    states : list of array (samples, units)
-        The last states of recurrent layers, if the step was given first ones.
-    """
-
-    __slots__ = ("finite", "gradient_norms", "joint_norm", "loss", "states", "sums", "trained")
-
-    def __init__(self, outputs: Sequence, trained: tuple[bool, ...], metrics: int):
-        values = 3 + metrics
-        self.trained = trained
-        self.sums = [float(value) for value in outputs[:values]]
-        self.states = outputs[values + 1 :]
-        loss_sum, weight_sum, penalty = self.sums[:3]
-        over = weight_sum or 1.0
-        self.loss = loss_sum / over + penalty
-        self.gradient_norms = np.sqrt(outputs[values]) / over
-        self.joint_norm = math.sqrt(self.gradient_norms.dot(self.gradient_norms))
-        self.finite = math.isfinite(self.loss + self.joint_norm) or (
-            math.isfinite(self.loss) and bool(np.isfinite(self.gradient_norms).all())
-        )
-
-
-class Totals:
-    """Adds up the sums of train and test steps, and turns them into logs.
-
-    Attributes
-    ----------
-    sums : list of float
-    batches : int
-    """
-
-    def __init__(self, metrics: Sequence, *results: Iterable):
-        self.metrics = list(metrics)
-        self.sums = [0.0] * (3 + len(self.metrics))
-        self.batches = 0
-        for sums in results:
-            self.add(sums)
-
-    def add(self, sums: Iterable[float]) -> None:
-        """Add the sums of one batch."""
-        self.sums = [total + value for total, value in zip(self.sums, sums, strict=True)]
-        self.batches += 1
-
-    def logs(self, prefix: str = "") -> dict[str, float]:
-        """Return the means so far by name; 0 where nothing had any weight."""
-        loss_sum, weight_sum, penalty, *metric_sums = self.sums
-        scale = 1.0 / weight_sum if weight_sum > 0 else 0.0
-        logs = {f"{prefix}loss": loss_sum * scale + penalty / max(self.batches, 1)}
-        for metric, value in zip(self.metrics, metric_sums, strict=True):
-            logs[prefix + metric.name] = metric.finish(value * scale)
-        return logs
-
-    def state_dict(self) -> dict:
-        """Return the sums so far."""
-        return {"sums": list(self.sums), "batches": self.batches}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Restore what `state_dict` returned."""
-        self.sums, self.batches = list(state["sums"]), state["batches"]
-
-
-def log_names(metrics: Sequence, validation: bool = False) -> list[str]:
-    """Return the names in the logs of an epoch, those of its validation too if it has one."""
-    names = ["loss", *(metric.name for metric in metrics)]
-    return names + ([f"val_{name}" for name in names] if validation else [])
 
 
 # ---- a batch as arrays and as variables
@@ -239,33 +119,32 @@ def new_phase(run: str, states: States) -> CallContext:
 
 
 def compile_step(
-    batch: Batch, states: States, outputs: list, context: CallContext, name: str, announce: bool
+    batch: Batch, states: States, outputs: list, context: CallContext, name: str
 ) -> Callable:
     """Compile a function of a batch and states."""
     given = [state for values in states.values() for state in values]
     last = [state for layer in states for state in context.final_states[layer]]
-    return backend.compile(
-        [*batch.leaves(), *given], [*outputs, *last], context.updates, name=name, announce=announce
-    )
+    return backend.compile([*batch.leaves(), *given], [*outputs, *last], context.updates, name=name)
 
 
 def compile_predict(
-    model: Model, batch: Batch, states: States, announce: bool = False, name: str = "prediction"
+    model: Model, batch: Batch, states: States, name: str = "prediction"
 ) -> Callable:
-    """Compile ``batch, states... -> output, last states...``."""
+    """Compile ``batch, states... -> outputs..., last states...``."""
     context = new_phase("predict", states)
-    output, _ = model.forward(batch.inputs, batch.mask, context)
-    return compile_step(batch, states, [output], context, name, announce)
+    outputs, _ = model.forward(batch.inputs, batch.mask, context)
+    outputs = list(outputs.values()) if isinstance(outputs, dict) else [outputs]
+    return compile_step(batch, states, outputs, context, name)
 
 
-def compile_test(model: Model, batch: Batch, states: States, announce: bool = False) -> Callable:
+def compile_test(model: Model, batch: Batch, states: States) -> Callable:
     """Compile ``batch, states... -> sums..., last states...``; see `TestResult`."""
     context = new_phase("test", states)
     sums, *_ = loss_sums(model, batch, context)
-    return compile_step(batch, states, sums, context, "evaluation", announce)
+    return compile_step(batch, states, sums, context, "evaluation")
 
 
-def compile_train(model: Model, batch: Batch, states: States, announce: bool = False) -> Callable:
+def compile_train(model: Model, batch: Batch, states: States) -> Callable:
     """Compile ``batch, states... -> sums..., squared norms, last states...`` and the update."""
     context = new_phase("train", states)
     sums, total, over = loss_sums(model, batch, context)
@@ -276,129 +155,68 @@ def compile_train(model: Model, batch: Batch, states: States, announce: bool = F
         gradients = model.optimizer.gradients(total, weights, over, sparse_rows=rows)
         updates, squares = model.optimizer.descend(gradients), gradients.squares
         context.updates = updates | context.updates
-    return compile_step(batch, states, [*sums, squares], context, "training", announce)
+    return compile_step(batch, states, [*sums, squares], context, "training")
+
+
+FUNCTIONS = {compile_train: "training", compile_test: "evaluation", compile_predict: "prediction"}
+"""What the functions compile, for messages."""
 
 
 def loss_sums(
     model: Model, batch: Batch, context: CallContext
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Return [loss sum, weight sum, penalty, metric sums...], and what to minimise.
+) -> tuple[list[Tensor], Tensor, Tensor | None]:
+    """Return the sums of a batch (see `seqnet.training.objectives`), and what to minimise.
 
-    That is a sum and the weight to divide it by.
+    With one objective that is a sum, and the weight to divide it by.
     """
-    output, mask = model.forward(batch.inputs, batch.mask, context)
-    y, weight, loss = batch.targets, batch.sample_weight, model.loss
-    what = f"The loss {name_of(model.loss)!r}"
-    values = values_of(cast(Callable, loss), y, output, what)
-    check_gradient(values, output, what)
-    values = pt.cast(values, output.dtype)
-    if values.ndim == 0:
-        raise ValueError(
-            "A loss gives one value for each example or step, (batch,) or (batch, time), and "
-            "not one number: leave the averaging to seqnet, which knows masks and weights."
-        )
-    for name, given in (("mask", mask), ("sample_weight", weight)):
-        if given is not None and values.ndim < given.ndim:
-            raise ValueError(
-                "The outputs at steps are masked or weighted, so the loss must give a value for "
-                f"each step, (batch, time); it gives {values.ndim} axes, and the {name} has "
-                f"{given.ndim}."
-            )
-    weights = step_weights(values, weight, mask)
-    loss_sum = weighted_sum(values, weights)
-    weight_sum = count(values) if weights is None else pt.sum(weights)
+    outputs, masks = model.forward(batch.inputs, batch.mask, context)
+    objectives = model.objectives
+    single = len(objectives) == 1
+    sums: list[Tensor] = []
+    means: list[Tensor] = []
+    for objective in objectives:
+        output = outputs[objective.output] if objective.output else outputs
+        mask = masks[objective.output] if objective.output else masks
+        y, weight = [
+            part.get(objective.output) if isinstance(part, dict) else part
+            for part in (batch.targets, batch.sample_weight)
+        ]
+        found, over = objective.graph(cast(Tensor, y), output, weight, mask)
+        sums += found
+        means.append(objective.weighted(found[0] if single else found[0] / over))
+    dtype = means[0].dtype
     penalties = [penalty_of(r, w) for layer in model.layers for r, w in layer.penalties]
-    penalty = pt.zeros((), dtype=values.dtype)
+    penalties += context.losses
+    penalty = sum([pt.cast(p, dtype) for p in penalties], pt.zeros((), dtype=dtype))
+    total = sum(means[1:], means[0])
+    rows = batch.inputs
+    while isinstance(rows, dict):
+        rows = next(iter(rows.values()))
+    examples = pt.cast(rows.shape[0], dtype)
     if penalties:
-        penalty = sum(penalties[1:], penalties[0])
-    over = weight_sum
-    if weights is not None:  # which may all be 0
-        one = np.asarray(1, dtype=values.dtype)
-        over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
-    total = loss_sum + penalty * over if penalties else loss_sum
-    sums = []
-    for metric in model.metrics:
-        metric_values = values_of(metric, y, output, f"The metric {metric.name!r}")
-        metric_values = pt.cast(metric_values, output.dtype)
-        if metric_values.ndim != values.ndim:
-            raise ValueError(
-                f"The metric {metric.name!r} gives {metric_values.ndim} axes, and the loss "
-                f"{values.ndim}: a metric gives one value wherever the loss does, (batch,) or "
-                "(batch, time), and leaves the averaging to seqnet."
-            )
-        sums.append(weighted_sum(metric_values, step_weights(metric_values, weight, mask)))
-    return [loss_sum, weight_sum, penalty, *sums], total, over
-
-
-def step_weights(values: Tensor, weight: Tensor | None, mask: Tensor | None) -> Tensor | None:
-    """Return the weight of each of a loss's values, of the same shape; None for all ones.
-
-    `weight` is (batch,) or (batch, time), `mask` bool; their axes are the first ones of the values.
-    A mask with more axes than the values counts nothing.
-    """
-    total = None
-    if weight is not None:
-        total = weight
-        for _ in range(values.ndim - weight.ndim):
-            total = total[..., None]
-    if mask is not None and mask.ndim <= values.ndim:
-        present = pt.cast(mask, values.dtype)
-        for _ in range(values.ndim - mask.ndim):
-            present = present[..., None]
-        total = present if total is None else total * present
-    return total if total is None else total + pt.zeros_like(values)
-
-
-def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
-    """Return ``sum(weights * values)``; a value of weight 0 counts nothing, even NaN."""
-    if weights is None:
-        return pt.sum(values)
-    return pt.sum(pt.switch(pt.gt(weights, 0), weights * values, pt.zeros_like(values)))
-
-
-def name_of(function: object) -> str:
-    """Return what a loss is called in messages."""
-    return getattr(function, "name", getattr(function, "__name__", type(function).__name__))
-
-
-def values_of(function: Callable, y_true: Tensor, output: Tensor, what: str) -> Tensor:
-    """Return the values of a loss or a metric, perhaps a user's own, as a variable."""
-    try:
-        values = function(y_true, output)
-    except Exception as error:
-        error.add_note(
-            f"{what} was called with PyTensor variables (y_true, y_pred). It is made of PyTensor's "
-            "functions, such as pytensor.tensor.mean; an array to be indexed by a variable is "
-            "made one first: pytensor.tensor.as_tensor_variable(array)[y_true]."
-        )
-        raise
-    if not isinstance(values, (Variable, np.ndarray, np.number, int, float)):
-        kind = "None: does it end without a return?" if values is None else f"{values!r}."
-        raise TypeError(
-            f"{what} must return a PyTensor variable, one value for each example or step, but it "
-            f"returned {kind}"
-        )
-    return pt.as_tensor_variable(values)
-
-
-def check_gradient(values: Tensor, output: Tensor, what: str) -> None:
-    """Raise if nothing could be learned from a loss: it has no gradient."""
-    kind = np.dtype(values.dtype).kind
-    if kind != "f":
-        raise TypeError(
-            f"{what} gives values of the dtype {values.dtype}, which have no gradient: nothing "
-            "can be learned from it. It may be a metric."
-        )
-    before = [] if output.owner is None else output.owner.inputs  # the logits, of a cross-entropy
-    of_output = {output, *before}
-    if of_output.isdisjoint(ancestors([values], blockers=of_output)):
-        raise ValueError(
-            f"{what} does not depend on y_pred, so nothing can be learned from it. A loss is "
-            "called as loss(y_true, y_pred)."
-        )
+        total = total + penalty * over if single else total + penalty
+    return [penalty * examples, examples, *sums], total, over if single else None
 
 
 # ---- compiled functions, one for each kind of batch
+
+
+class Structure(NamedTuple):
+    """What compiled functions depend on besides batches.
+
+    Attributes
+    ----------
+    layers : tuple
+        `Layer.structure` of each.
+    trained : tuple of bool
+        Which of the model's weights are trained.
+    optimizer : tuple
+        `Optimizer.structure`.
+    """
+
+    layers: tuple
+    trained: tuple[bool, ...]
+    optimizer: tuple
 
 
 class CompiledSteps:
@@ -416,10 +234,11 @@ class CompiledSteps:
     def __init__(self, model: Model):
         self.model = model
         self.functions: dict[tuple, Callable] = {}
+        self._structure: tuple[tuple, Structure] | None = None
 
     def __getstate__(self) -> dict:
         """Return what is copied and pickled: no compiled functions, which are made anew."""
-        return {"model": self.model, "functions": {}}
+        return {"model": self.model, "functions": {}, "_structure": None}
 
     def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
         """Update the weights for a batch.
@@ -430,44 +249,31 @@ class CompiledSteps:
         states : list of array (samples, units), optional
             What recurrent layers start from; then the result has their last states.
         """
-        function, arrays, trained = self.train_function(batch, states is not None)
+        function, arrays, structure = self.function(compile_train, batch, states is not None)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TrainResult(outputs, trained, len(self.model.metrics))
+        return TrainResult(outputs, structure.trained, self.model.objectives)
 
     def test(self, batch: Batch, announce: bool = False) -> TestResult:
         """Compute the loss and the metrics of a batch."""
-        function, arrays = self.test_function(batch, announce)
+        function, arrays, _ = self.function(compile_test, batch, announce=announce)
         with self.model.lock:
             return TestResult(function(*arrays))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
         batch = Batch(batch.inputs, mask=batch.mask)
-        function, arrays = self.function(compile_predict, batch, announce=announce)
+        function, arrays, _ = self.function(compile_predict, batch, announce=announce)
         with self.model.lock:
-            return PredictResult(function(*arrays))
-
-    def train_function(
-        self, batch: Batch, with_states: bool = False, announce: bool = False
-    ) -> tuple[Callable, list[Array], tuple[bool, ...]]:
-        """Return the function for a batch, its arrays, and which weights it trains."""
-        trained = self.model.trained
-        kind = (with_states, trained, self.model.optimizer.structure())
-        return *self.function(compile_train, batch, kind, with_states, announce), trained
-
-    def test_function(self, batch: Batch, announce: bool = False) -> tuple[Callable, list[Array]]:
-        """Return the function for a batch, and its arrays."""
-        return self.function(compile_test, batch, announce=announce)
+            return PredictResult(function(*arrays), self.model.output_names)
 
     def function(
         self,
         compile_it: Callable,
         batch: Batch,
-        kind: tuple = (),
         with_states: bool = False,
         announce: bool = False,
-    ) -> tuple[Callable, list[np.ndarray]]:
+    ) -> tuple[Callable, list[Array], Structure]:
         """Return the function for a batch, compiled now if it is the first of its kind.
 
         Parameters
@@ -475,8 +281,6 @@ class CompiledSteps:
         compile_it : function
             `compile_train`, `compile_test` or `compile_predict`.
         batch : Batch
-        kind : tuple
-            What else a function is compiled for.
         with_states : bool
             Whether it takes first states and returns the last ones.
         announce : bool
@@ -484,13 +288,14 @@ class CompiledSteps:
 
         Returns
         -------
-        function, list of array
-            What to call, and the arrays of the batch to call it with.
+        function, list of array, Structure
+            What to call, the arrays of the batch to call it with, and what it was compiled for.
         """
         name = config.backend()
         arrays, types = arguments(batch, self.float_dtype, self.fixed_length, name == "jax")
-        structure = tuple([layer.structure() for layer in self.model.layers])
-        key = (compile_it, types, kind, structure, name)
+        structure = self.structure()
+        depends = structure if compile_it is compile_train else structure.layers
+        key = (compile_it, types, depends, with_states, name)
         function = self.functions.get(key)
         if function is None:
             with COMPILING:
@@ -498,9 +303,23 @@ class CompiledSteps:
                 if function is None:
                     states = symbolic_states(self.model.layers) if with_states else {}
                     variables = symbolic_batch(batch, types)
-                    function = compile_it(self.model, variables, states, announce)
+                    with announced(FUNCTIONS[compile_it], announce):  # kernels are compiled, too
+                        function = compile_it(self.model, variables, states)
                     self.functions[key] = function
-        return function, arrays
+        return function, arrays, structure
+
+    def structure(self) -> Structure:
+        """Return the structure of the model, which is collected only after something was set."""
+        model = self.model
+        state = (version(), model.optimizer, *model.layers)  # before the structure: see `version`
+        known = self._structure  # once, because other threads set it
+        if known is not None and known[0] == state:
+            return known[1]
+        optimizer = () if model.optimizer is None else model.optimizer.structure()
+        layers = tuple([layer.structure() for layer in model.layers])
+        structure = Structure(layers, model.trained, optimizer)
+        self._structure = state, structure
+        return structure
 
     def variables(self, batch: Batch) -> Batch:
         """Return symbolic variables for a batch of arrays."""

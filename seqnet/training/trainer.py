@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqnet import config
-from seqnet.data.dataset import Batch, Dataset, Epoch
+from seqnet.data.dataset import Batch, Dataset, Epoch, Tree
 from seqnet.data.masking import is_padding
 from seqnet.layers.states import carried_states
 from seqnet.training.arguments import FitArguments
@@ -28,8 +28,10 @@ from seqnet.training.diagnostics import (
     name_norms,
     nonfinite_weights,
 )
+from seqnet.training.objectives import log_names
+from seqnet.training.results import Totals, TrainResult
 from seqnet.training.signals import Interrupted, StopSignals
-from seqnet.training.step import Totals, TrainResult, first_states, log_names
+from seqnet.training.step import compile_test, compile_train, first_states
 from seqnet.training.tbptt import windows
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ class Trainer:
         self.arguments: FitArguments = arguments
         self.epoch, self.batch, self.window = arguments.initial_epoch, 0, 0
         self.order: int | None = None
-        self.totals, self.gradient_norms = Totals(model.metrics), GradientNorms()
+        self.totals, self.gradient_norms = Totals(model.objectives), GradientNorms()
         self.spikes = LossSpikeDetector()
         self.nonfinite_at_start: list[str] = []
         self.logs: dict = {}
@@ -104,7 +106,7 @@ class Trainer:
             {
                 "epochs": arguments.epochs,
                 **data_params(dataset, arguments.batch_size, arguments.steps_per_epoch),
-                "metrics": log_names(model.metrics, validation is not None),
+                "metrics": log_names(model.objectives, validation is not None),
             },
             self,
         )
@@ -144,6 +146,9 @@ class Trainer:
                                 self.out_of_batches()
                     self.end_epoch()
                 self.finished = not self.diverged
+                if self.finished:
+                    with model.lock:
+                        model.optimizer.finalize_variable_values(model.weights)
             except Interrupted:
                 raise signals.error(self.interrupted()) from None
             finally:
@@ -157,15 +162,15 @@ class Trainer:
 
     def compile_steps(self) -> None:
         """Compile the functions for the first batches before the training starts."""
-        arguments, steps = self.arguments, self.model.steps
+        model, arguments, steps = self.model, self.arguments, self.model.steps
         announce = arguments.verbose > 0
         first = self.dataset.first_batch(arguments.batch_size)
         if arguments.tbptt is not None:
-            first = next(windows(first, arguments.tbptt))
-        steps.train_function(first, arguments.tbptt is not None, announce)
+            first = next(windows(model, first, arguments.tbptt))
+        steps.function(compile_train, first, arguments.tbptt is not None, announce)
         if self.validation is not None:
             first = self.validation.first_batch(arguments.validation_batch_size)
-            steps.test_function(first, announce)
+            steps.function(compile_test, first, announce=announce)
 
     def begin_epoch(self) -> bool:
         """Draw the order of the next epoch; return whether there is a batch for it."""
@@ -175,7 +180,7 @@ class Trainer:
         self.callbacks.on_epoch_begin(self.epoch)
         shuffled = self.arguments.shuffle
         self.order = int(config.random_generator().integers(2**63)) if shuffled else None
-        self.totals = Totals(self.model.metrics)
+        self.totals = Totals(self.model.objectives)
         self.gradient_norms = self.model.gradient_norms = GradientNorms()
         return True
 
@@ -209,7 +214,7 @@ class Trainer:
             self.record(steps.train(batch), len(batch))
             return
         states: Sequence[np.ndarray] = first_states(model.layers, len(batch))
-        for number, window in enumerate(windows(batch, tbptt, model.layers)):
+        for number, window in enumerate(windows(model, batch, tbptt, model.layers)):
             if is_padding(model, window):
                 continue  # an update without data would still move the optimizer
             self.window = number
@@ -225,7 +230,7 @@ class Trainer:
         self.gradient_norms.add(result.joint_norm, result.gradient_norms, result.trained)
         if not result.finite:
             self.handle_nonfinite(result)
-        elif result.sums[1] and self.spikes.update(result.loss, samples):
+        elif not result.empty and self.spikes.update(result.loss, samples):
             log.warning(
                 "%s: the loss has risen to %.4g (smoothed %.4g), over three times the first, %.4g. "
                 "Is the learning rate of %g too high?",
@@ -389,7 +394,7 @@ def evaluate(
 ) -> Totals:
     """Return the totals of a model over data; states are carried from batch to batch."""
     at_batch_end = callbacks.overriding("on_test_batch_end")
-    totals = Totals(model.metrics)
+    totals = Totals(model.objectives)
     dataset = in_fastest_order(model, dataset, steps)
     callbacks.on_test_begin()
     states = PassStates(model, "test")
@@ -418,8 +423,8 @@ def predict(
     callbacks: CallbackList,
     steps: int | None = None,
     announce: bool = False,
-) -> np.ndarray | list[np.ndarray]:
-    """Return a model's outputs for data, in the order of the samples."""
+) -> Tree:
+    """Return a model's outputs for data, in the order of the samples; several of them by name."""
     dataset = in_fastest_order(model, dataset, steps)
     outputs = []
     callbacks.on_predict_begin()

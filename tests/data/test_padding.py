@@ -3,9 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import seqnet
 from seqnet.data import Batch, Epoch, dataset, pad_sequences
+from seqnet.data.adapters import Adapter
 from seqnet.data.arrays import ArrayDataset
-from seqnet.data.validation import check_batch
+from seqnet.data.validation import as_array
 
 lists = st.lists(st.lists(st.integers(1, 9), max_size=5), min_size=1, max_size=5)
 sides = st.sampled_from(["pre", "post"])
@@ -94,12 +96,13 @@ def test_objects_that_convert_to_arrays_are_arrays():
         def __array__(self, dtype=None, copy=None):
             return np.array([1, 2, 3])
 
-    assert check_batch(Series()).inputs.tolist() == [1, 2, 3]
+    assert as_array(Series(), "X").tolist() == [1, 2, 3]
 
 
 def test_messages_name_the_data_set():
+    model = seqnet.Model([seqnet.layers.Dense(1)])
     with pytest.raises(ValueError, match=r"validation X .* validation y"):
-        check_batch(np.zeros(3), np.zeros(2), prefix="validation ")
+        Adapter(model, prefix="validation ").dataset(np.zeros((3, 2)), np.zeros((2, 1)))
 
 
 def test_a_fingerprint_distinguishes_values_shapes_and_dtypes(monkeypatch):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import seqnet
 from seqnet import backend, layers, optimizers, registry
-from seqnet.data import Epoch, range_weights
+from seqnet.data import Batch, Epoch, range_weights
+from seqnet.data.columns import RowColumn, StepColumn
 from seqnet.data.ragged import MOST_LENGTHS, RaggedDataset, choose_lengths
 from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Embedding, Masking, SimpleRNN
 from seqnet.training.step import CompiledSteps
@@ -635,8 +636,8 @@ def test_the_cost_of_an_epoch_depends_on_the_data_and_not_on_the_longest_sequenc
 
 def examples_of(lengths):
     """Return examples whose steps and targets tell which sequence they are of."""
-    dataset = RaggedDataset.from_sequences([np.full(n, k) for k, n in enumerate(lengths)])
-    return dataset.with_targets(np.arange(len(lengths)))
+    sequences = StepColumn.of([np.full(n, k) for k, n in enumerate(lengths)], "X")
+    return RaggedDataset(Batch(sequences, RowColumn(np.arange(len(lengths)))))
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=40), size=st.integers(1, 7))

@@ -220,7 +220,7 @@ def test_a_wrapped_layer_can_be_frozen_after_wrapping():
     assert both.trainable
     assert changes(model, X, y) == [False] * 2 + [True] * 3 + [False] * 3 + [True] * 2
     lines = []
-    model.summary(lines.append)
+    model.summary(print_fn=lines.append)
     assert "of which 45 are trained" in lines[-1]
     each.trainable = both.trainable = True
     assert changes(model, X, y) == [True] * 10
@@ -273,5 +273,5 @@ class Peephole(LSTM):
 
 def test_the_summary_of_a_cell_that_is_not_built_says_so():
     lines = []
-    seqnet.Model([Peephole(2), Bidirectional(Peephole(2))]).summary(lines.append)
+    seqnet.Model([Peephole(2), Bidirectional(Peephole(2))]).summary(print_fn=lines.append)
     assert "not built" in lines[0]

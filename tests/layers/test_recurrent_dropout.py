@@ -199,12 +199,12 @@ def test_input_dropout_stays_fused_and_recurrent_dropout_trains_as_a_scan_and_sa
         pytest.skip("The compiled kernels are not available here.")
     arrays = random_arrays("lstm", 3, 4, 2)
     layer = built("lstm", arrays, "fused", dropout=0.5)
-    assert layer.runs_as(backend.way_of) == "fused"
+    assert layer.runs_as(backend.execution_mode) == "fused"
     function = training(layer)
     assert has(function, KernelRecurrence)
     assert not has(function, Scan)
     layer = built("lstm", arrays, "fused", recurrent_dropout=0.5, name="dropping")
-    assert layer.runs_as(backend.way_of) == "fused (training: scan, recurrent_dropout)"
+    assert layer.runs_as(backend.execution_mode) == "fused (training: scan, recurrent_dropout)"
     with caplog.at_level(logging.INFO, logger="seqnet"):
         assert has(training(layer), Scan)
     assert (

@@ -333,10 +333,10 @@ def test_it_cannot_run_step_by_step():
 
 
 def test_the_summary_says_how_both_halves_run():
-    assert Bidirectional(LSTM(2, unroll=True)).runs_as(backend.way_of) == "unroll"
+    assert Bidirectional(LSTM(2, unroll=True)).runs_as(backend.execution_mode) == "unroll"
     mixed = Bidirectional(
         LSTM(2, fused=False), backward_layer=LSTM(2, unroll=True, go_backwards=True)
     )
-    assert mixed.runs_as(backend.way_of) == "scan and unroll"
+    assert mixed.runs_as(backend.execution_mode) == "scan and unroll"
     assert mixed.needs_length
     assert not Bidirectional(LSTM(2)).needs_length

@@ -12,11 +12,25 @@ from reference import cases, load_arrays, numpy_training
 import seqnet
 from seqnet import backend, optimizers
 from seqnet.layers import Dense
-from seqnet.optimizers import SGD, AdaDelta, AdaGrad, Adam, Hyperparameter, Optimizer, RMSprop
+from seqnet.optimizers import (
+    SGD,
+    AdaDelta,
+    AdaGrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Hyperparameter,
+    Lion,
+    Nadam,
+    Optimizer,
+    RMSprop,
+)
 from seqnet.registry import register
 
 KERAS = load_arrays("keras")
-CLASSES = {"sgd": SGD, "adagrad": AdaGrad, "adadelta": AdaDelta, "rmsprop": RMSprop, "adam": Adam}
+OLDEST = {"sgd": SGD, "adagrad": AdaGrad, "adadelta": AdaDelta, "rmsprop": RMSprop, "adam": Adam}
+"""Those of which `reference.numpy_training` has the formula."""
+CLASSES = OLDEST | {"adamw": AdamW, "adamax": Adamax, "nadam": Nadam, "lion": Lion}
 EVERY_OPTIMIZER = pytest.mark.parametrize("cls", list(CLASSES.values()))
 
 
@@ -86,7 +100,7 @@ def test_a_large_gradient_is_clipped_as_theano_lstm_does():
     np.testing.assert_allclose(w.get_value(), [27.0, 36.0], rtol=1e-14)
 
 
-@EVERY_OPTIMIZER
+@pytest.mark.parametrize("cls", list(OLDEST.values()))
 def test_float32_follows_the_reference_to_its_precision(cls):
     arrays = cases.optimizer_inputs()
     function = next(name for name, known in CLASSES.items() if known is cls)
@@ -346,9 +360,13 @@ def test_defaults_are_the_papers_and_keras():
         "learning_rate": 1.0,
         "rho": 0.95,
         "epsilon": 1e-6,
-        "clipvalue": None,
+        "weight_decay": None,
         "clipnorm": None,
+        "clipvalue": None,
         "global_clipnorm": None,
+        "use_ema": False,
+        "ema_momentum": 0.99,
+        "ema_overwrite_frequency": None,
     }
     assert AdaGrad().initial_accumulator_value == 0.0
     assert (Adam().learning_rate, Adam().beta_1, Adam().beta_2, Adam().epsilon) == (

@@ -1,12 +1,15 @@
 """Compiled steps: which arrays they take, and what they return."""
 
+import copy
+import threading
+
 import numpy as np
 import pytest
 
 import seqnet
 from seqnet.data import Batch
-from seqnet.layers import GRU, Dense, Embedding
-from seqnet.training.step import arguments, first_states, symbolic_batch
+from seqnet.layers import GRU, Bidirectional, Dense, Dropout, Embedding, Layer
+from seqnet.training.step import Structure, arguments, first_states, symbolic_batch
 
 RNG = np.random.default_rng(20261124)
 BATCH = Batch(RNG.integers(0, 5, (3, 4)), RNG.normal(size=(3, 4, 2)))
@@ -69,3 +72,102 @@ def test_one_function_is_kept_for_each_kind_of_batch(compiled):
     assert compiled == ["prediction"] * 2
     model.compile("sgd", "mse")
     assert not model.steps.functions
+
+
+class Counted(Dense):
+    """Counts how often its structure is collected."""
+
+    calls = 0
+
+    def structure(self):
+        Counted.calls += 1
+        return super().structure()
+
+
+def test_the_structure_is_collected_again_only_after_a_setting_changed(monkeypatch):
+    monkeypatch.setattr(Counted, "calls", 0)
+    model = seqnet.Model([Counted(2)])
+    model.compile("sgd", "mse")
+    X, y = np.ones((4, 3)), np.ones((4, 2))
+    model.train_on_batch(X, y)
+    calls = Counted.calls
+    model.fit(X, y, 2, epochs=3, verbose=0)
+    model.evaluate(X, y)
+    assert Counted.calls == calls
+    model.optimizer.learning_rate = 0.5
+    model.train_on_batch(X, y)
+    assert Counted.calls == calls + 1
+    assert len(model.steps.functions) == 2  # one to train, one to test
+
+
+def test_a_step_follows_every_setting_that_changes_between_batches():
+    first, rnn, last = Dropout(0.5), Bidirectional(GRU(2)), Dense(1)
+    model = seqnet.Model([first, rnn, last])
+    model.compile(seqnet.optimizers.SGD(0.1, momentum=0.9), "mse")
+    model.build((None, None, 2))
+
+    def structure():
+        return model.steps.structure()
+
+    def changed(function):
+        before = structure()
+        function()
+        after = structure()
+        assert after == Structure(
+            tuple(layer.structure() for layer in model.layers),
+            model.trained,
+            model.optimizer.structure(),
+        )
+        return after != before
+
+    assert not changed(lambda: setattr(first, "rate", 0.25))
+    assert changed(lambda: setattr(first, "rate", 0.0))
+    assert changed(lambda: setattr(rnn.backward_layer, "recurrent_dropout", 0.5))
+    assert changed(lambda: setattr(rnn.layer, "trainable", False))
+    assert changed(lambda: setattr(rnn, "trainable", False))
+    assert changed(lambda: setattr(model.optimizer, "momentum", 0.0))
+    assert changed(lambda: setattr(model.optimizer, "nesterov", True))
+    assert changed(lambda: setattr(model.optimizer, "clipnorm", 1.0))
+    assert changed(lambda: setattr(model.optimizer, "clipnorm", None))
+    adam = seqnet.optimizers.Adam()
+    structure()
+    assert changed(lambda: setattr(model, "optimizer", adam))
+    assert changed(lambda: model.layers.pop())
+    again = copy.deepcopy(model)
+    again.layers[0].rate = 0.5
+    assert again.steps.structure() != structure()
+
+
+def test_layers_in_two_models_and_other_threads_change_the_steps_of_both():
+    shared = Dense(2)
+    models = [seqnet.Model([shared]), seqnet.Model([shared, Dense(2)])]
+    for model in models:
+        model.compile("sgd", "mse")
+        model.train_on_batch(np.ones((2, 3)), np.ones((2, 2)))
+    thread = threading.Thread(target=lambda: setattr(shared, "trainable", False))
+    thread.start()
+    thread.join()
+    before = shared.get_weights()
+    for model in models:
+        result = model.steps.train(Batch(np.ones((2, 3)), np.ones((2, 2))))
+        assert result.trained[:2] == (False, False)
+    np.testing.assert_array_equal(before[0], shared.get_weights()[0])
+
+
+def test_a_setting_that_changes_while_the_structure_is_collected_is_not_missed():
+    class Slow(Layer):
+        """Sets an attribute of another layer, as another thread could, and answers as before."""
+
+        def call(self, inputs):
+            return inputs
+
+        def structure(self):
+            before = last.rate
+            if before:
+                last.rate = 0.0
+            return (bool(before),)
+
+    last = Dropout(0.5)
+    model = seqnet.Model([Slow(), last])
+    assert model.steps.structure().layers[0] == (True,)
+    assert model.steps.structure().layers[0] == (False,)

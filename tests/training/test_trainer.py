@@ -7,6 +7,7 @@ import seqnet
 from seqnet.callbacks import Callback
 from seqnet.data import Batch, Epoch
 from seqnet.data.arrays import ArrayDataset
+from seqnet.data.columns import StepColumn
 from seqnet.data.ragged import RaggedDataset
 from seqnet.layers import Dense
 
@@ -142,7 +143,9 @@ def the_same(mine, theirs):
 def test_batches_from_a_number_on_are_the_last_batches(ragged, shuffled):
     if ragged:
         lengths = RNG.integers(1, 9, 23)
-        dataset = RaggedDataset.from_sequences([RNG.normal(size=(n, 2)) for n in lengths])
+        dataset = RaggedDataset(
+            Batch(StepColumn.of([RNG.normal(size=(n, 2)) for n in lengths], "X"))
+        )
     else:
         dataset = ArrayDataset(Batch(RNG.normal(size=(23, 4)), RNG.normal(size=23)))
 

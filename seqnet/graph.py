@@ -1,0 +1,390 @@
+"""The graph of a model: layers, and operations of PyTensor, between named inputs and outputs.
+
+A `Graph` is made from the variables that `Input` and recorded calls of layers return, or from a
+list of layers. It is applied to the variables of each function that is compiled, and passes masks
+from node to node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.op import Op
+from pytensor.tensor.basic import Join
+from pytensor.tensor.blockwise import Blockwise
+from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from pytensor.tensor.math import Dot
+from pytensor.tensor.shape import Shape as ShapeOp
+from pytensor.tensor.shape import Shape_i, SpecifyShape
+from pytensor.tensor.sharedvar import TensorSharedVariable
+from pytensor.tensor.special import LogSoftmax, Softmax
+from pytensor.tensor.subtensor import Subtensor
+from pytensor.tensor.type import TensorType
+
+from seqnet import config
+from seqnet.layers.calling import masks_together
+from seqnet.layers.context import CallContext
+from seqnet.layers.layer import Layer
+from seqnet.layers.symbolic import InputVariable, LayerCall, recorded_nodes, slots_of
+from seqnet.types import Shape, Tensor
+
+Mask = Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A layer or an operation, applied to values of the graph.
+
+    Attributes
+    ----------
+    op : LayerCall or Op
+    inputs, outputs : tuple of int
+        The numbers of values.
+    types : tuple of TensorType
+        The types that the inputs had when the call was recorded; empty in a stack of layers.
+    """
+
+    op: Op
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    types: tuple[TensorType, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepsSource:
+    """Where the steps of a value come from.
+
+    Attributes
+    ----------
+    input : str
+        The name of an input of the model.
+    backwards : bool
+        Whether they are in the reverse order.
+    """
+
+    input: str
+    backwards: bool = False
+
+
+@dataclass
+class Graph:
+    """Layers and operations between inputs and outputs.
+
+    Attributes
+    ----------
+    inputs : tuple of int
+        The numbers of the values that are inputs.
+    outputs : tuple of int
+        The numbers of the values that are outputs.
+    nodes : list of Node
+        Each after those whose outputs it takes.
+    constants : dict
+        Constants and shared variables by number.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    nodes: list[Node]
+    constants: dict[int, Variable] = field(default_factory=dict)
+
+    @classmethod
+    def of_stack(cls, layers: Sequence[Layer]) -> Graph:
+        """Return the graph of layers that are called one after the other."""
+        nodes = [
+            Node(LayerCall(layer), (number,), (number + 1,)) for number, layer in enumerate(layers)
+        ]
+        return cls((0,), (len(nodes),), nodes)
+
+    @classmethod
+    def between(cls, inputs: Sequence[InputVariable], outputs: Sequence[Variable]) -> Graph:
+        """Return the graph of recorded calls between variables.
+
+        Raises
+        ------
+        ValueError
+            If the outputs depend on an input that is missing, or on another symbolic variable
+            without a value, or if an output does not depend on the inputs.
+        """
+        numbers: dict[Variable, int] = {}
+
+        def number(variable: Variable) -> int:
+            return numbers.setdefault(variable, len(numbers))
+
+        given = tuple([number(variable) for variable in inputs])
+        known = set(inputs)
+        nodes: list[Node] = []
+        constants: dict[int, Variable] = {}
+        for node in recorded_nodes(outputs, known.__contains__):
+            nodes.append(
+                Node(
+                    node.op,
+                    tuple([number(variable) for variable in node.inputs]),
+                    tuple([number(variable) for variable in node.outputs]),
+                    tuple([variable.type for variable in node.inputs]),
+                )
+            )
+        found = tuple([number(variable) for variable in outputs])
+        for variable, k in numbers.items():
+            if variable.owner is not None or variable in known:
+                continue
+            if not isinstance(variable, (Constant, SharedVariable)):
+                raise ValueError(missing_input(variable, inputs))
+            constants[k] = variable
+        return cls(given, found, nodes, constants)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers of the graph; those that are called first come first."""
+        return list(dict.fromkeys(call.layer for call in self.calls()))
+
+    @property
+    def weights(self) -> list[TensorSharedVariable]:
+        """The shared variables that operations use and no layer has."""
+        found = [v for v in self.constants.values() if isinstance(v, TensorSharedVariable)]
+        return [v for v in found if np.dtype(v.dtype).kind == "f"]
+
+    def calls(self) -> Iterator[LayerCall]:
+        """Yield the calls of layers."""
+        return (node.op for node in self.nodes if isinstance(node.op, LayerCall))
+
+    def operations(self) -> list[Op]:
+        """Return the nodes that are not layers."""
+        return [node.op for node in self.nodes if not isinstance(node.op, LayerCall)]
+
+    def build(self, inputs: Sequence[Shape]) -> None:
+        """Create the weights of all layers for inputs of some shapes, and check the shapes."""
+        found = dict(zip(self.inputs, inputs, strict=True))
+        if self.constants or any(len(node.inputs) != 1 for node in self.nodes):
+            self.shapes(inputs)  # the layers were built when their calls were recorded
+            return
+        for node in self.nodes:
+            shape = found[node.inputs[0]]
+            if isinstance(node.op, LayerCall):
+                node.op.layer.ensure_built(shape)
+                results = node.op.output_shapes([shape])
+            found.update(zip(node.outputs, results, strict=True))
+
+    # ---- applied to variables
+
+    def apply(
+        self, inputs: Sequence[Tensor], masks: Sequence[Mask], context: CallContext
+    ) -> tuple[list[Tensor], list[Mask]]:
+        """Return the outputs for symbolic inputs, and their masks."""
+        values: dict[int, Any] = dict(self.constants)
+        known: dict[int, Mask] = {}
+        values.update(zip(self.inputs, inputs, strict=True))
+        known.update(zip(self.inputs, masks, strict=True))
+        for node in self.nodes:
+            given = [values[k] for k in node.inputs]
+            covers = [known.get(k) for k in node.inputs]
+            if isinstance(node.op, LayerCall):
+                results, found = node.op.apply(given, covers, context)
+            else:
+                given = [as_recorded(v, t) for v, t in zip(given, node.types, strict=True)]
+                results = cast(list[Tensor], node.op.make_node(*given).outputs)
+                found = [mask_after(node.op, given, covers, results)] * len(results)
+            values.update(zip(node.outputs, results, strict=True))
+            known.update(zip(node.outputs, found, strict=True))
+        return [values[k] for k in self.outputs], [known.get(k) for k in self.outputs]
+
+    def shapes(self, inputs: Sequence[Shape]) -> dict[int, Shape]:
+        """Return the static shapes of all values, by their numbers.
+
+        Parameters
+        ----------
+        inputs : list of tuple
+            The shapes of the inputs, the batch first; None for sizes that vary.
+        """
+        found: dict[int, Shape] = {k: tuple(v.type.shape) for k, v in self.constants.items()}
+        found.update(zip(self.inputs, inputs, strict=True))
+        for node in self.nodes:
+            shapes = [found[k] for k in node.inputs]
+            if isinstance(node.op, LayerCall):
+                results = node.op.output_shapes(shapes)
+            else:
+                given = [
+                    self.constants.get(k, pt.tensor(dtype=t.dtype, shape=shape))
+                    for k, t, shape in zip(node.inputs, node.types, shapes, strict=True)
+                ]
+                results = [tuple(v.type.shape) for v in node.op.make_node(*given).outputs]
+            found.update(zip(node.outputs, results, strict=True))
+        return found
+
+    def mask_ranks(self, inputs: Sequence[Shape], ranks: Sequence[int]) -> list[int]:
+        """Return the number of axes of the mask of each output; 0 if there is none.
+
+        Parameters
+        ----------
+        inputs : list of tuple
+            The shapes of the inputs.
+        ranks : list of int
+            The number of axes of the mask of each input; 0 for no mask.
+        """
+        shapes = self.shapes(inputs)
+        known: dict[int, Mask] = {
+            k: pt.tensor(dtype="bool", shape=(None,) * rank) if rank else None
+            for k, rank in zip(self.inputs, ranks, strict=True)
+        }
+        for node in self.nodes:
+            covers = [known.get(k) for k in node.inputs]
+            dtypes = [t.dtype for t in node.types] or [config.floatx()]
+            given, results = [
+                [pt.tensor(dtype=dtype, shape=(None,) * len(shapes[k])) for k, dtype in numbers]
+                for numbers in (
+                    zip(node.inputs, dtypes, strict=True),
+                    [(k, config.floatx()) for k in node.outputs],
+                )
+            ]
+            if isinstance(node.op, LayerCall):
+                found = node.op.output_masks(given, covers, results)
+            else:
+                given = [
+                    cast(Tensor, self.constants.get(k, v))
+                    for k, v in zip(node.inputs, given, strict=True)
+                ]
+                found = [mask_after(node.op, given, covers, results)] * len(results)
+            known.update(zip(node.outputs, found, strict=True))
+        masks = [known.get(k) for k in self.outputs]
+        return [0 if mask is None else mask.ndim for mask in masks]
+
+    def last_layer(self, output: int) -> Layer | None:
+        """Return the layer that computes an output; None if it is an operation."""
+        for node in self.nodes:
+            if self.outputs[output] in node.outputs and isinstance(node.op, LayerCall):
+                return node.op.layer
+        return None
+
+    def consumers(self) -> list[list[Layer]]:
+        """Return the layers that take each input directly, as the first argument."""
+        return [
+            list(
+                dict.fromkeys(
+                    node.op.layer
+                    for node in self.nodes
+                    if isinstance(node.op, LayerCall)
+                    and k in [node.inputs[slot.index] for slot in slots_of(node.op.inputs)]
+                )
+            )
+            for k in self.inputs
+        ]
+
+    def steps(self, names: Sequence[str]) -> list[StepsSource | None]:
+        """Return for each output where its steps come from; None if it has no masked steps.
+
+        Parameters
+        ----------
+        names : list of str
+            The names of the inputs.
+        """
+        found: dict[int, StepsSource] = {
+            k: StepsSource(name) for k, name in zip(self.inputs, names, strict=True)
+        }
+        for node in self.nodes:
+            source = next((found[k] for k in node.inputs if k in found), None)
+            if source is None:
+                continue
+            if isinstance(node.op, LayerCall) and node.op.layer.reverses_time:
+                source = StepsSource(source.input, not source.backwards)
+            found.update((k, source) for k in node.outputs)
+        return [found.get(k) for k in self.outputs]
+
+
+def missing_input(variable: Variable, inputs: Sequence[InputVariable]) -> str:
+    """Return the message for a variable that is no input of the model and has no value."""
+    names = ", ".join(repr(v.name) for v in inputs)
+    what = f"the symbolic variable {variable}"
+    if isinstance(variable, InputVariable):
+        named = "without a name" if variable.name is None else repr(variable.name)
+        what = f"the Input {named} of shape {variable.batch_shape}"
+    return (
+        f"The outputs of the model depend on {what}, which is not among its inputs ({names}). Add "
+        "it to inputs=, or leave out the outputs that need it."
+    )
+
+
+def as_recorded(variable: Tensor, recorded: TensorType) -> Tensor:
+    """Return a variable whose axes of size one are known as when an operation was recorded."""
+    known = recorded.shape
+    if len(known) != variable.ndim:
+        return variable
+    ones = [k for k, n in enumerate(known) if n == 1 and variable.type.shape[k] is None]
+    return pt.specify_broadcastable(variable, *ones) if ones else variable
+
+
+# ---- masks of operations that are not layers
+
+
+def mask_after(
+    op: Op, inputs: Sequence[Tensor], masks: Sequence[Mask], outputs: Sequence[Tensor]
+) -> Mask:
+    """Return the mask of an operation's output, for operations that keep steps where they are.
+
+    Raises
+    ------
+    ValueError
+        If an input has a mask, and it is not known what the operation does to steps.
+    """
+    masked = [(k, mask) for k, mask in enumerate(masks) if mask is not None]
+    if not masked or isinstance(op, (ShapeOp, Shape_i)):
+        return None
+    rank = max(mask.ndim for _, mask in masked)
+    if keeps_steps(op, inputs, [k for k, _ in masked], outputs[0], rank):
+        result: Mask = None
+        for _, mask in masked:
+            result = masks_together(result, mask)
+        return result
+    raise ValueError(
+        f"The operation {op} gets a value with a mask (batch, time), and it is not known what it "
+        "does to steps: padding could change its result. Use a layer, such as "
+        "GlobalAveragePooling1D for a mean over steps, or a Lambda whose function has an argument "
+        "named mask."
+    )
+
+
+def keeps_steps(
+    op: Op, inputs: Sequence[Tensor], masked: Sequence[int], output: Tensor, rank: int
+) -> bool:
+    """Return whether an operation treats each step of its masked inputs alone.
+
+    Parameters
+    ----------
+    op : Op
+    inputs : list of variables
+    masked : list of int
+        The inputs that have a mask.
+    output : variable
+    rank : int
+        The number of axes of the mask.
+    """
+    first = tuple(range(rank))
+    if isinstance(op, DimShuffle):
+        return tuple(op.new_order[:rank]) == first
+    if isinstance(op, Elemwise):
+        return all(inputs[k].ndim == output.ndim for k in masked)
+    if isinstance(op, Join):
+        axis = inputs[0]
+        joined = isinstance(axis, Constant) and int(axis.data) % output.ndim
+        return joined is not False and joined >= rank
+    if isinstance(op, CAReduce):
+        axes = op.axis
+        return axes is not None and all(axis % inputs[0].ndim >= rank for axis in axes)
+    if isinstance(op, (Softmax, LogSoftmax)):
+        axis = op.axis
+        axes = axis if isinstance(axis, tuple) else (axis,)
+        return None not in axes and all(a % inputs[0].ndim >= rank for a in axes)
+    if isinstance(op, Subtensor):
+        whole = slice(None)
+        kept = op.idx_list[:rank]
+        return len(kept) == rank and all(index == whole for index in kept)
+    if isinstance(op, SpecifyShape):
+        return True
+    is_product = type(op).__name__ == "Matmul" or (
+        isinstance(op, Blockwise) and isinstance(op.core_op, Dot)
+    )
+    return is_product and list(masked) == [0] and rank < inputs[0].ndim

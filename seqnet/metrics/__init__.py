@@ -1,0 +1,65 @@
+"""Metrics: sums over batches, weighted and masked like the loss, and a number from them.
+
+Every batch returns sums, so the result of an epoch is exact for any sizes of batches: a mean is
+taken over all unmasked steps, and a precision has all positives. In training the sums come from
+the same compiled step as the loss. On arrays a metric is used by itself::
+
+    metric = seqnet.metrics.Recall()
+    metric.update_state(y_true, y_pred, sample_weight=None)
+    metric.result()
+"""
+
+from __future__ import annotations
+
+from seqnet.losses.reduction import weighted_sum
+from seqnet.metrics.accuracy import (
+    BinaryAccuracy,
+    CategoricalAccuracy,
+    SparseCategoricalAccuracy,
+    SparseTopKCategoricalAccuracy,
+    TopKCategoricalAccuracy,
+)
+from seqnet.metrics.auc import AUC
+from seqnet.metrics.by_name import check_scalar, get, metric_or_loss
+from seqnet.metrics.confusion import (
+    FalseNegatives,
+    FalsePositives,
+    Precision,
+    Recall,
+    TrueNegatives,
+    TruePositives,
+)
+from seqnet.metrics.f_score import F1Score, FBetaScore
+from seqnet.metrics.mean import Mean, MeanMetric, MeanMetricWrapper, Sum
+from seqnet.metrics.metric import Metric, divide_no_nan
+from seqnet.metrics.perplexity import Perplexity
+from seqnet.metrics.r2 import R2Score
+
+__all__ = [
+    "AUC",
+    "BinaryAccuracy",
+    "CategoricalAccuracy",
+    "F1Score",
+    "FBetaScore",
+    "FalseNegatives",
+    "FalsePositives",
+    "Mean",
+    "MeanMetric",
+    "MeanMetricWrapper",
+    "Metric",
+    "Perplexity",
+    "Precision",
+    "R2Score",
+    "Recall",
+    "SparseCategoricalAccuracy",
+    "SparseTopKCategoricalAccuracy",
+    "Sum",
+    "TopKCategoricalAccuracy",
+    "TrueNegatives",
+    "TruePositives",
+    "check_scalar",
+    "divide_no_nan",
+    "get",
+    "metric_or_loss",
+    "weighted_sum",
+]

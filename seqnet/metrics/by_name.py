@@ -1,0 +1,144 @@
+"""Metrics by name: the accuracy and the cross-entropy that fit a loss or the shapes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+import pytensor.tensor as pt
+
+from seqnet import losses, registry
+from seqnet.metrics.accuracy import (
+    BinaryAccuracy,
+    CategoricalAccuracy,
+    SparseCategoricalAccuracy,
+)
+from seqnet.metrics.mean import MeanMetric, MeanMetricWrapper, ValuesMetric
+from seqnet.metrics.metric import Metric
+from seqnet.registry import Identifier
+from seqnet.types import Tensor
+
+ACCURACY, CROSSENTROPY = ("accuracy", "acc"), ("crossentropy", "ce")
+
+
+def get(identifier: Identifier, loss: object = None) -> Metric:
+    """Return a metric by name, or from an object or a custom function of (y_true, y_pred).
+
+    A metric by name has this name in the logs, and takes predictions as logits if the loss does.
+    An object is used unchanged. A loss, or its name, reports that loss.
+
+    ``"accuracy"`` or ``"acc"`` is the accuracy, and ``"crossentropy"`` or ``"ce"`` the
+    cross-entropy, that fits a `loss` that is a cross-entropy. For other losses it is chosen by
+    shapes: binary for one output, sparse for class numbers, otherwise categorical.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown; the message has the nearest ones.
+
+    Examples
+    --------
+    >>> from seqnet import losses, metrics
+    >>> type(metrics.get("accuracy", losses.get("binary_crossentropy"))).__name__
+    'BinaryAccuracy'
+    >>> metrics.get("accuracy", losses.BinaryCrossentropy(from_logits=True)).threshold
+    0.0
+    >>> metrics.get("mse").name
+    'mse'
+    """
+    name = identifier if isinstance(identifier, str) else ""
+    if name in ACCURACY + CROSSENTROPY:
+        metric = fitting(loss, name)
+    else:
+        found = metric_or_loss(identifier)
+        metric = found if isinstance(found, Metric) else MeanMetricWrapper(found)
+    if isinstance(metric, ValuesMetric) and not isinstance(metric, MeanMetric):
+        raise ValueError(
+            f"{type(metric).__name__} is a metric of values and not of targets and predictions: "
+            "call its update_state in your own code. For the mean of a function of (y_true, "
+            "y_pred), pass the function."
+        )
+    if name and getattr(loss, "from_logits", False):
+        metric = metric.of_logits()
+    if name:
+        metric.name = name
+    return metric
+
+
+def check_scalar(metric: Metric) -> None:
+    """Raise ``ValueError`` if a metric's result is an array: a log is one number."""
+    if not metric.scalar:
+        raise ValueError(
+            f"The metric {metric.name!r} gives an array, and a log is one number: pass "
+            f"{type(metric).__name__} with an average, or with one threshold. For the array call "
+            "the metric on targets and predictions."
+        )
+
+
+def fitting(loss: object, name: str) -> Metric:
+    """Return the accuracy or the cross-entropy for a loss."""
+    for of_loss, matching in (
+        (losses.SparseCategoricalCrossentropy, SparseCategoricalAccuracy),
+        (losses.BinaryCrossentropy, BinaryAccuracy),
+        (losses.CategoricalCrossentropy, CategoricalAccuracy),
+    ):
+        if isinstance(loss, of_loss):
+            return matching() if name in ACCURACY else MeanMetricWrapper(of_loss())
+    return MeanMetricWrapper(accuracy if name in ACCURACY else crossentropy)
+
+
+def accuracy(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """Return the accuracy of each step; the kind is chosen by shapes, as in Keras 3."""
+    return chosen(
+        y_true,
+        y_pred,
+        BinaryAccuracy().call,
+        SparseCategoricalAccuracy().call,
+        CategoricalAccuracy().call,
+    )
+
+
+def crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """Return the cross-entropy of each step; the kind is chosen by shapes, as in Keras 3."""
+    return chosen(
+        y_true,
+        y_pred,
+        losses.BinaryCrossentropy(),
+        losses.SparseCategoricalCrossentropy(),
+        losses.CategoricalCrossentropy(),
+    )
+
+
+def chosen(
+    y_true: Tensor, y_pred: Tensor, binary: Callable, sparse: Callable, categorical: Callable
+) -> Tensor:
+    """Return the values of one of three functions: for one output, class numbers, or others."""
+    outputs = y_pred.type.shape[-1]
+    if outputs == 1:
+        return binary(y_true, y_pred)
+    if y_true.ndim < y_pred.ndim or y_true.type.shape[-1] == 1:
+        return sparse(y_true, y_pred)
+    values = categorical(y_true, y_pred)
+    if outputs is None:  # one output is known only when this is computed
+        return pt.switch(pt.eq(y_pred.shape[-1], 1), binary(y_true, y_pred), values)
+    return values
+
+
+def metric_or_loss(identifier: Identifier, custom_objects: dict | None = None) -> Callable:
+    """Return the metric, or else the loss, of a name, a saved configuration or an object."""
+    try:
+        return registry.get("metric", identifier, custom_objects)
+    except ValueError as unknown:
+        try:
+            return registry.get("loss", identifier, custom_objects)
+        except ValueError:
+            if not isinstance(identifier, str):
+                raise unknown from None
+    known = {n for kind in ("metric", "loss") for n in registry.names(kind)}
+    known = {n for n in known if n.islower()} | {*ACCURACY, *CROSSENTROPY}
+    near = difflib.get_close_matches(identifier.lower(), sorted(known), n=3, cutoff=0.4)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+    raise ValueError(
+        f"Unknown metric {identifier!r}.{hint} Known: {', '.join(sorted(known))}. One of your own "
+        "is passed as an object, or by name in custom_objects= when it comes from a file."
+    )

@@ -1,0 +1,249 @@
+"""What outputs are trained for: the loss, its weight and the metrics of each.
+
+A step returns sums and never means: first the penalties and the number of examples, and then for
+each objective the loss times the weights of steps, these weights, and the statistics of metrics.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.graph.traversal import ancestors
+
+from seqnet import losses
+from seqnet.checks import check_number
+from seqnet.losses.reduction import name_of, step_weights, values_of, weighted_sum
+from seqnet.metrics.metric import Metric
+from seqnet.ops.count import count
+from seqnet.types import Array, Tensor
+
+Sum: TypeAlias = float | Array
+"""A sum over batches: a number, or a float64 array."""
+
+
+@dataclass
+class Objective:
+    """The loss and the metrics of one output.
+
+    Attributes
+    ----------
+    loss : function of (y_true, y_pred)
+    metrics : list of Metric
+    weight : float
+        What the loss is multiplied by, if there are several.
+    output : str
+        The name of the output; empty for the only output of a model.
+    """
+
+    loss: Callable
+    metrics: list[Metric] = field(default_factory=list)
+    weight: float = 1.0
+    output: str = ""
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of names in logs."""
+        return f"{self.output}_" if self.output else ""
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The names of the metrics in logs."""
+        return [self.prefix + metric.name for metric in self.metrics]
+
+    @property
+    def size(self) -> int:
+        """The number of sums that a step returns."""
+        return 2 + sum(len(metric.sums) for metric in self.metrics)
+
+    def graph(
+        self, y: Tensor, output: Tensor, weight: Tensor | None, mask: Tensor | None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the sums of a batch, and the weight to divide the sum of losses by.
+
+        Parameters
+        ----------
+        y, output : variables
+            Targets and predictions.
+        weight : variable (batch,) or (batch, time), optional
+        mask : bool variable, optional
+        """
+        what = f"The loss {name_of(self.loss)!r}"
+        what += f" of the output {self.output!r}" if self.output else ""
+        values = values_of(self.loss, y, output, what)
+        check_gradient(values, output, what)
+        values = pt.cast(values, output.dtype)
+        check_values(values, mask, weight)
+        weights = step_weights(values, weight, mask)
+        loss_sum = weighted_sum(values, weights)
+        weight_sum = over = count(values) if weights is None else pt.sum(weights)
+        if weights is not None:  # which may all be 0
+            one = np.asarray(1, dtype=values.dtype)
+            over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
+        statistics = [s for metric in self.metrics for s in metric.graph(y, output, weight, mask)]
+        return [loss_sum, weight_sum, *statistics], over
+
+    def weighted(self, mean: Tensor) -> Tensor:
+        """Return a mean loss times the weight of this objective."""
+        return mean if self.weight == 1 else mean * np.asarray(self.weight, mean.dtype)
+
+    def mean_loss(self, sums: Sequence[Sum]) -> float:
+        """Return the mean loss from sums; 0 where nothing had any weight."""
+        loss_sum, weight_sum = cast(Sequence[float], sums[:2])
+        return loss_sum / weight_sum if weight_sum > 0 else loss_sum * 0.0
+
+    def results(self, sums: Sequence[Sum], batches: int) -> dict[str, float]:
+        """Return the results of the metrics by name."""
+        statistics = iter(sums[2:])
+        found = {}
+        for name, metric in zip(self.metric_names, self.metrics, strict=True):
+            totals = list(islice(statistics, len(metric.sums)))
+            found[name] = metric.result_of(totals if batches else None)
+        return found
+
+
+def number_of_sums(objectives: Sequence[Objective]) -> int:
+    """Return how many sums a step returns."""
+    return 2 + sum(objective.size for objective in objectives)
+
+
+def parts_of(objectives: Sequence[Objective], sums: Sequence[Sum]) -> Iterator[Sequence[Sum]]:
+    """Yield the sums of each objective."""
+    start = 2
+    for objective in objectives:
+        yield sums[start : start + objective.size]
+        start += objective.size
+
+
+def total_loss(objectives: Sequence[Objective], sums: Sequence[Sum]) -> float:
+    """Return the loss that is minimised, penalties included, from sums."""
+    penalty_sum, examples = cast(Sequence[float], sums[:2])
+    loss = penalty_sum / (examples or 1.0)
+    for objective, part in zip(objectives, parts_of(objectives, sums), strict=True):
+        loss += objective.weight * objective.mean_loss(part)
+    return loss
+
+
+def log_names(objectives: Sequence[Objective], validation: bool = False) -> list[str]:
+    """Return the names in the logs of an epoch, those of its validation too if it has one."""
+    names = ["loss"]
+    if len(objectives) > 1:
+        names += [f"{objective.prefix}loss" for objective in objectives]
+    names += [name for objective in objectives for name in objective.metric_names]
+    return names + ([f"val_{name}" for name in names] if validation else [])
+
+
+def check_values(values: Tensor, mask: Tensor | None, weight: Tensor | None) -> None:
+    """Raise ``ValueError`` if a loss does not return a value wherever there is a mask or weight."""
+    if values.ndim == 0:
+        raise ValueError(
+            "A loss gives one value for each example or step, (batch,) or (batch, time), and "
+            "not one number: leave the averaging to seqnet, which knows masks and weights."
+        )
+    for name, given in (("mask", mask), ("sample_weight", weight)):
+        if given is not None and values.ndim < given.ndim:
+            raise ValueError(
+                "The outputs at steps are masked or weighted, so the loss must give a value for "
+                f"each step, (batch, time); it gives {values.ndim} axes, and the {name} has "
+                f"{given.ndim}."
+            )
+
+
+def check_gradient(values: Tensor, output: Tensor, what: str) -> None:
+    """Raise if nothing could be learned from a loss: it has no gradient."""
+    kind = np.dtype(values.dtype).kind
+    if kind != "f":
+        raise TypeError(
+            f"{what} gives values of the dtype {values.dtype}, which have no gradient: nothing "
+            "can be learned from it. It may be a metric."
+        )
+    before = [] if output.owner is None else output.owner.inputs  # the logits, of a cross-entropy
+    of_output = {output, *before}
+    if of_output.isdisjoint(ancestors([values], blockers=of_output)):
+        raise ValueError(
+            f"{what} does not depend on y_pred, so nothing can be learned from it. A loss is "
+            "called as loss(y_true, y_pred)."
+        )
+
+
+# ---- the arguments of compile
+
+
+def by_output(value: Any, names: Sequence[str], what: str) -> dict[str, Any]:
+    """Return an argument of `Model.compile` by output, from a list or a dictionary.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, or the number of items is not that of the outputs.
+    """
+    if isinstance(value, Mapping):
+        for name in value:
+            if name not in names:
+                near = difflib.get_close_matches(str(name), names, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ValueError(
+                    f"{what} has the key {name!r}, but the outputs of the model are "
+                    f"{', '.join(names)}.{hint}"
+                )
+        return {name: value.get(name) for name in names if name in value}
+    if not isinstance(value, (list, tuple)) or len(value) != len(names):
+        raise ValueError(
+            f"The model has {len(names)} outputs, {', '.join(names)}, so {what} is a dictionary by "
+            f"name or a list in this order; got {value!r}."
+        )
+    return dict(zip(names, value, strict=True))
+
+
+def losses_by_output(loss: Any, names: Sequence[str]) -> dict[str, Callable | None]:
+    """Return the loss of each output; None where an output is not trained."""
+    if isinstance(loss, (Mapping, list, tuple)) and not is_configuration(loss):
+        found = by_output(loss, names, "loss")
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise ValueError(
+                f"The output {missing[0]!r} has no loss. Give it one, or None if it is not trained."
+            )
+        if all(value is None for value in found.values()):
+            raise ValueError("No output has a loss, so nothing can be trained.")
+        return {name: None if v is None else losses.get(v) for name, v in found.items()}
+    return {name: losses.get(loss) for name in names}
+
+
+def metrics_by_output(asked: Any, names: Sequence[str]) -> dict[str, list]:
+    """Return the metrics that are asked for, by output."""
+    if len(names) == 1 and not isinstance(asked, Mapping):
+        return {names[0]: as_list(asked)}
+    if not asked:
+        return {}
+    return {name: as_list(v) for name, v in by_output(asked, names, "metrics").items()}
+
+
+def as_list(metrics: Any) -> list:
+    """Return metrics as a list: one of them, several, or None for no metric."""
+    if metrics is None:
+        return []
+    return list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+
+
+def weights_by_output(weights: Any, names: Sequence[str]) -> dict[str, float]:
+    """Return the weight of the loss of each output, by default 1."""
+    if weights is None:
+        return {}
+    if len(names) == 1 and not isinstance(weights, (Mapping, list, tuple)):
+        weights = [weights]
+    found = by_output(weights, names, "loss_weights")
+    return {
+        name: 1.0 if w is None else check_number(w, f"The loss weight of {name!r}")
+        for name, w in found.items()
+    }
+
+
+def is_configuration(loss: Any) -> bool:
+    """Return whether a dictionary is the configuration of one loss."""
+    return isinstance(loss, Mapping) and "name" in loss and set(loss) <= {"name", "config"}

@@ -1,0 +1,154 @@
+"""What compiled steps return, and the totals of several steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from seqnet.training.objectives import (
+    Objective,
+    Sum,
+    log_names,
+    number_of_sums,
+    parts_of,
+    total_loss,
+)
+
+
+def as_sum(value: Any) -> Sum:
+    """Return a sum as a Python number, or as a float64 array if it has axes."""
+    return np.asarray(value, "float64") if np.ndim(value) else float(value)
+
+
+class TestResult:
+    """Sums over a batch.
+
+    Attributes
+    ----------
+    sums : list of float or float64 array
+        As `seqnet.training.objectives` lists them. `Totals` adds them up.
+    """
+
+    __slots__ = ("sums",)
+    __test__ = False  # not a test, whatever pytest takes its name for
+
+    def __init__(self, outputs: Sequence):
+        self.sums = [as_sum(value) for value in outputs]
+
+
+class PredictResult:
+    """A model's outputs for a batch.
+
+    Attributes
+    ----------
+    output : array (samples, ...), or a dictionary of arrays by name if there are several outputs
+    states : list of array (samples, units)
+        The last states of recurrent layers, if the step was given first ones.
+    """
+
+    __slots__ = ("output", "states")
+
+    def __init__(self, outputs: Sequence, names: Sequence[str] = ("",)):
+        count = len(names)
+        self.output: Any = outputs[0]
+        if count > 1:
+            self.output = dict(zip(names, outputs[:count], strict=True))
+        self.states = list(outputs[count:])
+
+
+class TrainResult:
+    """Sums over a batch before an update of the weights, and the gradient it was made with.
+
+    Attributes
+    ----------
+    sums : list of float or float64 array
+        As in `TestResult`.
+    loss : float
+        The mean loss of the batch, penalties included.
+    gradient_norms : float64 array
+        The L2 norm of the gradient of each trained weight.
+    trained : tuple of bool
+        Which of the model's weights these belong to.
+    joint_norm : float
+        The norm of all gradients together.
+    finite : bool
+        Whether the loss and all gradients are finite.
+    empty : bool
+        Whether all values of the losses had the weight 0.
+    states : list of array (samples, units)
+        The last states of recurrent layers, if the step was given first ones.
+    """
+
+    __slots__ = (
+        "empty",
+        "finite",
+        "gradient_norms",
+        "joint_norm",
+        "loss",
+        "states",
+        "sums",
+        "trained",
+    )
+
+    def __init__(
+        self, outputs: Sequence, trained: tuple[bool, ...], objectives: Sequence[Objective]
+    ):
+        values = number_of_sums(objectives)
+        self.trained = trained
+        self.sums = [as_sum(value) for value in outputs[:values]]
+        self.states = outputs[values + 1 :]
+        self.loss = total_loss(objectives, self.sums)
+        self.empty = not any(part[1] for part in parts_of(objectives, self.sums))
+        self.gradient_norms = np.sqrt(outputs[values])
+        if len(objectives) == 1:  # the gradient was computed of a sum
+            self.gradient_norms /= cast(float, self.sums[3]) or 1.0
+        self.joint_norm = math.sqrt(self.gradient_norms.dot(self.gradient_norms))
+        self.finite = math.isfinite(self.loss + self.joint_norm) or (
+            math.isfinite(self.loss) and bool(np.isfinite(self.gradient_norms).all())
+        )
+
+
+class Totals:
+    """Adds up the sums of train and test steps, and turns them into logs.
+
+    Attributes
+    ----------
+    sums : list of float or float64 array
+        As in `TestResult`.
+    batches : int
+    """
+
+    def __init__(self, objectives: Sequence[Objective], *results: Iterable[Sum]):
+        self.objectives = list(objectives)
+        self.sums: list[Sum] = [0.0] * number_of_sums(self.objectives)
+        self.batches = 0
+        for sums in results:
+            self.add(sums)
+
+    def add(self, sums: Iterable[Sum]) -> None:
+        """Add the sums of one batch."""
+        self.sums = [total + value for total, value in zip(self.sums, sums, strict=True)]
+        self.batches += 1
+
+    def logs(self, prefix: str = "") -> dict[str, float]:
+        """Return the results so far by name; 0 where nothing had any weight."""
+        objectives = self.objectives
+        values = [total_loss(objectives, self.sums)]
+        parts = list(parts_of(objectives, self.sums))
+        if len(objectives) > 1:
+            values += [o.mean_loss(part) for o, part in zip(objectives, parts, strict=True)]
+        for objective, part in zip(objectives, parts, strict=True):
+            values += objective.results(part, self.batches).values()
+        names = log_names(objectives)
+        return {prefix + name: value for name, value in zip(names, values, strict=True)}
+
+    def state_dict(self) -> dict:
+        """Return the sums so far as numbers and lists."""
+        return {"sums": [np.asarray(s).tolist() for s in self.sums], "batches": self.batches}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what `state_dict` returned."""
+        self.sums, self.batches = [as_sum(s) for s in state["sums"]], state["batches"]
