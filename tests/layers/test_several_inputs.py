@@ -5,7 +5,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 
-from seqnet import backend
+from seqnet import backend, layers
 from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Lambda, Layer, Softmax
 
 RNG = np.random.default_rng(0)
@@ -202,3 +202,11 @@ def test_states_that_are_variables_start_a_decoder():
     np.testing.assert_array_equal(y, again)
     assert not np.allclose(y, from_zero)
     assert gradient.any()
+
+
+@pytest.mark.parametrize("name", layers.__all__)
+def test_every_layer_says_whether_it_takes_several_inputs(name):
+    cls = getattr(layers, name)
+    if not isinstance(cls, type) or not issubclass(cls, Layer) or cls in (Layer, Lambda):
+        return
+    assert cls.takes_several_inputs is not None or cls.input_axes
