@@ -486,6 +486,7 @@ class Model:
         loss: Any = None,
         metrics: Any = (),
         loss_weights: Any = None,
+        weighted_metrics: Any = (),
     ) -> None:
         """Set the optimizer, the loss and the metrics; functions are compiled when data is known.
 
@@ -498,26 +499,31 @@ class Model:
             squared error otherwise. With several outputs, a dictionary by the names of outputs or
             a list, None for an output that is not trained; a single loss is that of all.
         metrics : list of str, Metric or functions
-            ``"accuracy"`` selects the accuracy that fits the loss. With several outputs, a
-            dictionary or a list with a metric, or a list of metrics, for each.
+            They are weighted and masked like the loss. ``"accuracy"`` selects the accuracy that
+            fits the loss or the shapes, and ``"crossentropy"`` the cross-entropy. With several
+            outputs, a dictionary or a list with a metric, or a list of metrics, for each.
         loss_weights : float, or a dictionary or list of floats, optional
             What the loss of each output is multiplied by; their sum is minimised.
+        weighted_metrics : list of str, Metric or functions
+            More metrics. In Keras only these are weighted; here there is no difference.
 
         Raises
         ------
         ValueError
             If a name is unknown; the message suggests the closest one.
         """
-        if isinstance(metrics, str):
-            raise TypeError(f"metrics takes a list, such as [{metrics!r}].")
-        names = self.output_names
-        optimizer = optimizers.get(optimizer)
+        for name, given in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
+            if isinstance(given, str):
+                raise TypeError(f"{name} takes a list, such as [{given!r}].")
+        names, optimizer = self.output_names, optimizers.get(optimizer)
         found = None if loss is None else losses_by_output(loss, names)
         asked = metrics_by_output(metrics, names)
+        for name, more in metrics_by_output(weighted_metrics, names).items():
+            asked[name] = [*asked.get(name, ()), *more]
         weights_by_output(loss_weights, names)  # raises if they do not fit
         with COMPILING:  # no other thread compiles while only some attributes are set
-            self.optimizer, self.metrics_asked, self.loss_weights = optimizer, metrics, loss_weights
-            self.objectives = []
+            self.optimizer, self.loss_weights, self.objectives = optimizer, loss_weights, []
+            self.metrics_asked = asked if len(names) > 1 else asked[names[0]]
             self.steps = CompiledSteps(self)
             self.loss = found if found is None or len(names) > 1 else found[names[0]]
         if found is not None:

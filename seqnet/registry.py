@@ -65,9 +65,11 @@ def unknown_name(kind: str, name: str) -> ValueError:
 
     Examples
     --------
-    >>> from seqnet.registry import unknown_name
-    >>> print(unknown_name("regularizer", "l3"))
-    Unknown regularizer 'l3'. Did you mean 'l2'? Known: L1, L1L2, L2. ...
+    >>> import seqnet
+    >>> seqnet.regularizers.get("l3")
+    Traceback (most recent call last):
+        ...
+    ValueError: Unknown regularizer 'l3'. Did you mean 'l2'? Known: L1, L1L2, L2. ...
     """
     kinds = ALSO_TAKEN.get(kind, (kind,))
     tables = {each: _registered.get(each, {}) for each in kinds}

@@ -77,21 +77,20 @@ def check_optimizer(cls, path):
 
 @checks("Add a loss")
 def check_loss(cls, path):
-    history = trained([GRU(4), Dense(1)], path, loss=cls())
+    history = trained([GRU(4), Dense(1)], path, loss=cls(quantile=0.9))
     by_name = seqnet.Model([GRU(4), Dense(1)])
-    by_name.compile("adam", "log_cosh")
-    predictions = by_name.predict(X)
-    expected = np.log(np.cosh(predictions - Y)).mean()
+    by_name.compile("adam", "pinball")
+    expected = np.abs(by_name.predict(X) - Y).mean() / 2
     assert by_name.evaluate(X, Y, verbose=0) == pytest.approx(expected, rel=1e-5)
+    assert cls()(Y, by_name.predict(X)) == pytest.approx(expected, rel=1e-5)
     assert history["loss"][0] > 0
 
 
 @checks("Add a metric")
 def check_metric(cls, path):
-    history = trained([GRU(4), Dense(1)], path, metrics=[cls()])
-    np.testing.assert_allclose(
-        np.square(history["root_mean_squared_error"]), history["loss"], rtol=1e-5
-    )
+    history = trained([GRU(4), Dense(1)], path, metrics=[cls(), "mae"])
+    expected = np.array(history["mae"]) / np.abs(Y).mean()
+    np.testing.assert_allclose(history["relative_error"], expected, rtol=1e-5)
 
 
 @checks("Add a callback")

@@ -34,7 +34,7 @@ def evaluate(loss, ending, arrays, mode=None):
     dtype = "int32" if targets.dtype.kind == "i" else "float64"
     y = pt.tensor("y", dtype=dtype, shape=(None,) * targets.ndim)
     weights, mask = pt.dmatrix("weights"), pt.matrix("mask", dtype="bool")
-    values = loss(y, ending(logits))
+    values = loss.call(y, ending(logits))
     steps = step_weights(values, weights, mask)
     mean = weighted_sum(values, steps) / pt.sum(steps)
     outputs = [values, mean, pytensor.grad(mean, logits)]

@@ -17,6 +17,7 @@ from pytensor.graph.op import Op, OutputStorageType
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.tensor.special import LogSoftmax, Softmax
 
+from seqnet.ops.additive import AdditiveScores, AdditiveScoresGradient
 from seqnet.ops.affine import Affine, AffineGradient
 from seqnet.ops.count import Count
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
@@ -143,7 +144,40 @@ def compute_cross_entropy_alone(logits: Array, targets: Array) -> tuple[Array, .
     return compute_cross_entropy(logits, targets, slope=False)
 
 
+def compute_additive_scores(query: Array, key: Array, scale: Array) -> tuple[Array]:
+    """Return ``sum(scale * tanh(query + key))``, one example at a time."""
+    (batch, queries, features), steps = query.shape, key.shape[1]
+    scores = np.empty((batch, queries, steps), dtype=query.dtype)
+    activated = np.empty((queries, steps, features), dtype=query.dtype)
+    for q, k, row in zip(query, key, scores, strict=True):
+        np.add(q[:, None, :], k, out=activated)
+        np.tanh(activated, out=activated)
+        np.matmul(activated, scale, out=row)
+    return (scores,)
+
+
+def compute_additive_scores_gradient(
+    query: Array, key: Array, scale: Array, gradient: Array
+) -> tuple[Array, ...]:
+    """Return the gradients of the query, the key and the scale, one example at a time."""
+    (_, queries, features), steps = query.shape, key.shape[1]
+    d_query, d_key = np.empty_like(query, order="C"), np.empty_like(key, order="C")
+    d_scale = np.zeros_like(scale)
+    a = np.empty((queries, steps, features), dtype=query.dtype)
+    for q, k, g, d_q, d_k in zip(query, key, gradient, d_query, d_key, strict=True):
+        np.add(q[:, None, :], k, out=a)
+        np.tanh(a, out=a)
+        d_scale += np.matmul(g.reshape(-1), a.reshape(-1, features))
+        np.multiply(a, a, out=a)
+        np.subtract(1, a, out=a)  # the slope of tanh
+        np.multiply(np.matmul(g[:, None, :], a)[:, 0], scale, out=d_q)
+        np.multiply(np.matmul(g.T[:, None, :], a.transpose(1, 0, 2))[:, 0], scale, out=d_k)
+    return d_query, d_key, d_scale
+
+
 KERNELS: dict[type[GraphOp], Callable] = {
+    AdditiveScores: compute_additive_scores,
+    AdditiveScoresGradient: compute_additive_scores_gradient,
     Affine: compute_affine,
     AffineGradient: compute_affine_gradient,
     Count: lambda x: (np.asarray(x.size, x.dtype),),

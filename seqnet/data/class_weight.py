@@ -12,9 +12,9 @@ from seqnet.checks import check_count, check_fits, check_number
 from seqnet.data.dataset import Batch
 from seqnet.data.named import by_name, with_names, without_names
 from seqnet.data.validation import with_axes
-from seqnet.losses import (
-    BinaryCrossentropy,
-    CategoricalCrossentropy,
+from seqnet.losses.crossentropy import (
+    DistributionLoss,
+    ProbabilityLoss,
     SparseCategoricalCrossentropy,
 )
 
@@ -79,10 +79,8 @@ class OutputClassWeight:
 
     def __init__(self, class_weight: Mapping[int, float], loss: Any, classes: int, dtype: str):
         self.loss = loss
-        binary = isinstance(loss, BinaryCrossentropy) and classes == 1
-        if not binary and not isinstance(
-            loss, (CategoricalCrossentropy, SparseCategoricalCrossentropy)
-        ):
+        binary = isinstance(loss, ProbabilityLoss) and classes == 1
+        if not binary and not isinstance(loss, (DistributionLoss, SparseCategoricalCrossentropy)):
             name = getattr(loss, "name", getattr(loss, "__name__", loss))
             raise ValueError(
                 "class_weight needs targets that are classes: class numbers, one-hot rows, or 0 "
@@ -101,9 +99,9 @@ class OutputClassWeight:
 
     def class_numbers(self, y: np.ndarray) -> np.ndarray:
         """Return the class of each target."""
-        if isinstance(self.loss, CategoricalCrossentropy):
+        if isinstance(self.loss, DistributionLoss):
             return y.argmax(axis=-1)
-        if isinstance(self.loss, BinaryCrossentropy):
+        if isinstance(self.loss, ProbabilityLoss):
             return (np.nan_to_num(y[..., 0]) > 0.5).astype(int)
         return y
 

@@ -30,6 +30,7 @@ from seqnet.data.validation import (
 )
 from seqnet.layers import Activation, Dense, Softmax, TimeDistributed
 from seqnet.losses import Loss
+from seqnet.losses.targets import aligned
 from seqnet.metrics import MeanMetricWrapper
 from seqnet.types import Shape
 
@@ -229,8 +230,13 @@ class OutputLeaf:
         # The steps of concatenated sequences have no batch axis.
         ragged = isinstance(targets, StepColumn)
         shape = (None, *output_shape[2:]) if ragged else output_shape
+        of_model = self.spec.loss
+        wanted = of_model.target_shape(shape) if isinstance(of_model, Loss) else shape
+        values = aligned(targets.values, wanted)
+        if values is not targets.values:
+            targets = replace(targets, values=values)
         losses = [m.fn for m in self.spec.metrics if isinstance(m, MeanMetricWrapper)]
-        for loss in [self.spec.loss, *losses]:
+        for loss in [of_model, *losses]:
 
             def check(values: Any, name: str, loss: Any = loss):
                 check_finite(values, name)

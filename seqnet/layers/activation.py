@@ -56,6 +56,8 @@ class Identity(Layer):
     [[1.0, 1.0]]
     """
 
+    takes_several_inputs = False
+
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 

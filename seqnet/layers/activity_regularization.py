@@ -30,6 +30,8 @@ class ActivityRegularization(Layer):
     1.5
     """
 
+    takes_several_inputs = False
+
     def __init__(self, l1: float = 0.0, l2: float = 0.0, **kwargs: Any):
         super().__init__(activity_regularizer=L1L2(l1, l2), **kwargs)
         self.l1, self.l2 = float(l1), float(l2)

@@ -21,6 +21,7 @@ from seqnet.layers.calling import describe, items_of
 from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
 from seqnet.layers.layer import Layer
+from seqnet.ops.additive import AdditiveScores
 from seqnet.registry import Identifier, register
 from seqnet.types import Shape, Tensor
 
@@ -237,10 +238,9 @@ class AdditiveAttention(Attention):
         self.generator = self.add_generator()
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
-        activated = pt.tanh(query[:, :, None, :] + key[:, None, :, :])
-        if self.scale is None:
-            return activated.sum(axis=-1)
-        return affine(activated, self.scale[:, None])[..., 0]
+        ones = pt.ones(query.shape[2], dtype=query.dtype)
+        scale = ones if self.scale is None else self.scale
+        return cast(Tensor, AdditiveScores()(query, key, scale))
 
 
 @register("layer")

@@ -121,7 +121,7 @@ class BatchNormalization(Normalization):
         before = context.updates.get(weight, weight)
         kept = np.asarray(self.momentum, dtype=weight.dtype)
         rest = np.asarray(1 - self.momentum, dtype=weight.dtype)
-        after = kept * before + rest * pt.cast(value.flatten(), weight.dtype)
+        after = kept * before + rest * value.flatten()
         if count is not None:
             after = pt.switch(pt.gt(count.flatten(), 0), after, before)
-        context.updates[weight] = after
+        context.assign(weight, after)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
+from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet.ops.dropout import dropout_mask
 from seqnet.types import Tensor, TensorLike
@@ -92,6 +93,24 @@ class CallContext:
                 f"{value.ndim} axes."
             )
         self.losses.append(value)
+
+    def assign(self, weight: TensorSharedVariable, value: TensorLike) -> None:
+        """Store the next value of a weight that is not trained; it is cast to the weight's dtype.
+
+        The weight changes when the compiled function has run.
+
+        Raises
+        ------
+        ValueError
+            If the value has another number of axes.
+        """
+        value = pt.as_tensor_variable(value)
+        if value.ndim != weight.ndim:
+            raise ValueError(
+                f"The next value of the weight {weight.name} must have its {weight.ndim} axes, "
+                f"got {value.ndim}."
+            )
+        self.updates[weight] = pt.cast(value, weight.dtype)
 
     def present(self, mask: Tensor | None) -> Tensor | None:
         """Return where there is data: `mask`, and the rows that hold data; None is everywhere."""

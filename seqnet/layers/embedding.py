@@ -52,6 +52,7 @@ class Embedding(Layer):
     (1, 3, 3)
     """
 
+    takes_several_inputs = False
     integer_input = True
 
     def __init__(

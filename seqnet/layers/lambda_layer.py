@@ -14,6 +14,7 @@ from pytensor.graph.traversal import applys_between
 from pytensor.tensor.random.op import RandomVariable
 
 from seqnet.checks import check_bool, check_shape
+from seqnet.layers.calling import Tensors, items_of, map_several
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
@@ -22,20 +23,21 @@ from seqnet.types import Shape, Tensor
 
 @register("layer")
 class Lambda(Layer):
-    """Apply a function of a PyTensor variable.
+    """Apply a function of a PyTensor variable, or of a list of several.
 
     Parameters
     ----------
     function : callable
         ``function(inputs) -> output`` of PyTensor variables, the batch as their first axis. If it
-        has an argument named ``mask``, it gets the mask (batch, time) or None.
+        has an argument named ``mask``, it gets the mask (batch, time) or None. Where the layer is
+        called on a list, ``layer([a, b])``, both are lists, or the mask is None.
     output_shape : tuple, optional
         Shape of one example of the output, without the batch, None for unknown sizes. By default
         it is found by applying the function to a variable of the input's shape.
     supports_masking : bool
         True if each step of the output corresponds to the same step of the input, so that the mask
-        of the input is that of the output. Otherwise a mask is an error, unless the function takes
-        and uses it.
+        of the input, or of the first input, is that of the output. Otherwise a mask is an error,
+        unless the function takes and uses it.
 
     Raises
     ------
@@ -58,6 +60,9 @@ class Lambda(Layer):
     [[2.0]]
     >>> last.compute_output_shape((None, None, 4))
     (None, 4)
+    >>> difference = seqnet.layers.Lambda(lambda both: both[0] - both[1])
+    >>> difference([np.array([[3.0]]), np.array([[1.0]])]).eval().tolist()
+    [[2.0]]
     """
 
     def __init__(
@@ -89,10 +94,10 @@ class Lambda(Layer):
             "supports_masking=True; otherwise give the function an argument named mask."
         )
 
-    def build(self, input_shape: Shape) -> None:
-        inputs = pt.tensor(dtype=self.dtype, shape=input_shape)
+    def build(self, input_shape: Any) -> None:
+        inputs = self._variables(input_shape)
         try:
-            mask = pt.ones(inputs.shape[:2], dtype="bool")
+            mask = map_several(lambda x: pt.ones(x.shape[:2], dtype="bool"), inputs)
             output = self.apply(inputs, mask)
             mixed = mixes_rows(inputs, output)
         except Exception:  # it may need other inputs; then a call raises
@@ -116,22 +121,26 @@ class Lambda(Layer):
                 f"shape {found}, not of the output_shape {said}."
             )
 
-    def apply(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Apply the function to a variable."""
+    def _variables(self, input_shape: Any) -> Tensors:
+        """Return new variables of given shapes."""
+        return map_several(lambda shape: pt.tensor(dtype=self.dtype, shape=shape), input_shape)
+
+    def apply(self, inputs: Tensors, mask: Any = None) -> Tensor:
+        """Apply the function to a variable or several."""
         output = self.function(inputs, mask=mask) if self.takes_mask else self.function(inputs)
         return pt.as_tensor_variable(output)
 
-    def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
+    def call(self, inputs: Any, mask: Any, context: CallContext) -> Tensor:
         return self.apply(inputs, mask)
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
-        return mask if self.passes_mask_on else None
+    def compute_mask(self, inputs: Any, mask: Any) -> Tensor | None:
+        return items_of(mask)[0] if self.passes_mask_on else None
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def compute_output_shape(self, input_shape: Any) -> Shape:
         if self.output_shape is not None:
-            return (input_shape[0], *self.output_shape)
-        inputs = pt.tensor(dtype=self.dtype, shape=input_shape)
-        mask = pt.tensor(dtype="bool", shape=input_shape[:2])
+            return (items_of(input_shape)[0][0], *self.output_shape)
+        inputs = self._variables(input_shape)
+        mask = map_several(lambda shape: pt.tensor(dtype="bool", shape=shape[:2]), input_shape)
         try:
             return tuple(self.apply(inputs, mask).type.shape)
         except Exception as error:
@@ -164,23 +173,30 @@ class Lambda(Layer):
         return value
 
 
-def mixes_rows(inputs: Tensor, output: Tensor) -> bool:
-    """Return whether rows of an output depend on other rows of the input, from one test.
+def mixes_rows(inputs: Tensors, output: Tensor) -> bool:
+    """Return whether rows of an output depend on other rows of the inputs, from one test.
 
     Graphs with loops or random numbers are not tested and give False.
     """
-    for node in applys_between([inputs], [output]):
+    variables = items_of(inputs)
+    for node in applys_between(variables, [output]):
         if isinstance(node.op, (HasInnerGraph, RandomVariable)):
             return False
-    sizes = [3 if size is None else size for size in inputs.type.shape[1:]]
-    values = np.random.default_rng(0).normal(size=(4, *sizes)).astype(inputs.dtype)
+    rng = np.random.default_rng(0)
+    values = []
+    for variable in variables:
+        sizes = [3 if size is None else size for size in variable.type.shape[1:]]
+        values.append(rng.normal(size=(4, *sizes)).astype(variable.dtype))
     mode = Mode(linker="py", optimizer=None)  # type: ignore[arg-type]  # None is no rewriting
-    options = {"mode": mode, "on_unused_input": "ignore"}
-    whole = output.eval({inputs: values}, **options)
+
+    def result(rows: slice) -> np.ndarray:
+        given = {v: value[rows] for v, value in zip(variables, values, strict=True)}
+        return output.eval(given, mode=mode, on_unused_input="ignore")
+
+    whole = result(slice(None))
     if whole.shape[:1] != (4,):
         return True
-    rows = [output.eval({inputs: row[None]}, **options) for row in values]
-    alone = np.concatenate(rows)
+    alone = np.concatenate([result(slice(k, k + 1)) for k in range(4)])
     return alone.shape != whole.shape or not np.allclose(alone, whole, rtol=1e-3, atol=1e-5)
 
 

@@ -212,7 +212,7 @@ class Layer(Versioned, Configurable, ABC):
             A function of the weight that returns a number, which is added to the loss.
         trainable : bool
             False for a weight that optimizers do not change, such as a moving average. The layer
-            itself gives its new values, in `CallContext.updates`.
+            itself gives its next values: see `CallContext.assign`.
         constraint : str, Constraint or function, optional
             A function of the weight that returns its allowed value, applied after each update.
         """

@@ -16,6 +16,8 @@ from seqnet.types import Shape, Tensor
 class Noise(Layer):
     """The base of layers that draw a normal value for each element while training."""
 
+    takes_several_inputs = False
+
     def build(self, input_shape: Shape) -> None:
         self.generator = self.add_generator()
 

@@ -29,6 +29,8 @@ class Normalization(Layer):
         Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
     """
 
+    takes_several_inputs = False
+
     def __init__(
         self,
         epsilon: float = 0.001,

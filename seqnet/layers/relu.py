@@ -20,6 +20,8 @@ from seqnet.types import Shape, Tensor
 class Elementwise(Layer):
     """The base of layers whose output has the shape of the input."""
 
+    takes_several_inputs = False
+
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 

@@ -21,6 +21,7 @@ class Rearranged(Layer):
     A mask is kept if the axes of the steps stay where they are, and is an error otherwise.
     """
 
+    takes_several_inputs = False
     non_causal = "changes the axes of the steps"
 
     def keeps(self, input_shape: Shape, axes: int) -> bool:

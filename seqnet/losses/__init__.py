@@ -1,9 +1,11 @@
-"""Losses: one value per example or step, not reduced here.
+"""Losses: a value for each example or step, with sample weights and a reduction.
 
-The training step weights and averages them: ``sum(w * m * l) / sum(w * m)`` with sample weights
-``w`` and mask ``m``. Cross-entropies are computed from logits: if a prediction is the softmax or
-sigmoid of a variable, that variable is used, so that a confident mistake neither saturates nor
-loses its gradient.
+``Loss.call`` gives the values, and the training step averages them: ``sum(w m l) / sum(w m)`` with
+sample weights ``w`` and mask ``m``. A loss that is called itself applies sample weights and the
+reduction, on arrays and on variables.
+
+Cross-entropies are computed from logits: if a prediction is the softmax or sigmoid of a variable,
+that variable is used, so that a confident mistake neither saturates nor loses its gradient.
 """
 
 from __future__ import annotations
@@ -16,26 +18,90 @@ from seqnet.losses.crossentropy import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
     SparseCategoricalCrossentropy,
+    binary_crossentropy,
+    categorical_crossentropy,
+    sparse_categorical_crossentropy,
+)
+from seqnet.losses.focal import (
+    BinaryFocalCrossentropy,
+    CategoricalFocalCrossentropy,
+    binary_focal_crossentropy,
+    categorical_focal_crossentropy,
+)
+from seqnet.losses.hinge import (
+    CategoricalHinge,
+    Hinge,
+    SquaredHinge,
+    categorical_hinge,
+    hinge,
+    squared_hinge,
 )
 from seqnet.losses.logits import sigmoid_logits, softmax_logits
-from seqnet.losses.loss import Loss
+from seqnet.losses.loss import FUNCTIONS, Loss, values_function
 from seqnet.losses.masked import MaskedLoss, masked_loss
-from seqnet.losses.regression import MeanAbsoluteError, MeanSquaredError
+from seqnet.losses.probabilistic import KLDivergence, Poisson, kl_divergence, poisson
+from seqnet.losses.regression import (
+    CosineSimilarity,
+    Huber,
+    LogCosh,
+    MeanAbsoluteError,
+    MeanAbsolutePercentageError,
+    MeanSquaredError,
+    MeanSquaredLogarithmicError,
+    cosine_similarity,
+    huber,
+    log_cosh,
+    mean_absolute_error,
+    mean_absolute_percentage_error,
+    mean_squared_error,
+    mean_squared_logarithmic_error,
+)
+from seqnet.losses.targets import aligned
 from seqnet.registry import Identifier
 from seqnet.registry import get as _get
 from seqnet.types import Tensor
 
 __all__ = [
     "BinaryCrossentropy",
+    "BinaryFocalCrossentropy",
     "CategoricalCrossentropy",
+    "CategoricalFocalCrossentropy",
+    "CategoricalHinge",
+    "CosineSimilarity",
+    "Hinge",
+    "Huber",
+    "KLDivergence",
+    "LogCosh",
     "Loss",
     "MaskedLoss",
     "MeanAbsoluteError",
+    "MeanAbsolutePercentageError",
     "MeanSquaredError",
+    "MeanSquaredLogarithmicError",
+    "Poisson",
     "SparseCategoricalCrossentropy",
+    "SquaredHinge",
+    "binary_crossentropy",
+    "binary_focal_crossentropy",
+    "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "categorical_hinge",
+    "cosine_similarity",
     "get",
     "guess",
+    "hinge",
+    "huber",
+    "kl_divergence",
+    "log_cosh",
     "masked_loss",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "mean_squared_logarithmic_error",
+    "poisson",
+    "sparse_categorical_crossentropy",
+    "squared_hinge",
+    "values_function",
 ]
 
 
@@ -52,9 +118,8 @@ def get(identifier: Identifier) -> Callable:
     >>> losses.get("mse").name
     'mean_squared_error'
     """
-    if identifier is masked_loss:
-        return MaskedLoss()
-    return _get("loss", identifier)
+    known = FUNCTIONS.get(identifier) if callable(identifier) else None
+    return _get("loss", known or identifier)
 
 
 def guess(y_pred: Tensor, y: np.ndarray) -> Loss:
@@ -64,7 +129,8 @@ def guess(y_pred: Tensor, y: np.ndarray) -> Loss:
     sigmoid the binary cross-entropy, otherwise the mean squared error.
     """
     if softmax_logits(y_pred) is not None:
-        if y.ndim == y_pred.ndim - 1 and y.dtype.kind in "iu":
+        classes = y_pred.type.shape
+        if y.dtype.kind in "iu" and aligned(y, classes[:-1]).ndim == y_pred.ndim - 1:
             return SparseCategoricalCrossentropy()
         return CategoricalCrossentropy()
     if sigmoid_logits(y_pred) is not None:

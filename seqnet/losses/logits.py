@@ -42,14 +42,36 @@ def cast_output(y_pred: Tensor, dtype: str) -> Tensor:
     return pt.cast(y_pred, dtype)
 
 
+def to_last_axis(values: Tensor, axis: int) -> Tensor:
+    """Return values with an axis moved to the end; a softmax over it stays the last operation."""
+    if axis in (-1, values.ndim - 1):
+        return values
+    node = values.owner
+    if node is not None and isinstance(node.op, Softmax):
+        if node.op.axis == (axis % values.ndim,):
+            return pt.special.softmax(pt.moveaxis(node.inputs[0], axis, -1), axis=-1)
+    elif (logits := sigmoid_logits(values)) is not None:
+        return pt.sigmoid(pt.moveaxis(logits, axis, -1))
+    return pt.moveaxis(values, axis, -1)
+
+
 def log_probabilities(y_pred: Tensor, from_logits: bool = False) -> Tensor:
-    """Return the logarithm of predicted class probabilities, stably."""
+    """Return the logarithm of predicted class probabilities, stably.
+
+    Predictions that are not known to be a softmax are divided by their sum over the classes.
+    """
     logits = y_pred if from_logits else softmax_logits(y_pred)
     if logits is not None:
         return pt.special.log_softmax(logits, axis=-1)
-    tiny = max(config.epsilon(), np.finfo(y_pred.dtype).tiny)
-    tiny = np.asarray(tiny, dtype=y_pred.dtype)
-    return pt.log(pt.clip(y_pred, tiny, np.asarray(1, dtype=y_pred.dtype)))
+    total = pt.sum(y_pred, axis=-1, keepdims=True)
+    shares = y_pred / pt.switch(pt.eq(total, 0), pt.ones_like(total), total)
+    return clipped_log(shares)
+
+
+def clipped_log(p: Tensor) -> Tensor:
+    """Return the logarithm of probabilities, clipped to the range from epsilon to 1."""
+    low = max(config.epsilon(), np.finfo(p.dtype).tiny)
+    return pt.log(pt.clip(p, np.asarray(low, p.dtype), np.asarray(1, p.dtype)))
 
 
 def pick_class(values: Tensor, targets: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from pytensor.raise_op import CheckAndRaise
 
 from seqnet.losses.crossentropy import SparseCategoricalCrossentropy
 from seqnet.losses.logits import pick_class
+from seqnet.losses.loss import FUNCTIONS
 from seqnet.registry import register
 from seqnet.types import Tensor, TensorLike
 
@@ -25,7 +26,7 @@ class MaskedLoss(SparseCategoricalCrossentropy):
 
     Parameters
     ----------
-    from_logits : bool
+    from_logits, ignore_class, axis, **kwargs
         As in `SparseCategoricalCrossentropy`.
 
     Examples
@@ -113,3 +114,6 @@ def masked_loss(
     picked = pick_class(predictions, pt.switch(counted, labels, 0))
     one = np.asarray(1, dtype=predictions.dtype)
     return -pt.sum(pt.log(pt.switch(counted, picked, one)), axis=1)
+
+
+FUNCTIONS[masked_loss] = MaskedLoss

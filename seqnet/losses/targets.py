@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import config
 from seqnet.checks import WrongValueError, first_place
-from seqnet.types import Tensor, TensorLike
+from seqnet.types import Shape, Tensor, TensorLike
 
 
 def paired(
     y_true: TensorLike, y_pred: TensorLike, name: str, classes: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return targets and predictions, arrays or variables, as variables that are not broadcast.
+
+    An axis of one at the end may be missing in the targets, and class numbers may have one more.
 
     Parameters
     ----------
@@ -32,17 +36,43 @@ def paired(
     y_true, y_pred = pt.as_tensor_variable(y_true), pt.as_tensor_variable(y_pred)
     if not y_pred.dtype.startswith("float"):
         y_pred = pt.cast(y_pred, config.floatx())
-    known, wanted = y_true.type.shape, y_pred.type.shape
-    if classes:
-        wanted = wanted[:-1]
-    pairs = zip(known, wanted, strict=False)
-    if len(known) != len(wanted) or any(None not in pair and len(set(pair)) > 1 for pair in pairs):
+    wanted = y_pred.type.shape[:-1] if classes else y_pred.type.shape
+    y_true = aligned(y_true, wanted)
+    known = y_true.type.shape
+    if not agree(known, wanted):
         what = "one class number for each prediction" if classes else "a target for each output"
         raise ValueError(
             f"{name} needs {what}: y_true of the shape {spell(wanted)} for y_pred of the shape "
             f"{spell(y_pred.type.shape)}, got {spell(known)}."
         )
     return y_true, y_pred
+
+
+Targets = TypeVar("Targets", Tensor, np.ndarray)
+
+
+def aligned(y: Targets, shape: Shape) -> Targets:
+    """Return targets for a shape, with or without an axis of one at the end as the shape has it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.losses.targets import aligned
+    >>> aligned(np.zeros(4), (None, 1)).shape, aligned(np.zeros((4, 7, 1)), (None, 7)).shape
+    ((4, 1), (4, 7))
+    """
+    given = y.shape if isinstance(y, np.ndarray) else y.type.shape
+    if shape[-1:] == (1,) and agree(given, shape[:-1]):
+        return y[..., None]
+    if given[-1:] == (1,) and agree(given[:-1], shape):
+        return y[..., 0]
+    return y
+
+
+def agree(shape: Shape, other: Shape) -> bool:
+    """Return whether two shapes may be the same; None is any size."""
+    pairs = zip(shape, other, strict=False)
+    return len(shape) == len(other) and all(None in pair or len(set(pair)) == 1 for pair in pairs)
 
 
 def fits(shape: tuple, expected: tuple) -> bool:
@@ -59,12 +89,10 @@ def spell(shape: tuple) -> str:
     return "(" + ", ".join(parts) + ("," if len(parts) == 1 else "") + ")"
 
 
-def axis_hint(shape: tuple, expected: tuple, name: str) -> str:
+def axis_hint(shape: tuple, expected: tuple) -> str:
     """Return advice for targets without the last axis, or with other steps."""
     if not fits(shape, expected[:-1]):
         return steps_hint(shape, expected)
-    if expected[-1] == 1:
-        return f" Give it the last axis: {name}[..., None]."
     return (
         f" Each target is {expected[-1]} numbers, one for each output; class numbers go with a "
         "softmax and sparse_categorical_crossentropy."
@@ -106,6 +134,29 @@ def check_probabilities(y: np.ndarray, name: str, loss: str) -> None:
 
 DISTRIBUTION_TOLERANCE = 2e-3
 """Tolerance of the sum of a target distribution: allows three digits, or float16."""
+
+
+def check_counts(y: np.ndarray, name: str, loss: str) -> None:
+    """Raise if a target is negative."""
+    if (y < 0).any():
+        where = first_place(y < 0)
+        raise WrongValueError(
+            f"{name} holds {y[where]} at {{where}}, but {loss} takes counts and rates: they are "
+            "not negative.",
+            where,
+        )
+
+
+def check_signs(y: np.ndarray, name: str, loss: str) -> None:
+    """Raise if a target is neither -1 nor 1, nor 0 for -1."""
+    wrong = ~np.isin(y, (-1, 0, 1))
+    if wrong.any():
+        where = first_place(wrong)
+        raise WrongValueError(
+            f"{name} holds {y[where]} at {{where}}, but {loss} takes the targets -1 and 1, or 0 "
+            "and 1.",
+            where,
+        )
 
 
 def check_distributions(y: np.ndarray, name: str, loss: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytensor.tensor as pt
 
 from seqnet import losses, registry
+from seqnet.losses.crossentropy import DistributionLoss, ProbabilityLoss
 from seqnet.metrics.accuracy import (
     BinaryAccuracy,
     CategoricalAccuracy,
@@ -77,25 +78,28 @@ def check_scalar(metric: Metric) -> None:
 
 def fitting(loss: object, name: str) -> Metric:
     """Return the accuracy or the cross-entropy for a loss."""
-    for of_loss, matching in (
-        (losses.SparseCategoricalCrossentropy, SparseCategoricalAccuracy),
-        (losses.BinaryCrossentropy, BinaryAccuracy),
-        (losses.CategoricalCrossentropy, CategoricalAccuracy),
+    sparse = losses.SparseCategoricalCrossentropy
+    for kind, of_loss, matching in (
+        (sparse, sparse, SparseCategoricalAccuracy),
+        (ProbabilityLoss, losses.BinaryCrossentropy, BinaryAccuracy),
+        (DistributionLoss, losses.CategoricalCrossentropy, CategoricalAccuracy),
     ):
-        if isinstance(loss, of_loss):
+        if isinstance(loss, kind):
             return matching() if name in ACCURACY else MeanMetricWrapper(of_loss())
     return MeanMetricWrapper(accuracy if name in ACCURACY else crossentropy)
 
 
 def accuracy(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """Return the accuracy of each step; the kind is chosen by shapes, as in Keras 3."""
-    return chosen(
-        y_true,
-        y_pred,
-        BinaryAccuracy().call,
-        SparseCategoricalAccuracy().call,
-        CategoricalAccuracy().call,
-    )
+
+    def categorical(y_true: Tensor, y_pred: Tensor) -> Tensor:
+        # A last axis of one, of class numbers, may be known only when this is computed.
+        numbers = pt.eq(y_true.shape[-1], 1)
+        classes = pt.switch(numbers, y_true[..., 0], pt.argmax(y_true, axis=-1))
+        return SparseCategoricalAccuracy().call(pt.cast(classes, "int32"), y_pred)
+
+    sparse = SparseCategoricalAccuracy().call
+    return chosen(y_true, y_pred, BinaryAccuracy().call, sparse, categorical)
 
 
 def crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -103,9 +107,9 @@ def crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
     return chosen(
         y_true,
         y_pred,
-        losses.BinaryCrossentropy(),
-        losses.SparseCategoricalCrossentropy(),
-        losses.CategoricalCrossentropy(),
+        losses.BinaryCrossentropy().values,
+        losses.SparseCategoricalCrossentropy().values,
+        losses.CategoricalCrossentropy().values,
     )
 
 

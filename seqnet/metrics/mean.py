@@ -134,7 +134,11 @@ class MeanMetric(Mean):
                 f"metric gives one value for each example or step, {wanted}, and leaves the "
                 "averaging to seqnet, which knows masks and weights."
             )
-        return super().graph(values, weight, mask)
+        return super().graph(values, weight, self.counting(y_true, values, mask))
+
+    def counting(self, y_true: Tensor, values: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Return the mask of the values: here the mask of the steps."""
+        return mask
 
 
 class MeanMetricWrapper(MeanMetric):
@@ -167,7 +171,15 @@ class MeanMetricWrapper(MeanMetric):
         super().__init__(name or name_of(self.fn), dtype)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        return self.fn(y_true, y_pred)
+        return losses.values_function(self.fn)(y_true, y_pred)
+
+    def counting(self, y_true: Tensor, values: Tensor, mask: Tensor | None) -> Tensor | None:
+        counted = self.fn.counted(y_true) if isinstance(self.fn, losses.Loss) else None
+        if counted is None or mask is None:
+            return mask if counted is None else counted
+        for _ in range(counted.ndim - mask.ndim):
+            mask = mask[..., None]
+        return counted & mask
 
     def of_logits(self) -> Metric:
         if isinstance(self.fn, losses.Loss) and "from_logits" in self.fn.get_config():

@@ -44,8 +44,8 @@ class Perplexity(MeanMetric):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if y_true.ndim == y_pred.ndim - 1:
-            return losses.SparseCategoricalCrossentropy(self.from_logits)(y_true, y_pred)
-        return losses.CategoricalCrossentropy(self.from_logits)(y_true, y_pred)
+            return losses.SparseCategoricalCrossentropy(self.from_logits).values(y_true, y_pred)
+        return losses.CategoricalCrossentropy(self.from_logits).values(y_true, y_pred)
 
     def compute_result(self, total: Any, count: Any) -> Any:
         return np.exp(np.minimum(super().compute_result(total, count), 700.0))

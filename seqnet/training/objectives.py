@@ -18,6 +18,8 @@ from pytensor.graph.traversal import ancestors
 
 from seqnet import losses
 from seqnet.checks import check_number
+from seqnet.layers.calling import masks_together
+from seqnet.losses import Loss, values_function
 from seqnet.losses.reduction import name_of, step_weights, values_of, weighted_sum
 from seqnet.metrics.metric import Metric
 from seqnet.ops.count import count
@@ -75,16 +77,27 @@ class Objective:
         """
         what = f"The loss {name_of(self.loss)!r}"
         what += f" of the output {self.output!r}" if self.output else ""
-        values = values_of(self.loss, y, output, what)
+        reduction = self.loss.reduction if isinstance(self.loss, Loss) else "mean"
+        if reduction in ("none", None):
+            raise ValueError(
+                f"{what} has reduction={reduction!r}, which leaves no single number to minimise: "
+                "in a model use 'sum', or 'sum_over_batch_size' for the mean."
+            )
+        values = values_of(values_function(self.loss), y, output, what)
         check_gradient(values, output, what)
         values = pt.cast(values, output.dtype)
         check_values(values, mask, weight)
+        counted = self.loss.counted(y) if isinstance(self.loss, Loss) else None
+        if counted is not None:  # the metrics look at class 0 instead of a class that is ignored
+            mask, y = masks_together(mask, counted), pt.switch(counted, y, pt.zeros_like(y))
         weights = step_weights(values, weight, mask)
         loss_sum = weighted_sum(values, weights)
         weight_sum = over = count(values) if weights is None else pt.sum(weights)
         if weights is not None:  # which may all be 0
             one = np.asarray(1, dtype=values.dtype)
             over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
+        if reduction == "sum":
+            loss_sum = loss_sum * over  # which is divided by `over` in the end
         statistics = [s for metric in self.metrics for s in metric.graph(y, output, weight, mask)]
         return [loss_sum, weight_sum, *statistics], over
 

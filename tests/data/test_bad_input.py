@@ -258,7 +258,6 @@ def test_a_series_of_lists_is_refused_with_advice():
             ValueError,
             ["one class number", "(batch,)", "categorical_crossentropy"],
         ),
-        (CLASSES[:, None], ValueError, ["(4, 1)", "y[..., 0]"]),
         (TOKENS % 3, ValueError, ["one class number for each prediction", "(4, 3)"]),
         (CLASSES[:3], ValueError, ["same number of samples", "4 in X", "3 in y"]),
         (["a", "b", "c", "a"], TypeError, ["y", "numbers"]),
@@ -274,11 +273,6 @@ def test_targets_that_do_not_fit_the_sparse_loss(verb, y, error, parts):
 @pytest.mark.parametrize(
     ("y", "error", "parts"),
     [
-        (
-            VALUES[:, 0],
-            ValueError,
-            ["mean_squared_error", "(batch, 1)", "(4,)", "the last axis: y[..., None]"],
-        ),
         (np.zeros((4, 3, 1)), ValueError, ["mean_squared_error", "(batch, 1)", "(4, 3, 1)"]),
         (np.array([[0], [np.inf], [1], [1]]), ValueError, ["y holds inf at (1, 0)"]),
         (np.array([[0], [0], [np.nan], [1]]), ValueError, ["y holds nan at (2, 0)"]),
@@ -595,8 +589,8 @@ def test_ragged_targets_of_vectors():
     x = [np.zeros((3, 2)), np.zeros((1, 2))]
     with says(ValueError, "y[1] holds nan at (0, 0)"):
         model.fit(x, [np.zeros((3, 1)), np.full((1, 1), np.nan)])
-    with says(ValueError, "mean_squared_error", "(batch, 1)"):
-        model.fit(x, [np.zeros(3), np.zeros(1)])
+    with says(ValueError, "y[1] holds nan"):
+        model.fit(x, [np.zeros(3), np.full(1, np.nan)])
     with says(ValueError, "The steps of y[1]", "(2,)", "y[0]", "(1,)"):
         model.fit(x, [np.zeros((3, 1)), np.zeros((1, 2))])
 
@@ -1181,7 +1175,11 @@ def test_targets_of_masked_loss(verb, y, weight, error, parts):
         (lambda: metrics.Perplexity(from_logits=None), TypeError, ["from_logits", "None"]),
         (lambda: metrics.BinaryAccuracy(threshold=None), TypeError, ["threshold", "a number"]),
         (lambda: metrics.BinaryAccuracy(threshold=np.nan), ValueError, ["threshold", "finite"]),
-        (lambda: metrics.BinaryAccuracy(1.0).of_logits(), ValueError, ["in (0, 1), got 1.0"]),
+        (
+            lambda: metrics.BinaryAccuracy(threshold=1.0).of_logits(),
+            ValueError,
+            ["in (0, 1), got 1.0"],
+        ),
         (lambda: metrics.get(np.ones(2)), TypeError, ["A metric is given by name"]),
         (lambda: optimizers.SGD(1j), TypeError, ["learning_rate must be a number"]),
     ],

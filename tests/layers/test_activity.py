@@ -79,6 +79,10 @@ def test_a_penalty_is_one_number():
         Dense(2, activity_regularizer=lambda output: output**2)(np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"add_loss takes one number.*it got 1 axes"):
         CallContext().add_loss(np.zeros(3))
+    weight = Dense(2)
+    weight.ensure_built((None, 3))
+    with pytest.raises(ValueError, match=r"weight dense/bias must have its 1 axes, got 0"):
+        CallContext().assign(weight.bias, 1.0)
     with pytest.raises(ValueError, match=r"Unknown regularizer 'l3'. Did you mean"):
         Dense(2, activity_regularizer="l3")
 
@@ -92,7 +96,7 @@ class Counter(Layer):
 
     def call(self, inputs, context):
         if context.training:
-            context.updates[self.batches] = self.batches + 1
+            context.assign(self.batches, self.batches + 1.1 - 0.1)
         return self.factor * inputs
 
 
@@ -105,12 +109,14 @@ class Outer(Layer):
         return self.dense(self.counter(inputs, context=context), context=context)
 
 
-def test_a_weight_that_is_not_trained_is_updated_by_its_layer():
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_weight_that_is_not_trained_is_updated_by_its_layer(dtype):
+    seqnet.config.set_floatx(dtype)
     model = seqnet.Model([Outer()])
     model.compile("sgd", "mse")
     model.fit(X[:, 0], X[:, 0, :1], epochs=2, batch_size=2, verbose=0)
     layer = model.layers[0]
-    assert layer.counter.batches.get_value() == 6
+    assert layer.counter.batches.get_value() == pytest.approx(6)
     assert layer.counter.factor.get_value() != 1
     assert layer.non_trainable_weights == [layer.counter.batches]
     assert [w.name for w in layer.trainable_weights] == [

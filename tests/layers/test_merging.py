@@ -6,6 +6,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers import numpy_mode
 from reference import load_arrays
 
 import seqnet
@@ -204,6 +205,18 @@ def test_dropout_of_the_weights_only_while_training():
     assert y.std() > 0.05
     assert y.mean() == pytest.approx(1, abs=0.1)
     np.testing.assert_allclose(evaluate(apply(layer, [query, value])[0])[0], 1)
+
+
+def test_additive_scores_are_the_same_with_and_without_the_kernel():
+    layer = AdditiveAttention(dtype="float64")
+    query, value = (pt.tensor(dtype="float64", shape=(None, None, 3)) for _ in range(2))
+    y = layer([query.transpose(1, 0, 2), value])
+    outputs = [y, *pytensor.grad(pt.sum(pt.sqr(y)), [query, value, layer.scale])]
+    kernels = backend.compile([query, value], outputs, name="test")
+    plain = pytensor.function([query, value], outputs, mode=numpy_mode())
+    given = np.ascontiguousarray(SHORT.transpose(1, 0, 2)), A
+    for a, b in zip(kernels(*given), plain(*given), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
 # ------------------------------------------------------------------------------ bad input

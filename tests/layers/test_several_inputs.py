@@ -1,10 +1,12 @@
 """Layers of several inputs, as newcomers write them, in both float types."""
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 import pytest
 
-from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Layer, Softmax
+from seqnet import backend, layers
+from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Lambda, Layer, Softmax
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(size=(2, 4, 3)), RNG.normal(size=(2, 4, 3))
@@ -164,3 +166,47 @@ def test_several_outputs_have_a_mask_each():
         assert [len(s) for s in shapes] == [
             len(s) for s in layer.compute_output_shape((None, 4, 3))
         ]
+
+
+@DTYPES
+def test_a_lambda_takes_a_list(dtype):
+    def first_where_there(both, mask=None):
+        first, second = both
+        return first - second if mask is None else first - second * mask[1][:, :, None]
+
+    layer = Lambda(first_where_there, supports_masking=True, dtype=dtype)
+    a, b = A.astype(dtype), B.astype(dtype)
+    np.testing.assert_allclose(layer([a, b]).eval(), a - b, rtol=1e-6)
+    masked = layer([a, b], mask=[None, MASK])
+    np.testing.assert_allclose(masked.eval(), a - b * MASK[:, :, None], rtol=1e-6)
+    assert masked.dtype == dtype
+    assert layer.compute_mask([a, b], [MASK, None]) is MASK
+    assert layer.compute_output_shape([(None, 4, 3), (None, 4, 3)]) == (None, 4, 3)
+    mixes = Lambda(lambda both: both[0] - both[1].mean(axis=0))
+    with pytest.raises(ValueError, match="mixes the rows of a batch"):
+        mixes([X, X])
+
+
+def test_states_that_are_variables_start_a_decoder():
+    encoder = LSTM(3, return_state=True, dtype="float64")
+    decoder = Bidirectional(LSTM(3, return_state=True, dtype="float64"))
+    x, weights = pt.tensor("x", shape=(None, 4, 3), dtype="float64"), RNG.normal(size=(2, 6))
+    _, h, c = encoder(x)
+    y, *last = decoder(x, initial_state=[h, c, h, c])
+    again, *_ = decoder(x, initial_state=(h, c, h, c))
+    from_zero, *_ = decoder(x)
+    assert len(last) == 4
+    gradient = pytensor.grad((y * weights).sum(), encoder.kernel)
+    f = backend.compile([x], [y, again, from_zero, gradient], name="test")
+    y, again, from_zero, gradient = f(A)
+    np.testing.assert_array_equal(y, again)
+    assert not np.allclose(y, from_zero)
+    assert gradient.any()
+
+
+@pytest.mark.parametrize("name", layers.__all__)
+def test_every_layer_says_whether_it_takes_several_inputs(name):
+    cls = getattr(layers, name)
+    if not isinstance(cls, type) or not issubclass(cls, Layer) or cls in (Layer, Lambda):
+        return
+    assert cls.takes_several_inputs is not None or cls.input_axes

@@ -148,10 +148,10 @@ def test_padding_changes_nothing_in_float32(name):
 def test_sequences_without_any_data_give_zeros():
     mask = np.zeros((4, 7), bool)
     for layer in (GlobalAveragePooling1D(), GlobalMaxPooling1D(), Softmax(axis=1), MaxPooling1D(2)):
-        y = layer(X, mask=mask)
         f, _ = compiled(layer, layer.dtype, masked=True)
-        assert not np.any(y.eval())
-        assert not np.any(f(X.astype(layer.dtype), mask)[1])
+        y, d_x, *_ = f(X.astype(layer.dtype), mask)
+        assert not y.any()
+        assert not d_x.any()
     layer = BatchNormalization(dtype="float64")
     f, _ = compiled(layer, "float64", masked=True)
     *_, mean, variance = f(X, mask)
@@ -161,7 +161,7 @@ def test_sequences_without_any_data_give_zeros():
 # ------------------------------------------------------------------------- models of them
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_a_ragged_batch_equals_its_sequences_one_at_a_time(dtype):
     seqnet.config.set_floatx(dtype)
     seqnet.set_random_seed(1)
