@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from seqnet import metrics as metrics_module
 from seqnet.callbacks import Callback, CallbackList, History
 from seqnet.callbacks.base import check_callbacks, say
 from seqnet.callbacks.progress import reports
-from seqnet.checks import check_count, check_shape
+from seqnet.checks import check_bool, check_count, check_shape
 from seqnet.data.adapters import Adapter
 from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Data, Dataset
@@ -30,14 +31,16 @@ from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.graph import Graph
 from seqnet.hyperparameters import names_of
 from seqnet.layers.context import CallContext
-from seqnet.layers.layer import Layer, snake_case
+from seqnet.layers.layer import Layer
 from seqnet.layers.states import RUNS, all_layers, carried_states
 from seqnet.layers.symbolic import InputVariable, depends_on_input
 from seqnet.layers.weights import set_values
 from seqnet.locking import COMPILING, ForkSafeLock, alone
 from seqnet.nested import ModelLayer
 from seqnet.optimizers import Optimizer
+from seqnet.registry import register
 from seqnet.saving import hdf5
+from seqnet.saving.model_config import config_of, restore
 from seqnet.saving.model_format import pack, unpack
 from seqnet.signature import Signature
 from seqnet.summary import Call, calls_of
@@ -49,6 +52,7 @@ from seqnet.training.arguments import (
     check_verbose,
     validation_arguments,
 )
+from seqnet.training.code_digest import own_things
 from seqnet.training.diagnostics import GradientNorms
 from seqnet.training.objectives import (
     Objective,
@@ -65,6 +69,7 @@ from seqnet.types import Shape
 log = logging.getLogger("seqnet")
 
 
+@register("model")
 class Model:
     """A linear stack of layers, trained with one compiled call for each batch.
 
@@ -143,7 +148,7 @@ class Model:
         if layers is not None:
             inputs = layers
         if outputs is not None:
-            self._connect(inputs, outputs)
+            self.connect(inputs, outputs)
             return
         if isinstance(inputs, (InputVariable, dict)) or not isinstance(inputs, Iterable):
             raise TypeError(
@@ -154,8 +159,8 @@ class Model:
 
     # ---- layers
 
-    def _connect(self, inputs: Any, outputs: Any) -> None:
-        """Make the graph between symbolic inputs and outputs."""
+    def connect(self, inputs: Any, outputs: Any) -> None:
+        """Make the graph of an empty model, between symbolic inputs and outputs."""
         self.signature = Signature.between(inputs, outputs)
         self.graph = Graph.between(self.signature.input_variables, self.signature.output_variables)
         self.layers = self.graph.layers
@@ -847,6 +852,51 @@ class Model:
 
     # ---- files
 
+    def get_config(self) -> dict[str, Any]:
+        """Return the layers and how they are connected, as values that JSON can hold.
+
+        `from_config` makes a model of it, with new weights. Losses, metrics and the optimizer are
+        not part of it; `save` stores everything.
+
+        Raises
+        ------
+        ValueError
+            If a part cannot be written, such as a function without a name.
+        """
+        return config_of(self)
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> Model:
+        """Make a model from the result of `get_config`; weights are drawn anew.
+
+        Parameters
+        ----------
+        config : dict
+        custom_objects : dict, optional
+            Custom layers and functions by name; see `load_model`.
+
+        Examples
+        --------
+        >>> import seqnet
+        >>> from seqnet.layers import Dense
+        >>> model = seqnet.Model([Dense(2, input_shape=(3,))])
+        >>> again = seqnet.Model.from_config(model.get_config())
+        >>> again.get_config() == model.get_config()
+        True
+        """
+        model = cls()
+        restore(model, dict(config), None if custom_objects is None else dict(custom_objects))
+        return model
+
+    def to_json(self, **options: Any) -> str:
+        """Return `get_config` as text; `options` are those of `json.dumps`.
+
+        `seqnet.model_from_json` makes a model of it.
+        """
+        return json.dumps(self.get_config(), **options)
+
     def save(self, path: str | os.PathLike) -> None:
         """Save the model to an HDF5 file: layers, weights, metadata, and the state of training.
 
@@ -874,8 +924,15 @@ class Model:
             arrays = {f"weights/{name}": value for name, value in self._weights_by_name().items()}
             hdf5.write(path, {"kind": "weights"}, arrays)
 
-    def load_weights(self, path: str | os.PathLike) -> None:
+    def load_weights(self, path: str | os.PathLike, skip_mismatch: bool = False) -> None:
         """Set the weights from a file of `save_weights` or `Model.save`, by name.
+
+        Parameters
+        ----------
+        path : path
+        skip_mismatch : bool
+            Set only the weights that the file has with the same name and shape, and log the names
+            of the others, which are not changed.
 
         Raises
         ------
@@ -884,9 +941,24 @@ class Model:
             message names the layer and the shapes. No weight is changed then.
         """
         self._built_weights("load")
+        skip_mismatch = check_bool(skip_mismatch, "skip_mismatch")
         _, arrays = hdf5.read(path)
         with self.lock:
-            self._load_weights(hdf5.below("weights", arrays), path)
+            found = hdf5.below("weights", arrays)
+            if skip_mismatch:
+                found = self._fitting(found, path)
+            self._load_weights(found, path)
+
+    def _fitting(
+        self, arrays: Mapping[str, np.ndarray], source: str | os.PathLike
+    ) -> dict[str, np.ndarray]:
+        """Return the weights of this model, replaced by those arrays that fit."""
+        own = self._weights_by_name()
+        fits = {n for n, value in own.items() if n in arrays and arrays[n].shape == value.shape}
+        skipped = sorted({*own, *arrays} - fits)
+        if skipped:
+            log.warning("Not set from %s: %s.", source, ", ".join(skipped))
+        return {name: arrays[name] if name in fits else value for name, value in own.items()}
 
     # ---- state
 
@@ -901,8 +973,8 @@ class Model:
             and the state of the ``optimizer``. The weights are not copied.
         """
         states = {
-            f"{run}/{carried.layer.name}/{name}": value
-            for carried in carried_states(self.layers)
+            f"{run}/{owner}/{name}": value
+            for owner, carried in self._carried()
             for run in RUNS
             for name, value in zip(carried.names, carried.get(run), strict=True)
             if len(value)
@@ -916,8 +988,24 @@ class Model:
                 {name: getattr(layer, name) for name in names_of(layer)}
                 for layer in all_layers(self.layers)
             ],
-            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+            "optimizer": None if self.optimizer is None else self._optimizer_state(),
         }
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """Return the state of the optimizer, by the names of weights within this model."""
+        prefix = self.weight_prefix
+        return renamed(self.optimizer.state_dict(), lambda name: name.removeprefix(prefix))
+
+    def _carried(self) -> Iterator[tuple[str, Any]]:
+        """Yield the states that layers carry, each with a name of its own."""
+        taken: list[str] = []
+        for carried in carried_states(self.layers):
+            name = carried.layer.display_name
+            taken.append(name)
+            number = (
+                taken.count(name) - 1
+            )  # layers of models inside this one may have the same name
+            yield f"{name}+{number}" if number else name, carried
 
     def load_state_dict(self, state: Mapping[str, Any], source: str = "The state") -> None:
         """Restore what `state_dict` returned, for a model of the same layers and optimizer.
@@ -949,7 +1037,8 @@ class Model:
         if "states" in state:
             self._load_states(state["states"])
         if state.get("optimizer") is not None:
-            self.optimizer.load_state_dict(state["optimizer"], self.weights)
+            slots = renamed(state["optimizer"], lambda name: self.weight_prefix + name)
+            self.optimizer.load_state_dict(slots, self.weights)
 
     def _weights_by_name(self) -> dict[str, np.ndarray]:
         names = [self.name_of(weight) for weight in self.weights]
@@ -970,26 +1059,25 @@ class Model:
 
     def _load_weights(self, arrays: Mapping[str, np.ndarray], source: str | os.PathLike) -> None:
         left = dict(arrays)
-        for layer in self.layers:
-            for weight in layer.weights:
-                name = self.name_of(weight)
-                if name not in left and name in arrays:
-                    continue  # shared with a layer before
-                value = left.pop(name, None)
-                where = (
-                    f"{source} does not fit the model: layer {layer.name!r} "
-                    f"({type(layer).__name__})"
+        owners = {
+            weight: f"layer {layer.name!r} ({type(layer).__name__})"
+            for layer in self.layers
+            for weight in layer.weights
+        }
+        for weight in self.weights:
+            name = self.name_of(weight)
+            value = left.pop(name, None)
+            where = f"{source} does not fit the model: {owners.get(weight, 'its graph')}"
+            if value is None:
+                raise ValueError(f"{where} has the weight {name}, which the file lacks.")
+            expected = weight.get_value(borrow=True).shape
+            if value.shape != expected:
+                raise ValueError(
+                    f"{where} has the weight {name} of shape {expected}, but the file's "
+                    f"has shape {value.shape}."
                 )
-                if value is None:
-                    raise ValueError(f"{where} has the weight {name}, which the file lacks.")
-                expected = weight.get_value(borrow=True).shape
-                if value.shape != expected:
-                    raise ValueError(
-                        f"{where} has the weight {name} of shape {expected}, but the file's "
-                        f"has shape {value.shape}."
-                    )
-                if value.dtype.kind not in "fiu":
-                    raise ValueError(f"{where}, but {name} in the file has bools, not numbers.")
+            if value.dtype.kind not in "fiu":
+                raise ValueError(f"{where}, but {name} in the file has bools, not numbers.")
         if left:
             raise ValueError(
                 f"{source} does not fit the model: it also has {', '.join(sorted(left))}, which no "
@@ -1017,10 +1105,10 @@ class Model:
 
     def _load_states(self, arrays: Mapping[str, np.ndarray]) -> None:
         left = dict(arrays)
-        for carried in carried_states(self.layers):
+        for owner, carried in self._carried():
             carried.reset()
             for run in RUNS:
-                names = [f"{run}/{carried.layer.name}/{name}" for name in carried.names]
+                names = [f"{run}/{owner}/{name}" for name in carried.names]
                 if any(name in left for name in names):
                     carried.set([left.pop(name) for name in names], run)
         if left:
@@ -1037,7 +1125,7 @@ def name_layers(layers: Sequence[Layer]) -> None:
     for place, layer in enumerate(layers):
         if layer.name is not None:
             continue
-        base = snake_case(type(layer).__name__)
+        base = layer.display_name
         number = sum(type(other) is type(layer) for other in layers[:place])
         name = base if not number else f"{base}_{number}"
         while name in taken:
@@ -1045,6 +1133,16 @@ def name_layers(layers: Sequence[Layer]) -> None:
             name = f"{base}_{number}"
         layer.rename(name)
         taken.add(name)
+
+
+def renamed(state: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
+    """Return the state of an optimizer with other names of the weights."""
+    tables = {
+        slot: {rename(name): value for name, value in table.items()}
+        for slot, table in state["slots"].items()
+    }
+    last = {rename(name): value for name, value in state.get("last_steps", {}).items()}
+    return {**state, "slots": tables, "last_steps": last}
 
 
 def report(totals: Totals, return_dict: bool) -> float | list[float] | dict[str, float]:
@@ -1092,3 +1190,38 @@ def load_model(path: str | os.PathLike, custom_objects: dict | None = None) -> M
     """
     header, arrays = hdf5.read(path)
     return unpack(Model(), header, arrays, path, custom_objects)
+
+
+def model_from_json(text: str, custom_objects: dict | None = None) -> Model:
+    """Return a model with new weights from the text of `Model.to_json`.
+
+    Parameters
+    ----------
+    text : str
+    custom_objects : dict, optional
+        Custom layers and functions by name; see `load_model`.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> from seqnet.layers import LSTM, Dense
+    >>> x = seqnet.Input((None, 3), name="x")
+    >>> model = seqnet.Model(x, Dense(2)(LSTM(4)(x)))
+    >>> seqnet.model_from_json(model.to_json()).input_names
+    ('x',)
+    """
+    return Model.from_config(json.loads(text), custom_objects)
+
+
+def clone_model(model: Model) -> Model:
+    """Return a model of the same layers and connections, with new layers and new weights.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> model = seqnet.Model([seqnet.layers.Dense(2, input_shape=(3,))])
+    >>> copy = seqnet.clone_model(model)
+    >>> copy.set_weights(model.get_weights())
+    """
+    known = {thing.__name__: thing for thing in own_things(list(all_layers(model.layers)))}
+    return type(model).from_config(model.get_config(), known)

@@ -36,6 +36,18 @@ def given_weights(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
         raise ValueError(f"there is {', '.join(sorted(left))}, which no layer of the model has")
 
 
+@contextmanager
+def given_below(name: str) -> Iterator[None]:
+    """Inside `given_weights`, take the arrays whose names begin with ``name/``, without that."""
+    given = _given.get()
+    if given is None:
+        yield
+        return
+    inner = {full: given.pop(full) for full in list(given) if full.startswith(f"{name}/")}
+    with given_weights({full.removeprefix(f"{name}/"): array for full, array in inner.items()}):
+        yield
+
+
 def first_value(
     name: str, shape: Shape, dtype: str, initializer: Identifier
 ) -> tuple[np.ndarray, bool]:
