@@ -31,7 +31,7 @@ from seqnet.graph import Graph
 from seqnet.hyperparameters import names_of
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer, snake_case
-from seqnet.layers.states import RUNS, all_layers, carried_states
+from seqnet.layers.states import RUNS, all_layers, carried_states, named_states
 from seqnet.layers.symbolic import InputVariable, depends_on_input
 from seqnet.layers.weights import set_values
 from seqnet.locking import COMPILING, ForkSafeLock, alone
@@ -895,8 +895,8 @@ class Model:
             and the state of the ``optimizer``. The weights are not copied.
         """
         states = {
-            f"{run}/{carried.layer.name}/{name}": value
-            for carried in carried_states(self.layers)
+            f"{run}/{layer}/{name}": value
+            for layer, carried in named_states(self.layers)
             for run in RUNS
             for name, value in zip(carried.names, carried.get(run), strict=True)
             if len(value)
@@ -1011,10 +1011,10 @@ class Model:
 
     def _load_states(self, arrays: Mapping[str, np.ndarray]) -> None:
         left = dict(arrays)
-        for carried in carried_states(self.layers):
+        for layer, carried in named_states(self.layers):
             carried.reset()
             for run in RUNS:
-                names = [f"{run}/{carried.layer.name}/{name}" for name in carried.names]
+                names = [f"{run}/{layer}/{name}" for name in carried.names]
                 if any(name in left for name in names):
                     carried.set([left.pop(name) for name in names], run)
         if left:
