@@ -32,7 +32,7 @@ from seqnet.graph import Graph
 from seqnet.hyperparameters import names_of
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.layers.states import RUNS, all_layers, carried_states
+from seqnet.layers.states import RUNS, all_layers, carried_states, named_states
 from seqnet.layers.symbolic import InputVariable, depends_on_input
 from seqnet.layers.weights import set_values
 from seqnet.locking import COMPILING, ForkSafeLock, alone
@@ -973,8 +973,8 @@ class Model:
             and the state of the ``optimizer``. The weights are not copied.
         """
         states = {
-            f"{run}/{owner}/{name}": value
-            for owner, carried in self._carried()
+            f"{run}/{layer}/{name}": value
+            for layer, carried in named_states(self.layers)
             for run in RUNS
             for name, value in zip(carried.names, carried.get(run), strict=True)
             if len(value)
@@ -995,17 +995,6 @@ class Model:
         """Return the state of the optimizer, by the names of weights within this model."""
         prefix = self.weight_prefix
         return renamed(self.optimizer.state_dict(), lambda name: name.removeprefix(prefix))
-
-    def _carried(self) -> Iterator[tuple[str, Any]]:
-        """Yield the states that layers carry, each with a name of its own."""
-        taken: list[str] = []
-        for carried in carried_states(self.layers):
-            name = carried.layer.display_name
-            taken.append(name)
-            number = (
-                taken.count(name) - 1
-            )  # layers of models inside this one may have the same name
-            yield f"{name}+{number}" if number else name, carried
 
     def load_state_dict(self, state: Mapping[str, Any], source: str = "The state") -> None:
         """Restore what `state_dict` returned, for a model of the same layers and optimizer.
@@ -1105,10 +1094,10 @@ class Model:
 
     def _load_states(self, arrays: Mapping[str, np.ndarray]) -> None:
         left = dict(arrays)
-        for owner, carried in self._carried():
+        for layer, carried in named_states(self.layers):
             carried.reset()
             for run in RUNS:
-                names = [f"{run}/{owner}/{name}" for name in carried.names]
+                names = [f"{run}/{layer}/{name}" for name in carried.names]
                 if any(name in left for name in names):
                     carried.set([left.pop(name) for name in names], run)
         if left:

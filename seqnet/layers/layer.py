@@ -96,6 +96,10 @@ class Layer(Versioned, Configurable, ABC):
     stateful: bool = False
     """Whether the layer carries states from batch to batch."""
 
+    passes_time_on: bool = True
+    """Whether the steps of inner layers are the steps of this one; False if they see each step as
+    a row of its own, as in `TimeDistributed`."""
+
     has_multiple_outputs: bool = False
     """Whether a call returns a list, which the next layer of a model cannot take."""
 

@@ -304,6 +304,11 @@ class Recurrent(Stateful):
         time_mask = None if mask is None else mask.transpose(1, 0)
         states = self.start(batch, context, initial_state)
         history, last = self.run(sequence, time_mask, states, context)
+        if self in context.initial_states and self in context.final_states:
+            raise ValueError(
+                f"Layer {self.display_name!r} is called twice in one model, but tbptt and step by "
+                "step computation carry one state for each layer. Use two layers."
+            )
         context.final_states[self] = last
         if self.carried is not None and self not in context.initial_states:
             self.carried.store(context, last)
@@ -360,10 +365,16 @@ class Recurrent(Stateful):
         given: InitialState | None = None,
     ) -> list[Tensor] | None:
         """Return the states before the first step, each (batch, size); None is zeros."""
+        if self in context.initial_states:
+            if given is not None:
+                raise ValueError(
+                    f"Layer {self.display_name!r} is called with initial_state=, but later windows "
+                    "of tbptt and later steps start from the states before them: tbptt does not "
+                    "support it, and a Stepper or Decoder only if the model itself calls the layer."
+                )
+            return list(context.initial_states[self])
         if given is not None:
             states = given_states(self, given, self.state_names, self.state_sizes)
-        elif self in context.initial_states:
-            return list(context.initial_states[self])
         elif self.carried is not None:
             return self.carried.start(context, batch)
         elif self.learn_initial_state:

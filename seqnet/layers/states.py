@@ -208,6 +208,28 @@ def carried_states(layers: Iterable[Layer]) -> list[CarriedStates]:
     return [layer.carried for layer in every if layer.carried is not None]
 
 
+def layers_in_time(layers: Iterable[Layer]) -> list[Layer]:
+    """Return layers and those within them whose steps are the same, each once."""
+    found: dict[Layer, None] = {}
+    for layer in layers:
+        found[layer] = None
+        if layer.passes_time_on:
+            found.update(dict.fromkeys(layers_in_time(layer.inner_layers)))
+    return list(found)
+
+
+def named_states(layers: Iterable[Layer], prefix: str = "") -> list[tuple[str, CarriedStates]]:
+    """Return the carried states of layers, each with the names of its layer and those around it."""
+    found = []
+    for layer in layers:
+        own = layer.display_name
+        name = own if own.startswith(prefix) else prefix + own
+        if isinstance(layer, Stateful) and layer.carried is not None:
+            found.append((name, layer.carried))
+        found += named_states(layer.inner_layers, f"{name}/")
+    return found
+
+
 def all_layers(layers: Iterable[Layer]) -> list[Layer]:
     """Return layers, each followed by those that it wraps."""
     found = []

@@ -20,6 +20,7 @@ from seqnet.hyperparameters import version
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Recurrent
+from seqnet.layers.states import layers_in_time
 from seqnet.locking import COMPILING
 from seqnet.regularizers import penalty as penalty_of
 from seqnet.training.announcing import announced
@@ -93,8 +94,8 @@ def symbolic_batch(batch: Batch, types: tuple[ArrayType, ...]) -> Batch:
 
 
 def recurrent_layers(layers: Iterable) -> list[Recurrent]:
-    """Return the layers whose states a step can be given."""
-    return [layer for layer in layers if isinstance(layer, Recurrent)]
+    """Return the layers whose states a step can be given, those within other layers too."""
+    return [layer for layer in layers_in_time(layers) if isinstance(layer, Recurrent)]
 
 
 def symbolic_states(layers: Iterable) -> States:
@@ -123,8 +124,19 @@ def compile_step(
 ) -> Callable:
     """Compile a function of a batch and states."""
     given = [state for values in states.values() for state in values]
-    last = [state for layer in states for state in context.final_states[layer]]
+    last = last_states(states, context)
     return backend.compile([*batch.leaves(), *given], [*outputs, *last], context.updates, name=name)
+
+
+def last_states(states: States, context: CallContext) -> list[Tensor]:
+    """Return the states after the last step, in the order of the states that are given."""
+    for layer in states:
+        if layer not in context.final_states:
+            raise ValueError(
+                f"The states of layer {layer.display_name!r} cannot be carried: the layer that "
+                "holds it does not pass its context on, self.layer(inputs, context=context)."
+            )
+    return [state for layer in states for state in context.final_states[layer]]
 
 
 def compile_predict(
