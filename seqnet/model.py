@@ -28,7 +28,7 @@ from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Data, Dataset
 from seqnet.data.ragged import choose_lengths
 from seqnet.data.spec import InputSpec, OutputSpec
-from seqnet.graph import Graph
+from seqnet.graph import Graph, StepsSource, has_steps
 from seqnet.hyperparameters import names_of
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
@@ -141,6 +141,7 @@ class Model:
         self.gradient_norms = GradientNorms()
         self.weight_prefix = ""
         self._layer: ModelLayer | None = None
+        self._sources: list[StepsSource | None] | None = None
         self.signature = Signature()
         self.graph = Graph.of_stack([])
         self.layers: list[Layer] = []
@@ -265,6 +266,9 @@ class Model:
             raise ValueError("The model has no layers; add some first.")
         inputs = self.signature.inputs
         shapes = [check_shape(s, "input_shape") for s in inputs.leaves(input_shape)]
+        if self.signature.is_functional:
+            for spec, shape in zip(self.input_specs.values(), shapes, strict=True):
+                spec.check_shape(shape)
         self._build_from(inputs.pack(shapes))
 
     def _build_from(self, input_shape: Any) -> None:
@@ -304,7 +308,11 @@ class Model:
         ):
             integers = any(layer.integer_input for layer in layers)
             found[name] = InputSpec(
-                name, shape, dtype or ("int32" if integers else self.dtype), layers
+                name,
+                shape,
+                dtype or ("int32" if integers else self.dtype),
+                layers,
+                not self.signature.is_functional or has_steps(shape),
             )
         return found
 
@@ -312,12 +320,13 @@ class Model:
     def output_specs(self) -> dict[str, OutputSpec]:
         """What targets of each output must be, by its name."""
         by_output = {o.output or self.output_names[0]: o for o in self.objectives}
-        steps = self.graph.steps(self.input_names)
+        steps = self._steps_sources()
         found = {}
         for place, (name, source) in enumerate(zip(self.output_names, steps, strict=True)):
             objective, mask_rank = by_output.get(name), None
-            follows = None if source is None else source.input
-            mask_rank = partial(self._mask_rank, self.input_names.index(follows or ""), place)
+            follows = None if source is None else self.input_names[source.input]
+            number = 0 if source is None else source.input
+            mask_rank = partial(self._mask_rank, number, place)
             found[name] = OutputSpec(
                 name,
                 None if objective is None else objective.loss,
@@ -475,8 +484,17 @@ class Model:
     @property
     def runs_backwards(self) -> bool:
         """Whether the steps of the first output are in reversed order."""
-        source = self.graph.steps(self.input_names)[0]
+        source = self._steps_sources()[0]
         return source is not None and source.backwards
+
+    def _steps_sources(self) -> list[StepsSource | None]:
+        """Return the input whose steps each output has."""
+        if self.signature.is_functional:
+            shapes = self.signature.inputs.leaves(self.input_shape)
+            if self._sources is None:
+                self._sources = self.graph.sources(shapes)
+            return self._sources
+        return [StepsSource(0, sum(layer.reverses_time for layer in self.layers) % 2 == 1)]
 
     # ---- training
 
