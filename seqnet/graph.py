@@ -246,7 +246,9 @@ class Graph:
                     cast(Tensor, self.constants.get(k, v))
                     for k, v in zip(node.inputs, given, strict=True)
                 ]
-                found = [mask_after(node.op, given, covers, results)] * len(results)
+                kept = keeps_masks(node.op, given, covers, results[0])
+                found = [mask_after(node.op, given, covers, results) if kept else None]
+                found *= len(results)
             known.update(zip(node.outputs, found, strict=True))
         return known
 
@@ -361,13 +363,11 @@ def mask_after(
     ValueError
         If an input has a mask, and it is not known what the operation does to steps.
     """
-    masked = [(k, mask) for k, mask in enumerate(masks) if mask is not None]
-    if not masked or isinstance(op, (ShapeOp, Shape_i)):
+    if isinstance(op, (ShapeOp, Shape_i)):
         return None
-    rank = max(mask.ndim for _, mask in masked)
-    if keeps_steps(op, inputs, [k for k, _ in masked], outputs[0], rank):
+    if keeps_masks(op, inputs, masks, outputs[0]):
         result: Mask = None
-        for _, mask in masked:
+        for mask in masks:
             result = masks_together(result, mask)
         return result
     raise ValueError(
@@ -376,6 +376,13 @@ def mask_after(
         "GlobalAveragePooling1D for a mean over steps, or a Lambda whose function has an argument "
         "named mask."
     )
+
+
+def keeps_masks(op: Op, inputs: Sequence[Tensor], masks: Sequence[Mask], output: Tensor) -> bool:
+    """Return whether an operation treats each step alone, if one of its inputs has a mask."""
+    masked = [k for k, mask in enumerate(masks) if mask is not None]
+    rank = max((mask.ndim for mask in masks if mask is not None), default=0)
+    return not masked or keeps_steps(op, inputs, masked, output, rank)
 
 
 def keeps_steps(

@@ -125,7 +125,10 @@ class ModelLayer(Layer):
         return found if self.has_multiple_outputs else found[0]
 
     def compute_mask(self, inputs: Any, mask: Any) -> Any:
-        _, masks = self.replay(inputs, mask, {}, {}, CallContext())
+        model, structure = self.model, self.model.signature.inputs
+        shapes = structure.leaves(model.input_shape)
+        known = model.graph.masks(shapes, structure.leaves(mask))
+        masks = [known.get(k) for k in model.graph.outputs]
         return masks if self.has_multiple_outputs else masks[0]
 
 

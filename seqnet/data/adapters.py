@@ -184,11 +184,19 @@ class Adapter:
         prefix = self.prefix
         return Given(
             by_name(x, inputs, self.name, "input"),
-            by_name(y, outputs, f"{prefix}y", "output"),
+            self.targets_by_name(y),
             weights_by_name(weight, outputs, f"{prefix}sample_weight"),
-            by_name(mask, inputs, f"{prefix}mask", "input", partial=True),
-            by_name(lengths, inputs, f"{prefix}lengths", "input", partial=True),
+            by_name(mask, inputs, f"{prefix}mask", "input", optional=inputs),
+            by_name(lengths, inputs, f"{prefix}lengths", "input", optional=inputs),
         )
+
+    def targets_by_name(self, y: Any) -> Named:
+        """Return the targets of the outputs that are trained."""
+        model = self.model
+        trained = [objective.output for objective in model.objectives if objective.output]
+        untrained = [name for name in model.output_names if trained and name not in trained]
+        found = by_name(y, model.output_names, f"{self.prefix}y", "output", optional=untrained)
+        return {name: value for name, value in found.items() if name not in untrained}
 
     def names_of_input(self, name: str) -> InputNames:
         """Return what the data of an input is called in messages."""
@@ -287,6 +295,8 @@ class Adapter:
     def check_outputs(self, columns: Columns, output_shapes: dict[str, Shape]) -> None:
         """Check the values of targets and sample weights where they count."""
         for name, leaf in self.outputs.items():
+            if name not in columns.targets:
+                continue
             spec, shape = leaf.spec, output_shapes[name]
             targets, weight = columns.targets[name], columns.weights.get(name)
 
