@@ -160,7 +160,8 @@ class Adapter:
         if out_of_core:
             return self.out_of_core(given)
         if len(self.model.input_names) == 1:
-            refuse_several_inputs(x, y, self.name)
+            (x,), targets = given.inputs.values(), list(given.targets.values())
+            refuse_several_inputs(x, targets[0] if targets else None, self.name)
         return self.in_memory(given)
 
     def missing_targets(self, x: Any) -> ValueError:
@@ -450,9 +451,9 @@ def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
     text = [holds_text(v) for v in x[:2]]
     if any(text) and not all(text):
         raise TypeError(
-            f"{name} is a list of text and numbers. A model has one input: convert the text to "
-            "numbers, such as with seqnet.text.CharacterVocabulary, and join both along the "
-            "features, or use one model for each."
+            f"{name} is a list of text and numbers, but the model has one input: convert the text "
+            "to numbers, such as with seqnet.text.CharacterVocabulary, and join both along the "
+            "features, or use a model with several inputs."
         )
     if not all(isinstance(v, np.ndarray) for v in x):
         return
@@ -461,9 +462,9 @@ def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
     if len({v.ndim for v in x}) > 1 or (len(x) > 1 and count != len(x) and rows == {count}):
         shapes = ", ".join(str(v.shape) for v in x)
         raise ValueError(
-            f"{name} is a list of {len(x)} arrays of the shapes {shapes}. A model has one input: "
-            f"join several along the features, such as with np.concatenate({name}, axis=-1), or "
-            "use one model for each."
+            f"{name} is a list of {len(x)} arrays of the shapes {shapes}, but the model has one "
+            f"input: join several along the features, such as with np.concatenate({name}, "
+            "axis=-1), or use a model with several inputs."
         )
 
 

@@ -225,7 +225,7 @@ def test_inputs_that_are_not_arrays_are_refused_with_advice(verb, x, error, part
 )
 def test_text_and_numbers_are_two_inputs(X, no_compile):
     model = seqnet.Model([seqnet.layers.LSTM(2), seqnet.layers.Dense(1)])
-    with pytest.raises(TypeError, match=r"list of text and numbers. A model has one input"):
+    with pytest.raises(TypeError, match=r"list of text and numbers, but the model has one input"):
         model.fit(X, np.zeros((2, 1)), verbose=0)
 
 

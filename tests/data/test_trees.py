@@ -14,6 +14,7 @@ import seqnet
 from seqnet.data import Batch, Epoch, RowDataset, pad_sequences
 from seqnet.data.adapters import Adapter
 from seqnet.data.columns import StepColumn
+from seqnet.data.masking import is_padding
 from seqnet.data.named import in_structure
 from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.training.tbptt import check_windows, window_of, windows
@@ -428,6 +429,33 @@ def test_windows_cut_only_inputs_with_steps():
     assert one.inputs["flag"].shape == (5, 1)
     with says(ValueError, "the same number of steps", "5 (source), 3 (target)"):
         check_windows(model, batch_of(X, WORDS))
+
+
+# ----------------------------------------------------------------------------- known masks
+
+
+def test_a_mask_is_known_if_all_layers_of_an_input_find_one():
+    zero, other = (seqnet.layers.Embedding(6, 3, mask_zero=m) for m in (True, False))
+    values = np.array([[1, 0], [0, 0]])
+    for layers, expected in (([zero], values != 0), ([zero, zero], values != 0)):
+        spec = InputSpec("source", (None, None), "int32", layers)
+        np.testing.assert_array_equal(spec.known_mask(values), expected)
+    assert InputSpec("source", (None, None), "int32", [zero, other]).known_mask(values) is None
+    assert InputSpec("flag", (None, 1), "float32").known_mask(values) is None
+
+
+def test_a_window_is_padding_if_no_step_of_an_output_is_left():
+    arrays = {"source": np.ones((2, 2), int), "target": np.ones((2, 2, 2)), "flag": X["flag"][:2]}
+    empty, full = np.zeros((2, 2), bool), np.ones((2, 2), bool)
+    for masks, expected in (
+        ({"source": empty}, False),
+        ({"target": empty}, True),
+        ({"source": empty, "target": full}, False),
+        (None, False),
+    ):
+        assert is_padding(Pair(), Batch(arrays, mask=masks)) == expected
+    batch = Batch(arrays, mask={"target": empty})
+    assert not is_padding(Pair(scored=True), batch)  # the score has no steps
 
 
 # ----------------------------------------------------------------------------- values
