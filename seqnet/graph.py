@@ -301,7 +301,7 @@ class Graph:
             for shape in inputs
         ]
         known = self.masks(inputs, masks)
-        place = {mask: k for k, mask in enumerate(masks) if mask is not None}
+        place: dict[Variable, int] = {m: k for k, m in enumerate(masks) if m is not None}
         backwards = {(k, number): False for number, k in enumerate(self.inputs)}
         for node in self.nodes:
             reverses = isinstance(node.op, LayerCall) and node.op.layer.reverses_time
@@ -321,7 +321,7 @@ def has_steps(shape: Shape) -> bool:
     return len(shape) > 2 or shape[1:] == (None,)
 
 
-def origins(mask: Mask, masks: Mapping[Tensor, int]) -> list[int]:
+def origins(mask: Mask, masks: Mapping[Variable, int]) -> list[int]:
     """Return the places of the masks that a mask is computed from."""
     if mask is None:
         return []

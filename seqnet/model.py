@@ -31,6 +31,7 @@ from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.graph import Graph, StepsSource, has_steps
 from seqnet.hyperparameters import names_of
 from seqnet.layers.context import CallContext
+from seqnet.layers.evaluation import evaluate, holds_variables
 from seqnet.layers.layer import Layer
 from seqnet.layers.states import RUNS, all_layers, carried_states, named_states
 from seqnet.layers.symbolic import InputVariable, depends_on_input
@@ -357,7 +358,7 @@ class Model:
         context: CallContext | None = None,
         training: bool = False,
     ) -> Any:
-        """Apply the model to PyTensor variables; return PyTensor variables.
+        """Apply the model to PyTensor variables or to arrays; return the same.
 
         Inputs and outputs are each one variable, or a list or a dictionary as the model was made.
         Called on variables that depend on a `seqnet.Input`, the model becomes a layer of the model
@@ -366,6 +367,10 @@ class Model:
         """
         if depends_on_input(inputs):
             return self.as_layer()(inputs, mask=mask, training=training)
+        if context is None and not holds_variables((inputs, mask)):
+            if training:
+                return evaluate(self, inputs, (), mask, {}, training)
+            return self.predict_on_batch(inputs, mask)
         context = CallContext(training=training) if context is None else context
         values = [pt.as_tensor_variable(x) for x in self.signature.inputs.leaves(inputs)]
         outputs, _ = self.graph.apply(values, self.signature.inputs.leaves(mask), context)
@@ -605,13 +610,13 @@ class Model:
                 found = {
                     name: losses.guess(output, y)
                     for name, output, y in zip(
-                        outputs.names,
+                        self.output_names,
                         outputs.from_batch(self.forward(x, None, CallContext())[0]),
                         outputs.from_batch(sample.targets),
                         strict=True,
                     )
                 }
-                self.loss = found if len(found) > 1 else found[outputs.names[0]]
+                self.loss = found if len(found) > 1 else found[self.output_names[0]]
                 self.set_objectives(found)
                 for name, loss in found.items():
                     of_output = f" for the output {name!r}" if len(found) > 1 else ""

@@ -107,7 +107,7 @@ class Attention(Layer):
     --------
     >>> import numpy as np, seqnet
     >>> query, value = np.array([[[1.0, 0.0]]]), np.array([[[9.0, 0.0], [0.0, 9.0]]])
-    >>> seqnet.layers.Attention()([query, value]).eval().round(2).tolist()
+    >>> seqnet.layers.Attention()([query, value]).round(2).tolist()
     [[[9.0, 0.0]]]
     """
 
@@ -215,7 +215,7 @@ class AdditiveAttention(Attention):
     >>> import numpy as np, seqnet
     >>> query, value = np.array([[[1.0]]]), np.array([[[9.0], [-9.0]]])
     >>> layer = seqnet.layers.AdditiveAttention(use_scale=False)
-    >>> layer([query, value]).eval().tolist()                 # softmax([1, -1]) @ [9, -9]
+    >>> layer([query, value]).tolist()                 # softmax([1, -1]) @ [9, -9]
     [[[6.85...]]]
     """
 
@@ -295,7 +295,7 @@ class MultiHeadAttention(Layer):
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.MultiHeadAttention(num_heads=2, key_dim=4)
     >>> query, value = np.zeros((3, 5, 8), "float32"), np.zeros((3, 7, 6), "float32")
-    >>> layer(query, value).eval().shape
+    >>> layer(query, value).shape
     (3, 5, 8)
     """
 

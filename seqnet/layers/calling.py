@@ -278,7 +278,7 @@ def output_masks(
 
     A single mask that `compute_mask` returns for several outputs is that of the first one.
     """
-    if mask is not None and all(m is None for m in items_of(mask)):
+    if isinstance(mask, (list, dict)) and all(m is None for m in items_of(mask)):
         mask = None
     found = layer.compute_mask(inputs, mask)
     if not isinstance(outputs, (list, tuple)):

@@ -64,7 +64,7 @@ class Conv1D(Windowed):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.Conv1D(1, 2, padding="causal", kernel_initializer="ones")
-    >>> layer(np.array([[[1.0], [2.0], [3.0]]])).eval().tolist()
+    >>> layer(np.array([[[1.0], [2.0], [3.0]]])).tolist()
     [[[1.0], [3.0], [5.0]]]
     """
 

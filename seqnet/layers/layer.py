@@ -39,6 +39,7 @@ from seqnet.layers.calling import (
     why_missing,
 )
 from seqnet.layers.context import CallContext
+from seqnet.layers.evaluation import evaluate, holds_variables
 from seqnet.layers.symbolic import depends_on_input, record
 from seqnet.layers.weights import check_values, first_value, set_values
 from seqnet.registry import Configurable, Identifier, refuse_arguments
@@ -398,7 +399,7 @@ class Layer(Versioned, Configurable, ABC):
         training: bool | None = None,
         **options: Any,
     ) -> Tensor | list[Tensor]:
-        """Apply the layer to a PyTensor variable (or anything that becomes one), or to several.
+        """Apply the layer to a PyTensor variable, or to several; or to arrays, which give arrays.
 
         Weights are made at the first call, from the static shapes of the inputs.
 
@@ -417,6 +418,9 @@ class Layer(Versioned, Configurable, ABC):
         training : bool, optional
             Whether the layer runs in training mode, if there is no `context`.
         """
+        if context is None and not holds_variables((inputs, others, mask, options)):
+            training = check_bool(training or False, "training")
+            return evaluate(self, inputs, others, mask, options, training)
         inputs, mask, options = bind_arguments(self, inputs, others, mask, options)
         if depends_on_input((inputs, options)):
             return record(self, inputs, mask, options, training)

@@ -66,7 +66,7 @@ class Reshape(Rearranged):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.Reshape((-1, 2))
-    >>> layer(np.array([[1.0, 2.0, 3.0, 4.0]])).eval().tolist()
+    >>> layer(np.array([[1.0, 2.0, 3.0, 4.0]])).tolist()
     [[[1.0, 2.0], [3.0, 4.0]]]
     """
 
@@ -123,7 +123,7 @@ class Flatten(Rearranged):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Flatten()(np.array([[[1.0, 2.0], [3.0, 4.0]]])).eval().tolist()
+    >>> seqnet.layers.Flatten()(np.array([[[1.0, 2.0], [3.0, 4.0]]])).tolist()
     [[1.0, 2.0, 3.0, 4.0]]
     """
 
@@ -155,7 +155,7 @@ class Permute(Rearranged):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Permute((2, 1))(np.array([[[1.0, 2.0], [3.0, 4.0]]])).eval().tolist()
+    >>> seqnet.layers.Permute((2, 1))(np.array([[[1.0, 2.0], [3.0, 4.0]]])).tolist()
     [[[1.0, 3.0], [2.0, 4.0]]]
     """
 

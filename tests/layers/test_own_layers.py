@@ -82,11 +82,11 @@ def test_short_signatures_and_plain_numbers_train_in_both_float_types(cls, dtype
 
 def test_each_call_gets_the_arguments_it_takes():
     half, noise, affine = Half(dtype="float64"), Noise(dtype="float64"), Affine(2, dtype="float64")
-    np.testing.assert_array_equal(half(X).eval(), X / 2)
-    np.testing.assert_array_equal(noise(X).eval(), X)
-    np.testing.assert_array_equal(noise(X, training=True).eval(), X + 100)
+    np.testing.assert_array_equal(half(X), X / 2)
+    np.testing.assert_array_equal(noise(X), X)
+    np.testing.assert_array_equal(noise(X, training=True), X + 100)
     expected = 2 * X.sum(axis=-1, keepdims=True) + [0, 1]
-    np.testing.assert_allclose(affine(X).eval(), expected, rtol=1e-12)
+    np.testing.assert_allclose(affine(X), expected, rtol=1e-12)
     mask = np.array([[1, 1, 0, 0]] * 6, bool)
     ours = seqnet.Model([Mean(dtype="float64")]).predict(X, mask=mask)
     np.testing.assert_allclose(ours, X[:, :2].mean(axis=1), rtol=1e-12)

@@ -84,25 +84,25 @@ def test_a_list_of_inputs_reaches_call_and_build(dtype, kind):
 def test_a_dictionary_of_inputs_reaches_call(dtype):
     y = Named(dtype=dtype)({"right": B.astype(dtype), "left": A.astype(dtype)})
     assert y.dtype == dtype
-    np.testing.assert_allclose(y.eval(), A - 2 * B, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(y, A - 2 * B, rtol=1e-5, atol=1e-6)
 
 
 def test_nested_numbers_are_one_array():
-    np.testing.assert_allclose(Softmax()([[1.0, 1.0], [2.0, 2.0]]).eval(), np.full((2, 2), 0.5))
+    np.testing.assert_allclose(Softmax()([[1.0, 1.0], [2.0, 2.0]]), np.full((2, 2), 0.5))
 
 
 @DTYPES
 def test_further_arguments_come_by_position_or_name_with_their_masks(dtype):
     layer = Attend(2, dtype=dtype)
     a, b = A[:, :1].astype(dtype), B.astype(dtype)
-    expected = layer(a, b).eval()
+    expected = layer(a, b)
     assert expected.dtype == dtype
     assert layer.seen == (None, None)
     for again in (layer(a, value=b), layer(query=a, value=b), layer(value=b, query=a, key=None)):
-        np.testing.assert_array_equal(again.eval(), expected)
+        np.testing.assert_array_equal(again, expected)
     masked = layer(a, b, mask=MASK[:, :1], value_mask=MASK)
     assert [m.type.dtype for m in layer.seen] == ["bool", "bool"]
-    np.testing.assert_allclose(masked.eval(), layer(a, b * MASK[:, :, None]).eval(), rtol=1e-5)
+    np.testing.assert_allclose(masked, layer(a, b * MASK[:, :, None]), rtol=1e-5)
     layer(a, b, query_mask=MASK[:, :1])
     assert layer.seen[0] is not None
     assert [w.name for w in layer.weights] == [
@@ -176,9 +176,9 @@ def test_a_lambda_takes_a_list(dtype):
 
     layer = Lambda(first_where_there, supports_masking=True, dtype=dtype)
     a, b = A.astype(dtype), B.astype(dtype)
-    np.testing.assert_allclose(layer([a, b]).eval(), a - b, rtol=1e-6)
+    np.testing.assert_allclose(layer([a, b]), a - b, rtol=1e-6)
     masked = layer([a, b], mask=[None, MASK])
-    np.testing.assert_allclose(masked.eval(), a - b * MASK[:, :, None], rtol=1e-6)
+    np.testing.assert_allclose(masked, a - b * MASK[:, :, None], rtol=1e-6)
     assert masked.dtype == dtype
     assert layer.compute_mask([a, b], [MASK, None]) is MASK
     assert layer.compute_output_shape([(None, 4, 3), (None, 4, 3)]) == (None, 4, 3)
