@@ -705,11 +705,11 @@ def test_unmasked_values_are_checked_if_others_are_masked():
     ("options", "error", "parts"),
     [
         ({"batch_size": 0}, ValueError, ["batch_size", "at least 1", "0"]),
-        ({"batch_size": 2.0}, TypeError, ["batch_size", "whole number", "2.0"]),
-        ({"batch_size": "2"}, TypeError, ["batch_size", "whole number", "'2'"]),
-        ({"batch_size": True}, TypeError, ["batch_size", "whole number"]),
+        ({"batch_size": 2.0}, TypeError, ["batch_size", "integer", "2.0"]),
+        ({"batch_size": "2"}, TypeError, ["batch_size", "integer", "'2'"]),
+        ({"batch_size": True}, TypeError, ["batch_size", "integer"]),
         ({"epochs": -1}, ValueError, ["epochs", "at least 0", "-1"]),
-        ({"epochs": 1.5}, TypeError, ["epochs", "whole number", "1.5"]),
+        ({"epochs": 1.5}, TypeError, ["epochs", "integer", "1.5"]),
         ({"initial_epoch": -1}, ValueError, ["initial_epoch"]),
         ({"validation_split": 1.0}, ValueError, ["validation_split", "1.0"]),
         ({"validation_split": -0.1}, ValueError, ["validation_split", "-0.1"]),
@@ -827,16 +827,16 @@ def test_units_must_be_at_least_one(cls, units):
 @pytest.mark.parametrize("units", [2.5, "3", None, True])
 @pytest.mark.parametrize("cls", [Dense, LSTM])
 def test_units_must_be_an_integer(cls, units):
-    with says(TypeError, "units", "whole number", repr(units)):
+    with says(TypeError, "units", "integer", repr(units)):
         cls(units)
 
 
 def test_a_vocabulary_size_must_be_an_integer():
     with says(ValueError, "input_dim", "at least 1", "0"):
         Embedding(0, 3)
-    with says(TypeError, "input_dim", "whole number"):
+    with says(TypeError, "input_dim", "integer"):
         Embedding(5.5, 3)
-    with says(TypeError, "output_dim", "whole number"):
+    with says(TypeError, "output_dim", "integer"):
         Embedding(5, "3")
 
 
@@ -1037,7 +1037,7 @@ def test_wrong_numbers_are_refused_later_too():
         (lambda: optimizers.SGD(lr=1), TypeError, ["SGD takes no argument 'lr'", "learning_rate"]),
         (lambda: seqnet.Model(LSTM(3)), TypeError, ["takes a list of layers", "LSTM"]),
         (lambda: seqnet.Model([LSTM(3)], Dense(2)), TypeError, ["in one list", "Dense"]),
-        (lambda: seqnet.set_random_seed("a"), TypeError, ["seed must be a whole number"]),
+        (lambda: seqnet.set_random_seed("a"), TypeError, ["seed must be an integer"]),
         (lambda: EarlyStopping("loss", min_delta="a"), TypeError, ["min_delta", "number", "'a'"]),
     ],
 )
@@ -1212,7 +1212,7 @@ AB = CharacterVocabulary("ab")
         (lambda: AB.encode(3), TypeError, ["encodes text, got 3"]),
         (lambda: AB.decode([0, -1]), ValueError, ["numbers[1] is -1", "0 to 1"]),
         (lambda: AB.decode([7]), ValueError, ["numbers[0] is 7"]),
-        (lambda: AB.decode([0.7]), TypeError, ["whole numbers", "float64"]),
+        (lambda: AB.decode([0.7]), TypeError, ["integers", "float64"]),
         (lambda: AB.decode([[0, 1]]), TypeError, ["one sequence", "(1, 2)"]),
         (lambda: next_step_examples("abc", 1), TypeError, ["numbers", "Convert text"]),
         (lambda: bigram_cross_entropy([0, -1], [0, 1], 2), ValueError, ["train[1] is -1"]),

@@ -855,7 +855,7 @@ def test_validation_data_may_have_masks_and_lengths(way, still):
     ("options", "size", "message"),
     [
         ({}, 0, "tbptt must be at least 1"),
-        ({}, 1.5, "tbptt must be a whole number"),
+        ({}, 1.5, "tbptt must be an integer"),
         ({"return_sequences": True, "go_backwards": True}, 2, "'lstm': it runs backwards"),
         ({"return_sequences": True, "stateful": True}, 2, "'lstm': it is stateful"),
         ({"return_sequences": True, "learn_initial_state": True}, 2, "learns its initial state"),

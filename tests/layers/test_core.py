@@ -131,7 +131,7 @@ def test_masking_keeps_the_mask_it_is_given():
     np.testing.assert_array_equal(result, [[False, True, False]])
 
 
-def test_masking_of_whole_numbers_does_not_round_its_value():
+def test_masking_of_integers_does_not_round_its_value():
     x = pt.constant(np.array([[[0], [1]]], "int32"))
     masks = [Masking(value).compute_mask(x, None) for value in (0.5, 1.0)]
     found = backend.compile([], masks, name="test")()

@@ -239,7 +239,7 @@ X, Y = shaped(None, 4, 3), shaped(None, 5, 3)
         (lambda: layers.concatenate([X, X], axis=3), ValueError, "joins axis 3 of inputs"),
         (lambda: layers.concatenate([X, shaped(None, 3)]), ValueError, "same number of axes"),
         (lambda: Concatenate(axis=0), ValueError, "not the batch"),
-        (lambda: Concatenate(axis="time"), TypeError, "must be a whole number"),
+        (lambda: Concatenate(axis="time"), TypeError, "must be an integer"),
         (lambda: layers.dot([X, Y], axes=1), ValueError, "must be equal"),
         (lambda: layers.dot([X, X], axes=4), ValueError, "do not have"),
         (lambda: Dot(axes=(1, 2, 3)), ValueError, "one for each input"),

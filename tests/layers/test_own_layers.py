@@ -237,7 +237,7 @@ def test_halves_frozen_separately_round_trip():
         frozen.trainable = "no"
 
 
-def test_whole_numbers_reach_a_wrapped_embedding():
+def test_integers_reach_a_wrapped_embedding():
     tokens = np.array([[[1, 2], [3, 0]], [[1, 1], [2, 2]]])
     model = seqnet.Model([TimeDistributed(Embedding(4, 2)), TimeDistributed(LSTM(2)), LSTM(1)])
     assert model.input_dtype == "int32"

@@ -324,7 +324,7 @@ def test_masks_that_cannot_be_kept_are_errors():
         (lambda: Conv1D(3, 3, groups=2), ValueError, "must divide its filters, got 2 and 3"),
         (lambda: Conv1D(4, 3, groups=4)(np.zeros((1, 3, 2))), ValueError, "not divide the 2 feat"),
         (lambda: Conv1D(0, 3), ValueError, "filters of Conv1D must be at least 1"),
-        (lambda: Conv1D(1, (3, 3)), TypeError, "kernel_size must be a whole number"),
+        (lambda: Conv1D(1, (3, 3)), TypeError, "kernel_size must be an integer"),
         (
             lambda: Conv1D(1, 5)(np.zeros((1, 3, 2))),
             ValueError,
@@ -332,7 +332,7 @@ def test_masks_that_cannot_be_kept_are_errors():
         ),
         (lambda: Conv1D(1, 5)(np.zeros((3, 2))), ValueError, r"rank 3 \(batch, time, features\)"),
         (lambda: Reshape((2, -1, -1)), ValueError, "one -1"),
-        (lambda: Reshape(4), TypeError, "tuple of whole numbers, got 4"),
+        (lambda: Reshape(4), TypeError, "tuple of integers, got 4"),
         (lambda: Reshape((4,))(np.zeros((1, 3))), ValueError, r"shape \(4,\) from its input"),
         (lambda: Permute((0, 1)), ValueError, r"axes from 1.*got \(0, 1\)"),
         (lambda: Permute((2, 1))(np.zeros((1, 3))), ValueError, "takes inputs of 3 axes"),
