@@ -1,4 +1,4 @@
-"""Data of several inputs and outputs, by name, each sequence input with lengths of its own."""
+"""Data of several named inputs and outputs; each sequence input has its own lengths."""
 
 import contextlib
 import re
@@ -31,7 +31,7 @@ SCORE = RNG.normal(size=(5, 1))
 
 
 class Pair(seqnet.Model):
-    """A model of a source, a target sequence and a flag; its output has the target's steps.
+    """A model with a source, a target sequence and a flag; its output has the steps of the target.
 
     With `scored`, it also has one output for each sample.
     """
@@ -295,7 +295,7 @@ def test_wrong_inputs_are_named(change, parts, no_compile):
         ([X["source"], X["target"], None], ValueError, ["X has None for the input 'flag'"]),
     ],
 )
-def test_inputs_without_names_must_be_one_for_each(x, error, parts, no_compile):
+def test_a_list_of_inputs_must_have_one_array_per_input(x, error, parts, no_compile):
     with says(error, *parts):
         Pair().predict(x)
 
@@ -328,7 +328,7 @@ def test_wrong_targets_weights_and_masks_are_named(options, parts, no_compile):
         Pair(scored=True).fit(**({"X": X, "y": scored_targets(), "verbose": 0} | options))
 
 
-def test_targets_that_do_not_count_may_be_anything():
+def test_targets_without_weight_may_have_any_value():
     x, y, lengths = padded()
     y[~masks_of(x, lengths)["target"]] = np.nan
     model = Pair(scored=True)
@@ -360,7 +360,7 @@ class Rows(RowDataset):
         return Batch(x, self.y[rows])
 
 
-def test_rows_outside_memory_and_custom_data_sets(tmp_path):
+def test_rows_outside_memory_and_custom_data_sets_accept_dictionaries(tmp_path):
     x, y, lengths = padded()
     masks = masks_of(x, lengths)
     expected = batch_of(x, y, mask=masks)
@@ -384,7 +384,7 @@ def test_rows_outside_memory_and_custom_data_sets(tmp_path):
 
 
 @pytest.mark.parametrize("form", [dict, list])
-def test_streams_of_batches(form):
+def test_streams_accept_dictionaries(form):
     def part(rows):
         x = {name: values[rows] for name, values in X.items()}
         return x if form is dict else list(x.values())
@@ -528,7 +528,7 @@ def test_unrolled_models_pad_all_inputs_to_known_lengths():
     assert batch.mask["target"].shape == batch.targets.shape[:2]
 
 
-def test_class_weights_by_output():
+def test_class_weights_apply_to_their_output():
     model = Pair(scored=True, loss="binary_crossentropy")
     model.out.activation = seqnet.activations.sigmoid
     words, score = [np.ones((n, 1)) for n in TARGET], np.array([0, 1, 0, 1, 1])[:, None]
@@ -539,7 +539,7 @@ def test_class_weights_by_output():
     assert batch.sample_weight["score"].tolist() == [1, 3, 1, 3, 3]
 
 
-def test_columns_of_the_same_lengths_share_their_places():
+def test_columns_of_equal_lengths_share_their_offsets():
     dataset = Adapter(Pair()).dataset(X, WORDS)
     few = dataset.rows(np.array([3, 1]))
     target, words = few.data.inputs["target"], few.data.targets
