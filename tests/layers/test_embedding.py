@@ -36,7 +36,7 @@ def test_numbers_of_any_rank_are_looked_up():
 
 @pytest.mark.parametrize("chosen", ["auto", "numpy"])
 @pytest.mark.parametrize("number", [-1, 5])
-def test_a_number_that_is_no_row_is_an_error_with_and_without_kernels(chosen, number):
+def test_an_index_outside_the_table_is_an_error_with_and_without_kernels(chosen, number):
     seqnet.config.set_backend(chosen)
     layer, x = Embedding(5, 3), pt.imatrix("x")
     y = layer(x)

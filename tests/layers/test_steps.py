@@ -240,7 +240,7 @@ def test_batch_normalization_resumes_exactly(tmp_path):
 
     whole = run()
     backup = BackupAndRestore(tmp_path / "run.h5", save_freq=1)
-    with pytest.raises(RuntimeError, match="no current"):
+    with pytest.raises(RuntimeError, match="power failure"):
         run(Plug(pulled_at=6), backup)
     again = run(Plug(), BackupAndRestore(tmp_path / "run.h5", save_freq=1))
     for a, b in zip(whole, again, strict=True):
