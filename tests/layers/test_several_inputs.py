@@ -1,4 +1,4 @@
-"""Layers of several inputs, as newcomers write them, in both float types."""
+"""Custom layers with several inputs, in both float types."""
 
 import numpy as np
 import pytensor
@@ -15,7 +15,7 @@ DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
 class WeightedSum(Layer):
-    """Takes a list; its weights depend on the shapes."""
+    """Accepts a list; its weights depend on the shapes."""
 
     def build(self, input_shape):
         self.share = self.add_weight("share", (len(input_shape), input_shape[0][-1]), "ones")
@@ -26,14 +26,14 @@ class WeightedSum(Layer):
 
 
 class Named(Layer):
-    """Takes a dictionary."""
+    """Accepts a dictionary."""
 
     def call(self, inputs):
         return inputs["left"] - 2 * inputs["right"]
 
 
 class Attend(Layer):
-    """Takes several arguments, as Keras's attentions do."""
+    """Accepts several arguments, like Keras's attention layers."""
 
     def __init__(self, units, **kwargs):
         self.units = units
@@ -87,12 +87,12 @@ def test_a_dictionary_of_inputs_reaches_call(dtype):
     np.testing.assert_allclose(y.eval(), A - 2 * B, rtol=1e-5, atol=1e-6)
 
 
-def test_nested_numbers_are_one_array():
+def test_nested_lists_of_numbers_are_one_array():
     np.testing.assert_allclose(Softmax()([[1.0, 1.0], [2.0, 2.0]]).eval(), np.full((2, 2), 0.5))
 
 
 @DTYPES
-def test_further_arguments_come_by_position_or_name_with_their_masks(dtype):
+def test_additional_arguments_are_passed_by_position_or_name_with_masks(dtype):
     layer = Attend(2, dtype=dtype)
     a, b = A[:, :1].astype(dtype), B.astype(dtype)
     expected = layer(a, b).eval()
@@ -143,7 +143,7 @@ X = pt.tensor("x", shape=(None, 4, 3), dtype="float32")
         (lambda: Softmax()(X, MASK, None, None, 3), TypeError, "at most 3 arguments without a"),
     ],
 )
-def test_calls_that_do_not_fit_are_refused(make, error, message):
+def test_invalid_calls_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
@@ -169,7 +169,7 @@ def test_several_outputs_have_a_mask_each():
 
 
 @DTYPES
-def test_a_lambda_takes_a_list(dtype):
+def test_a_lambda_accepts_a_list_of_inputs(dtype):
     def first_where_there(both, mask=None):
         first, second = both
         return first - second if mask is None else first - second * mask[1][:, :, None]
@@ -205,7 +205,7 @@ def test_states_that_are_variables_start_a_decoder():
 
 
 @pytest.mark.parametrize("name", layers.__all__)
-def test_every_layer_says_whether_it_takes_several_inputs(name):
+def test_every_layer_declares_whether_it_accepts_several_inputs(name):
     cls = getattr(layers, name)
     if not isinstance(cls, type) or not issubclass(cls, Layer) or cls in (Layer, Lambda):
         return
