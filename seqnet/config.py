@@ -116,7 +116,7 @@ def set_prefetch(batches: int) -> None:
     Raises
     ------
     ValueError, TypeError
-        If it is no whole number, or negative.
+        If it is not an integer, or negative.
     """
     _settings["prefetch"] = check_count(batches, "prefetch", 0)
 

@@ -1,4 +1,4 @@
-"""Cells for the contract tests: seqnet's own, and some written as users write theirs."""
+"""Cells for the contract tests: the built-in cells and custom cells."""
 
 import numpy as np
 import pytensor.tensor as pt
@@ -9,7 +9,7 @@ from seqnet.registry import register
 
 @register("layer")
 class MinimalGatedUnit(Recurrent):
-    """The unit of Zhou et al. (2016), written as a user would: a cell in one class.
+    """The minimal gated unit of Zhou et al. (2016), as a custom cell in one class.
 
     ``f = sigmoid(x W_f + h U_f + b_f)``, ``h' = (1 - f) h + f tanh(x W_h + (f h) U_h + b_h)``.
     """
@@ -28,7 +28,7 @@ class MinimalGatedUnit(Recurrent):
 
 @register("layer")
 class Leaky(Recurrent):
-    """A leaky integrator: a plain Python number, an attribute that is no constructor argument."""
+    """A leaky integrator, with a plain Python number and a class attribute as a parameter."""
 
     gates = ("h",)
     leak = 0.9
@@ -41,7 +41,7 @@ class Leaky(Recurrent):
 
 @register("layer")
 class Peephole(Recurrent):
-    """An LSTM whose gates see the cell through weights of its own."""
+    """An LSTM with peephole connections: additional weights from the cell state to the gates."""
 
     gates = ("i", "f", "c", "o")
     state_names = ("h", "c")
@@ -60,7 +60,7 @@ class Peephole(Recurrent):
 
 @register("layer")
 class MinGRU(Recurrent):
-    """Feng et al. (2024): the gates depend on the input alone, so nothing is multiplied."""
+    """The minGRU of Feng et al. (2024): gates depend only on the input."""
 
     gates = ("z", "h")
 
@@ -72,7 +72,7 @@ class MinGRU(Recurrent):
 
 @register("layer")
 class UGRNN(Recurrent):
-    """Collins et al. (2017): one update gate; gates asked for one by one, in any order."""
+    """The UGRNN of Collins et al. (2017): one update gate, one `recur` call per gate."""
 
     gates = ("c", "g")
 
@@ -86,7 +86,7 @@ class UGRNN(Recurrent):
 
 @register("layer")
 class TwoSizes(Recurrent):
-    """A slow memory of another size beside the output, and an array of NumPy's float64."""
+    """A slow memory of another size than the output; uses a float64 NumPy array."""
 
     gates = ("h",)
     state_names = ("h", "m")
@@ -110,7 +110,7 @@ class TwoSizes(Recurrent):
 
 @register("layer")
 class SubsetOfGates(Recurrent):
-    """Asks for two of three gates, not the neighbouring ones, and in another order."""
+    """Calls `recur` for two of three gates that are not adjacent, in another order."""
 
     gates = ("a", "b", "c")
 

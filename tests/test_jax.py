@@ -55,7 +55,7 @@ def on_both(run, rtol=1e-8):
 
 
 def fitted(model, *args, **options):
-    """Return figures, weights and predictions after training."""
+    """Return logs, weights and predictions after training."""
     history = model.fit(*args, shuffle=False, verbose=0, **options).history
     outputs = model.predict(args[0])
     outputs = outputs if isinstance(outputs, list) else [outputs]
@@ -127,7 +127,7 @@ class Plug(Callback):
 
     def on_batch_end(self, batch, logs=None):
         if (len(self.model.history.epoch), batch) == self.pulled_at:
-            raise RuntimeError("no current")
+            raise RuntimeError("power failure")
 
 
 def test_a_training_with_dropout_is_resumed_bit_for_bit(tmp_path):
@@ -146,13 +146,13 @@ def test_a_training_with_dropout_is_resumed_bit_for_bit(tmp_path):
         return [np.array(losses), *model.get_weights()]
 
     expected = train("whole.h5")
-    with pytest.raises(RuntimeError, match="no current"):
+    with pytest.raises(RuntimeError, match="power failure"):
         train("cut.h5", pulled_at=(1, 1))
     for value, other in zip(train("cut.h5"), expected, strict=True):
         np.testing.assert_array_equal(value, other)
 
 
-def test_windows_have_the_dropout_masks_of_the_whole_sequence():
+def test_windows_use_the_dropout_masks_of_the_whole_sequence():
     seqnet.config.set_backend("jax")
     x, y = RNG.normal(size=(2, 4, 2)), RNG.normal(size=(2, 4, 1))
     losses = []

@@ -49,7 +49,7 @@ PADDED = np.array([[1, 2, 3, 4, 5], [5, 4, 0, 0, 0], [0, 0, 0, 0, 0], [2, 0, 3, 
 TAGS = RNG.integers(0, 4, PADDED.shape)
 
 
-# ------------------------------------------------------------------------------- figures
+# ---------------------------------------------------------------------------------- metrics
 
 
 def test_history_has_every_metric_of_every_epoch():
@@ -63,8 +63,8 @@ def test_history_has_every_metric_of_every_epoch():
         "val_loss",
         "val_mean_absolute_error",
     ]
-    assert all(len(figures) == 3 for figures in history.history.values())
-    assert all(isinstance(f, float) for figures in history.history.values() for f in figures)
+    assert all(len(values) == 3 for values in history.history.values())
+    assert all(isinstance(f, float) for values in history.history.values() for f in values)
 
 
 def test_epoch_logs_are_exact_with_a_short_last_batch():

@@ -193,7 +193,7 @@ def test_the_perplexity_takes_arrays():
         np.testing.assert_allclose(values_of(metrics.Perplexity()(y, p)), np.log(3), rtol=1e-6)
 
 
-def test_predictions_of_whole_numbers_are_floats():
+def test_predictions_of_integers_are_floats():
     values = losses.BinaryCrossentropy(reduction="none")(np.array([[1, 0]]), np.array([[1, 1]]))
     assert np.isfinite(values).all()
     assert values.dtype == "float32"

@@ -355,7 +355,7 @@ class Layer(Versioned, Configurable, ABC):
         if (rank, wanted) == (2, 3):
             hint = (
                 " Recurrent layers give such an output with return_sequences=True, an Embedding "
-                "makes one of whole numbers (batch, time)."
+                "makes one of integers (batch, time)."
             )
         raise ValueError(
             f"Layer {self.display_name!r} ({type(self).__name__}) takes inputs of rank "

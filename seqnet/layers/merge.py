@@ -373,7 +373,7 @@ class Dot(Merge):
 def check_axis(axis: object, name: str) -> int:
     """Return the number of an axis, or raise; the batch, axis 0, is refused."""
     if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number, got {axis!r}.")
+        raise TypeError(f"{name} must be an integer, got {axis!r}.")
     if axis == 0:
         raise ValueError(f"{name} is not the batch, axis 0.")
     return int(axis)

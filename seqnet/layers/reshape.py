@@ -74,7 +74,7 @@ class Reshape(Rearranged):
         super().__init__(**kwargs)
         if not isinstance(target_shape, (tuple, list)):
             raise TypeError(
-                f"The target_shape of Reshape is a tuple of whole numbers, got {target_shape!r}."
+                f"The target_shape of Reshape is a tuple of integers, got {target_shape!r}."
             )
         self.target_shape = tuple(
             -1 if n == -1 else check_count(n, "A size in target_shape") for n in target_shape

@@ -254,7 +254,7 @@ def function_of(cls: type[Loss]) -> Callable[..., Tensor | Array]:
 
 
 def as_numbers(values: TensorLike, name: str, dtype: str) -> Array:
-    """Return an argument of a call as an array of a float type; targets may be whole numbers."""
+    """Return an argument of a call as an array of a float type; targets may be integers."""
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold numbers, got the dtype {array.dtype}.")

@@ -238,7 +238,7 @@ class Expressions:
         if power is None or power != int(power) or abs(power) > 16:
             raise KernelUnavailable(
                 "a compiled kernel cannot be made: a power needs a constant exponent, "
-                "0.5 or a whole number from -16 to 16"
+                "0.5 or an integer from -16 to 16"
             )
         result = None
         for bit in bin(abs(int(power)))[:1:-1]:  # from the least

@@ -337,7 +337,7 @@ class CosineDecayRestarts(LearningRateSchedule):
             period = np.floor(done)
             fraction = done - period
         else:
-            # The logarithm may be rounded to below a whole number where a period starts.
+            # The logarithm may be rounded to below an integer where a period starts.
             period = np.floor(np.log1p(done * (self.t_mul - 1)) / np.log(self.t_mul))
             period = period + (self.start(period + 1) <= done)
             fraction = (done - self.start(period)) / self.t_mul**period

@@ -54,7 +54,7 @@ def arguments(
     ----------
     batch : Batch
     float_dtype : str
-        The model's; whole numbers are int32.
+        The model's; integers are int32.
     fixed_length : bool
         Whether a function is for one number of steps: for models that unroll.
     fixed_sizes : bool
@@ -79,7 +79,7 @@ def arguments(
             if fixed_sizes:
                 shape = array.shape
             elif fixed_length and part == "X" and ndim > 1:
-                # All axes before the features are steps, and whole numbers have no features.
+                # All axes before the features are steps, and integers have no features.
                 features = ndim - (ndim > 2 and array.dtype.kind == "f")
                 shape = (None, *array.shape[1:features], *(None,) * (ndim - features))
             arrays.append(np.ascontiguousarray(array, dtype=dtype))

@@ -1,4 +1,4 @@
-"""Dropout in recurrent layers: one mask for a sequence, of the input or of the state."""
+"""Dropout in recurrent layers: one mask per sequence, for the input or for the state."""
 
 import copy
 import logging
@@ -26,7 +26,7 @@ EVERY_CELL = pytest.mark.parametrize("cell", CELLS)
 
 
 def drawn(layer, *sizes):
-    """Return the masks that the layer's generator gives next, as NumPy draws them."""
+    """Return the next masks of the layer's generator, drawn with NumPy."""
     generator = copy.deepcopy(layer.generators[0].get_value())
     rates = [rate for rate in (layer.dropout, layer.recurrent_dropout) if rate]
     return [
@@ -53,7 +53,7 @@ def zero_states(layer, batch):
 
 
 def training(layer, mask=None):
-    """Compile the output, and the gradient of its weighted sum in x and all weights."""
+    """Compile the output, and the gradients of its weighted sum in x and all weights."""
     x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
     context = CallContext(training=True)
     y = layer(x, mask=None if mask is None else pt.constant(mask), context=context)
@@ -81,7 +81,7 @@ def test_input_dropout_is_the_layer_on_inputs_with_dropped_features(cell, path):
 
 @TRAINED_PATHS
 def test_recurrent_dropout_multiplies_the_state_in_every_recurrent_product(path):
-    """The minimal gated unit by hand: both of its products, h U_f and (f h) U_h, are dropped."""
+    """The minimal gated unit written out: dropout applies to both products, h U_f and (f h) U_h."""
     arrays = random_arrays("minimal_gated_unit", 3, 4, 2, mask=MASK)
     layer = built("minimal_gated_unit", arrays, path, recurrent_dropout=0.4)
     (kept,) = drawn(layer, (3, 2))
@@ -104,7 +104,7 @@ def test_recurrent_dropout_multiplies_the_state_in_every_recurrent_product(path)
 def test_recurrent_dropout_of_one_sequence_is_a_recurrent_kernel_with_dropped_rows(cell):
     arrays = random_arrays(cell, 1, 4, 2, mask=MASK[1:2])
     layer = built(cell, arrays, "scan", recurrent_dropout=0.5)
-    for seed in range(20):  # until there is a mask that drops one of the two and keeps one
+    for seed in range(20):  # until a mask drops one of the two and keeps the other
         layer.generators[0].set_value(np.random.default_rng(seed))
         (kept,) = drawn(layer, (1, 2))
         if set(kept[0]) == {0.0, 2.0}:
@@ -125,7 +125,7 @@ def test_recurrent_dropout_of_one_sequence_is_a_recurrent_kernel_with_dropped_ro
 @EVERY_PATH
 @EVERY_CELL
 def test_gradients_through_dropout_are_the_numerical_ones(cell, path):
-    """Through both kinds, but for the kernels, which know no recurrent dropout."""
+    """Both kinds of dropout; compiled kernels do not support recurrent dropout."""
     arrays = random_arrays(cell, 3, 4, 2)
     both = {} if path == "fused" else {"recurrent_dropout": 0.3}
     layer = built(cell, arrays, path, dropout=0.3, **both)
@@ -133,7 +133,7 @@ def test_gradients_through_dropout_are_the_numerical_ones(cell, path):
     x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
     y = layer(
         x, mask=pt.constant(MASK), context=context
-    )  # one draw of masks: no updates are stored
+    )  # the same masks at each call: updates are not stored
 
     def value(point, kernel):
         given = {x: pt.specify_shape(point, (None, 4, 3))}
@@ -157,7 +157,7 @@ def test_every_path_drops_the_same_as_a_scan(path, both):
     for first, second in zip(*results, strict=True):
         for a, b in zip(first, second, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
-    assert not np.allclose(results[0][0][0], results[0][1][0])  # drawn anew at each call
+    assert not np.allclose(results[0][0][0], results[0][1][0])  # new masks at each call
 
 
 def test_masks_are_drawn_for_each_sequence_and_feature_once():
@@ -230,7 +230,7 @@ def test_a_file_keeps_the_generators_and_training_continues_exactly(tmp_path):
     assert first not in ahead
 
 
-def test_inputs_of_whole_numbers_stay_in_the_layers_float_type():
+def test_inputs_of_integers_stay_in_the_layers_float_type():
     layer = LSTM(2, dropout=0.5)
     y = layer(pt.tensor("x", dtype="int32", shape=(None, None, 3)), training=True)
     assert y.dtype == "float32"

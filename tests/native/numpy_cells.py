@@ -1,4 +1,4 @@
-"""Cells in plain NumPy, written from their equations, as reference for compiled kernels."""
+"""Cells in plain NumPy, as a reference for compiled kernels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def gru_step(x, r, states):
     return (z * states[0] + (1 - z) * pt.tanh(x[2] + reset * r[2]),)
 
 
-# ---- the same in NumPy ------------------------------------------------------------------
+# ---- the same steps in NumPy ------------------------------------------------------------------
 # forward(x, r, states) -> (states, tape); backward(tape, d) -> (dx, dr, d_states)
 def _simple_rnn(x, r, states):
     h = np.tanh(x[0] + r[0])

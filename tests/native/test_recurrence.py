@@ -45,7 +45,7 @@ def problem(name, dtype, units, batch, time, *, bias, initial, mask, seed=0):
     }
     if mask:
         given["mask"][0, 0] = False  # a masked first step
-        given["mask"][:, -1] = False  # a row of padding only
+        given["mask"][:, -1] = False  # a row of only padding
     return given
 
 
@@ -181,7 +181,7 @@ def run_python(script, **environment):
     return done.stdout
 
 
-@pytest.mark.parametrize("batch", [3, 9, 21])  # threads divide units, either, rows
+@pytest.mark.parametrize("batch", [3, 9, 21])  # threads divide units, either, or rows
 @pytest.mark.parametrize("name", numpy_cells.CELLS)
 def test_results_do_not_depend_on_the_number_of_threads(name, batch):
     given = problem(name, "float32", 100, batch, 20, bias=True, initial=True, mask=True)
@@ -301,7 +301,7 @@ def test_an_empty_batch_or_sequence_has_empty_states_and_zero_gradients():
         assert not gradients.recurrent_bias.any()
 
 
-def test_the_call_is_counted():
+def test_calls_are_counted():
     before = native.calls().get("recurrence.forward", 0)
     test_without_saving_the_states_are_the_same()
     assert native.calls()["recurrence.forward"] == before + 2

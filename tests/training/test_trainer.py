@@ -70,10 +70,10 @@ def test_validation_comes_after_some_epochs_counted_from_one(model, frequency, v
     ("options", "error", "message"),
     [
         ({"validation_freq": 0}, ValueError, "validation_freq must be at least 1, got 0"),
-        ({"validation_freq": 1.5}, TypeError, "validation_freq must be a whole number, got 1.5"),
+        ({"validation_freq": 1.5}, TypeError, "validation_freq must be an integer, got 1.5"),
         ({"validation_freq": [1, 0]}, ValueError, "an epoch in validation_freq .* got 0"),
         ({"initial_epoch": 4, "epochs": 3}, ValueError, "initial_epoch=4 is above epochs=3"),
-        ({"initial_epoch": 1.0}, TypeError, "initial_epoch must be a whole number"),
+        ({"initial_epoch": 1.0}, TypeError, "initial_epoch must be an integer"),
     ],
 )
 def test_invalid_numbers_are_refused(options, error, message, no_compile):
