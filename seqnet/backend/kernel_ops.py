@@ -19,6 +19,7 @@ from pytensor.tensor.special import LogSoftmax, Softmax
 
 from seqnet.ops.additive import AdditiveScores, AdditiveScoresGradient
 from seqnet.ops.affine import Affine, AffineGradient
+from seqnet.ops.chain import ChainBestPath, ChainGradient, ChainLogSum
 from seqnet.ops.count import Count
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, apply_op
@@ -180,6 +181,9 @@ KERNELS: dict[type[GraphOp], Callable] = {
     AdditiveScoresGradient: compute_additive_scores_gradient,
     Affine: compute_affine,
     AffineGradient: compute_affine_gradient,
+    ChainBestPath: lambda *arrays: (native.chain_best(*arrays),),
+    ChainGradient: lambda *arrays: native.chain_backward(*arrays),
+    ChainLogSum: lambda *arrays: native.chain_forward(*arrays),
     Count: lambda x: (np.asarray(x.size, x.dtype),),
     Gather: compute_gather,
     LookupAffine: compute_lookup_affine,

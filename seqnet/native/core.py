@@ -33,6 +33,9 @@ class CoreLibrary(Protocol):
     gather: Callable[..., None]
     scatter_add: Callable[..., None]
     squared_norms: Callable[..., None]
+    chain_forward: Callable[..., None]
+    chain_backward: Callable[..., None]
+    chain_best: Callable[..., None]
     elementwise: Callable[..., None]
     recurrence_forward: Callable[..., None]
     recurrence_backward: Callable[..., None]
@@ -55,6 +58,7 @@ SIGNATURES = {
         name: [c_void_p, c_long]
         for name in ("gemm", "softmax", "gather", "scatter_add", "squared_norms")
     },
+    **{name: [c_void_p, c_long] for name in ("chain_forward", "chain_backward", "chain_best")},
     "elementwise": [c_void_p, c_void_p, c_long, c_long],
     "recurrence_forward": [c_void_p, c_long],
     "recurrence_backward": [c_void_p, c_long],
