@@ -1,4 +1,4 @@
-"""The code in CONTRIBUTING.md, as a newcomer would use it, in both precisions."""
+"""The code in CONTRIBUTING.md works in both precisions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SNIPPETS = {
 }
 CHECKS: dict[str, Callable] = {}
 X = np.random.default_rng(0).normal(size=(16, 5, 3))
-Y = np.tanh(X.sum(axis=(1, 2)))[:, None]  # one output a sequence
+Y = np.tanh(X.sum(axis=(1, 2)))[:, None]  # one output per sequence
 
 
 def checks(title: str) -> Callable:
-    """Enter a check of what a section defines: it gets the section's class and a path."""
+    """Register a check for a section: it receives the class of the section and a path."""
 
     def enter(check: Callable) -> Callable:
         CHECKS[title] = check
@@ -118,9 +118,9 @@ def check_data_source(cls, path):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("title", SNIPPETS)
-def test_the_code_of_the_section_works(title, dtype, tmp_path, monkeypatch):
+def test_the_code_of_each_section_works(title, dtype, tmp_path, monkeypatch):
     tables = {kind: dict(table) for kind, table in registry._registered.items()}
-    monkeypatch.setattr(registry, "_registered", tables)  # names are free again afterwards
+    monkeypatch.setattr(registry, "_registered", tables)  # unregister the names afterwards
     seqnet.config.set_floatx(dtype)
     names: dict = {"__name__": "contributing"}
     exec(compile(SNIPPETS[title], f"CONTRIBUTING.md, {title}", "exec"), names)

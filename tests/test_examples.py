@@ -1,4 +1,4 @@
-"""The examples run as a user runs them, and the character model learns."""
+"""The examples run, and the character model learns."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_character_model_is_far_better_than_a_bigram_table(tmp_path, capsys)
     assert capsys.readouterr().out == first
 
 
-def test_the_example_takes_any_text_and_unrolls(tmp_path, capsys):
+def test_the_text_example_accepts_any_text_and_unroll(tmp_path, capsys):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("grün, blau, gelb und rot; " * 60, encoding="utf-8")
     checkpoint = tmp_path / "colours.h5"
