@@ -28,8 +28,8 @@ from seqnet.data.validation import (
     size_of,
     steps_like,
 )
-from seqnet.layers import Activation, Dense, Softmax, TimeDistributed
-from seqnet.losses import Loss
+from seqnet.layers import CRF, Activation, Dense, Softmax, TimeDistributed
+from seqnet.losses import CRFLoss, Loss
 from seqnet.losses.targets import aligned
 from seqnet.metrics import MeanMetricWrapper
 from seqnet.types import Shape
@@ -268,6 +268,12 @@ def check_last_activation(output: OutputSpec) -> None:
     """Raise an error if the last activation does not fit the loss (probabilities or logits)."""
     loss: Any = output.loss
     layer: Any = output.layer
+    has_path = isinstance(layer, CRF) and layer.output == "viterbi"
+    if has_path and loss is not None and not isinstance(loss, CRFLoss):
+        raise ValueError(
+            f"The output of layer {layer.display_name!r} (CRF) is the best path, which has no "
+            "gradient. Use loss='crf_loss', or CRF(output='marginals')."
+        )
     if isinstance(layer, TimeDistributed):
         layer = layer.layer
     if isinstance(layer, Softmax):

@@ -66,9 +66,7 @@ def chain_forward(
     weights = _padded(transitions, start, end)
     tags = _checked_tags(tags, mask, classes)
     work = 20 * batch * time * classes * classes
-    _run(
-        "chain_forward", work, 0, scores, mask, weights, value=value, log_p=log_p, tags=tags
-    )
+    _run("chain_forward", work, 0, scores, mask, weights, value=value, log_p=log_p, tags=tags)
     return value, log_p
 
 
