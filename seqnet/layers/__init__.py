@@ -7,6 +7,7 @@ from seqnet.layers.batch_normalization import BatchNormalization
 from seqnet.layers.bidirectional import Bidirectional
 from seqnet.layers.context import CallContext
 from seqnet.layers.conv1d import Conv1D
+from seqnet.layers.crf import CRF
 from seqnet.layers.dense import Dense
 from seqnet.layers.dropout import Dropout, SpatialDropout1D
 from seqnet.layers.embedding import Embedding
@@ -53,6 +54,7 @@ from seqnet.layers.simple_rnn import SimpleRNN
 from seqnet.layers.time_distributed import TimeDistributed
 
 __all__ = [
+    "CRF",
     "ELU",
     "GRU",
     "LSTM",

@@ -223,6 +223,33 @@ class Loss(Configurable, ABC):
         self._name = name
 
 
+class SequenceLoss(Loss):
+    """The base of losses with one value for each sequence, of predictions at each of its steps.
+
+    A subclass defines ``call(y_true, y_pred, mask=None)``, which returns values ``(batch,)`` for
+    predictions ``(batch, time, features)``. The mask ``(batch, time)`` is True where there is data;
+    sequences without any do not count. In a model sample weights are ``(batch,)``.
+    """
+
+    targets_have_steps = True
+    """Whether there is a target for each step of the predictions."""
+
+    @abstractmethod
+    def call(self, y_true: Tensor, y_pred: Tensor, mask: TensorLike | None = None) -> Tensor:
+        """Return the value of each sequence: without weights, not reduced."""
+
+    def values(
+        self, y_true: TensorLike, y_pred: TensorLike, mask: TensorLike | None = None
+    ) -> Tensor:
+        """Return what `call` does, in the dtype of the loss if it has one."""
+        y_true, y_pred = pt.as_tensor_variable(y_true), pt.as_tensor_variable(y_pred)
+        y_pred = y_pred if self.dtype is None else cast_output(y_pred, self.dtype)
+        return self.call(y_true, y_pred, mask)
+
+    def check_steps(self, y: Array, steps: Array, name: str) -> None:
+        """Raise ``ValueError`` if targets do not go with the numbers of steps (samples,)."""
+
+
 def values_function(loss: Callable) -> Callable:
     """Return the function of a loss that gives a value for each step: for training and metrics."""
     return loss.values if isinstance(loss, Loss) else loss

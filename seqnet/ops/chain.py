@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply, Variable
@@ -50,6 +51,20 @@ def log_sum(x: Tensor, axis: int) -> Tensor:
 def one_hot(ids: Tensor, classes: Tensor | int, dtype: str) -> Tensor:
     """Return (..., classes) of ids (...), 1 at the id."""
     return pt.cast(pt.eq(ids[..., None], pt.arange(classes)), dtype)
+
+
+def pullback_of(
+    op: GraphOp, inputs: Sequence[Variable], output_grads: Sequence[Variable], floats: Sequence[int]
+) -> list[Variable]:
+    """Return the gradients of an Op's definition with respect to some inputs, no others."""
+    outputs = op.define(*inputs)
+    known = {
+        v: g for v, g, on in zip(outputs, output_grads, connected(output_grads), strict=True) if on
+    }
+    wanted = [inputs[k] for k in floats]
+    found = pytensor.grad(None, wanted, known_grads=known, disconnected_inputs="ignore")
+    gradients = dict(zip(floats, cast("list[Variable]", found), strict=True))
+    return [gradients.get(k, disconnected_type()) for k in range(len(inputs))]
 
 
 class ChainLogSum(GraphOp):
@@ -126,7 +141,7 @@ class ChainLogSum(GraphOp):
         output_grads: Sequence[Variable],
     ) -> list[Variable]:
         if connected(output_grads) != [True, False]:  # the gradient of a gradient
-            return super().pullback(inputs, outputs, output_grads)
+            return pullback_of(self, inputs, output_grads, (0, 2, 3, 4))
         _, mask, transitions, _, end, *tags = inputs
         gradient = output_grads[0]
         found = ChainGradient()(outputs[1], mask, transitions, end, gradient, *tags)
@@ -212,6 +227,18 @@ class ChainGradient(GraphOp):
         log_p, _, transitions, end = shapes[:4]
         return [log_p, transitions, end, end]
 
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
+        wanted = [True, False, True, True, True]
+        return [[k < 5 and wanted[k]] * 4 for k in range(len(node.inputs))]
+
+    def pullback(
+        self,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        output_grads: Sequence[Variable],
+    ) -> list[Variable]:
+        return pullback_of(self, inputs, output_grads, (0, 2, 3, 4))
+
 
 class ChainOutput(GraphOp):
     """The base of Ops that are the output of a chain; inputs are the first five of `ChainLogSum`.
@@ -239,6 +266,14 @@ class ChainMarginals(ChainOutput):
 
     def connection_pattern(self, node: Apply) -> list[list[bool]]:
         return [[True], [False], [True], [True], [True]]
+
+    def pullback(
+        self,
+        inputs: Sequence[Variable],
+        outputs: Sequence[Variable],
+        output_grads: Sequence[Variable],
+    ) -> list[Variable]:
+        return pullback_of(self, inputs, output_grads, (0, 2, 3, 4))
 
 
 class ChainBestPath(ChainOutput):
