@@ -341,7 +341,7 @@ class Model:
         inputs: Any,
         mask: Any = None,
         context: CallContext | None = None,
-        training: bool = False,
+        training: bool | None = None,
     ) -> Any:
         """Apply the model to PyTensor variables; return PyTensor variables.
 
@@ -352,7 +352,7 @@ class Model:
         """
         if depends_on_input(inputs):
             return self.as_layer()(inputs, mask=mask, training=training)
-        context = CallContext(training=training) if context is None else context
+        context = CallContext(training=bool(training)) if context is None else context
         values = [pt.as_tensor_variable(x) for x in self.signature.inputs.leaves(inputs)]
         outputs, _ = self.graph.apply(values, self.signature.inputs.leaves(mask), context)
         return self.signature.outputs.pack(outputs)

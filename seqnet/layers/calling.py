@@ -278,6 +278,8 @@ def output_masks(
 
     A single mask that `compute_mask` returns for several outputs is that of the first one.
     """
+    if all(m is None for m in items_of(mask)):
+        mask = None
     found = layer.compute_mask(inputs, mask)
     if not isinstance(outputs, (list, tuple)):
         return found[0] if isinstance(found, (list, tuple)) else found
