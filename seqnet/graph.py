@@ -161,7 +161,8 @@ class Graph:
     def build(self, inputs: Sequence[Shape]) -> None:
         """Create the weights of all layers for inputs of some shapes, and check the shapes."""
         found = dict(zip(self.inputs, inputs, strict=True))
-        if self.constants or any(len(node.inputs) != 1 for node in self.nodes):
+        calls = all(isinstance(node.op, LayerCall) for node in self.nodes)
+        if self.constants or not calls or any(len(node.inputs) != 1 for node in self.nodes):
             self.shapes(inputs)  # the layers were built when their calls were recorded
             return
         for node in self.nodes:

@@ -356,7 +356,7 @@ class Model:
         inputs: Any,
         mask: Any = None,
         context: CallContext | None = None,
-        training: bool = False,
+        training: bool | None = None,
     ) -> Any:
         """Apply the model to PyTensor variables or to arrays; return the same.
 
@@ -371,7 +371,7 @@ class Model:
             if training:
                 return evaluate(self, inputs, (), mask, {}, training)
             return self.predict_on_batch(inputs, mask)
-        context = CallContext(training=training) if context is None else context
+        context = CallContext(training=bool(training)) if context is None else context
         values = [pt.as_tensor_variable(x) for x in self.signature.inputs.leaves(inputs)]
         outputs, _ = self.graph.apply(values, self.signature.inputs.leaves(mask), context)
         return self.signature.outputs.pack(outputs)

@@ -88,6 +88,13 @@ class ModelLayer(Layer):
         """Whether a layer of the model carries its states from batch to batch."""
         return self.model.stateful
 
+    def check_input(self, values: Any, name: str) -> None:
+        specs = list(self.model.input_specs.values())
+        if len(specs) == 1:
+            specs[0].check_input(values, name)
+        else:
+            super().check_input(values, name)
+
     def check_axes(self, input_shape: Any) -> None:
         """Leave the check to the layers of the model."""
 

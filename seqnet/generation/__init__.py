@@ -1,9 +1,10 @@
-"""Generation of sequences, one time step at a time."""
+"""Generation and decoding of sequences, one time step at a time."""
 
+from seqnet.generation.decoding import Decoder, Hypothesis
 from seqnet.generation.sampling import generate, sample
 from seqnet.generation.stepping import Stepper
 
-__all__ = ["Stepper", "generate", "sample"]
+__all__ = ["Decoder", "Hypothesis", "Stepper", "generate", "sample"]
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,7 @@ steps are masked all weights are zero, so that padding changes neither values no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any, cast
 
@@ -62,6 +62,26 @@ def attended_steps(step_masks: Sequence[Tensor | None], *masks: Tensor | None) -
     found = [m[:, None, :] for m in step_masks if m is not None]
     found += [m for m in masks if m is not None]
     return reduce(lambda a, b: a & b, found) if found else None
+
+
+def why_not_queries(layer: Layer, attended: Sequence[Any], options: Mapping[str, Any]) -> str:
+    """Return why an attention cannot be computed query by query; empty if it can.
+
+    Parameters
+    ----------
+    layer : Layer
+    attended : list of bool
+        Whether the value and the key are given one step at a time.
+    options : dict
+        The options of the call.
+    """
+    if any(attended):
+        return layer.non_causal
+    if options.get("use_causal_mask"):
+        return "gives each query other steps, by use_causal_mask"
+    if options.get("attention_mask") is False:  # a variable that is given as a whole
+        return "gives each query other steps, by an attention_mask"
+    return ""
 
 
 def set_to_zero(outputs: Tensor, mask: Tensor | None) -> Tensor:
@@ -155,6 +175,10 @@ class Attention(Layer):
         if self.score_mode == "concat":
             self.concat_score_weight = self.add_weight("concat_score_weight", (), "ones")
         self.generator = self.add_generator()
+
+    def why_not_stepwise(self, varies: Any, options: Mapping[str, Any]) -> str:
+        _, *whole = items_of(varies)
+        return why_not_queries(self, whole, options)
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Return how each query fits each key, (batch, queries, steps)."""
@@ -441,6 +465,9 @@ class MultiHeadAttention(Layer):
         flat = joined.reshape((*tuple(joined.shape)[:2], heads * self.value_dim))
         output = self.project("output", flat, self.output_sizes(query.type.shape))
         return [output, weights] if return_attention_scores else output
+
+    def why_not_stepwise(self, varies: Any, options: Mapping[str, Any]) -> str:
+        return why_not_queries(self, [options.get("value"), options.get("key")], options)
 
     def output_sizes(self, query_shape: Shape) -> tuple:
         """Return the sizes of the output's axes after the batch and time."""

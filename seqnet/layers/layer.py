@@ -183,6 +183,21 @@ class Layer(Versioned, Configurable, ABC):
         """
         return None
 
+    def why_not_stepwise(self, varies: Any, options: Mapping[str, Any]) -> str:
+        """Return why a call cannot run one time step at a time; empty if it can.
+
+        By default this is `non_causal`. Layers of which it depends on the inputs override this.
+
+        Parameters
+        ----------
+        varies : bool, or a list or dictionary of them
+            Which inputs are sequences of which one step is given at a time. The others are given
+            as a whole.
+        options : dict
+            Further arguments of `call` by name, with such a bool for each variable.
+        """
+        return self.non_causal
+
     def check_input(self, values: np.ndarray, name: str) -> None:
         """Raise if an array cannot be the input of this layer (first layers only)."""
         if values.dtype.kind not in "fiub":

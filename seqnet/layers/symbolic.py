@@ -146,7 +146,7 @@ def take_variables(tree: Any, found: list[Variable]) -> Any:
     return tree
 
 
-def put_values(tree: Any, values: Sequence[Any]) -> Any:
+def put_values(tree: Any, values: Sequence[Any] | Mapping[int, Any]) -> Any:
     """Return nested arguments with a value for each `Slot`."""
     if isinstance(tree, Slot):
         return values[tree.index]

@@ -315,7 +315,9 @@ class CompiledSteps:
                 if function is None:
                     states = symbolic_states(self.model.layers) if with_states else {}
                     variables = symbolic_batch(batch, types)
-                    with announced(FUNCTIONS[compile_it], announce):  # kernels are compiled, too
+                    with announced(
+                        FUNCTIONS.get(compile_it, ""), announce
+                    ):  # kernels are compiled, too
                         function = compile_it(self.model, variables, states)
                     self.functions[key] = function
         return function, arrays, structure

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import seqnet
-from seqnet.layers import GRU, LSTM, Dense, Layer, TimeDistributed
+from seqnet.layers import GRU, LSTM, Dense, Dropout, Layer, TimeDistributed
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(4, 6, 3))
@@ -106,3 +106,13 @@ def test_a_recurrent_layer_within_each_step_starts_anew():
     model.compile(seqnet.optimizers.SGD(0.0), "mse")
     history = model.fit(data, y, epochs=1, tbptt=2, verbose=0)
     assert history.history["loss"][0] == pytest.approx(model.evaluate(data, y), rel=1e-10)
+
+
+def test_dropout_of_a_nested_model_is_active_in_training_only():
+    inner = seqnet.Model([Dropout(0.5, input_shape=(4,))], name="inner")
+    x = seqnet.Input((4,))
+    model = seqnet.Model(x, inner(x))
+    model.compile("sgd", "mse")
+    ones = np.ones((50, 4), "float32")
+    np.testing.assert_array_equal(model.predict(ones), ones)
+    assert model.train_on_batch(ones, ones) == pytest.approx(1.0, abs=1e-6)
