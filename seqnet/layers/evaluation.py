@@ -54,6 +54,12 @@ def evaluate(
 
     def array_of(value: Any, integers: str) -> np.ndarray:
         array = np.asarray(value)
+        if array.dtype.kind not in "fiub":
+            name = getattr(owner, "display_name", getattr(owner, "name", ""))
+            raise TypeError(
+                f"{type(owner).__name__} {name!r} is called on a PyTensor variable or an array of "
+                f"numbers, not on {str(value)[:100]!r} of type {type(value).__name__}."
+            )
         kinds = {"f": owner.dtype, "i": integers, "u": integers}
         return np.asarray(array, kinds.get(array.dtype.kind, array.dtype))
 
