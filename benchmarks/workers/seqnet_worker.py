@@ -27,7 +27,7 @@ from seqnet.callbacks import (
 from seqnet.callbacks.base import HOOKS, overrides
 from seqnet.generation import Stepper, generate
 from seqnet.layers import GRU, LSTM, Dense, Embedding, SimpleRNN
-from seqnet.training.step import Totals
+from seqnet.training.results import Totals
 
 CELLS = {"simple_rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
 PATHS = {
