@@ -96,7 +96,7 @@ class Graph:
 
     @classmethod
     def of_stack(cls, layers: Sequence[Layer]) -> Graph:
-        """Return the graph of layers that are called one after the other."""
+        """Return the graph of a stack of layers."""
         nodes = [
             Node(LayerCall(layer), (number,), (number + 1,)) for number, layer in enumerate(layers)
         ]
@@ -254,7 +254,7 @@ class Graph:
         return known
 
     def mask_ranks(self, inputs: Sequence[Shape], ranks: Sequence[int]) -> list[int]:
-        """Return the number of axes of the mask of each output; 0 if there is none.
+        """Return the number of axes of the mask of each output; 0 without a mask.
 
         Parameters
         ----------

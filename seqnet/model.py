@@ -892,7 +892,7 @@ class Model:
     def from_config(
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
     ) -> Model:
-        """Make a model from the result of `get_config`; weights are drawn anew.
+        """Create a model with new weights from the result of `get_config`.
 
         Parameters
         ----------

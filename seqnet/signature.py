@@ -34,7 +34,7 @@ class Structure:
     kind: str = "one"
 
     def leaves(self, tree: Any, what: str = "The inputs") -> list:
-        """Return what users pass as a list in the order of the names; None stands for nothing.
+        """Return the user's values as a list in the order of the names; None for missing values.
 
         Raises
         ------

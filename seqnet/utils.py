@@ -81,7 +81,7 @@ def plot_model(
     show_dtype : bool
         Show the float type of each layer.
     show_layer_names : bool
-        Show the names of layers beside their classes.
+        Show the names of layers next to their classes.
     rankdir : "TB", "LR", "BT" or "RL"
         The direction of the graph: from top to bottom, from left to right, and so on.
     dpi : int

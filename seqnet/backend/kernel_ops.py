@@ -226,7 +226,7 @@ class KernelOp(Op):
 
 
 def kernel_op(node: Apply) -> KernelOp | None:
-    """Return an Op that computes a node by a compiled kernel, or None if there is none."""
+    """Return an Op that computes a node by a compiled kernel, or None if it is not supported."""
     op, run = node.op, KERNELS.get(type(node.op))
     floats = {v.type.dtype for v in node.outputs if v.type.dtype.startswith("float")}
     if run is None or not floats <= {"float32", "float64"}:

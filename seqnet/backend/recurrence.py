@@ -30,7 +30,7 @@ _found: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def compiled_kernel(step: TracedStep) -> native.RecurrenceKernel | str:
-    """Return the kernel compiled from a step, or a text with the reason why there is none."""
+    """Return the kernel compiled from a step, or the reason why it cannot be compiled."""
     if step not in _found:
         try:
             _found[step] = compile_step(step)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class InputVariable(TensorVariable):
-    """A PyTensor variable that stands for an input of a model; made by `Input`.
+    """A PyTensor variable that represents an input of a model, created by `Input`.
 
     Attributes
     ----------
@@ -158,7 +158,7 @@ def put_values(tree: Any, values: Sequence[Any] | Mapping[int, Any]) -> Any:
 
 
 class LayerCall(Op):
-    """A recorded call of a layer: a node that stands for its outputs.
+    """A recorded call of a layer: a node that represents its outputs.
 
     Parameters
     ----------

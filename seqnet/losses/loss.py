@@ -108,7 +108,7 @@ class Loss(Configurable, ABC):
         return self.call(y_true, y_pred if self.dtype is None else cast_output(y_pred, self.dtype))
 
     def counted(self, y_true: Tensor) -> Tensor | None:
-        """Return where targets count, one bool for each value of the loss; None for everywhere."""
+        """Return which targets are used, one bool for each value of the loss; None for all."""
 
     def __call__(
         self, y_true: TensorLike, y_pred: TensorLike, sample_weight: TensorLike | None = None

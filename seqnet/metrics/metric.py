@@ -243,7 +243,7 @@ class Metric(Configurable, ABC):
         return result if result.ndim else result.item()
 
     def __getstate__(self) -> dict:
-        """Return what is copied and pickled: no compiled functions, which are made anew."""
+        """Return the state to copy and pickle, without compiled functions."""
         return {k: v for k, v in self.__dict__.items() if k != "_functions"}
 
 

@@ -38,7 +38,7 @@ States = dict[Layer, list]
 
 
 class ArrayType(NamedTuple):
-    """What a compiled function knows of one of its arrays."""
+    """The specification of an array of a compiled function."""
 
     name: str
     dtype: str
@@ -214,7 +214,7 @@ def loss_sums(
 
 
 class Structure(NamedTuple):
-    """What compiled functions depend on besides batches.
+    """The settings that compiled functions depend on, apart from batches.
 
     Attributes
     ----------
@@ -235,7 +235,7 @@ class CompiledSteps:
     """The compiled steps of a model: one function is kept for each kind of batch.
 
     One thread at a time runs one, because a compiled function keeps its inputs and intermediate
-    results in storage of its own, and an update overwrites weights.
+    results in its own storage, and an update overwrites weights.
 
     Parameters
     ----------
@@ -249,7 +249,7 @@ class CompiledSteps:
         self._structure: tuple[tuple, Structure] | None = None
 
     def __getstate__(self) -> dict:
-        """Return what is copied and pickled: no compiled functions, which are made anew."""
+        """Return the state to copy and pickle, without compiled functions."""
         return {"model": self.model, "functions": {}, "_structure": None}
 
     def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
@@ -286,7 +286,7 @@ class CompiledSteps:
         with_states: bool = False,
         announce: bool = False,
     ) -> tuple[Callable, list[Array], Structure]:
-        """Return the function for a batch, compiled now if it is the first of its kind.
+        """Return the function for a batch, compiled if it is the first of its kind.
 
         Parameters
         ----------

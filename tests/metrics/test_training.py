@@ -12,7 +12,8 @@ import seqnet
 from seqnet import metrics
 from seqnet.layers import Dense, Masking, SimpleRNN
 from seqnet.metrics import MeanMetric, Metric, weighted_sum
-from seqnet.training.step import CompiledSteps, Totals
+from seqnet.training.results import Totals
+from seqnet.training.step import CompiledSteps
 
 RNG = np.random.default_rng(20261126)
 LENGTHS = np.array([3, 5, 1, 4])
