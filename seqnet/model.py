@@ -30,11 +30,12 @@ from seqnet.data.ragged import choose_lengths
 from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.graph import Graph, StepsSource, has_steps
 from seqnet.hyperparameters import names_of
+from seqnet.keras_names import GONE, takes_keras_names
 from seqnet.layers.context import CallContext
 from seqnet.layers.evaluation import evaluate, holds_variables
 from seqnet.layers.layer import Layer
 from seqnet.layers.states import RUNS, all_layers, carried_states, named_states
-from seqnet.layers.symbolic import InputVariable, depends_on_input
+from seqnet.layers.symbolic import Input, InputVariable, depends_on_input
 from seqnet.layers.weights import set_values
 from seqnet.locking import COMPILING, ForkSafeLock, alone
 from seqnet.nested import ModelLayer
@@ -114,6 +115,7 @@ class Model:
     (2, 2)
     """
 
+    @takes_keras_names
     def __init__(
         self,
         inputs: Any = (),
@@ -143,6 +145,7 @@ class Model:
         self.weight_prefix = ""
         self._layer: ModelLayer | None = None
         self._sources: list[StepsSource | None] | None = None
+        self._called: tuple[Any, ...] | None = None
         self.signature = Signature()
         self.graph = Graph.of_stack([])
         self.layers: list[Layer] = []
@@ -206,7 +209,8 @@ class Model:
         self.layers.append(layer)
         self._set_stack()
         if self.input_shape is not None or layer.input_shape is not None:
-            self._build_from(self.input_shape or (None, *(layer.input_shape or ())))
+            first = (layer.batch_size, *(layer.input_shape or ()))
+            self._build_from(self.input_shape or first)
 
     def _begin_with(self, first: InputVariable) -> None:
         if self.layers or self.input_shape is not None:
@@ -233,8 +237,16 @@ class Model:
             self._layer = ModelLayer(self)
         return self._layer
 
-    def get_layer(self, name: str) -> Layer:
-        """Return the layer with this name."""
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """Return the layer with a name, or that at a place of `layers`."""
+        if (name is None) == (index is None):
+            raise ValueError("get_layer takes the name of a layer or its index.")
+        if index is not None:
+            if not -len(self.layers) <= index < len(self.layers):
+                raise ValueError(
+                    f"The model has {len(self.layers)} layers, so none has the index {index}."
+                )
+            return self.layers[index]
         for layer in self.layers:
             if layer.name == name:
                 return layer
@@ -254,15 +266,64 @@ class Model:
         return self.signature.outputs.names
 
     @property
+    def inputs(self) -> list[InputVariable]:
+        """The symbolic inputs; of a built stack, one that is made at the first use."""
+        return list(self._symbolic()[0])
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The symbolic outputs."""
+        return list(self._symbolic()[1])
+
+    @property
+    def input(self) -> Any:
+        """The symbolic input; of several, a list or a dictionary as the model was made."""
+        return self.signature.inputs.pack(self.inputs)
+
+    @property
+    def output(self) -> Any:
+        """The symbolic output; of several, a list or a dictionary as the model was made."""
+        return self.signature.outputs.pack(self.outputs)
+
+    @property
+    def output_shape(self) -> Any:
+        """The static shape of the output; of several, a list or a dictionary."""
+        return self.compute_output_shape(self.input_shape)
+
+    def _symbolic(self) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Return the symbolic inputs and outputs; call the layers of a stack on an `Input`."""
+        if self.signature.is_functional:
+            return self.signature.input_variables, self.signature.output_variables
+        if not self.built:
+            raise ValueError("The model is not built, so it has no symbolic inputs or outputs yet.")
+        if self._called is None or self._called[0] is not self.graph:
+            x: Any = Input(batch_shape=self.input_shape, name=self.input_names[0])
+            y = x
+            for layer in self.layers:
+                y = layer(y)
+            self._called = (self.graph, x, y)
+        return self._called[1:2], self._called[2:]
+
+    def __getattr__(self, name: str) -> Any:
+        instead = f"; call {GONE[name]}" if name in GONE else ""
+        raise AttributeError(
+            f"A {type(self).__name__} has no {name!r}{instead}.", name=name, obj=self
+        )
+
+    @property
     def built(self) -> bool:
         """Whether all layers have their weights."""
         return bool(self.layers) and all(layer.built for layer in self.layers)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Any = None) -> None:
         """Create the weights for inputs of shape ``(batch, ...)``; None for sizes that vary.
 
-        With several inputs, the shapes are a list or a dictionary by name.
+        With several inputs, the shapes are a list or a dictionary by name. By default the shape is
+        the known `input_shape`.
         """
+        input_shape = self.input_shape if input_shape is None else input_shape
+        if input_shape is None:
+            raise ValueError("The input shape of the model is unknown: pass it to build.")
         if not self.layers:
             raise ValueError("The model has no layers; add some first.")
         inputs = self.signature.inputs
@@ -394,6 +455,21 @@ class Model:
         return list(found)
 
     @property
+    def trainable_weights(self) -> list:
+        """The weights that training changes."""
+        return [w for w, on in zip(self.weights, self.trained, strict=True) if on]
+
+    @property
+    def non_trainable_weights(self) -> list:
+        """The weights that optimizers do not change."""
+        return [w for w, on in zip(self.weights, self.trained, strict=True) if not on]
+
+    @property
+    def losses(self) -> list:
+        """The penalties of the weights, one symbolic number for each."""
+        return [loss for layer in self.layers for loss in layer.losses]
+
+    @property
     def trained(self) -> tuple[bool, ...]:
         """Whether each weight is trained."""
         found: dict[Any, bool] = {}
@@ -503,6 +579,7 @@ class Model:
 
     # ---- training
 
+    @takes_keras_names
     def compile(
         self,
         optimizer: str | Optimizer = "adam",
@@ -643,6 +720,7 @@ class Model:
                 self.steps.forget_lengths(set(before) - set(chosen))
         return chosen
 
+    @takes_keras_names
     def fit(
         self,
         X: Data,
@@ -774,6 +852,7 @@ class Model:
             training.Trainer(self, dataset, validation, arguments, called).fit()
         return history
 
+    @takes_keras_names
     def evaluate(
         self,
         X: Data,
@@ -804,6 +883,7 @@ class Model:
             totals = training.evaluate(self, dataset, batch_size, called, steps, announce)
         return report(totals, return_dict)
 
+    @takes_keras_names
     def predict(
         self,
         X: Data,
@@ -834,6 +914,7 @@ class Model:
             found = training.predict(self, dataset, batch_size, called, steps, announce)
         return self.signature.outputs.as_declared(found)
 
+    @takes_keras_names
     def train_on_batch(
         self,
         X: Data,
@@ -852,6 +933,7 @@ class Model:
             raise training.numerical_error(self, result, "train_on_batch")
         return report(Totals(self.objectives, result.sums), return_dict)
 
+    @takes_keras_names
     def test_on_batch(
         self,
         X: Data,
@@ -865,6 +947,7 @@ class Model:
         batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
         return report(Totals(self.objectives, self.steps.test(batch).sums), return_dict)
 
+    @takes_keras_names
     def predict_on_batch(
         self, X: Data, mask: Data | None = None, lengths: Data | None = None
     ) -> np.ndarray | list | dict[str, Any]:
@@ -1125,6 +1208,10 @@ class Model:
                     carried.set([left.pop(name) for name in names], run)
         if left:
             raise ValueError(f"There are states that no layer has: {', '.join(sorted(left))}.")
+
+
+Sequential = Model
+"""Another name of `Model`, for stacks of layers as in Keras."""
 
 
 def name_layers(layers: Sequence[Layer]) -> None:

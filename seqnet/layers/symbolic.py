@@ -22,6 +22,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from seqnet import config
 from seqnet.checks import check_bool, check_count, check_shape
+from seqnet.keras_names import takes_keras_names
 from seqnet.layers.calling import output_masks, taken_shapes
 from seqnet.layers.context import CallContext
 from seqnet.types import Shape, Tensor
@@ -47,6 +48,7 @@ class InputVariable(TensorVariable):
         return tuple(self.type.shape)
 
 
+@takes_keras_names
 def Input(  # noqa: N802  (the name of Keras)
     shape: Sequence[int | None] | None = None,
     batch_size: int | None = None,

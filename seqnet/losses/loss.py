@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +26,7 @@ FUNCTIONS: dict[Callable, type[Loss]] = {}
 """The losses as functions, and the classes that stand for them in a model."""
 
 
-class Loss(Configurable, ABC):
+class Loss(Configurable):
     """The base class of losses.
 
     A subclass defines ``call(y_true, y_pred)``, which returns a value for each example or step:

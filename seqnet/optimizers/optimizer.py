@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, cast
@@ -70,7 +70,7 @@ class Gradients(NamedTuple):
     squares: Tensor
 
 
-class Optimizer(Versioned, Configurable, ABC):
+class Optimizer(Versioned, Configurable):
     """The base class of optimizers.
 
     Parameters

@@ -126,7 +126,6 @@ X = pt.tensor("x", shape=(None, 4, 3), dtype="float32")
     ("make", "error", "message"),
     [
         (lambda: Dense(2)([X, X]), ValueError, r"'dense' \(Dense\) takes one input, but got 2, of"),
-        (lambda: LSTM(2)([X, X]), ValueError, r"'lstm' \(LSTM\) takes one input.*\(None, 4, 3\)"),
         (lambda: Dense(2)([X, "b"]), TypeError, r"'dense'.*not on 'b' of type str"),
         (lambda: Dense(2)(X, mask=[MASK, MASK]), TypeError, "one input, but got the masks"),
         (lambda: WeightedSum()([X, X], mask=[MASK]), ValueError, "a list of 2 masks, None for"),
