@@ -4,7 +4,17 @@ import numpy as np
 import pytensor.tensor as pt
 import pytest
 
-from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Layer, Softmax
+import seqnet
+from seqnet.layers import (
+    GRU,
+    LSTM,
+    Attention,
+    Bidirectional,
+    Dense,
+    Layer,
+    MultiHeadAttention,
+    Softmax,
+)
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(size=(2, 4, 3)), RNG.normal(size=(2, 4, 3))
@@ -164,3 +174,19 @@ def test_several_outputs_have_a_mask_each():
         assert [len(s) for s in shapes] == [
             len(s) for s in layer.compute_output_shape((None, 4, 3))
         ]
+
+
+def test_the_weights_of_an_attention_are_outputs_of_a_model():
+    query, value = seqnet.Input((None, 4), name="query"), seqnet.Input((None, 4), name="value")
+    attention, heads = Attention(), MultiHeadAttention(2, 3)
+    outputs = {}
+    outputs["one"], outputs["weights"] = attention([query, value], return_attention_scores=True)
+    outputs["two"], outputs["by head"] = heads(query, value, return_attention_scores=True)
+    model = seqnet.Model([query, value], outputs)
+    data = [np.ones((2, 3, 4), "float32"), np.ones((2, 5, 4), "float32")]
+    shapes = model.compute_output_shape([x.shape for x in data])
+    assert shapes["weights"] == (2, 3, 5)
+    assert shapes["by head"] == (2, 2, 3, 5)
+    found = model.predict(data)
+    assert {name: x.shape for name, x in found.items()} == shapes
+    np.testing.assert_allclose(found["by head"].sum(axis=-1), 1, rtol=1e-5)
