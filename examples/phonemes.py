@@ -29,10 +29,10 @@ from seqnet.generation import Decoder
 from seqnet.layers import LSTM, Attention, Bidirectional, Concatenate, Dense, Dropout, Embedding
 from seqnet.text import CharacterVocabulary
 
-# Phoneme and word error rates in % on CMUdict, of another version and with other test words. Yao and
-# Zweig, "Sequence-to-sequence neural net models for grapheme-to-phoneme conversion",
-# arXiv:1506.00196; Rao, Peng, Sak and Beaufays, "Grapheme-to-phoneme conversion using long short-term
-# memory recurrent neural networks", ICASSP 2015.
+# Phoneme and word error rates in % on CMUdict, of another version and with other test words.
+# Yao and Zweig, "Sequence-to-sequence neural net models for grapheme-to-phoneme conversion",
+# arXiv:1506.00196; Rao, Peng, Sak and Beaufays, "Grapheme-to-phoneme conversion using long
+# short-term memory recurrent neural networks", ICASSP 2015.
 LITERATURE = {
     "LSTM in two directions over given alignments (Yao and Zweig, 2015)": (5.45, 23.55),
     "LSTM in two directions with CTC (Rao et al., 2015)": (None, 25.8),
@@ -152,7 +152,8 @@ def main(arguments=None) -> tuple[float, float]:
     phoneme_rate, word_rate = error_rates(spoken, [words[word] for word in test])
     print(
         f"{options.epochs} epochs took {took / 60:.1f} minutes, and finding {len(test)} "
-        f"pronunciations {decoding:.0f} s. Phoneme error rate {phoneme_rate:.2f} %, word error rate {word_rate:.2f} %."
+        f"pronunciations {decoding:.0f} s. "
+        f"Phoneme error rate {phoneme_rate:.2f} %, word error rate {word_rate:.2f} %."
     )
     for name, (of_phonemes, of_words) in LITERATURE.items():
         text = "" if of_phonemes is None else f"phonemes {of_phonemes} %, "
