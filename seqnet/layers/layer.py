@@ -187,7 +187,9 @@ class Layer(Versioned, Configurable):
         """Return the output's shape, the batch and unknown sizes as None.
 
         Several inputs have a list of shapes, several outputs too. By default the shape is found by
-        applying the layer to variables of the inputs' shapes.
+        applying the layer to variables of the inputs' shapes. The further arguments of a call are
+        passed too, if this method takes them: as ``<argument>_shape`` for a variable, and by their
+        own name otherwise.
         """
         output = trial_output(self, input_shape, CallContext())
         return shapes_of(output)

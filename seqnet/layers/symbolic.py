@@ -218,7 +218,8 @@ class LayerCall(Op):
     def output_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         """Return the shapes of the outputs for the shapes of the variables."""
         named = put_values({k: v for k, v in self.options.items() if slots_of(v)}, shapes)
-        named = {f"{k}_shape": v for k, v in named.items() if not k.endswith("mask")}
+        others = {k: v for k, v in self.options.items() if k not in named}
+        named = others | {f"{k}_shape": v for k, v in named.items() if not k.endswith("mask")}
         compute = self.layer.compute_output_shape
         found = compute(put_values(self.inputs, shapes), **taken_shapes(compute, named))
         return list(found) if isinstance(found, list) else [found]

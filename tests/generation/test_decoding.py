@@ -48,7 +48,7 @@ def with_attention(mask_zero=False):
     encoded, h, c = LSTM(4, return_sequences=True, return_state=True, **F64)(embedded)
     steps = Embedding(CLASSES, 3, **F64)(target)
     steps = LSTM(4, return_sequences=True, **F64)(steps, initial_state=[h, c])
-    context = Attention(**F64)([steps, encoded])
+    context, _ = Attention(**F64)([steps, encoded], return_attention_scores=True)
     joined = Concatenate(**F64)([steps, context])
     output = Dense(CLASSES, activation="softmax", **F64)(joined)
     return sharpened(seqnet.Model([source, target], output))
@@ -65,7 +65,8 @@ def nested():
     steps = GRU(4, return_sequences=True, **F64)(steps, initial_state=state)
     steps = SimpleRNN(3, return_sequences=True, learn_initial_state=True, **F64)(steps)
     inner = seqnet.Model([tokens, state], steps, name="decoder")
-    attended = MultiHeadAttention(2, 2, **F64)(inner([target, summary]), encoded)
+    attend = MultiHeadAttention(2, 2, **F64)
+    attended, _ = attend(inner([target, summary]), encoded, return_attention_scores=True)
     output = Dense(CLASSES, activation="softmax", **F64)(attended + summary[:, None, :3])
     return sharpened(seqnet.Model({"source": source, "target": target}, output))
 
