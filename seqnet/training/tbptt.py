@@ -16,6 +16,7 @@ from seqnet.data.dataset import Batch, Tree
 from seqnet.data.named import Named, with_names, without_names
 from seqnet.layers.recurrent import Recurrent
 from seqnet.layers.states import all_layers
+from seqnet.losses import SequenceLoss
 
 if TYPE_CHECKING:
     from seqnet.model import Model
@@ -88,6 +89,11 @@ def check_windows(model: Model, batch: Batch) -> None:
             raise ValueError(
                 "tbptt divides sequences and their targets, so the model must have an output at "
                 "each step: use return_sequences=True for all recurrent layers."
+            )
+    for output in model.output_specs.values():
+        if isinstance(output.loss, SequenceLoss):
+            raise ValueError(
+                f"tbptt divides sequences, but {output.loss.name} is the loss of whole sequences."
             )
     for layer in model.layers:
         reason = layer.non_causal
