@@ -8,7 +8,8 @@ batch-major needs no copy for a product.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pytensor.graph.basic import Apply, Variable
@@ -146,14 +147,19 @@ def compute_cross_entropy_alone(logits: Array, targets: Array) -> tuple[Array, .
     return compute_cross_entropy(logits, targets, slope=False)
 
 
-class ComputeCTC(NamedTuple):
+@dataclass(frozen=True)
+class ComputeCTC:
     """The CTC loss and its derivative; without `slope` the second array is a placeholder."""
 
     blank: int
     slope: bool = True
 
-    def __call__(self, logits: Array, *others: Array) -> tuple[Array, ...]:
-        loss, slope = native.ctc_loss(logits, *others, self.blank, gradient=self.slope)
+    def __call__(
+        self, logits: Array, mask: Array, labels: Array, lengths: Array
+    ) -> tuple[Array, ...]:
+        loss, slope = native.ctc_loss(
+            logits, mask, labels, lengths, self.blank, gradient=self.slope
+        )
         return loss, logits if slope is None else slope
 
 
@@ -161,7 +167,7 @@ def without_slope(run: Callable) -> Callable | None:
     """Return the function that computes a loss without its derivative, if there is one."""
     if run is compute_cross_entropy:
         return compute_cross_entropy_alone
-    return run._replace(slope=False) if isinstance(run, ComputeCTC) else None
+    return ComputeCTC(run.blank, slope=False) if isinstance(run, ComputeCTC) else None
 
 
 def compute_additive_scores(query: Array, key: Array, scale: Array) -> tuple[Array]:
@@ -246,7 +252,8 @@ class KernelOp(Op):
 
 def kernel_op(node: Apply) -> KernelOp | None:
     """Return an Op that computes a node by a compiled kernel, or None if there is none."""
-    op, run = node.op, KERNELS.get(type(node.op))
+    op: GraphOp = node.op
+    run: Callable | None = KERNELS.get(type(op))
     if isinstance(op, CTCLoss):
         run = ComputeCTC(op.blank)
     floats = {v.type.dtype for v in node.outputs if v.type.dtype.startswith("float")}

@@ -121,6 +121,8 @@ def sequences_of(
 ) -> list[Array]:
     """Return the outputs of each sequence as an array (time, classes), after checking them."""
     blank = check_count(mask_index, "mask_index", 0)
+    if not isinstance(outputs, (list, tuple)):
+        outputs = list(np.asarray(outputs))
     sequences = [np.asarray(steps) for steps in outputs]
     for row, steps in enumerate(sequences):
         if steps.ndim != 2 or steps.dtype.kind != "f" or blank >= steps.shape[1]:

@@ -134,7 +134,7 @@ class CTCLoss(GraphOp):
             backwards=True,
         )
         emits = one_hot(states, classes, dtype)  # (batch, states, classes)
-        expected = pt.matmul(along_time(occupied), emits)
+        expected = along_time(occupied) @ emits
         kept = (mask & possible[:, None])[:, :, None]
         slope = pt.special.softmax(logits, axis=-1) - expected
         return [loss, pt.switch(kept, slope, pt.zeros_like(slope))]
