@@ -37,6 +37,7 @@ from seqnet.data.named import (
 )
 from seqnet.data.out_of_core import OutOfCoreDataset, PartRows, StepsMask, is_out_of_core
 from seqnet.data.ragged import OutputSteps, RaggedDataset
+from seqnet.data.spec import OutputSpec
 from seqnet.data.stream import Stream, batch_parts, is_stream, open_stream
 from seqnet.data.validation import (
     as_array,
@@ -46,7 +47,7 @@ from seqnet.data.validation import (
     is_ragged,
     size_of,
 )
-from seqnet.losses import MaskedLoss
+from seqnet.losses import MaskedLoss, SequenceLoss
 from seqnet.types import Shape
 
 if TYPE_CHECKING:
@@ -287,6 +288,7 @@ class Adapter:
                     padded = np.shape(given.inputs[spec.follows])[:2]
             per_step = isinstance(x, StepColumn) and spec.has_steps(x.shape, output_shapes[name])
             columns.steps[name] = OutputSteps(spec.follows if per_step else None, spec.backwards)
+            per_step = per_step and not leaf.has_own_steps
             if name in given.targets:
                 columns.targets[name] = leaf.targets(given.targets[name], x, per_step, padded)
             if given.weights.get(name) is not None:
@@ -304,12 +306,44 @@ class Adapter:
                 spec: Any = spec, shape: Any = shape, targets: Any = targets, weight: Any = weight
             ) -> np.ndarray | None:
                 mask, x = None, columns.inputs.get(spec.follows)
-                if x is not None and spec.has_steps(x.shape, shape):
+                own = isinstance(spec.loss, SequenceLoss) and not spec.loss.targets_have_steps
+                if x is not None and not own and spec.has_steps(x.shape, shape):
                     given = columns.masks.get(spec.follows)
                     mask = mask_at_output(spec, self.inputs[spec.follows].spec, x, given)
                 return counted_targets(targets, weight, mask, spec.backwards)
 
             columns.targets[name] = leaf.checked(targets, weight, counted, shape)
+            if leaf.has_own_steps:
+                steps = self.known_steps(columns, spec, shape)
+                if steps is not None:
+                    spec.loss.check_steps(columns.targets[name].values, steps, leaf.names.y)
+
+    def known_steps(self, columns: Columns, spec: OutputSpec, shape: Shape) -> np.ndarray | None:
+        """Return the number of steps of each sequence at an output (samples,), or an upper bound.
+
+        None if it is not known without computing.
+        """
+        x = None if spec.follows is None else columns.inputs[spec.follows]
+        if x is None or spec.follows is None:
+            return None
+        follows = spec.has_steps(x.shape, shape)
+        mask = None
+        if follows:
+            given = columns.masks.get(spec.follows)
+            mask = mask_at_output(spec, self.inputs[spec.follows].spec, x, given)
+        if not isinstance(x, StepColumn):
+            if mask is not None and mask.ndim == 2:
+                return mask.sum(axis=1)
+            return None if shape[1] is None else np.full(len(x), shape[1])
+        lengths = x.layout.lengths
+        if not follows or len(columns.inputs) > 1:
+            return None
+        longest = (None, int(lengths.max()), *x.shape[2:])
+        if self.model.compute_output_shape(longest)[1] != longest[1]:
+            return None  # a layer such as a convolution changes the number of steps
+        if mask is None or mask.ndim != 1:
+            return lengths
+        return np.add.reduceat(mask.astype("int64"), np.cumsum(lengths) - lengths)
 
     def check_counts(self, columns: Columns, given: Given) -> None:
         """Raise an error if parts of the data do not have the same number of samples."""

@@ -23,6 +23,7 @@ from seqnet.losses.crossentropy import (
     categorical_crossentropy,
     sparse_categorical_crossentropy,
 )
+from seqnet.losses.ctc import CTC, ctc
 from seqnet.losses.focal import (
     BinaryFocalCrossentropy,
     CategoricalFocalCrossentropy,
@@ -64,6 +65,7 @@ from seqnet.registry import get as _get
 from seqnet.types import Tensor
 
 __all__ = [
+    "CTC",
     "BinaryCrossentropy",
     "BinaryFocalCrossentropy",
     "CRFLoss",
@@ -91,6 +93,7 @@ __all__ = [
     "categorical_focal_crossentropy",
     "categorical_hinge",
     "cosine_similarity",
+    "ctc",
     "get",
     "guess",
     "hinge",
