@@ -20,6 +20,7 @@ the threads, ``block.h`` and ``generated.h`` the interface of generated code.
 
 from __future__ import annotations
 
+from .cell import Other
 from .compiler import KernelUnavailable
 from .core import available, calls, get_num_threads, set_num_threads, vector_bytes
 from .dense import gemm
@@ -33,6 +34,7 @@ from .softmax import log_softmax, softmax, softmax_cross_entropy
 __all__ = [
     "ElementwiseKernel",
     "KernelUnavailable",
+    "Other",
     "RecurrenceGradients",
     "RecurrenceKernel",
     "available",
