@@ -340,16 +340,6 @@ class Layer(Versioned, Configurable):
             for function, weight in self.penalties
         ]
 
-    @property
-    def input(self) -> Any:
-        """The symbolic input of the last call on a `seqnet.Input`."""
-        return self._last_call()[0]
-
-    @property
-    def output(self) -> Any:
-        """The symbolic output of the last call on a `seqnet.Input`."""
-        return self._last_call()[1]
-
     def _last_call(self) -> tuple[Any, Any]:
         if self._recorded is None:
             raise ValueError(
@@ -564,8 +554,11 @@ class Layer(Versioned, Configurable):
         return ""
 
     def __getattr__(self, name: str) -> Any:
-        if name == "output_shape" and vars(self).get("_recorded"):  # an argument of some layers
-            return shapes_of(self.output)
+        # Not properties: layers of users may have attributes of these names.
+        if name in ("input", "output") and "_recorded" in vars(self):
+            return self._last_call()[name == "output"]
+        if name == "output_shape" and vars(self).get("_recorded"):
+            return shapes_of(self._last_call()[1])
         raise AttributeError(why_missing(self, name), name=name, obj=self)
 
     def __repr__(self) -> str:
