@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -36,6 +37,9 @@ from seqnet.layers.symbolic import InputVariable, LayerCall, recorded_nodes, slo
 from seqnet.types import Shape, Tensor
 
 Mask = Tensor | None
+
+MOST_SHAPES = 100
+"""The maximum number of shapes of inputs whose shapes of values are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +91,15 @@ class Graph:
         Each after those whose outputs it takes.
     constants : dict
         Constants and shared variables by number.
+    known_shapes : dict
+        The shapes of all values, by those of the inputs, once all layers are built.
     """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     nodes: list[Node]
     constants: dict[int, Variable] = field(default_factory=dict)
+    known_shapes: dict[tuple, dict[int, Shape]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_stack(cls, layers: Sequence[Layer]) -> Graph:
@@ -139,7 +146,7 @@ class Graph:
             constants[k] = variable
         return cls(given, found, nodes, constants)
 
-    @property
+    @cached_property
     def layers(self) -> list[Layer]:
         """The layers of the graph; those that are called first come first."""
         return list(dict.fromkeys(call.layer for call in self.calls()))
@@ -160,17 +167,18 @@ class Graph:
 
     def build(self, inputs: Sequence[Shape]) -> None:
         """Create the weights of all layers for inputs of some shapes, and check the shapes."""
-        found = dict(zip(self.inputs, inputs, strict=True))
-        calls = all(isinstance(node.op, LayerCall) for node in self.nodes)
-        if self.constants or not calls or any(len(node.inputs) != 1 for node in self.nodes):
-            self.shapes(inputs)  # the layers were built when their calls were recorded
-            return
-        for node in self.nodes:
-            shape = found[node.inputs[0]]
-            if isinstance(node.op, LayerCall):
-                node.op.layer.ensure_built(shape)
-                results = node.op.output_shapes([shape])
-            found.update(zip(node.outputs, results, strict=True))
+        key = tuple(inputs)
+        if key in self.known_shapes:
+            return  # these shapes were checked before
+        if not self.constants and all(len(node.inputs) == 1 for node in self.nodes):
+            found = dict(zip(self.inputs, inputs, strict=True))
+            for node in self.nodes:  # other layers were built when their calls were recorded
+                shape = found[node.inputs[0]]
+                if isinstance(node.op, LayerCall):
+                    node.op.layer.ensure_built(shape)
+                    results = node.op.output_shapes([shape])
+                found.update(zip(node.outputs, results, strict=True))
+        self.shapes(inputs)
 
     # ---- applied to variables
 
@@ -203,6 +211,9 @@ class Graph:
         inputs : list of tuple
             The shapes of the inputs, the batch first; None for sizes that vary.
         """
+        key = tuple(inputs)
+        if key in self.known_shapes:
+            return self.known_shapes[key]
         found: dict[int, Shape] = {k: tuple(v.type.shape) for k, v in self.constants.items()}
         found.update(zip(self.inputs, inputs, strict=True))
         for node in self.nodes:
@@ -216,6 +227,10 @@ class Graph:
                 ]
                 results = [tuple(v.type.shape) for v in node.op.make_node(*given).outputs]
             found.update(zip(node.outputs, results, strict=True))
+        if all(layer.built for layer in self.layers):
+            if len(self.known_shapes) >= MOST_SHAPES:
+                self.known_shapes.clear()
+            self.known_shapes[key] = found
         return found
 
     def masks(self, inputs: Sequence[Shape], masks: Sequence[Mask]) -> dict[int, Mask]:
@@ -275,6 +290,7 @@ class Graph:
                 return node.op.layer
         return None
 
+    @cached_property
     def consumers(self) -> list[list[Layer]]:
         """Return the layers that take each input directly, as the first argument."""
         return [

@@ -366,7 +366,7 @@ class Model:
         chosen = self.signature.input_dtypes
         found = {}
         for name, shape, dtype, layers in zip(
-            names, shapes, chosen, self.graph.consumers(), strict=True
+            names, shapes, chosen, self.graph.consumers, strict=True
         ):
             integers = any(layer.integer_input for layer in layers)
             found[name] = InputSpec(

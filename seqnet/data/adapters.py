@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -97,6 +98,9 @@ class Columns:
         if self.ragged:
             return RaggedDataset(data, without_names(self.steps, outputs), padded_lengths)
         return ArrayDataset(data.map(attrgetter("values")))
+
+
+_leaves: WeakKeyDictionary[Model, tuple] = WeakKeyDictionary()
 
 
 class Adapter:
@@ -207,8 +211,16 @@ class Adapter:
         )
 
     def read_specs(self) -> None:
-        """Set what handles the data of each input and each output."""
+        """Set what handles the data of each input and each output.
+
+        It is kept for the next adapter, as long as the model and its objectives are the same.
+        """
         model, names = self.model, self.model.output_names
+        state = (model.graph, model.input_shape, model.objectives, names, self.prefix)
+        kept = _leaves.get(model)
+        if kept is not None and all(a is b or a == b for a, b in zip(kept[0], state, strict=True)):
+            _, self.inputs, self.outputs = kept
+            return
         self.inputs = {
             name: InputLeaf(spec, self.names_of_input(name), model.dtype)
             for name, spec in model.input_specs.items()
@@ -220,6 +232,7 @@ class Adapter:
             who = "the model" if len(names) == 1 else f"output {name!r}"
             parts = OutputNames(y, weight, follows)
             self.outputs[name] = OutputLeaf(output, parts, model.dtype, who)
+        _leaves[model] = (state, self.inputs, self.outputs)
 
     def unpack_masked_losses(self, given: Given, out_of_core: bool) -> None:
         """Replace the targets of a `MaskedLoss` by labels and weights."""

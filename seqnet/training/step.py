@@ -201,13 +201,9 @@ def loss_sums(
     penalties += context.losses
     penalty = sum([pt.cast(p, dtype) for p in penalties], pt.zeros((), dtype=dtype))
     total = sum(means[1:], means[0])
-    rows = batch.inputs
-    while isinstance(rows, dict):
-        rows = next(iter(rows.values()))
-    examples = pt.cast(rows.shape[0], dtype)
     if penalties:
         total = total + penalty * over if single else total + penalty
-    return [penalty * examples, examples, *sums], total, over if single else None
+    return [penalty, *sums], total, over if single else None
 
 
 # ---- compiled functions, one for each kind of batch
@@ -264,13 +260,13 @@ class CompiledSteps:
         function, arrays, structure = self.function(compile_train, batch, states is not None)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TrainResult(outputs, structure.trained, self.model.objectives)
+        return TrainResult(outputs, structure.trained, self.model.objectives, len(batch))
 
     def test(self, batch: Batch, announce: bool = False) -> TestResult:
         """Compute the loss and the metrics of a batch."""
         function, arrays, _ = self.function(compile_test, batch, announce=announce)
         with self.model.lock:
-            return TestResult(function(*arrays))
+            return TestResult(function(*arrays), len(batch))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
