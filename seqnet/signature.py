@@ -126,11 +126,13 @@ class Signature:
     def between(cls, inputs: Any, outputs: Any) -> Signature:
         """Return the signature of a model between symbolic inputs and outputs, after checks."""
         ins, outs = flat(inputs, "inputs"), flat(outputs, "outputs")
+        layers = [item for _, item in [*ins, *outs] if isinstance(item, Layer)]
+        if layers:
+            names_of_layers = ", ".join(map(repr, layers))
+            raise TypeError(
+                f"A model takes its layers in one list, seqnet.Model([{names_of_layers}])."
+            )
         for name, variable in ins:
-            if isinstance(variable, Layer):
-                raise TypeError(
-                    f"A model takes its layers in one list, seqnet.Model([{variable!r}, ...])."
-                )
             if not isinstance(variable, InputVariable):
                 raise TypeError(
                     f"The inputs of a model are made with seqnet.Input; got {variable!r}"

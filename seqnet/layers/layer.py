@@ -137,7 +137,7 @@ class Layer(Versioned, Configurable):
         self.activity_regularizer = regularizers.get(activity_regularizer)
         self.built = False
         self._is_building = False
-        self._last_call: tuple[Any, Any] | None = None
+        self._recorded: tuple[Any, Any] | None = None
         self._held: tuple[Layer, ...] = ()
         self.weights: list[TensorSharedVariable] = []
         self._fixed: list[TensorSharedVariable] = []
@@ -340,9 +340,17 @@ class Layer(Versioned, Configurable):
             for function, weight in self.penalties
         ]
 
+    def _last_call(self) -> tuple[Any, Any]:
+        if self._recorded is None:
+            raise ValueError(
+                f"Layer {self.display_name!r} ({type(self).__name__}) was not called on a "
+                "seqnet.Input, so it has no symbolic input or output."
+            )
+        return self._recorded
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what is copied and pickled: no variables of graphs that the layer was used in."""
-        return vars(self) | {"_last_call": None}
+        return vars(self) | {"_recorded": None}
 
     @property
     def generators(self) -> list[SharedVariable]:
@@ -481,7 +489,7 @@ class Layer(Versioned, Configurable):
         inputs, mask, options = bind_arguments(self, inputs, others, mask, options)
         if depends_on_input((inputs, options)):
             output = record(self, inputs, mask, options, training)
-            self._last_call = (inputs, output)
+            self._recorded = (inputs, output)
             return output
         self.ensure_built(shapes_of(inputs), **argument_shapes(options))
         mask, options = check_masks(self, inputs, mask, options)
@@ -546,11 +554,11 @@ class Layer(Versioned, Configurable):
         return ""
 
     def __getattr__(self, name: str) -> Any:
-        # Of the last call on an Input; no properties, as subclasses may have such attributes.
-        if name in ("input", "output", "output_shape") and vars(self).get("_last_call"):
-            inputs, output = self._last_call
-            found = {"input": inputs, "output": output, "output_shape": shapes_of(output)}
-            return found[name]
+        # Not properties: layers of users may have attributes of these names.
+        if name in ("input", "output") and "_recorded" in vars(self):
+            return self._last_call()[name == "output"]
+        if name == "output_shape" and vars(self).get("_recorded"):
+            return shapes_of(self._last_call()[1])
         raise AttributeError(why_missing(self, name), name=name, obj=self)
 
     def __repr__(self) -> str:

@@ -65,8 +65,9 @@ def pullback_of(
         if on
     }
     wanted = [given[k] for k in floats]
-    found = pytensor.grad(None, wanted, known_grads=known, disconnected_inputs="ignore")
-    found = graph_replace(found, dict(zip(given, inputs, strict=True)), strict=False)
+    of_given = pytensor.grad(None, wanted, known_grads=known, disconnected_inputs="ignore")
+    replacements = dict(zip(given, inputs, strict=True))
+    found = graph_replace(cast(list[Variable], of_given), replacements, strict=False)
     gradients = dict(zip(floats, found, strict=True))
     return [gradients.get(k, disconnected_type()) for k in range(len(inputs))]
 

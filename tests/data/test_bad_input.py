@@ -1022,7 +1022,7 @@ def test_wrong_hyperparameters_are_refused_when_set_later():
             TypeError,
             ["LSTM takes no argument 'return_sequence'", "Did you mean 'return_sequences'?"],
         ),
-        (lambda: optimizers.SGD(lr=1), TypeError, ["SGD takes no argument 'lr'", "learning_rate"]),
+        (lambda: optimizers.SGD(rate=1), TypeError, ["SGD takes no argument 'rate'"]),
         (lambda: seqnet.Model(LSTM(3)), TypeError, ["takes a list of layers", "LSTM"]),
         (lambda: seqnet.Model([LSTM(3)], Dense(2)), TypeError, ["in one list", "Dense"]),
         (lambda: seqnet.set_random_seed("a"), TypeError, ["seed must be an integer"]),
