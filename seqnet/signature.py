@@ -9,6 +9,7 @@ from typing import Any
 
 from pytensor.graph.basic import Variable
 
+from seqnet.layers.layer import Layer
 from seqnet.layers.symbolic import InputVariable, LayerCall, depends_on_input
 
 
@@ -33,7 +34,7 @@ class Structure:
     kind: str = "one"
 
     def leaves(self, tree: Any, what: str = "The inputs") -> list:
-        """Return what users pass as a list in the order of the names; None stands for nothing.
+        """Return the user's values as a list in the order of the names; None for missing values.
 
         Raises
         ------
@@ -126,6 +127,10 @@ class Signature:
         """Return the signature of a model between symbolic inputs and outputs, after checks."""
         ins, outs = flat(inputs, "inputs"), flat(outputs, "outputs")
         for name, variable in ins:
+            if isinstance(variable, Layer):
+                raise TypeError(
+                    f"A model takes its layers in one list, seqnet.Model([{variable!r}, ...])."
+                )
             if not isinstance(variable, InputVariable):
                 raise TypeError(
                     f"The inputs of a model are made with seqnet.Input; got {variable!r}"

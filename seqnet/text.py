@@ -85,13 +85,13 @@ class CharacterVocabulary:
 
 
 def check_numbers(numbers: Sequence[int] | np.ndarray, count: int, name: str) -> None:
-    """Raise if numbers are not one sequence of whole numbers in ``[0, count)``."""
+    """Raise if numbers are not one sequence of integers in ``[0, count)``."""
     if len(numbers) == 0:
         return
     array = as_array(numbers, name)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise TypeError(
-            f"{name} must be one sequence of whole numbers, got the shape {array.shape} and the "
+            f"{name} must be one sequence of integers, got the shape {array.shape} and the "
             f"dtype {array.dtype}."
         )
     wrong = (array < 0) | (array >= count)

@@ -1,15 +1,16 @@
-"""Cells for the contract tests: seqnet's own, and some written as users write theirs."""
+"""Cells for the contract tests: the built-in cells and custom cells."""
 
 import numpy as np
 import pytensor.tensor as pt
 
 from seqnet.layers import GRU, LSTM, Recurrent, SimpleRNN
+from seqnet.ops.step import each_step
 from seqnet.registry import register
 
 
 @register("layer")
 class MinimalGatedUnit(Recurrent):
-    """The unit of Zhou et al. (2016), written as a user would: a cell in one class.
+    """The minimal gated unit of Zhou et al. (2016), as a custom cell in one class.
 
     ``f = sigmoid(x W_f + h U_f + b_f)``, ``h' = (1 - f) h + f tanh(x W_h + (f h) U_h + b_h)``.
     """
@@ -28,7 +29,7 @@ class MinimalGatedUnit(Recurrent):
 
 @register("layer")
 class Leaky(Recurrent):
-    """A leaky integrator: a plain Python number, an attribute that is no constructor argument."""
+    """A leaky integrator, with a plain Python number and a class attribute as a parameter."""
 
     gates = ("h",)
     leak = 0.9
@@ -41,7 +42,7 @@ class Leaky(Recurrent):
 
 @register("layer")
 class Peephole(Recurrent):
-    """An LSTM whose gates see the cell through weights of its own."""
+    """An LSTM with peephole connections: additional weights from the cell state to the gates."""
 
     gates = ("i", "f", "c", "o")
     state_names = ("h", "c")
@@ -60,7 +61,7 @@ class Peephole(Recurrent):
 
 @register("layer")
 class MinGRU(Recurrent):
-    """Feng et al. (2024): the gates depend on the input alone, so nothing is multiplied."""
+    """The minGRU of Feng et al. (2024): gates depend only on the input."""
 
     gates = ("z", "h")
 
@@ -72,7 +73,7 @@ class MinGRU(Recurrent):
 
 @register("layer")
 class UGRNN(Recurrent):
-    """Collins et al. (2017): one update gate; gates asked for one by one, in any order."""
+    """The UGRNN of Collins et al. (2017): one update gate, one `recur` call per gate."""
 
     gates = ("c", "g")
 
@@ -86,7 +87,7 @@ class UGRNN(Recurrent):
 
 @register("layer")
 class TwoSizes(Recurrent):
-    """A slow memory of another size beside the output, and an array of NumPy's float64."""
+    """A slow memory of another size than the output; uses a float64 NumPy array."""
 
     gates = ("h",)
     state_names = ("h", "m")
@@ -110,7 +111,7 @@ class TwoSizes(Recurrent):
 
 @register("layer")
 class SubsetOfGates(Recurrent):
-    """Asks for two of three gates, not the neighbouring ones, and in another order."""
+    """Calls `recur` for two of three gates that are not adjacent, in another order."""
 
     gates = ("a", "b", "c")
 
@@ -121,6 +122,51 @@ class SubsetOfGates(Recurrent):
         return (a * h + (1 - a) * pt.tanh(x[1] + x[2] + r_c),)
 
 
+@register("layer")
+class Coupled(Recurrent):
+    """Arrays of NumPy, functions of weights, and a product with what is not the state itself."""
+
+    gates = ("f", "c")
+    state_names = ("h", "c")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.gain = self.add_weight("gain", (2, self.units), "uniform")
+        self.scale = self.add_weight("scale", (), "ones")
+
+    def step(self, x, states, recur):
+        h, c = states
+        rates = np.linspace(0.5, 0.9, self.units)
+        r_f, r_c = recur(pt.tanh(c * self.gain[0]) + h)
+        f = pt.sigmoid(x[0] + r_f) * rates
+        c = f * c + (1 - f) * pt.tanh(self.scale * (x[1] + r_c)) * pt.softplus(self.gain[1])
+        return pt.tanh(c), c
+
+
+@register("layer")
+class Zoneout(Recurrent):
+    """Krueger et al. (2017): a share of the units keeps its values at each step."""
+
+    gates = ("h",)
+    kept = 0.4
+
+    def run(self, sequence, mask, states, context):
+        # Not drawn at random, so that it is the same on every path.
+        places = pt.arange(self.units) + pt.arange(sequence.shape[0])[:, None, None]
+        self.keep = pt.cast(pt.eq(places % 3, 0), self.dtype) + 0 * sequence[..., : self.units]
+        return super().run(sequence, mask, states, context)
+
+    def traced(self, dropout=()):
+        if not hasattr(self, "keep"):
+            self.keep = pt.tensor3(dtype=self.dtype)
+        return super().traced(dropout)
+
+    def step(self, x, states, recur):
+        (h,) = states
+        keep = each_step(self.keep)
+        return (keep * h + (1 - keep) * pt.tanh(x[0] + recur(h)[0]),)
+
+
 CELLS = {
     "simple_rnn": (SimpleRNN, {}),
     "lstm": (LSTM, {}),
@@ -129,6 +175,8 @@ CELLS = {
     "minimal_gated_unit": (MinimalGatedUnit, {}),
     "leaky": (Leaky, {}),
     "peephole": (Peephole, {}),
+    "coupled": (Coupled, {}),
+    "zoneout": (Zoneout, {}),
     "min_gru": (MinGRU, {}),
     "ugrnn": (UGRNN, {}),
     "two_sizes": (TwoSizes, {}),

@@ -161,7 +161,8 @@ class Adapter:
         if out_of_core:
             return self.out_of_core(given)
         if len(self.model.input_names) == 1:
-            refuse_several_inputs(x, y, self.name)
+            (x,), targets = given.inputs.values(), list(given.targets.values())
+            refuse_several_inputs(x, targets[0] if targets else None, self.name)
         return self.in_memory(given)
 
     def missing_targets(self, x: Any) -> ValueError:
@@ -184,11 +185,19 @@ class Adapter:
         prefix = self.prefix
         return Given(
             by_name(x, inputs, self.name, "input"),
-            by_name(y, outputs, f"{prefix}y", "output"),
+            self.targets_by_name(y),
             weights_by_name(weight, outputs, f"{prefix}sample_weight"),
-            by_name(mask, inputs, f"{prefix}mask", "input", partial=True),
-            by_name(lengths, inputs, f"{prefix}lengths", "input", partial=True),
+            by_name(mask, inputs, f"{prefix}mask", "input", optional=inputs),
+            by_name(lengths, inputs, f"{prefix}lengths", "input", optional=inputs),
         )
+
+    def targets_by_name(self, y: Any) -> Named:
+        """Return the targets of the outputs that are trained."""
+        model = self.model
+        trained = [objective.output for objective in model.objectives if objective.output]
+        untrained = [name for name in model.output_names if trained and name not in trained]
+        found = by_name(y, model.output_names, f"{self.prefix}y", "output", optional=untrained)
+        return {name: value for name, value in found.items() if name not in untrained}
 
     def names_of_input(self, name: str) -> InputNames:
         """Return what the data of an input is called in messages."""
@@ -288,6 +297,8 @@ class Adapter:
     def check_outputs(self, columns: Columns, output_shapes: dict[str, Shape]) -> None:
         """Check the values of targets and sample weights where they count."""
         for name, leaf in self.outputs.items():
+            if name not in columns.targets:
+                continue
             spec, shape = leaf.spec, output_shapes[name]
             targets, weight = columns.targets[name], columns.weights.get(name)
 
@@ -484,9 +495,9 @@ def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
     text = [holds_text(v) for v in x[:2]]
     if any(text) and not all(text):
         raise TypeError(
-            f"{name} is a list of text and numbers. A model has one input: convert the text to "
-            "numbers, such as with seqnet.text.CharacterVocabulary, and join both along the "
-            "features, or use one model for each."
+            f"{name} is a list of text and numbers, but the model has one input: convert the text "
+            "to numbers, such as with seqnet.text.CharacterVocabulary, and join both along the "
+            "features, or use a model with several inputs."
         )
     if not all(isinstance(v, np.ndarray) for v in x):
         return
@@ -495,9 +506,9 @@ def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
     if len({v.ndim for v in x}) > 1 or (len(x) > 1 and count != len(x) and rows == {count}):
         shapes = ", ".join(str(v.shape) for v in x)
         raise ValueError(
-            f"{name} is a list of {len(x)} arrays of the shapes {shapes}. A model has one input: "
-            f"join several along the features, such as with np.concatenate({name}, axis=-1), or "
-            "use one model for each."
+            f"{name} is a list of {len(x)} arrays of the shapes {shapes}, but the model has one "
+            f"input: join several along the features, such as with np.concatenate({name}, "
+            "axis=-1), or use a model with several inputs."
         )
 
 

@@ -22,7 +22,7 @@ def paired(
     Parameters
     ----------
     y_true, y_pred : variable or array
-        Predictions of whole numbers become floats.
+        Integer predictions are converted to floats.
     name : str
         The loss or metric, for messages.
     classes : bool

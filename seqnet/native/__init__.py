@@ -22,6 +22,7 @@ the threads, ``block.h`` and ``generated.h`` the interface of generated code.
 
 from __future__ import annotations
 
+from .cell import Other
 from .chain import chain_backward, chain_best, chain_forward
 from .compiler import KernelUnavailable
 from .core import available, calls, get_num_threads, set_num_threads, vector_bytes
@@ -37,6 +38,7 @@ from .softmax import log_softmax, softmax, softmax_cross_entropy
 __all__ = [
     "ElementwiseKernel",
     "KernelUnavailable",
+    "Other",
     "RecurrenceGradients",
     "RecurrenceKernel",
     "available",

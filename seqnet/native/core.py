@@ -202,7 +202,7 @@ def set_num_threads(count: int) -> None:
     Parameters
     ----------
     count
-        A whole number from 1 to 255.
+        An integer from 1 to 255.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def set_num_threads(count: int) -> None:
     global _threads
     if count != int(count) or not 1 <= count <= MAX_THREADS:
         raise ValueError(
-            f"the number of threads must be a whole number from 1 to {MAX_THREADS}, got {count!r}"
+            f"the number of threads must be an integer from 1 to {MAX_THREADS}, got {count!r}"
         )
     _threads = int(count)
 
