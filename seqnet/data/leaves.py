@@ -28,7 +28,7 @@ from seqnet.data.validation import (
     size_of,
     steps_like,
 )
-from seqnet.layers import CRF, Activation, Dense, Softmax, TimeDistributed
+from seqnet.layers import CRF, Activation, Dense, SampledSoftmax, Softmax, TimeDistributed
 from seqnet.losses import CRFLoss, Loss, SequenceLoss
 from seqnet.losses.targets import aligned
 from seqnet.metrics import MeanMetricWrapper
@@ -300,7 +300,7 @@ def check_last_activation(output: OutputSpec) -> None:
         )
     if isinstance(layer, TimeDistributed):
         layer = layer.layer
-    if isinstance(layer, Softmax):
+    if isinstance(layer, (SampledSoftmax, Softmax)):
         name = "softmax"
     elif type(layer) in (Dense, Activation):
         name = layer.activation.__name__
