@@ -33,7 +33,7 @@ from seqnet import config
 from seqnet.layers.calling import masks_together
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.layers.symbolic import InputVariable, LayerCall, recorded_nodes, slots_of
+from seqnet.layers.symbolic import InputVariable, LayerCall, recorded_nodes
 from seqnet.types import Shape, Tensor
 
 Mask = Tensor | None
@@ -53,12 +53,15 @@ class Node:
         The numbers of values.
     types : tuple of TensorType
         The types that the inputs had when the call was recorded; empty in a stack of layers.
+    results : tuple of TensorType
+        The types that the outputs had.
     """
 
     op: Op
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     types: tuple[TensorType, ...] = ()
+    results: tuple[TensorType, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Graph:
         Constants and shared variables by number.
     known_shapes : dict
         The shapes of all values, by those of the inputs, once all layers are built.
+    dtypes : dict
+        The dtypes that inputs are cast to, by number; others are taken as they come.
     """
 
     inputs: tuple[int, ...]
@@ -100,6 +105,7 @@ class Graph:
     nodes: list[Node]
     constants: dict[int, Variable] = field(default_factory=dict)
     known_shapes: dict[tuple, dict[int, Shape]] = field(default_factory=dict, repr=False)
+    dtypes: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def of_stack(cls, layers: Sequence[Layer]) -> Graph:
@@ -135,6 +141,7 @@ class Graph:
                     tuple([number(variable) for variable in node.inputs]),
                     tuple([number(variable) for variable in node.outputs]),
                     tuple([variable.type for variable in node.inputs]),
+                    tuple([variable.type for variable in node.outputs]),
                 )
             )
         found = tuple([number(variable) for variable in outputs])
@@ -144,7 +151,8 @@ class Graph:
             if not isinstance(variable, (Constant, SharedVariable)):
                 raise ValueError(missing_input(variable, inputs))
             constants[k] = variable
-        return cls(given, found, nodes, constants)
+        dtypes = {number(v): v.chosen_dtype for v in inputs if v.chosen_dtype is not None}
+        return cls(given, found, nodes, constants, dtypes)
 
     @cached_property
     def layers(self) -> list[Layer]:
@@ -189,6 +197,7 @@ class Graph:
         values: dict[int, Any] = dict(self.constants)
         known: dict[int, Mask] = {}
         values.update(zip(self.inputs, inputs, strict=True))
+        values.update({k: pt.cast(values[k], dtype) for k, dtype in self.dtypes.items()})
         known.update(zip(self.inputs, masks, strict=True))
         for node in self.nodes:
             given = [values[k] for k in node.inputs]
@@ -225,7 +234,9 @@ class Graph:
                     self.constants.get(k, pt.tensor(dtype=t.dtype, shape=shape))
                     for k, t, shape in zip(node.inputs, node.types, shapes, strict=True)
                 ]
-                results = [tuple(v.type.shape) for v in node.op.make_node(*given).outputs]
+                made = node.op.make_node(*given).outputs
+                recorded = node.results or [v.type for v in made]
+                results = [known_sizes(v.type, t) for v, t in zip(made, recorded, strict=True)]
             found.update(zip(node.outputs, results, strict=True))
         if all(layer.built for layer in self.layers):
             if len(self.known_shapes) >= MOST_SHAPES:
@@ -293,17 +304,12 @@ class Graph:
     @cached_property
     def consumers(self) -> list[list[Layer]]:
         """Return the layers that take each input directly, as the first argument."""
-        return [
-            list(
-                dict.fromkeys(
-                    node.op.layer
-                    for node in self.nodes
-                    if isinstance(node.op, LayerCall)
-                    and k in [node.inputs[slot.index] for slot in slots_of(node.op.inputs)]
-                )
-            )
-            for k in self.inputs
-        ]
+        found: dict[int, dict[Layer, None]] = {k: {} for k in self.inputs}
+        for node in self.nodes:
+            if isinstance(node.op, LayerCall):
+                for place, layers in node.op.layer.consumers(node.op.inputs).items():
+                    found.get(node.inputs[place], {}).update(dict.fromkeys(layers))
+        return [list(found[k]) for k in self.inputs]
 
     def sources(self, inputs: Sequence[Shape]) -> list[StepsSource | None]:
         """Return for each output the input that its mask comes from; None if no mask reaches it.
@@ -359,12 +365,26 @@ def missing_input(variable: Variable, inputs: Sequence[InputVariable]) -> str:
 
 
 def as_recorded(variable: Tensor, recorded: TensorType) -> Tensor:
-    """Return a variable whose axes of size one are known as when an operation was recorded."""
-    known = recorded.shape
-    if len(known) != variable.ndim:
+    """Return a variable as an operation had it when it was recorded.
+
+    It has the same dtype, and the same axes are known to have the size one.
+    """
+    known = getattr(recorded, "shape", ())
+    if len(known) != getattr(variable, "ndim", 0):
         return variable
+    variable = pt.cast(variable, recorded.dtype)
     ones = [k for k, n in enumerate(known) if n == 1 and variable.type.shape[k] is None]
     return pt.specify_broadcastable(variable, *ones) if ones else variable
+
+
+def known_sizes(found: TensorType, recorded: TensorType) -> Shape:
+    """Return the shape of an operation's output: the sizes found, or else those recorded.
+
+    PyTensor may know a size from values, such as the shape that a reshape is given, and these are
+    not among the types of the inputs.
+    """
+    pairs = zip(found.shape, recorded.shape, strict=True)
+    return tuple([before if now is None else now for now, before in pairs])
 
 
 # ---- masks of operations that are not layers

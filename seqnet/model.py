@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
 from seqnet import backend, config, losses, optimizers, summary
 from seqnet import metrics as metrics_module
@@ -155,11 +156,17 @@ class Model:
         if outputs is not None:
             self.connect(inputs, outputs)
             return
-        if isinstance(inputs, (InputVariable, dict)) or not isinstance(inputs, Iterable):
+        several = isinstance(inputs, Iterable) and not isinstance(inputs, (Variable, Mapping))
+        stack = list(inputs) if several else [inputs]
+        if depends_on_input(inputs if not several else stack[1:]):
+            raise TypeError(
+                "The model has inputs, but no outputs. Pass both: Model(inputs, outputs)."
+            )
+        if not several:
             raise TypeError(
                 f"A model takes a list of layers, or inputs and outputs, got {inputs!r}."
             )
-        for layer in inputs:
+        for layer in stack:
             self.add(layer)
 
     # ---- layers
@@ -313,7 +320,12 @@ class Model:
     @property
     def built(self) -> bool:
         """Whether all layers have their weights."""
-        return bool(self.layers) and all(layer.built for layer in self.layers)
+        return not self.is_empty and all(layer.built for layer in self.layers)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the model is a stack of no layers."""
+        return not (self.layers or self.signature.is_functional)
 
     def build(self, input_shape: Any = None) -> None:
         """Create the weights for inputs of shape ``(batch, ...)``; None for sizes that vary.
@@ -324,7 +336,7 @@ class Model:
         input_shape = self.input_shape if input_shape is None else input_shape
         if input_shape is None:
             raise ValueError("The input shape of the model is unknown: pass it to build.")
-        if not self.layers:
+        if self.is_empty:
             raise ValueError("The model has no layers; add some first.")
         inputs = self.signature.inputs
         shapes = [check_shape(s, "input_shape") for s in inputs.leaves(input_shape)]
@@ -434,6 +446,8 @@ class Model:
             return self.predict_on_batch(inputs, mask)
         context = CallContext(training=bool(training)) if context is None else context
         values = [pt.as_tensor_variable(x) for x in self.signature.inputs.leaves(inputs)]
+        if self._layer is not None and not self._layer.built:  # a layer that holds this is built
+            self._layer.ensure_built(self.signature.inputs.pack([v.type.shape for v in values]))
         outputs, _ = self.graph.apply(values, self.signature.inputs.leaves(mask), context)
         return self.signature.outputs.pack(outputs)
 
@@ -468,6 +482,21 @@ class Model:
     def losses(self) -> list:
         """The penalties of the weights, one symbolic number for each."""
         return [loss for layer in self.layers for loss in layer.losses]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes weights of a layer; setting it sets it for all layers."""
+        return any(layer.trainable for layer in self.layers) or not self.layers
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        value = check_bool(value, "trainable")
+        for layer in self.layers:
+            layer.trainable = value
+
+    def structure(self) -> tuple:
+        """Return which hyperparameters of the layers are above 0: graphs may depend on that."""
+        return tuple([layer.structure() for layer in self.layers])
 
     @property
     def trained(self) -> tuple[bool, ...]:
@@ -1219,7 +1248,10 @@ def name_layers(layers: Sequence[Layer]) -> None:
     taken: set[str] = set()
     for layer in layers:
         if layer.name is not None and layer.name in taken:
-            raise ValueError(f"This model already has a layer named {layer.name!r}.")
+            raise ValueError(
+                f"This model already has a layer named {layer.name!r}. Layers of two models may "
+                "have been named alike: pass name= when you make them."
+            )
         taken |= set() if layer.name is None else {layer.name}
     for place, layer in enumerate(layers):
         if layer.name is not None:

@@ -33,7 +33,6 @@ from seqnet.data.named import (
     by_name,
     label,
     weights_by_name,
-    with_names,
     without_names,
 )
 from seqnet.data.out_of_core import OutOfCoreDataset, PartRows, StepsMask, is_out_of_core
@@ -141,7 +140,7 @@ class Adapter:
 
         Of data that is not in memory, only the first row or the first batch is read now.
         """
-        if not self.model.layers:
+        if self.model.is_empty:
             raise ValueError("The model has no layers; add some first.")
         if not self.inputs:
             self.read_specs()
@@ -474,8 +473,9 @@ class Adapter:
             model = self.model
             self.build(shapes, given)
             found = model.compute_output_shape(without_names(shapes, model.input_names))
-            named = with_names(found, model.output_names)
-            self.known_shapes[key] = {n: (None, *shape[1:]) for n, shape in named.items()}
+            leaves = model.signature.outputs.leaves(found)
+            named = zip(model.output_names, leaves, strict=True)
+            self.known_shapes[key] = {name: (None, *shape[1:]) for name, shape in named}
         return self.known_shapes[key]
 
     def build(self, shapes: dict[str, Shape], given: Given) -> None:

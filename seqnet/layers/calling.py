@@ -136,10 +136,18 @@ def checked_input(layer: Layer, inputs: Any) -> Tensor:
     try:
         return pt.as_tensor_variable(inputs)
     except (TypeError, NotImplementedError, ValueError) as error:
-        raise TypeError(
-            f"{describe(layer)} is called on a PyTensor variable or an array of numbers, not on "
-            f"{str(inputs)[:100]!r} of type {type(inputs).__name__}."
-        ) from error
+        raise TypeError(not_an_input(describe(layer), inputs)) from error
+
+
+def not_an_input(who: str, value: Any) -> str:
+    """Return the message for a value that a layer or model cannot be called on."""
+    hint = ""
+    if callable(value):
+        hint = f" Call the {type(value).__name__} first, and pass its output."
+    return (
+        f"{who} is called on a PyTensor variable or an array of numbers, not on "
+        f"{str(value)[:100]!r} of type {type(value).__name__}.{hint}"
+    )
 
 
 def as_variables(value: Any) -> Any:

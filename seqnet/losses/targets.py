@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import pytensor.tensor as pt
@@ -135,8 +135,8 @@ def check_class_numbers(
             f"{loss} needs one class number for each prediction: {name} of shape {spell(wanted)} "
             f"for an output of shape {spell(output_shape)}, got {spell(y.shape)}.{hint}"
         )
-    classes = cast(int, output_shape[-1])
-    wrong = (y < 0) | (y >= classes)
+    classes = output_shape[-1]
+    wrong = (y < 0) if classes is None else (y < 0) | (y >= classes)
     if ignored is not None:
         wrong &= y != ignored
     if wrong.any():

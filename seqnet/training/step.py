@@ -197,7 +197,8 @@ def loss_sums(
         sums += found
         means.append(objective.weighted(found[0] if single else found[0] / over))
     dtype = means[0].dtype
-    penalties = [penalty_of(r, w) for layer in model.layers for r, w in layer.penalties]
+    regularized = dict.fromkeys(pair for layer in model.layers for pair in layer.penalties)
+    penalties = [penalty_of(regularizer, weight) for regularizer, weight in regularized]
     penalties += context.losses
     penalty = sum([pt.cast(p, dtype) for p in penalties], pt.zeros((), dtype=dtype))
     total = sum(means[1:], means[0])
@@ -326,8 +327,7 @@ class CompiledSteps:
         if known is not None and known[0] == state:
             return known[1]
         optimizer = () if model.optimizer is None else model.optimizer.structure()
-        layers = tuple([layer.structure() for layer in model.layers])
-        structure = Structure(layers, model.trained, optimizer)
+        structure = Structure(model.structure(), model.trained, optimizer)
         self._structure = state, structure
         return structure
 
