@@ -91,7 +91,7 @@ class ModelLayer(Layer):
 
     def consumers(self, places: Any) -> dict[int, list[Layer]]:
         slots = self.model.signature.inputs.leaves(places)
-        pairs = zip(slots, self.model.graph.consumers(), strict=True)
+        pairs = zip(slots, self.model.graph.consumers, strict=True)
         return {slot.index: layers for slot, layers in pairs}
 
     def check_input(self, values: Any, name: str) -> None:

@@ -127,7 +127,7 @@ class Signature:
         """Return the signature of a model between symbolic inputs and outputs, after checks."""
         ins, outs = flat(inputs, "inputs"), flat(outputs, "outputs")
         layers = [item for _, item in [*ins, *outs] if isinstance(item, Layer)]
-        if layers:
+        if any(isinstance(item, Layer) for _, item in ins):
             names_of_layers = ", ".join(map(repr, layers))
             raise TypeError(
                 f"A model takes its layers in one list, seqnet.Model([{names_of_layers}])."
