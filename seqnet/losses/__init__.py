@@ -17,6 +17,7 @@ from seqnet.losses.crossentropy import (
     CategoricalCrossentropy,
     SparseCategoricalCrossentropy,
 )
+from seqnet.losses.identity import Identity
 from seqnet.losses.logits import sigmoid_logits, softmax_logits
 from seqnet.losses.loss import Loss
 from seqnet.losses.masked import MaskedLoss, masked_loss
@@ -28,6 +29,7 @@ from seqnet.types import Tensor
 __all__ = [
     "BinaryCrossentropy",
     "CategoricalCrossentropy",
+    "Identity",
     "Loss",
     "MaskedLoss",
     "MeanAbsoluteError",

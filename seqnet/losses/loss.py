@@ -22,6 +22,9 @@ class Loss(Configurable, ABC):
 
     from_logits: bool = False
 
+    needs_targets: bool = True
+    """Whether there are targets; False if the outputs alone are the loss."""
+
     registered_name: str
 
     @abstractmethod
