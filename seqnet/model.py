@@ -177,9 +177,24 @@ class Model:
         self.graph = Graph.between(self.signature.input_variables, self.signature.output_variables)
         self.layers = self.graph.layers
         name_layers(self.layers)
+        self._check_shared()
         self.signature = self.signature.with_names()
         shapes = [variable.batch_shape for variable in self.signature.input_variables]
         self.input_shape = self.signature.inputs.pack(shapes)
+
+    def _check_shared(self) -> None:
+        """Raise unless the shared variables of the graph have names of their own."""
+        taken = {str(w.name) for layer in self.layers for w in layer.weights}
+        for weight in self.graph.weights:
+            problem = "has no name" if weight.name is None else f"is named {weight.name!r}"
+            if weight.name is None or weight.name in taken:
+                twice = "" if weight.name is None else ", as another weight of the model"
+                raise ValueError(
+                    f"A shared variable of the graph, of shape {weight.get_value().shape}, "
+                    f"{problem}{twice}. It is a weight of the model and needs a name of its own: "
+                    "pytensor.shared(value, name='...')."
+                )
+            taken.add(str(weight.name))
 
     def add(self, layer: Layer | Model | InputVariable) -> None:
         """Add a layer after the existing ones, to a model that is a stack of layers.
@@ -505,7 +520,7 @@ class Model:
         for layer in self.layers:
             for weight, on in zip(layer.weights, layer.trained(), strict=True):
                 found[weight] = found.get(weight, True) and on
-        found.update((weight, True) for weight in self.graph.weights)
+        found.update((w, getattr(w.tag, "trainable", True)) for w in self.graph.weights)
         return tuple(found.values())
 
     def get_weights(self) -> list[np.ndarray]:
@@ -947,7 +962,7 @@ class Model:
     def train_on_batch(
         self,
         X: Data,
-        y: Data,
+        y: Data | None = None,
         sample_weight: Data | None = None,
         return_dict: bool = False,
         mask: Data | None = None,
@@ -966,7 +981,7 @@ class Model:
     def test_on_batch(
         self,
         X: Data,
-        y: Data,
+        y: Data | None = None,
         sample_weight: Data | None = None,
         return_dict: bool = False,
         mask: Data | None = None,

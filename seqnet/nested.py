@@ -111,6 +111,7 @@ class ModelLayer(Layer):
         change_prefix(self.model, "", f"{self.display_name}/")
         for layer in self.inner_layers:
             self.enter(layer)
+        self.weights += [w for w in self.model.graph.weights if w not in self.weights]
         self.built = True
 
     @property

@@ -154,7 +154,7 @@ class Adapter:
                     "(x, y, sample_weight)."
                 )
             return self.own_dataset(x) if isinstance(x, Dataset) else self.stream(x)
-        if self.targets and y is None:
+        if self.targets and y is None and self.needs_targets:
             raise self.missing_targets(x)
         given = self.given(x, y, weight, mask, lengths)
         out_of_core = any(map(is_out_of_core, given.values()))
@@ -167,6 +167,12 @@ class Adapter:
             (x,), targets = given.inputs.values(), list(given.targets.values())
             refuse_several_inputs(x, targets[0] if targets else None, self.name)
         return self.in_memory(given)
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether a loss needs targets, or the losses are not known yet."""
+        trained = [leaf.spec.loss for leaf in self.outputs.values() if leaf.spec.loss is not None]
+        return not trained or any(getattr(loss, "needs_targets", True) for loss in trained)
 
     def missing_targets(self, x: Any) -> ValueError:
         """Return the error for missing targets."""
@@ -435,7 +441,7 @@ class Adapter:
             )
         if not self.targets:
             batch = Batch(batch.inputs, mask=batch.mask)
-        elif batch.targets is None:
+        elif batch.targets is None and self.needs_targets:
             raise ValueError(f"a batch of {self.name} has no targets.")
         given = self.given(*batch.parts())
         for name, x in given.inputs.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
@@ -193,7 +193,7 @@ def loss_sums(
             part.get(objective.output) if isinstance(part, dict) else part
             for part in (batch.targets, batch.sample_weight)
         ]
-        found, over = objective.graph(cast(Tensor, y), output, weight, mask)
+        found, over = objective.graph(y, output, weight, mask)
         sums += found
         means.append(objective.weighted(found[0] if single else found[0] / over))
     dtype = means[0].dtype
