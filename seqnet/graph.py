@@ -152,7 +152,7 @@ class Graph:
                 raise ValueError(missing_input(variable, inputs))
             constants[k] = variable
         dtypes = {number(v): v.chosen_dtype for v in inputs if v.chosen_dtype is not None}
-        return cls(given, found, nodes, constants, dtypes)
+        return cls(given, found, nodes, constants, dtypes=dtypes)
 
     @cached_property
     def layers(self) -> list[Layer]:

@@ -184,8 +184,11 @@ class Model:
 
     def _check_shared(self) -> None:
         """Raise unless the shared variables of the graph have names of their own."""
-        taken = {str(w.name) for layer in self.layers for w in layer.weights}
+        of_layers = {weight for layer in self.layers for weight in layer.weights}
+        taken = {str(weight.name) for weight in of_layers}
         for weight in self.graph.weights:
+            if weight in of_layers:
+                continue
             problem = "has no name" if weight.name is None else f"is named {weight.name!r}"
             if weight.name is None or weight.name in taken:
                 twice = "" if weight.name is None else ", as another weight of the model"

@@ -241,7 +241,7 @@ class ConfigurableType(ABCMeta):
     @property
     def __signature__(cls) -> inspect.Signature:
         """The signature of the constructor, for help and editors."""
-        own = inspect.signature(cls.__init__)
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]
         return own.replace(parameters=list(own.parameters.values())[1:])
 
 

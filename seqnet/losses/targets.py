@@ -141,7 +141,7 @@ def check_class_numbers(
         wrong &= y != ignored
     if wrong.any():
         where = first_place(wrong)
-        known = f"{classes} classes, 0 to {classes - 1}."
+        known = f"{classes} classes, 0 to {classes - 1}." if classes else "classes from 0 on."
         if classes == 1:
             known = "one unit: two classes want two units, or a sigmoid and binary_crossentropy."
         raise WrongValueError(
