@@ -5,6 +5,7 @@ from seqnet.layers.activity_regularization import ActivityRegularization
 from seqnet.layers.attention import AdditiveAttention, Attention, MultiHeadAttention
 from seqnet.layers.batch_normalization import BatchNormalization
 from seqnet.layers.bidirectional import Bidirectional
+from seqnet.layers.cell import Cell
 from seqnet.layers.context import CallContext
 from seqnet.layers.conv1d import Conv1D
 from seqnet.layers.dense import Dense
@@ -12,11 +13,11 @@ from seqnet.layers.dropout import Dropout, SpatialDropout1D
 from seqnet.layers.embedding import Embedding
 from seqnet.layers.gated_input import GatedInput
 from seqnet.layers.group_normalization import GroupNormalization
-from seqnet.layers.gru import GRU
+from seqnet.layers.gru import GRU, GRUCell
 from seqnet.layers.lambda_layer import Lambda
 from seqnet.layers.layer import Layer
 from seqnet.layers.layer_normalization import LayerNormalization
-from seqnet.layers.lstm import LSTM
+from seqnet.layers.lstm import LSTM, LSTMCell
 from seqnet.layers.masking import Masking
 from seqnet.layers.merge import (
     Add,
@@ -49,13 +50,16 @@ from seqnet.layers.relu import ELU, LeakyReLU, PReLU, ReLU
 from seqnet.layers.repeat_vector import RepeatVector
 from seqnet.layers.reshape import Flatten, Permute, Reshape
 from seqnet.layers.resized import Cropping1D, UpSampling1D, ZeroPadding1D
-from seqnet.layers.simple_rnn import SimpleRNN
+from seqnet.layers.rnn import RNN
+from seqnet.layers.simple_rnn import SimpleRNN, SimpleRNNCell
+from seqnet.layers.stacked_cells import StackedRNNCells
 from seqnet.layers.time_distributed import TimeDistributed
 
 __all__ = [
     "ELU",
     "GRU",
     "LSTM",
+    "RNN",
     "Activation",
     "ActivityRegularization",
     "Add",
@@ -66,6 +70,7 @@ __all__ = [
     "BatchNormalization",
     "Bidirectional",
     "CallContext",
+    "Cell",
     "Concatenate",
     "Conv1D",
     "Cropping1D",
@@ -74,6 +79,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "GatedInput",
     "GaussianDropout",
     "GaussianNoise",
@@ -81,6 +87,7 @@ __all__ = [
     "GlobalMaxPooling1D",
     "GroupNormalization",
     "Identity",
+    "LSTMCell",
     "Lambda",
     "Layer",
     "LayerNormalization",
@@ -99,8 +106,10 @@ __all__ = [
     "RepeatVector",
     "Reshape",
     "SimpleRNN",
+    "SimpleRNNCell",
     "Softmax",
     "SpatialDropout1D",
+    "StackedRNNCells",
     "Subtract",
     "TimeDistributed",
     "UpSampling1D",

@@ -7,13 +7,14 @@ from typing import Any
 
 from seqnet import activations
 from seqnet.checks import check_bool
+from seqnet.layers.cell import Cell
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import Identifier, register
 from seqnet.types import Array, Tensor
 
 
 @register("layer")
-class LSTM(Recurrent):
+class LSTMCell(Cell):
     """Long short-term memory, gates in Keras's order i, f, c, o::
 
         i = recurrent_activation(x W_i + h U_i + b_i)        input gate
@@ -35,14 +36,15 @@ class LSTM(Recurrent):
     unit_forget_bias : bool
         Start the forget gate's bias at one (Jozefowicz et al., 2015).
     **kwargs
-        See `Recurrent`.
+        See `Cell`.
 
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> model = seqnet.Model([seqnet.layers.LSTM(4)])
-    >>> model.predict(np.zeros((2, 3, 5), "float32"), verbose=0).shape
-    (2, 4)
+    >>> cell = seqnet.layers.LSTMCell(4)
+    >>> output, states = cell(np.zeros((2, 5)), cell.get_initial_state(2))
+    >>> output.shape, len(states)
+    ((2, 4), 2)
     """
 
     gates = ("i", "f", "c", "o")
@@ -77,3 +79,26 @@ class LSTM(Recurrent):
         i, f, o = (self.recurrent_activation(gate) for gate in (i, f, o))
         c = f * c + i * self.activation(g)
         return o * self.activation(c), c
+
+
+@register("layer")
+class LSTM(Recurrent, LSTMCell):  # type: ignore[misc]  # it is called on sequences
+    """The cell `LSTMCell` applied along time, with its equations and weights.
+
+    Input ``(batch, time, features)``; output ``(batch, units)``, the last step's, or
+    ``(batch, time, units)`` with `return_sequences`.
+
+    Parameters
+    ----------
+    units : int
+        Size of the state and of the output.
+    **kwargs
+        The arguments of `LSTMCell` and `Cell` for the step, and those of `RNN` for the loop.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> model = seqnet.Model([seqnet.layers.LSTM(4)])
+    >>> model.predict(np.zeros((2, 3, 5), "float32"), verbose=0).shape
+    (2, 4)
+    """

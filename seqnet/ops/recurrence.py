@@ -17,7 +17,7 @@ which is generated from the same step (`seqnet.backend.recurrence`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -373,6 +373,7 @@ def recurrence(
     states: Sequence | None = None,
     mask: Tensor | None = None,
     dropout: Tensor | None = None,
+    constants: Mapping[Tensor, Tensor] | None = None,
     *,
     unroll: bool = False,
     fused: bool | str = "auto",
@@ -397,6 +398,8 @@ def recurrence(
     dropout : variable (batch, units), optional
         Dropout mask of the operands of all products with the recurrent kernel, the same at every
         step. It has no gradient.
+    constants : dict, optional
+        The values of extra variables of the step that are placeholders.
     unroll, fused, backwards, layer
         See `RecurrenceOp`.
 
@@ -413,7 +416,8 @@ def recurrence(
         inputs["mask"] = mask
     if dropout is not None:
         inputs["dropout"] = dropout
-    inputs |= {f"extra{k}": extra for k, extra in enumerate(step.extras)}
+    values = constants or {}
+    inputs |= {f"extra{k}": values.get(extra, extra) for k, extra in enumerate(step.extras)}
     op = Recurrence(step, tuple(inputs), unroll, fused, backwards, layer)
     outputs, count = op(*inputs.values(), return_list=True), len(step.states)
     return outputs[:count], outputs[count : 2 * count]

@@ -127,8 +127,9 @@ def trace_step(
         If the step uses a gate that does not exist, or does not return its states.
     """
     gates = tuple(gates)
+    sizes = tuple(state_sizes or (units for _ in state_names))
     inputs = [pt.matrix(f"x_{gate}", dtype=dtype) for gate in gates]
-    states = [pt.matrix(state, dtype=dtype) for state in state_names]
+    states = [placeholder(*pair, dtype) for pair in zip(state_names, sizes, strict=True)]
     products: list[Product] = []
 
     def recur(h: Tensor, *asked: str) -> tuple[Tensor, ...]:
@@ -141,7 +142,7 @@ def trace_step(
             )
         if len(set(asked)) < len(asked):
             raise ValueError(f"{name} asks recur for one gate twice: {', '.join(asked)}.")
-        values = [pt.matrix(f"recurrent_{gate}", dtype=dtype) for gate in asked]
+        values = [placeholder(f"recurrent_{gate}", units, dtype) for gate in asked]
         # A copy is a new variable, so that its gradient can be computed.
         products.append(Product(copied(h), tuple(asked), values))
         return tuple(values)
@@ -163,10 +164,15 @@ def trace_step(
                 f"{name} draws random numbers in its step. They would be the same at every step: "
                 "use the dropout and recurrent_dropout of the layer, or draw them before the loop."
             )
+    check_shapes(new, state_names, sizes, name)
     # Copies, so that a state that is returned unchanged is a new variable as well.
     new = [copied(v) for v in new]
-    sizes = tuple(state_sizes or (units for _ in states))
     return TracedStep(gates, units, dtype, sizes, inputs, states, products, new, extras)
+
+
+def placeholder(name: str, size: int, dtype: str) -> Tensor:
+    """Return a variable (batch, size). A size of 1 is not static: it would be broadcastable."""
+    return pt.tensor(name=name, dtype=dtype, shape=(None, None if size == 1 else size))
 
 
 def check_states(new: object, state_names: Sequence[str], name: str) -> list:
@@ -192,6 +198,19 @@ def check_states(new: object, state_names: Sequence[str], name: str) -> list:
             )
         found.append(value)
     return found
+
+
+def check_shapes(
+    states: Sequence[Tensor], state_names: Sequence[str], sizes: Sequence[int], name: str
+) -> None:
+    """Raise ``ValueError`` if the static shape of a new state is not ``(batch, size)``."""
+    for value, state, size in zip(states, state_names, sizes, strict=True):
+        rows, columns = value.type.shape
+        if rows is not None or columns not in (None, size):
+            raise ValueError(
+                f"{name} must return its new state {state!r} in the shape (batch, {size}), got "
+                f"{value.type.shape}."
+            )
 
 
 def in_precision(outputs: Sequence, dtype: str) -> list:

@@ -19,7 +19,7 @@ from seqnet.data.dataset import PART_NAMES, Batch, tree_items
 from seqnet.hyperparameters import version
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.layers.recurrent import Recurrent
+from seqnet.layers.recurrent import Loop
 from seqnet.locking import COMPILING
 from seqnet.regularizers import penalty as penalty_of
 from seqnet.training.announcing import announced
@@ -92,9 +92,9 @@ def symbolic_batch(batch: Batch, types: tuple[ArrayType, ...]) -> Batch:
     return batch.map(lambda array: next(variables))
 
 
-def recurrent_layers(layers: Iterable) -> list[Recurrent]:
+def recurrent_layers(layers: Iterable) -> list[Loop]:
     """Return the layers whose states a step can be given."""
-    return [layer for layer in layers if isinstance(layer, Recurrent)]
+    return [layer for layer in layers if isinstance(layer, Loop)]
 
 
 def symbolic_states(layers: Iterable) -> States:
@@ -107,7 +107,7 @@ def symbolic_states(layers: Iterable) -> States:
 
 def first_states(layers: Iterable, batch: int) -> list[np.ndarray]:
     """Return the states before the first step, in `symbolic_states`'s order: zeros or learned."""
-    return [state for layer in recurrent_layers(layers) for state in layer.first_states(batch)]
+    return [state for layer in recurrent_layers(layers) for state in layer.get_initial_state(batch)]
 
 
 # ---- graphs

@@ -14,7 +14,7 @@ import numpy as np
 
 from seqnet.data.dataset import Batch, Tree
 from seqnet.data.named import Named, with_names, without_names
-from seqnet.layers.recurrent import Recurrent
+from seqnet.layers.recurrent import Loop
 from seqnet.layers.states import all_layers
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def check_windows(model: Model, batch: Batch) -> None:
         reason = layer.non_causal
         if any(inner.stateful for inner in all_layers([layer])):
             reason = "is stateful, but with tbptt each batch starts from zeros"
-        elif isinstance(layer, Recurrent) and layer.learn_initial_state:
+        elif isinstance(layer, Loop) and layer.learn_initial_state:
             reason = "learns its initial state, which windows after the first do not have"
         if reason:
             raise ValueError(f"tbptt does not support layer {layer.display_name!r}: it {reason}.")
