@@ -172,7 +172,7 @@ def trace_step(
 
 def placeholder(name: str, size: int, dtype: str) -> Tensor:
     """Return a variable (batch, size). A size of 1 is not static: it would be broadcastable."""
-    return pt.tensor(name=name, dtype=dtype, shape=(None, None if size == 1 else size))
+    return TensorType(dtype, (None, None if size == 1 else size))(name=name)
 
 
 def check_states(new: object, state_names: Sequence[str], name: str) -> list:
