@@ -10,7 +10,8 @@ import numpy as np
 
 from seqnet.checks import check_count, check_number
 from seqnet.data.validation import as_array
-from seqnet.generation.stepping import Stepper, not_built
+from seqnet.generation.stepping import Stepper
+from seqnet.training.stepping import not_built
 
 if TYPE_CHECKING:
     from seqnet.model import Model

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pytensor.tensor as pt
@@ -234,11 +234,12 @@ class CompiledSteps:
     def __init__(self, model: Model):
         self.model = model
         self.functions: dict[tuple, Callable] = {}
+        self.stepping: dict[str, Any] = {}  # see `seqnet.training.stepping`
         self._structure: tuple[tuple, Structure] | None = None
 
     def __getstate__(self) -> dict:
         """Return what is copied and pickled: no compiled functions, which are made anew."""
-        return {"model": self.model, "functions": {}, "_structure": None}
+        return {"model": self.model, "functions": {}, "stepping": {}, "_structure": None}
 
     def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
         """Update the weights for a batch.
