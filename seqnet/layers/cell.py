@@ -164,6 +164,9 @@ class CellLayer(CellInLoop, Layer):
             return output, new
         return self._compute(inputs, several)
 
+    def check_as_cell(self) -> None:
+        """Raise ``ValueError`` if it has options that it cannot have as the cell of a layer."""
+
     def get_initial_state(self, batch_size: int) -> list[Array]:
         """Return the states before the first step: zeros (batch, size)."""
         return [np.zeros((batch_size, size), dtype=self.dtype) for size in self.state_sizes]

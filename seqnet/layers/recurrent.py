@@ -19,6 +19,7 @@ is its own cell: a new one is one small class with its gates, its states and a `
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, cast
@@ -343,10 +344,26 @@ class Recurrent(Loop, Cell):  # type: ignore[misc]  # it is called on sequences
 
     __call__ = Layer.__call__
 
+    def check_as_cell(self) -> None:
+        for name, default in LOOP_DEFAULTS.items():
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"Layer {self.display_name!r} has {name}={getattr(self, name)!r}. Where a "
+                    "recurrent layer is a cell, this is an option of RNN."
+                )
+
     @property
     def loop_cell(self) -> CellInLoop:
         """The layer itself."""
         return self
+
+
+LOOP_DEFAULTS = {
+    name: argument.default
+    for name, argument in inspect.signature(Loop.__init__).parameters.items()
+    if argument.kind is argument.KEYWORD_ONLY
+}
+"""The arguments of a loop, which a layer that is used as a cell does not have."""
 
 
 def placeholders(drawn: Drawn, values: dict[Tensor, Tensor]) -> Drawn:

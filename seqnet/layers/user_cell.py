@@ -98,6 +98,7 @@ class UserCell(CellInLoop):
 def cell_in_loop(cell: Any, owner: str) -> CellInLoop:
     """Return what a recurrent layer needs of a cell that a user passes, or raise."""
     if isinstance(cell, CellLayer):
+        cell.check_as_cell()
         return cell
     if not isinstance(cell, Layer) or "states" not in signature_of_call(type(cell).call).takes:
         raise TypeError(
