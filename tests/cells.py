@@ -11,7 +11,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import registry
-from seqnet.layers import RNN, GRUCell, Layer, LSTMCell, Recurrent
+from seqnet.layers import GRU, LSTM, RNN, GRUCell, Layer, LSTMCell, Recurrent
 from seqnet.layers.layer import snake_case
 from seqnet.registry import register
 
@@ -164,7 +164,8 @@ def registered_cells():
 
 CELLS = {
     **registered_cells(),
-    "gru_reset_before": (registry.lookup("layer", "GRU"), {"reset_after": False}),
+    "gru_reset_before": (GRU, {"reset_after": False}),
+    "lstm_peepholes": (LSTM, {"peepholes": True, "output_activation": "relu"}),
 }
 
 

@@ -170,7 +170,9 @@ class Bidirectional(Wrapper, Stateful):
             outputs.append(output)
             last += states
         if self.merge_mode == "concat":
-            outputs = [(*outputs[0][:-1], self.layer.units + self.backward_layer.units)]
+            outputs = [
+                (*outputs[0][:-1], sum(half.loop_cell.output_size for half in self.inner_layers))
+            ]
         elif self.merge_mode is not None:
             outputs = outputs[:1]
         return [*outputs, *last] if self.has_multiple_outputs else outputs[0]

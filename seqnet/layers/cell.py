@@ -360,7 +360,7 @@ class Cell(CellLayer):
         )
         self.recurrent_kernel = self.add_weight(
             "recurrent_kernel",
-            (self.units, columns),
+            (self.state_sizes[0], columns),
             self.recurrent_initializer,
             regularizer=self.recurrent_regularizer,
             constraint=self.recurrent_constraint,

@@ -268,7 +268,7 @@ class Loop(Stateful):
         # The size as a symbol: a known size of 1 would make the state a broadcastable type.
         units = cell.recurrent_weights()[0].shape[0]
         sizes = [
-            units if n == cell.units else state.shape[-1]
+            units if n == cell.state_sizes[0] else state.shape[-1]
             for n, state in zip(cell.state_sizes, states, strict=True)
         ]
         return [

@@ -339,6 +339,77 @@ def test_states_are_carried_in_training_or_in_evaluation_only(mode, carried):
         GRU(3, stateful="always")
 
 
+# ------------------------------------------------------------------------ options of LSTM
+
+
+def numpy_lstm(layer, x, mask):
+    """Return the outputs and last states of an LSTM with options, by its equations."""
+    found = {w.name.partition("/")[2]: w.get_value() for w in layer.weights}
+    c, h = np.zeros((len(x), layer.units)), np.zeros((len(x), layer.state_sizes[0]))
+    outputs = []
+    for t in range(x.shape[1]):
+        z = x[:, t] @ found["kernel"] + h @ found["recurrent_kernel"] + found["bias"]
+        z = dict(zip(layer.gates, np.split(z, len(layer.gates), axis=1), strict=True))
+        p = found.get("peephole_kernel", np.zeros((3, layer.units)))
+        i = 1 / (1 + np.exp(-(z["i"] + p[0] * c)))
+        f = 1 - i if layer.coupled_gates else 1 / (1 + np.exp(-(z["f"] + p[1] * c)))
+        new = f * c + i * np.tanh(z["c"])
+        o = 1 / (1 + np.exp(-(z["o"] + p[1 if layer.coupled_gates else 2] * new)))
+        output = o * (np.maximum(new, 0) if layer.output_activation is relu else np.tanh(new))
+        output = output @ found["projection_kernel"] if layer.projection else output
+        here = mask[:, t, None]
+        c, h = np.where(here, new, c), np.where(here, output, h)
+        outputs.append(h)
+    return np.stack(outputs, axis=1), h, c
+
+
+relu = seqnet.activations.relu
+LSTM_OPTIONS = {
+    "peepholes": {"peepholes": True},
+    "coupled": {"coupled_gates": True, "peepholes": True},
+    "projection": {"projection": 2, "output_activation": "relu"},
+    "wide": {"projection": 5, "coupled_gates": True},
+}
+
+
+@pytest.mark.parametrize("path", ["auto", "unroll"])
+@pytest.mark.parametrize("name", LSTM_OPTIONS)
+def test_options_of_lstm_compute_their_equations(name, path):
+    options = LSTM_OPTIONS[name] | ({"unroll": True} if path == "unroll" else {})
+    layer = LSTM(3, return_sequences=True, return_state=True, dtype="float64", **options)
+    x = pt.tensor("x", dtype="float64", shape=(4, 6, 3))
+    y, *last = layer(x, mask=pt.constant(MASK))
+    layer.set_weights([np.sin(w + np.arange(w.size).reshape(w.shape)) for w in layer.get_weights()])
+    gradients = pytensor.grad(pt.sum(y**2), layer.weights)
+    f = backend.compile([x], [y, *last, *gradients], name="test")
+    found = f(X)
+    for one, other in zip(found[:3], numpy_lstm(layer, X, MASK), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+    for place, weight in enumerate(layer.weights):
+        value = weight.get_value()
+        value.flat[1] += 1e-6
+        weight.set_value(value)
+        above = np.sum(numpy_lstm(layer, X, MASK)[0] ** 2)
+        value.flat[1] -= 2e-6
+        weight.set_value(value)
+        slope = (above - np.sum(numpy_lstm(layer, X, MASK)[0] ** 2)) / 2e-6
+        value.flat[1] += 1e-6
+        weight.set_value(value)
+        np.testing.assert_allclose(found[3 + place].flat[1], slope, rtol=1e-5, atol=1e-7)
+    assert layer.weights[1].get_value().shape == (layer.state_sizes[0], 3 * len(layer.gates))
+
+
+def test_options_of_lstm_are_saved_and_work_in_both_directions(tmp_path):
+    seqnet.set_random_seed(0)
+    layer = LSTM(4, projection=3, peepholes=True, coupled_gates=True, return_sequences=True)
+    model = seqnet.Model([Bidirectional(layer), Dense(1)])
+    assert model.predict(X).shape == (4, 6, 1)
+    assert model.layers[0].compute_output_shape((None, 6, 3)) == (None, 6, 6)
+    model.save(tmp_path / "model.h5")
+    again = seqnet.load_model(tmp_path / "model.h5")
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+
+
 # ------------------------------------------------------------------------------- errors
 
 
