@@ -20,7 +20,7 @@ from seqnet import (
 )
 from seqnet.config import set_random_seed
 from seqnet.layers.symbolic import Input
-from seqnet.model import Model, load_model
+from seqnet.model import Model, Sequential, clone_model, load_model, model_from_json
 from seqnet.training.diagnostics import NumericalError
 from seqnet.version import __version__
 
@@ -28,9 +28,11 @@ __all__ = [
     "Input",
     "Model",
     "NumericalError",
+    "Sequential",
     "activations",
     "backend",
     "callbacks",
+    "clone_model",
     "config",
     "constraints",
     "data",
@@ -40,6 +42,7 @@ __all__ = [
     "load_model",
     "losses",
     "metrics",
+    "model_from_json",
     "optimizers",
     "regularizers",
     "set_random_seed",

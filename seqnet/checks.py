@@ -79,7 +79,7 @@ def preceded(error: Exception, text: str) -> Exception:
 
 
 def check_count(value: object, name: str, minimum: int = 1) -> int:
-    """Return a whole number of at least `minimum`, or raise.
+    """Return an integer of at least `minimum`, or raise.
 
     Examples
     --------
@@ -87,10 +87,10 @@ def check_count(value: object, name: str, minimum: int = 1) -> int:
     >>> check_count(2.0, "batch_size")
     Traceback (most recent call last):
         ...
-    TypeError: batch_size must be a whole number, got 2.0.
+    TypeError: batch_size must be an integer, got 2.0.
     """
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}.")
     return int(value)
@@ -99,7 +99,7 @@ def check_count(value: object, name: str, minimum: int = 1) -> int:
 def check_axis(value: object, name: str) -> int:
     """Return the number of an axis other than the batch's, or raise; -1 is the last axis."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
     if value == 0:
         raise ValueError(f"{name} cannot be 0, the axis of the batch.")
     return int(value)
@@ -149,6 +149,6 @@ def check_rate(value: object, name: str) -> float:
 def check_shape(value: object, name: str) -> tuple[int | None, ...]:
     """Return a shape as a tuple of sizes, None for unknown sizes, or raise."""
     if not isinstance(value, (tuple, list)):
-        raise TypeError(f"{name} must be a tuple of whole numbers and None, got {value!r}.")
+        raise TypeError(f"{name} must be a tuple of integers and None, got {value!r}.")
     size = f"A size in {name}"
     return tuple([None if n is None else check_count(n, size) for n in value])

@@ -111,12 +111,12 @@ def set_prefetch(batches: int) -> None:
     Parameters
     ----------
     batches : int
-        3 unless changed. So many are held in memory beside the one in use.
+        3 by default: the number of batches in memory in addition to the one in use.
 
     Raises
     ------
     ValueError, TypeError
-        If it is no whole number, or negative.
+        If it is not an integer, or negative.
     """
     _settings["prefetch"] = check_count(batches, "prefetch", 0)
 

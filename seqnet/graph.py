@@ -7,7 +7,7 @@ from node to node.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.op import Op
+from pytensor.graph.traversal import ancestors
 from pytensor.tensor.basic import Join
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
@@ -62,13 +63,13 @@ class StepsSource:
 
     Attributes
     ----------
-    input : str
-        The name of an input of the model.
+    input : int
+        The number of an input of the model.
     backwards : bool
         Whether they are in the reverse order.
     """
 
-    input: str
+    input: int
     backwards: bool = False
 
 
@@ -95,7 +96,7 @@ class Graph:
 
     @classmethod
     def of_stack(cls, layers: Sequence[Layer]) -> Graph:
-        """Return the graph of layers that are called one after the other."""
+        """Return the graph of a stack of layers."""
         nodes = [
             Node(LayerCall(layer), (number,), (number + 1,)) for number, layer in enumerate(layers)
         ]
@@ -160,7 +161,8 @@ class Graph:
     def build(self, inputs: Sequence[Shape]) -> None:
         """Create the weights of all layers for inputs of some shapes, and check the shapes."""
         found = dict(zip(self.inputs, inputs, strict=True))
-        if self.constants or any(len(node.inputs) != 1 for node in self.nodes):
+        calls = all(isinstance(node.op, LayerCall) for node in self.nodes)
+        if self.constants or not calls or any(len(node.inputs) != 1 for node in self.nodes):
             self.shapes(inputs)  # the layers were built when their calls were recorded
             return
         for node in self.nodes:
@@ -216,21 +218,18 @@ class Graph:
             found.update(zip(node.outputs, results, strict=True))
         return found
 
-    def mask_ranks(self, inputs: Sequence[Shape], ranks: Sequence[int]) -> list[int]:
-        """Return the number of axes of the mask of each output; 0 if there is none.
+    def masks(self, inputs: Sequence[Shape], masks: Sequence[Mask]) -> dict[int, Mask]:
+        """Return the masks of all values, by their numbers, without applying the layers.
 
         Parameters
         ----------
         inputs : list of tuple
             The shapes of the inputs.
-        ranks : list of int
-            The number of axes of the mask of each input; 0 for no mask.
+        masks : list of bool variable or None
+            The masks of the inputs.
         """
         shapes = self.shapes(inputs)
-        known: dict[int, Mask] = {
-            k: pt.tensor(dtype="bool", shape=(None,) * rank) if rank else None
-            for k, rank in zip(self.inputs, ranks, strict=True)
-        }
+        known: dict[int, Mask] = dict(zip(self.inputs, masks, strict=True))
         for node in self.nodes:
             covers = [known.get(k) for k in node.inputs]
             dtypes = [t.dtype for t in node.types] or [config.floatx()]
@@ -248,10 +247,26 @@ class Graph:
                     cast(Tensor, self.constants.get(k, v))
                     for k, v in zip(node.inputs, given, strict=True)
                 ]
-                found = [mask_after(node.op, given, covers, results)] * len(results)
+                kept = keeps_masks(node.op, given, covers, results[0])
+                found = [mask_after(node.op, given, covers, results) if kept else None]
+                found *= len(results)
             known.update(zip(node.outputs, found, strict=True))
-        masks = [known.get(k) for k in self.outputs]
-        return [0 if mask is None else mask.ndim for mask in masks]
+        return known
+
+    def mask_ranks(self, inputs: Sequence[Shape], ranks: Sequence[int]) -> list[int]:
+        """Return the number of axes of the mask of each output; 0 without a mask.
+
+        Parameters
+        ----------
+        inputs : list of tuple
+            The shapes of the inputs.
+        ranks : list of int
+            The number of axes of the mask of each input; 0 for no mask.
+        """
+        masks = [pt.tensor(dtype="bool", shape=(None,) * n) if n else None for n in ranks]
+        known = self.masks(inputs, masks)
+        found = [known.get(k) for k in self.outputs]
+        return [0 if mask is None else mask.ndim for mask in found]
 
     def last_layer(self, output: int) -> Layer | None:
         """Return the layer that computes an output; None if it is an operation."""
@@ -274,25 +289,44 @@ class Graph:
             for k in self.inputs
         ]
 
-    def steps(self, names: Sequence[str]) -> list[StepsSource | None]:
-        """Return for each output where its steps come from; None if it has no masked steps.
+    def sources(self, inputs: Sequence[Shape]) -> list[StepsSource | None]:
+        """Return for each output the input that its mask comes from; None if no mask reaches it.
 
         Parameters
         ----------
-        names : list of str
-            The names of the inputs.
+        inputs : list of tuple
+            The shapes of the inputs.
         """
-        found: dict[int, StepsSource] = {
-            k: StepsSource(name) for k, name in zip(self.inputs, names, strict=True)
-        }
+        masks = [
+            pt.tensor(dtype="bool", shape=(None, None)) if has_steps(shape) else None
+            for shape in inputs
+        ]
+        known = self.masks(inputs, masks)
+        place: dict[Variable, int] = {m: k for k, m in enumerate(masks) if m is not None}
+        backwards = {(k, number): False for number, k in enumerate(self.inputs)}
         for node in self.nodes:
-            source = next((found[k] for k in node.inputs if k in found), None)
-            if source is None:
-                continue
-            if isinstance(node.op, LayerCall) and node.op.layer.reverses_time:
-                source = StepsSource(source.input, not source.backwards)
-            found.update((k, source) for k in node.outputs)
-        return [found.get(k) for k in self.outputs]
+            reverses = isinstance(node.op, LayerCall) and node.op.layer.reverses_time
+            for k in node.outputs:
+                for number in origins(known.get(k), place):
+                    before = [backwards.get((i, number), False) for i in node.inputs]
+                    backwards[k, number] = any(before) != reverses
+        found: list[StepsSource | None] = []
+        for k in self.outputs:
+            numbers = origins(known.get(k), place)
+            found.append(StepsSource(numbers[0], backwards[k, numbers[0]]) if numbers else None)
+        return found
+
+
+def has_steps(shape: Shape) -> bool:
+    """Return whether the second axis of a batch of this shape is time."""
+    return len(shape) > 2 or shape[1:] == (None,)
+
+
+def origins(mask: Mask, masks: Mapping[Variable, int]) -> list[int]:
+    """Return the places of the masks that a mask is computed from."""
+    if mask is None:
+        return []
+    return sorted(masks[v] for v in ancestors([mask]) if v in masks)
 
 
 def missing_input(variable: Variable, inputs: Sequence[InputVariable]) -> str:
@@ -330,13 +364,11 @@ def mask_after(
     ValueError
         If an input has a mask, and it is not known what the operation does to steps.
     """
-    masked = [(k, mask) for k, mask in enumerate(masks) if mask is not None]
-    if not masked or isinstance(op, (ShapeOp, Shape_i)):
+    if isinstance(op, (ShapeOp, Shape_i)):
         return None
-    rank = max(mask.ndim for _, mask in masked)
-    if keeps_steps(op, inputs, [k for k, _ in masked], outputs[0], rank):
+    if keeps_masks(op, inputs, masks, outputs[0]):
         result: Mask = None
-        for _, mask in masked:
+        for mask in masks:
             result = masks_together(result, mask)
         return result
     raise ValueError(
@@ -345,6 +377,13 @@ def mask_after(
         "GlobalAveragePooling1D for a mean over steps, or a Lambda whose function has an argument "
         "named mask."
     )
+
+
+def keeps_masks(op: Op, inputs: Sequence[Tensor], masks: Sequence[Mask], output: Tensor) -> bool:
+    """Return whether an operation treats each step alone, if one of its inputs has a mask."""
+    masked = [k for k, mask in enumerate(masks) if mask is not None]
+    rank = max((mask.ndim for mask in masks if mask is not None), default=0)
+    return not masked or keeps_steps(op, inputs, masked, output, rank)
 
 
 def keeps_steps(

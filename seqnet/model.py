@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,23 +22,27 @@ from seqnet import metrics as metrics_module
 from seqnet.callbacks import Callback, CallbackList, History
 from seqnet.callbacks.base import check_callbacks, say
 from seqnet.callbacks.progress import reports
-from seqnet.checks import check_count, check_shape
+from seqnet.checks import check_bool, check_count, check_shape
 from seqnet.data.adapters import Adapter
 from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Data, Dataset
 from seqnet.data.ragged import choose_lengths
 from seqnet.data.spec import InputSpec, OutputSpec
-from seqnet.graph import Graph
+from seqnet.graph import Graph, StepsSource, has_steps
 from seqnet.hyperparameters import names_of
+from seqnet.keras_names import GONE, takes_keras_names
 from seqnet.layers.context import CallContext
-from seqnet.layers.layer import Layer, snake_case
-from seqnet.layers.states import RUNS, all_layers, carried_states
-from seqnet.layers.symbolic import InputVariable, depends_on_input
+from seqnet.layers.evaluation import evaluate, holds_variables
+from seqnet.layers.layer import Layer
+from seqnet.layers.states import RUNS, all_layers, carried_states, named_states
+from seqnet.layers.symbolic import Input, InputVariable, depends_on_input
 from seqnet.layers.weights import set_values
 from seqnet.locking import COMPILING, ForkSafeLock, alone
 from seqnet.nested import ModelLayer
 from seqnet.optimizers import Optimizer
+from seqnet.registry import register
 from seqnet.saving import hdf5
+from seqnet.saving.model_config import config_of, restore
 from seqnet.saving.model_format import pack, unpack
 from seqnet.signature import Signature
 from seqnet.summary import Call, calls_of
@@ -49,6 +54,7 @@ from seqnet.training.arguments import (
     check_verbose,
     validation_arguments,
 )
+from seqnet.training.code_digest import own_things
 from seqnet.training.diagnostics import GradientNorms
 from seqnet.training.objectives import (
     Objective,
@@ -66,6 +72,7 @@ from seqnet.types import ArrayLike, Shape
 log = logging.getLogger("seqnet")
 
 
+@register("model")
 class Model:
     """A linear stack of layers, trained with one compiled call for each batch.
 
@@ -109,6 +116,7 @@ class Model:
     (2, 2)
     """
 
+    @takes_keras_names
     def __init__(
         self,
         inputs: Any = (),
@@ -137,6 +145,8 @@ class Model:
         self.gradient_norms = GradientNorms()
         self.weight_prefix = ""
         self._layer: ModelLayer | None = None
+        self._sources: list[StepsSource | None] | None = None
+        self._called: tuple[Any, ...] | None = None
         self.signature = Signature()
         self.graph = Graph.of_stack([])
         self.layers: list[Layer] = []
@@ -144,7 +154,7 @@ class Model:
         if layers is not None:
             inputs = layers
         if outputs is not None:
-            self._connect(inputs, outputs)
+            self.connect(inputs, outputs)
             return
         if isinstance(inputs, (InputVariable, dict)) or not isinstance(inputs, Iterable):
             raise TypeError(
@@ -155,8 +165,8 @@ class Model:
 
     # ---- layers
 
-    def _connect(self, inputs: Any, outputs: Any) -> None:
-        """Make the graph between symbolic inputs and outputs."""
+    def connect(self, inputs: Any, outputs: Any) -> None:
+        """Make the graph of an empty model, between symbolic inputs and outputs."""
         self.signature = Signature.between(inputs, outputs)
         self.graph = Graph.between(self.signature.input_variables, self.signature.output_variables)
         self.layers = self.graph.layers
@@ -200,7 +210,8 @@ class Model:
         self.layers.append(layer)
         self._set_stack()
         if self.input_shape is not None or layer.input_shape is not None:
-            self._build_from(self.input_shape or (None, *(layer.input_shape or ())))
+            first = (layer.batch_size, *(layer.input_shape or ()))
+            self._build_from(self.input_shape or first)
 
     def _begin_with(self, first: InputVariable) -> None:
         if self.layers or self.input_shape is not None:
@@ -227,8 +238,16 @@ class Model:
             self._layer = ModelLayer(self)
         return self._layer
 
-    def get_layer(self, name: str) -> Layer:
-        """Return the layer with this name."""
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """Return the layer with a name, or that at a place of `layers`."""
+        if (name is None) == (index is None):
+            raise ValueError("get_layer takes the name of a layer or its index.")
+        if index is not None:
+            if not -len(self.layers) <= index < len(self.layers):
+                raise ValueError(
+                    f"The model has {len(self.layers)} layers, so none has the index {index}."
+                )
+            return self.layers[index]
         for layer in self.layers:
             if layer.name == name:
                 return layer
@@ -248,19 +267,71 @@ class Model:
         return self.signature.outputs.names
 
     @property
+    def inputs(self) -> list[InputVariable]:
+        """The symbolic inputs; of a built stack, one that is made at the first use."""
+        return list(self._symbolic()[0])
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The symbolic outputs."""
+        return list(self._symbolic()[1])
+
+    @property
+    def input(self) -> Any:
+        """The symbolic input; of several, a list or a dictionary as the model was made."""
+        return self.signature.inputs.pack(self.inputs)
+
+    @property
+    def output(self) -> Any:
+        """The symbolic output; of several, a list or a dictionary as the model was made."""
+        return self.signature.outputs.pack(self.outputs)
+
+    @property
+    def output_shape(self) -> Any:
+        """The static shape of the output; of several, a list or a dictionary."""
+        return self.compute_output_shape(self.input_shape)
+
+    def _symbolic(self) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Return the symbolic inputs and outputs; call the layers of a stack on an `Input`."""
+        if self.signature.is_functional:
+            return self.signature.input_variables, self.signature.output_variables
+        if not self.built:
+            raise ValueError("The model is not built, so it has no symbolic inputs or outputs yet.")
+        if self._called is None or self._called[0] is not self.graph:
+            x: Any = Input(batch_shape=self.input_shape, name=self.input_names[0])
+            y = x
+            for layer in self.layers:
+                y = layer(y)
+            self._called = (self.graph, x, y)
+        return self._called[1:2], self._called[2:]
+
+    def __getattr__(self, name: str) -> Any:
+        instead = f"; call {GONE[name]}" if name in GONE else ""
+        raise AttributeError(
+            f"A {type(self).__name__} has no {name!r}{instead}.", name=name, obj=self
+        )
+
+    @property
     def built(self) -> bool:
         """Whether all layers have their weights."""
         return bool(self.layers) and all(layer.built for layer in self.layers)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Any = None) -> None:
         """Create the weights for inputs of shape ``(batch, ...)``; None for sizes that vary.
 
-        With several inputs, the shapes are a list or a dictionary by name.
+        With several inputs, the shapes are a list or a dictionary by name. By default the shape is
+        the known `input_shape`.
         """
+        input_shape = self.input_shape if input_shape is None else input_shape
+        if input_shape is None:
+            raise ValueError("The input shape of the model is unknown: pass it to build.")
         if not self.layers:
             raise ValueError("The model has no layers; add some first.")
         inputs = self.signature.inputs
         shapes = [check_shape(s, "input_shape") for s in inputs.leaves(input_shape)]
+        if self.signature.is_functional:
+            for spec, shape in zip(self.input_specs.values(), shapes, strict=True):
+                spec.check_shape(shape)
         self._build_from(inputs.pack(shapes))
 
     def _build_from(self, input_shape: Any) -> None:
@@ -300,7 +371,11 @@ class Model:
         ):
             integers = any(layer.integer_input for layer in layers)
             found[name] = InputSpec(
-                name, shape, dtype or ("int32" if integers else self.dtype), layers
+                name,
+                shape,
+                dtype or ("int32" if integers else self.dtype),
+                layers,
+                not self.signature.is_functional or has_steps(shape),
             )
         return found
 
@@ -308,12 +383,13 @@ class Model:
     def output_specs(self) -> dict[str, OutputSpec]:
         """What targets of each output must be, by its name."""
         by_output = {o.output or self.output_names[0]: o for o in self.objectives}
-        steps = self.graph.steps(self.input_names)
+        steps = self._steps_sources()
         found = {}
         for place, (name, source) in enumerate(zip(self.output_names, steps, strict=True)):
             objective, mask_rank = by_output.get(name), None
-            follows = None if source is None else source.input
-            mask_rank = partial(self._mask_rank, self.input_names.index(follows or ""), place)
+            follows = None if source is None else self.input_names[source.input]
+            number = 0 if source is None else source.input
+            mask_rank = partial(self._mask_rank, number, place)
             found[name] = OutputSpec(
                 name,
                 None if objective is None else objective.loss,
@@ -342,9 +418,9 @@ class Model:
         inputs: Any,
         mask: Any = None,
         context: CallContext | None = None,
-        training: bool = False,
+        training: bool | None = None,
     ) -> Any:
-        """Apply the model to PyTensor variables; return PyTensor variables.
+        """Apply the model to PyTensor variables or to arrays; return the same.
 
         Inputs and outputs are each one variable, or a list or a dictionary as the model was made.
         Called on variables that depend on a `seqnet.Input`, the model becomes a layer of the model
@@ -353,7 +429,11 @@ class Model:
         """
         if depends_on_input(inputs):
             return self.as_layer()(inputs, mask=mask, training=training)
-        context = CallContext(training=training) if context is None else context
+        if context is None and not holds_variables((inputs, mask)):
+            if training:
+                return evaluate(self, inputs, (), mask, {}, training)
+            return self.predict_on_batch(inputs, mask)
+        context = CallContext(training=bool(training)) if context is None else context
         values = [pt.as_tensor_variable(x) for x in self.signature.inputs.leaves(inputs)]
         outputs, _ = self.graph.apply(values, self.signature.inputs.leaves(mask), context)
         return self.signature.outputs.pack(outputs)
@@ -374,6 +454,21 @@ class Model:
         found = dict.fromkeys(w for layer in self.layers for w in layer.weights)
         found.update(dict.fromkeys(self.graph.weights))
         return list(found)
+
+    @property
+    def trainable_weights(self) -> list:
+        """The weights that training changes."""
+        return [w for w, on in zip(self.weights, self.trained, strict=True) if on]
+
+    @property
+    def non_trainable_weights(self) -> list:
+        """The weights that optimizers do not change."""
+        return [w for w, on in zip(self.weights, self.trained, strict=True) if not on]
+
+    @property
+    def losses(self) -> list:
+        """The penalties of the weights, one symbolic number for each."""
+        return [loss for layer in self.layers for loss in layer.losses]
 
     @property
     def trained(self) -> tuple[bool, ...]:
@@ -471,11 +566,21 @@ class Model:
     @property
     def runs_backwards(self) -> bool:
         """Whether the steps of the first output are in reversed order."""
-        source = self.graph.steps(self.input_names)[0]
+        source = self._steps_sources()[0]
         return source is not None and source.backwards
+
+    def _steps_sources(self) -> list[StepsSource | None]:
+        """Return the input whose steps each output has."""
+        if self.signature.is_functional:
+            shapes = self.signature.inputs.leaves(self.input_shape)
+            if self._sources is None:
+                self._sources = self.graph.sources(shapes)
+            return self._sources
+        return [StepsSource(0, sum(layer.reverses_time for layer in self.layers) % 2 == 1)]
 
     # ---- training
 
+    @takes_keras_names
     def compile(
         self,
         optimizer: str | Optimizer = "adam",
@@ -583,13 +688,13 @@ class Model:
                 found = {
                     name: losses.guess(output, y)
                     for name, output, y in zip(
-                        outputs.names,
+                        self.output_names,
                         outputs.from_batch(self.forward(x, None, CallContext())[0]),
                         outputs.from_batch(sample.targets),
                         strict=True,
                     )
                 }
-                self.loss = found if len(found) > 1 else found[outputs.names[0]]
+                self.loss = found if len(found) > 1 else found[self.output_names[0]]
                 self.set_objectives(found)
                 for name, loss in found.items():
                     of_output = f" for the output {name!r}" if len(found) > 1 else ""
@@ -616,6 +721,7 @@ class Model:
                 self.steps.forget_lengths(set(before) - set(chosen))
         return chosen
 
+    @takes_keras_names
     def fit(
         self,
         X: Data,
@@ -747,6 +853,7 @@ class Model:
             training.Trainer(self, dataset, validation, arguments, called).fit()
         return history
 
+    @takes_keras_names
     def evaluate(
         self,
         X: Data,
@@ -777,6 +884,7 @@ class Model:
             totals = training.evaluate(self, dataset, batch_size, called, steps, announce)
         return report(totals, return_dict)
 
+    @takes_keras_names
     def predict(
         self,
         X: Data,
@@ -807,6 +915,7 @@ class Model:
             found = training.predict(self, dataset, batch_size, called, steps, announce)
         return self.signature.outputs.as_declared(found)
 
+    @takes_keras_names
     def train_on_batch(
         self,
         X: Data,
@@ -825,6 +934,7 @@ class Model:
             raise training.numerical_error(self, result, "train_on_batch")
         return report(Totals(self.objectives, result.sums), return_dict)
 
+    @takes_keras_names
     def test_on_batch(
         self,
         X: Data,
@@ -838,6 +948,7 @@ class Model:
         batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
         return report(Totals(self.objectives, self.steps.test(batch).sums), return_dict)
 
+    @takes_keras_names
     def predict_on_batch(
         self, X: Data, mask: Data | None = None, lengths: Data | None = None
     ) -> np.ndarray | list | dict[str, Any]:
@@ -889,6 +1000,51 @@ class Model:
 
     # ---- files
 
+    def get_config(self) -> dict[str, Any]:
+        """Return the layers and how they are connected, as values that JSON can hold.
+
+        `from_config` makes a model of it, with new weights. Losses, metrics and the optimizer are
+        not part of it; `save` stores everything.
+
+        Raises
+        ------
+        ValueError
+            If a part cannot be written, such as a function without a name.
+        """
+        return config_of(self)
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> Model:
+        """Create a model with new weights from the result of `get_config`.
+
+        Parameters
+        ----------
+        config : dict
+        custom_objects : dict, optional
+            Custom layers and functions by name; see `load_model`.
+
+        Examples
+        --------
+        >>> import seqnet
+        >>> from seqnet.layers import Dense
+        >>> model = seqnet.Model([Dense(2, input_shape=(3,))])
+        >>> again = seqnet.Model.from_config(model.get_config())
+        >>> again.get_config() == model.get_config()
+        True
+        """
+        model = cls()
+        restore(model, dict(config), None if custom_objects is None else dict(custom_objects))
+        return model
+
+    def to_json(self, **options: Any) -> str:
+        """Return `get_config` as text; `options` are those of `json.dumps`.
+
+        `seqnet.model_from_json` makes a model of it.
+        """
+        return json.dumps(self.get_config(), **options)
+
     def save(self, path: str | os.PathLike) -> None:
         """Save the model to an HDF5 file: layers, weights, metadata, and the state of training.
 
@@ -916,8 +1072,15 @@ class Model:
             arrays = {f"weights/{name}": value for name, value in self._weights_by_name().items()}
             hdf5.write(path, {"kind": "weights"}, arrays)
 
-    def load_weights(self, path: str | os.PathLike) -> None:
+    def load_weights(self, path: str | os.PathLike, skip_mismatch: bool = False) -> None:
         """Set the weights from a file of `save_weights` or `Model.save`, by name.
+
+        Parameters
+        ----------
+        path : path
+        skip_mismatch : bool
+            Set only the weights that the file has with the same name and shape, and log the names
+            of the others, which are not changed.
 
         Raises
         ------
@@ -926,9 +1089,24 @@ class Model:
             message names the layer and the shapes. No weight is changed then.
         """
         self._built_weights("load")
+        skip_mismatch = check_bool(skip_mismatch, "skip_mismatch")
         _, arrays = hdf5.read(path)
         with self.lock:
-            self._load_weights(hdf5.below("weights", arrays), path)
+            found = hdf5.below("weights", arrays)
+            if skip_mismatch:
+                found = self._fitting(found, path)
+            self._load_weights(found, path)
+
+    def _fitting(
+        self, arrays: Mapping[str, np.ndarray], source: str | os.PathLike
+    ) -> dict[str, np.ndarray]:
+        """Return the weights of this model, replaced by those arrays that fit."""
+        own = self._weights_by_name()
+        fits = {n for n, value in own.items() if n in arrays and arrays[n].shape == value.shape}
+        skipped = sorted({*own, *arrays} - fits)
+        if skipped:
+            log.warning("Not set from %s: %s.", source, ", ".join(skipped))
+        return {name: arrays[name] if name in fits else value for name, value in own.items()}
 
     # ---- state
 
@@ -943,8 +1121,8 @@ class Model:
             and the state of the ``optimizer``. The weights are not copied.
         """
         states = {
-            f"{run}/{carried.layer.name}/{name}": value
-            for carried in carried_states(self.layers)
+            f"{run}/{layer}/{name}": value
+            for layer, carried in named_states(self.layers)
             for run in RUNS
             for name, value in zip(carried.names, carried.get(run), strict=True)
             if len(value)
@@ -958,8 +1136,13 @@ class Model:
                 {name: getattr(layer, name) for name in names_of(layer)}
                 for layer in all_layers(self.layers)
             ],
-            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+            "optimizer": None if self.optimizer is None else self._optimizer_state(),
         }
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """Return the state of the optimizer, by the names of weights within this model."""
+        prefix = self.weight_prefix
+        return renamed(self.optimizer.state_dict(), lambda name: name.removeprefix(prefix))
 
     def load_state_dict(self, state: Mapping[str, Any], source: str = "The state") -> None:
         """Restore what `state_dict` returned, for a model of the same layers and optimizer.
@@ -991,7 +1174,8 @@ class Model:
         if "states" in state:
             self._load_states(state["states"])
         if state.get("optimizer") is not None:
-            self.optimizer.load_state_dict(state["optimizer"], self.weights)
+            slots = renamed(state["optimizer"], lambda name: self.weight_prefix + name)
+            self.optimizer.load_state_dict(slots, self.weights)
 
     def _weights_by_name(self) -> dict[str, np.ndarray]:
         names = [self.name_of(weight) for weight in self.weights]
@@ -1012,26 +1196,25 @@ class Model:
 
     def _load_weights(self, arrays: Mapping[str, np.ndarray], source: str | os.PathLike) -> None:
         left = dict(arrays)
-        for layer in self.layers:
-            for weight in layer.weights:
-                name = self.name_of(weight)
-                if name not in left and name in arrays:
-                    continue  # shared with a layer before
-                value = left.pop(name, None)
-                where = (
-                    f"{source} does not fit the model: layer {layer.name!r} "
-                    f"({type(layer).__name__})"
+        owners = {
+            weight: f"layer {layer.name!r} ({type(layer).__name__})"
+            for layer in self.layers
+            for weight in layer.weights
+        }
+        for weight in self.weights:
+            name = self.name_of(weight)
+            value = left.pop(name, None)
+            where = f"{source} does not fit the model: {owners.get(weight, 'its graph')}"
+            if value is None:
+                raise ValueError(f"{where} has the weight {name}, which the file lacks.")
+            expected = weight.get_value(borrow=True).shape
+            if value.shape != expected:
+                raise ValueError(
+                    f"{where} has the weight {name} of shape {expected}, but the file's "
+                    f"has shape {value.shape}."
                 )
-                if value is None:
-                    raise ValueError(f"{where} has the weight {name}, which the file lacks.")
-                expected = weight.get_value(borrow=True).shape
-                if value.shape != expected:
-                    raise ValueError(
-                        f"{where} has the weight {name} of shape {expected}, but the file's "
-                        f"has shape {value.shape}."
-                    )
-                if value.dtype.kind not in "fiu":
-                    raise ValueError(f"{where}, but {name} in the file has bools, not numbers.")
+            if value.dtype.kind not in "fiu":
+                raise ValueError(f"{where}, but {name} in the file has bools, not numbers.")
         if left:
             raise ValueError(
                 f"{source} does not fit the model: it also has {', '.join(sorted(left))}, which no "
@@ -1059,14 +1242,18 @@ class Model:
 
     def _load_states(self, arrays: Mapping[str, np.ndarray]) -> None:
         left = dict(arrays)
-        for carried in carried_states(self.layers):
+        for layer, carried in named_states(self.layers):
             carried.reset()
             for run in RUNS:
-                names = [f"{run}/{carried.layer.name}/{name}" for name in carried.names]
+                names = [f"{run}/{layer}/{name}" for name in carried.names]
                 if any(name in left for name in names):
                     carried.set([left.pop(name) for name in names], run)
         if left:
             raise ValueError(f"There are states that no layer has: {', '.join(sorted(left))}.")
+
+
+Sequential = Model
+"""Another name of `Model`, for stacks of layers as in Keras."""
 
 
 def name_layers(layers: Sequence[Layer]) -> None:
@@ -1079,7 +1266,7 @@ def name_layers(layers: Sequence[Layer]) -> None:
     for place, layer in enumerate(layers):
         if layer.name is not None:
             continue
-        base = snake_case(type(layer).__name__)
+        base = layer.display_name
         number = sum(type(other) is type(layer) for other in layers[:place])
         name = base if not number else f"{base}_{number}"
         while name in taken:
@@ -1087,6 +1274,16 @@ def name_layers(layers: Sequence[Layer]) -> None:
             name = f"{base}_{number}"
         layer.rename(name)
         taken.add(name)
+
+
+def renamed(state: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
+    """Return the state of an optimizer with other names of the weights."""
+    tables = {
+        slot: {rename(name): value for name, value in table.items()}
+        for slot, table in state["slots"].items()
+    }
+    last = {rename(name): value for name, value in state.get("last_steps", {}).items()}
+    return {**state, "slots": tables, "last_steps": last}
 
 
 def report(totals: Totals, return_dict: bool) -> float | list[float] | dict[str, float]:
@@ -1134,3 +1331,38 @@ def load_model(path: str | os.PathLike, custom_objects: dict | None = None) -> M
     """
     header, arrays = hdf5.read(path)
     return unpack(Model(), header, arrays, path, custom_objects)
+
+
+def model_from_json(text: str, custom_objects: dict | None = None) -> Model:
+    """Return a model with new weights from the text of `Model.to_json`.
+
+    Parameters
+    ----------
+    text : str
+    custom_objects : dict, optional
+        Custom layers and functions by name; see `load_model`.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> from seqnet.layers import LSTM, Dense
+    >>> x = seqnet.Input((None, 3), name="x")
+    >>> model = seqnet.Model(x, Dense(2)(LSTM(4)(x)))
+    >>> seqnet.model_from_json(model.to_json()).input_names
+    ('x',)
+    """
+    return Model.from_config(json.loads(text), custom_objects)
+
+
+def clone_model(model: Model) -> Model:
+    """Return a model of the same layers and connections, with new layers and new weights.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> model = seqnet.Model([seqnet.layers.Dense(2, input_shape=(3,))])
+    >>> copy = seqnet.clone_model(model)
+    >>> copy.set_weights(model.get_weights())
+    """
+    known = {thing.__name__: thing for thing in own_things(list(all_layers(model.layers)))}
+    return type(model).from_config(model.get_config(), known)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from seqnet import registry
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
+from seqnet.layers.weights import given_below
 from seqnet.types import Tensor
 
 if TYPE_CHECKING:
     from seqnet.model import Model
 
 
+DEFAULT_NAME = "model"
+"""The name of a model without a name."""
+
+
+@registry.register("layer")
 class ModelLayer(Layer):
     """The layer that a model is inside other models; its weights are those of the model.
 
@@ -21,12 +28,30 @@ class ModelLayer(Layer):
     """
 
     def __init__(self, model: Model):
-        super().__init__(name=model.name, dtype=model.dtype)
+        name = None if model.name == DEFAULT_NAME else model.name
+        super().__init__(name=name, dtype=model.dtype)
         self.model = model
         if model.built:
             self.adopt()
 
     takes_several_inputs = None
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.display_name, "model": self.model.get_config()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> ModelLayer:
+        name, inner = config["name"], config["model"]
+        with given_below(name):
+            found = registry.get("model", {"name": "Model", "config": inner}, custom_objects)
+        layer: ModelLayer = found.as_layer()
+        layer.rename(name)
+        return layer
+
+    @property
+    def display_name(self) -> str:
+        """The name of the layer."""
+        return self.name or DEFAULT_NAME
 
     @property
     def inner_layers(self) -> tuple[Layer, ...]:
@@ -62,6 +87,13 @@ class ModelLayer(Layer):
     def stateful(self) -> bool:  # type: ignore[override]
         """Whether a layer of the model carries its states from batch to batch."""
         return self.model.stateful
+
+    def check_input(self, values: Any, name: str) -> None:
+        specs = list(self.model.input_specs.values())
+        if len(specs) == 1:
+            specs[0].check_input(values, name)
+        else:
+            super().check_input(values, name)
 
     def check_axes(self, input_shape: Any) -> None:
         """Leave the check to the layers of the model."""
@@ -100,7 +132,10 @@ class ModelLayer(Layer):
         return found if self.has_multiple_outputs else found[0]
 
     def compute_mask(self, inputs: Any, mask: Any) -> Any:
-        _, masks = self.replay(inputs, mask, {}, {}, CallContext())
+        model, structure = self.model, self.model.signature.inputs
+        shapes = structure.leaves(model.input_shape)
+        known = model.graph.masks(shapes, structure.leaves(mask))
+        masks = [known.get(k) for k in model.graph.outputs]
         return masks if self.has_multiple_outputs else masks[0]
 
 

@@ -85,13 +85,13 @@ class CharacterVocabulary:
 
 
 def check_numbers(numbers: Sequence[int] | np.ndarray, count: int, name: str) -> None:
-    """Raise if numbers are not one sequence of whole numbers in ``[0, count)``."""
+    """Raise if numbers are not one sequence of integers in ``[0, count)``."""
     if len(numbers) == 0:
         return
     array = as_array(numbers, name)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise TypeError(
-            f"{name} must be one sequence of whole numbers, got the shape {array.shape} and the "
+            f"{name} must be one sequence of integers, got the shape {array.shape} and the "
             f"dtype {array.dtype}."
         )
     wrong = (array < 0) | (array >= count)
@@ -160,3 +160,74 @@ def bigram_cross_entropy(train: np.ndarray, test: np.ndarray, classes: int) -> f
     np.add.at(counts, (train[:-1], train[1:]), 1)
     log_p = np.log(counts / counts.sum(axis=1, keepdims=True))
     return float(-log_p[test[:-1], test[1:]].mean())
+
+
+SCHEMES = {"BIO": "BIO", "BIOES": "BIOES", "BILOU": "BIOLU"}
+"""The prefixes of tags by scheme: of a begin, a step inside, none, an end, and a single step."""
+
+
+def forbidden_transitions(
+    tags: Sequence[str], scheme: str = "BIO"
+) -> list[tuple[int | str, int | str]]:
+    """Return the transitions that a scheme of tags excludes, for `seqnet.layers.CRF`.
+
+    A tag is ``"O"``, outside of all segments, or a prefix and the kind of a segment such as
+    ``"B-PER"``. In the scheme BIO a segment begins with B and goes on with I of the same kind
+    (Ramshaw and Marcus, 1995; Tjong Kim Sang and Veenstra, 1999: IOB2). In BIOES it ends with E,
+    and a segment of one step is S; BILOU has L and U instead.
+
+    Parameters
+    ----------
+    tags : list of str
+        The tag of each class number.
+    scheme : "BIO", "BIOES" or "BILOU"
+
+    Returns
+    -------
+    list of pairs
+        ``(from, to)`` of class numbers, also ``("start", to)`` and ``(from, "end")``.
+
+    Raises
+    ------
+    ValueError
+        If a scheme is unknown, or a tag does not belong to it.
+
+    Examples
+    --------
+    >>> from seqnet.text import forbidden_transitions
+    >>> forbidden_transitions(["O", "B-PER", "I-PER"])
+    [('start', 2), (0, 2)]
+    """
+    if scheme not in SCHEMES:
+        known = ", ".join(map(repr, SCHEMES))
+        raise ValueError(f"scheme is one of {known}, got {scheme!r}.")
+    prefixes = SCHEMES[scheme]
+    begin, inside, outside = prefixes[0], prefixes[1], prefixes[2]
+    final = prefixes[3] if len(prefixes) > 3 else ""
+    parts = []
+    for number, tag in enumerate(tags):
+        prefix, _, kind = str(tag).partition("-")
+        if tag != outside and (not kind or prefix not in prefixes or prefix == outside):
+            allowed = ", ".join(f"'{p}-...'" for p in prefixes if p != outside)
+            raise ValueError(
+                f"tags[{number}] is {tag!r}; in the scheme {scheme} a tag is 'O', or {allowed}."
+            )
+        parts.append((prefix, kind))
+    unfinished = begin + inside if final else ""  # a segment must go on after these
+
+    def goes_on(before: tuple[str, str], after: tuple[str, str]) -> bool:
+        return before[0] in (begin, inside) and after[0] in (inside, final)
+
+    found: list[tuple[int | str, int | str]] = []
+    for number, (prefix, _) in enumerate(parts):
+        if prefix in (inside, final):
+            found.append(("start", number))
+        if unfinished and prefix in unfinished:
+            found.append((number, "end"))
+    for k, before in enumerate(parts):
+        for j, after in enumerate(parts):
+            same = goes_on(before, after) and before[1] == after[1]
+            needed = after[0] in (inside, final) or (unfinished and before[0] in unfinished)
+            if needed and not same:
+                found.append((k, j))
+    return found

@@ -13,6 +13,7 @@ import pytensor.tensor as pt
 from seqnet import registry
 from seqnet.layers import GRU, LSTM, RNN, GRUCell, Layer, LSTMCell, Recurrent
 from seqnet.layers.layer import snake_case
+from seqnet.ops.step import each_step
 from seqnet.registry import register
 
 CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -21,7 +22,7 @@ exec(re.search(r"## Add a cell\n.*?```python\n(.*?)```", CONTRIBUTING, re.DOTALL
 
 @register("layer")
 class ZhouUnit(Recurrent):
-    """The unit of Zhou et al. (2016), written as a user would: a cell in one class.
+    """The minimal gated unit of Zhou et al. (2016), as a custom cell in one class.
 
     ``f = sigmoid(x W_f + h U_f + b_f)``, ``h' = (1 - f) h + f tanh(x W_h + (f h) U_h + b_h)``.
     """
@@ -40,7 +41,7 @@ class ZhouUnit(Recurrent):
 
 @register("layer")
 class Leaky(Recurrent):
-    """A leaky integrator: a plain Python number, an attribute that is no constructor argument."""
+    """A leaky integrator, with a plain Python number and a class attribute as a parameter."""
 
     gates = ("h",)
     leak = 0.9
@@ -53,7 +54,7 @@ class Leaky(Recurrent):
 
 @register("layer")
 class Peephole(Recurrent):
-    """An LSTM whose gates see the cell through weights of its own."""
+    """An LSTM with peephole connections: additional weights from the cell state to the gates."""
 
     gates = ("i", "f", "c", "o")
     state_names = ("h", "c")
@@ -72,7 +73,7 @@ class Peephole(Recurrent):
 
 @register("layer")
 class MinGRU(Recurrent):
-    """Feng et al. (2024): the gates depend on the input alone, so nothing is multiplied."""
+    """The minGRU of Feng et al. (2024): gates depend only on the input."""
 
     gates = ("z", "h")
 
@@ -84,7 +85,7 @@ class MinGRU(Recurrent):
 
 @register("layer")
 class UGRNN(Recurrent):
-    """Collins et al. (2017): one update gate; gates asked for one by one, in any order."""
+    """The UGRNN of Collins et al. (2017): one update gate, one `recur` call per gate."""
 
     gates = ("c", "g")
 
@@ -98,7 +99,7 @@ class UGRNN(Recurrent):
 
 @register("layer")
 class TwoSizes(Recurrent):
-    """A slow memory of another size beside the output, and an array of NumPy's float64."""
+    """A slow memory of another size than the output; uses a float64 NumPy array."""
 
     gates = ("h",)
     state_names = ("h", "m")
@@ -122,7 +123,7 @@ class TwoSizes(Recurrent):
 
 @register("layer")
 class SubsetOfGates(Recurrent):
-    """Asks for two of three gates, not the neighbouring ones, and in another order."""
+    """Calls `recur` for two of three gates that are not adjacent, in another order."""
 
     gates = ("a", "b", "c")
 
@@ -131,6 +132,51 @@ class SubsetOfGates(Recurrent):
         r_c, r_a = recur(h, "c", "a")
         a = pt.sigmoid(x[0] + r_a)
         return (a * h + (1 - a) * pt.tanh(x[1] + x[2] + r_c),)
+
+
+@register("layer")
+class Coupled(Recurrent):
+    """Arrays of NumPy, functions of weights, and a product with what is not the state itself."""
+
+    gates = ("f", "c")
+    state_names = ("h", "c")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.gain = self.add_weight("gain", (2, self.units), "uniform")
+        self.scale = self.add_weight("scale", (), "ones")
+
+    def step(self, x, states, recur):
+        h, c = states
+        rates = np.linspace(0.5, 0.9, self.units)
+        r_f, r_c = recur(pt.tanh(c * self.gain[0]) + h)
+        f = pt.sigmoid(x[0] + r_f) * rates
+        c = f * c + (1 - f) * pt.tanh(self.scale * (x[1] + r_c)) * pt.softplus(self.gain[1])
+        return pt.tanh(c), c
+
+
+@register("layer")
+class Zoneout(Recurrent):
+    """Krueger et al. (2017): a share of the units keeps its values at each step."""
+
+    gates = ("h",)
+    kept = 0.4
+
+    def run(self, sequence, mask, states, drawn):
+        # Not drawn at random, so that it is the same on every path.
+        places = pt.arange(self.units) + pt.arange(sequence.shape[0])[:, None, None]
+        self.keep = pt.cast(pt.eq(places % 3, 0), self.dtype) + 0 * sequence[..., : self.units]
+        return super().run(sequence, mask, states, drawn)
+
+    def trace(self, drawn):
+        if not hasattr(self, "keep"):
+            self.keep = pt.tensor3(dtype=self.dtype)
+        return super().trace(drawn)
+
+    def step(self, x, states, recur):
+        (h,) = states
+        keep = each_step(self.keep)
+        return (keep * h + (1 - keep) * pt.tanh(x[0] + recur(h)[0]),)
 
 
 @register("layer")

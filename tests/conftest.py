@@ -1,4 +1,4 @@
-"""What every test gets: a fixed seed, seqnet's own settings again afterwards, and no compiling."""
+"""Fixtures for all tests: a fixed seed, default settings, and checks of compilation."""
 
 import importlib.util
 
@@ -9,7 +9,7 @@ from seqnet import backend
 
 
 def pytest_runtest_setup(item):
-    """Skip a test of an optional package that is missing, unless ``-m optional`` asks for it."""
+    """Skip a test whose optional package is missing; with ``-m optional`` it fails instead."""
     for mark in item.iter_markers("optional"):
         for package in mark.args:
             if importlib.util.find_spec(package) is None:
@@ -19,7 +19,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(autouse=True)
 def fresh_settings():
-    """Start from seed 0 and the default settings, and leave neither changed."""
+    """Set seed 0 before each test and restore the default settings after it."""
     seqnet.set_random_seed(0)
     yield
     seqnet.config.set_floatx("float32")
@@ -29,7 +29,7 @@ def fresh_settings():
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """A list that gets the name of every function that is compiled."""
+    """A list of the names of all functions that are compiled."""
     names = []
     compile_it = backend.compile
 

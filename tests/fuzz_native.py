@@ -2,14 +2,14 @@
 
 Every result is compared with NumPy's in double precision. While several threads call the same
 functions, another one changes the number of threads and frees memory, and the main thread forks
-children that compute as well. Examples::
+children that also compute. Examples::
 
     python3 tests/fuzz_native.py --seconds 60
     python3 tests/fuzz_native.py --sanitizer address --seconds 300
 
 A sanitizer (``address``, ``undefined`` or ``thread``) needs gcc and its libraries. The C sources
 are then compiled with it, and the first error that it finds ends the program with its report. The
-thread sanitizer does not support threads in forked children, so that it runs without them.
+thread sanitizer does not support threads in forked children, so it runs without them.
 
 The test suite runs a short form (``tests/native/test_fuzz.py``).
 """
@@ -112,7 +112,7 @@ def call_gemm(random: np.random.Generator) -> None:
 def call_recurrence(random: np.random.Generator) -> None:
     name, dtype = str(random.choice(list(numpy_cells.CELLS))), random_dtype(random)
     sizes = random_size(random, 90), random_size(random, 24), int(random.integers(1, 9))
-    if random.integers(4) == 0:  # so much work that several threads divide it
+    if random.integers(4) == 0:  # enough work to be divided among several threads
         sizes = (int(random.integers(64, 130)), int(random.integers(16, 40)), 6)
     options = {key: bool(random.integers(2)) for key in ("bias", "initial", "mask")}
     seed = int(random.integers(1 << 30))
@@ -192,7 +192,7 @@ def random_call(random: np.random.Generator) -> None:
 
 # ---- threads and forks ----------------------------------------------------------------------
 class Fuzz:
-    """Several threads that make random calls until they are stopped or one fails.
+    """Several threads that make random calls until stopped or until one fails.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ class Fuzz:
         assert status == 0, f"a forked child ended with exit status {status}"
 
     def run(self, go_on: Callable[[], bool], forks: bool) -> None:
-        """Run as long as `go_on` returns True."""
+        """Run while `go_on` returns True."""
         before, interval = native.get_num_threads(), sys.getswitchinterval()
         sys.setswitchinterval(1e-5)  # more variation in the order in which threads run
         for thread in self.threads:
@@ -299,7 +299,7 @@ def start_again_with(sanitizer: str) -> None:
             sys.exit(f"gcc has no {library}; install it first")
         environment["LD_PRELOAD"] = library
     if sanitizer == "thread" and sys.platform == "linux":
-        # It needs memory at fixed addresses, so that addresses must not be random.
+        # It needs memory at fixed addresses, so address randomization is disabled.
         ctypes.CDLL(None).personality(0x0040000)
     os.execve(sys.executable, [sys.executable, *sys.argv], environment)
 
@@ -312,7 +312,7 @@ def load_from_file(library: bytes) -> ctypes.CDLL:
 
 
 def exact_scratch(size: int) -> int:
-    """Return the address of so many bytes, which are valid until this thread asks again."""
+    """Return the address of a buffer, which is valid until the next call in this thread."""
     memory._scratch.memory = np.empty(size + memory.ALIGNMENT, np.uint8)
     return memory._aligned(memory._scratch.memory)
 
@@ -331,7 +331,7 @@ def main() -> None:
             start_again_with(arguments.sanitizer)
         os.environ.pop("LD_PRELOAD", None)  # already loaded, and not for the compiler
         library_cache.load_copy = load_from_file
-        # Memory of the exact size from the system, so that the sanitizer knows its bounds.
+        # Allocate memory of the exact size, so that the sanitizer knows its bounds.
         memory.SMALLEST = sys.maxsize
         memory.scratch = exact_scratch
     print(f"seed {arguments.seed}, compiling ...", flush=True)

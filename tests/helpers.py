@@ -1,4 +1,4 @@
-"""What several test files share: layers compiled once for values, states and gradients."""
+"""Helpers shared by test files: layers compiled once for values, states and gradients."""
 
 import functools
 
@@ -13,13 +13,13 @@ from seqnet import backend
 from seqnet.callbacks import Callback
 from seqnet.layers import CallContext
 
-# Five points on a line, for models of one `Dense`.
+# Five points on a line, for models of one `Dense` layer.
 X = np.linspace(-1, 1, 10).reshape(5, 2)
 Y = X[:, :1]
 
 
 class Plug(Callback):
-    """Ends a training after some of its batches, as a power failure would."""
+    """Ends training after a number of batches, like a power failure."""
 
     adds = ()
 
@@ -32,11 +32,11 @@ class Plug(Callback):
     def on_batch_end(self, batch, logs=None):
         self.batches += 1
         if self.batches == self.pulled_at:
-            raise RuntimeError("no current")
+            raise RuntimeError("power failure")
 
 
 class Compiled:
-    """A recurrent layer and one function of its values, last states and gradients."""
+    """A recurrent layer and a compiled function of its outputs, final states and gradients."""
 
     def __init__(self, cls, units, features, length, masked, path, dtype="float64", **options):
         self.layer = cls(
@@ -66,7 +66,7 @@ class Compiled:
         self.function = backend.compile(self.inputs, self.outputs, name="test")
 
     def __call__(self, arrays):
-        """Return y, the last states and all gradients, by the names of the reference."""
+        """Return y, the final states and all gradients, under the names of the reference."""
         layer = self.layer
         layer.set_weights([arrays[short(w)] for w in layer.weights])
         before = [arrays[f"{name}0"] for name in layer.state_names]
@@ -78,19 +78,19 @@ class Compiled:
 
 @functools.cache
 def compiled_layer(cls, units, features, length, masked, path, dtype="float64", options=()):
-    """Return a `Compiled`, made once for each kind; its `length` is a number if it unrolls."""
+    """Return a cached `Compiled`; `length` is a number if the layer is unrolled."""
     return Compiled(cls, units, features, length, masked, path, dtype, **dict(options))
 
 
 def skip_without_kernel(cls, own):
-    """Skip a test of the fused path where there is none: no compiler, or a cell without one."""
+    """Skip a test of the fused path without a compiler, or for a cell without a kernel."""
     mode = example_layer(cls, 2, 3, own).runs_as(backend.execution_mode)
     if mode != "fused":
         pytest.skip(f"There is no kernel: {mode}.")
 
 
 def example_layer(cls, units, features, own):
-    """Return a built layer of float64, to look at; seqnet's random source stays as it was."""
+    """Return a built float64 layer; the state of seqnet's random generator is restored."""
     source = seqnet.config.random_generator().bit_generator
     state = source.state
     layer = cls(units, **({"dtype": "float64"} | own))
@@ -100,7 +100,7 @@ def example_layer(cls, units, features, own):
 
 
 def run_cell(cell, arrays, path="scan", dtype="float64", **options):
-    """Run a cell of `ALL` on arrays named as in the reference, by scan, unroll or fused."""
+    """Run a cell of `ALL` on arrays named as in the reference, with scan, unroll or fused."""
     cls, own = ALL[cell]
     if path == "fused":
         skip_without_kernel(cls, own | options)
@@ -115,7 +115,7 @@ def run_cell(cell, arrays, path="scan", dtype="float64", **options):
 
 
 def random_arrays(cell, batch, time, units, features=3, mask=None, seed=0):
-    """Make an input, weights, states and a cotangent for a cell of `ALL`."""
+    """Return a random input, weights, states and a cotangent for a cell of `ALL`."""
     cls, own = ALL[cell]
     rng = np.random.default_rng([seed, batch, time, units])
     layer = example_layer(cls, units, features, own)
@@ -129,12 +129,12 @@ def random_arrays(cell, batch, time, units, features=3, mask=None, seed=0):
 
 
 def short(weight):
-    """Return a weight's name without that of its layer."""
+    """Return the name of a weight without the name of its layer."""
     return weight.name.partition("/")[2]
 
 
 def values_and_gradients(layer, arrays, x_name="x"):
-    """Return y and the gradients of sum(y * cotangent), by the names of the reference."""
+    """Return y and the gradients of sum(y * cotangent), under the names of the reference."""
     x = arrays[x_name]
     dtype = "int32" if x.dtype.kind == "i" else "float64"
     symbolic = pt.tensor("x", dtype=dtype, shape=(None,) * (x.ndim - 1) + x.shape[-1:])
@@ -159,7 +159,7 @@ def numpy_mode():
 
 
 def assert_same(result, expected, tolerance=1e-10):
-    """Compare arrays by name; `expected` says which."""
+    """Compare the arrays in `expected` with those in `result` by name."""
     for name, value in expected.items():
         assert result[name].shape == value.shape, name
         np.testing.assert_allclose(

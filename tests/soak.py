@@ -1,12 +1,12 @@
-"""Trains for long, and shows what that leaves: memory, files, threads, and the time of an update.
+"""Train for a long time and measure memory, open files, threads, and the time of an update.
 
     python soak.py --updates 20000
 
-A small model learns from sequences of different lengths, with dropout, validation on rows in a
+A small model is trained on sequences of different lengths, with dropout, validation on rows in a
 file, a progress bar, a log, and two callbacks that save after each epoch of 20 updates. The program
 ends with status 1 if memory or the number of objects grew more than 5 % after the first tenth, if
 files or threads stayed open, or if an update took 20 % longer in the last tenth than in the second.
-Times are the lower deciles of epochs, which depend least on what else the machine does.
+Times are the lower deciles of epochs, which depend least on other load of the machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CLASSES = RNG.integers(0, 4, BATCH * BATCHES)
 
 
 class Screen(io.StringIO):
-    """A terminal that nobody looks at."""
+    """A terminal that discards its output."""
 
     def isatty(self):
         return True
@@ -44,7 +44,7 @@ class Screen(io.StringIO):
 
 
 class Watch(seqnet.callbacks.Callback):
-    """Notes at the end of each epoch what the process holds, and how long its updates took.
+    """Records the resources of the process and the time of updates at the end of each epoch.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Watch(seqnet.callbacks.Callback):
 
 
 def held(objects: bool = True) -> dict[str, float]:
-    """Return what the process holds, as far as the system tells; to count objects takes time."""
+    """Return the resources of the process that the system reports; counting objects is slow."""
     found: dict[str, float] = {"threads": threading.active_count()}
     if objects:
         gc.collect()
@@ -89,7 +89,7 @@ def held(objects: bool = True) -> dict[str, float]:
 
 
 def soak(updates: int, folder: Path) -> dict[str, list]:
-    """Train so many updates; return what `Watch` found."""
+    """Train for a number of updates; return the measurements of `Watch`."""
     seqnet.set_random_seed(1)
     model = seqnet.Model([Embedding(20, 8), LSTM(8, recurrent_dropout=0.1), Dense(4)])
     model.compile("adam", seqnet.losses.SparseCategoricalCrossentropy(from_logits=True), ["acc"])

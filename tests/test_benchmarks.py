@@ -1,4 +1,4 @@
-"""The benchmarks that need no other system run, with little to do."""
+"""The benchmarks that need only seqnet run with small settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_benchmark_saves_what_it_prints(name, results):
+def test_benchmarks_save_their_printed_results(name, results):
     command = [sys.executable, str(FOLDER / f"{name}.py"), *SMALL[name].split()]
     command += ["--wait", "0", "--save", str(results)]
     found = subprocess.run(command, capture_output=True, text=True, timeout=300)

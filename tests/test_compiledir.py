@@ -1,4 +1,4 @@
-"""What `import seqnet` says where PyTensor cannot write its compiled code."""
+"""Errors of `import seqnet` where PyTensor cannot write its compiled code."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def import_seqnet(**environment):
 
 @pytest.mark.parametrize("home", ["missing/home", "home"])
 def test_the_error_names_the_variable_to_set(tmp_path, home):
-    (tmp_path / "missing").write_text("")  # a file, so that there can be no folder in it
+    (tmp_path / "missing").write_text("")  # a file, so that it cannot contain a folder
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / ".pytensor").write_text("")
     done = import_seqnet(HOME=str(tmp_path / home), PYTENSOR_FLAGS=None)

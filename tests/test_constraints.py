@@ -1,4 +1,4 @@
-"""Constraints of weights: after each update, in the compiled call, saved with the model."""
+"""Constraints of weights are applied after each update and saved with the model."""
 
 import numpy as np
 import pytensor.tensor as pt
@@ -15,7 +15,7 @@ X, Y = RNG.normal(size=(6, 4, 2)), RNG.normal(size=(6, 4, 1))
 
 
 def at_most_one(weight):
-    """As a newcomer writes it."""
+    """A custom constraint."""
     return pt.clip(weight, -0.1, 0.1)
 
 
@@ -25,7 +25,7 @@ def norms(value, axis=0):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cls", [LSTM, GRU])
-def test_each_weight_has_its_constraint(cls, dtype):
+def test_constraints_apply_to_their_weights(cls, dtype):
     layer = cls(
         3,
         kernel_constraint=UnitNorm(),
@@ -62,7 +62,7 @@ def test_wrappers_constrain_the_weights_of_their_layers():
 
 
 @pytest.mark.parametrize("make", [lambda: UnitNorm(axis=1), NonNeg])
-def test_a_table_is_constrained_as_a_whole(make, monkeypatch):
+def test_constraints_apply_to_the_whole_embedding_table(make, monkeypatch):
     def trained():
         seqnet.set_random_seed(0)
         model = seqnet.Model([Embedding(1500, 2, embeddings_constraint=make()), Dense(1)])
@@ -119,7 +119,7 @@ def test_constraints_are_applied_in_users_own_updates():
     np.testing.assert_allclose(norms(layer.kernel.get_value()), 1, rtol=1e-6)
 
 
-def test_own_layers_pass_a_constraint_to_add_weight():
+def test_add_weight_accepts_a_constraint_in_custom_layers():
     class Scale(seqnet.layers.Layer):
         def build(self, input_shape):
             self.scale = self.add_weight("scale", (), "ones", constraint=lambda w: w * 0 + 0.25)
@@ -141,7 +141,7 @@ def test_own_layers_pass_a_constraint_to_add_weight():
         (UnitNorm(axis=2), ValueError, "axis=2, but the weight has 2 axes"),
     ],
 )
-def test_a_constraint_returns_the_weight(function, error, message, no_compile):
+def test_a_constraint_must_return_the_weight(function, error, message, no_compile):
     model = seqnet.Model([Dense(1, kernel_constraint=function)])
     model.compile("sgd", "mse")
     with pytest.raises(error, match=message):

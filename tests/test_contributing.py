@@ -1,4 +1,4 @@
-"""The code in CONTRIBUTING.md, as a newcomer would use it, in both precisions."""
+"""The code in CONTRIBUTING.md works in both precisions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SNIPPETS = {
 }
 CHECKS: dict[str, Callable] = {}
 X = np.random.default_rng(0).normal(size=(16, 5, 3))
-Y = np.tanh(X.sum(axis=(1, 2)))[:, None]  # one output a sequence
+Y = np.tanh(X.sum(axis=(1, 2)))[:, None]  # one output per sequence
 
 
 def checks(title: str) -> Callable:
-    """Enter a check of what a section defines: it gets the section's class and a path."""
+    """Register a check for a section: it receives the class of the section and a path."""
 
     def enter(check: Callable) -> Callable:
         CHECKS[title] = check
@@ -68,6 +68,18 @@ def check_layer(cls, path):
     layer = cls()
     trained([GRU(4), layer, Dense(1)], path)
     assert (layer.get_weights()[0] != 1).all()
+
+
+@checks("Add a layer of several inputs")
+def check_layer_of_several_inputs(cls, path):
+    x = seqnet.Input((None, 3))
+    halves = [GRU(4)(x), GRU(4)(x)]
+    model = seqnet.Model(x, Dense(1)(cls()(halves)))
+    model.compile("adam", "mse")
+    history = model.fit(X, Y, batch_size=4, epochs=8, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    model.save(path)
+    np.testing.assert_array_equal(seqnet.load_model(path).predict(X), model.predict(X))
 
 
 @checks("Add an optimizer")
@@ -118,9 +130,9 @@ def check_data_source(cls, path):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("title", SNIPPETS)
-def test_the_code_of_the_section_works(title, dtype, tmp_path, monkeypatch):
+def test_the_code_of_each_section_works(title, dtype, tmp_path, monkeypatch):
     tables = {kind: dict(table) for kind, table in registry._registered.items()}
-    monkeypatch.setattr(registry, "_registered", tables)  # names are free again afterwards
+    monkeypatch.setattr(registry, "_registered", tables)  # unregister the names afterwards
     seqnet.config.set_floatx(dtype)
     names: dict = {"__name__": "contributing"}
     exec(compile(SNIPPETS[title], f"CONTRIBUTING.md, {title}", "exec"), names)

@@ -1,4 +1,4 @@
-"""Models, layers and optimizers as `copy` and `pickle` take them, after they were used."""
+"""Models, layers and optimizers can be copied and pickled after use."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""The README's commands and all Python in the documentation are what they say they are."""
+"""The commands of the README and all Python code in the documentation work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def python_of(page: Path) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL))
 
 
-# Those of CONTRIBUTING.md are run one by one by test_contributing.py.
+# test_contributing.py runs the code of CONTRIBUTING.md.
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if python_of(p) and p.stem != "CONTRIBUTING"], ids=lambda p: p.name
 )
@@ -25,7 +25,7 @@ def test_python_in_the_documentation_runs(page, tmp_path, monkeypatch):
     exec(compile(python_of(page), page.name, "exec"), {"__name__": "documentation"})
 
 
-def test_the_readme_says_theano_is_pytensor_in_its_first_lines():
+def test_the_readme_begins_with_the_relation_of_theano_and_pytensor():
     first = (ROOT / "README.md").read_text()[:400]
     assert "PyTensor" in first
     assert "Theano" in first
@@ -58,13 +58,13 @@ def test_links_between_pages_are_valid():
         inline = re.findall(r"\]\(([^)#]+)", page.read_text())
         defined = re.findall(r"^\[[^]]+\]: ([^\s#]+)", page.read_text(), flags=re.MULTILINE)
         for target in inline + defined:
-            if target.startswith(HOME):  # the README is also shown where there is no tree
+            if target.startswith(HOME):  # package indexes show the README without the repository
                 assert (ROOT / target.removeprefix(HOME)).exists(), f"{page.name}: {target}"
             elif not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_links_of_the_readme_work_outside_the_tree():
+def test_links_of_the_readme_work_outside_the_repository():
     readme = (ROOT / "README.md").read_text()
     assert not re.findall(r"\]\((?!http)[^)]+\)", readme)
     used = set(re.findall(r"\]\[([^]]+)\]", readme))

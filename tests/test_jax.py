@@ -1,4 +1,4 @@
-"""The backend "jax": the results of the others, for arrays and for sequences of any lengths."""
+"""The "jax" backend gives the results of the other backends, for arrays and ragged sequences."""
 
 import logging
 
@@ -15,7 +15,7 @@ from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Dropout, Embedding, M
 
 pytestmark = [
     pytest.mark.optional("jax"),
-    # PyTensor's JAX linker warns about the checks that it leaves out.
+    # PyTensor's JAX linker warns about the checks that it omits.
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
@@ -44,7 +44,7 @@ def tagger(**options):
 
 
 def on_both(run, rtol=1e-8):
-    """Compare what a function returns on seqnet's own backend and on jax."""
+    """Compare the results of a function on the default backend and on jax."""
     results = []
     for name in ("numpy", "jax"):
         seqnet.config.set_backend(name)
@@ -55,7 +55,7 @@ def on_both(run, rtol=1e-8):
 
 
 def fitted(model, *args, **options):
-    """Return figures, weights and predictions after training."""
+    """Return logs, weights and predictions after training."""
     history = model.fit(*args, shuffle=False, verbose=0, **options).history
     outputs = model.predict(args[0])
     outputs = outputs if isinstance(outputs, list) else [outputs]
@@ -70,7 +70,7 @@ def test_sequences_of_different_lengths_train_like_on_other_backends(loop):
 
 @LOOPS
 @pytest.mark.parametrize("size", [1, 3])
-def test_arrays_masks_and_weights_are_too(loop, size):
+def test_arrays_with_masks_and_weights_train_like_on_other_backends(loop, size):
     x, y = RNG.normal(size=(size, size, 2)), RNG.normal(size=(size, size, 1))
     mask, weights = RNG.uniform(size=(2, size, size)) < 0.6
     options = {"sample_weight": weights.astype(float), "batch_size": 2}
@@ -79,7 +79,7 @@ def test_arrays_masks_and_weights_are_too(loop, size):
         on_both(lambda: fitted(follower(SimpleRNN, **loop), x, y, tbptt=2))
 
 
-def test_a_schedule_averages_and_constraints_are_too():
+def test_schedules_averages_and_constraints_train_like_on_other_backends():
     def run():
         model = follower(kernel_constraint="unit_norm")
         rate = optimizers.schedules.CosineDecay(0.1, 5)
@@ -90,7 +90,7 @@ def test_a_schedule_averages_and_constraints_are_too():
     on_both(run)
 
 
-def test_a_mask_that_a_layer_finds_is_too():
+def test_masks_of_layers_train_like_on_other_backends():
     x = np.stack([np.pad(s, [(0, 3 - len(s)), (0, 0)]) for s in SERIES])
     y = RNG.normal(size=(4, 1))
 
@@ -103,7 +103,7 @@ def test_a_mask_that_a_layer_finds_is_too():
     on_both(run, rtol=1e-5)
 
 
-def test_the_functions_are_few_and_reported(compiled, caplog):
+def test_few_functions_are_compiled_and_reported(compiled, caplog):
     seqnet.config.set_backend("jax")
     x = [RNG.normal(size=(n, 2)) for n in range(1, 31)]
     with caplog.at_level(logging.INFO, "seqnet"):
@@ -123,15 +123,15 @@ class Plug(Callback):
         self.pulled_at = pulled_at
 
     def get_config(self):
-        return {}  # the same training, whenever it is stopped
+        return {}  # the same training for any stopping point
 
     def on_batch_end(self, batch, logs=None):
         if (len(self.model.history.epoch), batch) == self.pulled_at:
-            raise RuntimeError("no current")
+            raise RuntimeError("power failure")
 
 
 def test_a_training_with_dropout_is_resumed_bit_for_bit(tmp_path):
-    """Batches of two sizes, so two functions, which draw from the same generators."""
+    """Batches of two sizes use two functions that draw from the same generators."""
     seqnet.config.set_backend("jax")
     x, y = RNG.normal(size=(3, 3, 2)), RNG.normal(size=(3, 1))
 
@@ -146,13 +146,13 @@ def test_a_training_with_dropout_is_resumed_bit_for_bit(tmp_path):
         return [np.array(losses), *model.get_weights()]
 
     expected = train("whole.h5")
-    with pytest.raises(RuntimeError, match="no current"):
+    with pytest.raises(RuntimeError, match="power failure"):
         train("cut.h5", pulled_at=(1, 1))
     for value, other in zip(train("cut.h5"), expected, strict=True):
         np.testing.assert_array_equal(value, other)
 
 
-def test_windows_have_the_dropout_masks_of_the_whole_sequence():
+def test_windows_use_the_dropout_masks_of_the_whole_sequence():
     seqnet.config.set_backend("jax")
     x, y = RNG.normal(size=(2, 4, 2)), RNG.normal(size=(2, 4, 1))
     losses = []
@@ -166,7 +166,7 @@ def test_windows_have_the_dropout_masks_of_the_whole_sequence():
 
 
 @pytest.mark.parametrize("layer", [LSTM(2), LSTM(2, fused=False), LSTM(2, unroll=True), Dense(2)])
-def test_arrays_of_many_rows_as_constants(layer):
+def test_arrays_with_many_rows_can_be_constants(layer):
     seqnet.config.set_backend("jax")
     y = layer(pt.constant(RNG.normal(size=(130, 4, 3)).astype("float32")))
     gradients = [pytensor.grad(pt.sum(y**2), weight) for weight in layer.weights]

@@ -17,7 +17,7 @@ NAMES = {"squared_error": "mean_squared_error", "absolute_error": "mean_absolute
 
 
 def make(case):
-    """Return the loss of a stored case, and what its model ends with."""
+    """Return the loss of a stored case, and the last activation of its model."""
     name = case.removesuffix("_extreme")
     ending = {
         "sparse_categorical_crossentropy": activations.softmax,
@@ -44,8 +44,8 @@ def evaluate(loss, ending, arrays, mode=None):
 
 @pytest.mark.parametrize("kernels", [False, True], ids=["plain", "kernels"])
 @pytest.mark.parametrize(("peer", "case"), HELD)
-def test_values_means_and_gradients_are_the_peers(peer, case, kernels):
-    """The ``_extreme`` cases have logits of thousands: nothing saturates, no gradient is lost."""
+def test_values_means_and_gradients_equal_the_stored_ones(peer, case, kernels):
+    """The ``_extreme`` cases have logits of thousands, where no gradient may vanish."""
     arrays = STORED[peer][case]
     loss, ending = make(case)
     mode = backend.mode() if kernels else numpy_mode()
@@ -63,7 +63,7 @@ def test_logits_and_probabilities_give_the_same_loss(case):
     arrays = KERAS[case]
     loss, ending = make(case)
     from_logits, _, _ = evaluate(type(loss)(from_logits=True), lambda x: x, arrays)
-    # Hidden behind a function, the ending cannot be recognised: probabilities it is.
+    # A softmax inside a custom function is not recognised, so the loss uses probabilities.
     from_probabilities, _, _ = evaluate(loss, lambda x: 1.0 * ending(x), arrays)
     np.testing.assert_allclose(from_logits, arrays["losses"], rtol=1e-12)
     np.testing.assert_allclose(from_probabilities, arrays["losses"], rtol=1e-6)
@@ -78,7 +78,7 @@ def test_logits_and_probabilities_give_the_same_loss(case):
         [TimeDistributed(Dense(3, activation="softmax"))],
     ],
 )
-def test_a_softmax_is_recognised_wherever_it_comes_from(last):
+def test_a_softmax_is_recognised_in_all_forms(last):
     model = seqnet.Model(last)
     output = model(pt.tensor("x", dtype="float32", shape=(None, None, 4)))
     assert losses.softmax_logits(output) is not None
@@ -88,7 +88,7 @@ def test_a_softmax_is_recognised_wherever_it_comes_from(last):
     )
 
 
-def test_a_softmax_over_another_axis_is_not_taken_for_one_over_classes():
+def test_a_softmax_over_another_axis_is_not_replaced():
     x = pt.dtensor3("x")
     assert losses.softmax_logits(pt.special.softmax(x, axis=1)) is None
     assert losses.softmax_logits(pt.special.softmax(x, axis=-1)) is x
@@ -96,7 +96,7 @@ def test_a_softmax_over_another_axis_is_not_taken_for_one_over_classes():
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_a_confident_mistake_still_learns_in_float32(activation):
+def test_a_confident_wrong_prediction_has_a_gradient_in_float32(activation):
     model = seqnet.Model([Dense(2, activation=activation, kernel_initializer="identity")])
     model.compile(seqnet.optimizers.SGD(1.0))
     x = np.array([[500.0, -500.0]], "float32")
@@ -108,7 +108,7 @@ def test_a_confident_mistake_still_learns_in_float32(activation):
     np.testing.assert_allclose(change, [-share, share])
 
 
-def test_label_smoothing_mixes_in_the_uniform_distribution():
+def test_label_smoothing_mixes_targets_with_the_uniform_distribution():
     arrays = KERAS["categorical_crossentropy"]
     smooth = losses.CategoricalCrossentropy(label_smoothing=0.2)
     values, _, gradient = evaluate(smooth, activations.softmax, arrays)
@@ -153,7 +153,7 @@ def test_a_value_of_weight_zero_is_ignored_even_if_nan():
 @pytest.mark.parametrize("shape", [(3,), (3, 4), (3, 4, 5)])
 @pytest.mark.parametrize("weight_rank", [None, 1, 2])
 @pytest.mark.parametrize("masked", [False, True])
-def test_step_weights_are_the_references(shape, weight_rank, masked):
+def test_step_weights_equal_those_of_the_reference(shape, weight_rank, masked):
     if (weight_rank or 0) > len(shape) or not (weight_rank or masked):
         pytest.skip("There is no such case.")
     rng = np.random.default_rng(0)
@@ -164,7 +164,7 @@ def test_step_weights_are_the_references(shape, weight_rank, masked):
         None if weights is None else pt.constant(weights),
         None if mask is None else pt.constant(mask),
     )
-    # A mask of steps says nothing about values that are one for each example.
+    # A mask of steps does not apply to values of whole samples.
     expected = numpy_training.step_weights(shape, weights, mask if len(shape) > 1 else None)
     if steps is None:
         assert (expected == 1).all()
@@ -184,16 +184,16 @@ def masked(arrays, predictions, predictions_given=None):
     return f(arrays["predictions"] if predictions_given is None else predictions_given)
 
 
-def test_masked_loss_and_its_gradient_are_pytorchs():
+def test_masked_loss_and_its_gradient_equal_those_of_pytorch():
     arrays = STORED["pytorch"]["masked_loss"]
     loss, gradient = masked(arrays, pt.dtensor3("p"))
     np.testing.assert_allclose(loss, arrays["losses"], rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(gradient, arrays["d_predictions"], rtol=1e-10, atol=1e-12)
 
 
-def test_masked_loss_has_theano_lstms_values():
+def test_masked_loss_equals_that_of_theano_lstm():
     uniform = np.full((2, 3, 5), 0.2)
-    labels = np.array([[-1, 9, 4], [1, 2, 77]])  # nothing outside of the ranges is read
+    labels = np.array([[-1, 9, 4], [1, 2, 77]])  # values outside of the ranges are not read
     loss = losses.masked_loss(uniform, labels, np.array([1, 2]), np.array([2, 0]))
     values = loss.eval(mode=backend.mode())
     np.testing.assert_allclose(values, [1.609438, 3.218876], rtol=1e-6)
@@ -216,10 +216,10 @@ def test_the_sparse_loss_refuses_labels_outside_of_the_classes(label):
         f(np.full((2, 3), 1 / 3), np.array([0, label], "int32"))
 
 
-def test_masked_loss_keeps_zeros_outside_of_its_range_out_of_the_gradient():
+def test_zeros_outside_of_the_range_do_not_affect_the_gradient_of_masked_loss():
     arrays = STORED["pytorch"]["masked_loss"]
     given = arrays["predictions"].copy()
-    given[1, 3:] = 0  # its range is step 2 alone
+    given[1, 3:] = 0  # its range is only step 2
     _, gradient = masked(arrays, pt.dtensor3("p"), given)
     np.testing.assert_allclose(gradient, arrays["d_predictions"], rtol=1e-10, atol=1e-12)
 

@@ -19,7 +19,7 @@ TOKENS = RNG.integers(1, 6, (10, 4))
 
 
 def linear(optimizer="sgd", metrics=(), **options):
-    """Return a model whose answers are easily computed: float64, one matrix."""
+    """Return a float64 model of one matrix, whose outputs are easily computed."""
     model = seqnet.Model([Dense(2, dtype="float64", **options)])
     model.compile(optimizer, "mse", metrics=metrics)
     return model
@@ -33,7 +33,7 @@ def squared_errors(model, x=X, y=Y):
 
 @pytest.fixture(scope="module")
 def tagger():
-    """A float64 model of padded tokens with an answer for each step, compiled once."""
+    """A float64 model of padded tokens with an output for each step, compiled once."""
     model = seqnet.Model(
         [
             Embedding(6, 3, mask_zero=True, dtype="float64"),
@@ -49,7 +49,7 @@ PADDED = np.array([[1, 2, 3, 4, 5], [5, 4, 0, 0, 0], [0, 0, 0, 0, 0], [2, 0, 3, 
 TAGS = RNG.integers(0, 4, PADDED.shape)
 
 
-# ------------------------------------------------------------------------------- figures
+# ---------------------------------------------------------------------------------- metrics
 
 
 def test_history_has_every_metric_of_every_epoch():
@@ -59,12 +59,12 @@ def test_history_has_every_metric_of_every_epoch():
     assert history.epoch == [0, 1, 2]
     assert list(history.history) == [
         "loss",
-        "mean_absolute_error",
+        "mae",
         "val_loss",
-        "val_mean_absolute_error",
+        "val_mae",
     ]
-    assert all(len(figures) == 3 for figures in history.history.values())
-    assert all(isinstance(f, float) for figures in history.history.values() for f in figures)
+    assert all(len(values) == 3 for values in history.history.values())
+    assert all(isinstance(f, float) for values in history.history.values() for f in values)
 
 
 def test_epoch_logs_are_exact_with_a_short_last_batch():
@@ -73,7 +73,7 @@ def test_epoch_logs_are_exact_with_a_short_last_batch():
     np.testing.assert_allclose(history["loss"], squared_errors(model).mean(), rtol=1e-12)
     kernel, bias = model.get_weights()
     mean = np.abs(X @ kernel + bias - Y).mean()
-    np.testing.assert_allclose(history["mean_absolute_error"], mean, rtol=1e-12)
+    np.testing.assert_allclose(history["mae"], mean, rtol=1e-12)
     np.testing.assert_allclose(model.evaluate(X, Y, batch_size=4), [history["loss"][0], mean])
     np.testing.assert_allclose(model.evaluate(X, Y, batch_size=7), [history["loss"][0], mean])
 
@@ -143,7 +143,7 @@ def test_the_seed_determines_the_order():
 
 
 class Rows(Callback):
-    """Notes the first weight after each batch, which tells what was trained on."""
+    """Records the first weight after each batch, which identifies the trained samples."""
 
     def __init__(self):
         self.seen = []
@@ -153,7 +153,7 @@ class Rows(Callback):
 
 
 def test_an_epoch_trains_on_every_sample_once_in_a_new_order():
-    # The gradient of example k at any weights of these is in row k alone.
+    # The gradient of sample k is non-zero only in row k, for any weights.
     model = seqnet.Model([Dense(1, use_bias=False, kernel_initializer="zeros", dtype="float64")])
     model.compile(optimizers.SGD(0.1), "mse")
     rows = Rows()
@@ -284,20 +284,21 @@ def test_the_seed_determines_the_dropout_masks():
     assert losses() == losses()
 
 
-def test_two_dropout_layers_drop_different_things():
+def test_two_dropout_layers_draw_different_masks():
     ones = {"kernel_initializer": "identity", "use_bias": False}
     model = seqnet.Model([Dropout(0.5), Dense(50, **ones), Dropout(0.5), Dense(50, **ones)])
     x = np.ones((200, 50), "float32")
     model.build((None, 50))
     seen = backend.compile([], [model(pt.constant(x), training=True)], name="test")()[0]
     assert set(np.unique(seen)) == {0.0, 4.0}
-    assert 0.22 < (seen > 0).mean() < 0.28  # one half if they were the same, one quarter else
+    # One quarter; it would be one half if the masks were the same.
+    assert 0.22 < (seen > 0).mean() < 0.28
 
 
-# --------------------------------------------------------------- predict and on_batch verbs
+# --------------------------------------------------------------- predict and on_batch methods
 
 
-def test_predict_is_one_array_whatever_the_batches():
+def test_predict_returns_one_array_for_any_batch_size():
     model = linear()
     whole = model.predict(X, batch_size=10)
     kernel, bias = model.get_weights()
@@ -373,7 +374,7 @@ def test_integers_booleans_and_lists_are_accepted_as_data():
 # --------------------------------------------------------------- layers, names and weights
 
 
-def test_layers_are_named_by_their_kind_and_number():
+def test_layer_names_are_generated_from_class_and_number():
     model = seqnet.Model([LSTM(2, return_sequences=True), LSTM(2), Dense(2), Dense(2, name="end")])
     assert [layer.name for layer in model.layers] == ["lstm", "lstm_1", "dense", "end"]
     assert model.get_layer("end") is model.layers[3]
@@ -409,7 +410,7 @@ def test_get_weights_returns_copies():
     assert not (model.get_weights()[0] == 9).any()
 
 
-def test_an_input_shape_builds_the_weights_at_once():
+def test_an_input_shape_builds_the_weights_immediately():
     model = seqnet.Model([LSTM(2, input_shape=(None, 3)), Dense(1)])
     assert model.built
     assert model.compute_output_shape((None, 5, 3)) == (None, 1)
@@ -417,7 +418,7 @@ def test_an_input_shape_builds_the_weights_at_once():
     assert [w.shape for w in model.get_weights()[-2:]] == [(1, 4), (4,)]
 
 
-def test_a_layer_added_later_takes_part():
+def test_a_layer_added_later_is_trained():
     model = linear()
     assert model.predict(X).shape == (10, 2)
     model.add(Dense(5))
@@ -492,7 +493,7 @@ def test_regularizers_are_part_of_the_loss_and_of_the_update():
     np.testing.assert_allclose(model.get_weights()[1], new_bias, rtol=1e-12)
 
 
-def test_recurrent_regularizers_count_their_weights():
+def test_recurrent_regularizers_apply_to_their_weights():
     model = seqnet.Model(
         [LSTM(2, dtype="float64", recurrent_regularizer="l2", kernel_regularizer="l1")]
     )
@@ -503,7 +504,7 @@ def test_recurrent_regularizers_count_their_weights():
     assert model.evaluate(SERIES, target) == pytest.approx(expected, rel=1e-10)
 
 
-# ------------------------------------------------------------------------ what is chosen
+# ----------------------------------------------------------------------- default choices
 
 
 @pytest.mark.parametrize(
@@ -575,7 +576,7 @@ def test_a_custom_loss_that_averages_itself_is_refused():
 # ------------------------------------------------------------------------------- floats
 
 
-def test_float64_is_kept_from_end_to_end():
+def test_a_float64_model_uses_only_float64():
     seqnet.config.set_floatx("float64")
     model = seqnet.Model([Embedding(6, 3), LSTM(2), Dense(2, activation="softmax")])
     model.fit(TOKENS, RNG.integers(0, 2, 10), verbose=0)
@@ -584,7 +585,7 @@ def test_float64_is_kept_from_end_to_end():
     np.testing.assert_allclose(model.predict(TOKENS).sum(axis=1), 1.0, rtol=1e-14)
 
 
-def test_float32_is_kept_from_end_to_end():
+def test_a_float32_model_uses_only_float32():
     model = seqnet.Model([Masking(), GRU(2), Dense(1)])
     model.compile("adam", "mse", metrics=["mae"])
     model.fit(SERIES, SERIES[:, 0, :1], sample_weight=np.ones(10), verbose=0)
@@ -635,7 +636,7 @@ def train_on(backend_name):
     return history.history, model.get_weights()
 
 
-# PyTensor's own modes look for a BLAS of their own.
+# PyTensor's own modes search for a BLAS library.
 @pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS")
 @pytest.mark.parametrize("other", ["fast_compile", "numpy"])
 def test_the_backends_train_alike(other):
@@ -647,8 +648,8 @@ def test_the_backends_train_alike(other):
         np.testing.assert_allclose(one, another, rtol=1e-9, atol=1e-12)
 
 
-def test_weights_are_stored_row_by_row():
-    """What kernels would copy at every call is copied once."""
+def test_weights_are_stored_in_c_order():
+    """Arrays that kernels would copy at every call are copied once."""
     model = seqnet.Model([seqnet.layers.LSTM(4, input_shape=(None, 3))])
     assert all(w.get_value(borrow=True).flags.c_contiguous for w in model.weights)
     model.set_weights([np.asfortranarray(w) for w in model.get_weights()])

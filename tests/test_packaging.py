@@ -1,4 +1,4 @@
-"""The wheel has all that seqnet needs, the source distribution all that its tests need."""
+"""The wheel contains all files of seqnet, and the source distribution all files of the tests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
 
 
 def tracked() -> list[str]:
-    """Return the files of the tree that git knows or would add."""
+    """Return the files that git tracks or would add."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if found.returncode:
@@ -49,7 +49,7 @@ def tracked() -> list[str]:
 
 
 def run(command: list, **options) -> str:
-    """Run a command that must succeed; return what it printed."""
+    """Run a command that must succeed; return its output."""
     found = subprocess.run(list(map(str, command)), capture_output=True, text=True, **options)
     assert found.returncode == 0, found.stdout + found.stderr
     return found.stdout
@@ -57,7 +57,7 @@ def run(command: list, **options) -> str:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """A copy of the tree, so that building leaves nothing behind in it."""
+    """A copy of the repository, so that building does not change it."""
     copy = tmp_path_factory.mktemp("tree")
     for name in tracked():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def tree(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def built(tree, tmp_path_factory):
-    """The folder with the source distribution, and the wheel that is built from that."""
+    """The folder with the source distribution and the wheel built from it."""
     folder = tmp_path_factory.mktemp("dist")
     run([sys.executable, "-W", "ignore", "-c", BUILD, folder], cwd=tree)
     (source,) = folder.glob("*.tar.gz")
@@ -75,7 +75,7 @@ def built(tree, tmp_path_factory):
     return folder
 
 
-def test_the_source_distribution_holds_every_file_of_the_tree(built):
+def test_the_source_distribution_contains_every_tracked_file(built):
     (path,) = built.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -83,20 +83,20 @@ def test_the_source_distribution_holds_every_file_of_the_tree(built):
     assert set(tracked()) - names == left_out
 
 
-def test_the_wheel_holds_every_file_of_the_package(built):
+def test_the_wheel_contains_every_file_of_the_package(built):
     (path,) = built.glob("*.whl")
     names = {n for n in zipfile.ZipFile(path).namelist() if ".dist-info/" not in n}
     assert names == {name for name in tracked() if name.startswith("seqnet/")}
     assert "seqnet/py.typed" in names
 
 
-def test_an_installed_wheel_trains_outside_the_tree(built, tmp_path):
+def test_an_installed_wheel_trains_outside_the_repository(built, tmp_path):
     (wheel,) = built.glob("*.whl")
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
     site = tmp_path / "venv" / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
     run([*PIP, "install", "--no-deps", "--no-index", "--target", site, wheel])
-    # seqnet's dependencies come from this environment, after the packages of the new one.
+    # The dependencies are imported from this environment, after the packages of the new one.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     training = TRAIN.format(kernels=backend.native() is not None)

@@ -1,4 +1,4 @@
-"""The public API is what tests/public_api.txt says; run this file to write that one anew."""
+"""The public API equals the snapshot tests/public_api.txt; run this file to rewrite it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMAND = "python tests/test_public_api.py"
 
 
 def public_modules(module: ModuleType = seqnet) -> Iterator[ModuleType]:
-    """Yield seqnet and the modules that it and they name in ``__all__``."""
+    """Yield seqnet and, recursively, the modules listed in ``__all__``."""
     yield module
     for name in public_names(module):
         if isinstance(value := getattr(module, name), ModuleType):
@@ -23,7 +23,7 @@ def public_modules(module: ModuleType = seqnet) -> Iterator[ModuleType]:
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """Return ``__all__``, or else all that is defined in the module and has no underscore."""
+    """Return ``__all__``, or else the names defined in the module without a leading underscore."""
     if hasattr(module, "__all__"):
         return sorted(module.__all__)
     return sorted(
@@ -34,7 +34,7 @@ def public_names(module: ModuleType) -> list[str]:
 
 
 def signature(value: object) -> str:
-    """Return a signature with defaults, without annotations: mypy holds those."""
+    """Return a signature with defaults and without annotations, which mypy checks."""
     found = inspect.signature(value)
     parameters = [p.replace(annotation=p.empty) for p in found.parameters.values()]
     text = str(found.replace(parameters=parameters, return_annotation=found.empty))
@@ -56,7 +56,7 @@ def members(cls: type) -> dict[str, str]:
 
 
 def public_api() -> str:
-    """Return a line for each public name, and one for each member that a public class adds."""
+    """Return a line for each public name and for each member that a public class adds."""
     lines = []
     public = {getattr(m, name) for m in public_modules() for name in public_names(m)}
     for module in public_modules():
@@ -76,7 +76,7 @@ def public_api() -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_public_api_is_the_committed_one():
+def test_the_public_api_equals_the_snapshot():
     message = f"The public API changed. If that was intended, run: {COMMAND}"
     assert public_api().splitlines() == SNAPSHOT.read_text().splitlines(), message
 

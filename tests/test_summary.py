@@ -9,7 +9,7 @@ from seqnet.summary import Call, describe, html_of, text_of
 
 
 class Graph:
-    """A model of two inputs that share a layer, as far as a summary looks at it."""
+    """A stand-in for a model of two inputs that share a layer."""
 
     name, built, weights, trained = "graph", True, (), ()
 
@@ -21,9 +21,9 @@ class Graph:
     def calls(self):
         yield Call("left", None, (), (None, 7, 3))
         yield Call("right", None, (), (None, 9, 3))
-        yield Call("shared", self.shared, ("left",), (None, 7, 3))
-        yield Call("shared_1", self.shared, ("right",), (None, 9, 3))
-        yield Call("last", self.last, ("shared", "shared_1"), (None, 2))
+        yield Call("shared", self.shared, ("left",), (None, 7, 3), "Dense")
+        yield Call("shared_1", self.shared, ("right",), (None, 9, 3), "Dense")
+        yield Call("last", self.last, ("shared", "shared_1"), (None, 2), "Dense")
 
     def count_params(self):
         return 20
@@ -37,7 +37,7 @@ def model():
     )
 
 
-def test_a_model_is_shown_by_its_layers_parameters_and_shapes(model):
+def test_the_repr_of_a_model_has_layers_parameters_and_shapes(model):
     assert repr(model) == "<Model 'small': 3 layers, not built>"
     model.build((None, None))
     expected = "3 layers, 906 parameters, (None, None) -> (None, 2)"
@@ -46,7 +46,7 @@ def test_a_model_is_shown_by_its_layers_parameters_and_shapes(model):
     assert repr(seqnet.Model([Dense(1, input_shape=(2,))])).startswith("<Model 'model': 1 layer, 3")
 
 
-def test_a_subclass_is_shown_by_its_name():
+def test_the_repr_of_a_subclass_has_its_name():
     class Tagger(seqnet.Model):
         pass
 
@@ -54,7 +54,7 @@ def test_a_subclass_is_shown_by_its_name():
 
 
 def letters(text):
-    """Return what is in a table, in whichever order: nothing may be cut."""
+    """Return the sorted characters of a table, to check that nothing is cut."""
     return sorted(re.sub(r"\s|---+", "", text))
 
 
@@ -75,12 +75,12 @@ def test_the_summary_has_the_width_of_the_terminal(model, monkeypatch, capsys):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 45
 
 
-def test_the_width_of_a_summary_is_a_number(model):
+def test_the_width_of_a_summary_must_be_a_number(model):
     with pytest.raises(ValueError, match="line_length"):
         model.summary(0)
 
 
-def test_the_summary_of_a_graph_says_what_each_layer_is_called_on():
+def test_the_summary_of_a_graph_shows_the_inputs_of_each_layer():
     rows = {line.split()[0]: line for line in text_of(Graph(), 100).splitlines()}
     assert rows["left"].split()[:2] == ["left", "(Input)"]
     assert rows["shared_1"].endswith("right")
@@ -90,7 +90,7 @@ def test_the_summary_of_a_graph_says_what_each_layer_is_called_on():
     assert describe(Graph()) == f"Graph 'graph': 2 layers, 20 parameters, {shapes}"
 
 
-def test_a_notebook_shows_a_model_as_a_table(model):
+def test_the_html_of_a_model_is_a_table(model):
     model.name = "<b>"
     html = model._repr_html_()
     assert html.count("<tr>") == 4
@@ -111,7 +111,7 @@ def test_only_public_names_are_listed():
         assert sorted(package.__all__) == dir(package)
 
 
-def test_settings_are_shown():
+def test_the_repr_shows_settings():
     assert repr(seqnet.optimizers.SGD(0.5, momentum=0.25)).startswith(
         "SGD(learning_rate=0.5, momentum=0.25"
     )
@@ -120,12 +120,12 @@ def test_settings_are_shown():
 
 @pytest.mark.parametrize("name", ["mse", "mae"])
 def test_an_unknown_metric_lists_the_losses_with_their_short_names(name):
-    with pytest.raises(ValueError, match=rf"Unknown metric 'q'.*; the losses .*\({name}\)"):
+    with pytest.raises(ValueError, match=rf"Unknown metric 'q'.*Known: .*\b{name}\b"):
         seqnet.Model([Dense(1)]).compile(metrics=["q"])
 
 
 @pytest.mark.optional("pydot")
-def test_the_graph_of_a_model_is_written(model, tmp_path):
+def test_plot_model_writes_the_graph(model, tmp_path):
     path = tmp_path / "model.dot"
     seqnet.utils.plot_model(model, path, show_shapes=True)
     text = path.read_text()
@@ -142,7 +142,7 @@ def test_the_graph_of_a_model_is_written(model, tmp_path):
 
 
 @pytest.mark.optional("pydot")
-def test_a_picture_needs_graphviz(model, tmp_path, monkeypatch):
+def test_plot_model_without_graphviz_is_an_error(model, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match=r"graphviz\.org"):
         seqnet.utils.plot_model(model, tmp_path / "model.png")
@@ -150,7 +150,7 @@ def test_a_picture_needs_graphviz(model, tmp_path, monkeypatch):
         seqnet.utils.plot_model(model, rankdir="up")
 
 
-def test_a_graph_needs_pydot(model, monkeypatch):
+def test_plot_model_without_pydot_is_an_error(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydot", None)
     with pytest.raises(ImportError, match=r'pip install "seqnet\[plot\]"'):
         seqnet.utils.plot_model(model)

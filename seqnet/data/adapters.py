@@ -37,6 +37,7 @@ from seqnet.data.named import (
 )
 from seqnet.data.out_of_core import OutOfCoreDataset, PartRows, StepsMask, is_out_of_core
 from seqnet.data.ragged import OutputSteps, RaggedDataset
+from seqnet.data.spec import OutputSpec
 from seqnet.data.stream import Stream, batch_parts, is_stream, open_stream
 from seqnet.data.validation import (
     as_array,
@@ -46,7 +47,7 @@ from seqnet.data.validation import (
     is_ragged,
     size_of,
 )
-from seqnet.losses import MaskedLoss
+from seqnet.losses import MaskedLoss, SequenceLoss
 from seqnet.types import Shape
 
 if TYPE_CHECKING:
@@ -160,7 +161,8 @@ class Adapter:
         if out_of_core:
             return self.out_of_core(given)
         if len(self.model.input_names) == 1:
-            refuse_several_inputs(x, y, self.name)
+            (x,), targets = given.inputs.values(), list(given.targets.values())
+            refuse_several_inputs(x, targets[0] if targets else None, self.name)
         return self.in_memory(given)
 
     def missing_targets(self, x: Any) -> ValueError:
@@ -183,11 +185,19 @@ class Adapter:
         prefix = self.prefix
         return Given(
             by_name(x, inputs, self.name, "input"),
-            by_name(y, outputs, f"{prefix}y", "output"),
+            self.targets_by_name(y),
             weights_by_name(weight, outputs, f"{prefix}sample_weight"),
-            by_name(mask, inputs, f"{prefix}mask", "input", partial=True),
-            by_name(lengths, inputs, f"{prefix}lengths", "input", partial=True),
+            by_name(mask, inputs, f"{prefix}mask", "input", optional=inputs),
+            by_name(lengths, inputs, f"{prefix}lengths", "input", optional=inputs),
         )
+
+    def targets_by_name(self, y: Any) -> Named:
+        """Return the targets of the outputs that are trained."""
+        model = self.model
+        trained = [objective.output for objective in model.objectives if objective.output]
+        untrained = [name for name in model.output_names if trained and name not in trained]
+        found = by_name(y, model.output_names, f"{self.prefix}y", "output", optional=untrained)
+        return {name: value for name, value in found.items() if name not in untrained}
 
     def names_of_input(self, name: str) -> InputNames:
         """Return what the data of an input is called in messages."""
@@ -278,6 +288,7 @@ class Adapter:
                     padded = np.shape(given.inputs[spec.follows])[:2]
             per_step = isinstance(x, StepColumn) and spec.has_steps(x.shape, output_shapes[name])
             columns.steps[name] = OutputSteps(spec.follows if per_step else None, spec.backwards)
+            per_step = per_step and not leaf.has_own_steps
             if name in given.targets:
                 columns.targets[name] = leaf.targets(given.targets[name], x, per_step, padded)
             if given.weights.get(name) is not None:
@@ -286,6 +297,8 @@ class Adapter:
     def check_outputs(self, columns: Columns, output_shapes: dict[str, Shape]) -> None:
         """Check the values of targets and sample weights where they count."""
         for name, leaf in self.outputs.items():
+            if name not in columns.targets:
+                continue
             spec, shape = leaf.spec, output_shapes[name]
             targets, weight = columns.targets[name], columns.weights.get(name)
 
@@ -293,12 +306,44 @@ class Adapter:
                 spec: Any = spec, shape: Any = shape, targets: Any = targets, weight: Any = weight
             ) -> np.ndarray | None:
                 mask, x = None, columns.inputs.get(spec.follows)
-                if x is not None and spec.has_steps(x.shape, shape):
+                own = isinstance(spec.loss, SequenceLoss) and not spec.loss.targets_have_steps
+                if x is not None and not own and spec.has_steps(x.shape, shape):
                     given = columns.masks.get(spec.follows)
                     mask = mask_at_output(spec, self.inputs[spec.follows].spec, x, given)
                 return counted_targets(targets, weight, mask, spec.backwards)
 
             columns.targets[name] = leaf.checked(targets, weight, counted, shape)
+            if leaf.has_own_steps:
+                steps = self.known_steps(columns, spec, shape)
+                if steps is not None:
+                    spec.loss.check_steps(columns.targets[name].values, steps, leaf.names.y)
+
+    def known_steps(self, columns: Columns, spec: OutputSpec, shape: Shape) -> np.ndarray | None:
+        """Return the number of steps of each sequence at an output (samples,), or an upper bound.
+
+        None if it is not known without computing.
+        """
+        x = None if spec.follows is None else columns.inputs[spec.follows]
+        if x is None or spec.follows is None:
+            return None
+        follows = spec.has_steps(x.shape, shape)
+        mask = None
+        if follows:
+            given = columns.masks.get(spec.follows)
+            mask = mask_at_output(spec, self.inputs[spec.follows].spec, x, given)
+        if not isinstance(x, StepColumn):
+            if mask is not None and mask.ndim == 2:
+                return mask.sum(axis=1)
+            return None if shape[1] is None else np.full(len(x), shape[1])
+        lengths = x.layout.lengths
+        if not follows or len(columns.inputs) > 1:
+            return None
+        longest = (None, int(lengths.max()), *x.shape[2:])
+        if self.model.compute_output_shape(longest)[1] != longest[1]:
+            return None  # a layer such as a convolution changes the number of steps
+        if mask is None or mask.ndim != 1:
+            return lengths
+        return np.add.reduceat(mask.astype("int64"), np.cumsum(lengths) - lengths)
 
     def check_counts(self, columns: Columns, given: Given) -> None:
         """Raise an error if parts of the data do not have the same number of samples."""
@@ -450,9 +495,9 @@ def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
     text = [holds_text(v) for v in x[:2]]
     if any(text) and not all(text):
         raise TypeError(
-            f"{name} is a list of text and numbers. A model has one input: convert the text to "
-            "numbers, such as with seqnet.text.CharacterVocabulary, and join both along the "
-            "features, or use one model for each."
+            f"{name} is a list of text and numbers, but the model has one input: convert the text "
+            "to numbers, such as with seqnet.text.CharacterVocabulary, and join both along the "
+            "features, or use a model with several inputs."
         )
     if not all(isinstance(v, np.ndarray) for v in x):
         return
@@ -461,9 +506,9 @@ def refuse_several_inputs(x: Any, y: Any, name: str) -> None:
     if len({v.ndim for v in x}) > 1 or (len(x) > 1 and count != len(x) and rows == {count}):
         shapes = ", ".join(str(v.shape) for v in x)
         raise ValueError(
-            f"{name} is a list of {len(x)} arrays of the shapes {shapes}. A model has one input: "
-            f"join several along the features, such as with np.concatenate({name}, axis=-1), or "
-            "use one model for each."
+            f"{name} is a list of {len(x)} arrays of the shapes {shapes}, but the model has one "
+            f"input: join several along the features, such as with np.concatenate({name}, "
+            "axis=-1), or use a model with several inputs."
         )
 
 

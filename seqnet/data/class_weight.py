@@ -45,7 +45,7 @@ class ClassWeight:
         if len(names) > 1 and not isinstance(class_weight, Mapping):
             raise TypeError(f"class_weight is a dict of output names, got {class_weight!r}.")
         if named or len(names) > 1:
-            class_weight = by_name(class_weight, names, "class_weight", "output", partial=True)
+            class_weight = by_name(class_weight, names, "class_weight", "output", optional=names)
         else:
             class_weight = {names[0]: class_weight}
         features = with_names(model.output_features, names)

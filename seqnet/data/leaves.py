@@ -12,7 +12,7 @@ from seqnet import registry
 from seqnet.checks import check_finite, check_fits
 from seqnet.data.columns import Column, Layout, RowColumn, StepColumn
 from seqnet.data.out_of_core import Rows, is_out_of_core
-from seqnet.data.padding import range_weights
+from seqnet.data.padding import pad_sequences, range_weights
 from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.data.validation import (
     as_array,
@@ -28,8 +28,8 @@ from seqnet.data.validation import (
     size_of,
     steps_like,
 )
-from seqnet.layers import Activation, Dense, Softmax, TimeDistributed
-from seqnet.losses import Loss
+from seqnet.layers import CRF, Activation, Dense, Softmax, TimeDistributed
+from seqnet.losses import CRFLoss, Loss, SequenceLoss
 from seqnet.losses.targets import aligned
 from seqnet.metrics import MeanMetricWrapper
 from seqnet.types import Shape
@@ -153,6 +153,8 @@ class OutputLeaf:
             The (samples, time) of the user's array, if that input was given with lengths.
         """
         name = self.names.y
+        if self.has_own_steps:
+            return RowColumn(self.padded(y))
         if per_step:
             return self.steps(y, x, name, padded, as_array, steps_like)
         if isinstance(x, StepColumn) and is_ragged(y):
@@ -164,6 +166,26 @@ class OutputLeaf:
         if isinstance(x, RowColumn):
             check_rectangular(x.values, y, name, self.names.x)
         return RowColumn(as_array(y, name))
+
+    @property
+    def has_own_steps(self) -> bool:
+        """Whether targets are sequences of other lengths than the output."""
+        loss = self.spec.loss
+        return isinstance(loss, SequenceLoss) and not loss.targets_have_steps
+
+    def padded(self, y: Any) -> np.ndarray:
+        """Return targets with lengths of their own as an array, padded with -1."""
+        name = self.names.y
+        if not is_ragged(y):
+            return as_array(y, name)
+        for number, labels in enumerate(y):
+            row = np.asarray(labels)
+            if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
+                raise ValueError(
+                    f"{name}[{number}] must be a sequence of class numbers, got "
+                    f"{described(labels)}."
+                )
+        return pad_sequences(y, padding="post", value=-1)
 
     def weights(
         self, weight: Any, x: Column | None, per_step: bool, padded: Shape | None
@@ -251,6 +273,8 @@ class OutputLeaf:
                 targets = replace(targets, values=kept)
         if weight is not None:
             self.check_weight(weight, output_shape)
+        if isinstance(self.spec.layer, CRF) and isinstance(of_model, CRFLoss):
+            check_transitions(self.spec.layer, targets, counted(), self.names.y)
         return targets
 
     def check_weight(self, weight: Column, output_shape: Shape) -> None:
@@ -268,6 +292,12 @@ def check_last_activation(output: OutputSpec) -> None:
     """Raise an error if the last activation does not fit the loss (probabilities or logits)."""
     loss: Any = output.loss
     layer: Any = output.layer
+    has_path = isinstance(layer, CRF) and layer.output == "viterbi"
+    if has_path and loss is not None and not isinstance(loss, CRFLoss):
+        raise ValueError(
+            f"The output of layer {layer.display_name!r} (CRF) is the best path, which has no "
+            "gradient. Use loss='crf_loss', or CRF(output='marginals')."
+        )
     if isinstance(layer, TimeDistributed):
         layer = layer.layer
     if isinstance(layer, Softmax):
@@ -290,6 +320,43 @@ def check_last_activation(output: OutputSpec) -> None:
         f"{loss.name} takes probabilities, {ends}. Give it activation={loss.after[0]!r}, or "
         f"the loss from_logits=True: loss=seqnet.losses.{type(loss).__name__}(from_logits=True)."
     )
+
+
+def check_transitions(layer: CRF, targets: Column, counted: np.ndarray | None, name: str) -> None:
+    """Raise ``ValueError`` if the targets of a `CRF` have transitions that it forbids."""
+    tags = targets.values
+    if not layer.forbidden or not tags.size:
+        return
+    if isinstance(targets, StepColumn):
+        lengths = targets.layout.lengths
+        rows, steps = (
+            np.repeat(np.arange(len(lengths)), lengths),
+            np.concatenate([np.arange(n) for n in lengths]),
+        )
+        kept = np.ones(len(rows), bool) if counted is None else counted
+        rows, steps, tags = rows[kept], steps[kept], tags[kept]
+    else:
+        kept = np.ones(tags.shape, bool)
+        if counted is not None:
+            kept &= counted.reshape(counted.shape + (1,) * (tags.ndim - counted.ndim))
+        rows, steps = np.nonzero(kept)
+        tags = tags[kept]
+    first = np.diff(rows, prepend=-1) != 0
+    last = np.diff(rows, append=-1) != 0
+    for before, after in layer.forbidden:
+        if before == "start":
+            wrong = first & (tags == after)
+        elif after == "end":
+            wrong = last & (tags == before)
+        else:
+            wrong = ~first & (tags == after) & (np.roll(tags, 1) == before)
+        if wrong.any():
+            k = int(np.argmax(wrong))
+            raise ValueError(
+                f"{name}[{rows[k]}] has the transition {(before, after)} at step {steps[k]}, which "
+                f"layer {layer.display_name!r} (CRF) forbids. Correct the targets, or leave the "
+                "pair out of forbidden."
+            )
 
 
 def rows_of(values: Any, name: str) -> np.ndarray | Rows:

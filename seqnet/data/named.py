@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from seqnet.data.validation import described, size_of
@@ -44,7 +44,7 @@ def label(part: str, name: str, names: Sequence[str]) -> str:
 
 
 def by_name(
-    values: Any, names: Sequence[str], part: str, kind: str, *, partial: bool = False
+    values: Any, names: Sequence[str], part: str, kind: str, *, optional: Container[str] = ()
 ) -> Named:
     """Return what a user passed for several inputs or outputs by name, in the order of the names.
 
@@ -59,8 +59,8 @@ def by_name(
         What `values` is called in messages, such as ``"X"``.
     kind : str
         ``"input"`` or ``"output"``.
-    partial : bool
-        Whether values may be missing.
+    optional : container of str
+        The names whose values may be missing.
 
     Raises
     ------
@@ -83,7 +83,7 @@ The model has the inputs 'words', 'tags'.
     if values is None:
         return {}
     if isinstance(values, Mapping):
-        return from_mapping(values, names, part, kind, partial)
+        return from_mapping(values, names, part, kind, optional)
     if len(names) == 1:
         return {names[0]: values}
     has = f"the model has {len(names)} {kind}s: {listed(names)}"
@@ -95,13 +95,13 @@ The model has the inputs 'words', 'tags'.
     if len(values) != len(names):
         raise ValueError(f"{part} is a {type(values).__name__} of {len(values)}, but {has}.")
     for name, value in zip(names, values, strict=True):
-        if value is None and not partial:
+        if value is None and name not in optional:
             raise ValueError(f"{part} has None for the {kind} {name!r}.")
     return {name: v for name, v in zip(names, values, strict=True) if v is not None}
 
 
 def from_mapping(
-    values: Mapping, names: Sequence[str], part: str, kind: str, partial: bool
+    values: Mapping, names: Sequence[str], part: str, kind: str, optional: Container[str]
 ) -> Named:
     """Return the values of a dictionary in the order of the names, after checking its keys."""
     known = f"The model has the {kind}{'s' if len(names) > 1 else ''} {listed(names)}."
@@ -113,8 +113,8 @@ def from_mapping(
                 f"{part} has the key {key!r}, which is not an {kind} of the model.{hint} {known}"
             )
     found = {name: values[name] for name in names if name in values and values[name] is not None}
-    missing = [name for name in names if name not in found]
-    if missing and not partial:
+    missing = [name for name in names if name not in found and name not in optional]
+    if missing:
         raise ValueError(f"{part} lacks the {kind} {listed(missing)}. {known}")
     return found
 
@@ -127,7 +127,7 @@ def weights_by_name(values: Any, names: Sequence[str], part: str) -> Named:
         and all(v is None or size_of(v) is not None for v in values)
     )
     if values is None or len(names) == 1 or several or isinstance(values, Mapping):
-        return by_name(values, names, part, "output", partial=True)
+        return by_name(values, names, part, "output", optional=names)
     return dict.fromkeys(names, values)
 
 

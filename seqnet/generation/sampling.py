@@ -10,8 +10,7 @@ import numpy as np
 
 from seqnet.checks import check_count, check_number
 from seqnet.data.validation import as_array
-from seqnet.generation.stepping import Stepper
-from seqnet.training.stepping import not_built
+from seqnet.generation.stepping import Stepper, not_built
 
 if TYPE_CHECKING:
     from seqnet.model import Model
@@ -136,7 +135,14 @@ def generate(
         check_count(seed, "seed", 0)
     if not model.built:
         raise not_built()
-    model.layers[0].check_input(np.asarray(numbers), "prime")
+    if len(model.input_names) > 1 or len(model.output_names) > 1:
+        raise ValueError(
+            "generate takes a model of one input and one output; this one has the inputs "
+            f"{', '.join(model.input_names)} and the outputs {', '.join(model.output_names)}. For "
+            "an encoder-decoder see seqnet.generation.Decoder."
+        )
+    (spec,) = model.input_specs.values()
+    spec.check_input(np.asarray(numbers), "prime")
     last = [] if stop is None else check_stop(stop, model.output_features)
     options = (np.random.default_rng(seed), temperature, top_k, top_p)
     return _write(stepper or Stepper(model), numbers, length, options, last)

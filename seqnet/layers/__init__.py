@@ -8,6 +8,7 @@ from seqnet.layers.bidirectional import Bidirectional
 from seqnet.layers.cell import Cell
 from seqnet.layers.context import CallContext
 from seqnet.layers.conv1d import Conv1D
+from seqnet.layers.crf import CRF
 from seqnet.layers.dense import Dense
 from seqnet.layers.dropout import Dropout, SpatialDropout1D
 from seqnet.layers.embedding import Embedding
@@ -56,6 +57,7 @@ from seqnet.layers.stacked_cells import StackedRNNCells
 from seqnet.layers.time_distributed import TimeDistributed
 
 __all__ = [
+    "CRF",
     "ELU",
     "GRU",
     "LSTM",

@@ -28,7 +28,7 @@ class Activation(Layer):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Activation("relu")(np.array([[-1.0, 2.0]])).eval().tolist()
+    >>> seqnet.layers.Activation("relu")(np.array([[-1.0, 2.0]])).tolist()
     [[0.0, 2.0]]
     """
 
@@ -52,7 +52,7 @@ class Identity(Layer):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Identity()(np.ones((1, 2))).eval().tolist()
+    >>> seqnet.layers.Identity()(np.ones((1, 2))).tolist()
     [[1.0, 1.0]]
     """
 
@@ -80,7 +80,7 @@ class Softmax(Layer):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Softmax()(np.zeros((1, 2))).eval().tolist()
+    >>> seqnet.layers.Softmax()(np.zeros((1, 2))).tolist()
     [[0.5, 0.5]]
     """
 

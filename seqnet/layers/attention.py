@@ -6,7 +6,7 @@ steps are masked all weights are zero, so that padding changes neither values no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any, cast
 
@@ -64,6 +64,26 @@ def attended_steps(step_masks: Sequence[Tensor | None], *masks: Tensor | None) -
     return reduce(lambda a, b: a & b, found) if found else None
 
 
+def why_not_queries(layer: Layer, attended: Sequence[Any], options: Mapping[str, Any]) -> str:
+    """Return why an attention cannot be computed query by query; empty if it can.
+
+    Parameters
+    ----------
+    layer : Layer
+    attended : list of bool
+        Whether the value and the key are given one step at a time.
+    options : dict
+        The options of the call.
+    """
+    if any(attended):
+        return layer.non_causal
+    if options.get("use_causal_mask"):
+        return "gives each query other steps, by use_causal_mask"
+    if options.get("attention_mask") is False:  # a variable that is given as a whole
+        return "gives each query other steps, by an attention_mask"
+    return ""
+
+
 def set_to_zero(outputs: Tensor, mask: Tensor | None) -> Tensor:
     """Return outputs (batch, time, features) with zeros at masked steps."""
     if mask is None:
@@ -107,7 +127,7 @@ class Attention(Layer):
     --------
     >>> import numpy as np, seqnet
     >>> query, value = np.array([[[1.0, 0.0]]]), np.array([[[9.0, 0.0], [0.0, 9.0]]])
-    >>> seqnet.layers.Attention()([query, value]).eval().round(2).tolist()
+    >>> seqnet.layers.Attention()([query, value]).round(2).tolist()
     [[[9.0, 0.0]]]
     """
 
@@ -156,6 +176,10 @@ class Attention(Layer):
             self.concat_score_weight = self.add_weight("concat_score_weight", (), "ones")
         self.generator = self.add_generator()
 
+    def why_not_stepwise(self, varies: Any, options: Mapping[str, Any]) -> str:
+        _, *whole = items_of(varies)
+        return why_not_queries(self, whole, options)
+
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Return how each query fits each key, (batch, queries, steps)."""
         if self.score_mode == "dot":
@@ -186,9 +210,12 @@ class Attention(Layer):
         output = set_to_zero(batched_product(kept, value), masks[0])
         return [output, weights] if return_attention_scores else output
 
-    def compute_output_shape(self, input_shape: Any) -> Shape:
+    def compute_output_shape(
+        self, input_shape: Any, return_attention_scores: bool = False
+    ) -> Shape | list[Shape]:
         query, value, *_ = items_of(input_shape)
-        return (*query[:-1], value[-1])
+        output = (*query[:-1], value[-1])
+        return [output, (*query[:-1], value[1])] if return_attention_scores else output
 
 
 @register("layer")
@@ -215,7 +242,7 @@ class AdditiveAttention(Attention):
     >>> import numpy as np, seqnet
     >>> query, value = np.array([[[1.0]]]), np.array([[[9.0], [-9.0]]])
     >>> layer = seqnet.layers.AdditiveAttention(use_scale=False)
-    >>> layer([query, value]).eval().tolist()                 # softmax([1, -1]) @ [9, -9]
+    >>> layer([query, value]).tolist()                 # softmax([1, -1]) @ [9, -9]
     [[[6.85...]]]
     """
 
@@ -295,7 +322,7 @@ class MultiHeadAttention(Layer):
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.MultiHeadAttention(num_heads=2, key_dim=4)
     >>> query, value = np.zeros((3, 5, 8), "float32"), np.zeros((3, 7, 6), "float32")
-    >>> layer(query, value).eval().shape
+    >>> layer(query, value).shape
     (3, 5, 8)
     """
 
@@ -442,9 +469,21 @@ class MultiHeadAttention(Layer):
         output = self.project("output", flat, self.output_sizes(query.type.shape))
         return [output, weights] if return_attention_scores else output
 
+    def why_not_stepwise(self, varies: Any, options: Mapping[str, Any]) -> str:
+        return why_not_queries(self, [options.get("value"), options.get("key")], options)
+
     def output_sizes(self, query_shape: Shape) -> tuple:
         """Return the sizes of the output's axes after the batch and time."""
         return self.output_shape or (query_shape[-1] or self.features,)
 
-    def compute_output_shape(self, query_shape: Shape) -> Shape:
-        return (*query_shape[:-1], *self.output_sizes(query_shape))
+    def compute_output_shape(
+        self,
+        query_shape: Shape,
+        value_shape: Shape | None = None,
+        return_attention_scores: bool = False,
+    ) -> Shape | list[Shape]:
+        output = (*query_shape[:-1], *self.output_sizes(query_shape))
+        if not return_attention_scores:
+            return output
+        steps = None if value_shape is None else value_shape[1]
+        return [output, (query_shape[0], self.num_heads, query_shape[1], steps)]

@@ -55,10 +55,10 @@ class BatchNormalization(Normalization):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.BatchNormalization(epsilon=0.0)
-    >>> layer(np.array([[1.0], [3.0]]), training=True).eval().tolist()
-    [[-1.0], [1.0]]
-    >>> layer(np.array([[1.0], [3.0]])).eval().tolist()     # by the moving averages
+    >>> layer(np.array([[1.0], [3.0]])).tolist()     # by the moving averages
     [[1.0], [3.0]]
+    >>> layer(np.array([[1.0], [3.0]]), training=True).tolist()
+    [[-1.0], [1.0]]
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class BatchNormalization(Normalization):
         count: Tensor | None,
         context: CallContext,
     ) -> None:
-        """Store the next value of a moving average, which stays as it is without any data."""
+        """Store the next value of a moving average, which is unchanged without data."""
         before = context.updates.get(weight, weight)
         kept = np.asarray(self.momentum, dtype=weight.dtype)
         rest = np.asarray(1 - self.momentum, dtype=weight.dtype)

@@ -285,6 +285,8 @@ def output_masks(
 
     A single mask that `compute_mask` returns for several outputs is that of the first one.
     """
+    if isinstance(mask, (list, dict)) and all(m is None for m in items_of(mask)):
+        mask = None
     found = layer.compute_mask(inputs, mask)
     if not isinstance(outputs, (list, tuple)):
         return found[0] if isinstance(found, (list, tuple)) else found
@@ -418,7 +420,7 @@ def with_ndim(mask: Mask, ndim: int) -> Mask:
 
 
 def own_axis(layer: Layer, axis: int, ndim: int) -> int:
-    """Return the number, from 0, of an axis of an input, or raise if there is none."""
+    """Return the number, from 0, of an axis of an input, or raise if it does not exist."""
     found = axis + ndim if axis < 0 else axis
     if not 1 <= found < ndim:
         raise ValueError(

@@ -20,6 +20,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import graph_inputs
 
 from seqnet import activations, backend, constraints, initializers, regularizers
 from seqnet.checks import check_bool, check_count, check_fits
@@ -31,11 +32,16 @@ from seqnet.layers.layer import Layer
 from seqnet.layers.states import InitialState, given_states
 from seqnet.locking import COMPILING, ForkSafeLock
 from seqnet.ops.step import TracedStep, check_states, run_step, trace_step
+from seqnet.ops.step import drawn as before
 from seqnet.registry import Identifier
 from seqnet.types import Array, ArrayLike, Shape, Tensor
 
 Drawn: TypeAlias = tuple
-"""Dropout masks (batch, size) or None, of a stack in one tuple for each cell."""
+"""Dropout masks that are drawn before the loop, of a stack in one tuple for each cell.
+
+Those of a `Cell` are the mask of the input (batch, features) or None, and a tuple of the masks of
+the recurrent products (batch, size): none, one for all gates, or one for each gate.
+"""
 
 
 class LoopStep(NamedTuple):
@@ -57,7 +63,6 @@ class CellInLoop(ABC):
     units: int
     gates: tuple[str, ...]
     state_names: tuple[str, ...]
-    recurrent_dropout: float = 0.0
 
     @property
     @abstractmethod
@@ -88,10 +93,6 @@ class CellInLoop(ABC):
     @abstractmethod
     def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
         """Return the recurrent kernel and its bias or None."""
-
-    def recurrent_mask(self, drawn: Drawn) -> Tensor | None:
-        """Return the dropout mask of the products with the recurrent kernel."""
-        return None
 
     @abstractmethod
     def build_in_loop(self, input_shape: Shape) -> None:
@@ -240,6 +241,8 @@ class Cell(CellLayer):
         units)``, drawn before the loop, for all steps and all gates. The state that is carried
         and returned is not dropped. Source of both: Gal and Ghahramani, "A
         theoretically grounded application of dropout in recurrent neural networks" (2016).
+    recurrent_dropout_per_gate : bool
+        Draw a mask of `recurrent_dropout` for each gate instead of one for all gates.
 
     Attributes
     ----------
@@ -287,6 +290,7 @@ class Cell(CellLayer):
         bias_constraint: Identifier | None = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        recurrent_dropout_per_gate: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -304,6 +308,9 @@ class Cell(CellLayer):
         self.bias_constraint = constraints.get(bias_constraint)
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
+        self.recurrent_dropout_per_gate = check_bool(
+            recurrent_dropout_per_gate, "recurrent_dropout_per_gate"
+        )
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -389,19 +396,21 @@ class Cell(CellLayer):
     # ---- one step
 
     def no_masks(self) -> Drawn:
-        return (None, None)
+        return (None, ())
 
     def draw(self, features: Tensor | int, batch: Tensor, context: CallContext) -> Drawn:
-        drawn = list(self.no_masks())
-        if context.training:
-            sizes = {"dropout": features, "recurrent_dropout": self.recurrent_kernel.shape[0]}
-            rates = numbers_of(self)
-            for k, (name, size) in enumerate(sizes.items()):
-                if getattr(self, name):
-                    drawn[k] = context.dropout_mask(
-                        self.generators[0], (batch, size), rates[name], self.dtype
-                    )
-        return tuple(drawn)
+        def mask(name: str, size: Tensor | int) -> Tensor:
+            rate = numbers_of(self)[name]
+            return context.dropout_mask(self.generators[0], (batch, size), rate, self.dtype)
+
+        of_input, of_state = self.no_masks()
+        if context.training and self.dropout:
+            of_input = mask("dropout", features)
+        if context.training and self.recurrent_dropout:
+            count = len(self.gates) if self.recurrent_dropout_per_gate else 1
+            rows = self.recurrent_kernel.shape[0]
+            of_state = tuple(mask("recurrent_dropout", rows) for _ in range(count))
+        return of_input, of_state
 
     def project(self, inputs: Tensor, drawn: Drawn) -> Tensor:
         mask, _ = drawn
@@ -412,9 +421,6 @@ class Cell(CellLayer):
 
     def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
         return self.recurrent_kernel, self.recurrent_bias
-
-    def recurrent_mask(self, drawn: Drawn) -> Tensor | None:
-        return drawn[1]
 
     def within(
         self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn
@@ -431,6 +437,7 @@ class Cell(CellLayer):
             self.dtype,
             describe(self),
             self.state_sizes,
+            drawn[1],
         )
         check_extras(self, step)
         return LoopStep(step, 0, len(self.state_names))
@@ -449,8 +456,7 @@ class Cell(CellLayer):
             self.project(inputs, drawn),
             states,
             product,
-            step.extras,
-            dropout=self.recurrent_mask(drawn),
+            [extra.variable for extra in step.extras],
         )
         return new[0], new
 
@@ -477,13 +483,23 @@ def trace_with_output(cell: CellInLoop, drawn: Drawn, what: str) -> LoopStep:
     return LoopStep(traced(own_output=False), place[-1], count)
 
 
+def marked(drawn: Drawn) -> Drawn:
+    """Return masks, in nested tuples, as a step within a loop uses them."""
+
+    def mark(mask: Any) -> Any:
+        return marked(mask) if isinstance(mask, tuple) else None if mask is None else before(mask)
+
+    return tuple(mark(mask) for mask in drawn)
+
+
 def check_extras(layer: Layer, step: TracedStep) -> None:
     """Raise ``ValueError`` if a step uses shared variables that are not weights of its layer."""
     known = {id(v) for v in (*layer.weights, *numbers_of(layer).values())}
-    for extra in step.extras:
-        if isinstance(extra, SharedVariable) and id(extra) not in known:
+    own = [e.variable for e in step.extras if e.has_gradient and not e.of_each_step]
+    for root in graph_inputs(own):
+        if isinstance(root, SharedVariable) and id(root) not in known:
             raise ValueError(
-                f"{describe(layer)} uses the shared variable {extra.name or extra!s} in its step, "
+                f"{describe(layer)} uses the shared variable {root.name or root!s} in its step, "
                 "which is not one of its weights, so it would neither be trained nor saved. Make "
                 "it with add_weight in build."
             )

@@ -41,7 +41,7 @@ class Conv1D(Windowed):
     dilation_rate : int
         Steps from one step of a window to the next; above 1 only without strides.
     groups : int
-        Features and filters are divided into so many groups, each with a kernel of its own.
+        Features and filters are divided into this number of groups, each with a separate kernel.
     activation : str or callable, optional
         None is linear.
     use_bias : bool
@@ -64,7 +64,7 @@ class Conv1D(Windowed):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.Conv1D(1, 2, padding="causal", kernel_initializer="ones")
-    >>> layer(np.array([[[1.0], [2.0], [3.0]]])).eval().tolist()
+    >>> layer(np.array([[[1.0], [2.0], [3.0]]])).tolist()
     [[[1.0], [3.0], [5.0]]]
     """
 

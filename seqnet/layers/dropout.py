@@ -35,7 +35,7 @@ class Dropout(Layer):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.Dropout(0.5)
-    >>> layer(np.ones((1, 3))).eval().tolist()          # not training: nothing is dropped
+    >>> layer(np.ones((1, 3))).tolist()          # not training: nothing is dropped
     [[1.0, 1.0, 1.0]]
     """
 
@@ -102,7 +102,7 @@ class SpatialDropout1D(Dropout):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.SpatialDropout1D(0.5)
-    >>> layer(np.ones((1, 2, 2))).eval().tolist()       # not training: nothing is dropped
+    >>> layer(np.ones((1, 2, 2))).tolist()       # not training: nothing is dropped
     [[[1.0, 1.0], [1.0, 1.0]]]
     """
 

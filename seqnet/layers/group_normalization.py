@@ -34,7 +34,7 @@ class GroupNormalization(Normalization):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.GroupNormalization(groups=1, epsilon=0.0)
-    >>> layer(np.array([[[1.0], [3.0]]])).eval().tolist()
+    >>> layer(np.array([[[1.0], [3.0]]])).tolist()
     [[[-1.0], [1.0]]]
     """
 

@@ -56,12 +56,12 @@ class Lambda(Layer):
     --------
     >>> import numpy as np, seqnet
     >>> last = seqnet.layers.Lambda(lambda x: x[:, -1])
-    >>> last(np.array([[[1.0], [2.0]]])).eval().tolist()
+    >>> last(np.array([[[1.0], [2.0]]])).tolist()
     [[2.0]]
     >>> last.compute_output_shape((None, None, 4))
     (None, 4)
     >>> difference = seqnet.layers.Lambda(lambda both: both[0] - both[1])
-    >>> difference([np.array([[3.0]]), np.array([[1.0]])]).eval().tolist()
+    >>> difference([np.array([[3.0]]), np.array([[1.0]])]).tolist()
     [[2.0]]
     """
 

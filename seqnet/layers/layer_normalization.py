@@ -37,7 +37,7 @@ class LayerNormalization(Normalization):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.LayerNormalization(epsilon=0.0)
-    >>> layer(np.array([[1.0, 3.0], [10.0, 30.0]])).eval().tolist()
+    >>> layer(np.array([[1.0, 3.0], [10.0, 30.0]])).tolist()
     [[-1.0, 1.0], [-1.0, 1.0]]
     """
 

@@ -97,7 +97,7 @@ class Add(Merge):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Add()([np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])]).eval().tolist()
+    >>> seqnet.layers.Add()([np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])]).tolist()
     [[4.0, 6.0]]
     """
 
@@ -114,7 +114,7 @@ class Subtract(Merge):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Subtract()([np.array([[3.0, 2.0]]), np.array([[1.0, 1.0]])]).eval().tolist()
+    >>> seqnet.layers.Subtract()([np.array([[3.0, 2.0]]), np.array([[1.0, 1.0]])]).tolist()
     [[2.0, 1.0]]
     """
 
@@ -135,7 +135,7 @@ class Multiply(Merge):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Multiply()([np.array([[3.0, 2.0]]), np.array([[2.0, 4.0]])]).eval().tolist()
+    >>> seqnet.layers.Multiply()([np.array([[3.0, 2.0]]), np.array([[2.0, 4.0]])]).tolist()
     [[6.0, 8.0]]
     """
 
@@ -152,7 +152,7 @@ class Average(Merge):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Average()([np.array([[3.0, 2.0]]), np.array([[1.0, 4.0]])]).eval().tolist()
+    >>> seqnet.layers.Average()([np.array([[3.0, 2.0]]), np.array([[1.0, 4.0]])]).tolist()
     [[2.0, 3.0]]
     """
 
@@ -170,7 +170,7 @@ class Maximum(Merge):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Maximum()([np.array([[3.0, 2.0]]), np.array([[1.0, 4.0]])]).eval().tolist()
+    >>> seqnet.layers.Maximum()([np.array([[3.0, 2.0]]), np.array([[1.0, 4.0]])]).tolist()
     [[3.0, 4.0]]
     """
 
@@ -187,7 +187,7 @@ class Minimum(Merge):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Minimum()([np.array([[3.0, 2.0]]), np.array([[1.0, 4.0]])]).eval().tolist()
+    >>> seqnet.layers.Minimum()([np.array([[3.0, 2.0]]), np.array([[1.0, 4.0]])]).tolist()
     [[1.0, 2.0]]
     """
 
@@ -211,7 +211,7 @@ class Concatenate(Merge):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Concatenate()([np.array([[1.0, 2.0]]), np.array([[3.0]])]).eval().tolist()
+    >>> seqnet.layers.Concatenate()([np.array([[1.0, 2.0]]), np.array([[3.0]])]).tolist()
     [[1.0, 2.0, 3.0]]
     """
 
@@ -285,9 +285,9 @@ class Dot(Merge):
     --------
     >>> import numpy as np, seqnet
     >>> a, b = np.array([[3.0, 4.0]]), np.array([[6.0, 8.0]])
-    >>> seqnet.layers.Dot(axes=1)([a, b]).eval().tolist()
+    >>> seqnet.layers.Dot(axes=1)([a, b]).tolist()
     [[50.0]]
-    >>> seqnet.layers.Dot(axes=1, normalize=True)([a, b]).eval().round(6).tolist()
+    >>> seqnet.layers.Dot(axes=1, normalize=True)([a, b]).round(6).tolist()
     [[1.0]]
     """
 
@@ -373,7 +373,7 @@ class Dot(Merge):
 def check_axis(axis: object, name: str) -> int:
     """Return the number of an axis, or raise; the batch, axis 0, is refused."""
     if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number, got {axis!r}.")
+        raise TypeError(f"{name} must be an integer, got {axis!r}.")
     if axis == 0:
         raise ValueError(f"{name} is not the batch, axis 0.")
     return int(axis)
@@ -397,7 +397,7 @@ def add(inputs: Sequence[TensorLike], **kwargs: Any) -> Tensor:
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.add([np.array([[1.0]]), np.array([[2.0]])]).eval().tolist()
+    >>> seqnet.layers.add([np.array([[1.0]]), np.array([[2.0]])]).tolist()
     [[3.0]]
     """
     return cast(Tensor, Add(**kwargs)(inputs))
@@ -409,7 +409,7 @@ def subtract(inputs: Sequence[TensorLike], **kwargs: Any) -> Tensor:
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.subtract([np.array([[1.0]]), np.array([[2.0]])]).eval().tolist()
+    >>> seqnet.layers.subtract([np.array([[1.0]]), np.array([[2.0]])]).tolist()
     [[-1.0]]
     """
     return cast(Tensor, Subtract(**kwargs)(inputs))
@@ -421,7 +421,7 @@ def multiply(inputs: Sequence[TensorLike], **kwargs: Any) -> Tensor:
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.multiply([np.array([[3.0]]), np.array([[2.0]])]).eval().tolist()
+    >>> seqnet.layers.multiply([np.array([[3.0]]), np.array([[2.0]])]).tolist()
     [[6.0]]
     """
     return cast(Tensor, Multiply(**kwargs)(inputs))
@@ -433,7 +433,7 @@ def average(inputs: Sequence[TensorLike], **kwargs: Any) -> Tensor:
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.average([np.array([[3.0]]), np.array([[2.0]])]).eval().tolist()
+    >>> seqnet.layers.average([np.array([[3.0]]), np.array([[2.0]])]).tolist()
     [[2.5]]
     """
     return cast(Tensor, Average(**kwargs)(inputs))
@@ -445,7 +445,7 @@ def maximum(inputs: Sequence[TensorLike], **kwargs: Any) -> Tensor:
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.maximum([np.array([[3.0]]), np.array([[2.0]])]).eval().tolist()
+    >>> seqnet.layers.maximum([np.array([[3.0]]), np.array([[2.0]])]).tolist()
     [[3.0]]
     """
     return cast(Tensor, Maximum(**kwargs)(inputs))
@@ -457,7 +457,7 @@ def minimum(inputs: Sequence[TensorLike], **kwargs: Any) -> Tensor:
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.minimum([np.array([[3.0]]), np.array([[2.0]])]).eval().tolist()
+    >>> seqnet.layers.minimum([np.array([[3.0]]), np.array([[2.0]])]).tolist()
     [[2.0]]
     """
     return cast(Tensor, Minimum(**kwargs)(inputs))
@@ -469,7 +469,7 @@ def concatenate(inputs: Sequence[TensorLike], axis: int = -1, **kwargs: Any) -> 
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.concatenate([np.array([[3.0]]), np.array([[2.0]])]).eval().tolist()
+    >>> seqnet.layers.concatenate([np.array([[3.0]]), np.array([[2.0]])]).tolist()
     [[3.0, 2.0]]
     """
     return cast(Tensor, Concatenate(axis, **kwargs)(inputs))
@@ -486,7 +486,7 @@ def dot(
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.dot([np.array([[3.0, 1.0]]), np.array([[2.0, 1.0]])]).eval().tolist()
+    >>> seqnet.layers.dot([np.array([[3.0, 1.0]]), np.array([[2.0, 1.0]])]).tolist()
     [[7.0]]
     """
     return cast(Tensor, Dot(axes, normalize, **kwargs)(inputs))

@@ -39,7 +39,7 @@ class GaussianNoise(Noise):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.GaussianNoise(0.1)
-    >>> layer(np.ones((1, 2))).eval().tolist()          # not training: nothing is added
+    >>> layer(np.ones((1, 2))).tolist()          # not training: nothing is added
     [[1.0, 1.0]]
     """
 
@@ -72,7 +72,7 @@ class GaussianDropout(Noise):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.GaussianDropout(0.5)
-    >>> layer(np.ones((1, 2))).eval().tolist()          # not training: nothing is changed
+    >>> layer(np.ones((1, 2))).tolist()          # not training: nothing is changed
     [[1.0, 1.0]]
     """
 

@@ -67,7 +67,7 @@ class MaxPooling1D(Pooling1D):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.MaxPooling1D(2)
-    >>> layer(np.array([[[1.0], [3.0], [2.0], [0.0]]])).eval().tolist()
+    >>> layer(np.array([[[1.0], [3.0], [2.0], [0.0]]])).tolist()
     [[[3.0], [2.0]]]
     """
 
@@ -107,7 +107,7 @@ class AveragePooling1D(Pooling1D):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.AveragePooling1D(2)
-    >>> layer(np.array([[[1.0], [3.0], [2.0], [0.0]]])).eval().tolist()
+    >>> layer(np.array([[[1.0], [3.0], [2.0], [0.0]]])).tolist()
     [[[2.0], [1.0]]]
     """
 
@@ -163,7 +163,7 @@ class GlobalAveragePooling1D(GlobalPooling1D):
     --------
     >>> import numpy as np, seqnet
     >>> layer, x = seqnet.layers.GlobalAveragePooling1D(), np.array([[[1.0], [3.0], [8.0]]])
-    >>> layer(x).eval().tolist(), layer(x, mask=np.array([[True, True, False]])).eval().tolist()
+    >>> layer(x).tolist(), layer(x, mask=np.array([[True, True, False]])).tolist()
     ([[4.0]], [[2.0]])
     """
 
@@ -191,7 +191,7 @@ class GlobalMaxPooling1D(GlobalPooling1D):
     --------
     >>> import numpy as np, seqnet
     >>> layer, x = seqnet.layers.GlobalMaxPooling1D(), np.array([[[1.0], [3.0], [8.0]]])
-    >>> layer(x).eval().tolist(), layer(x, mask=np.array([[True, True, False]])).eval().tolist()
+    >>> layer(x).tolist(), layer(x, mask=np.array([[True, True, False]])).tolist()
     ([[8.0]], [[3.0]])
     """
 

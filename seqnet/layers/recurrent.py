@@ -126,14 +126,6 @@ class Loop(Stateful):
                 "the states before it or from zeros."
             )
 
-    def check_dropout(self) -> None:
-        """Raise ``ValueError`` if the kernel is demanded and the cell has recurrent_dropout."""
-        if self.fused is True and self.loop_cell.recurrent_dropout:
-            raise ValueError(
-                "fused=True and recurrent_dropout contradict each other: the kernels know no mask "
-                "of the state. With fused='auto' training runs as a scan."
-            )
-
     @property
     @abstractmethod
     def loop_cell(self) -> CellInLoop:
@@ -161,9 +153,7 @@ class Loop(Stateful):
     def runs_as(self, execution_mode: Callable[[Recurrence], str]) -> str:
         traced = self.loop_cell.trace(self.loop_cell.no_masks()).step
         op = Recurrence(traced, (), self.unroll, self.fused, layer=self.display_name)
-        mode = execution_mode(op)
-        dropped = mode == "fused" and self.loop_cell.recurrent_dropout
-        return "fused (training: scan, recurrent_dropout)" if dropped else mode
+        return execution_mode(op)
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
@@ -197,6 +187,11 @@ class Loop(Stateful):
         time_mask = None if mask is None else mask.transpose(1, 0)
         states = self.start(batch, context, initial_state)
         history, output, last = self.run(sequence, time_mask, states, drawn)
+        if self in context.initial_states and self in context.final_states:
+            raise ValueError(
+                f"Layer {self.display_name!r} is called twice in one model, but tbptt and step by "
+                "step computation carry one state for each layer. Use two layers."
+            )
         context.final_states[self] = last
         if self.carries(context) and self not in context.initial_states:
             cast(CarriedStates, self.carried).store(context, last)
@@ -222,9 +217,7 @@ class Loop(Stateful):
                 "predict with data of one length, give the symbolic input a static shape, or use "
                 "unroll=False."
             )
-        # The masks are drawn before the loop; the step is traced on variables that stand for them.
-        values: dict[Tensor, Tensor] = {}
-        step, place, count = cell.trace(placeholders(drawn, values))
+        step, place, count = cell.trace(drawn)
         if states is not None and count < len(step.states):
             output = np.asarray(0, self.dtype)
             before = pt.alloc(output, sequence.shape[1], cell.output_size)
@@ -235,8 +228,6 @@ class Loop(Stateful):
             *cell.recurrent_weights(),
             states,
             mask,
-            cell.recurrent_mask(drawn),
-            values,
             unroll=self.unroll,
             fused=self.fused,
             backwards=self.go_backwards,
@@ -252,10 +243,16 @@ class Loop(Stateful):
     ) -> list[Tensor] | None:
         """Return the states before the first step, each (batch, size); None is zeros."""
         cell = self.loop_cell
+        if self in context.initial_states:
+            if given is not None:
+                raise ValueError(
+                    f"Layer {self.display_name!r} is called with initial_state=, but later windows "
+                    "of tbptt and later steps start from the states before them: tbptt does not "
+                    "support it, and a Stepper or Decoder only if the model itself calls the layer."
+                )
+            return list(context.initial_states[self])
         if given is not None:
             states = given_states(self, given, cell.state_names, cell.state_sizes)
-        elif self in context.initial_states:
-            return list(context.initial_states[self])
         elif self.carries(context):
             return cast(CarriedStates, self.carried).start(context, batch)
         elif self.learn_initial_state:
@@ -340,7 +337,6 @@ class Recurrent(Loop, Cell):  # type: ignore[misc]  # it is called on sequences
 
     def __init__(self, units: int, **kwargs: Any):
         super().__init__(units, **kwargs)
-        self.check_dropout()
 
     __call__ = Layer.__call__
 
@@ -364,18 +360,3 @@ LOOP_DEFAULTS = {
     if argument.kind is argument.KEYWORD_ONLY
 }
 """The arguments of a loop, which a layer that is used as a cell does not have."""
-
-
-def placeholders(drawn: Drawn, values: dict[Tensor, Tensor]) -> Drawn:
-    """Return nested masks with a new variable for each, whose value is entered in `values`."""
-
-    def stand_in(mask: Any) -> Any:
-        if mask is None:
-            return None
-        if isinstance(mask, tuple):
-            return placeholders(mask, values)
-        variable = mask.type()
-        values[variable] = mask
-        return variable
-
-    return tuple(stand_in(mask) for mask in drawn)

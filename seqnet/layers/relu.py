@@ -51,7 +51,7 @@ class ReLU(Elementwise):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.ReLU(max_value=2.0, negative_slope=0.5)
-    >>> layer(np.array([[-1.0, 1.0, 3.0]])).eval().tolist()
+    >>> layer(np.array([[-1.0, 1.0, 3.0]])).tolist()
     [[-0.5, 1.0, 2.0]]
     """
 
@@ -82,7 +82,7 @@ class LeakyReLU(Elementwise):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.LeakyReLU(0.5)(np.array([[-1.0, 1.0]])).eval().tolist()
+    >>> seqnet.layers.LeakyReLU(0.5)(np.array([[-1.0, 1.0]])).tolist()
     [[-0.5, 1.0]]
     """
 
@@ -105,7 +105,7 @@ class ELU(Elementwise):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.ELU()(np.array([[0.0, 1.0]])).eval().tolist()
+    >>> seqnet.layers.ELU()(np.array([[0.0, 1.0]])).tolist()
     [[0.0, 1.0]]
     """
 
@@ -133,7 +133,7 @@ class PReLU(Elementwise):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.PReLU(alpha_initializer="ones", shared_axes=1)
-    >>> layer(np.array([[[-1.0], [2.0]]])).eval().tolist()
+    >>> layer(np.array([[[-1.0], [2.0]]])).tolist()
     [[[-1.0], [2.0]]]
     """
 

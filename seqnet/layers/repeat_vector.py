@@ -27,7 +27,7 @@ class RepeatVector(Layer):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.RepeatVector(2)(np.array([[1.0, 2.0]])).eval().tolist()
+    >>> seqnet.layers.RepeatVector(2)(np.array([[1.0, 2.0]])).tolist()
     [[[1.0, 2.0], [1.0, 2.0]]]
     """
 

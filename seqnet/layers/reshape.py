@@ -25,7 +25,7 @@ class Rearranged(Layer):
     non_causal = "changes the axes of the steps"
 
     def keeps(self, input_shape: Shape, axes: int) -> bool:
-        """Return whether the first axes, so many besides the batch, stay as they are."""
+        """Return whether a number of axes after the batch axis are unchanged."""
         raise NotImplementedError
 
     def masking_hint(self) -> str:
@@ -66,7 +66,7 @@ class Reshape(Rearranged):
     --------
     >>> import numpy as np, seqnet
     >>> layer = seqnet.layers.Reshape((-1, 2))
-    >>> layer(np.array([[1.0, 2.0, 3.0, 4.0]])).eval().tolist()
+    >>> layer(np.array([[1.0, 2.0, 3.0, 4.0]])).tolist()
     [[[1.0, 2.0], [3.0, 4.0]]]
     """
 
@@ -74,7 +74,7 @@ class Reshape(Rearranged):
         super().__init__(**kwargs)
         if not isinstance(target_shape, (tuple, list)):
             raise TypeError(
-                f"The target_shape of Reshape is a tuple of whole numbers, got {target_shape!r}."
+                f"The target_shape of Reshape is a tuple of integers, got {target_shape!r}."
             )
         self.target_shape = tuple(
             -1 if n == -1 else check_count(n, "A size in target_shape") for n in target_shape
@@ -123,7 +123,7 @@ class Flatten(Rearranged):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Flatten()(np.array([[[1.0, 2.0], [3.0, 4.0]]])).eval().tolist()
+    >>> seqnet.layers.Flatten()(np.array([[[1.0, 2.0], [3.0, 4.0]]])).tolist()
     [[1.0, 2.0, 3.0, 4.0]]
     """
 
@@ -155,7 +155,7 @@ class Permute(Rearranged):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Permute((2, 1))(np.array([[[1.0, 2.0], [3.0, 4.0]]])).eval().tolist()
+    >>> seqnet.layers.Permute((2, 1))(np.array([[[1.0, 2.0], [3.0, 4.0]]])).tolist()
     [[[1.0, 3.0], [2.0, 4.0]]]
     """
 

@@ -61,7 +61,7 @@ class ZeroPadding1D(Resized):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.ZeroPadding1D((1, 0))(np.array([[[1.0], [2.0]]])).eval().tolist()
+    >>> seqnet.layers.ZeroPadding1D((1, 0))(np.array([[[1.0], [2.0]]])).tolist()
     [[[0.0], [1.0], [2.0]]]
     """
 
@@ -105,7 +105,7 @@ class Cropping1D(Resized):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.Cropping1D((1, 0))(np.array([[[1.0], [2.0]]])).eval().tolist()
+    >>> seqnet.layers.Cropping1D((1, 0))(np.array([[[1.0], [2.0]]])).tolist()
     [[[2.0]]]
     """
 
@@ -154,7 +154,7 @@ class UpSampling1D(Layer):
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> seqnet.layers.UpSampling1D(2)(np.array([[[1.0], [2.0]]])).eval().tolist()
+    >>> seqnet.layers.UpSampling1D(2)(np.array([[[1.0], [2.0]]])).tolist()
     [[[1.0], [1.0], [2.0], [2.0]]]
     """
 

@@ -100,7 +100,6 @@ class RNN(Loop):
             )
         if "trainable" in kwargs and not self.trainable:
             self.trainable = False
-        self.check_dropout()
 
     @classmethod
     def _revive(cls, value: Any, custom_objects: dict[str, Any] | None) -> Any:

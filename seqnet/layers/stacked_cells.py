@@ -8,7 +8,7 @@ from typing import Any
 from pytensor.compile.sharedvalue import SharedVariable
 
 from seqnet.layers.calling import describe
-from seqnet.layers.cell import CellInLoop, CellLayer, Drawn, LoopStep, trace_with_output
+from seqnet.layers.cell import CellInLoop, CellLayer, Drawn, LoopStep, marked, trace_with_output
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.user_cell import cell_in_loop, revived_cell
@@ -85,11 +85,6 @@ class StackedRNNCells(CellLayer):
         return self._loops[-1].output_size
 
     @property
-    def recurrent_dropout(self) -> float:  # type: ignore[override]
-        """The highest rate of the cells."""
-        return max(cell.recurrent_dropout for cell in self._loops)
-
-    @property
     def sequence_generators(self) -> list[SharedVariable]:  # type: ignore[override]
         return [g for cell in self.cells for g in cell.sequence_generators]
 
@@ -121,10 +116,6 @@ class StackedRNNCells(CellLayer):
     def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
         return self._loops[0].recurrent_weights()
 
-    def recurrent_mask(self, drawn: Drawn) -> Tensor | None:
-        # Within the loop it is the mask of the first cell; the others apply theirs themselves.
-        return self._loops[0].recurrent_mask(drawn[0])
-
     @property
     def gates(self) -> tuple[str, ...]:  # type: ignore[override]
         return self._loops[0].gates
@@ -144,7 +135,7 @@ class StackedRNNCells(CellLayer):
         output, found = first.within(x, own, recur, drawn[0])
         found = list(found)
         for (cell, own), masks in zip(others, drawn[1:], strict=True):
-            output, new = cell.advance(output, own, masks)
+            output, new = cell.advance(output, own, marked(masks))
             found += new
         return output, found
 

@@ -18,6 +18,7 @@ from pytensor.gradient import disconnected_grad
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import config
+from seqnet.layers.calling import is_several
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.types import ArrayLike, Tensor, TensorLike
@@ -121,6 +122,15 @@ class Stateful(Layer):
 
     carried: CarriedStates | None = None
 
+    def __call__(self, inputs: Any = None, *others: Any, **options: Any) -> Any:
+        """Call the layer; its initial states may also follow the input in a list, as in Keras."""
+        if isinstance(inputs, (list, tuple)) and is_several(inputs):
+            if others or options.get("initial_state") is not None:
+                raise TypeError(f"Layer {self.display_name!r} got its initial states twice.")
+            inputs, *states = inputs
+            options["initial_state"] = states or None
+        return super().__call__(inputs, *others, **options)
+
     def get_states(self, run: str = "train") -> list[np.ndarray]:
         """Return copies of the carried states, each (batch, size); (0, size) before a batch.
 
@@ -206,6 +216,28 @@ def carried_states(layers: Iterable[Layer]) -> list[CarriedStates]:
     """Return the carried states of layers and of those that they wrap, in order."""
     every = [layer for layer in all_layers(layers) if isinstance(layer, Stateful)]
     return [layer.carried for layer in every if layer.carried is not None]
+
+
+def layers_in_time(layers: Iterable[Layer]) -> list[Layer]:
+    """Return layers and those within them whose steps are the same, each once."""
+    found: dict[Layer, None] = {}
+    for layer in layers:
+        found[layer] = None
+        if layer.passes_time_on:
+            found.update(dict.fromkeys(layers_in_time(layer.inner_layers)))
+    return list(found)
+
+
+def named_states(layers: Iterable[Layer], prefix: str = "") -> list[tuple[str, CarriedStates]]:
+    """Return the carried states of layers, each with the names of its layer and those around it."""
+    found = []
+    for layer in layers:
+        own = layer.display_name
+        name = own if own.startswith(prefix) else prefix + own
+        if isinstance(layer, Stateful) and layer.carried is not None:
+            found.append((name, layer.carried))
+        found += named_states(layer.inner_layers, f"{name}/")
+    return found
 
 
 def all_layers(layers: Iterable[Layer]) -> list[Layer]:

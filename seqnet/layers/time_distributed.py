@@ -49,6 +49,7 @@ class TimeDistributed(Wrapper):
     """
 
     takes_several_inputs = False
+    passes_time_on = False
 
     def __init__(self, layer: Layer, **kwargs: Any):
         super().__init__(layer, **kwargs)

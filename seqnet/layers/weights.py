@@ -36,6 +36,18 @@ def given_weights(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
         raise ValueError(f"there is {', '.join(sorted(left))}, which no layer of the model has")
 
 
+@contextmanager
+def given_below(name: str) -> Iterator[None]:
+    """Inside `given_weights`, take the arrays whose names begin with ``name/``, without that."""
+    given = _given.get()
+    if given is None:
+        yield
+        return
+    inner = {full: given.pop(full) for full in list(given) if full.startswith(f"{name}/")}
+    with given_weights({full.removeprefix(f"{name}/"): array for full, array in inner.items()}):
+        yield
+
+
 def first_value(
     name: str, shape: Shape, dtype: str, initializer: Identifier
 ) -> tuple[np.ndarray, bool]:
@@ -62,7 +74,7 @@ def first_value(
 
 def check_values(layer: Layer, values: Sequence[ArrayLike]) -> None:
     """Raise ``ValueError`` if the number of values is not that of a layer's weights."""
-    if not layer.built:
+    if not layer.built and len(values):
         raise ValueError(
             f"Layer {layer.display_name!r} has no weights to set yet: it is not built. Weights "
             "are made at the first call, by Model.build, or from input_shape=."

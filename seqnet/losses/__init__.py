@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from seqnet.losses.crf import CRFLoss
 from seqnet.losses.crossentropy import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -22,6 +23,7 @@ from seqnet.losses.crossentropy import (
     categorical_crossentropy,
     sparse_categorical_crossentropy,
 )
+from seqnet.losses.ctc import CTC, ctc
 from seqnet.losses.focal import (
     BinaryFocalCrossentropy,
     CategoricalFocalCrossentropy,
@@ -37,7 +39,7 @@ from seqnet.losses.hinge import (
     squared_hinge,
 )
 from seqnet.losses.logits import sigmoid_logits, softmax_logits
-from seqnet.losses.loss import FUNCTIONS, Loss, values_function
+from seqnet.losses.loss import FUNCTIONS, Loss, SequenceLoss, values_function
 from seqnet.losses.masked import MaskedLoss, masked_loss
 from seqnet.losses.probabilistic import KLDivergence, Poisson, kl_divergence, poisson
 from seqnet.losses.regression import (
@@ -57,13 +59,16 @@ from seqnet.losses.regression import (
     mean_squared_logarithmic_error,
 )
 from seqnet.losses.targets import aligned
+from seqnet.ops.chain import chain_inputs
 from seqnet.registry import Identifier
 from seqnet.registry import get as _get
 from seqnet.types import Tensor
 
 __all__ = [
+    "CTC",
     "BinaryCrossentropy",
     "BinaryFocalCrossentropy",
+    "CRFLoss",
     "CategoricalCrossentropy",
     "CategoricalFocalCrossentropy",
     "CategoricalHinge",
@@ -79,6 +84,7 @@ __all__ = [
     "MeanSquaredError",
     "MeanSquaredLogarithmicError",
     "Poisson",
+    "SequenceLoss",
     "SparseCategoricalCrossentropy",
     "SquaredHinge",
     "binary_crossentropy",
@@ -87,6 +93,7 @@ __all__ = [
     "categorical_focal_crossentropy",
     "categorical_hinge",
     "cosine_similarity",
+    "ctc",
     "get",
     "guess",
     "hinge",
@@ -125,9 +132,12 @@ def get(identifier: Identifier) -> Callable:
 def guess(y_pred: Tensor, y: np.ndarray) -> Loss:
     """Choose the loss for a model's last layer and the targets.
 
-    For a softmax it is a categorical cross-entropy (sparse if the targets are class numbers), for a
-    sigmoid the binary cross-entropy, otherwise the mean squared error.
+    For a `CRF` layer it is minus the log probability of the targets, for a softmax a categorical
+    cross-entropy (sparse if the targets are class numbers), for a sigmoid the binary cross-entropy,
+    otherwise the mean squared error.
     """
+    if chain_inputs(y_pred) is not None:
+        return CRFLoss()
     if softmax_logits(y_pred) is not None:
         classes = y_pred.type.shape
         if y.dtype.kind in "iu" and aligned(y, classes[:-1]).ndim == y_pred.ndim - 1:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import config
-from seqnet.checks import WrongValueError, check_bool, first_place
+from seqnet.checks import check_bool
 from seqnet.losses.logits import (
     log_probabilities,
     pick_class,
@@ -18,12 +18,10 @@ from seqnet.losses.logits import (
 )
 from seqnet.losses.loss import Loss, check_axis, check_share, function_of, number
 from seqnet.losses.targets import (
+    check_class_numbers,
     check_distributions,
     check_probabilities,
-    fits,
     paired,
-    spell,
-    steps_hint,
 )
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
 from seqnet.registry import register
@@ -102,36 +100,7 @@ class SparseCategoricalCrossentropy(Loss):
 
     def check_targets(self, y: Array, output_shape: Shape, name: str) -> None:
         self.check_last_axis()
-        if y.dtype.kind not in "iu":
-            raise TypeError(
-                f"{self.name} takes integer class numbers, but {name} has the dtype {y.dtype}. "
-                f"Convert with {name}.astype('int32'), or use categorical_crossentropy for "
-                "one-hot targets."
-            )
-        if not fits(y.shape, output_shape[:-1]):
-            hint = steps_hint(y.shape, output_shape[:-1])
-            if fits(y.shape, output_shape):
-                hint = " For one-hot targets use categorical_crossentropy."
-            raise ValueError(
-                f"{self.name} needs one class number for each prediction: {name} of shape "
-                f"{spell(output_shape[:-1])} for an output of shape {spell(output_shape)}, got "
-                f"{spell(y.shape)}.{hint}"
-            )
-        classes = cast(int, output_shape[-1])
-        wrong = (y < 0) | (y >= classes)
-        if self.ignore_class is not None:
-            wrong &= y != self.ignore_class
-        if wrong.any():
-            where = first_place(wrong)
-            known = f"{classes} classes, 0 to {classes - 1}."
-            if classes == 1:
-                known = (
-                    "one unit: two classes want two units, or a sigmoid and binary_crossentropy."
-                )
-            raise WrongValueError(
-                f"{name} holds class {y[where]} at {{where}}, but the model's output has {known}",
-                where,
-            )
+        check_class_numbers(y, output_shape, name, self.name, self.ignore_class)
 
 
 class DistributionLoss(Loss):

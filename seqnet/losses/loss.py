@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +26,7 @@ FUNCTIONS: dict[Callable, type[Loss]] = {}
 """The losses as functions, and the classes that stand for them in a model."""
 
 
-class Loss(Configurable, ABC):
+class Loss(Configurable):
     """The base class of losses.
 
     A subclass defines ``call(y_true, y_pred)``, which returns a value for each example or step:
@@ -108,7 +108,7 @@ class Loss(Configurable, ABC):
         return self.call(y_true, y_pred if self.dtype is None else cast_output(y_pred, self.dtype))
 
     def counted(self, y_true: Tensor) -> Tensor | None:
-        """Return where targets count, one bool for each value of the loss; None for everywhere."""
+        """Return which targets are used, one bool for each value of the loss; None for all."""
 
     def __call__(
         self, y_true: TensorLike, y_pred: TensorLike, sample_weight: TensorLike | None = None
@@ -223,6 +223,33 @@ class Loss(Configurable, ABC):
         self._name = name
 
 
+class SequenceLoss(Loss):
+    """The base of losses with one value for each sequence, of predictions at each of its steps.
+
+    A subclass defines ``call(y_true, y_pred, mask=None)``, which returns values ``(batch,)`` for
+    predictions ``(batch, time, features)``. The mask ``(batch, time)`` is True where there is data;
+    sequences without any do not count. In a model sample weights are ``(batch,)``.
+    """
+
+    targets_have_steps = True
+    """Whether there is a target for each step of the predictions."""
+
+    @abstractmethod
+    def call(self, y_true: Tensor, y_pred: Tensor, mask: TensorLike | None = None) -> Tensor:
+        """Return the value of each sequence: without weights, not reduced."""
+
+    def values(
+        self, y_true: TensorLike, y_pred: TensorLike, mask: TensorLike | None = None
+    ) -> Tensor:
+        """Return what `call` does, in the dtype of the loss if it has one."""
+        y_true, y_pred = pt.as_tensor_variable(y_true), pt.as_tensor_variable(y_pred)
+        y_pred = y_pred if self.dtype is None else cast_output(y_pred, self.dtype)
+        return self.call(y_true, y_pred, mask)
+
+    def check_steps(self, y: Array, steps: Array, name: str) -> None:
+        """Raise ``ValueError`` if targets do not go with the numbers of steps (samples,)."""
+
+
 def values_function(loss: Callable) -> Callable:
     """Return the function of a loss that gives a value for each step: for training and metrics."""
     return loss.values if isinstance(loss, Loss) else loss
@@ -254,7 +281,7 @@ def function_of(cls: type[Loss]) -> Callable[..., Tensor | Array]:
 
 
 def as_numbers(values: TensorLike, name: str, dtype: str) -> Array:
-    """Return an argument of a call as an array of a float type; targets may be whole numbers."""
+    """Return an argument of a call as an array of a float type; targets may be integers."""
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold numbers, got the dtype {array.dtype}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import pytensor.tensor as pt
@@ -22,7 +22,7 @@ def paired(
     Parameters
     ----------
     y_true, y_pred : variable or array
-        Predictions of whole numbers become floats.
+        Integer predictions are converted to floats.
     name : str
         The loss or metric, for messages.
     classes : bool
@@ -112,6 +112,41 @@ def steps_hint(shape: tuple, expected: tuple) -> str:
             "layer takes return_sequences=True."
         )
     return ""
+
+
+def check_class_numbers(
+    y: np.ndarray, output_shape: Shape, name: str, loss: str, ignored: int | None = None
+) -> None:
+    """Raise if targets are not a class number for each step of an output (..., classes).
+
+    `ignored` is a number that is allowed, too.
+    """
+    wanted = output_shape[:-1]
+    if y.dtype.kind not in "iu":
+        raise TypeError(
+            f"{loss} takes integer class numbers, but {name} has the dtype {y.dtype}. Convert with "
+            f"{name}.astype('int32'), or use categorical_crossentropy for one-hot targets."
+        )
+    if not fits(y.shape, wanted):
+        hint = steps_hint(y.shape, wanted)
+        if fits(y.shape, output_shape):
+            hint = " For one-hot targets use categorical_crossentropy."
+        raise ValueError(
+            f"{loss} needs one class number for each prediction: {name} of shape {spell(wanted)} "
+            f"for an output of shape {spell(output_shape)}, got {spell(y.shape)}.{hint}"
+        )
+    classes = cast(int, output_shape[-1])
+    wrong = (y < 0) | (y >= classes)
+    if ignored is not None:
+        wrong &= y != ignored
+    if wrong.any():
+        where = first_place(wrong)
+        known = f"{classes} classes, 0 to {classes - 1}."
+        if classes == 1:
+            known = "one unit: two classes want two units, or a sigmoid and binary_crossentropy."
+        raise WrongValueError(
+            f"{name} holds class {y[where]} at {{where}}, but the model's output has {known}", where
+        )
 
 
 def check_probabilities(y: np.ndarray, name: str, loss: str) -> None:

@@ -33,6 +33,10 @@ class CoreLibrary(Protocol):
     gather: Callable[..., None]
     scatter_add: Callable[..., None]
     squared_norms: Callable[..., None]
+    chain_forward: Callable[..., None]
+    chain_backward: Callable[..., None]
+    chain_best: Callable[..., None]
+    ctc_loss: Callable[..., None]
     elementwise: Callable[..., None]
     recurrence_forward: Callable[..., None]
     recurrence_backward: Callable[..., None]
@@ -54,6 +58,10 @@ SIGNATURES = {
     **{
         name: [c_void_p, c_long]
         for name in ("gemm", "softmax", "gather", "scatter_add", "squared_norms")
+    },
+    **{
+        name: [c_void_p, c_long]
+        for name in ("chain_forward", "chain_backward", "chain_best", "ctc_loss")
     },
     "elementwise": [c_void_p, c_void_p, c_long, c_long],
     "recurrence_forward": [c_void_p, c_long],
@@ -194,7 +202,7 @@ def set_num_threads(count: int) -> None:
     Parameters
     ----------
     count
-        A whole number from 1 to 255.
+        An integer from 1 to 255.
 
     Raises
     ------
@@ -204,7 +212,7 @@ def set_num_threads(count: int) -> None:
     global _threads
     if count != int(count) or not 1 <= count <= MAX_THREADS:
         raise ValueError(
-            f"the number of threads must be a whole number from 1 to {MAX_THREADS}, got {count!r}"
+            f"the number of threads must be an integer from 1 to {MAX_THREADS}, got {count!r}"
         )
     _threads = int(count)
 

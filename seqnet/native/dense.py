@@ -111,7 +111,7 @@ def gemm(
         )
     (a_row, a_k), (b_k, b_column) = a.strides, b.strides
     if (a_row | a_k | b_k | b_column | out.strides[0]) & (size - 1):
-        raise ValueError("gemm: strides must be whole numbers of elements")
+        raise ValueError("gemm: strides must be multiples of the element size")
     threads = threads_for(m * n * k // 4)
     scratch = memory.scratch(threads * library.gemm_scratch_size * size)
     arguments = _Arguments(

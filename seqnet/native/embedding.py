@@ -25,7 +25,7 @@ def gather(table: np.ndarray, ids: np.ndarray, out: np.ndarray | None = None) ->
     table
         ``(vocabulary, width)``.
     ids
-        Whole numbers of any shape.
+        Integers of any shape.
     out
         Contiguous ``(*ids.shape, width)``, to write to.
 
@@ -62,7 +62,7 @@ def scatter_add(
     rows
         ``(*ids.shape, width)``.
     ids
-        Whole numbers of any shape.
+        Integers of any shape.
     vocabulary
         Number of rows of the table.
     out
@@ -94,7 +94,7 @@ def scatter_add(
 def checked_ids(ids: np.ndarray, limit: int, name: str, library: CoreLibrary) -> np.ndarray:
     """Return the ids as contiguous int64, after checking that all are in ``[0, limit)``."""
     if ids.dtype.kind not in "iu":
-        raise TypeError(f"{name}s must be whole numbers, got {ids.dtype}")
+        raise TypeError(f"{name}s must be integers, got {ids.dtype}")
     flat = np.ascontiguousarray(ids, np.int64)
     wrong = library.first_outside(address(flat), flat.size, limit) if flat.size else -1
     if wrong >= 0:

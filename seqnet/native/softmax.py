@@ -46,7 +46,7 @@ def softmax_cross_entropy(
     logits
         ``(n, classes)``.
     targets
-        ``(n,)`` of whole numbers from 0 to ``classes - 1``.
+        ``(n,)`` of integers from 0 to ``classes - 1``.
     weights
         ``(n,)``: a factor for each row's loss and gradient. If it is the gradient with respect to
         the losses, the result is the gradient with respect to the logits.

@@ -7,7 +7,7 @@ new rate compiles nothing. The classes here also take arrays of steps, for plots
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-class LearningRateSchedule(Configurable, ABC):
+class LearningRateSchedule(Configurable):
     """The base class of learning-rate schedules.
 
     A subclass defines ``__call__(self, step)``. Its configuration is the arguments of its
@@ -337,7 +337,7 @@ class CosineDecayRestarts(LearningRateSchedule):
             period = np.floor(done)
             fraction = done - period
         else:
-            # The logarithm may be rounded to below a whole number where a period starts.
+            # The logarithm may be rounded to below an integer where a period starts.
             period = np.floor(np.log1p(done * (self.t_mul - 1)) / np.log(self.t_mul))
             period = period + (self.start(period + 1) <= done)
             fraction = (done - self.start(period)) / self.t_mul**period

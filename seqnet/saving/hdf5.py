@@ -29,7 +29,7 @@ from seqnet.saving.atomic import atomic_write
 from seqnet.version import __version__
 
 MAGIC = b"seqnet\r\n"
-VERSION = 3
+VERSION = 4
 FRONT = struct.Struct("<8sQQQQ")  # magic, version, file length, offset and size of the header
 FRONT_SIZE, BLOCK = 480, 512  # the rest of the block is the checksum, a SHA-256
 WRITER, HEADER = "seqnet", "header"

@@ -12,6 +12,7 @@ from seqnet.checks import check_count, check_shape
 from seqnet.layers.weights import given_weights
 from seqnet.metrics import metric_or_loss
 from seqnet.saving.hdf5 import below
+from seqnet.saving.model_config import config_of, restore
 
 if TYPE_CHECKING:
     from seqnet.model import Model
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 LAST_STEP = "last_step"
 
 
-def pack(model: Model, state: dict | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def pack(
+    model: Model, state: dict | None = None, complete: bool = True
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return the header of a built model, and its arrays by name.
 
     Parameters
@@ -28,13 +31,13 @@ def pack(model: Model, state: dict | None = None) -> tuple[dict[str, Any], dict[
     model : Model
     state : dict, optional
         The result of `Model.state_dict`.
+    complete : bool
+        Whether a part of the graph that cannot be restored from a file is an error.
     """
     state = model.state_dict() if state is None else state
     header = {
         "kind": "model",
-        "name": model.name,
-        "input_shape": model.input_shape,
-        "layers": [registry.serialize(layer) for layer in model.layers],
+        **config_of(model, complete),
         "metadata": model.metadata,
         "generators": state["generators"],
     }
@@ -96,16 +99,13 @@ def unpack(
 
 def fill(model: Model, header: dict, arrays: dict, custom_objects: dict | None) -> None:
     """Restore an empty model; any error means that the header or the arrays are invalid."""
-    if not isinstance(header["name"], str) or not isinstance(header["metadata"], dict):
-        raise TypeError("The name of a model must be text, and its metadata a mapping.")
-    model.name, model.metadata = header["name"], header["metadata"]
-    if not isinstance(header["layers"], list):
-        raise TypeError("The layers of a model must be a list.")
-    input_shape = check_shape(header["input_shape"], "input_shape")
+    if "nodes" not in header:
+        check_shape(header["input_shape"], "input_shape")
+    if not isinstance(header["metadata"], dict):
+        raise TypeError("The metadata of a model must be a mapping.")
+    model.metadata = header["metadata"]
     with given_weights(below("weights", arrays)):
-        for layer in header["layers"]:
-            model.add(registry.get("layer", layer, custom_objects))
-        model.build(input_shape)
+        restore(model, header, custom_objects)
     if "training" in header:
         compile_as_saved(model, header["training"], custom_objects)
     state = saved_state(header, arrays)

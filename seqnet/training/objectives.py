@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, TypeAlias, cast
 
@@ -19,7 +20,7 @@ from pytensor.graph.traversal import ancestors
 from seqnet import losses
 from seqnet.checks import check_number
 from seqnet.layers.calling import masks_together
-from seqnet.losses import Loss, values_function
+from seqnet.losses import Loss, SequenceLoss, values_function
 from seqnet.losses.reduction import name_of, step_weights, values_of, weighted_sum
 from seqnet.metrics.metric import Metric
 from seqnet.ops.count import count
@@ -83,14 +84,19 @@ class Objective:
                 f"{what} has reduction={reduction!r}, which leaves no single number to minimise: "
                 "in a model use 'sum', or 'sum_over_batch_size' for the mean."
             )
-        values = values_of(values_function(self.loss), y, output, what)
+        function, steps = values_function(self.loss), mask
+        if isinstance(self.loss, SequenceLoss):
+            function = partial(function, mask=mask)
+            steps = None if mask is None else pt.any(mask, axis=1)  # of the values: of sequences
+        values = values_of(function, y, output, what)
         check_gradient(values, output, what)
         values = pt.cast(values, output.dtype)
-        check_values(values, mask, weight)
+        check_values(values, steps, weight, isinstance(self.loss, SequenceLoss))
         counted = self.loss.counted(y) if isinstance(self.loss, Loss) else None
         if counted is not None:  # the metrics look at class 0 instead of a class that is ignored
             mask, y = masks_together(mask, counted), pt.switch(counted, y, pt.zeros_like(y))
-        weights = step_weights(values, weight, mask)
+            steps = mask
+        weights = step_weights(values, weight, steps)
         loss_sum = weighted_sum(values, weights)
         weight_sum = over = count(values) if weights is None else pt.sum(weights)
         if weights is not None:  # which may all be 0
@@ -151,8 +157,15 @@ def log_names(objectives: Sequence[Objective], validation: bool = False) -> list
     return names + ([f"val_{name}" for name in names] if validation else [])
 
 
-def check_values(values: Tensor, mask: Tensor | None, weight: Tensor | None) -> None:
+def check_values(
+    values: Tensor, mask: Tensor | None, weight: Tensor | None, of_sequences: bool = False
+) -> None:
     """Raise ``ValueError`` if a loss does not return a value wherever there is a mask or weight."""
+    if of_sequences and weight is not None and weight.ndim > 1:
+        raise ValueError(
+            "The loss has one value for each sequence, so sample_weight must have the shape "
+            f"(samples,): one weight for each sequence. It has {weight.ndim} axes."
+        )
     if values.ndim == 0:
         raise ValueError(
             "A loss gives one value for each example or step, (batch,) or (batch, time), and "

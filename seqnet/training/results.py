@@ -33,7 +33,7 @@ class TestResult:
     """
 
     __slots__ = ("sums",)
-    __test__ = False  # not a test, whatever pytest takes its name for
+    __test__ = False  # not a test, despite its name
 
     def __init__(self, outputs: Sequence):
         self.sums = [as_sum(value) for value in outputs]

@@ -24,6 +24,7 @@ from seqnet import backend, config, registry
 from seqnet.layers.states import all_layers
 from seqnet.saving import hdf5
 from seqnet.saving.atomic import check_place
+from seqnet.saving.model_config import config_of, parts
 from seqnet.saving.model_format import pack, saved_state
 from seqnet.training.code_digest import describe as describe_value
 from seqnet.training.code_digest import digest_of, is_own, own_code
@@ -48,7 +49,7 @@ FORM = {
     "generators": [dict],
     "training": {
         "optimizer": {"name": str, "config": dict},
-        "metrics": list,
+        "metrics": (list, dict),
         "iterations": int,
     },
     RUN: {
@@ -123,14 +124,16 @@ def describe(trainer: Trainer) -> dict[str, Any]:
     model, validation = trainer.model, trainer.validation
     description = {
         "layers": [registry.serialize(layer) for layer in model.layers],
+        "graph": parts(config_of(model, complete=False)),
         "optimizer": registry.serialize(model.optimizer),
         "loss": registry.serialize(model.loss),
         "metrics": registry.serialize(model.metrics_asked),
+        "loss_weights": model.loss_weights,
         "data": trainer.dataset.fingerprint(),
         "validation_data": None if validation is None else validation.fingerprint(),
         "callbacks": [describe_callback(callback) for callback in trainer.callbacks.resumed],
         "code": own_code(
-            model.layers,
+            list(all_layers(model.layers)),
             model.optimizer,
             model.optimizer.schedule,
             model.loss,
@@ -159,7 +162,7 @@ def describe_start(model: Model) -> dict[str, Any]:
         return {"seed": None}
     weights = hashlib.sha256()
     with model.lock:
-        header, arrays = pack(model)
+        header, arrays = pack(model, complete=False)
         for name, array in sorted(arrays.items()):
             weights.update(f"{name} {array.dtype} {array.shape}".encode())
             weights.update(np.ascontiguousarray(array).data)
@@ -177,7 +180,7 @@ def save(trainer: Trainer, description: dict, path: Path) -> None:
     with trainer.model.lock:
         state = trainer.state_dict()
         model_state = state.pop("model")
-        header, arrays = pack(trainer.model, model_state)
+        header, arrays = pack(trainer.model, model_state, complete=False)
         header[RUN] = {
             "description": description,
             "made_with": made_with(),

@@ -20,6 +20,7 @@ from seqnet.hyperparameters import version
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Loop
+from seqnet.layers.states import layers_in_time
 from seqnet.locking import COMPILING
 from seqnet.regularizers import penalty as penalty_of
 from seqnet.training.announcing import announced
@@ -37,7 +38,7 @@ States = dict[Layer, list]
 
 
 class ArrayType(NamedTuple):
-    """What a compiled function knows of one of its arrays."""
+    """The specification of an array of a compiled function."""
 
     name: str
     dtype: str
@@ -53,7 +54,7 @@ def arguments(
     ----------
     batch : Batch
     float_dtype : str
-        The model's; whole numbers are int32.
+        The model's; integers are int32.
     fixed_length : bool
         Whether a function is for one number of steps: for models that unroll.
     fixed_sizes : bool
@@ -78,7 +79,7 @@ def arguments(
             if fixed_sizes:
                 shape = array.shape
             elif fixed_length and part == "X" and ndim > 1:
-                # All axes before the features are steps, and whole numbers have no features.
+                # All axes before the features are steps, and integers have no features.
                 features = ndim - (ndim > 2 and array.dtype.kind == "f")
                 shape = (None, *array.shape[1:features], *(None,) * (ndim - features))
             arrays.append(np.ascontiguousarray(array, dtype=dtype))
@@ -93,8 +94,8 @@ def symbolic_batch(batch: Batch, types: tuple[ArrayType, ...]) -> Batch:
 
 
 def recurrent_layers(layers: Iterable) -> list[Loop]:
-    """Return the layers whose states a step can be given."""
-    return [layer for layer in layers if isinstance(layer, Loop)]
+    """Return the layers whose states a step can be given, those within other layers too."""
+    return [layer for layer in layers_in_time(layers) if isinstance(layer, Loop)]
 
 
 def symbolic_states(layers: Iterable) -> States:
@@ -123,8 +124,19 @@ def compile_step(
 ) -> Callable:
     """Compile a function of a batch and states."""
     given = [state for values in states.values() for state in values]
-    last = [state for layer in states for state in context.final_states[layer]]
+    last = last_states(states, context)
     return backend.compile([*batch.leaves(), *given], [*outputs, *last], context.updates, name=name)
+
+
+def last_states(states: States, context: CallContext) -> list[Tensor]:
+    """Return the states after the last step, in the order of the states that are given."""
+    for layer in states:
+        if layer not in context.final_states:
+            raise ValueError(
+                f"The states of layer {layer.display_name!r} cannot be carried: the layer that "
+                "holds it does not pass its context on, self.layer(inputs, context=context)."
+            )
+    return [state for layer in states for state in context.final_states[layer]]
 
 
 def compile_predict(
@@ -202,7 +214,7 @@ def loss_sums(
 
 
 class Structure(NamedTuple):
-    """What compiled functions depend on besides batches.
+    """The settings that compiled functions depend on, apart from batches.
 
     Attributes
     ----------
@@ -223,7 +235,7 @@ class CompiledSteps:
     """The compiled steps of a model: one function is kept for each kind of batch.
 
     One thread at a time runs one, because a compiled function keeps its inputs and intermediate
-    results in storage of its own, and an update overwrites weights.
+    results in its own storage, and an update overwrites weights.
 
     Parameters
     ----------
@@ -238,7 +250,7 @@ class CompiledSteps:
         self._structure: tuple[tuple, Structure] | None = None
 
     def __getstate__(self) -> dict:
-        """Return what is copied and pickled: no compiled functions, which are made anew."""
+        """Return the state to copy and pickle, without compiled functions."""
         return {"model": self.model, "functions": {}, "stepping": {}, "_structure": None}
 
     def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
@@ -275,7 +287,7 @@ class CompiledSteps:
         with_states: bool = False,
         announce: bool = False,
     ) -> tuple[Callable, list[Array], Structure]:
-        """Return the function for a batch, compiled now if it is the first of its kind.
+        """Return the function for a batch, compiled if it is the first of its kind.
 
         Parameters
         ----------
@@ -304,7 +316,9 @@ class CompiledSteps:
                 if function is None:
                     states = symbolic_states(self.model.layers) if with_states else {}
                     variables = symbolic_batch(batch, types)
-                    with announced(FUNCTIONS[compile_it], announce):  # kernels are compiled, too
+                    with announced(
+                        FUNCTIONS.get(compile_it, ""), announce
+                    ):  # kernels are compiled, too
                         function = compile_it(self.model, variables, states)
                     self.functions[key] = function
         return function, arrays, structure

@@ -14,8 +14,9 @@ import numpy as np
 
 from seqnet.data.dataset import Batch, Tree
 from seqnet.data.named import Named, with_names, without_names
-from seqnet.layers.recurrent import Loop
-from seqnet.layers.states import all_layers
+from seqnet.layers.states import all_layers, layers_in_time
+from seqnet.losses import SequenceLoss
+from seqnet.training.step import recurrent_layers
 
 if TYPE_CHECKING:
     from seqnet.model import Model
@@ -27,7 +28,8 @@ def windows(model: Model, batch: Batch, size: int, layers: Iterable = ()) -> Ite
     Random generators of layers that draw one mask per sequence are reset before each window, so
     that all windows of a batch have the same masks.
     """
-    drawn = [(g, g.get_value()) for layer in layers for g in layer.sequence_generators]
+    generators = [g for layer in layers_in_time(layers) for g in layer.sequence_generators]
+    drawn = [(g, g.get_value()) for g in generators]
     for start in range(0, steps_of(model, batch), size):
         for generator, value in drawn:
             generator.set_value(value)
@@ -37,7 +39,8 @@ def windows(model: Model, batch: Batch, size: int, layers: Iterable = ()) -> Ite
 def sequence_inputs(model: Model, batch: Batch) -> Named:
     """Return the inputs of a batch that have steps, by name."""
     inputs = with_names(batch.inputs, model.input_names)
-    return {n: inputs[n] for n, spec in model.input_specs.items() if spec.has_steps}
+    found = {n: inputs[n] for n, spec in model.input_specs.items() if spec.has_steps}
+    return found or inputs
 
 
 def steps_of(model: Model, batch: Batch) -> int:
@@ -89,11 +92,16 @@ def check_windows(model: Model, batch: Batch) -> None:
                 "tbptt divides sequences and their targets, so the model must have an output at "
                 "each step: use return_sequences=True for all recurrent layers."
             )
+    for output in model.output_specs.values():
+        if isinstance(output.loss, SequenceLoss):
+            raise ValueError(
+                f"tbptt divides sequences, but {output.loss.name} is the loss of whole sequences."
+            )
     for layer in model.layers:
         reason = layer.non_causal
         if any(inner.stateful for inner in all_layers([layer])):
             reason = "is stateful, but with tbptt each batch starts from zeros"
-        elif isinstance(layer, Loop) and layer.learn_initial_state:
+        elif any(inner.learn_initial_state for inner in recurrent_layers([layer])):
             reason = "learns its initial state, which windows after the first do not have"
         if reason:
             raise ValueError(f"tbptt does not support layer {layer.display_name!r}: it {reason}.")

@@ -34,7 +34,7 @@ def assert_equal(ours, theirs, tolerance=1e-6):
 
 
 def is_lowered(nodes):
-    """Return whether there are elementwise nodes and NumPy computes all of them."""
+    """Return whether the graph has elementwise nodes and NumPy computes all of them."""
     return any(isinstance(n.op, NumpyElemwise) for n in nodes) and not any(
         isinstance(n.op, Elemwise) for n in nodes
     )
@@ -102,7 +102,7 @@ BINARY = {
 
 
 @pytest.mark.parametrize("name", UNARY)
-def test_functions_of_one_array(name):
+def test_unary_functions_agree(name):
     x = pt.fmatrix("x")
     ours, theirs, nodes = run_both([x], [UNARY[name](x)], [A])
     assert_equal(ours, theirs)
@@ -110,16 +110,16 @@ def test_functions_of_one_array(name):
 
 
 @pytest.mark.parametrize("name", BINARY)
-def test_functions_of_two_arrays_that_broadcast(name):
+def test_binary_functions_with_broadcasting_agree(name):
     x, y = pt.fmatrix("x"), pt.tensor("y", dtype="float32", shape=(None, 1))
     ours, theirs, nodes = run_both([x, y], [BINARY[name](x, y)], [A, B])
     assert_equal(ours, theirs)
-    assert is_lowered(nodes) or name == "second"  # "second" becomes an Alloc
+    assert is_lowered(nodes) or name == "second"  # "second" is replaced by an Alloc
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "bool", "float64"])
 @pytest.mark.parametrize("name", ["sigmoid", "exp", "sqrt", "neg", "abs", "sqr", "tanh", "floor"])
-def test_functions_of_other_dtypes(name, dtype):
+def test_functions_of_other_dtypes_agree(name, dtype):
     if dtype == "bool" and name == "neg":
         pytest.skip("There is no negative of a boolean.")
     x = pt.tensor("x", dtype=dtype, shape=(None,))
@@ -131,7 +131,7 @@ def test_functions_of_other_dtypes(name, dtype):
 @pytest.mark.parametrize("first", ["int8", "int32", "bool", "float32"])
 @pytest.mark.parametrize("second", ["uint8", "int64", "float32", "float64"])
 @pytest.mark.parametrize("name", ["add", "mul", "div", "floor div", "maximum", "less", "switch"])
-def test_two_dtypes_together(name, first, second):
+def test_mixed_dtypes_agree(name, first, second):
     x = pt.tensor("x", dtype=first, shape=(None,))
     y = pt.tensor("y", dtype=second, shape=(None,))
     values = [np.array([0, 1, 3, 5]).astype(first), np.array([1, 2, 2, 7]).astype(second)]
@@ -139,7 +139,7 @@ def test_two_dtypes_together(name, first, second):
     assert_equal(ours, theirs)
 
 
-def test_several_results_of_one_fused_node():
+def test_fused_nodes_with_several_results_agree():
     x, y = pt.fmatrix("x"), pt.fvector("y")
     gate = pt.sigmoid(x + y)
     outputs = [gate, gate * x, pt.tanh(gate * x) + y, pt.switch(gate > 0.5, x, y) * 2]
@@ -150,7 +150,7 @@ def test_several_results_of_one_fused_node():
 
 
 @pytest.mark.parametrize("value", [-3.5, 0.0, 2.25])
-def test_scalars(value):
+def test_scalars_agree(value):
     x = pt.fscalar("x")
     outputs = [pt.sigmoid(x) * 2 + 1, pt.maximum(x, 0), pt.softplus(x), pt.switch(x > 0, x, -x)]
     ours, theirs, _ = run_both([x], outputs, [np.float32(value)])
@@ -158,7 +158,7 @@ def test_scalars(value):
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
-def test_empty_arrays(shape):
+def test_empty_arrays_agree(shape):
     x = pt.tensor("x", dtype="float32", shape=(None,) * len(shape))
     outputs = [pt.sigmoid(x) * x + 1, pt.exp(x).sum(), pt.switch(x > 0, x, 2 * x)]
     ours, theirs, _ = run_both([x], outputs, [np.zeros(shape, "float32")])
@@ -206,7 +206,7 @@ def test_changing_a_result_in_place_does_not_change_the_input():
     np.testing.assert_array_equal(value, 0.0)
 
 
-def test_the_step_of_a_scan_is_lowered():
+def test_the_inner_graph_of_a_scan_is_lowered():
     x = pt.dmatrix("x")
     result = pytensor.scan(
         lambda v, s: pt.tanh(v * 2 + s) * pt.sigmoid(s),
@@ -231,7 +231,7 @@ numbers = st.lists(st.floats(-50, 50), min_size=3, max_size=3)
 
 @pytest.fixture(scope="module")
 def mixture():
-    """One graph with many kinds of nodes, compiled in both modes once."""
+    """A graph with many kinds of nodes, compiled once in both modes."""
     outputs = [
         pt.switch(z > 0, pt.sigmoid(x) * y, pt.tanh(y) - x),
         pt.clip(x * y, -3, 3) + pt.cast(z, "float64"),
@@ -242,7 +242,7 @@ def mixture():
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(a=numbers, b=numbers, c=st.lists(st.integers(-128, 127), min_size=3, max_size=3))
-def test_a_mixed_graph_on_arbitrary_numbers(mixture, a, b, c):
+def test_a_mixed_graph_agrees_for_arbitrary_numbers(mixture, a, b, c):
     ours, theirs = mixture
     values = np.array(a), np.array(b), np.array(c, "int8")
     assert_equal(ours(*values), theirs(*values), tolerance=1e-10)

@@ -25,11 +25,11 @@ def reference(name, x):
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(7,), (5, 19), (3, 4, 65)])
-def test_values_in_any_layout(name, dtype, shape):
+def test_arrays_of_any_layout_agree(name, dtype, shape):
     x = pt.tensor("x", dtype=dtype, shape=(None,) * len(shape))
     backwards = x.transpose(
         *range(x.ndim - 2, -1, -1), x.ndim - 1
-    )  # the classes remain the last axis
+    )  # the classes stay in the last axis
     run = backend.compile([x], [FUNCTIONS[name](x), FUNCTIONS[name](backwards)], name=name)
     assert rows_run(run) == (1 if len(shape) < 3 else 2)
     value = (8 * RANDOM.standard_normal(shape)).astype(dtype)

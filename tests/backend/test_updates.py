@@ -43,7 +43,7 @@ def test_all_weights_are_updated_in_one_call(name, dtype):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
-def test_weights_of_any_layout():
+def test_weights_of_any_layout_are_updated():
     """The initial value may be in column-major order or read-only."""
     weight = pytensor.shared(np.asfortranarray(np.ones((3, 4))), shape=(3, 4), borrow=True)
     other = pytensor.shared(np.ones((2, 2)), shape=(2, 2))

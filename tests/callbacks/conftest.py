@@ -6,7 +6,7 @@ from seqnet.layers import Dense
 
 @pytest.fixture
 def model():
-    """A model of one matrix for the five points of `helpers`, which trains in no time."""
+    """A model of one matrix for the five points of `helpers`."""
     made = seqnet.Model([Dense(1)])
     made.compile(seqnet.optimizers.SGD(0.1), "mse")
     return made

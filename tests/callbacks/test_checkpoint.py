@@ -10,7 +10,7 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_models_are_whole_and_weights_are_weights(model, tmp_path):
+def test_save_weights_only_chooses_between_models_and_weights(model, tmp_path):
     whole = ModelCheckpoint(tmp_path / "model.h5")
     weights = ModelCheckpoint(tmp_path / "weights.h5", save_weights_only=True)
     model.fit(X, Y, epochs=2, callbacks=[whole, weights], verbose=0)
@@ -22,7 +22,7 @@ def test_models_are_whole_and_weights_are_weights(model, tmp_path):
     again.load_weights(tmp_path / "weights.h5")
 
 
-def test_the_best_of_a_training_is_saved(model, tmp_path):
+def test_save_best_only_saves_the_best_epochs(model, tmp_path):
     save = ModelCheckpoint(tmp_path / "{epoch}.h5", "val_loss", save_best_only=True)
     losses = model.fit(X, Y, epochs=4, callbacks=[save], validation_data=(X, Y), verbose=0).history[
         "val_loss"
@@ -32,7 +32,7 @@ def test_the_best_of_a_training_is_saved(model, tmp_path):
     assert save.best == min(losses)
 
 
-def test_files_are_named_after_logs_and_batches(model, tmp_path):
+def test_file_names_contain_logs_and_batch_numbers(model, tmp_path):
     rate = LearningRateScheduler(lambda epoch, rate: rate)
     named = ModelCheckpoint(tmp_path / "{epoch:02d} {learning_rate:.1f}.h5")
     model.fit(X, Y, epochs=1, callbacks=[rate, named], verbose=0)
@@ -60,7 +60,7 @@ def test_unknown_names_are_errors_before_anything_is_compiled(
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
-def test_a_field_that_nobody_could_foresee_is_told_when_it_is_needed(tmp_path, model):
+def test_an_unknown_field_is_an_error_when_the_file_is_named(tmp_path, model):
     save = ModelCheckpoint(tmp_path / "{bleu}.h5")
     save.set_model(model)
     with pytest.raises(ValueError, match=r"'bleu'.*loss, epoch"):
@@ -73,7 +73,7 @@ def test_an_invalid_file_name_is_refused(name):
         ModelCheckpoint(name)
 
 
-def test_braces_can_be_in_a_name(tmp_path, model):
+def test_file_names_may_contain_escaped_braces(tmp_path, model):
     model.fit(X, Y, callbacks=[ModelCheckpoint(tmp_path / "{{a}}{epoch}.h5")], verbose=0)
     assert files(tmp_path) == ["{a}1.h5"]
 
@@ -88,12 +88,12 @@ def test_folders_are_checked_before_anything_is_compiled(model, tmp_path, no_com
 
 
 @pytest.mark.parametrize("save_freq", ["batch", 0, 1.5])
-def test_a_bad_frequency(save_freq):
+def test_an_invalid_frequency_is_refused(save_freq):
     with pytest.raises((TypeError, ValueError), match="save_freq"):
         ModelCheckpoint("x.h5", save_freq=save_freq)
 
 
-def test_what_is_said(model, tmp_path, capsys):
+def test_verbose_messages(model, tmp_path, capsys):
     best = ModelCheckpoint(tmp_path / "best.h5", "loss", mode="max", save_best_only=True, verbose=1)
     model.fit(X, Y, epochs=2, callbacks=[best], verbose=0)
     first, second = capsys.readouterr().out.splitlines()
@@ -103,7 +103,7 @@ def test_what_is_said(model, tmp_path, capsys):
     assert "not better" in second
 
 
-def test_epochs_without_the_figure_save_no_best(tmp_path, model):
+def test_epochs_without_the_metric_save_no_best_model(tmp_path, model):
     save = ModelCheckpoint(tmp_path / "{epoch}.h5", save_best_only=True)
     model.build((None, 2))
     save.set_model(model)
@@ -113,7 +113,7 @@ def test_epochs_without_the_figure_save_no_best(tmp_path, model):
     assert files(tmp_path) == ["2.h5"]
 
 
-def test_a_failing_write_leaves_the_file_before(tmp_path, model, monkeypatch):
+def test_a_failed_write_keeps_the_previous_file(tmp_path, model, monkeypatch):
     save = ModelCheckpoint(tmp_path / "model.h5")
     model.fit(X, Y, callbacks=[save], verbose=0)
     before = (tmp_path / "model.h5").read_bytes()

@@ -7,7 +7,7 @@ from helpers import X, Y
 from seqnet.callbacks import CSVLogger, LearningRateScheduler
 
 
-def test_rows_are_the_history(model, tmp_path):
+def test_rows_equal_the_history(model, tmp_path):
     path = tmp_path / "log.csv"
     rate = LearningRateScheduler(lambda epoch, rate: rate)
     history = model.fit(X, Y, epochs=3, callbacks=[rate, CSVLogger(path)], verbose=0)
@@ -76,7 +76,7 @@ def test_append_adds_rows_at_the_end(model, tmp_path):
     ]  # fmt: skip
 
 
-def test_other_columns_are_not_appended_to(model, tmp_path, no_compile):
+def test_append_refuses_other_columns(model, tmp_path, no_compile):
     path = tmp_path / "log.csv"
     path.write_text("epoch,accuracy\n0,0.5\n")
     with pytest.raises(ValueError, match="epoch, accuracy, but this training has epoch, loss"):

@@ -17,12 +17,12 @@ def history():
     return made
 
 
-def test_a_history_is_shown_by_its_last_logs(history):
+def test_the_repr_of_a_history_has_its_last_logs(history):
     assert repr(history) == "<History: 30 epochs, loss: 0.03333, val_loss: 0.06667>"
     assert repr(History()) == "<History: 0 epochs>"
 
 
-def test_a_notebook_shows_the_first_and_the_last_epochs(history):
+def test_the_html_of_a_history_shows_the_first_and_the_last_epochs(history):
     html = history._repr_html_()
     assert html.count("<tr>") == 1 + 20 + 1
     assert ">...<" in html
@@ -30,7 +30,7 @@ def test_a_notebook_shows_the_first_and_the_last_epochs(history):
     assert History()._repr_html_().count("<tr>") == 1
 
 
-def test_a_resumed_history_knows_the_epochs_of_its_values(history):
+def test_a_resumed_history_keeps_the_epochs_of_its_values(history):
     again = History()
     again.load_state_dict(history.state_dict())
     assert again.epochs == history.epochs
@@ -38,7 +38,7 @@ def test_a_resumed_history_knows_the_epochs_of_its_values(history):
 
 
 @pytest.mark.optional("matplotlib")
-def test_a_history_is_drawn(model, history, monkeypatch):
+def test_plot_draws_the_history(model, history, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")
     (axes,) = history.plot()
     training, validation = axes.get_lines()
@@ -49,12 +49,12 @@ def test_a_history_is_drawn(model, history, monkeypatch):
     assert history.plot(["loss"], axes) == [axes]
     model.compile("sgd", "mse", ["mae"])
     both = model.fit(X, Y, verbose=0).plot()
-    assert [place.get_ylabel() for place in both] == ["loss", "mean_absolute_error"]
+    assert [place.get_ylabel() for place in both] == ["loss", "mae"]
     with pytest.raises(ValueError, match="pass 2 axes, not 1"):
         model.history.plot(axes=axes)
 
 
-def test_names_and_epochs_are_checked_before_anything_is_drawn(history):
+def test_names_and_epochs_are_checked_before_plotting(history):
     with pytest.raises(ValueError, match=r"has no 'los', only loss. Did you mean 'loss'\?"):
         history.plot(["los"])
     with pytest.raises(TypeError, match=r"such as \['loss'\]"):
@@ -63,7 +63,7 @@ def test_names_and_epochs_are_checked_before_anything_is_drawn(history):
         History().plot()
 
 
-def test_drawing_needs_matplotlib(history, monkeypatch):
+def test_plot_without_matplotlib_is_an_error(history, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r'pip install "seqnet\[plot\]"'):
         history.plot()

@@ -10,7 +10,7 @@ from seqnet.layers import Dense
 
 
 class Diary(Callback):
-    """Writes down every call."""
+    """Records every call."""
 
     def __init__(self, name="", entries=None):
         self.name, self.entries = name, [] if entries is None else entries
@@ -204,8 +204,8 @@ def test_log_names_are_known_if_all_callbacks_define_adds(model):
 
 def test_checks_run_before_anything_is_compiled(no_compile):
     class Refuse(Callback):
-        def check(self, figures):
-            raise ValueError(f"cannot work with {figures}")
+        def check(self, logs):
+            raise ValueError(f"cannot work with {logs}")
 
     model = seqnet.Model([Dense(1, activation="sigmoid")])
     model.compile("sgd", "binary_crossentropy", metrics=["accuracy"])
@@ -229,7 +229,7 @@ def test_on_train_end_of_all_callbacks_is_called_if_one_raises(model):
     assert told == ["first", "second"]
 
 
-def test_a_callback_of_functions(model):
+def test_lambda_callback_calls_its_functions(model):
     seen = []
     functions = LambdaCallback(
         on_train_begin=lambda logs: seen.append("begin"),
@@ -255,7 +255,7 @@ def test_functions_for_unknown_hooks_are_refused(hooks, words):
 
 
 class Everything(Callback):
-    """Writes down the names of all hooks, with numbers and figures."""
+    """Records the names of all hooks, with batch numbers and log names."""
 
     def __init__(self):
         self.entries = []

@@ -1,4 +1,4 @@
-"""Callbacks do what Keras's do with the same figures, also when they are resumed in between."""
+"""Callbacks behave like Keras's for the same logs, also when resumed at any point."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def weight(model):
 
 
 class Run:
-    """Calls hooks as fit does; can go on with another callback after any epoch or batch."""
+    """Calls hooks as fit does; can resume with another callback after any epoch or batch."""
 
     def __init__(self, make, case, batches=0):
         self.make, self.batches = make, batches
@@ -60,7 +60,7 @@ class Run:
         self.calls.on_train_begin()
 
     def resume(self):
-        """Go on with a new model and a new callback in the state of the old one."""
+        """Continue with a new model and a new callback that has the state of the old one."""
         state = self.callback.state_dict()
         arrays = {k: v.copy() for k, v in state.items() if isinstance(v, np.ndarray)}
         text = json.dumps({k: v for k, v in state.items() if k not in arrays})
@@ -95,7 +95,7 @@ class Run:
 
 
 def every_way(make, case, batches=0):
-    """Yield finished runs: in one go, and resumed after each epoch."""
+    """Yield finished runs: uninterrupted, and resumed after each epoch."""
     for resume_after in (None, *range(len(next(iter(case["logs"].values()))))):
         yield Run(make, case, batches).all(resume_after)
 
@@ -158,13 +158,13 @@ def test_csv_logger(case, tmp_path):
         assert rows == case["result"]["rows"]
 
 
-def test_history_resumes():
+def test_history():
     case = {"logs": {"loss": [3.0, 2.0, 1.0]}}
     for run in every_way(cb.History, case):
         assert (run.callback.epoch, run.callback.history) == ([0, 1, 2], case["logs"])
 
 
-def test_the_cases_cover_what_they_should():
+def test_the_stored_cases_cover_all_outcomes():
     stopping = STORED["EarlyStopping"]
     assert any(case["options"]["baseline"] is not None for case in stopping)
     assert any(math.isnan(v) for case in stopping for c in case["logs"].values() for v in c)

@@ -84,7 +84,7 @@ def test_a_line_has_the_times_of_the_epoch_and_of_a_training_step(monkeypatch, c
     assert capsys.readouterr().out == expected
 
 
-def test_a_log_file_gets_one_line_per_epoch():
+def test_log_file_output_has_one_line_per_epoch():
     text = epochs(ProgressBar(file=io.StringIO()), 3, 1000)
     assert "\r" not in text
     lines = text.splitlines()
@@ -92,7 +92,7 @@ def test_a_log_file_gets_one_line_per_epoch():
     assert all("1000/1000" in line and "loss=0.5, val_loss=0.25" in line for line in lines)
 
 
-def test_a_log_file_gets_more_lines_in_a_long_epoch():
+def test_log_file_output_has_more_lines_in_a_long_epoch():
     now = [1000.0]
     screen = io.StringIO()
     bar = ProgressBar(file=screen)
@@ -111,7 +111,7 @@ def test_a_log_file_gets_more_lines_in_a_long_epoch():
     assert "400/400" in lines[-1]
 
 
-def test_a_terminal_gets_a_bar_that_is_redrawn():
+def test_terminal_output_is_a_redrawn_bar():
     text = epochs(ProgressBar(file=Terminal()), 2, 100)
     assert "\rEpoch 1/2: 100/100 |####" in text
     assert text.count("\n") == 2
@@ -119,7 +119,7 @@ def test_a_terminal_gets_a_bar_that_is_redrawn():
 
 
 @pytest.mark.parametrize(("size", "drawn"), [((24, 80), True), ((24, 0), False), ((0, 80), False)])
-def test_a_terminal_without_a_size_is_a_log_file(size, drawn):
+def test_a_terminal_without_a_size_is_treated_as_a_log_file(size, drawn):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, size)
     with open(theirs, "w") as terminal, open(ours, "rb", buffering=0):
@@ -155,11 +155,11 @@ def test_a_bar_is_closed_when_training_fails(model):
     bar = ProgressBar(file=Terminal())
     with pytest.raises(RuntimeError, match="no more"):
         model.fit(X, Y, callbacks=[Fail(), bar], verbose=0)
-    assert bar.bar.disable  # which is how tqdm marks a bar that is closed
+    assert bar.bar.disable  # tqdm marks a closed bar this way
 
 
 class Pty:
-    """A terminal of some columns, and what was written to it."""
+    """A terminal with a number of columns, which records its output."""
 
     def __init__(self, columns):
         self.master, slave = pty.openpty()
@@ -167,10 +167,10 @@ class Pty:
         self.file = open(slave, "w")  # noqa: SIM115 -- closed by `drawings`
 
     def drawings(self):
-        """Return what was drawn, each drawing without its spaces at the ends of lines."""
+        """Return the drawings without trailing spaces."""
         self.file.close()
         found = b""
-        with suppress(OSError):  # which is the end of what a closed terminal held
+        with suppress(OSError):  # the end of the output of a closed terminal
             while piece := os.read(self.master, 10_000):
                 found += piece
         os.close(self.master)
@@ -184,7 +184,7 @@ EVERYTHING = LOGS | {f"val_{name}": value for name, value in LOGS.items()}
 
 
 def in_terminal(columns, logs, last_logs):
-    """Return the last drawing within an epoch, and the one at its end."""
+    """Return the last drawing within an epoch and the one at its end."""
     terminal = Pty(columns)
     bar = ProgressBar(file=terminal.file)
     bar.set_params({"epochs": 1, "steps": 20})
@@ -268,7 +268,7 @@ def test_a_bar_is_closed_when_an_evaluation_fails(model):
     assert bar.bar.disable
 
 
-def test_an_evaluation_within_a_training_has_a_bar_of_its_own(model, capsys):
+def test_an_evaluation_within_a_training_has_a_separate_bar(model, capsys):
     class Evaluate(Callback):
         def on_epoch_end(self, epoch, logs=None):
             self.model.evaluate(X, Y, verbose=1)
@@ -317,7 +317,7 @@ def test_a_resumed_run_says_where_it_continues(model, capsys, tmp_path):
 
 
 class Kernel:
-    """What a program finds in a notebook, and the outputs that are stored."""
+    """Replaces the IPython kernel of a notebook and stores its outputs."""
 
     kernel = None
 

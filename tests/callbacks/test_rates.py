@@ -11,7 +11,7 @@ def model(model):
     return model
 
 
-def test_rates_change_without_compiling(model, compiled):
+def test_rates_change_without_recompiling(model, compiled):
     halve = LearningRateScheduler(lambda epoch, rate: rate / 2)
     history = model.fit(X, Y, epochs=3, callbacks=[halve], verbose=0)
     assert history.history["learning_rate"] == [0.5, 0.25, 0.125]
@@ -64,7 +64,7 @@ def test_a_schedule_must_be_a_function():
         LearningRateScheduler(0.1)
 
 
-def test_what_is_said(model, capsys):
+def test_verbose_messages(model, capsys):
     callbacks = [
         LearningRateScheduler(lambda epoch, rate: rate, verbose=1),
         ReduceLROnPlateau("loss", patience=1, min_delta=100, factor=0.5, verbose=1),
@@ -81,6 +81,6 @@ def test_what_is_said(model, capsys):
 @pytest.mark.parametrize(
     "options", [{"factor": 1.0}, {"factor": 0}, {"min_lr": -1}, {"patience": -1}, {"cooldown": 0.5}]
 )
-def test_bad_arguments(options):
+def test_invalid_arguments_are_refused(options):
     with pytest.raises((ValueError, TypeError), match=next(iter(options))):
         ReduceLROnPlateau("loss", **options)

@@ -9,7 +9,7 @@ from seqnet.callbacks import Callback, EarlyStopping, TerminateOnNaN
 
 def test_the_best_weights_are_restored(model):
     class Worse(Callback):
-        """Spoils the training from its third epoch on."""
+        """Makes the loss worse from the third epoch on."""
 
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 2:
@@ -69,7 +69,7 @@ def test_state_holds_json_and_arrays_only(model):
 
 
 @pytest.mark.parametrize("options", [{"patience": -1}, {"start_from_epoch": 1.5}])
-def test_bad_arguments(options):
+def test_invalid_arguments_are_refused(options):
     with pytest.raises((ValueError, TypeError), match=next(iter(options))):
         EarlyStopping("loss", **options)
 

@@ -1,4 +1,4 @@
-"""Weights of classes: what they multiply, for every form of targets, and what is refused."""
+"""Class weights for every form of targets, and invalid class weights."""
 
 import numpy as np
 import pytest
@@ -30,14 +30,14 @@ def same(found, expected):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
 
 
-def test_class_numbers():
+def test_class_weights_apply_to_class_numbers():
     same(
         trained(X, CLASSES, class_weight=BY_CLASS),
         trained(X, CLASSES, sample_weight=OF_CLASS[CLASSES]),
     )
 
 
-def test_one_hot_rows():
+def test_class_weights_apply_to_one_hot_rows():
     same(
         trained(X, np.eye(3)[CLASSES], class_weight=BY_CLASS),
         trained(X, np.eye(3)[CLASSES], sample_weight=OF_CLASS[CLASSES]),
@@ -45,7 +45,7 @@ def test_one_hot_rows():
 
 
 @pytest.mark.parametrize("one_hot", [False, True])
-def test_classes_of_steps(one_hot):
+def test_class_weights_apply_to_each_step(one_hot):
     y = np.eye(3)[STEPS] if one_hot else STEPS
     same(
         trained(X, y, per_step=True, class_weight=BY_CLASS, sample_weight=WEIGHTS),
@@ -53,7 +53,7 @@ def test_classes_of_steps(one_hot):
     )
 
 
-def test_a_single_sigmoid():
+def test_class_weights_apply_to_a_single_sigmoid():
     y = (CLASSES > 0).astype(float)[:, None]
     options = {"units": 1, "activation": "sigmoid"}
     same(
@@ -63,7 +63,7 @@ def test_a_single_sigmoid():
 
 
 @pytest.mark.parametrize("weights", [None, "samples", "steps"])
-def test_sequences_of_different_lengths(weights):
+def test_class_weights_apply_to_ragged_sequences(weights):
     lengths = [1, 4, 2, 3, 4, 1, 2, 3]
     x = [row[:n] for row, n in zip(X, lengths, strict=True)]
     y = [row[:n] for row, n in zip(STEPS, lengths, strict=True)]
@@ -139,7 +139,7 @@ def test_targets_that_are_not_classes_are_refused(compiled):
     assert not compiled
 
 
-def test_a_class_without_a_weight_has_the_weight_1():
+def test_a_class_missing_from_class_weight_has_weight_one():
     assert weight_table({}, 2).tolist() == [1, 1]
 
 

@@ -1,4 +1,4 @@
-"""Batches of arrays and of trees of arrays, and data sets that users write."""
+"""Batches of arrays and of trees of arrays, and custom data sets."""
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_an_epoch_selects_its_batches(epoch, expected):
     assert list(epoch.select(range(4))) == expected
 
 
-# ---- data sets of users
+# ---- custom data sets
 
 
 def test_custom_rows_train_like_arrays():

@@ -1,4 +1,4 @@
-"""Rows beyond memory: the same batches as from arrays, read late, refused by row number."""
+"""Rows outside memory: same batches as from arrays, lazy reading, errors with row numbers."""
 
 import mmap
 
@@ -21,7 +21,7 @@ WEIGHTS = RNG.uniform(0.5, 2, ROWS).astype("float32")
 
 
 class Sliced:
-    """An object with a length and slices and nothing else; it keeps which rows were read."""
+    """An object that only has a length and slices; it records which rows were read."""
 
     def __init__(self, values):
         self.values, self.read = values, []
@@ -37,7 +37,7 @@ class Sliced:
 
 
 class Shaped(Sliced):
-    """The same with a shape and a dtype, as arrays in chunks on a disk have."""
+    """The same with a shape and a dtype, like chunked arrays on disk."""
 
     @property
     def shape(self):
@@ -53,7 +53,7 @@ class Shaped(Sliced):
 
 @pytest.fixture
 def kept(tmp_path):
-    """A function that puts an array where a kind of source reads it from."""
+    """A function that stores an array in the form that a kind of source reads."""
     files = []
 
     def keep(array, kind):
@@ -131,7 +131,7 @@ def test_a_contiguous_dataset_is_memory_mapped(tmp_path):
         file["whole"] = TOKENS
         file["big_endian"] = TOKENS.astype(">i8")
         file.create_dataset("chunks", data=TOKENS, chunks=(3, 4), compression="gzip")
-        assert Rows(file["whole"], "X").values == file["whole"]  # it could be written to
+        assert Rows(file["whole"], "X").values == file["whole"]  # a copy would be writable
     with h5py.File(tmp_path / "data.h5", "r") as file:
         for name, dataset in file.items():
             rows = Rows(dataset, "X")
@@ -179,7 +179,7 @@ def test_slow_rows_are_requested_at_the_same_time(tmp_path, monkeypatch):
         assert first - mmap.PAGESIZE < start <= first
         assert start + length == first + size
     asked.clear()
-    wide = Rows(source[:, ::2], "X")  # a row lies in many pieces
+    wide = Rows(source[:, ::2], "X")  # each row is in many pieces
     for _ in range(3):
         assert (wide[order] == values[10:][order, ::2]).all()
         assert not asked
@@ -208,7 +208,7 @@ def test_only_the_first_batch_is_read_before_training():
 
     x = Shaped(TOKENS)
     classifier().fit(x, CLASSES, batch_size=5, shuffle=False, verbose=0, callbacks=[Note()])
-    assert read_at_start[0] <= set(range(5))  # the first batch, to compile for
+    assert read_at_start[0] <= set(range(5))  # the first batch, needed to compile
     assert set(x.read) == set(range(ROWS))
 
 
@@ -223,7 +223,7 @@ def test_batches_before_the_first_are_not_read():
 
 
 @pytest.mark.parametrize("contiguous", [False, True])
-def test_an_order_is_drawn_before_anything_is_read(contiguous):
+def test_the_order_is_drawn_before_rows_are_read(contiguous):
     x = Shaped(np.zeros((20, 1)))
     dataset = Adapter(seqnet.Model([Dense(1)]), targets=False).dataset(x)
     rng, other = np.random.default_rng(1), np.random.default_rng(1)
@@ -235,7 +235,7 @@ def test_an_order_is_drawn_before_anything_is_read(contiguous):
     batches.close()
 
 
-def test_batches_of_neighbouring_rows_in_random_order():
+def test_shuffle_batch_reads_neighbouring_rows_in_random_order():
     x = np.arange(22).reshape(22, 1)
     dataset = ArrayDataset(Batch(x))
     order = np.random.default_rng(0)
@@ -315,7 +315,7 @@ def test_invalid_values_without_weight_are_accepted():
     assert np.isfinite(model.evaluate(Shaped(x), Shaped(y), batch_size=4))
 
 
-def test_the_row_of_a_wrong_value_in_validation():
+def test_a_wrong_value_in_validation_data_is_named_by_row():
     x = np.ones((20, 3, 2))
     x[18, 1, 0] = np.inf
     model = seqnet.Model([SimpleRNN(2)])
@@ -352,7 +352,7 @@ def test_slices_of_the_wrong_shape_are_refused():
 
 
 @pytest.mark.parametrize("kind", ["array", "sliced"])
-def test_rows_in_order_continue_in_the_next_epoch(kept, kind):
+def test_unshuffled_rows_continue_in_the_next_epoch(kept, kind):
     x = kept(np.arange(10.0).reshape(10, 1), kind)
     dataset = Adapter(seqnet.Model([Dense(1)]), targets=False).dataset(x)
 
@@ -366,7 +366,7 @@ def test_rows_in_order_continue_in_the_next_epoch(kept, kind):
     assert len(rows(steps=5, rng=np.random.default_rng(0))) == 5
 
 
-def test_steps_per_epoch_of_rows():
+def test_steps_per_epoch_limits_the_batches_of_rows():
     model = classifier()
     seen = []
 
@@ -392,7 +392,7 @@ def test_steps_per_epoch_of_rows():
         ({"validation_batch_size": 0}, ["validation_batch_size"]),
     ],
 )
-def test_wrong_options(compiled, options, parts):
+def test_wrong_options_are_refused(compiled, options, parts):
     with pytest.raises(ValueError) as caught:
         classifier().fit(TOKENS, CLASSES, verbose=0, **options)
     assert all(p in str(caught.value) for p in parts)

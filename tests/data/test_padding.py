@@ -31,7 +31,7 @@ def test_padding_needs_sequences_not_numbers():
         pad_sequences([[1], 2])
 
 
-def test_padding_takes_vectors_floats_and_another_value():
+def test_padding_accepts_vectors_floats_and_another_value():
     padded = pad_sequences([np.ones((1, 2)), np.zeros((3, 2))], value=-1.5, padding="post")
     assert padded.dtype == np.float32
     np.testing.assert_array_equal(padded[0], [[1, 1], [-1.5, -1.5], [-1.5, -1.5]])
@@ -113,7 +113,7 @@ def test_a_fingerprint_distinguishes_values_shapes_and_dtypes(monkeypatch):
     prints = [str(dataset.fingerprint(variant)) for variant in variants]
     assert len(set(prints)) == len(variants)
     assert dataset.fingerprint(np.asfortranarray(array)) == dataset.fingerprint(array)
-    monkeypatch.setattr(dataset, "FINGERPRINT_BYTES", 100)  # of 192 bytes every other row is read
+    monkeypatch.setattr(dataset, "FINGERPRINT_BYTES", 100)  # of 192 bytes every other row is used
     assert dataset.fingerprint(other) != dataset.fingerprint(array)
     other[2, 1], other[1, 1] = array[2, 1], 7
     assert dataset.fingerprint(other) == dataset.fingerprint(array)

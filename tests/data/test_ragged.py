@@ -1,4 +1,4 @@
-"""Sequences of different lengths: what they cost, and that nothing else depends on padding."""
+"""Sequences of different lengths: their cost, and that padding changes no result."""
 
 import functools
 import logging
@@ -18,7 +18,7 @@ from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Embedding, Masking, S
 from seqnet.training.step import CompiledSteps
 
 PATHS = {"fused": {}, "scan": {"fused": False}, "unroll": {"unroll": True}}
-TIME = 6  # of arrays with padding; sequences are shorter
+TIME = 6  # of padded arrays; sequences are shorter
 CLASSES = 4
 
 paths = pytest.mark.parametrize("path", PATHS)
@@ -39,7 +39,7 @@ def ready(seed, stack, loss, metrics, shape):
 
 @functools.cache
 def tagger(path):
-    """A float64 model with an answer at each step, compiled once."""
+    """A float64 model with an output at each step, compiled once."""
     stack = [
         Embedding(9, 3, dtype="float64"),
         LSTM(3, return_sequences=True, dtype="float64", **PATHS[path]),
@@ -50,21 +50,21 @@ def tagger(path):
 
 @functools.cache
 def classifier(path):
-    """A float64 model with one answer for each sequence of vectors."""
+    """A float64 model with one output for each sequence of vectors."""
     stack = [GRU(3, dtype="float64", **PATHS[path]), Dense(2, dtype="float64")]
     return ready(2, stack, "mse", ["mae"], (None, None, 2))
 
 
 @pytest.fixture
 def still(monkeypatch):
-    """A tagger that training leaves as it is."""
+    """A tagger whose weights are not changed by training."""
     model = tagger("fused")
     monkeypatch.setattr(model.optimizer, "learning_rate", 0.0)
     return model
 
 
 def tokens(lengths, seed):
-    """Return sequences of numbers, targets and weights for each step; some weights are zero."""
+    """Return sequences of tokens, targets and weights for each step; some weights are zero."""
     rng = np.random.default_rng(seed)
     x = [rng.integers(0, 9, n) for n in lengths]
     y = [rng.integers(0, CLASSES, n) for n in lengths]
@@ -73,16 +73,16 @@ def tokens(lengths, seed):
 
 
 def train_from_start(model, *args, **options):
-    """Return [figures, gradients...] of one batch; the weights end as they began."""
+    """Return [logs, gradients...] of one batch; restore the weights."""
     model.set_weights(model.start)
-    figures = model.train_on_batch(*args, **options)
+    logs = model.train_on_batch(*args, **options)
     after = model.get_weights()
     model.set_weights(model.start)
-    return [np.array(figures), *(a - b for a, b in zip(model.start, after, strict=True))]
+    return [np.array(logs), *(a - b for a, b in zip(model.start, after, strict=True))]
 
 
 def one_by_one(model, x, y, weights):
-    """Return what `train_from_start` does for a batch, from batches of one and their weights."""
+    """Compute the result of `train_from_start` for a batch from its single samples."""
     total = sum(np.sum(w) for w in weights)
     parts = [
         train_from_start(model, xi[None], yi[None], sample_weight=np.asarray(w)[None])
@@ -100,7 +100,7 @@ def same(one, other, rtol=1e-9, atol=1e-12):
 
 
 def spread(rows, rng, fill, time=TIME):
-    """Put sequences into a padded array, in order but anywhere; return it and its mask."""
+    """Place steps at random increasing positions of a padded array; return it and its mask."""
     mask = np.zeros((len(rows), time), bool)
     for m, row in zip(mask, rows, strict=True):
         m[rng.choice(time, len(row), replace=False)] = True
@@ -115,7 +115,7 @@ def fill_in(rows, mask, fill):
     return padded
 
 
-# -------------------------------------------------- a batch and its members, one at a time
+# -------------------------------------------------- a batch and its samples, one at a time
 
 
 @paths
@@ -156,7 +156,7 @@ def test_the_output_for_a_ragged_sequence_equals_that_of_the_sequence_alone(path
 @few
 @given(lengths=some_lengths, seed=seeds)
 def test_padding_anywhere_changes_nothing(path, lengths, seed):
-    """Padding before, after and in between; what stands there is no class at all."""
+    """Padding before, after and in between; targets there are not valid classes."""
     model = tagger(path)
     x, y, weights = tokens(lengths, seed)
     rng = np.random.default_rng(seed)
@@ -179,7 +179,7 @@ def test_padding_anywhere_changes_nothing(path, lengths, seed):
 
 @functools.cache
 def both_ways(path):
-    """A float32 model that reads from both ends."""
+    """A float32 model with a bidirectional layer."""
     half = LSTM(3, return_sequences=True, **PATHS[path])
     stack = [Embedding(9, 3), Bidirectional(half), Dense(CLASSES, "softmax")]
     names = ["accuracy", "perplexity"]
@@ -196,7 +196,10 @@ def test_padding_changes_nothing_in_float32_and_in_bidirectional_layers(path, le
     x, y, weights = tokens(lengths, seed)
     expected = train_from_start(model, x, y, sample_weight=weights)
     alone = one_by_one(model, x, y, weights)
-    expected[0], alone[0] = expected[0][:2], alone[0][:2]  # the perplexity is no mean of theirs
+    expected[0], alone[0] = (
+        expected[0][:2],
+        alone[0][:2],
+    )  # the perplexity is not a mean over sequences
     same(expected, alone, rtol=2e-4, atol=2e-6)
     padded, mask = spread(x, np.random.default_rng(seed), 8)
     options = {"sample_weight": fill_in(weights, mask, 3.0), "mask": mask}
@@ -238,7 +241,7 @@ def test_padding_detected_by_a_layer_changes_nothing(path, found_by):
 
 @paths
 def test_padding_changes_no_bit_if_the_arithmetic_is_the_same(path):
-    """A list, an array with lengths, one with a mask: the same batch; as is its repetition."""
+    """A list, an array with lengths, and an array with a mask give the same batch."""
     model = both_ways(path)
     x, y, weights = tokens([4, 2, 3], 0)
     mask = np.arange(4) < np.array([4, 2, 3])[:, None]
@@ -265,8 +268,8 @@ def test_lengths_equal_a_mask_of_padding_at_the_end(path, lengths, seed):
     )
     for options in ({"lengths": lengths}, {"mask": mask}):
         same(train_from_start(model, padded, y_padded, sample_weight=w_padded, **options), expected)
-        figures = model.evaluate(padded, y_padded, sample_weight=w_padded, **options)
-        np.testing.assert_allclose(figures, expected[0], rtol=1e-9)
+        logs = model.evaluate(padded, y_padded, sample_weight=w_padded, **options)
+        np.testing.assert_allclose(logs, expected[0], rtol=1e-9)
         predictions = model.predict(padded, **options)
         assert predictions.shape == (len(x), TIME, CLASSES)
         for p, alone in zip(predictions, model.predict(x), strict=True):
@@ -306,8 +309,8 @@ def test_weights_and_all_masks_are_combined():
     errors = [(predictions - y) ** 2, np.abs(predictions - y)]
     expected = [(total * e.mean(axis=-1)).sum() / total.sum() for e in errors]
     y[total == 0] = np.nan
-    figures = model.evaluate(x, y, batch_size=2, sample_weight=weights, mask=passed)
-    np.testing.assert_allclose(figures, expected, rtol=1e-10)
+    logs = model.evaluate(x, y, batch_size=2, sample_weight=weights, mask=passed)
+    np.testing.assert_allclose(logs, expected, rtol=1e-10)
 
 
 TARGETS = {
@@ -331,11 +334,11 @@ AVERAGED = {
     [
         name
         for name in (*registry.names("metric"), *registry.names("loss"))
-        if name.islower() and name != "masked_loss"  # which has targets and a test of its own
+        if name.islower() and name != "masked_loss"  # which has other targets and a separate test
     ],
 )
 def test_every_metric_and_loss_uses_weights_and_ignores_padding(name):
-    """Beside the metric on arrays, of each sequence alone."""
+    """Compare with the metric on arrays, of each sequence alone."""
     rng = np.random.default_rng(6)
     model = seqnet.Model([SimpleRNN(CLASSES, activation="sigmoid", return_sequences=True)])
     kind = next((k for k in TARGETS if name.startswith(k)), None)
@@ -368,7 +371,7 @@ def test_a_loss_that_cannot_be_masked_is_refused(options):
 
 
 @pytest.mark.parametrize("axis", [None, ()])
-def test_a_metric_that_is_no_value_for_each_step_is_refused(axis):
+def test_a_metric_without_a_value_for_each_step_is_refused(axis):
     model = seqnet.Model([SimpleRNN(2, return_sequences=True)])
 
     def spread_out(y, p):
@@ -392,14 +395,14 @@ def test_targets_at_padding_of_an_embedding_may_have_any_value():
         model.evaluate(x, np.where(x == 2, -100, y))
 
 
-def test_targets_are_checked_if_the_mask_is_consumed():
+def test_targets_are_checked_if_a_layer_consumes_the_mask():
     model = seqnet.Model([Embedding(6, 2, mask_zero=True), GRU(2), Dense(3, "softmax")])
     with pytest.raises(ValueError, match=r"y holds class -1 at \(1,\)"):
         model.fit(np.array([[1, 2], [0, 0]]), np.array([1, -1]), verbose=0)
 
 
 class Forget(layers.Layer):
-    """Passes everything on but the mask."""
+    """Returns its input and drops the mask."""
 
     def call(self, inputs, mask, context):
         return inputs * 1
@@ -426,7 +429,7 @@ def test_targets_of_ragged_sequences_with_weight_zero_may_have_any_value():
         model.evaluate(x, y, sample_weight=[2, 1, 0])
 
 
-# -------------------------------------------------------------------------- what is passed
+# -------------------------------------------------------------------------- forms of data
 
 
 @pytest.mark.parametrize("kind", ["lists", "arrays", "object"])
@@ -489,7 +492,7 @@ def test_a_backward_layer_has_its_outputs_in_reversed_order():
     masses = np.nan_to_num(masses[:, :, 0])
     figure = model.evaluate(inputs, targets, sample_weight=masses, lengths=[1, 4, 2])
     np.testing.assert_allclose(figure, expected)
-    y[1][3] = np.nan  # belongs to the first step of the input, which is masked
+    y[1][3] = np.nan  # corresponds to the first step of the input, which is masked
     weights[1][3] = 0
     mask = [np.ones(n, bool) for n in (1, 4, 2)]
     mask[1][0] = False
@@ -519,7 +522,7 @@ def test_the_loss_is_chosen_from_ragged_targets():
 
 
 def test_a_range_of_steps_is_a_sample_weight():
-    """The loss of the range alone, as masked_loss has it, averaged over its steps."""
+    """The loss of the steps in the range, as in masked_loss, averaged over these steps."""
     model = tagger("fused")
     rng = np.random.default_rng(2)
     x, starts, lengths = rng.integers(0, 9, (3, 5)), [4, 0, 2], [1, 3, 2]
@@ -538,7 +541,7 @@ def test_a_range_of_steps_is_a_sample_weight():
 
 @pytest.mark.parametrize("loss", ["masked_loss", seqnet.losses.masked_loss])
 def test_masked_loss_in_compile_equals_the_function(loss, tmp_path):
-    """Its sum over the steps that count, whatever labels are elsewhere, for arrays and lists."""
+    """The sum over the steps in the range, for any labels elsewhere, for arrays and lists."""
     seqnet.set_random_seed(0)
     model = seqnet.Model([Embedding(9, 3), GRU(3, return_sequences=True), Dense(4, "softmax")])
     model.compile(optimizers.SGD(1.0), loss, metrics=["accuracy"])
@@ -549,14 +552,14 @@ def test_masked_loss_in_compile_equals_the_function(loss, tmp_path):
     values = seqnet.losses.masked_loss(predictions, y, lengths, starts)
     expected = values.eval(mode=backend.mode()).sum() / lengths.sum()
     y = np.where(range_weights(starts, lengths, 5) > 0, y, -1)
-    figures = model.evaluate(x, (y, lengths, starts), batch_size=2)
-    np.testing.assert_allclose(figures[0], expected, rtol=1e-5)
+    logs = model.evaluate(x, (y, lengths, starts), batch_size=2)
+    np.testing.assert_allclose(logs[0], expected, rtol=1e-5)
     cut = [5, 4, 5]
     rows = [[row[:n] for row, n in zip(values, cut, strict=True)] for values in (x, y)]
     found = model.evaluate(rows[0], (rows[1], lengths, starts), batch_size=2)
-    np.testing.assert_allclose(found, figures, rtol=1e-5)
+    np.testing.assert_allclose(found, logs, rtol=1e-5)
     given = model.evaluate(x, (y, lengths, starts), lengths=cut)
-    np.testing.assert_allclose(given, figures, rtol=1e-5)
+    np.testing.assert_allclose(given, logs, rtol=1e-5)
     weights = [np.linspace(0, 1, n) for n in cut]
     by_hand = [np.pad(w, (0, 5 - len(w))) for w in weights]
     found = model.evaluate(rows[0], (rows[1], lengths, starts), sample_weight=weights)
@@ -601,7 +604,7 @@ def test_targets_of_masked_loss_that_do_not_fit_are_refused(y, message, no_compi
 
 
 def steps_of_epoch(monkeypatch, fit):
-    """Return how many steps, padding included, the batches of a call have."""
+    """Return the number of steps, including padding, of all batches of a call."""
     counted = []
     for kind in ("train", "predict"):
         step = getattr(CompiledSteps, kind)
@@ -637,7 +640,7 @@ def test_the_cost_of_an_epoch_depends_on_the_data_and_not_on_the_longest_sequenc
 
 
 def examples_of(lengths):
-    """Return examples whose steps and targets tell which sequence they are of."""
+    """Return samples whose steps and targets identify their sequence."""
     sequences = StepColumn.of([np.full(n, k) for k, n in enumerate(lengths)], "X")
     return RaggedDataset(Batch(sequences, RowColumn(np.arange(len(lengths)))))
 
@@ -660,8 +663,10 @@ def test_batches_have_every_sequence_once_with_its_targets(lengths, size):
             assert order == list(range(len(lengths)))
 
 
-def test_epochs_group_differently_and_depend_on_the_seed():
-    lengths = list(range(1, 65))  # all different, so that sorting alone would always group alike
+def test_grouping_changes_each_epoch_and_depends_on_the_seed():
+    lengths = list(
+        range(1, 65)
+    )  # all different, so that sorting alone would always give the same groups
 
     def groups(rng):
         return {tuple(sorted(b.targets)) for b in examples_of(lengths).batches(Epoch(4, rng))}
@@ -709,8 +714,8 @@ def test_unrolled_models_compile_functions_for_a_few_lengths(compiled, caplog, c
     assert "Sequences are padded to one of the lengths" in capsys.readouterr().out
 
 
-def test_the_functions_of_an_unrolled_epoch_are_few(compiled):
-    """As many as lengths for each kind, and one for a window and for each rest with tbptt."""
+def test_an_unrolled_epoch_compiles_few_functions(compiled):
+    """One per padded length and kind; with tbptt one per window and per remainder."""
     rng = np.random.default_rng(0)
     x = [rng.normal(size=(n, 1)) for n in rng.integers(1, 3 * MOST_LENGTHS, 200)]
     options = {"validation_data": (x[:50], x[:50]), "batch_size": 4, "epochs": 3, "verbose": 0}
@@ -724,7 +729,7 @@ def test_the_functions_of_an_unrolled_epoch_are_few(compiled):
 
 
 @given(batches=st.lists(st.lists(st.integers(1, 99), min_size=1), min_size=1, max_size=12))
-def test_the_lengths_to_pad_to_are_few_and_long_enough(batches):
+def test_padded_lengths_are_few_and_sufficient(batches):
     known = ()
     for lengths in batches:
         known = choose_lengths(np.array(lengths), known)
@@ -737,7 +742,7 @@ def test_the_lengths_to_pad_to_are_few_and_long_enough(batches):
 
 
 def follower(rate=0.3, path="fused", **options):
-    """Return a float64 model of vectors with an answer at each step, always the same at first."""
+    """Return a float64 model of vectors with an output at each step and fixed initial weights."""
     seqnet.set_random_seed(4)
     options = {"return_sequences": True, "dtype": "float64", **PATHS[path], **options}
     model = seqnet.Model([LSTM(3, **options), GRU(2, **options), Dense(1, dtype="float64")])
@@ -751,7 +756,7 @@ SUMS = SERIES.sum(axis=2, keepdims=True).cumsum(axis=1)
 
 
 @paths
-def test_windows_make_the_updates_of_a_stateful_model(path):
+def test_windows_train_like_a_stateful_model(path):
     model = follower(path=path)
     history = model.fit(SERIES, SUMS, shuffle=False, batch_size=4, tbptt=3, verbose=0).history
     other = follower(path=path, stateful=True)
@@ -763,7 +768,7 @@ def test_windows_make_the_updates_of_a_stateful_model(path):
     same(model.get_weights(), other.get_weights())
 
 
-def test_a_window_of_the_whole_sequence_does_not_truncate():
+def test_a_window_as_long_as_the_sequence_does_not_truncate():
     model, other = follower(), follower()
     for one, size in ((model, 7), (other, None)):
         one.fit(SERIES, SUMS, batch_size=2, shuffle=False, epochs=2, tbptt=size, verbose=0)
@@ -779,7 +784,7 @@ def test_windows_carry_states_and_losses_equal_those_of_the_whole_sequence(size)
     expected = model.evaluate(x, y, sample_weight=weights)
     options = {"sample_weight": weights, "validation_data": (x, y, weights)}
     history = model.fit(x, y, batch_size=2, tbptt=size, verbose=0, **options).history
-    np.testing.assert_allclose([history["loss"][0], history["mean_absolute_error"][0]], expected)
+    np.testing.assert_allclose([history["loss"][0], history["mae"][0]], expected)
     np.testing.assert_allclose(history["val_loss"][0], expected[0])
 
 
@@ -796,8 +801,8 @@ def test_windows_of_ragged_batches_train_like_the_sequence_alone():
 
 @paths
 @pytest.mark.parametrize("size", [1, 3])
-def test_windows_have_the_dropout_masks_of_the_whole_sequence(path, size):
-    """Without an update in between, the loss of all windows is that of the sequence in one."""
+def test_windows_use_the_dropout_masks_of_the_whole_sequence(path, size):
+    """Without updates in between, the loss of all windows equals that of the whole sequence."""
 
     def loss(tbptt):
         seqnet.set_random_seed(4)
@@ -812,13 +817,13 @@ def test_windows_have_the_dropout_masks_of_the_whole_sequence(path, size):
 
     first, second = loss(size)
     np.testing.assert_allclose([first, second], loss(None), rtol=1e-5)
-    assert first != second  # every batch has masks of its own
+    assert first != second  # every batch has different masks
 
 
 @pytest.mark.parametrize("way", ["mask", "masking"])
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_windows_of_padding_make_no_update(way, where):
-    """Adam would move by its momentum."""
+def test_windows_of_padding_cause_no_update(way, where):
+    """Adam would change the weights by its momentum."""
     trained = []
     for padding in (0, 7):
         seqnet.set_random_seed(4)
@@ -855,14 +860,14 @@ def test_validation_data_may_have_masks_and_lengths(way, still):
     ("options", "size", "message"),
     [
         ({}, 0, "tbptt must be at least 1"),
-        ({}, 1.5, "tbptt must be a whole number"),
+        ({}, 1.5, "tbptt must be an integer"),
         ({"return_sequences": True, "go_backwards": True}, 2, "'lstm': it runs backwards"),
         ({"return_sequences": True, "stateful": True}, 2, "'lstm': it is stateful"),
         ({"return_sequences": True, "learn_initial_state": True}, 2, "learns its initial state"),
         ({"return_sequences": False}, 2, "an output at each step: use return_sequences=True"),
     ],
 )
-def test_what_cannot_be_trained_in_windows_is_refused(options, size, message, no_compile):
+def test_unsupported_models_and_data_with_tbptt_are_refused(options, size, message, no_compile):
     model = seqnet.Model([LSTM(2, **{"return_sequences": True, **options}), Dense(1)])
     model.compile("sgd", "mse")
     y = SUMS if options.get("return_sequences", True) else SUMS[:, 0]

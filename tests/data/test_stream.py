@@ -1,4 +1,4 @@
-"""Batches that come one after another: what is taken, in which order, and how reading ends."""
+"""Streams of batches: accepted types, order of reading, and how reading ends."""
 
 import gc
 import threading
@@ -26,14 +26,14 @@ BATCHES = [(TOKENS[k : k + 5], CLASSES[k : k + 5]) for k in range(0, 22, 5)]
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
-    """Every test ends with the threads it began with."""
+    """Check that no test leaves a thread behind."""
     before = threading.active_count()
     yield
     assert threading.active_count() == before, threading.enumerate()
 
 
 class Numbered:
-    """Batches by number, as Keras's PyDataset gives them."""
+    """Batches by number, as in Keras's PyDataset."""
 
     def __init__(self, batches=BATCHES):
         self.items, self.asked, self.epochs = batches, [], 0
@@ -52,7 +52,7 @@ class Numbered:
 
 
 class Rows:
-    """Rows behind an object with slices."""
+    """Rows of an object that supports slices."""
 
     def __init__(self, rows):
         self.rows = rows
@@ -65,7 +65,7 @@ class Rows:
 
 
 class Tensor:
-    """What is no array but can be turned into one, as tensors of other libraries."""
+    """An object that can be converted to an array, like tensors of other libraries."""
 
     def __init__(self, values):
         self.values = values
@@ -75,7 +75,7 @@ class Tensor:
 
 
 class Loader:
-    """An iterable that can be gone through again and again, of lists of tensors."""
+    """An iterable of lists of tensors that can be iterated repeatedly."""
 
     def __init__(self, batches=BATCHES):
         self.items = batches
@@ -114,7 +114,7 @@ def endless(batches=BATCHES, closed=None):
 
 
 class StopError(Exception):
-    """What a test raises to end a training."""
+    """Raised to end a training."""
 
 
 class At(seqnet.callbacks.Callback):
@@ -132,7 +132,7 @@ def stop():
     raise StopError
 
 
-# ---- reading ahead
+# ---- prefetching
 
 
 @pytest.mark.parametrize("size", [0, 1, 3])
@@ -200,7 +200,7 @@ def test_a_thread_reads_once_items_are_slow(milliseconds, in_place, monkeypatch)
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), OSError(5, "disk")])
-def test_an_error_comes_after_the_items_before_it_with_its_traceback(error):
+def test_an_error_is_raised_after_earlier_items_with_its_traceback(error):
     def the_users_own_function():
         raise error
 
@@ -221,7 +221,7 @@ def test_an_error_comes_after_the_items_before_it_with_its_traceback(error):
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5])
-def test_closing_ends_the_thread_and_closes_the_source_there(taken):
+def test_close_ends_the_thread_and_closes_the_source_in_it(taken):
     closed = []
     reader = prefetch(endless(range(10), closed), 2)
     for _ in range(taken):
@@ -231,7 +231,7 @@ def test_closing_ends_the_thread_and_closes_the_source_there(taken):
     assert list(reader) == []
 
 
-def test_waiting_for_a_source_that_blocks_has_a_limit(monkeypatch, caplog):
+def test_close_waits_a_limited_time_for_a_blocked_source(monkeypatch, caplog):
     monkeypatch.setattr("seqnet.data.prefetch.CLOSE_TIMEOUT_S", 0.01)
     release = threading.Event()
 
@@ -250,7 +250,7 @@ def test_waiting_for_a_source_that_blocks_has_a_limit(monkeypatch, caplog):
     assert not thread.is_alive()
 
 
-def test_arrays_are_released():
+def test_consumed_arrays_are_released():
     class Item:
         alive = 0
 
@@ -267,7 +267,7 @@ def test_arrays_are_released():
     assert Item.alive == 0
 
 
-# ---- what fit takes
+# ---- accepted streams
 
 
 @pytest.mark.parametrize("batches", [0, 3])
@@ -283,7 +283,7 @@ def test_all_kinds_of_streams_train_the_same_bit_for_bit(batches):
     assert bits(trained(Numbered(), epochs=2, shuffle=False)) == expected
 
 
-def test_weights_are_the_third_item_of_a_batch():
+def test_sample_weights_are_the_third_item_of_a_batch():
     stream = [(x, y, WEIGHTS[k * 5 : k * 5 + 5]) for k, (x, y) in enumerate(BATCHES)]
     expected = trained(
         TOKENS, CLASSES, batch_size=5, shuffle=False, sample_weight=WEIGHTS, class_weight={0: 2.0}
@@ -310,7 +310,7 @@ def test_a_stream_continues_in_the_next_epoch():
     assert bits(trained(Numbered(), epochs=5, steps_per_epoch=2, shuffle=False)) == bits(long)
 
 
-def test_batches_of_sequences_of_different_lengths():
+def test_streams_may_have_ragged_batches():
     lengths = [[1, 4, 2], [3], [5, 5]]
     sequences = [[RNG.integers(1, 6, n) for n in batch] for batch in lengths]
     targets = [[RNG.integers(0, 3, n) for n in batch] for batch in lengths]
@@ -327,7 +327,7 @@ def test_batches_of_sequences_of_different_lengths():
     np.testing.assert_allclose(last.predict(iter(sequences)), last.predict(flat), atol=1e-6)
 
 
-def test_windows_of_a_stream():
+def test_a_stream_can_be_trained_in_windows():
     marks = np.repeat(CLASSES[:, None], 4, 1)
 
     def model(*args, **options):
@@ -341,7 +341,7 @@ def test_windows_of_a_stream():
     assert bits(model(stream)) == bits(model(TOKENS, marks, batch_size=5))
 
 
-def test_evaluate_and_predict():
+def test_streams_can_be_evaluated_and_predicted():
     model = classifier()
     expected = model.evaluate(TOKENS, CLASSES, batch_size=5)
     outputs = model.predict(TOKENS, batch_size=5)
@@ -466,7 +466,7 @@ def test_fewer_batches_to_evaluate_than_steps_cause_a_warning(caplog):
     assert "no 9 batches" in caplog.text
 
 
-# ---- what is refused
+# ---- invalid streams
 
 
 @pytest.mark.parametrize(
@@ -514,16 +514,16 @@ def test_invalid_arguments_are_refused_before_compiling(compiled, x, options, pa
     assert not compiled
 
 
-def test_a_stream_is_not_one_batch():
+def test_train_on_batch_refuses_a_stream():
     with pytest.raises(ValueError, match="takes one batch"):
         classifier().predict_on_batch(iter(BATCHES))
 
 
-# ---- going on after a stop
+# ---- resuming
 
 
 class Memmap:
-    """Rows in a file, made anew for each run."""
+    """Rows in a file that is written for each run."""
 
     def __init__(self, folder):
         self.x = np.lib.format.open_memmap(folder / "x.npy", "w+", "int32", TOKENS.shape)
@@ -547,7 +547,7 @@ class Memmap:
     ],
 )
 def test_a_stopped_training_continues_bit_for_bit(tmp_path, data, options, at):
-    """`at` is the number of batches after which it stops: within an epoch, or in the second."""
+    """`at` is the number of batches before the interruption, in the first or second epoch."""
     given = data(tmp_path)
     options = {"batch_size": 5, "epochs": 3} | options
     expected = trained(*given(), **options)
@@ -585,7 +585,7 @@ def test_a_training_on_other_batches_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["rows", "stream"])
 def test_a_training_with_other_class_weights_is_refused(tmp_path, kind):
-    """The class is in no batch that is compared."""
+    """No compared batch contains the class."""
     x, y = TOKENS, np.zeros_like(CLASSES)
     data = (Rows(x), y) if kind == "rows" else ([(x, y), (x, y)],)
     path = tmp_path / "run.h5"

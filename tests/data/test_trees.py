@@ -14,8 +14,8 @@ import seqnet
 from seqnet.data import Batch, Epoch, RowDataset, pad_sequences
 from seqnet.data.adapters import Adapter
 from seqnet.data.columns import StepColumn
-from seqnet.data.named import in_structure
-from seqnet.data.spec import InputSpec, OutputSpec
+from seqnet.data.masking import is_padding
+from seqnet.data.spec import InputSpec
 from seqnet.training.tbptt import check_windows, window_of, windows
 
 RNG = np.random.default_rng(0)
@@ -29,73 +29,27 @@ WORDS = [RNG.normal(size=(n, 1)) for n in TARGET]
 SCORE = RNG.normal(size=(5, 1))
 
 
-class Pair(seqnet.Model):
-    """A model of a source, a target sequence and a flag; its output has the target's steps.
+def Pair(scored=False, unroll=False, loss="mean_squared_error", activation=None):  # noqa: N802
+    """Return a model of a source, a target sequence and a flag.
 
-    With `scored`, it also has one output for each sample.
+    Its output has the steps of the target. With `scored`, it also has one output for each sample.
     """
-
-    def __init__(self, scored=False, unroll=False, loss="mean_squared_error"):
-        self.embedding = seqnet.layers.Embedding(6, 3)
-        self.encoder = seqnet.layers.GRU(3, unroll=unroll)
-        self.decoder = seqnet.layers.GRU(2, return_sequences=True, unroll=unroll)
-        self.out = seqnet.layers.Dense(1)
-        super().__init__([self.embedding, self.encoder, self.decoder, self.out])
-        self.outputs = ("words", "score") if scored else ("words",)
-        self.compile("sgd", loss)
-
-    @property
-    def input_names(self):
-        return ("source", "target", "flag")
-
-    @property
-    def output_names(self):
-        return self.outputs
-
-    @property
-    def output_structure(self):
-        return list
-
-    @property
-    def input_specs(self):
-        return {
-            "source": InputSpec("source", (None, None), "int32", [self.embedding]),
-            "target": InputSpec("target", (None, None, 2), "float32", [self.decoder]),
-            "flag": InputSpec("flag", (None, 1), "float32", has_steps=False),
-        }
-
-    @property
-    def output_specs(self):
-        specs = [
-            OutputSpec("words", self.loss, self.metrics, self.out, "target"),
-            OutputSpec("score", self.loss, (), self.out),
-        ]
-        return {spec.name: spec for spec in specs if spec.name in self.output_names}
-
-    @property
-    def output_features(self):
-        return 1 if len(self.output_names) == 1 else {"words": 1, "score": 1}
-
-    def build(self, input_shape):
-        for name, spec in self.input_specs.items():
-            spec.check_shape(input_shape[name])
-        self.embedding.ensure_built(input_shape["source"])
-        self.encoder.ensure_built((None, None, 3))
-        self.decoder.ensure_built((None, None, 2))
-        self.out.ensure_built((None, None, 6))
-
-    def compute_output_shape(self, input_shape):
-        words = (None, input_shape["target"][1], 1)
-        return words if len(self.output_names) == 1 else {"words": words, "score": (None, 1)}
-
-    def forward(self, x, mask, context):
-        mask = mask or {}
-        vectors = self.embedding(x["source"], context=context)
-        code = self.encoder(vectors, mask=mask.get("source"), context=context)
-        steps = self.decoder(x["target"], mask=mask.get("target"), context=context)
-        code = pt.concatenate([code, x["flag"]], axis=1)[:, None, :]
-        code = code + pt.zeros_like(steps[:, :, :1])
-        return self.out(pt.concatenate([steps, code], axis=2), context=context), mask.get("target")
+    layers = seqnet.layers
+    source = seqnet.Input((None,), name="source")
+    target = seqnet.Input((None, 2), name="target")
+    flag = seqnet.Input((1,), name="flag")
+    code = layers.GRU(3, unroll=unroll)(layers.Embedding(6, 3)(source))
+    code = layers.Concatenate()([code, flag])
+    steps = layers.GRU(2, return_sequences=True, unroll=unroll)(target)
+    repeated = code[:, None, :] + pt.zeros_like(steps[:, :, :1])
+    out = layers.Dense(1, activation=activation, name="words")
+    outputs = {"words": out(pt.concatenate([repeated, steps], axis=2))}
+    if scored:
+        outputs["score"] = layers.Dense(1, activation=activation)(code)
+    inputs = {"source": source, "target": target, "flag": flag}
+    model = seqnet.Model(inputs, outputs if scored else outputs["words"])
+    model.compile("sgd", loss)
+    return model
 
 
 @contextlib.contextmanager
@@ -235,8 +189,6 @@ def test_outputs_are_joined_in_the_order_of_the_samples():
     np.testing.assert_array_equal(joined["score"], X["flag"])
     for mine, theirs in zip(joined["words"], X["target"], strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert in_structure(joined, list) == [joined["words"], joined["score"]]
-    assert in_structure(joined, dict) is joined
 
 
 def test_a_split_and_a_fingerprint_have_all_parts():
@@ -259,7 +211,7 @@ def test_a_dictionary_of_one_entry_is_accepted_by_a_stack():
     model = seqnet.Model([seqnet.layers.Dense(1)])
     model.compile("sgd", "mean_squared_error")
     x = np.ones((3, 2))
-    batch = batch_of({"X": x}, {"y": SCORE[:3]}, {"y": np.ones(3)}, model=model)
+    batch = batch_of({"input_layer": x}, {"dense": SCORE[:3]}, {"dense": np.ones(3)}, model=model)
     assert_same_batch(batch, Batch(x, SCORE[:3], np.ones(3)))
 
 
@@ -430,6 +382,33 @@ def test_windows_cut_only_inputs_with_steps():
         check_windows(model, batch_of(X, WORDS))
 
 
+# ----------------------------------------------------------------------------- known masks
+
+
+def test_a_mask_is_known_if_all_layers_of_an_input_find_one():
+    zero, other = (seqnet.layers.Embedding(6, 3, mask_zero=m) for m in (True, False))
+    values = np.array([[1, 0], [0, 0]])
+    for layers, expected in (([zero], values != 0), ([zero, zero], values != 0)):
+        spec = InputSpec("source", (None, None), "int32", layers)
+        np.testing.assert_array_equal(spec.known_mask(values), expected)
+    assert InputSpec("source", (None, None), "int32", [zero, other]).known_mask(values) is None
+    assert InputSpec("flag", (None, 1), "float32").known_mask(values) is None
+
+
+def test_a_window_is_padding_if_no_step_of_an_output_is_left():
+    arrays = {"source": np.ones((2, 2), int), "target": np.ones((2, 2, 2)), "flag": X["flag"][:2]}
+    empty, full = np.zeros((2, 2), bool), np.ones((2, 2), bool)
+    for masks, expected in (
+        ({"source": empty}, False),
+        ({"target": empty}, True),
+        ({"source": empty, "target": full}, False),
+        (None, False),
+    ):
+        assert is_padding(Pair(), Batch(arrays, mask=masks)) == expected
+    batch = Batch(arrays, mask={"target": empty})
+    assert not is_padding(Pair(scored=True), batch)  # the score has no steps
+
+
 # ----------------------------------------------------------------------------- values
 
 
@@ -449,9 +428,7 @@ def samples(draw):
 
 @pytest.fixture(scope="module")
 def pair():
-    model = Pair()
-    model.build({"source": (None, None), "target": (None, None, 2), "flag": (None, 1)})
-    return model
+    return Pair()
 
 
 @settings(deadline=None, max_examples=8)
@@ -501,8 +478,7 @@ def test_unrolled_models_pad_all_inputs_to_known_lengths():
 
 
 def test_class_weights_by_output():
-    model = Pair(scored=True, loss="binary_crossentropy")
-    model.out.activation = seqnet.activations.sigmoid
+    model = Pair(scored=True, loss="binary_crossentropy", activation="sigmoid")
     words, score = [np.ones((n, 1)) for n in TARGET], np.array([0, 1, 0, 1, 1])[:, None]
     dataset = Adapter(model).dataset(X, [words, score])
     weigh = seqnet.data.class_weight.ClassWeight({"score": {1: 3.0}}, model)

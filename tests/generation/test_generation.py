@@ -247,7 +247,7 @@ def test_generation_stops_at_a_sequence_of_numbers(writer):
         end = pairs.index(list(stop)) + len(stop)
         stopped = list(generate(model, [1], 30, seed=1, stop=stop, stepper=stepper))
         assert stopped == free[:end]
-    # What was read first is not what was written.
+    # The prime is not part of the generated numbers.
     prime = [1, free[0]]
     again = list(generate(model, prime, 1, seed=1, stop=[free[0], 0], stepper=stepper))
     assert len(again) == 1
@@ -293,15 +293,15 @@ def test_wrong_arguments_are_refused_before_compiling(writer, no_compile, wrong,
     ("wrong", "message"),
     [
         ({"stop": "\n\n"}, r"stop must hold numbers, got the text .*vocabulary.encode\(stop\)"),
-        ({"stop": 1.0}, "stop must be a whole number"),
-        ({"stop": True}, "stop must be a whole number"),
-        ({"stop": [1.5]}, "A number in stop must be a whole number"),
+        ({"stop": 1.0}, "stop must be an integer"),
+        ({"stop": True}, "stop must be an integer"),
+        ({"stop": [1.5]}, "A number in stop must be an integer"),
         ({"prime": "abc"}, r"prime must hold numbers, got the text 'abc'.*encode\(prime\)"),
         ({"prime": 3}, "prime must be a sequence of numbers, got 3"),
         ({"prime": [1.5]}, "prime must be integers"),
         ({"prime": [None]}, "prime must be an array of numbers.*holds None"),
         ({"top_p": "0.5"}, "top_p must be a number"),
-        ({"seed": "a"}, "seed must be a whole number"),
+        ({"seed": "a"}, "seed must be an integer"),
     ],
 )
 def test_arguments_of_other_types_are_refused_before_compiling(writer, no_compile, wrong, message):

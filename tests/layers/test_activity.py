@@ -14,7 +14,7 @@ MASK = np.arange(4) < np.array([4, 2, 1, 3, 0])[:, None]
 
 
 def penalty_of(model, x, y, **options):
-    """Return the loss of a model less its loss without penalties."""
+    """Return the loss of a model minus its loss without penalties."""
     model.compile(seqnet.optimizers.SGD(0.1), "mse")
     loss = model.evaluate(x, y, verbose=0, **options)
     errors = np.square(model.predict(x, mask=options.get("mask")) - y).mean(axis=-1)
@@ -59,7 +59,7 @@ def test_training_follows_the_gradient_of_the_penalty():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_recurrent_layer_and_a_function_of_ones_own(dtype, tmp_path):
+def test_recurrent_layers_and_custom_functions_have_penalties(dtype, tmp_path):
     def off_zero(output):
         return 0.5 * pt.abs(output).sum()
 
@@ -74,7 +74,7 @@ def test_a_recurrent_layer_and_a_function_of_ones_own(dtype, tmp_path):
     assert again.layers[0].activity_regularizer is off_zero
 
 
-def test_a_penalty_is_one_number():
+def test_a_penalty_must_be_a_scalar():
     with pytest.raises(ValueError, match="of the output of dense returns 2 axes"):
         Dense(2, activity_regularizer=lambda output: output**2)(np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"add_loss takes one number.*it got 1 axes"):
@@ -88,7 +88,7 @@ def test_a_penalty_is_one_number():
 
 
 class Counter(Layer):
-    """Counts the batches it was trained with."""
+    """Counts the batches that it was trained on."""
 
     def build(self, input_shape):
         self.factor = self.add_weight("factor", (), "ones")
@@ -110,7 +110,7 @@ class Outer(Layer):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_weight_that_is_not_trained_is_updated_by_its_layer(dtype):
+def test_a_layer_updates_its_non_trainable_weights(dtype):
     seqnet.config.set_floatx(dtype)
     model = seqnet.Model([Outer()])
     model.compile("sgd", "mse")

@@ -1,4 +1,4 @@
-"""Layers and activations have the values and gradients of Keras 3, in both float types."""
+"""Values and gradients of layers and activations equal those of Keras 3, in both float types."""
 
 import json
 
@@ -22,7 +22,7 @@ MASKED_EPSILON = 1e-7  # Keras adds it to the number of unmasked steps
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_has_keras_values_and_gradients(name, dtype):
+def test_layers_equal_those_of_keras(name, dtype):
     arrays, tolerance = STORED[name], TOLERANCE[dtype]
     seqnet.config.set_floatx(dtype)
     config = json.loads(str(arrays["config"]))
@@ -57,7 +57,7 @@ def test_a_layer_has_keras_values_and_gradients(name, dtype):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_an_activation_has_keras_values_and_gradients(name):
+def test_activations_equal_those_of_keras(name):
     arrays = STORED[name]
     config = json.loads(str(arrays["config"]))
     function = activations.get(str(arrays["activation"]))
@@ -77,6 +77,6 @@ def test_an_activation_has_keras_values_and_gradients(name):
             )
 
 
-def test_other_names_are_keras_too():
+def test_aliases_equal_those_of_keras():
     assert activations.get("swish") is activations.silu
     assert activations.get("hard_swish") is activations.hard_silu

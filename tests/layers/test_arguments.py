@@ -1,4 +1,4 @@
-"""Constructor arguments of layers, optimizers and their parts: what is refused, and how."""
+"""Invalid constructor arguments of layers, optimizers and their parts."""
 
 import re
 
@@ -37,7 +37,7 @@ FLAGS = [
 
 @pytest.mark.parametrize(("cls", "arguments", "name"), FLAGS)
 @pytest.mark.parametrize("value", ["no", 5, 1, 0, None, [], np.array([True])])
-def test_boolean_arguments_take_only_booleans(cls, arguments, name, value):
+def test_boolean_arguments_accept_only_booleans(cls, arguments, name, value):
     with pytest.raises(
         TypeError, match=f"{name} must be True or False, got {re.escape(repr(value))}"
     ):

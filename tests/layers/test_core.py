@@ -26,7 +26,7 @@ STORED = {peer: load_arrays(peer) for peer in ("keras", "pytorch")}
 
 
 @pytest.mark.parametrize("peer", STORED)
-def test_softmax_of_sequences_is_the_peers_even_for_huge_numbers(peer):
+def test_softmax_of_sequences_equals_the_stored_values_for_large_logits(peer):
     arrays = STORED[peer]["softmax_3d"]
     result = values_and_gradients(Softmax(dtype="float64"), arrays)
     np.testing.assert_allclose(result["y"], arrays["y"], rtol=1e-12, atol=1e-14)
@@ -34,7 +34,7 @@ def test_softmax_of_sequences_is_the_peers_even_for_huge_numbers(peer):
 
 
 @pytest.mark.parametrize("name", ["softmax", "tanh", "relu"])
-def test_an_activation_layer_is_its_function(name):
+def test_an_activation_layer_applies_its_function(name):
     x = np.array([[-1.0, 0.5, 2.0]])
     layer, function = Activation(name, dtype="float64"), seqnet.activations.get(name)
     symbolic = pt.dmatrix("x")
@@ -76,15 +76,15 @@ def drop(rate, shape=(100, 60), **options):
     return f, np.ones(shape)
 
 
-def test_dropout_drops_its_share_and_scales_the_rest():
+def test_dropout_drops_a_fraction_and_scales_the_rest():
     f, x = drop(0.3)
     y, gradient = f(x)
     assert set(np.unique(y)) == {0.0, 1 / 0.7}
     assert 0.27 < (y == 0).mean() < 0.33
-    np.testing.assert_array_equal(gradient, y)  # what was dropped has no gradient
+    np.testing.assert_array_equal(gradient, y)  # dropped values have no gradient
 
 
-def test_dropout_draws_anew_at_every_call():
+def test_dropout_draws_new_masks_at_every_call():
     f, x = drop(0.5)
     assert not np.array_equal(f(x)[0], f(x)[0])
 
@@ -102,7 +102,7 @@ def test_a_rate_of_zero_and_prediction_change_nothing():
     assert Dropout(0.5)(x) is x
 
 
-def test_one_dropout_layer_used_twice_drops_different_things():
+def test_a_dropout_layer_used_twice_draws_different_masks():
     layer, context = Dropout(0.5, dtype="float64"), CallContext(training=True)
     ones = pt.constant(np.ones((20, 20)))
     outputs = [layer(ones, context=context), layer(ones, context=context)]
@@ -113,7 +113,7 @@ def test_one_dropout_layer_used_twice_drops_different_things():
 # ------------------------------------------------------------------------------- masking
 
 
-def test_masking_finds_the_steps_of_one_value_and_makes_them_zero():
+def test_masking_masks_steps_of_one_value_and_sets_them_to_zero():
     x = np.array([[[1.0, -1.0], [-1.0, -1.0], [0.0, 0.0]]])
     layer = Masking(-1.0, dtype="float64")
     symbolic = pt.dtensor3("x")
@@ -123,7 +123,7 @@ def test_masking_finds_the_steps_of_one_value_and_makes_them_zero():
     np.testing.assert_array_equal(y, [[[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]]])
 
 
-def test_masking_keeps_the_mask_it_is_given():
+def test_masking_keeps_a_passed_mask():
     x = pt.constant(np.array([[[1.0], [2.0], [0.0]]]))
     given = pt.constant(np.array([[False, True, True]]))
     mask = Masking().compute_mask(x, given)
@@ -131,7 +131,7 @@ def test_masking_keeps_the_mask_it_is_given():
     np.testing.assert_array_equal(result, [[False, True, False]])
 
 
-def test_masking_of_whole_numbers_does_not_round_its_value():
+def test_masking_of_integers_does_not_round_its_value():
     x = pt.constant(np.array([[[0], [1]]], "int32"))
     masks = [Masking(value).compute_mask(x, None) for value in (0.5, 1.0)]
     found = backend.compile([], masks, name="test")()
@@ -139,7 +139,7 @@ def test_masking_of_whole_numbers_does_not_round_its_value():
     assert Masking(0.1).known_mask(np.array([[[0.1], [0.2]]])).tolist() == [[False, True]]
 
 
-def test_layers_that_keep_time_pass_the_mask_on():
+def test_layers_that_keep_the_time_axis_pass_the_mask_on():
     x, mask = pt.ftensor3("x"), pt.bmatrix("mask")
     for layer in (Dense(2), Dropout(0.5), Activation("tanh"), Softmax(), TimeDistributed(Dense(2))):
         assert layer.compute_mask(x, mask) is mask
@@ -149,7 +149,7 @@ def test_layers_that_keep_time_pass_the_mask_on():
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_a_repeated_vector_is_every_step(n):
+def test_repeat_vector_repeats_its_input_at_every_step(n):
     x = np.random.default_rng(0).normal(size=(4, 2))
     layer, symbolic = RepeatVector(n, dtype="float64"), pt.dmatrix("x")
     y = layer(symbolic)
@@ -164,7 +164,7 @@ def test_a_repeated_vector_is_every_step(n):
 
 
 def test_an_encoder_and_an_unrolled_decoder_train():
-    """The number of steps is known from RepeatVector, so the decoder can be unrolled."""
+    """RepeatVector gives a known number of steps, so the decoder can be unrolled."""
     x = np.random.default_rng(0).normal(size=(16, 3, 2)).astype("float32")
     model = seqnet.Model(
         [LSTM(6), RepeatVector(3), LSTM(6, return_sequences=True, unroll=True), Dense(2)]
@@ -194,7 +194,7 @@ def masked_mean(x, mask):
     return (x * present).sum(axis=1) / present.sum(axis=1)
 
 
-def test_a_lambda_layer_is_its_function_with_shapes_and_gradients():
+def test_a_lambda_layer_has_the_shapes_and_gradients_of_its_function():
     x = np.random.default_rng(0).normal(size=(2, 3, 4))
     layer = Lambda(lambda x: pt.tanh(x)[:, :, :2], dtype="float64")
     assert layer.compute_output_shape((None, None, 4)) == (None, None, 2)
@@ -203,7 +203,7 @@ def test_a_lambda_layer_is_its_function_with_shapes_and_gradients():
     np.testing.assert_allclose(y, np.tanh(x)[:, :, :2], rtol=1e-12)
 
 
-def test_an_unknown_output_shape_is_asked_for():
+def test_a_lambda_with_an_unknown_output_shape_is_refused():
     def needs_four(x):
         return pt.specify_shape(x, (None, 4))
 
@@ -216,7 +216,7 @@ def test_an_unknown_output_shape_is_asked_for():
     assert model.predict(np.ones((1, 4), "float32")).shape == (1, 2)
 
 
-def test_a_lambda_says_by_name_that_it_cannot_carry_a_mask():
+def test_a_lambda_that_cannot_pass_a_mask_is_named_in_the_error():
     tokens = np.array([[1, 2, 0]])
 
     def stack(*layers):
@@ -232,7 +232,7 @@ def test_a_lambda_says_by_name_that_it_cannot_carry_a_mask():
     table, kernel, bias = used.get_weights()
     expected = table[[1, 2]].mean(axis=0) @ kernel + bias
     np.testing.assert_allclose(y[0], expected, rtol=1e-5)
-    stack(LSTM(2), Lambda(double)).predict(tokens)  # the mask was used up before
+    stack(LSTM(2), Lambda(double)).predict(tokens)  # the mask was consumed by an earlier layer
 
 
 def test_a_lambda_is_saved_by_the_name_of_its_function(tmp_path):
@@ -253,17 +253,17 @@ def test_a_lambda_is_saved_by_the_name_of_its_function(tmp_path):
     assert not (tmp_path / "other.h5").exists()
 
 
-def test_a_lambda_takes_functions_only():
+def test_a_lambda_accepts_only_functions():
     with pytest.raises(TypeError, match="takes a function of a PyTensor variable, got 3"):
         Lambda(3)
 
 
-# --------------------------------------------------------------------- layers of one's own
+# --------------------------------------------------------------------- custom layers
 
 
 @registry.register("layer")
 class Scale(Layer):
-    """Multiplies by a number that is learned, as a user would write it."""
+    """Multiplies by a trainable number, as a custom layer."""
 
     def __init__(self, start=2.0, **kwargs):
         super().__init__(**kwargs)
@@ -315,7 +315,7 @@ def test_a_lambda_that_mixes_the_rows_of_a_batch_is_refused(function):
         masked_mean,
     ],
 )
-def test_a_lambda_that_keeps_rows_apart_is_not(function):
+def test_a_lambda_that_does_not_mix_rows_is_accepted(function):
     model = seqnet.Model([Lambda(function)])
     mask = np.ones((2, 3), bool) if function is masked_mean else None
     assert len(model.predict(np.ones((2, 3, 4)), mask=mask)) == 2

@@ -13,7 +13,7 @@ STORED = {peer: load_arrays(peer) for peer in ("keras", "pytorch")}
 
 @pytest.mark.parametrize("case", ["dense_2d", "dense_3d"])
 @pytest.mark.parametrize("peer", STORED)
-def test_values_and_gradients_are_the_peers(peer, case):
+def test_values_and_gradients_equal_the_stored_ones(peer, case):
     arrays = STORED[peer][case]
     result = values_and_gradients(Dense(2, dtype="float64"), arrays)
     for name in ("y", "d_x", "d_kernel", "d_bias"):
@@ -41,7 +41,7 @@ def test_without_a_bias_there_is_one_weight():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1), (3, 1, 1), (1, 4, 1)])
-def test_axes_of_one_stay_where_they_are(shape):
+def test_axes_of_size_one_are_kept(shape):
     layer = Dense(1, dtype="float64")
     x = pt.tensor("x", dtype="float64", shape=(None,) * (len(shape) - 1) + (1,))
     y = layer(x)

@@ -17,14 +17,14 @@ STORED = {peer: load_arrays(peer) for peer in ("keras", "pytorch")}
 
 
 @pytest.mark.parametrize("peer", STORED)
-def test_rows_and_gradients_are_the_peers(peer):
+def test_rows_and_gradients_equal_the_stored_ones(peer):
     arrays = STORED[peer]["embedding"]
     result = values_and_gradients(Embedding(5, 3, dtype="float64"), arrays, x_name="ids")
     np.testing.assert_array_equal(result["y"], arrays["y"])
     np.testing.assert_allclose(result["d_embeddings"], arrays["d_embeddings"], rtol=1e-12)
 
 
-def test_numbers_of_any_rank_are_looked_up():
+def test_indices_of_any_rank_are_looked_up():
     layer = Embedding(5, 2)
     layer.ensure_built((None,))
     (table,) = layer.get_weights()
@@ -36,7 +36,7 @@ def test_numbers_of_any_rank_are_looked_up():
 
 @pytest.mark.parametrize("chosen", ["auto", "numpy"])
 @pytest.mark.parametrize("number", [-1, 5])
-def test_a_number_that_is_no_row_is_an_error_with_and_without_kernels(chosen, number):
+def test_an_index_outside_the_table_is_an_error_with_and_without_kernels(chosen, number):
     seqnet.config.set_backend(chosen)
     layer, x = Embedding(5, 3), pt.imatrix("x")
     y = layer(x)
@@ -47,7 +47,7 @@ def test_a_number_that_is_no_row_is_an_error_with_and_without_kernels(chosen, nu
             f(np.array([[0, number]], "int32"))
 
 
-def test_jax_gets_no_checks_within_functions():
+def test_jax_functions_have_no_index_checks():
     x = pt.imatrix("x")
     (y,) = Gather().define(pt.matrix(), x)
     graph = FunctionGraph(outputs=[y], clone=True)
@@ -56,7 +56,7 @@ def test_jax_gets_no_checks_within_functions():
     assert not any(isinstance(node.op, CheckAndRaise) for node in graph.apply_nodes)
 
 
-def test_zero_is_padding_only_if_asked():
+def test_zero_is_masked_only_with_mask_zero():
     ids, given = pt.constant(np.array([[3, 0, 1]])), pt.constant(np.array([[False, True, True]]))
     layer = Embedding(5, 2, mask_zero=True)
     masks = [layer.compute_mask(ids, None), layer.compute_mask(ids, given)]
@@ -66,7 +66,7 @@ def test_zero_is_padding_only_if_asked():
     assert Embedding(5, 2).compute_mask(ids, given) is given
 
 
-def test_rows_that_are_not_used_are_not_trained():
+def test_unused_rows_are_not_trained():
     model = seqnet.Model([Embedding(5, 2), Dense(1)])
     model.compile(seqnet.optimizers.SGD(0.5), "mse")
     model.build((None, None))

@@ -12,7 +12,7 @@ RNG = np.random.default_rng(20140714)
 
 @pytest.mark.parametrize("features", [1, 3])
 @pytest.mark.parametrize("shape", [(4,), (4, 5), (1, 1)])
-def test_one_gate_for_each_example_and_step_scales_all_features(shape, features):
+def test_one_gate_per_sample_and_step_scales_all_features(shape, features):
     arrays = {
         "x": RNG.normal(size=(*shape, features)),
         "kernel": RNG.normal(size=(features, 1)),
@@ -35,7 +35,7 @@ def test_one_gate_for_each_example_and_step_scales_all_features(shape, features)
         np.testing.assert_allclose(result[name], value, rtol=1e-10, atol=1e-13, err_msg=name)
 
 
-def test_it_passes_the_mask_on_and_round_trips():
+def test_the_mask_is_passed_on_and_the_configuration_round_trips():
     model = seqnet.Model([Embedding(5, 3, mask_zero=True), GatedInput(use_bias=False), LSTM(2)])
     padded, short = np.array([[1, 2, 0, 0]]), np.array([[1, 2]])
     np.testing.assert_allclose(model.predict(padded), model.predict(short), rtol=1e-6)
@@ -46,7 +46,7 @@ def test_it_passes_the_mask_on_and_round_trips():
     assert layer.compute_output_shape((None, None, 3)) == (None, None, 3)
 
 
-def test_a_gate_learns_which_inputs_to_pass():
+def test_the_gate_learns_to_select_inputs():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(256, 3))
     x[:, 2] = rng.choice([-1.0, 1.0], 256)
@@ -57,6 +57,6 @@ def test_a_gate_learns_which_inputs_to_pass():
     assert losses[-1] < 0.05 * losses[0]
 
 
-def test_numbers_without_features_are_refused():
+def test_inputs_without_features_are_refused():
     with pytest.raises(ValueError, match=r"takes \(batch, ..., features\)"):
         GatedInput().ensure_built((None,))

@@ -1,4 +1,4 @@
-"""Merge and attention layers: values and gradients of Keras 3, masks, padding, bad input."""
+"""Merge and attention layers: values and gradients of Keras 3, masks, padding, invalid input."""
 
 import json
 
@@ -75,7 +75,7 @@ def compare(name, dtype, tolerance):
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_values_and_gradients_are_those_of_keras(name):
+def test_values_and_gradients_equal_those_of_keras(name):
     compare(name, "float64", 1e-10)
 
 
@@ -100,7 +100,7 @@ def evaluate(*outputs):
     return backend.compile([], list(outputs), name="test")()
 
 
-def test_a_step_of_a_merge_counts_where_it_counts_in_every_input():
+def test_a_merged_step_is_unmasked_if_it_is_unmasked_in_every_input():
     a, b, mask, other = map(pt.as_tensor_variable, (A, B, MASK, OTHER))
     add, dot = layers.Add(), Dot(axes=2)
     masks = [
@@ -145,7 +145,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_padding_changes_nothing(name):
-    """Other numbers at masked steps change no unmasked value and no gradient; all is finite."""
+    """Other values at masked steps change no unmasked output and no gradient; all are finite."""
     layer, arrays, masks, options = CASES[name]
     variables = [pt.tensor(dtype="float32", shape=(None, None, x.shape[-1])) for x in arrays]
     y, *_ = apply(layer, variables, masks, **options)
@@ -180,7 +180,7 @@ def test_padding_changes_nothing(name):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("layer", [Attention, AdditiveAttention, MultiHeadAttention])
-def test_where_all_steps_are_masked_all_weights_are_zero(layer, dtype):
+def test_attention_weights_are_zero_if_all_steps_are_masked(layer, dtype):
     options = {"num_heads": 2, "key_dim": 2} if layer is MultiHeadAttention else {}
     layer = layer(dtype=dtype, **options)
     query, value = (pt.tensor(dtype=dtype, shape=(None, None, 3)) for _ in range(2))
@@ -196,7 +196,7 @@ def test_where_all_steps_are_masked_all_weights_are_zero(layer, dtype):
     assert not gradients[1][0].any()
 
 
-def test_dropout_of_the_weights_only_while_training():
+def test_dropout_of_attention_weights_is_active_only_in_training():
     layer = Attention(dropout=0.5, dtype="float64")
     query, value = np.ones((50, 1, 2)), np.ones((50, 8, 2))
     context = CallContext(training=True)
@@ -219,7 +219,7 @@ def test_additive_scores_are_the_same_with_and_without_the_kernel():
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
-# ------------------------------------------------------------------------------ bad input
+# ------------------------------------------------------------------------------ invalid input
 
 
 def shaped(*shape):
@@ -239,7 +239,7 @@ X, Y = shaped(None, 4, 3), shaped(None, 5, 3)
         (lambda: layers.concatenate([X, X], axis=3), ValueError, "joins axis 3 of inputs"),
         (lambda: layers.concatenate([X, shaped(None, 3)]), ValueError, "same number of axes"),
         (lambda: Concatenate(axis=0), ValueError, "not the batch"),
-        (lambda: Concatenate(axis="time"), TypeError, "must be a whole number"),
+        (lambda: Concatenate(axis="time"), TypeError, "must be an integer"),
         (lambda: layers.dot([X, Y], axes=1), ValueError, "must be equal"),
         (lambda: layers.dot([X, X], axes=4), ValueError, "do not have"),
         (lambda: Dot(axes=(1, 2, 3)), ValueError, "one for each input"),
@@ -266,7 +266,7 @@ X, Y = shaped(None, 4, 3), shaped(None, 5, 3)
         ),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused(make, error, message):
+def test_incompatible_inputs_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
 
@@ -288,7 +288,7 @@ def test_configurations_round_trip(layer):
     assert again.get_config() == layer.get_config()
 
 
-def test_several_axes_of_output():
+def test_multi_head_attention_may_have_several_output_axes():
     layer = MultiHeadAttention(2, 3, output_shape=(5, 2))
     assert layer(X, Y).type.shape == (None, 4, 5, 2) or layer(X, Y).ndim == 4
     assert layer.compute_output_shape((None, 4, 3)) == (None, 4, 5, 2)

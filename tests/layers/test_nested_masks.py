@@ -1,4 +1,4 @@
-"""Masks with several axes: sentences of words, each padded, in paragraphs that are padded too."""
+"""Masks with several axes: padded paragraphs of padded sentences of words."""
 
 import numpy as np
 import pytensor.tensor as pt
@@ -18,7 +18,7 @@ from seqnet.layers import (
     TimeDistributed,
 )
 
-# Paragraphs of sentences of words: 0 is padding, and a sentence without words is padding too.
+# Paragraphs of sentences of words: 0 is padding, and a sentence without words is also padding.
 TOKENS = np.array(
     [
         [[1, 2, 3, 4], [5, 0, 0, 0], [6, 1, 0, 0]],
@@ -39,13 +39,13 @@ def hierarchy(inner, outer, dtype="float64", **options):
 
 
 def run(cell, layer, x):
-    """Every output of a layer for one sequence (time, features) without padding, in NumPy."""
+    """Compute all outputs of a layer in NumPy for one unpadded sequence (time, features)."""
     weights = {w.name.rpartition("/")[2]: w.get_value() for w in layer.weights}
     return numpy_layers.recurrent(KINDS[cell][1], x[None], weights)[0][0]
 
 
 def by_hand(cell, model, paragraph):
-    """The outer layer's output at each sentence; each sentence is cut to its own length."""
+    """Compute the outer layer's output at each sentence; each sentence has its padding removed."""
     embedding, words, sentences, _ = model.layers
     table = embedding.get_weights()[0]
     kept = [sentence[sentence != 0] for sentence in paragraph if (sentence != 0).any()]
@@ -55,7 +55,7 @@ def by_hand(cell, model, paragraph):
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("cell", KINDS)
-def test_words_and_sentences_are_read_as_if_there_were_no_padding(cell, path):
+def test_padding_of_words_and_sentences_has_no_effect(cell, path):
     cls, options = KINDS[cell][0], {"dtype": "float64"} | PATHS[path]
     model = hierarchy(cls(2, **options), cls(3, **options))
     y = model.predict(TOKENS)
@@ -65,7 +65,7 @@ def test_words_and_sentences_are_read_as_if_there_were_no_padding(cell, path):
         np.testing.assert_allclose(y[row], expected, rtol=1e-9)
 
 
-def test_loss_and_metrics_count_sentences_with_words_alone():
+def test_loss_and_metrics_count_only_sentences_with_words():
     model = hierarchy(
         LSTM(2, dtype="float64"),
         LSTM(3, return_sequences=True, dtype="float64"),
@@ -73,7 +73,7 @@ def test_loss_and_metrics_count_sentences_with_words_alone():
     )
     y = np.random.default_rng(0).normal(size=(3, 3, 2))
     there = (TOKENS != 0).any(axis=-1)
-    y[~there] = np.nan  # what is not there may be anything
+    y[~there] = np.nan  # padding may have any value
     model.predict(TOKENS)
     kernel, bias = model.layers[-1].get_weights()
     rows = [by_hand("lstm", model, paragraph) @ kernel + bias for paragraph in TOKENS]
@@ -118,7 +118,7 @@ def test_gradients_are_the_numerical_ones():
         np.testing.assert_allclose((ends[0] - ends[1]) / 2e-5, expected, rtol=1e-5, atol=1e-9)
 
 
-def test_lists_of_paragraphs_are_paragraphs_without_padding():
+def test_ragged_lists_of_paragraphs_equal_padded_paragraphs():
     model = hierarchy(LSTM(2, dtype="float64"), LSTM(3, return_sequences=True, dtype="float64"))
     whole = model.predict(TOKENS)
     lists = model.predict([TOKENS[0], TOKENS[1, :2], TOKENS[2, :1]])
@@ -131,8 +131,8 @@ def test_lists_of_paragraphs_are_paragraphs_without_padding():
     np.testing.assert_allclose(model.evaluate(cut, y), expected, rtol=1e-9)
 
 
-def test_a_mask_of_sentences_goes_with_a_mask_of_words():
-    """The mask passed with the data says which sentences count, the Embedding which words."""
+def test_masks_of_sentences_and_of_words_are_combined():
+    """The mask passed with the data selects sentences, that of the Embedding selects words."""
     model = hierarchy(LSTM(2, dtype="float64"), LSTM(3, return_sequences=True, dtype="float64"))
     tokens = np.where(TOKENS == 0, 1, TOKENS)
     tokens[..., -1] = 0
@@ -142,7 +142,7 @@ def test_a_mask_of_sentences_goes_with_a_mask_of_words():
     np.testing.assert_allclose(model.evaluate(tokens, y, mask=mask), expected, rtol=1e-9)
 
 
-def test_a_loss_for_each_word_counts_words_alone():
+def test_a_loss_for_each_word_counts_only_unmasked_words():
     seqnet.set_random_seed(0)
     model = seqnet.Model(
         [
@@ -160,7 +160,7 @@ def test_a_loss_for_each_word_counts_words_alone():
     np.testing.assert_allclose(model.evaluate(TOKENS, y), expected, rtol=1e-5)
 
 
-def test_a_wrapped_layer_finds_a_mask_of_its_own():
+def test_a_wrapped_layer_can_create_a_mask():
     """`TimeDistributed(Embedding)` and `TimeDistributed(Masking)` mask words."""
     inner = LSTM(2, dtype="float64")
     plain = hierarchy(inner, LSTM(3, dtype="float64"))
@@ -182,7 +182,7 @@ def test_a_wrapped_layer_finds_a_mask_of_its_own():
     np.testing.assert_allclose(masking.predict(x), expected, rtol=1e-12)
 
 
-def test_both_halves_of_a_bidirectional_get_the_mask_of_words():
+def test_both_directions_of_bidirectional_get_the_mask_of_words():
     model = hierarchy(
         Bidirectional(LSTM(2, dtype="float64")), Bidirectional(LSTM(2, dtype="float64"))
     )
@@ -191,7 +191,7 @@ def test_both_halves_of_a_bidirectional_get_the_mask_of_words():
     np.testing.assert_allclose(model.predict(wider), expected, rtol=1e-9)
 
 
-def test_several_levels_are_wrapped_as_often():
+def test_time_distributed_can_be_nested():
     deep = np.stack([TOKENS, TOKENS[::-1]])
     seqnet.set_random_seed(0)
     model = seqnet.Model(
@@ -235,7 +235,7 @@ def test_a_mask_that_a_layer_cannot_use_is_refused():
         LSTM(2)(x, mask=np.ones(3, bool))
 
 
-def test_an_array_is_a_mask():
+def test_a_mask_may_be_an_array():
     x = np.random.default_rng(0).normal(size=(2, 3, 2))
     layer = LSTM(2, dtype="float64")
     outputs = [

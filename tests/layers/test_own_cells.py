@@ -1,4 +1,4 @@
-"""Cells that users write: their kernels, their gates, their errors."""
+"""Custom cells: kernels, gates and errors."""
 
 import numpy as np
 import pytensor
@@ -21,7 +21,7 @@ def symbolic(dtype="float64"):
 
 
 def outputs(layer, x=X):
-    """Return the layer's output for an array, and the Ops of the function that computed it."""
+    """Return the layer's output for an array, and the Ops of the compiled function."""
     variable = pt.tensor("x", dtype=layer.dtype, shape=(None, *x.shape[1:]))
     function = backend.compile([variable], [layer(variable)], name="test")
     ops = [type(node.op) for node in function.maker.fgraph.apply_nodes]
@@ -35,7 +35,7 @@ def with_weights_of(layer, other):
 
 
 def leaking(kind, leak):
-    """Make a leaky cell whose leak is an attribute, a closure or an array."""
+    """Return a leaky cell whose leak is an attribute, a closure or an array."""
     if kind == "attribute":
         layer = Leaky(2, dtype="float64", return_sequences=True)
         layer.leak = leak
@@ -51,7 +51,7 @@ def leaking(kind, leak):
 
 
 @pytest.mark.parametrize("kind", ["attribute", "closure", "array"])
-def test_a_cell_runs_the_kernel_of_its_own_step(kind):
+def test_each_cell_runs_a_kernel_of_its_own_step(kind):
     first = leaking(kind, 0.5)
     first.ensure_built((None, None, 3))
     for leak in (0.5, 0.9):
@@ -61,11 +61,11 @@ def test_a_cell_runs_the_kernel_of_its_own_step(kind):
         plain.fused = False
         expected, plain_ops = outputs(plain)
         assert any(issubclass(op, Scan) for op in plain_ops)
-        assert KernelRecurrence in ops or kind == "array" or backend.native() is None
+        assert KernelRecurrence in ops or backend.native() is None
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_a_step_that_reads_units_is_not_taken_for_another_size():
+def test_a_step_that_depends_on_units_has_a_kernel_per_size():
     class Scaled(Recurrent):
         gates = ("h",)
 
@@ -82,7 +82,7 @@ def test_a_step_that_reads_units_is_not_taken_for_another_size():
 
 @pytest.mark.parametrize("asked", [("a", "c"), ("c", "a"), ("b",), ("c", "b", "a"), ()])
 @pytest.mark.parametrize("path", ["scan", "unroll", "fused"])
-def test_recur_gives_the_gates_that_were_asked_for_in_that_order(asked, path):
+def test_recur_returns_the_requested_gates_in_order(asked, path):
     class Asking(Recurrent):
         gates = ("a", "b", "c")
 
@@ -180,7 +180,7 @@ def test_the_cross_entropy_has_a_gradient_of_its_gradient():
     np.testing.assert_allclose(f(values, classes)[1][1, 0], numerical, rtol=1e-6)
 
 
-def test_outputs_know_their_last_axis():
+def test_outputs_have_a_static_last_axis():
     ids = pt.imatrix()
     rows = Embedding(10, 3)(ids)
     sequence = LSTM(5, return_sequences=True)(rows)
@@ -190,8 +190,8 @@ def test_outputs_know_their_last_axis():
     assert Dense(4)(sequence).type.shape == (None, None, 4)
 
 
-def test_a_graph_is_the_same_whoever_compiles_it():
-    """A layer on a variable, compiled by seqnet and by a mode of PyTensor that knows no kernels."""
+def test_graphs_give_the_same_results_in_all_modes():
+    """A layer on a variable, compiled in seqnet's mode and in one of PyTensor without kernels."""
     x, layer = symbolic(), LSTM(2, dtype="float64")
     cost = pt.sum(layer(x) ** 2)
     wanted = [cost, *pytensor.grad(cost, layer.weights)]
@@ -205,11 +205,11 @@ def test_a_graph_is_the_same_whoever_compiles_it():
 
 def test_fused_true_is_refused_before_compiling_if_impossible():
     layer = TwoSizes(2, dtype="float64", fused=True, name="slow")
-    with pytest.raises(ValueError, match="'slow' has fused=True, but its step uses weights"):
+    with pytest.raises(ValueError, match="'slow' has fused=True, but its states differ in size"):
         backend.compile([x := symbolic()], [layer(x)], name="test")
 
 
-def test_the_shapes_of_a_stack_of_scans_are_found_in_linear_time(monkeypatch):
+def test_shape_inference_of_stacked_scans_takes_linear_time(monkeypatch):
     calls = []
     infer_shape = Scan.infer_shape
     monkeypatch.setattr(
@@ -233,7 +233,7 @@ def test_the_shapes_of_a_stack_of_scans_are_found_in_linear_time(monkeypatch):
     assert many <= 4 * few
 
 
-def test_float32_and_float64_models_of_own_cells_train_alike():
+def test_custom_cells_train_alike_in_float32_and_float64():
     seqnet.set_random_seed(3)
     histories = []
     for dtype in ("float64", "float32"):

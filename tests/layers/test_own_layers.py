@@ -1,4 +1,4 @@
-"""Layers that newcomers write: short, with plain numbers and arrays, in both float types."""
+"""Short custom layers with plain numbers and arrays, in both float types."""
 
 import numpy as np
 import pytensor.tensor as pt
@@ -18,14 +18,14 @@ class Half(Layer):
 
 
 class Noise(Layer):
-    """As in Keras: a training flag."""
+    """Has a training flag, as in Keras."""
 
     def call(self, inputs, training=None):
         return inputs + 100.0 if training else inputs
 
 
 class Mean(Layer):
-    """A mean over the steps that are there, with a mask as in Keras."""
+    """The mean over unmasked steps, with a mask argument as in Keras."""
 
     def call(self, x, mask=None):
         if mask is None:
@@ -38,7 +38,7 @@ class Mean(Layer):
 
 
 class Affine(Layer):
-    """Weights, an own float64 array, NumPy's numbers."""
+    """Has weights, a float64 array and NumPy scalars."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -54,7 +54,7 @@ class Affine(Layer):
 
 @register("layer")
 class Block(Layer):
-    """Layers within a layer."""
+    """A layer with inner layers."""
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -80,20 +80,20 @@ def test_short_signatures_and_plain_numbers_train_in_both_float_types(cls, dtype
     assert np.isfinite(model.fit(X, np.zeros_like(y), verbose=0).history["loss"]).all()
 
 
-def test_each_call_gets_the_arguments_it_takes():
+def test_call_receives_only_the_arguments_it_declares():
     half, noise, affine = Half(dtype="float64"), Noise(dtype="float64"), Affine(2, dtype="float64")
-    np.testing.assert_array_equal(half(X).eval(), X / 2)
-    np.testing.assert_array_equal(noise(X).eval(), X)
-    np.testing.assert_array_equal(noise(X, training=True).eval(), X + 100)
+    np.testing.assert_array_equal(half(X), X / 2)
+    np.testing.assert_array_equal(noise(X), X)
+    np.testing.assert_array_equal(noise(X, training=True), X + 100)
     expected = 2 * X.sum(axis=-1, keepdims=True) + [0, 1]
-    np.testing.assert_allclose(affine(X).eval(), expected, rtol=1e-12)
+    np.testing.assert_allclose(affine(X), expected, rtol=1e-12)
     mask = np.array([[1, 1, 0, 0]] * 6, bool)
     ours = seqnet.Model([Mean(dtype="float64")]).predict(X, mask=mask)
     np.testing.assert_allclose(ours, X[:, :2].mean(axis=1), rtol=1e-12)
 
 
 @DTYPES
-def test_a_softmax_in_wide_floats_still_gives_its_logits_to_the_loss(dtype):
+def test_a_float64_softmax_passes_its_logits_to_the_loss(dtype):
     class Classes(Layer):
         def call(self, x):
             return pt.special.softmax(1000.0 * x, axis=-1)
@@ -123,7 +123,7 @@ def test_an_invalid_signature_is_refused_by_name():
         Dense(2)(X, initial_state=[X])
 
 
-def test_the_shape_of_an_output_is_found():
+def test_output_shapes_are_inferred():
     class Wider(Layer):
         def call(self, x):
             return pt.concatenate([x, x], axis=-1)
@@ -153,7 +153,7 @@ def test_a_missing_attribute_of_a_layer_is_named():
         seqnet.Model([Headless(3)])
 
 
-# ------------------------------------------------------------------- layers within layers
+# ------------------------------------------------------------------- inner layers
 
 
 def test_layers_within_a_layer_are_trained_frozen_and_saved(tmp_path):
@@ -226,7 +226,7 @@ def test_a_wrapped_layer_can_be_frozen_after_wrapping():
     assert changes(model, X, y) == [True] * 10
 
 
-def test_halves_frozen_separately_round_trip():
+def test_directions_frozen_separately_round_trip():
     both = Bidirectional(LSTM(2))
     both.layer.trainable = False
     again = seqnet.registry.get("layer", seqnet.registry.serialize(both))
@@ -237,7 +237,7 @@ def test_halves_frozen_separately_round_trip():
         frozen.trainable = "no"
 
 
-def test_whole_numbers_reach_a_wrapped_embedding():
+def test_integers_reach_a_wrapped_embedding():
     tokens = np.array([[[1, 2], [3, 0]], [[1, 1], [2, 2]]])
     model = seqnet.Model([TimeDistributed(Embedding(4, 2)), TimeDistributed(LSTM(2)), LSTM(1)])
     assert model.input_dtype == "int32"
@@ -260,7 +260,7 @@ def test_unbuilt_layers_raise_clear_errors():
 
 
 class Peephole(LSTM):
-    """A cell with a weight of its own."""
+    """A cell with an additional weight."""
 
     def build(self, input_shape):
         super().build(input_shape)

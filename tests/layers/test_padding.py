@@ -1,7 +1,7 @@
-"""For any lengths, masks and ways to run: a batch is its members, and padding changes nothing.
+"""For any lengths, masks and paths, a batch equals its samples and padding changes nothing.
 
-The functions are compiled once for each cell, way and float type. An unrolled one is for `TIME`
-steps, so sequences are put into that many; the other two also get every other number of steps.
+The functions are compiled once for each cell, path and float type. An unrolled function has `TIME`
+steps, so sequences are padded to that length; the other two also run other numbers of steps.
 """
 
 import numpy as np
@@ -57,7 +57,7 @@ def states_of(cell):
     mask=st.integers(1, 4).flatmap(lambda batch: any_array(bool, (batch, TIME))),
     seed=st.integers(0, 999),
 )
-def test_a_batch_is_its_members_one_at_a_time(cell, dtype, path, mask, seed):
+def test_a_batch_equals_its_samples_one_at_a_time(cell, dtype, path, mask, seed):
     arrays = make(cell, dtype, mask, seed)
     whole = run(cell, arrays, path, dtype)
     sums = {f"d_{name}": 0.0 for name in WEIGHTS}
@@ -79,7 +79,7 @@ def test_a_batch_is_its_members_one_at_a_time(cell, dtype, path, mask, seed):
 @FEW
 @given(mask=any_array(bool, (3, TIME)), other=any_array(bool, (3, TIME)), seed=st.integers(0, 999))
 def test_padding_before_after_and_between_changes_nothing(cell, dtype, path, mask, other, seed):
-    """The same steps of data in the same order, at the places of one mask and of another."""
+    """The same steps in the same order, at the positions of two different masks."""
     counts = np.minimum(mask.sum(axis=1), other.sum(axis=1))
     masks = [m & (np.cumsum(m, axis=1) <= counts[:, None]) for m in (mask, other)]
     assert (masks[0].sum(axis=1) == masks[1].sum(axis=1)).all()
@@ -89,7 +89,7 @@ def test_padding_before_after_and_between_changes_nothing(cell, dtype, path, mas
     }
     for name in ("x", "cotangent"):
         second[name][masks[1]] = first[name][masks[0]]
-        if name == "cotangent":  # what padding hands on is no output of its own
+        if name == "cotangent":  # the cotangents of padding are zero
             first[name][~masks[0]] = 0
             second[name][~masks[1]] = 0
     a, b = run(cell, first, path, dtype), run(cell, second, path, dtype)
@@ -110,9 +110,7 @@ def test_padding_before_after_and_between_changes_nothing(cell, dtype, path, mas
     holes=st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)),
     seed=st.integers(0, 999),
 )
-def test_a_sequence_of_any_length_is_itself_in_any_amount_of_padding(
-    cell, dtype, path, length, holes, seed
-):
+def test_any_amount_of_padding_changes_nothing(cell, dtype, path, length, holes, seed):
     before, between, _after = holes
     middle = length // 2
     places = np.arange(length) + before
@@ -134,8 +132,8 @@ def test_a_sequence_of_any_length_is_itself_in_any_amount_of_padding(
 @KINDS
 @FEW
 @given(mask=any_array(bool, (3, 2 * TIME)), seed=st.integers(0, 999))
-def test_two_halves_with_the_state_carried_are_the_whole(cell, dtype, path, mask, seed):
-    """Outputs and states, and gradients, when those of the second's first states are handed on."""
+def test_two_halves_with_carried_states_equal_the_whole(cell, dtype, path, mask, seed):
+    """Compare outputs, states and gradients; state gradients of the second half go to the first."""
     arrays = make(cell, dtype, mask, seed)
     arrays["cotangent"][:, :TIME] = 0
     halves = [

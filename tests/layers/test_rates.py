@@ -1,4 +1,4 @@
-"""Rates of dropout, set after a model was compiled."""
+"""Dropout rates that change after a model is compiled."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ X = np.ones((40, 4, 3))
 
 
 def trained_sum(model):
-    """Return the output's share of zeros while training, from the loss of a linear model."""
+    """Return the fraction of zeros in the output in training, from the loss of a linear model."""
     return model.train_on_batch(np.ones((500, 10)), np.zeros((500, 10)))
 
 
-def test_a_rate_changes_without_compiling():
+def test_dropout_rates_change_without_recompiling():
     model = seqnet.Model([Dropout(0.5, dtype="float64"), Dense(10, dtype="float64")])
     model.compile(seqnet.optimizers.SGD(0.0), "mse")
     model.build((None, 10))
@@ -69,7 +69,7 @@ def test_rates_of_recurrent_layers_are_switched_on_and_off(name, wrap, tmp_path)
     ("layer", "name"), [(Dropout(0.5), "rate"), (GRU(2), "dropout"), (GRU(2), "recurrent_dropout")]
 )
 @pytest.mark.parametrize("value", [7, 1, -0.1, np.nan, "half", None, True])
-def test_a_rate_is_checked_where_it_is_set(layer, name, value):
+def test_a_rate_is_checked_when_it_is_set(layer, name, value):
     before = getattr(layer, name)
     with pytest.raises((TypeError, ValueError), match=f"^{name} (must be a number|is the share)"):
         setattr(layer, name, value)

@@ -18,8 +18,8 @@ from seqnet import backend
 from seqnet.layers import GRU, LSTM, Masking, SimpleRNN
 
 STORED = {peer: load_arrays(peer) for peer in ("keras", "pytorch")}
-# Cases of other sizes ("lstm_1x3x3") are slow: the NumPy reference, which every size is compared
-# with below, is itself compared with the peers in tests/reference.
+# Cases of other sizes ("lstm_1x3x3") are slow. The tests below compare every size with the NumPy
+# reference, which tests/reference compares with Keras and PyTorch.
 HELD = [
     pytest.param(peer, name, marks=[pytest.mark.slow] if re.search(r"\dx\d", name) else [])
     for name, case in cases.RECURRENT.items()
@@ -33,7 +33,7 @@ NUMPY_CELLS = {
     "gru": numpy_layers.GRUCell(),
     "gru_reset_before": numpy_layers.GRUCell(reset_after=False),
 }
-# Nothing masked; a masked first step and holes; one step of data; all masked.
+# No masked step; a masked first step and gaps; one unmasked step; all steps masked.
 MASK = np.array([[1, 1, 1, 1, 1], [0, 1, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=bool)
 
 
@@ -48,7 +48,7 @@ def run_case(name, arrays, path):
     return run_cell(cell, arrays, path, **options)
 
 
-# ------------------------------------------------------------- what others' systems compute
+# ------------------------------------------------------------- results of Keras and PyTorch
 
 
 @PATHS
@@ -108,7 +108,7 @@ def test_any_mask_on_any_sequence_equals_the_numpy_reference(mask, cell, seed):
             assert_same(run_cell(cell, arrays, path), expected)
 
 
-# ------------------------------------------------- what holds for every cell, the user's too
+# ------------------------------------------------- properties of all cells, built-in and custom
 
 
 @pytest.mark.parametrize("path", ["unroll", "fused"])
@@ -259,7 +259,7 @@ def test_a_custom_cell_trains_and_generates():
     np.testing.assert_allclose(output, model.predict(x), rtol=1e-4, atol=1e-5)
 
 
-# ------------------------------------------------------------------ answers known by thought
+# ------------------------------------------------------------------ results known analytically
 
 
 @PATHS
@@ -275,7 +275,7 @@ def test_a_linear_rnn_with_an_identity_matrix_adds_up_its_inputs(path):
     }
     result = run_cell("simple_rnn", arrays, path, activation="linear")
     np.testing.assert_allclose(result["y"], np.cumsum(x, axis=1) + arrays["h0"][:, None])
-    # Input t is in the sums at t and after: 3, 2 and 1 of them.
+    # Input t is part of the sums from step t on: 3, 2 and 1 sums.
     np.testing.assert_allclose(result["d_x"][0, :, 0], [3.0, 2.0, 1.0])
     np.testing.assert_allclose(result["d_h0"], [[3.0, 3.0]])
 
@@ -412,7 +412,7 @@ def test_padding_reaches_the_second_of_two_stacked_layers():
     np.testing.assert_allclose(model.predict(padded), model.predict(short), rtol=1e-5, atol=1e-7)
 
 
-# PyTensor's own modes look for a BLAS of their own.
+# PyTensor's own modes search for a BLAS library.
 @pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS")
 @pytest.mark.parametrize("mode", ["FAST_COMPILE", "NUMBA"])
 def test_pytensors_own_modes_give_the_same_values_and_gradients(mode):

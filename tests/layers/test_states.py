@@ -1,4 +1,4 @@
-"""Where a recurrent layer starts, where it ends, and what it carries from batch to batch."""
+"""Initial, final and carried states of recurrent layers."""
 
 import logging
 
@@ -80,7 +80,7 @@ def test_a_layer_of_several_outputs_is_refused_in_a_stack(layer):
 
 @EVERY_PATH
 @pytest.mark.parametrize("cell", CELLS)
-def test_given_initial_states_are_those_of_the_reference(cell, path):
+def test_passed_initial_states_give_the_results_of_the_reference(cell, path):
     cls, own = CELLS[cell]
     arrays = random_arrays(cell, 4, 4, 2, mask=MASK)
     layer = cls(2, return_sequences=True, **options_of(path, cls, **own))
@@ -97,7 +97,7 @@ def test_given_initial_states_are_those_of_the_reference(cell, path):
 @EVERY_PATH
 @pytest.mark.parametrize("units", [1, 3])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_initial_states_of_every_size_as_arrays_and_as_one_for_all(batch, units, path):
+def test_initial_states_are_arrays_per_sample_or_shared_by_all(batch, units, path):
     layer = LSTM(units, **options_of(path))
     x, context = symbolic(), CallContext()
     rng = np.random.default_rng(0)
@@ -125,13 +125,13 @@ def test_initial_states_of_every_size_as_arrays_and_as_one_for_all(batch, units,
         ([np.zeros((4, 2)), np.zeros((1, 4, 2))], "c of layer 'lstm' must have"),
     ],
 )
-def test_initial_states_that_do_not_fit_are_refused(given, message):
+def test_invalid_initial_states_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         LSTM(2)(symbolic(), initial_state=given)
 
 
-def test_one_layers_last_states_are_another_ones_first():
-    """An encoder and a decoder."""
+def test_final_states_of_one_layer_can_be_initial_states_of_another():
+    """An encoder gives its states to a decoder."""
     first = GRU(2, return_state=True, dtype="float64")
     second = GRU(2, return_sequences=True, dtype="float64")
     x = symbolic(length=None)
@@ -174,8 +174,8 @@ def test_gradients_of_learned_initial_states_are_the_numerical_ones(cls, units, 
 
 
 @EVERY_PATH
-def test_training_finds_the_initial_state(path):
-    """A cell that keeps its state, asked for one number everywhere, must start from it."""
+def test_training_learns_the_initial_state(path):
+    """A cell that keeps its state, trained on a constant, must learn that initial state."""
     layer = SimpleRNN(
         1, activation="linear", learn_initial_state=True, use_bias=False, **options_of(path)
     )
@@ -221,16 +221,16 @@ HALVES = (slice(0, 4), slice(4, 8))
 
 @EVERY_PATH
 @pytest.mark.parametrize("cls", [LSTM, GRU, ZhouUnit])
-def test_two_halves_of_a_stateful_run_are_the_whole(cls, path):
+def test_two_halves_of_a_stateful_run_equal_the_whole(cls, path):
     model = stateful_model(path, cls)
     whole = model.predict(LONG)
     halves = [model.predict_on_batch(LONG[:, part]) for part in HALVES]
     np.testing.assert_allclose(np.concatenate(halves, axis=1), whole, rtol=1e-10, atol=1e-13)
-    assert not np.allclose(model.predict(LONG[:, 4:]), whole[:, 4:])  # which starts from zeros
+    assert not np.allclose(model.predict(LONG[:, 4:]), whole[:, 4:])  # it starts from zeros
 
 
 @EVERY_PATH
-def test_masked_halves_are_the_masked_whole(path):
+def test_masked_halves_equal_the_masked_whole(path):
     model = stateful_model(path)
     mask = np.concatenate([MASK[:3], MASK[1:]], axis=1)
     whole = model.predict(LONG, mask=mask)
@@ -240,7 +240,7 @@ def test_masked_halves_are_the_masked_whole(path):
 
 @EVERY_PATH
 def test_training_carries_its_states_without_their_gradient(path):
-    """Both halves by hand: the second's loss is differentiated with its first state held fixed."""
+    """Computes both halves; the initial state of the second is a constant in its gradient."""
     model = stateful_model(path)
     model.compile(seqnet.optimizers.SGD(0.1), "mse")
     model.build((None, 4, 2))
@@ -290,10 +290,10 @@ def test_evaluation_and_prediction_keep_the_training_states():
     np.testing.assert_array_equal(own[0], layer.get_states("test"))
 
 
-def test_evaluation_carries_states_of_its_own_from_batch_to_batch():
+def test_evaluation_carries_separate_states_across_batches():
     model = stateful_model(None)
     model.compile("sgd", "mse")
-    rows = np.concatenate([LONG[:, :4], LONG[:, 4:]])  # two batches of three, one after the other
+    rows = np.concatenate([LONG[:, :4], LONG[:, 4:]])  # two consecutive batches of three
     targets = np.concatenate([TARGET[:, :4], TARGET[:, 4:]])
     whole = model.evaluate(LONG, TARGET)
     assert model.evaluate(rows, targets, batch_size=3) == pytest.approx(whole, rel=1e-10)
@@ -303,7 +303,7 @@ def test_evaluation_carries_states_of_its_own_from_batch_to_batch():
     )
 
 
-def test_fit_carries_states_through_its_batches():
+def test_fit_carries_states_across_batches():
     rows = np.concatenate([LONG[:, :4], LONG[:, 4:]])
     targets = np.concatenate([TARGET[:, :4], TARGET[:, 4:]])
     fitted, stepped = stateful_model(None), stateful_model(None)
@@ -329,7 +329,8 @@ def test_a_batch_of_another_size_starts_from_zeros(path):
     model.predict_on_batch(LONG[:, :4])
     np.testing.assert_allclose(model.predict_on_batch(LONG[:2, :4]), fresh, rtol=1e-12)
     assert [s.shape for s in model.layers[0].get_states("predict")] == [(2, 2)] * 2
-    assert not np.allclose(model.predict_on_batch(LONG[:2, :4]), fresh)  # now it goes on
+    # The next batch of the same size continues from these states.
+    assert not np.allclose(model.predict_on_batch(LONG[:2, :4]), fresh)
     assert model.predict_on_batch(LONG[:1, :4]).shape == (1, 4, 1)
 
 
@@ -354,7 +355,7 @@ def test_states_are_read_set_and_reset():
     model.reset_states()
     assert [s.shape for s in layer.get_states("predict")] == [(0, 2)] * 2
     np.testing.assert_array_equal(model.predict_on_batch(LONG[:, :4]), fresh)
-    assert [s.shape for s in layer.get_states()] == [(0, 2)] * 2  # training has seen nothing
+    assert [s.shape for s in layer.get_states()] == [(0, 2)] * 2  # no training so far
 
 
 @pytest.mark.parametrize(
@@ -366,7 +367,7 @@ def test_states_are_read_set_and_reset():
         ([np.zeros(2), np.zeros(2)], r"\(batch, 2\), \(batch, 2\); got"),
     ],
 )
-def test_states_that_do_not_fit_are_refused_and_none_is_set(values, message):
+def test_invalid_states_are_refused_and_none_is_set(values, message):
     layer = LSTM(2, stateful=True)
     layer.ensure_built((None, None, 3))
     with pytest.raises(ValueError, match=message):
@@ -405,10 +406,10 @@ def test_a_file_keeps_carried_states_and_training_continues_exactly(tmp_path):
     np.testing.assert_array_equal(
         again.predict_on_batch(LONG[:2]), model.predict_on_batch(LONG[:2])
     )
-    model.load_weights(tmp_path / "model.h5")  # a file with states has weights too
+    model.load_weights(tmp_path / "model.h5")  # a file with states also has weights
 
 
-def test_a_stepper_starts_from_zeros_and_carries_nothing_back():
+def test_a_stepper_starts_from_zeros_and_does_not_change_carried_states():
     model = seqnet.Model([Embedding(5, 3), LSTM(2, stateful=True)])
     tokens = np.array([[1, 2, 3]])
     expected = model.predict(tokens)
@@ -423,7 +424,7 @@ def test_a_stepper_starts_from_zeros_and_carries_nothing_back():
 
 
 @EVERY_PATH
-def test_sequences_of_different_lengths_stay_in_their_order(path):
+def test_ragged_sequences_keep_their_order(path):
     model = stateful_model(path)
     rows = [LONG[0, :5], LONG[1, :2], LONG[0, 5:], LONG[1, 2:]]
     outputs = model.predict(rows, batch_size=2)
@@ -441,7 +442,7 @@ def test_shuffling_with_carried_states_is_reported(caplog):
     assert "shuffle=False" in caplog.text
 
 
-def test_a_stateful_layer_called_alone_leaves_its_states_to_the_caller():
+def test_a_stateful_layer_called_alone_does_not_store_states():
     layer = SimpleRNN(2, stateful=True, return_sequences=True, dtype="float64")
     x = symbolic(length=None)
     context = CallContext()

@@ -1,4 +1,4 @@
-"""Layers of sequences: padding changes nothing, models with them train, save, load and resume."""
+"""Sequence layers: padding changes nothing; models train, save, load and resume."""
 
 import numpy as np
 import pytensor
@@ -33,7 +33,7 @@ LENGTHS = np.array([7, 3, 1, 5])
 MASK = np.arange(7) < LENGTHS[:, None]
 X = RNG.normal(size=(4, 7, 4))
 
-# Layers of sequences, and whether they allow padding in front, too.
+# Sequence layers, and whether they also allow padding at the start.
 ANYWHERE = {
     "conv_same": lambda: Conv1D(3, 3, padding="same", activation="tanh"),
     "conv_even": lambda: Conv1D(3, 4, padding="same"),
@@ -92,7 +92,7 @@ def compiled(layer, dtype, masked):
 
 
 def check(name, make, front, dtype):
-    """Compare a batch in more padding with the batch; then each sequence alone."""
+    """Compare a batch with the batch with more padding, and with each sequence alone."""
     seqnet.config.set_floatx(dtype)
     layer = make()
     f, has_mask = compiled(layer, dtype, masked=True)
@@ -120,7 +120,7 @@ def check(name, make, front, dtype):
             np.testing.assert_allclose(b, a, **tolerance)
     else:
         np.testing.assert_allclose(y[1], y[0], **tolerance)
-    if "batch_norm" not in name:  # whose outputs depend on the other sequences
+    if "batch_norm" not in name:  # outputs depend on the other sequences
         alone, _ = compiled(make(), dtype, masked=False)
         for row in (0, 3):
             given = alone(x[row : row + 1, : LENGTHS[row]])[0][0]
@@ -158,7 +158,7 @@ def test_sequences_without_any_data_give_zeros():
     np.testing.assert_array_equal([mean, variance], [w.get_value() for w in layer.weights[2:]])
 
 
-# ------------------------------------------------------------------------- models of them
+# ------------------------------------------------------------------------- models
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
@@ -186,7 +186,7 @@ def test_a_ragged_batch_equals_its_sequences_one_at_a_time(dtype):
     np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
 
 
-def test_outputs_of_a_convolution_have_targets_and_a_mask_of_their_own():
+def test_convolution_outputs_have_their_own_targets_and_mask():
     model = seqnet.Model([Conv1D(2, 3, dtype="float64")])
     model.compile("sgd", "mse")
     targets = RNG.normal(size=(4, 5, 2))
@@ -222,7 +222,7 @@ def test_batch_normalization_trains_saves_and_loads(tmp_path):
     again = seqnet.load_model(tmp_path / "model.h5")
     np.testing.assert_array_equal(again.predict(x), outputs)
     assert again.fit(x, y, verbose=0).history == model.fit(x, y, verbose=0).history
-    normal.trainable = False  # the same trained weights as before, but another graph
+    normal.trainable = False  # the same trainable weights, but another graph
     kept = [w.get_value() for w in normal.weights]
     model.fit(x, y, epochs=1, batch_size=8, verbose=0)
     np.testing.assert_array_equal([w.get_value() for w in normal.weights], kept)
@@ -240,7 +240,7 @@ def test_batch_normalization_resumes_exactly(tmp_path):
 
     whole = run()
     backup = BackupAndRestore(tmp_path / "run.h5", save_freq=1)
-    with pytest.raises(RuntimeError, match="no current"):
+    with pytest.raises(RuntimeError, match="power failure"):
         run(Plug(pulled_at=6), backup)
     again = run(Plug(), BackupAndRestore(tmp_path / "run.h5", save_freq=1))
     for a, b in zip(whole, again, strict=True):
@@ -279,7 +279,7 @@ def test_spatial_dropout_drops_features_of_all_steps():
 
 
 @pytest.mark.parametrize("name", [*ANYWHERE, *AT_THE_END])
-def test_each_layer_is_made_again_from_its_configuration(name):
+def test_layers_round_trip_through_their_configuration(name):
     layer = (ANYWHERE | AT_THE_END)[name]()
     again = seqnet.registry.get("layer", seqnet.registry.serialize(layer))
     assert again.get_config() == layer.get_config()
@@ -293,7 +293,7 @@ def test_largest_values_that_are_equal_share_the_gradient():
     assert (value.tolist(), gradient.tolist()) == ([[2.0]], [[[0.5], [0.0], [0.5]]])
 
 
-# ------------------------------------------------------------------------------- bad input
+# ------------------------------------------------------------------------------- invalid input
 
 
 def test_masks_that_cannot_be_kept_are_errors():
@@ -324,7 +324,7 @@ def test_masks_that_cannot_be_kept_are_errors():
         (lambda: Conv1D(3, 3, groups=2), ValueError, "must divide its filters, got 2 and 3"),
         (lambda: Conv1D(4, 3, groups=4)(np.zeros((1, 3, 2))), ValueError, "not divide the 2 feat"),
         (lambda: Conv1D(0, 3), ValueError, "filters of Conv1D must be at least 1"),
-        (lambda: Conv1D(1, (3, 3)), TypeError, "kernel_size must be a whole number"),
+        (lambda: Conv1D(1, (3, 3)), TypeError, "kernel_size must be an integer"),
         (
             lambda: Conv1D(1, 5)(np.zeros((1, 3, 2))),
             ValueError,
@@ -332,7 +332,7 @@ def test_masks_that_cannot_be_kept_are_errors():
         ),
         (lambda: Conv1D(1, 5)(np.zeros((3, 2))), ValueError, r"rank 3 \(batch, time, features\)"),
         (lambda: Reshape((2, -1, -1)), ValueError, "one -1"),
-        (lambda: Reshape(4), TypeError, "tuple of whole numbers, got 4"),
+        (lambda: Reshape(4), TypeError, "tuple of integers, got 4"),
         (lambda: Reshape((4,))(np.zeros((1, 3))), ValueError, r"shape \(4,\) from its input"),
         (lambda: Permute((0, 1)), ValueError, r"axes from 1.*got \(0, 1\)"),
         (lambda: Permute((2, 1))(np.zeros((1, 3))), ValueError, "takes inputs of 3 axes"),
@@ -349,7 +349,7 @@ def test_masks_that_cannot_be_kept_are_errors():
         (lambda: layers.ZeroPadding1D((1, 2, 3)), ValueError, r"a number, or two"),
     ],
 )
-def test_bad_arguments_are_errors_in_the_words_of_the_user(make, error, message):
+def test_invalid_arguments_raise_clear_errors(make, error, message):
     with pytest.raises(error, match=message):
         layer = make()
         layer.owner  # noqa: B018

@@ -20,7 +20,7 @@ from seqnet.layers import (
 )
 
 X = np.random.default_rng(1997).normal(size=(4, 5, 3))
-# Nothing masked; padding before, between and after; after; all masked.
+# No masked step; padding before, between and after; padding after; all steps masked.
 MASK = np.array([[1, 1, 1, 1, 1], [0, 1, 0, 1, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=bool)
 NUMPY_CELLS = {
     "simple_rnn": numpy_layers.SimpleRNNCell(),
@@ -33,7 +33,7 @@ PATHS = {"scan": {"fused": False}, "unroll": {"unroll": True}, "fused": {}}
 # ------------------------------------------------------------------------ time distributed
 
 
-def test_time_distributed_dense_is_dense():
+def test_time_distributed_dense_equals_dense():
     x = np.random.default_rng(0).normal(size=(2, 3, 4))
     inner = Dense(5, "softmax", dtype="float64")
     layer = TimeDistributed(inner)
@@ -46,7 +46,7 @@ def test_time_distributed_dense_is_dense():
     assert layer.weights == inner.weights
 
 
-def test_time_distributed_recurrent_reads_a_sequence_at_every_step():
+def test_time_distributed_applies_a_recurrent_layer_at_every_step():
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 2))
     inner = LSTM(5, dtype="float64")
     layer = TimeDistributed(inner)
@@ -58,8 +58,8 @@ def test_time_distributed_recurrent_reads_a_sequence_at_every_step():
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_model_reads_a_sequence_at_every_step(path):
-    """Steps of sentences of vectors, ragged too; the inner layer runs in any way."""
+def test_a_model_with_a_sequence_at_every_step_trains(path):
+    """Sequences of vectors at every step, also ragged; the inner layer uses any path."""
     seqnet.set_random_seed(0)
     inner = LSTM(2, dtype="float64", **PATHS[path])
     model = seqnet.Model([TimeDistributed(inner), GRU(2, return_sequences=True, dtype="float64")])
@@ -73,7 +73,7 @@ def test_a_model_reads_a_sequence_at_every_step(path):
 
 
 @pytest.mark.parametrize("wrap", [TimeDistributed, Bidirectional])
-def test_a_stateful_layer_is_seen_inside_of_another(wrap, caplog):
+def test_nested_stateful_layers_are_found(wrap, caplog):
     steps = {"return_sequences": wrap is Bidirectional}
     model = seqnet.Model([wrap(LSTM(2, stateful=True, **steps))])
     model.compile("sgd", "mse")
@@ -107,14 +107,14 @@ def test_time_distributed_names_do_not_grow_when_it_round_trips():
     assert [w.name for w in layer.weights] == names
 
 
-def test_time_distributed_refuses_what_is_no_layer_of_one_output():
+def test_time_distributed_accepts_only_layers_with_one_output():
     with pytest.raises(ValueError, match="'lstm' returns several"):
         TimeDistributed(LSTM(2, return_state=True))
     with pytest.raises(TypeError, match="wraps a layer"):
         TimeDistributed("dense")
 
 
-def test_a_wrapped_layer_that_is_not_trained_stays_as_it_was():
+def test_a_frozen_wrapped_layer_keeps_its_weights():
     model = seqnet.Model([TimeDistributed(Dense(2, trainable=False)), LSTM(1)])
     model.compile("sgd", "mse")
     model.build((None, None, 3))
@@ -140,7 +140,7 @@ def compiled_bidirectional(layer, length=None):
 
 
 def reference(cell, layer, x):
-    """One unpadded sequence (time, features) through both halves, in plain NumPy."""
+    """Compute both directions for one unpadded sequence (time, features) in NumPy."""
     halves = []
     for half, sequence in ((layer.layer, x), (layer.backward_layer, x[::-1])):
         weights = {w.name.rpartition("/")[2]: w.get_value() for w in half.weights}
@@ -151,7 +151,7 @@ def reference(cell, layer, x):
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("cell", NUMPY_CELLS)
-def test_each_half_reads_each_sequence_as_if_there_were_no_padding(cell, path):
+def test_each_direction_ignores_padding(cell, path):
     layer = Bidirectional(CELLS[cell][0](2, return_sequences=True, dtype="float64", **PATHS[path]))
     y = compiled_bidirectional(layer, 5)(X, MASK)[0]
     assert y.shape == (4, 5, 4)
@@ -171,7 +171,7 @@ def test_each_half_reads_each_sequence_as_if_there_were_no_padding(cell, path):
         ("ave", lambda a, b: (a + b) / 2),
     ],
 )
-def test_without_sequences_each_half_gives_what_it_has_read_last(mode, merged):
+def test_each_direction_returns_its_last_output_without_return_sequences(mode, merged):
     layer = Bidirectional(LSTM(2, dtype="float64"), merge_mode=mode)
     y = compiled_bidirectional(layer)(X, MASK)[0]
     for row, kept in enumerate(MASK[:3]):
@@ -207,7 +207,7 @@ def test_padding_changes_nothing_about_values_or_gradients():
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13)
 
 
-def test_weights_are_named_for_their_half_and_start_apart():
+def test_weights_are_named_after_their_direction_and_initialized_separately():
     layer = Bidirectional(LSTM(2, kernel_regularizer="l2", dropout=0.5), name="both")
     layer.ensure_built((None, None, 3))
     names = ["kernel", "recurrent_kernel", "bias"]
@@ -217,7 +217,7 @@ def test_weights_are_named_for_their_half_and_start_apart():
     assert not np.array_equal(layer.weights[0].get_value(), layer.weights[3].get_value())
 
 
-def test_names_do_not_grow_when_it_round_trips():
+def test_bidirectional_names_do_not_grow_when_it_round_trips():
     layer = Bidirectional(ZhouUnit(2), backward_layer=GRU(3, go_backwards=True, name="b"))
     for _ in range(3):
         layer.ensure_built((None, None, 3))
@@ -227,7 +227,7 @@ def test_names_do_not_grow_when_it_round_trips():
         layer = registry.get("layer", registry.serialize(layer))
 
 
-def test_the_second_half_is_made_like_the_first_with_objects_no_file_knows():
+def test_the_backward_layer_is_copied_with_unregistered_objects():
     first = LSTM(2, kernel_initializer=lambda shape, dtype: np.full(shape, 0.5, dtype))
     layer = Bidirectional(first)
     layer.ensure_built((None, None, 3))
@@ -236,7 +236,7 @@ def test_the_second_half_is_made_like_the_first_with_objects_no_file_knows():
     assert not first.go_backwards
 
 
-def test_a_model_with_it_trains_and_is_saved_and_loaded(tmp_path):
+def test_a_model_with_bidirectional_layers_trains_saves_and_loads(tmp_path):
     custom = {"ZhouUnit": ZhouUnit}
     model = seqnet.Model(
         [
@@ -256,7 +256,7 @@ def test_a_model_with_it_trains_and_is_saved_and_loaded(tmp_path):
     assert again.train_on_batch(X, y) == model.train_on_batch(X, y)
 
 
-def test_states_of_both_halves_come_out_and_go_in():
+def test_states_of_both_directions_are_returned_and_accepted():
     layer = Bidirectional(LSTM(2, return_state=True, return_sequences=True, dtype="float64"))
     x = pt.tensor("x", dtype="float64", shape=(None, None, 3))
     states = [pt.dmatrix() for _ in range(4)]
@@ -275,18 +275,18 @@ def test_states_of_both_halves_come_out_and_go_in():
         layer(x, initial_state=states[:2])
 
 
-def test_without_a_merge_a_call_gives_both_outputs():
+def test_without_merge_mode_both_outputs_are_returned():
     layer = Bidirectional(GRU(2), merge_mode=None)
     assert len(layer(pt.tensor("x", dtype="float32", shape=(None, None, 3)))) == 2
 
 
-def test_its_input_shape_is_that_of_the_layer_it_wraps():
+def test_the_input_shape_is_that_of_the_wrapped_layer():
     model = seqnet.Model([Bidirectional(LSTM(2, input_shape=(5, 3)))])
     assert model.built
     assert model.compute_output_shape((None, 5, 3)) == (None, 4)
 
 
-def test_a_stateful_one_carries_the_states_of_both_halves():
+def test_stateful_bidirectional_carries_the_states_of_both_directions():
     model = seqnet.Model([Bidirectional(GRU(2, stateful=True))])
     first, second = (model.predict_on_batch(X) for _ in range(2))
     assert (first[:, :2] != second[:, :2]).any()
@@ -320,19 +320,19 @@ def test_a_stateful_one_carries_the_states_of_both_halves():
         ),
     ],
 )
-def test_halves_that_do_not_fit_are_refused(arguments, error, message):
+def test_incompatible_directions_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         Bidirectional(*arguments())
 
 
-def test_it_cannot_run_step_by_step():
+def test_bidirectional_cannot_run_step_by_step():
     model = seqnet.Model([Bidirectional(SimpleRNN(2), name="both")])
     model.build((None, None, 3))
     with pytest.raises(ValueError, match="'both' reads from both ends"):
         Stepper(model)
 
 
-def test_the_summary_says_how_both_halves_run():
+def test_the_summary_shows_how_both_directions_run():
     assert Bidirectional(LSTM(2, unroll=True)).runs_as(backend.execution_mode) == "unroll"
     mixed = Bidirectional(
         LSTM(2, fused=False), backward_layer=LSTM(2, unroll=True, go_backwards=True)

@@ -39,7 +39,7 @@ def test_reductions(reduction, plain, weighted):
     np.testing.assert_allclose(variable.eval(mode=backend.mode()), weighted, rtol=1e-6)
 
 
-def test_weights_of_zero_or_none_at_all():
+def test_weights_of_zero_and_missing_weights():
     loss = losses.MeanSquaredError(reduction="mean_with_sample_weight")
     assert loss(Y, P, [0, 0, 0]) == 0
     assert losses.MeanSquaredError()(np.zeros((0, 2)), np.zeros((0, 2))) == 0
@@ -47,7 +47,7 @@ def test_weights_of_zero_or_none_at_all():
     assert loss(Y, bad, [1, 0, 1]) == 0.5
 
 
-def test_types_follow_floatx_the_variable_or_the_loss():
+def test_the_dtype_follows_floatx_the_variable_or_the_loss():
     loss = losses.MeanSquaredError()
     assert loss(Y, P).dtype == "float32"
     assert loss(Y.astype(int), P.astype(int)).dtype == "float32"
@@ -67,7 +67,7 @@ def test_a_dtype_keeps_the_logits_of_a_softmax():
     assert values.dtype == "float64"
 
 
-def test_a_class_to_ignore_is_left_out_of_means():
+def test_ignore_class_is_excluded_from_means():
     p = [[1.0, 3.0], [0.5, 0.5], [1.0, 1.0]]
     y, parts = [1, -1, 0], [-np.log(0.75), 0.0, np.log(2)]
     expected = {
@@ -84,7 +84,7 @@ def test_a_class_to_ignore_is_left_out_of_means():
 
 
 class Scaled(losses.Loss):
-    """A loss as one is written for Keras."""
+    """A custom loss as in Keras."""
 
     def __init__(self, scale=0.7, name="scaled", **kwargs):
         super().__init__(name=name, **kwargs)
@@ -95,7 +95,7 @@ class Scaled(losses.Loss):
 
 
 class Bare(losses.Loss):
-    """A loss without a call of the constructor of its base."""
+    """A loss that does not call the constructor of its base class."""
 
     def __init__(self, scale=0.7):
         self.scale = scale
@@ -106,7 +106,7 @@ class Bare(losses.Loss):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cls", [Scaled, Bare])
-def test_losses_of_ones_own(cls, dtype):
+def test_custom_losses_can_be_called(cls, dtype):
     seqnet.config.set_floatx(dtype)
     value = cls()(Y.astype(int), P, [1, 3, 0])
     assert value.dtype == dtype
@@ -116,7 +116,7 @@ def test_losses_of_ones_own(cls, dtype):
     assert again(Y, P) == pytest.approx(1 / 3)
 
 
-def test_names():
+def test_names_of_losses():
     assert losses.MeanSquaredError().name == "mean_squared_error"
     assert losses.MeanSquaredError(name="mine").name == "mine"
     assert (Scaled().name, Bare().name) == ("scaled", "Bare")
@@ -127,7 +127,7 @@ def test_names():
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_configurations_make_the_same_loss(cls):
+def test_configurations_of_losses_round_trip(cls):
     options = {"name": "mine", "reduction": "sum", "dtype": "float64"}
     loss = cls(**options)
     config = json.loads(json.dumps(loss.get_config()))
@@ -156,7 +156,7 @@ def test_aliases(alias, name):
     assert type(losses.get(alias)) is getattr(losses, name)
 
 
-def test_functions_show_the_arguments_of_their_classes():
+def test_functions_have_the_arguments_of_their_classes():
     assert list(inspect.signature(losses.hinge).parameters) == ["y_true", "y_pred"]
     names = list(inspect.signature(losses.categorical_crossentropy).parameters)
     assert names == ["y_true", "y_pred", "from_logits", "label_smoothing", "axis"]
@@ -195,6 +195,6 @@ def test_functions_show_the_arguments_of_their_classes():
         (lambda: losses.Hinge()(Y, P, np.ones((3, 2))), ValueError, "sample_weight of hinge"),
     ],
 )
-def test_wrong_arguments(make, error, text):
+def test_wrong_arguments_are_refused(make, error, text):
     with pytest.raises(error, match=text):
         make()

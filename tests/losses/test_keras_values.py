@@ -1,4 +1,4 @@
-"""Every loss has Keras 3's values and gradients: stored arrays, in both precisions."""
+"""Values and gradients of losses equal the stored ones of Keras 3, in both precisions."""
 
 import numpy as np
 import pytensor
@@ -30,8 +30,8 @@ def tolerance(dtype):
 
 @pytest.mark.parametrize("case", loss_cases.CASES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_values_and_gradients_are_keras(case, dtype):
-    """The values, the weighted mean and sum, and their gradients, as the training step has them."""
+def test_values_and_gradients_equal_those_of_keras(case, dtype):
+    """The values, weighted mean and sum, and their gradients, as in a training step."""
     arrays, loss = KERAS[case], make(case)
     y = targets_of(case, dtype)
     variables = [
@@ -59,7 +59,7 @@ def test_values_and_gradients_are_keras(case, dtype):
 
 
 @pytest.mark.parametrize("case", ["huber", "sparse_categorical_crossentropy_ignore"])
-def test_calls_on_arrays_are_keras(case):
+def test_calls_on_arrays_equal_those_of_keras(case):
     arrays = KERAS[case]
     y, p, w = arrays["targets"], arrays["predictions"], arrays["weights"]
     seqnet.config.set_floatx("float64")
@@ -71,7 +71,7 @@ def test_calls_on_arrays_are_keras(case):
 
 
 @pytest.mark.parametrize("case", [c for c in loss_cases.CASES if hasattr(losses, c)])
-def test_functions_are_the_classes_without_reduction(case):
+def test_functions_equal_the_classes_without_reduction(case):
     name, options, _ = loss_cases.CASES[case]
     cls = getattr(losses, name)
     function = getattr(losses, cls.registered_name)
@@ -127,8 +127,8 @@ EXTREME = [
 
 @pytest.mark.parametrize("loss", EXTREME, ids=lambda loss: loss.name)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_gradients_are_finite_at_the_ends(loss, dtype):
-    """Predictions of 0 and 1 only, rows of zeros, right and wrong; huge ones where allowed."""
+def test_gradients_are_finite_for_extreme_predictions(loss, dtype):
+    """Predictions of only 0 and 1, rows of zeros, correct and wrong; huge values where allowed."""
     rows = [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
     if loss.from_logits or loss.name in ("log_cosh", "cosine_similarity"):
         rows += [[1e4, -1e4, 0], [-1e4, 1e4, 1e4], [1e30, 0, -1e30]]

@@ -54,7 +54,7 @@ def make(loss, ending=None, units=3, layers=(), rate=0.1, metrics=(), shape=X.sh
 
 @pytest.mark.parametrize("name", NEW)
 def test_padding_changes_nothing(name):
-    """A masked batch trains as its unmasked steps alone do, whatever masked steps hold."""
+    """A masked batch trains like its unmasked steps alone, for any values at masked steps."""
     y = TARGETS.get(name, ONE_HOT).astype(float)
     noise = np.where(MASK[..., None], y, 7.5)
     x = np.where(MASK[..., None], X, 99.0)
@@ -71,7 +71,7 @@ def test_padding_changes_nothing(name):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "mean_with_sample_weight", "sum_over_batch_size"])
-def test_every_mean_is_the_weighted_mean(reduction):
+def test_mean_reductions_equal_the_weighted_mean(reduction):
     model = make(losses.MeanSquaredError(reduction=reduction))
     plain = make("mse")
     given = {"sample_weight": WEIGHTS, "mask": MASK}
@@ -117,7 +117,7 @@ def test_training_needs_a_reduction(reduction):
 
 
 @pytest.mark.parametrize("ignored", [-1, 0, 255])
-def test_a_class_to_ignore_is_as_a_mask(ignored):
+def test_ignore_class_equals_a_mask(ignored):
     labels = np.where(MASK, LABELS % 2 + 1, ignored)
     loss = losses.SparseCategoricalCrossentropy(ignore_class=ignored)
     metrics = ["accuracy", "perplexity"]
@@ -130,13 +130,13 @@ def test_a_class_to_ignore_is_as_a_mask(ignored):
 
 
 @pytest.mark.usefixtures("no_compile")
-def test_only_the_class_to_ignore_may_be_unknown():
+def test_only_ignore_class_may_be_out_of_range():
     loss = losses.SparseCategoricalCrossentropy(ignore_class=-1)
     with pytest.raises(ValueError, match=r"holds class -2 at \(0, 0\)"):
         make(loss, "softmax").fit(X, np.full((4, 5), -2), verbose=0)
 
 
-def test_a_dtype_computes_the_loss_alone_in_it():
+def test_the_dtype_of_a_loss_applies_only_to_the_loss():
     loss = losses.MeanSquaredError(dtype="float64")
     model, plain = make(loss), make("mse")
     assert model.train_on_batch(X, ONE_HOT) == pytest.approx(plain.train_on_batch(X, ONE_HOT))
@@ -180,7 +180,7 @@ def test_class_numbers_may_have_an_axis_of_one(steps):
 
 
 @pytest.mark.parametrize("name", ["binary_crossentropy", "binary_focal_crossentropy"])
-def test_class_weights_know_targets_without_the_axis_of_one(name):
+def test_class_weights_accept_targets_without_the_axis_of_one(name):
     model = make(name, "sigmoid", units=1, shape=(None, 2))
     y, x = np.array([0, 1, 1, 0]), X[:, 0]
     weights = {0: 1.0, 1: 3.0}
@@ -208,7 +208,7 @@ def test_other_targets_are_refused(shape):
         (losses.SparseCategoricalCrossentropy(axis=1), 1, "has axis=1"),
     ],
 )
-def test_targets_that_a_loss_cannot_take(loss, y, text):
+def test_unsupported_targets_are_refused(loss, y, text):
     sparse = isinstance(loss, losses.SparseCategoricalCrossentropy)
     ending = "softmax" if sparse else None
     targets = np.full((4, 5) if sparse else (4, 5, 3), y)

@@ -17,7 +17,7 @@ from seqnet.layers import Dense
         (3, [[0, 0, 1], [1, 0, 0], [0, 1, 0]], "CategoricalAccuracy"),
     ],
 )
-def test_accuracy_goes_with_any_loss_and_is_chosen_by_shapes(units, targets, expected):
+def test_accuracy_is_chosen_by_shapes_for_any_loss(units, targets, expected):
     model = seqnet.Model([Dense(units, input_shape=(2,))])
     model.compile("sgd", "mse", ["accuracy", "ce"])
     x = np.random.default_rng(0).uniform(size=(3, 2))

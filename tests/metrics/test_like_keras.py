@@ -1,4 +1,4 @@
-"""Metrics have Keras 3's values, for any batches, weights, padding and precision."""
+"""Values of metrics equal those of Keras 3, for any batches, weights, padding and precision."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_there_are_values_for_all_cases():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("case", "expected"), PAIRS, ids=NAMES)
-def test_values_of_padded_batches_are_those_of_keras(case, expected, dtype):
+def test_values_of_padded_batches_equal_those_of_keras(case, expected, dtype):
     name, options, kind = case
     metric = getattr(metrics, name)(**options, dtype=dtype)
     y_true, y_pred, weight = arrays(kind)
@@ -36,7 +36,7 @@ def test_values_of_padded_batches_are_those_of_keras(case, expected, dtype):
 
 
 @pytest.mark.parametrize(("case", "expected"), PAIRS, ids=NAMES)
-def test_values_without_weights_are_those_of_keras(case, expected):
+def test_values_without_weights_equal_those_of_keras(case, expected):
     name, options, kind = case
     if "ignore_class" in options:
         pytest.skip("Keras divides by the ignored steps too, unless there are weights.")

@@ -19,7 +19,7 @@ def values_of(metric, targets, scores=SCORES):
 
 
 @pytest.mark.parametrize("name", ["sparse", "categorical", "binary"])
-def test_accuracies_are_the_references(name):
+def test_accuracies_equal_the_reference(name):
     name = f"{name}_categorical_accuracy" if name == "sparse" else f"{name}_accuracy"
     targets = {"s": LABELS, "c": TARGETS, "b": BITS}[name[0]]
     expected = getattr(numpy_training, name)(targets, SCORES)
@@ -35,7 +35,7 @@ def test_the_threshold_of_binary_accuracy_can_be_set():
     assert values_of(metric, BITS.astype(float)).shape == expected.shape
 
 
-def test_perplexity_is_the_exponential_of_the_mean_and_takes_both_kinds_of_targets():
+def test_perplexity_is_the_exponential_of_the_mean_for_both_kinds_of_targets():
     metric = metrics.get("perplexity")
     sparse = values_of(metric, LABELS)
     dense = values_of(metric, np.eye(4)[LABELS])
@@ -114,7 +114,7 @@ def test_metrics_by_name_take_logits_where_the_loss_does(metric, loss, targets):
     )
 
 
-def test_metrics_that_are_objects_are_used_as_they_are():
+def test_metric_objects_keep_their_settings():
     loss = losses.BinaryCrossentropy(from_logits=True)
     assert metrics.get(metrics.BinaryAccuracy(threshold=0.25), loss).threshold == 0.25
     assert not metrics.get(metrics.Perplexity(), loss).from_logits

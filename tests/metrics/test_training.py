@@ -1,4 +1,4 @@
-"""Metrics in training: the same numbers as on arrays, for any batches and padding."""
+"""Metrics in training equal those on arrays, for any batches and padding."""
 
 import copy
 import json
@@ -12,7 +12,8 @@ import seqnet
 from seqnet import metrics
 from seqnet.layers import Dense, Masking, SimpleRNN
 from seqnet.metrics import MeanMetric, Metric, weighted_sum
-from seqnet.training.step import CompiledSteps, Totals
+from seqnet.training.results import Totals
+from seqnet.training.step import CompiledSteps
 
 RNG = np.random.default_rng(20261126)
 LENGTHS = np.array([3, 5, 1, 4])
@@ -36,7 +37,7 @@ class Confusions(Metric):
 
 
 class WorstError(MeanMetric):
-    """A constructor of its own that does not call the one of the base class."""
+    """Has a constructor that does not call the one of the base class."""
 
     def __init__(self, power=1):
         self.power = power
@@ -73,7 +74,7 @@ def tagger(asked):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_training_has_the_numbers_of_arrays_for_any_batches_and_padding(dtype):
+def test_training_metrics_equal_those_of_arrays_for_any_batches_and_padding(dtype):
     seqnet.config.set_floatx(dtype)
     model = tagger(all_metrics())
     x = np.where(PRESENT[..., None], X, -9.0)

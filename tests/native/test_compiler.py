@@ -345,7 +345,7 @@ def test_a_compiler_that_hangs_is_killed_with_its_children(cache, tmp_path, monk
     pids = tmp_path / "pids"
     hang = f"sleep 1000 & echo $! >> {pids}; wait"
     monkeypatch.setenv("CC", write_script(tmp_path / "cc", hang))
-    for _ in range(2):  # the second time the reason is known
+    for _ in range(2):  # the second time the reason is remembered
         with pytest.raises(native.KernelUnavailable, match=r"did not finish within 0\.5 seconds"):
             compiler.load(SOURCE)
     (pid,) = map(int, pids.read_text().split())

@@ -101,7 +101,7 @@ def lines_of_a_call():
     return lines
 
 
-def test_the_work_of_a_call_does_not_depend_on_the_arrays_in_use():
+def test_the_cost_of_a_call_does_not_depend_on_the_arrays_in_use():
     lines_of_a_call()
     alone = lines_of_a_call()
     kept = [memory.empty((1 << 15,), "float32") for _ in range(500)]

@@ -29,14 +29,14 @@ def two_threads():
 
 def test_an_idle_team_uses_no_processor_time():
     native.gemm(A, B)
-    time.sleep(0.05)  # let the worker go to sleep
+    time.sleep(0.05)  # let the worker thread sleep
     before = time.process_time()
     time.sleep(0.4)
     assert time.process_time() - before < 0.1
 
 
 def exit_status_of_child(function):
-    """Fork, call `function` in the child, and return the child's exit status, None if it hangs."""
+    """Call `function` in a forked child; return the exit status, or None if the child hangs."""
     child = os.fork()
     if child == 0:
         try:
@@ -119,7 +119,7 @@ def test_a_child_that_is_forked_while_other_threads_compute_computes_the_same():
             thread.join()
 
 
-def test_several_callers_at_once_get_their_own_results():
+def test_concurrent_callers_get_their_own_results():
     inputs = [RANDOM.normal(size=(120, 120)).astype("float32") for _ in range(4)]
     wanted = [native.gemm(x, B[:120, :120]).copy() for x in inputs]
     wrong = []
@@ -164,7 +164,7 @@ def test_every_compiled_kernel_reads_the_number_of_threads_once_per_call(monkeyp
 
     def read():
         reads.append(1)
-        return len(reads)  # a different number each time
+        return len(reads)  # a different number at each call
 
     for module in (core, elementwise):
         monkeypatch.setattr(module, "get_num_threads", read)

@@ -1,4 +1,4 @@
-"""Weight decay, averages of weights, and weights in `change`: models, files, rows of tables."""
+"""Weight decay, averages of weights, and weights in `change`: models, files, table rows."""
 
 import numpy as np
 import pytest
@@ -102,7 +102,7 @@ def test_excluded_weights_do_not_decay():
     ]
 
 
-def test_the_choice_can_change_at_any_time(compiled):
+def test_excluded_weights_can_change_at_any_time(compiled):
     model = model_with(optimizers.SGD(0.5, weight_decay=0.5))
     for names in (None, ["bias"], None):
         model.optimizer.exclude_from_weight_decay(var_names=names)
@@ -121,7 +121,7 @@ def test_the_choice_can_change_at_any_time(compiled):
         ({"var_list": ["bias"]}, TypeError, "weights of layers, such as layer.bias"),
     ],
 )
-def test_a_wrong_choice_is_refused(choice, error, message):
+def test_a_wrong_choice_of_excluded_weights_is_refused(choice, error, message):
     with pytest.raises(error, match=message):
         optimizers.AdamW().exclude_from_weight_decay(**choice)
 
@@ -223,7 +223,7 @@ def test_a_table_that_does_not_decay_is_updated_by_rows():
     assert by_rows(model)
 
 
-def test_rows_that_were_idle_are_right_when_decay_is_switched_on(monkeypatch):
+def test_idle_rows_are_correct_after_decay_is_switched_on(monkeypatch):
     def trained():
         model = table_model(optimizers.RMSprop(0.01, centered=True))
         for number, (x, y) in enumerate(table_batches(9)):
@@ -245,7 +245,7 @@ def test_rows_that_were_idle_are_right_when_decay_is_switched_on(monkeypatch):
 
 
 class Proximal(Optimizer):
-    """As a newcomer writes it: the weight is an argument of `change`."""
+    """A custom optimizer with the weight as an argument of `change`."""
 
     slots = ("m",)
 

@@ -39,14 +39,14 @@ def weight(value, name="w", dtype="float64"):
 
 
 def compile_steps(optimizer, *weights):
-    """Return a function of gradients that makes one update: d(sum w g)/dw is g."""
+    """Return a function that makes one update with given gradients: d(sum w g)/dw is g."""
     given = [pt.tensor(f"g{k}", dtype=w.dtype, shape=w.type.shape) for k, w in enumerate(weights)]
     loss = sum(pt.sum(w * g) for w, g in zip(weights, given, strict=True))
     return backend.compile(given, [], optimizer.updates(loss, list(weights)), name="step")
 
 
 def walk(optimizer, start, gradients):
-    """Return the values of a weight after each of some gradients."""
+    """Return the values of a weight after the update with each gradient."""
     w = weight(start)
     step = compile_steps(optimizer, w)
     visited = []
@@ -56,11 +56,11 @@ def walk(optimizer, start, gradients):
     return np.stack(visited)
 
 
-# ----------------------------------------------------------------- what others' systems do
+# ----------------------------------------------------------------- results of Keras and theano_lstm
 
 
 @pytest.mark.parametrize("name", cases.OPTIMIZERS)
-def test_the_path_of_a_weight_is_keras(name):
+def test_updates_equal_those_of_keras(name):
     stored = KERAS[f"optimizer_{name}"]
     function, hyperparameters = cases.OPTIMIZERS[name]
     assert json.loads(str(stored["hyperparameters"])) == hyperparameters
@@ -69,8 +69,8 @@ def test_the_path_of_a_weight_is_keras(name):
 
 
 @pytest.mark.parametrize("name", cases.THEANO_LSTM)
-def test_the_defaults_walk_as_theano_lstm_does(name):
-    """Its clipping shrinks gradients within the limit, too, by 1e-6 / |g|: hence the tolerance."""
+def test_default_updates_equal_those_of_theano_lstm(name):
+    """Its clipping also scales gradients within the limit, by 1e-6 / |g|, hence the tolerance."""
     w = weight([1.0, -2.0])
     optimizer = CLASSES[name](clipnorm=5.0)
     updates = optimizer.updates(0.5 * pt.sum(pt.sqr(w)), [w])
@@ -81,7 +81,7 @@ def test_the_defaults_walk_as_theano_lstm_does(name):
 
 
 @pytest.mark.parametrize("name", cases.THEANO_LSTM)
-def test_with_its_clipping_the_path_is_theano_lstms(name):
+def test_updates_with_theano_lstm_clipping_equal_those_of_theano_lstm(name):
     w = weight([1.0, -2.0])
     step = compile_steps(CLASSES[name](), w)
     for expected in cases.THEANO_LSTM[name]:
@@ -91,8 +91,8 @@ def test_with_its_clipping_the_path_is_theano_lstms(name):
         np.testing.assert_allclose(w.get_value(), expected, rtol=0, atol=2e-11)
 
 
-def test_a_large_gradient_is_clipped_as_theano_lstm_does():
-    # [27.00000006, 36.00000008] there, where the norm 50 counts as 50.000001.
+def test_a_large_gradient_is_clipped_as_in_theano_lstm():
+    # theano_lstm gives [27.00000006, 36.00000008]: it divides by 50.000001.
     w = weight([30.0, 40.0])
     optimizer = SGD(1.0, clipnorm=5.0)
     step = backend.compile([], [], optimizer.updates(0.5 * pt.sum(pt.sqr(w)), [w]), name="step")
@@ -130,14 +130,14 @@ CLIPPING = {
 
 
 def clipped(kind, limit, gradients):
-    """Return the gradients after clipping: what SGD at rate 1 takes away from zeros."""
+    """Return the gradients after clipping: the update of zeros by SGD with rate 1, negated."""
     weights = [weight(np.zeros_like(g), f"w{k}") for k, g in enumerate(gradients)]
     compile_steps(SGD(1.0, **{CLIPPING[kind]: limit}), *weights)(*gradients)
     return [-w.get_value() for w in weights]
 
 
 @pytest.mark.parametrize("kind", CLIPPING)
-def test_clipping_is_keras(kind):
+def test_clipping_equals_that_of_keras(kind):
     stored = KERAS[kind]
     result = clipped(kind, float(stored["limit"]), [stored["gradient_0"], stored["gradient_1"]])
     np.testing.assert_allclose(result[0], stored["clipped_0"], rtol=1e-12)
@@ -146,7 +146,7 @@ def test_clipping_is_keras(kind):
 
 @pytest.fixture(scope="module", params=list(CLIPPING))
 def clip_anything(request):
-    """Return a kind of clipping, and a function of a limit and two gradients compiled once."""
+    """Return the name of a clipping, and a compiled function of a limit and two gradients."""
     weights = [weight(np.zeros((2, 2)), "a"), weight(np.zeros(3), "b")]
     optimizer = SGD(1.0, **{CLIPPING[request.param]: 1.0})
     step = compile_steps(optimizer, *weights)
@@ -170,7 +170,7 @@ values = st.floats(-1e3, 1e3, width=32)
     second=float_arrays(np.float64, (3,), elements=values),
     limit=st.floats(0.01, 100),
 )
-def test_clipping_anything_is_the_reference(clip_anything, first, second, limit):
+def test_clipping_equals_the_reference_for_any_gradients(clip_anything, first, second, limit):
     kind, clip = clip_anything
     expected = getattr(numpy_training, kind)([first, second], limit)
     for result, value in zip(clip(limit, first, second), expected, strict=True):
@@ -185,7 +185,7 @@ def test_a_gradient_within_the_limit_is_not_touched(kind):
 
 
 @pytest.mark.parametrize("kind", CLIPPING)
-def test_a_zero_gradient_stays_zero(kind):
+def test_clipping_keeps_a_zero_gradient(kind):
     assert not clipped(kind, 1.0, [np.zeros(3)])[0].any()
 
 
@@ -195,11 +195,11 @@ def test_clipping_together_keeps_the_direction():
     np.testing.assert_allclose(together, np.array([3.0, 4.0, 12.0]) / 10)
 
 
-# ------------------------------------------------------------- numbers that change later
+# ------------------------------------------------------------- hyperparameters that change later
 
 
 @EVERY_OPTIMIZER
-def test_the_learning_rate_changes_what_is_already_compiled(cls):
+def test_a_new_learning_rate_takes_effect_without_recompiling(cls):
     w = weight([1.0, 2.0])
     optimizer = cls(0.5)
     step = compile_steps(optimizer, w)
@@ -328,7 +328,7 @@ def test_one_optimizer_of_two_models_of_equal_names_is_refused(no_compile):
         optimizer.updates(pt.sum(v := weight([1.0, 2.0, 3.0])), [v])
 
 
-def test_slots_are_not_made_before_they_are_needed():
+def test_slots_are_created_when_needed():
     optimizer = SGD(0.1)
     w = weight([1.0])
     compile_steps(optimizer, w)
@@ -339,7 +339,7 @@ def test_slots_are_not_made_before_they_are_needed():
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_an_optimizer_is_found_by_name(name):
+def test_optimizers_are_found_by_name(name):
     assert type(optimizers.get(name)) is CLASSES[name]
     assert type(optimizers.get(CLASSES[name].__name__)) is CLASSES[name]
     assert type(optimizers.get(CLASSES[name])) is CLASSES[name]
@@ -355,7 +355,7 @@ def test_an_optimizer_round_trips_through_its_configuration(cls):
     assert (again.learning_rate, again.global_clipnorm, again.clipnorm) == (0.123, 2.5, None)
 
 
-def test_defaults_are_the_papers_and_keras():
+def test_defaults_equal_those_of_the_papers_and_of_keras():
     assert AdaDelta().get_config() == {
         "learning_rate": 1.0,
         "rho": 0.95,
@@ -379,7 +379,7 @@ def test_defaults_are_the_papers_and_keras():
     assert (SGD().learning_rate, SGD().momentum, SGD().nesterov) == (0.01, 0.0, False)
 
 
-# ------------------------------------------------------------- an optimizer of one's own
+# ------------------------------------------------------------- custom optimizers
 
 
 @register("optimizer", "signed_momentum")
@@ -398,7 +398,7 @@ class SignedMomentum(Optimizer):
         return -h.learning_rate * pt.sign(mean), {"mean": mean}
 
 
-def test_a_custom_optimizer_is_one_class():
+def test_a_custom_optimizer_class_is_sufficient():
     gradients = np.array([[1.0, -1.0], [-0.5, 3.0], [-2.0, 0.0]])
     visited = walk(SignedMomentum(0.1), np.zeros(2), gradients)
     # Means: [.5, -.5], [0, 1.25], [-1, .625].

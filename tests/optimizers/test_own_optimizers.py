@@ -1,4 +1,4 @@
-"""Optimizers that newcomers write: plain numbers and arrays, in both float types."""
+"""Custom optimizers with plain Python numbers and arrays, in both float types."""
 
 import numpy as np
 import pytensor.tensor as pt
@@ -18,7 +18,7 @@ class Momentum(Optimizer):
 
 
 class WithItsOwnAttributes(Optimizer):
-    """Attributes with names near those of hyperparameters, from a constructor and from a class."""
+    """Instance and class attributes with names similar to those of hyperparameters."""
 
     learning_rates = ()
 
@@ -61,7 +61,7 @@ class Sparse(Optimizer):
 
 
 class Constant(Optimizer):
-    """One number for all."""
+    """A constant update for all weights."""
 
     def change(self, gradient, h):
         return -0.25, {}
@@ -84,7 +84,7 @@ def trained(cls, dtype):
 
 @pytest.mark.parametrize("backend", ["auto", "numpy"])
 @pytest.mark.parametrize("cls", OWN)
-def test_plain_numbers_train_alike_in_both_float_types(cls, backend):
+def test_plain_python_numbers_train_in_both_float_types(cls, backend):
     before = seqnet.config.backend()
     seqnet.config.set_backend(backend)
     try:
@@ -128,7 +128,7 @@ def test_wrong_results_of_change_are_refused(returned, error, message):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_initializers_and_regularizers_are_any_functions(dtype):
+def test_initializers_and_regularizers_may_be_functions(dtype):
     def start(shape, rng):
         return rng.normal(size=shape) / 10
 
@@ -153,7 +153,7 @@ def test_initializers_and_regularizers_are_any_functions(dtype):
     np.testing.assert_allclose(model.train_on_batch(x, y), expected, rtol=1e-5)
 
 
-def test_a_regularizer_gives_one_number():
+def test_a_regularizer_must_return_a_scalar():
     for function, error, message in (
         (lambda w: None, TypeError, "of dense/kernel returns None"),
         (lambda w: w, ValueError, "of dense/kernel returns 2 axes"),
@@ -164,7 +164,7 @@ def test_a_regularizer_gives_one_number():
             model.evaluate(np.ones((2, 2)), np.ones((2, 1)))
 
 
-def test_attributes_of_a_custom_optimizer_are_free():
+def test_a_custom_optimizer_may_have_any_attributes():
     optimizer = WithItsOwnAttributes(momentums=(0.1, 0.2))
     optimizer.best = 3
     optimizer.note = "a new attribute"

@@ -1,4 +1,4 @@
-"""A large embedding is updated row by row; the result is that of the whole update."""
+"""Updates of single rows of a large embedding equal updates of the whole table."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def train(model):
 
 
 @pytest.mark.parametrize("make_optimizer", MAKERS.values(), ids=MAKERS)
-def test_rows_end_up_as_the_whole_update_leaves_them(make_optimizer, monkeypatch):
+def test_row_updates_equal_updates_of_the_whole_table(make_optimizer, monkeypatch):
     by_rows = train(make(make_optimizer()))
     monkeypatch.setattr(lookup, "FEW_ROWS", 10**9)
     whole = train(make(make_optimizer()))
@@ -77,7 +77,7 @@ def test_only_the_rows_that_were_looked_up_are_computed():
     assert all(op.inplace for op in ops if isinstance(op, lookup.SetRows))
 
 
-def test_an_optimizer_that_moves_idle_weights_updates_all_rows():
+def test_optimizers_that_change_idle_rows_update_all_rows():
     model = make(optimizers.Adam())
     x, y = next(batches())
     model.train_on_batch(x, y)

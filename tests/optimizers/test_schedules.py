@@ -29,7 +29,7 @@ X, Y = RNG.normal(size=(12, 2)), RNG.normal(size=(12, 1))
 
 
 class Warmup(LearningRateSchedule):
-    """As a newcomer writes it, with plain Python."""
+    """A custom schedule in plain Python."""
 
     def __init__(self, rate=0.1, steps=4):
         self.rate, self.steps = rate, steps
@@ -106,7 +106,7 @@ def test_a_model_with_a_schedule_is_saved(tmp_path):
             assert again.train_on_batch(X, Y) == model.train_on_batch(X, Y)
 
 
-def test_a_custom_schedule_in_a_file_needs_its_name(tmp_path):
+def test_loading_a_custom_schedule_requires_registration(tmp_path):
     model = model_with(inverse)
     model.train_on_batch(X, Y)
     model.save(tmp_path / "model.h5")

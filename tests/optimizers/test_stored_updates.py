@@ -29,7 +29,7 @@ def make(name, arguments, options):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", CASES)
-def test_each_update_is_the_stored_one(name, dtype):
+def test_updates_equal_the_stored_values(name, dtype):
     stored, given = STORED[name], STORED["inputs"]
     class_name, arguments, options = json.loads(str(stored["about"]))
     optimizer = make(class_name, arguments, options)
@@ -57,7 +57,7 @@ def test_each_update_is_the_stored_one(name, dtype):
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_schedule_gives_the_stored_rates(name):
+def test_schedules_equal_the_stored_values(name):
     stored = STORED[name]
     class_name, config = json.loads(str(stored["about"]))
     schedule = getattr(schedules, class_name)(**config)

@@ -1,4 +1,4 @@
-"""Oracles: what seqnet's results are compared with. See README.md in this folder."""
+"""Oracles that seqnet's results are compared with. See README.md in this folder."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def load_arrays(peer):
     Returns
     -------
     dict of str to dict of str to ndarray
-        ``arrays[case][name]``; the file's ``"versions"`` string is left out.
+        ``arrays[case][name]``; without the file's ``"versions"`` string.
     """
     cases = {}
     with np.load(Path(__file__).with_name(f"{peer}.npz"), allow_pickle=False) as stored:

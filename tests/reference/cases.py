@@ -1,14 +1,14 @@
-"""The cases that the stored files hold: sizes, options, inputs, and the NumPy reference's answer.
+"""The cases in the stored files: sizes, options, inputs, and results of the NumPy reference.
 
-`make_pytorch.py` and `make_keras.py` feed the inputs made here to the peers. Tests do not make
-inputs again, they read the stored ones (`load_arrays`), and read the options of a case here::
+`make_pytorch.py` and `make_keras.py` pass these inputs to PyTorch and Keras. Tests read the stored
+inputs (`load_arrays`) and the options of a case::
 
     for name, case in RECURRENT.items():
         arrays = load_arrays("keras")[name]
         expected = arrays["y"]
         case.cell, case.activation, case.reset_after, case.go_backwards   # how to build the layer
 
-All inputs are float64 arrays of values that float32 holds exactly.
+All inputs are float64 arrays of values that are exact in float32.
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ class RecurrentCase:
     time: int = 4
     features: int = 3
     units: int = 2
-    mask: str | None = None  # "holes" or "padded" (a tail of padding only)
+    mask: str | None = None  # "holes" or "padded" (padding only at the end)
     go_backwards: bool = False
-    initial_states: bool = False  # False: zeros, which are stored too
-    peers: tuple[str, ...] = ("keras",)  # the files that hold it
+    initial_states: bool = False  # False: zeros, which are also stored
+    peers: tuple[str, ...] = ("keras",)  # the files that contain the case
 
     @property
     def state_names(self):
@@ -51,7 +51,7 @@ class RecurrentCase:
         return numpy_layers.GRUCell(self.activation, self.reset_after)
 
     def inputs(self):
-        """x, kernel, recurrent_kernel, bias, h0 (and c0), cotangent and, if there is one, mask."""
+        """Return x, kernel, recurrent_kernel, bias, h0 (and c0), cotangent and, if used, mask."""
         rng = random_generator(self.name)
         cell = self.numpy_cell()
         columns = cell.gates * self.units
@@ -69,11 +69,13 @@ class RecurrentCase:
             arrays["mask"] = HOLES
         if self.mask == "padded":
             arrays["mask"] = np.arange(self.time) < np.array([5, 2, 1, 4])[:, None]
-            arrays["cotangent"] *= arrays["mask"][:, :, None]  # peers differ in y on the padding
+            arrays["cotangent"] *= arrays["mask"][
+                :, :, None
+            ]  # Keras and PyTorch differ in y at padded steps
         return arrays
 
     def numpy_result(self, arrays):
-        """y, h_last (and c_last) and the gradients, by the NumPy reference."""
+        """Return y, h_last (and c_last) and the gradients of the NumPy reference."""
         y, states, tape = numpy_layers.recurrent(
             self.numpy_cell(),
             arrays["x"],
@@ -88,7 +90,7 @@ class RecurrentCase:
         return result | numpy_layers.recurrent_backward(tape, d_y=arrays["cotangent"])
 
 
-# Nothing masked; a masked first step, a hole and a masked end; a hole of two; all masked.
+# No masked step; masked first, inner and last steps; two masked inner steps; all steps masked.
 HOLES = np.array([[1, 1, 1, 1, 1], [0, 1, 0, 1, 0], [1, 0, 0, 1, 1], [0, 0, 0, 0, 0]], dtype=bool)
 
 
@@ -118,7 +120,7 @@ def _recurrent_cases():
         if kind in ("lstm", "gru"):
             yield RecurrentCase(f"{kind}_masked_initial_state", **given)
 
-    # Batch x time x units of 1 and 3: where an axis of size one may be squeezed or broadcast.
+    # Batch, time and units of 1 and 3, as an axis of size one may be squeezed or broadcast.
     for kind in ("simple_rnn", "lstm", "gru"):
         for sizes in itertools.product((1, 3), repeat=3):
             if kind == "lstm" or sizes in ((1, 3, 3), (3, 1, 1)):
@@ -141,7 +143,7 @@ RECURRENT = {case.name: case for case in _recurrent_cases()}
 
 
 def layer_inputs():
-    """Inputs of dense_2d, dense_3d, embedding and softmax_3d, by case."""
+    """Return the inputs of dense_2d, dense_3d, embedding and softmax_3d, by case."""
     cases = {}
     for name, shape in (("dense_2d", (4, 3)), ("dense_3d", (2, 5, 3))):
         rng = random_generator(name)
@@ -153,7 +155,9 @@ def layer_inputs():
         }
     rng = random_generator("embedding")
     cases["embedding"] = {
-        "ids": np.array([[0, 3, 3, 1, 0], [4, 4, 4, 0, 3]]),  # 2 is not used, 3, 4, 0 are repeated
+        "ids": np.array(
+            [[0, 3, 3, 1, 0], [4, 4, 4, 0, 3]]
+        ),  # 2 is not used; 3, 4 and 0 are repeated
         "embeddings": normal(rng, (5, 3)),
         "cotangent": normal(rng, (2, 5, 3)),
     }
@@ -165,7 +169,7 @@ def layer_inputs():
 
 
 def layer_numpy_result(name, arrays):
-    """y and the gradients of a case of `layer_inputs`, by the NumPy reference."""
+    """Return y and the gradients of a case of `layer_inputs`, from the NumPy reference."""
     d_y = arrays["cotangent"]
     if name.startswith("dense"):
         y = numpy_layers.dense(arrays["x"], arrays["kernel"], arrays["bias"])
@@ -189,7 +193,7 @@ LOSSES = (
 
 
 def loss_inputs():
-    """targets, logits, weights and mask by case: `LOSSES`, and ``*_extreme`` with huge logits."""
+    """Return targets, logits, weights and mask by case; ``*_extreme`` cases have huge logits."""
     cases = {}
     for loss in LOSSES:
         for suffix in ("", "_extreme") if "crossentropy" in loss else ("",):
@@ -212,7 +216,7 @@ def loss_inputs():
 
 
 def loss_numpy_result(name, arrays):
-    """losses (a value per step), weighted_mean, and its derivative d_logits."""
+    """Return losses (a value per step), weighted_mean, and its derivative d_logits."""
     function = getattr(numpy_training, name.removesuffix("_extreme"))
     losses, d_logits = function(arrays["targets"], arrays["logits"])
     by = arrays["weights"], arrays["mask"]
@@ -224,7 +228,7 @@ def loss_numpy_result(name, arrays):
 
 
 def masked_loss_inputs():
-    """The inputs of the one case masked_loss; cotangent is the derivative of its losses."""
+    """Return the inputs of the case masked_loss; cotangent is the derivative of its losses."""
     rng = random_generator("masked_loss")
     return {
         "predictions": float32_values(rng.dirichlet(np.ones(5), (4, 6))),
@@ -236,7 +240,7 @@ def masked_loss_inputs():
 
 
 def masked_loss_numpy_result(arrays):
-    """losses and the derivative d_predictions."""
+    """Return losses and the derivative d_predictions."""
     inputs = [arrays[name] for name in ("predictions", "labels", "lengths", "starts")]
     return {
         "losses": numpy_training.masked_loss(*inputs),
@@ -273,7 +277,7 @@ OPTIMIZERS = {
     ),
 }
 
-# Where PyTorch adds epsilon elsewhere than Keras does.
+# PyTorch and Keras add epsilon at different places.
 PYTORCH_FORM = {
     "adagrad": {"epsilon_inside_root": False},
     "rmsprop": {"epsilon_inside_root": False},
@@ -282,7 +286,7 @@ PYTORCH_FORM = {
 
 
 def optimizer_inputs():
-    """parameter ``(2, 3)`` and gradients ``(5, 2, 3)``; one element's gradient is always 0."""
+    """Return parameter ``(2, 3)`` and gradients ``(5, 2, 3)``; one gradient is always 0."""
     rng = random_generator("optimizer")
     gradients = normal(rng, (5, 2, 3))
     gradients[:, 0, 0] = 0.0
@@ -291,7 +295,7 @@ def optimizer_inputs():
 
 
 def optimizer_numpy_result(name, arrays, peer):
-    """The parameter after every step, ``(5, 2, 3)``, in the peer's form of the formulas."""
+    """Return the parameter after every step, ``(5, 2, 3)``, by the formulas of a peer."""
     function, hyperparameters = OPTIMIZERS[name]
     form = PYTORCH_FORM.get(function, {}) if peer == "pytorch" else {}
     return numpy_training.trajectory(
@@ -329,13 +333,13 @@ CLIPPING = {"clip_by_value": 0.5, "clip_by_norm": 1.5, "clip_by_global_norm": 1.
 
 
 def clipping_inputs():
-    """Two gradients: the first is beyond every limit, the second is below the norm's."""
+    """Return two gradients: the first exceeds every limit, the second is below the norm's."""
     rng = random_generator("clipping")
     return {"gradient_0": normal(rng, (3, 2), 3.0), "gradient_1": normal(rng, (4,), 0.3)}
 
 
 def clipping_numpy_result(name, arrays):
-    """clipped_0 and clipped_1."""
+    """Return clipped_0 and clipped_1."""
     gradients = [arrays["gradient_0"], arrays["gradient_1"]]
     clipped = getattr(numpy_training, name)(gradients, CLIPPING[name])
     return {f"clipped_{k}": value for k, value in enumerate(clipped)}
@@ -345,7 +349,7 @@ def clipping_numpy_result(name, arrays):
 
 
 def random_generator(name):
-    """A generator that depends on the case's name only."""
+    """Return a random generator seeded by the name of the case."""
     return np.random.default_rng([SEED, zlib.crc32(name.encode())])
 
 
@@ -358,7 +362,7 @@ def normal(rng, shape, scale=1.0):
 
 
 class Collector:
-    """Gathers checked arrays under ``"{case}/{name}"`` and writes them."""
+    """Collects checked arrays under ``"{case}/{name}"`` and writes them."""
 
     def __init__(self):
         self.arrays = {}
@@ -380,7 +384,7 @@ class Collector:
             self.arrays[f"{case}/{name}"] = np.asarray(value)
 
     def write(self, path, versions):
-        """Write the file, and print what made it and how far it is from the reference."""
+        """Write the file; print the versions and the largest difference from the reference."""
         np.savez_compressed(path, versions=np.array(versions), **self.arrays)
         print(versions)
         cases = {key.partition("/")[0] for key in self.arrays}

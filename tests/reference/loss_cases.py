@@ -1,6 +1,6 @@
 """The losses that `make_keras_losses.py` stores: Keras's class and arguments, and the inputs.
 
-All inputs are float64 arrays of values that float32 holds exactly.
+All inputs are float64 arrays of values that are exact in float32.
 """
 
 import numpy as np
@@ -68,7 +68,7 @@ CASES = {
 
 
 def inputs(case):
-    """targets, predictions, weights of a case; one weight is 0."""
+    """Return targets, predictions and weights of a case; one weight is 0."""
     kind = CASES[case][2]
     rng = random_generator(f"losses/{case}")
     shape = (3, 4, 5)

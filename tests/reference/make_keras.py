@@ -7,8 +7,8 @@ The stored file was made, in the folder tests, by ::
 
 with Python 3.11.7, keras 3.15.1, jax 0.10.2 and NumPy 2.4.6 on a CPU.
 
-The stored results are those of ``unroll=False``. Every recurrent case is run with ``unroll=True``
-too, and has to agree, except where it is known not to (`check_unrolled`).
+The stored results are those of ``unroll=False``. Every recurrent case is also run with
+``unroll=True`` and must agree, except for one known difference (`check_unrolled`).
 """
 
 import json
@@ -28,8 +28,8 @@ if keras.config.backend() != "jax":
 jax.config.update("jax_enable_x64", True)
 keras.config.set_floatx("float64")
 keras.config.set_dtype_policy("float64")
-# Keras 3.15's promotion rules narrow float64 to float32 on JAX, whatever floatx is: keras.ops.tanh,
-# for one, would answer in float32.
+# Keras 3.15's promotion rules narrow float64 to float32 on JAX for any floatx: keras.ops.tanh,
+# for example, would return float32.
 dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
 keras.utils.set_random_seed(0)
 
@@ -80,10 +80,10 @@ def recurrent(case, arrays, unroll=False):
 
 
 def check_unrolled(case, arrays, result):
-    """unroll=True has to agree, but for one known difference, which has to be there.
+    """Check that unroll=True agrees, except for one known difference.
 
     It outputs zeros where unroll=False outputs the initial state: before the first step that is
-    not masked. So d_h0 lacks the cotangents of those steps. Returns whether the case shows it.
+    not masked. So d_h0 lacks the cotangents of those steps. Return whether it occurs.
     """
     unrolled = recurrent(case, arrays, unroll=True)
     mask = arrays.get("mask", np.ones(result["y"].shape[:2], dtype=bool))
@@ -166,7 +166,7 @@ def trajectory(name, arrays):
 
 
 def clip(name, arrays):
-    """The gradients after clipping: what one step of SGD at rate 1 takes from zeros."""
+    """Return the gradients after clipping: one step of SGD with rate 1 from zeros, negated."""
     argument = {
         "clip_by_value": "clipvalue",
         "clip_by_norm": "clipnorm",

@@ -1,4 +1,4 @@
-"""Feed sequences of figures to Keras's callbacks and write what they do: keras_callbacks.json.
+"""Pass sequences of logs to Keras's callbacks and write the results to keras_callbacks.json.
 
 The stored file was made, in the folder tests, by ::
 
@@ -8,8 +8,8 @@ The stored file was made, in the folder tests, by ::
 with Python 3.11.7, keras 3.15.1, jax 0.10.2 and NumPy 2.4.6 on a CPU.
 
 The model has one weight, which is the number of the epoch (by batches: of the batch) that has just
-ended, so that a restored or saved model tells where it comes from. Keras compares figures in
-float32; they are multiples of 1/64 here, so that no comparison depends on it.
+ended, so that a restored or saved model identifies its epoch. Keras compares logs in float32;
+they are multiples of 1/64 here, so that no comparison depends on the precision.
 """
 
 import csv
@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 EPOCHS = 12
-SCHEDULES = {  # by name, so that the stored file holds no code
+SCHEDULES = {  # by name, so that the stored file contains no code
     "halve": lambda epoch, rate: rate / 2 if epoch else rate,
     "tenth after three": lambda epoch, rate: rate * 0.1 if epoch == 3 else rate,
     "of the epoch": lambda epoch: 1.0 / (epoch + 1),
@@ -44,7 +44,7 @@ def mark(model, number):
 
 
 def run(callback, model, epochs, batches=0):
-    """Call the hooks as fit does; return the rates, the figures, and how many epochs there were."""
+    """Call the hooks as fit does; return the rates, the logs, and the number of epochs."""
     callback.set_model(model)
     callback.set_params({"epochs": len(epochs), "steps": batches, "verbose": 0})
     rates, entered, number = [], [], 0
@@ -73,14 +73,15 @@ def weight(model):
 
 
 def figures(rng, wild=0.1):
-    """Draw epochs of figures that fall or rise, with noise, in multiples of 1/64."""
+    """Draw logs of epochs that fall or rise, with noise, in multiples of 1/64."""
 
     def series(sign, nan):
         trend = np.exp(-np.arange(EPOCHS) / rng.uniform(1, 6))
         values = np.round(64 * (trend + rng.normal(scale=wild, size=EPOCHS))) / 64
         values = (values if sign < 0 else 1 - values).tolist()
         if nan:
-            values[int(rng.integers(4, EPOCHS))] = math.nan  # not the first: see the differences
+            # Not one of the first epochs: see docs/differences.md.
+            values[int(rng.integers(4, EPOCHS))] = math.nan
         return values
 
     names = {"loss": -1, "val_loss": -1, "accuracy": 1, "val_accuracy": 1}
@@ -89,7 +90,7 @@ def figures(rng, wild=0.1):
 
 
 def columns(logs, *names):
-    """Return figures as they are stored: a list of values by name."""
+    """Return logs as they are stored: a list of values by name."""
     return {name: [epoch[name] for epoch in logs] for name in names or logs[0]}
 
 
@@ -98,7 +99,7 @@ def pick(rng, *values):
 
 
 def watched(rng):
-    """Draw a figure and a mode; auto is right for both kinds."""
+    """Draw a log name and a mode; "auto" is correct for both names."""
     name = pick(rng, "loss", "val_loss", "accuracy", "val_accuracy")
     return {"monitor": name, "mode": pick(rng, "auto", "max" if "accuracy" in name else "min")}
 
@@ -197,7 +198,7 @@ def csv_log(rng, separator, append):
 
 
 def plain(value):
-    """Return what JSON can hold."""
+    """Return a value that JSON can represent."""
     if isinstance(value, dict):
         return {name: plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

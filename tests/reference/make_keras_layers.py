@@ -8,7 +8,7 @@ The stored file was made, in the folder tests, by ::
 with Python 3.11.7, keras 3.15.1, jax 0.10.2 and NumPy 2.4.6 on a CPU.
 
 A layer's case has ``layer`` (the name of the class), ``config`` (its arguments, JSON), ``x``,
-``mask`` where there is one, its weights by name, ``training`` where it is True, the output ``y``,
+``mask`` if used, its weights by name, ``training`` where it is True, the output ``y``,
 ``cotangent``, the gradients ``d_...`` of ``sum(y * cotangent)`` for x and the trained weights,
 weights that the call changed as ``after_...``, and the sum of its losses as ``loss``. The case of
 an activation has ``activation``, ``config``, ``x``, ``y``, and ``d_x`` of ``sum(y * [1, 2, ...])``.

@@ -27,7 +27,7 @@ dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # see make_keras.py
 
 
 def results(case):
-    """The inputs of a case, its losses by every reduction, and the gradients of two of them."""
+    """Return the inputs of a case, its losses for every reduction, and gradients of two of them."""
     name, options, _ = loss_cases.CASES[case]
     arrays = loss_cases.inputs(case)
     weights = jnp.asarray(arrays["weights"])

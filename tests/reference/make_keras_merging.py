@@ -6,8 +6,8 @@ The stored file was made, in the folder tests, by ::
     KERAS_BACKEND=jax python -m reference.make_keras_merging
 
 with Python 3.11 on a CPU. A key is ``"{case}/{name}"``. Each case has ``layer``, ``config`` and
-``options`` (of the call) as text, the inputs ``input_0`` ..., their masks ``mask_0`` ... where
-there are some, the weights ``weight_0`` ... in Keras's order, the output ``y``, the attention's
+``options`` (of the call) as text, the inputs ``input_0`` ..., their masks ``mask_0`` ... if
+used, the weights ``weight_0`` ... in Keras's order, the output ``y``, the attention's
 weights ``scores``, ``cotangent`` and, of ``sum(y * cotangent)``, the derivatives ``d_input_0`` ...,
 ``d_weight_0`` .... Every query of a case may attend to some step: for others Keras spreads the
 weights over masked steps, and seqnet gives zeros.
@@ -27,7 +27,7 @@ if keras.config.backend() != "jax":
 jax.config.update("jax_enable_x64", True)
 keras.config.set_floatx("float64")
 keras.config.set_dtype_policy("float64")
-# As in make_keras.py: Keras's promotion rules narrow float64 to float32 on JAX.
+# See make_keras.py: Keras's promotion rules narrow float64 to float32 on JAX.
 dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
 
 QUERY, VALUE, KEY = (2, 3, 4), (2, 5, 6), (2, 5, 4)

@@ -7,8 +7,8 @@ The stored file was made, in the folder tests, by ::
 
 with Python 3.11.7, torch 2.13.0+cpu and NumPy 2.4.6 on a CPU.
 
-Weights are kept in Keras's layout: kernels transposed, the GRU's columns reordered from PyTorch's
-r, z, n to z, r, h, and the two biases of RNN and LSTM given as one (PyTorch's second is zero).
+Weights are stored in Keras's layout: kernels transposed, the GRU's columns reordered from PyTorch's
+r, z, n to z, r, h, and the two biases of RNN and LSTM combined (PyTorch's second is zero).
 """
 
 import json
@@ -22,11 +22,15 @@ from . import cases
 
 torch.manual_seed(0)
 torch.set_default_dtype(torch.float64)
-GATES = {"simple_rnn": [0], "lstm": [0, 1, 2, 3], "gru": [1, 0, 2]}  # PyTorch's block k of Keras's
+GATES = {
+    "simple_rnn": [0],
+    "lstm": [0, 1, 2, 3],
+    "gru": [1, 0, 2],
+}  # the block of Keras for each block of PyTorch
 
 
 def reorder(array, order):
-    """Blocks of the last axis in another order; these orders are their own inverses."""
+    """Reorder the blocks of the last axis; these orders are their own inverses."""
     blocks = np.split(array, len(order), axis=-1)
     return np.concatenate([blocks[k] for k in order], axis=-1)
 
@@ -188,7 +192,7 @@ def main():
         if "pytorch" in case.peers:
             arrays = case.inputs()
             expected = case.numpy_result(arrays)
-            if case.mask:  # PyTorch puts zeros on the padding
+            if case.mask:  # PyTorch returns zeros at padded steps
                 expected["y"] = expected["y"] * arrays["mask"][:, :, None]
             collector.add(case.name, arrays, recurrent(case, arrays), expected)
     for name, arrays in cases.layer_inputs().items():

@@ -1,12 +1,12 @@
 """Layers in plain NumPy: the forward pass, and the backward pass derived by hand.
 
-Nothing here is fast and nothing is shared with seqnet. Arrays are float64 and batch-major:
+The code is simple, not fast, and shares nothing with seqnet. Arrays are float64, batch-major:
 inputs ``(batch, time, features)``, masks ``(batch, time)`` bool with True = data. Weights have
 Keras's names and shapes. A cotangent ``d_y`` is the derivative of some scalar with respect to
 ``y``; every backward function turns it into the derivatives with respect to the inputs.
 
-Recurrent layers come in two parts. A *cell* knows one step and the derivative of one step.
-`recurrent` and `recurrent_backward` apply any cell over time and hold the mask rule::
+Recurrent layers have two parts. A *cell* defines one step and the derivative of one step.
+`recurrent` and `recurrent_backward` apply any cell over time and handle masks::
 
     cell = LSTMCell()
     weights = {"kernel": kernel, "recurrent_kernel": recurrent_kernel, "bias": bias}
@@ -71,7 +71,7 @@ def softmax(x):
 
 
 def softmax_backward(y, d_y):
-    """``{"d_x"}`` of `softmax`, from its output: ``y * (d_y - sum(d_y * y))``."""
+    """Return ``{"d_x"}`` of `softmax` from its output: ``y * (d_y - sum(d_y * y))``."""
     return {"d_x": y * (d_y - (d_y * y).sum(axis=-1, keepdims=True))}
 
 
@@ -79,7 +79,7 @@ def softmax_backward(y, d_y):
 #
 # Every cell has
 #   state_names   the states in order; the first one, h, is also the output
-#   gates         how many blocks of columns the kernel has
+#   gates         the number of column blocks of the kernel
 #   bias_shape    (units) -> the shape of the bias
 #   forward       (x, states, kernel, recurrent_kernel, bias) -> new states, tape
 #   backward      (d_new_states, tape, kernel, recurrent_kernel)
@@ -233,7 +233,7 @@ def recurrent(cell, x, weights, states=None, mask=None, go_backwards=False, retu
     ----------
     cell : SimpleRNNCell, LSTMCell or GRUCell
     x : ndarray, ``(batch, time, features)``
-    weights : dict with ``"kernel"``, ``"recurrent_kernel"`` and, unless there is none, ``"bias"``
+    weights : dict with ``"kernel"``, ``"recurrent_kernel"`` and optionally ``"bias"``
     states : sequence of ndarray ``(batch, units)``, optional
         The initial states in the order of ``cell.state_names``; zeros if left out.
     mask : ndarray of bool, ``(batch, time)``, optional
@@ -247,7 +247,7 @@ def recurrent(cell, x, weights, states=None, mask=None, go_backwards=False, retu
     -------
     y : ndarray, ``(batch, time, units)``, or its last step ``(batch, units)``
     states : tuple of ndarray ``(batch, units)``, the states after the last step
-    tape : what `recurrent_backward` needs
+    tape : values that `recurrent_backward` needs
     """
     batch, time, _ = x.shape
     kernel, recurrent_kernel = weights["kernel"], weights["recurrent_kernel"]

@@ -96,7 +96,7 @@ def masked_loss_backward(predictions, labels, lengths, starts, d_losses):
 def step_weights(shape, weights=None, mask=None):
     """``weights * mask`` as a float array of the given shape, ones where both are left out.
 
-    Either may lack trailing axes: ``(batch,)`` weights hold for all steps of an example.
+    Either may lack trailing axes: ``(batch,)`` weights apply to all steps of an example.
     """
     total = np.ones(shape)
     for factor in (weights, mask):
@@ -110,7 +110,7 @@ def weighted_mean(values, weights=None, mask=None):
     """``sum(w * m * values) / sum(w * m)``, 0 if the denominator is 0.
 
     values ``(batch,)`` or ``(batch, time)``; weights and mask as in `step_weights` -> float.
-    Steps of weight 0 do not count even if their value is not a number.
+    Steps of weight 0 are ignored even if their value is NaN.
     """
     total = step_weights(values.shape, weights, mask)
     if total.sum() == 0.0:
@@ -154,17 +154,17 @@ def perplexity(losses, weights=None, mask=None):
 
 
 def clip_by_value(gradients, limit):
-    """Every element between -limit and limit. gradients: a list of arrays, as the result."""
+    """Clip every element to -limit and limit. gradients: a list of arrays, as is the result."""
     return [np.clip(gradient, -limit, limit) for gradient in gradients]
 
 
 def clip_by_norm(gradients, limit):
-    """Every gradient scaled by itself to a Euclidean norm of at most limit."""
+    """Scale each gradient separately to a Euclidean norm of at most limit."""
     return [scaled for gradient in gradients for scaled in clip_by_global_norm([gradient], limit)]
 
 
 def clip_by_global_norm(gradients, limit):
-    """All gradients scaled by one factor to a joint Euclidean norm of at most limit."""
+    """Scale all gradients by one factor to a global Euclidean norm of at most limit."""
     norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
     factor = 1.0 if norm <= limit else limit / norm
     return [factor * gradient for gradient in gradients]
@@ -264,7 +264,7 @@ def adam(
 
 
 def trajectory(optimizer, parameter, gradients, **hyperparameters):
-    """The parameter after every step: gradients ``(steps, ...)`` -> ``(steps, ...)``."""
+    """Return the parameter after every step: gradients ``(steps, ...)`` -> ``(steps, ...)``."""
     slots, visited = {}, []
     for gradient in gradients:
         parameter, slots = optimizer(parameter, gradient, slots, **hyperparameters)

@@ -16,7 +16,7 @@ def held(names):
 
 
 def assert_same(actual, expected, tolerance=1e-10):
-    """Every array of `expected` is in `actual`, equal within the tolerance."""
+    """Check that `actual` has every array of `expected`, equal within the tolerance."""
     for name, value in expected.items():
         np.testing.assert_allclose(
             actual[name], value, rtol=tolerance, atol=tolerance, err_msg=name
@@ -24,7 +24,7 @@ def assert_same(actual, expected, tolerance=1e-10):
 
 
 def numerical_gradient(function, array, step=1e-5):
-    """Central differences of a scalar function of no arguments that reads `array`."""
+    """Return central differences of a scalar function without arguments that reads `array`."""
     gradient = np.zeros_like(array)
     for index in np.ndindex(array.shape):
         kept = array[index]
@@ -38,7 +38,7 @@ def numerical_gradient(function, array, step=1e-5):
 
 
 def assert_gradients(function, arrays, gradients):
-    """``gradients["d_" + name]`` is the derivative of the scalar function for every array."""
+    """Check that ``gradients["d_" + name]`` is the derivative of the function for every array."""
     for name, array in arrays.items():
         numerical = numerical_gradient(function, array)
         np.testing.assert_allclose(
@@ -46,7 +46,7 @@ def assert_gradients(function, arrays, gradients):
         )
 
 
-# ----------------------------------------------------------------- derivatives, by differences
+# ------------------------------------------------------------- derivatives by finite differences
 
 CELLS = {
     "simple_rnn": numpy_layers.SimpleRNNCell(),
@@ -59,7 +59,7 @@ CELLS = {
 
 
 def make_recurrent(cell, batch=4, time=5, features=3, units=2):
-    """x, weights and initial states of a recurrent layer, under their names."""
+    """Return x, weights and initial states of a recurrent layer by name."""
     rng = np.random.default_rng(7)
     arrays = {
         "x": rng.normal(size=(batch, time, features)),
@@ -80,7 +80,7 @@ def run(cell, arrays, **options):
 @pytest.mark.parametrize("go_backwards", [False, True])
 @pytest.mark.parametrize("mask", [None, cases.HOLES], ids=["no_mask", "mask"])
 @pytest.mark.parametrize("name", CELLS)
-def test_recurrent_gradients_are_the_numerical_ones(name, mask, go_backwards, return_sequences):
+def test_recurrent_gradients_equal_finite_differences(name, mask, go_backwards, return_sequences):
     cell = CELLS[name]
     arrays = make_recurrent(cell)
     options = {"mask": mask, "go_backwards": go_backwards, "return_sequences": return_sequences}
@@ -98,7 +98,7 @@ def test_recurrent_gradients_are_the_numerical_ones(name, mask, go_backwards, re
 
 
 @pytest.mark.parametrize("name", ["dense_2d", "dense_3d", "embedding", "softmax_3d"])
-def test_layer_gradients_are_the_numerical_ones(name):
+def test_layer_gradients_equal_finite_differences(name):
     arrays = cases.layer_inputs()[name]
     if name == "softmax_3d":
         arrays["x"][0, 0] = [1.0, -2.0, 0.5, 0.0, 1.0]
@@ -111,7 +111,7 @@ def test_layer_gradients_are_the_numerical_ones(name):
 
 
 @pytest.mark.parametrize("name", cases.LOSSES)
-def test_loss_gradients_are_the_numerical_ones(name):
+def test_loss_gradients_equal_finite_differences(name):
     arrays = cases.loss_inputs()[name]
 
     def loss():
@@ -121,7 +121,7 @@ def test_loss_gradients_are_the_numerical_ones(name):
     assert_gradients(loss, {"logits": arrays["logits"]}, result)
 
 
-def test_crossentropy_gradient_holds_for_targets_that_do_not_sum_to_one():
+def test_crossentropy_gradient_is_correct_for_targets_that_do_not_sum_to_one():
     arrays = cases.loss_inputs()["categorical_crossentropy"]
     arrays["targets"] = 1.7 * arrays["targets"] ** 2
 
@@ -132,18 +132,18 @@ def test_crossentropy_gradient_holds_for_targets_that_do_not_sum_to_one():
     assert_gradients(loss, {"logits": arrays["logits"]}, result)
 
 
-def test_masked_loss_gradient_is_the_numerical_one():
+def test_masked_loss_gradient_equals_finite_differences():
     arrays = cases.masked_loss_inputs()
     varied = {"predictions": arrays["predictions"]}
 
     def loss():
         return (cases.masked_loss_numpy_result(arrays)["losses"] * arrays["cotangent"]).sum()
 
-    arrays["predictions"] += 0.05  # away from 0, where differences of logarithms are poor
+    arrays["predictions"] += 0.05  # away from 0, where differences of logarithms are inaccurate
     assert_gradients(loss, varied, cases.masked_loss_numpy_result(arrays))
 
 
-# ------------------------------------------------------------------- answers known by thought
+# ------------------------------------------------------------------- results known analytically
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -168,7 +168,7 @@ def test_a_masked_step_is_as_if_it_were_not_there(name):
             np.testing.assert_allclose(state[row], value[0], rtol=1e-14)
 
 
-def test_going_backwards_is_a_run_over_reversed_inputs():
+def test_go_backwards_equals_reversed_inputs():
     cell = CELLS["lstm"]
     arrays = make_recurrent(cell)
     y, _, _ = run(cell, arrays, mask=cases.HOLES, go_backwards=True)
@@ -190,7 +190,7 @@ def test_an_lstm_with_open_gates_adds_up_its_inputs():
     np.testing.assert_allclose(y, [[[1.0], [3.0], [-1.0]]], rtol=1e-12)
 
 
-def test_no_bias_is_a_zero_bias():
+def test_no_bias_equals_a_zero_bias():
     cell = CELLS["gru"]
     arrays = make_recurrent(cell)
     weights = {name: arrays[name] for name in ("kernel", "recurrent_kernel")}
@@ -201,7 +201,7 @@ def test_no_bias_is_a_zero_bias():
     assert "d_bias" not in numpy_layers.recurrent_backward(tape, d_y=y)
 
 
-def test_uniform_predictions_cost_the_logarithm_of_the_number_of_classes():
+def test_the_loss_of_uniform_predictions_is_the_logarithm_of_the_number_of_classes():
     labels = np.array([[0, 3, 2], [4, 4, 1]])
     losses, _ = numpy_training.sparse_categorical_crossentropy(labels, np.zeros((2, 3, 5)))
     np.testing.assert_allclose(losses, np.log(5.0))
@@ -211,7 +211,7 @@ def test_uniform_predictions_cost_the_logarithm_of_the_number_of_classes():
     np.testing.assert_allclose(summed, [1.609438, 3.218876], atol=1e-6)
 
 
-def test_weighted_mean_counts_weights_and_data_only():
+def test_weighted_mean_uses_weights_and_mask():
     values = np.array([[1.0, 2.0, np.nan], [4.0, np.inf, np.nan]])
     mask = np.array([[True, True, False], [True, False, False]])
     assert numpy_training.weighted_mean(values, mask=mask) == pytest.approx(7 / 3)
@@ -233,7 +233,7 @@ def test_accuracy_is_one_where_the_right_class_is_highest():
     np.testing.assert_array_equal(binary, [0.5])
 
 
-def test_clipping_keeps_what_is_within_the_limit():
+def test_clipping_keeps_gradients_within_the_limit():
     small, large = np.array([0.3, 0.4]), np.array([3.0, -4.0])
     by_value = numpy_training.clip_by_value([small, large], 1.0)
     np.testing.assert_allclose(by_value, [[0.3, 0.4], [1.0, -1.0]])
@@ -245,7 +245,7 @@ def test_clipping_keeps_what_is_within_the_limit():
 
 
 @pytest.mark.parametrize("name", cases.THEANO_LSTM)
-def test_optimizers_walk_as_theano_lstm_does(name):
+def test_optimizers_agree_with_theano_lstm(name):
     optimizer = getattr(numpy_training, name)
     options = {"sgd": {}, "adagrad": {"epsilon": 1e-6}, "adadelta": {}}[name]
     parameter, slots = np.array([1.0, -2.0]), {}
@@ -264,7 +264,7 @@ def test_recurrent_layers_agree_with_the_peer(peer, name):
     arrays = dict(STORED[peer][name])
     case = cases.RECURRENT[name]
     result = case.numpy_result(arrays)
-    if case.mask == "padded":  # PyTorch puts zeros on the padding
+    if case.mask == "padded":  # PyTorch returns zeros at padded steps
         result["y"] = result["y"] * arrays["mask"][:, :, None]
     given = {"x", "kernel", "recurrent_kernel", "bias", "h0", "c0", "cotangent", "mask"}
     assert_same(result, {key: arrays[key] for key in arrays.keys() - given})
@@ -308,7 +308,7 @@ def test_clipping_agrees_with_the_peer(peer, name):
 
 
 def peers_differ(name):
-    """Cases where Keras and PyTorch compute another formula: where epsilon is added."""
+    """Return cases where Keras and PyTorch use different formulas: the place of epsilon."""
     function = cases.OPTIMIZERS.get(name.removeprefix("optimizer_"), ("",))[0]
     return function in cases.PYTORCH_FORM or name == "clip_by_global_norm"
 
@@ -324,14 +324,14 @@ def test_keras_and_pytorch_agree_with_each_other(name):
 
 
 @pytest.mark.parametrize("name", [name for name in SHARED if peers_differ(name)])
-def test_keras_and_pytorch_differ_where_this_folder_says_so(name):
+def test_keras_and_pytorch_differ_only_in_documented_cases(name):
     keras, pytorch = STORED["keras"][name], STORED["pytorch"][name]
     key = "trajectory" if "trajectory" in keras else "clipped_0"
     assert np.abs(keras[key] - pytorch[key]).max() > 1e-9
 
 
 @pytest.mark.parametrize("peer", STORED)
-def test_the_files_hold_every_case_and_are_small(peer):
+def test_the_files_contain_every_case_and_are_small(peer):
     path = Path(__file__).with_name(f"{peer}.npz")
     assert path.stat().st_size < 200_000
     with np.load(path) as stored:
@@ -343,7 +343,7 @@ def test_the_files_hold_every_case_and_are_small(peer):
 
 
 @pytest.mark.parametrize(("peer", "name"), held(cases.RECURRENT))
-def test_stored_inputs_fit_float32(peer, name):
+def test_stored_inputs_are_exact_in_float32(peer, name):
     arrays = STORED[peer][name]
     for key in ("x", "kernel", "recurrent_kernel", "bias", "h0", "cotangent"):
         np.testing.assert_array_equal(arrays[key].astype(np.float32), arrays[key])

@@ -1,4 +1,4 @@
-"""A process of its own that saves under bad conditions, for `test_atomic.py`.
+"""A separate process that saves under bad conditions, for `test_atomic.py`.
 
 ``python saving_process.py TASK FOLDER`` runs one function below and prints what it saw as JSON.
 Only the modules that save are imported, so that hundreds of forks take seconds.
@@ -28,7 +28,7 @@ SAVING = {"write", "checksum", "atomic_write", "create", "remove_leftovers", "sy
 
 
 def save(path, number):
-    """Save a model-like file whose every part says its number."""
+    """Save a file like a model's, whose every part contains the number."""
     arrays = {
         f"weights/layer_{k}/kernel": np.full((30, 10 * (k + 1)), number, "float32")
         for k in range(4)
@@ -37,7 +37,7 @@ def save(path, number):
 
 
 def number_in(path):
-    """Return the number of a whole file; raise if it is not whole."""
+    """Return the number in a file; raise if the file is incomplete."""
     header, arrays = hdf5.read(path)
     assert len(arrays) == 4
     assert all((a == header["number"]).all() for a in arrays.values())
@@ -45,7 +45,7 @@ def number_in(path):
 
 
 def in_a_fork(action):
-    """Run an action in a forked process; return its exit code, or minus the signal it died of."""
+    """Run an action in a forked process; return its exit code, or minus its signal."""
     process = os.fork()
     if not process:
         code = 9
@@ -62,12 +62,12 @@ def in_a_fork(action):
 
 
 def outcome(path, code):
-    """Say what a save left: its exit code, the number in the file, and how many other files."""
+    """Return the exit code of a save, the number in the file, and the number of other files."""
     return f"{code} {number_in(path)} {len(os.listdir(path.parent)) - 1}"
 
 
 def killed(folder):
-    """Kill a save before every line and every call of all that touches the disk."""
+    """Kill a save before every line and every call of the code that writes to the disk."""
     path, seen, last = folder / "model.h5", Counter(), 0
     for moment in range(1, 100_000):
         save(path, 1)
@@ -98,7 +98,7 @@ def killed(folder):
 
 
 def limited(folder, handler):
-    """Save where no file may be larger than a limit, for limits at every 512 bytes."""
+    """Save with a limit on the file size, for every multiple of 512 bytes."""
     path, seen = folder / "model.h5", Counter()
     save(path, 2)
     size = path.stat().st_size
@@ -117,17 +117,17 @@ def limited(folder, handler):
 
 
 def full(folder):
-    """Save where the disk is full: the system refuses to write on."""
+    """Save on a full disk: the system refuses further writes."""
     return limited(folder, signal.SIG_IGN)
 
 
 def shot(folder):
-    """Save where writing on kills the process."""
+    """Save where a further write kills the process."""
     return limited(folder, signal.SIG_DFL)
 
 
 def race(folder):
-    """Save to one path again and again, beside other processes that do the same, and read it."""
+    """Save to one path repeatedly while other processes do the same, and read it."""
     path, read = folder / "model.h5", 0
     for k in range(60):
         save(path, os.getpid() * 100 + k)

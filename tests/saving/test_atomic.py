@@ -1,4 +1,4 @@
-"""Saving under bad conditions: at every cut there is a whole file, and nothing else stays."""
+"""Saving under bad conditions: an interruption always leaves one complete file and no others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def result(process):
 
 
 class Steps:
-    """The steps of saving, of which one fails or is interrupted."""
+    """The steps of saving; one of them fails or is interrupted."""
 
     def __init__(self, failing, error):
         self.left, self.error, self.names = failing, error, []
@@ -67,7 +67,7 @@ class Steps:
 
 
 class Watched:
-    """A file whose every call is a step."""
+    """A file that counts each method call as a step."""
 
     def __init__(self, file, steps):
         self.file, self.steps, self.name = file, steps, file.name
@@ -148,7 +148,7 @@ def test_the_error_of_a_failure_says_that_nothing_was_lost(tmp_path, monkeypatch
 def test_a_kill_at_any_moment_leaves_a_complete_file(tmp_path):
     found = result(start("killed", tmp_path))
     outcomes = found["outcomes"]
-    # exit code (-9: killed), the number in the file, other files: of this save or none
+    # exit code (-9: killed), the number in the file, the number of other files
     assert set(outcomes) <= {"-9 1 0", "-9 1 1", "-9 2 0", "0 2 0"}
     assert outcomes["0 2 0"] == 1
     assert outcomes["-9 1 1"] > 50, outcomes
@@ -203,7 +203,7 @@ def test_a_symbolic_link_is_kept(tmp_path):
     (tmp_path / "store").mkdir()
     link, target = tmp_path / "model.h5", tmp_path / "store" / "first.h5"
     link.symlink_to(Path("store") / "first.h5")
-    for number in (1, 2):  # the first makes what the link points to
+    for number in (1, 2):  # the first save creates the target of the link
         write(link, number)
         assert link.is_symlink()
         assert not target.is_symlink()

@@ -1,4 +1,4 @@
-"""Files cut, flipped, rearranged and made up: a clear error or the right model, nothing else."""
+"""Damaged, rearranged and forged files give either a clear error or the correct model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def path(model, tmp_path):
 
 
 def refused(path, function=seqnet.load_model):
-    """Return the message of the ValueError that reading gives, after checking it."""
+    """Check that reading raises a ValueError; return its message."""
     with pytest.raises(ValueError) as caught:
         function(path)
     assert type(caught.value) is ValueError
@@ -56,7 +56,7 @@ def refused(path, function=seqnet.load_model):
 
 
 def seal(path, **changes):
-    """Give a changed file the length and the checksum that belong to it, as an attacker would."""
+    """Write the correct length and checksum into a changed file, as an attacker would."""
     data = path.read_bytes()
     names = ("magic", "version", "length", "start", "size")
     values = dict(zip(names, hdf5.FRONT.unpack_from(data), strict=True))
@@ -74,7 +74,7 @@ def contents(path):
 
 
 def with_contents(path, changed, whole):
-    """Write a file whose JSON is another and whose checksum is right."""
+    """Write a file with other JSON and a correct checksum."""
     text = changed if isinstance(changed, bytes) else json.dumps(changed).encode()
     path.write_bytes(whole + text)
     seal(path, start=len(whole), size=len(text))
@@ -129,7 +129,7 @@ def test_damage_of_any_extent_is_refused(path):
 
 
 def surgery(file, rng, elsewhere):
-    """Change something about an HDF5 file as another program might."""
+    """Change an HDF5 file as another program might."""
     names = []
     file.visit(names.append)
     name = rng.choice(names)
@@ -184,7 +184,7 @@ def test_a_file_that_another_program_changed_is_refused_and_reads_no_other_file(
     assert same > 50
 
 
-# ---- files made up on purpose, with the right checksum
+# ---- forged files with a correct checksum
 
 PLACE = {"dtype": "float32", "shape": [2, 2], "offset": 600}
 PLACES = [
@@ -287,7 +287,7 @@ def places_in(value, path=()):
 
 
 def mutate(value, rng):
-    """Return a JSON value with one thing replaced, removed, added or swapped, and what was done."""
+    """Return a JSON value with one random change, and a description of the change."""
     value = copy.deepcopy(value)
     *above, key = where = rng.choice(list(places_in(value)))
     holder = value
@@ -306,7 +306,7 @@ def mutate(value, rng):
 
 
 def plain(value):
-    """Return a JSON value with numbers alike, for comparing: 1 and 1.0 and True are one."""
+    """Return a JSON value for comparison, in which 1, 1.0 and True are equal."""
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, dict):
@@ -333,7 +333,7 @@ def test_random_changes_of_the_description_are_refused_or_mean_what_they_say(pat
             continue
         outcomes["loaded"] += 1
         asked = said(header, where) if kind == "replace" else "None"
-        if asked not in ("", "None", "{}"):  # which stand for what is used without them
+        if asked not in ("", "None", "{}"):  # the defaults
             again = json.loads(json.dumps(pack(model)[0]))
             assert said(again, where) == asked, where
     assert outcomes["refused"] > 500

@@ -1,4 +1,4 @@
-"""Files that were written once and are kept: read as they were, or refused by their format."""
+"""Files of earlier formats are read correctly, or refused with their format version."""
 
 from __future__ import annotations
 

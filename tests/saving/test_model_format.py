@@ -1,4 +1,4 @@
-"""Files: whole or not at all, exact, and clear about what is wrong with them."""
+"""Model files: complete, exact, with clear errors for invalid files."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_loaded_model_makes_the_same_next_updates_bit_for_bit(optimizer, tmp_p
 
 
 def test_a_loaded_model_has_its_layers_and_metadata(trained, tmp_path):
-    trained.metadata["vocabulary"] = "äöü\n" * 30000  # more than an HDF5 attribute holds
+    trained.metadata["vocabulary"] = "äöü\n" * 30000  # more than fits in an HDF5 attribute
     trained.save(tmp_path / "model.h5")
     again = seqnet.load_model(tmp_path / "model.h5")
     assert again.metadata == trained.metadata
@@ -159,14 +159,14 @@ def test_the_error_for_saving_a_model_without_weights_says_what_to_do(tmp_path):
 
 @register("layer")
 class Twice(Layer):
-    """Its input times two."""
+    """Doubles its input."""
 
     def call(self, inputs, mask, context):
         return inputs * 2
 
 
 class Thrice(Layer):
-    """Its input times three; not registered."""
+    """Triples its input; not registered."""
 
     def call(self, inputs, mask, context):
         return inputs * 3
@@ -183,7 +183,7 @@ def test_losses_used_as_metrics_are_restored(tmp_path):
     x, y = rng.normal(size=(6, 3)), np.eye(2)[rng.integers(0, 2, 6)]
     model = seqnet.Model([Dense(2, activation="softmax", input_shape=(3,))])
     model.compile("sgd", "categorical_crossentropy", asked)
-    for _ in range(2):  # what was loaded can be saved as well
+    for _ in range(2):  # a loaded model can be saved again
         model.save(tmp_path / "model.h5")
         again = seqnet.load_model(tmp_path / "model.h5", {"steepness": steepness})
         assert again.metrics_asked[0].label_smoothing == 0.1
@@ -238,12 +238,12 @@ def test_a_file_changed_by_another_program_is_refused(trained, tmp_path):
 
 
 def relu(x):
-    """A function that a file would confuse with seqnet's."""
+    """A function with the name of one of seqnet's."""
     return 5 * x
 
 
 class dense(Dense):  # noqa: N801
-    """A layer that a file would confuse with seqnet's."""
+    """A layer with the name of one of seqnet's."""
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Trains in processes of its own, and kills them.
+"""Train in separate processes, and kill them.
 
-    python resume_processes.py train SEED           # prints a digest of all that training leaves
-    python resume_processes.py kill FOLDER NUMBER   # until so many processes were killed
+    python resume_processes.py train SEED           # prints a digest of the results
+    python resume_processes.py kill FOLDER NUMBER   # until NUMBER processes were killed
 
-A killed process is started again until it has done its training, and what that leaves is compared
-with what an undisturbed process leaves. A process is a fork of this one, which has compiled the
-model's functions and trained nothing.
+A killed process is restarted until its training is complete. The results are then compared with
+those of an undisturbed process. Each process is a fork of this one, which has compiled the model's
+functions but has not trained.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def train(model, callbacks=(), epochs: int = 4) -> str:
 
 
 def start(model, backup: Path, result: Path, save_freq) -> int:
-    """Train in a new process, which writes the digest to a file; return its number."""
+    """Train in a new process, which writes the digest to a file; return its process id."""
     child = os.fork()
     if child:
         return child
@@ -71,7 +71,7 @@ def start(model, backup: Path, result: Path, save_freq) -> int:
 
 
 def kill_until(folder: Path, number: int) -> None:
-    """Print how many processes were killed, and how many results differ."""
+    """Print the number of killed processes and of different results."""
     model = make(3)
     train(model, epochs=0)  # compiles
     begun = time.perf_counter()
@@ -89,14 +89,14 @@ def kill_until(folder: Path, number: int) -> None:
         while not result.exists():
             child = start(model, backup, result, save_freq)
             time.sleep(choose.uniform(0, longest))
-            longest *= 1.05  # on a busy machine it may take longer to get from save to save
+            longest *= 1.05  # on a busy machine the time from save to save may be longer
             os.kill(child, choose.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             if status and status not in ENDS:
                 sys.exit(f"A process ended with status {status}.")
             kills += status != 0
             if backup.exists():
-                hdf5.read(backup)  # whole at any time
+                hdf5.read(backup)  # complete at any time
         runs += 1
         differing += result.read_text() != expected
     print(f"{kills} processes killed in {runs} trainings, of which {differing} differ")

@@ -1,4 +1,4 @@
-"""The first NaN or infinity in loss or gradient is told, and where; norms are those of NumPy."""
+"""The first NaN or infinity in loss or gradient is located; norms equal those of NumPy."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ WAYS = {"fused": {}, "scan": {"fused": False}, "unrolled": {"unroll": True}}
 
 
 def steep(x):
-    """A finite value for each number, but a gradient of NaN wherever it is above 50."""
+    """A function with finite values whose gradient is NaN above 50."""
     return x - pt.sqrt(pt.maximum(50 - x, 0))
 
 
 def marked(x=SERIES, value=1000.0):
-    """Inputs of which one example is large."""
+    """Return inputs with one large sample."""
     x = x.copy()
     x[ROW] = value
     return x
@@ -63,12 +63,12 @@ def compiled(layers, optimizer="sgd", loss="mse"):
 
 
 def calm(name=None, **options):
-    """A recurrent layer whose output is 0 for 0 and finite for everything."""
+    """A recurrent layer whose output is 0 for 0 and always finite."""
     return SimpleRNN(3, return_sequences=True, name=name, **options)
 
 
 def middle():
-    """Layers of which the gradient breaks between `before` and `after`."""
+    """Layers whose gradient is not finite between `before` and `after`."""
     return [
         Dense(3, name="first"),
         Dense(3, name="before", kernel_initializer="ones"),
@@ -84,11 +84,11 @@ def first_error(model, *data, **options):
     return caught.value
 
 
-# ---- the layer that broke first
+# ---- the first non-finite layer
 
 
 def positive(layers):
-    """Let the first layer give large numbers for large inputs."""
+    """Make the outputs of the first layer large for large inputs."""
     model = compiled(layers)
     model.build((None, 6, 3))
     model.layers[0].kernel.set_value(np.full((3, 3), 0.1, model.dtype))
@@ -131,7 +131,7 @@ def test_recurrent_layers_below_a_non_finite_gradient_are_named(cell, way):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_recurrence_that_explodes_is_named(dtype, way):
+def test_an_exploding_recurrence_is_named(dtype, way):
     seqnet.config.set_floatx(dtype)
     x = np.ones((4, 40 if dtype == "float32" else 160, 1))
     model = compiled(
@@ -151,7 +151,7 @@ def test_a_recurrence_that_explodes_is_named(dtype, way):
 
 
 def test_the_epoch_is_named():
-    """The weights of the first epoch's end are what breaks the second."""
+    """Weights set at the end of the first epoch make the second fail."""
 
     class Spoil(Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -197,7 +197,7 @@ def test_embeddings_are_named_with_full_or_sparse_updates(rows, optimizer):
     assert error.headline.startswith("Batch 2 of epoch 1: the gradient of layer 'table'")
 
 
-def test_windows_of_tbptt():
+def test_errors_in_tbptt_windows_name_the_layers():
     layers = [calm("before"), Dense(3, name="middle"), Lambda(steep), calm("after"), Dense(2)]
     model = compiled(layers)
     model.build((None, 6, 3))
@@ -214,7 +214,7 @@ def test_the_window_is_named():
     assert error.headline == "Batch 2 of epoch 1, window 2: the loss is inf."
 
 
-def test_streams():
+def test_errors_in_streams_name_the_batch():
     def batches():
         for k in range(0, 12, 4):
             yield marked()[k : k + 4], VALUES[k : k + 4]
@@ -223,7 +223,7 @@ def test_streams():
         positive(middle()).fit(batches(), verbose=0)
 
 
-def test_one_batch():
+def test_errors_of_train_on_batch_name_the_layer():
     model = positive(middle())
     model.train_on_batch(SERIES, VALUES)
     with np.errstate(all="ignore"), pytest.raises(seqnet.NumericalError) as caught:
@@ -235,7 +235,7 @@ def test_one_batch():
 # ---- the loss
 
 
-def test_a_loss_that_overflows_by_itself():
+def test_an_overflow_only_in_the_loss_names_no_layer():
     model = compiled([Dense(2)])
     error = first_error(model, VALUES, np.full((12, 2), 1e20))
     assert error.loss == math.inf
@@ -243,7 +243,7 @@ def test_a_loss_that_overflows_by_itself():
     assert "All gradients are finite; only the loss is not" in str(error)
 
 
-def test_a_custom_loss_that_is_nan():
+def test_a_custom_loss_that_is_nan_is_named():
     def root(y_true, y_pred):
         return pt.sum(pt.sqrt(y_true), axis=-1) + pt.sum(y_pred, axis=-1)
 
@@ -262,7 +262,7 @@ def test_weights_that_were_non_finite_before_are_named():
     assert error.headline == "Batch 1 of epoch 1: the loss is nan."
 
 
-def test_a_model_with_nothing_trainable():
+def test_a_model_without_trainable_weights_has_no_gradient_norms():
     model = compiled([Dense(2, trainable=False)])
     model.fit(VALUES, VALUES, verbose=0)
     assert model.gradient_norms.mean() == 0
@@ -296,12 +296,12 @@ def test_masked_values_and_values_without_weight_raise_no_error():
     assert np.isfinite(model.get_weights()[0]).all()
 
 
-def test_losses_are_finite_as_long_as_their_mean_is():
+def test_a_finite_mean_loss_raises_no_error():
     model = compiled([Dense(1, kernel_initializer="zeros")], SGD(0.0))
     model.fit(np.ones((4, 1)), np.full((4, 1), 1e15), verbose=0)
 
 
-# ---- callbacks that take the error
+# ---- callbacks that handle the error
 
 
 def test_terminate_on_nan_stops_the_training_instead(capsys):
@@ -390,8 +390,10 @@ def test_a_checkpoint_is_not_overwritten_by_non_finite_weights(save_freq, last, 
 
 @pytest.mark.parametrize("delete", [True, False])
 @pytest.mark.parametrize("value", [math.nan, 1e20])
-def test_a_diverged_training_resumes_from_before_and_diverges_again(value, delete, tmp_path):
-    """1e20 breaks the loss alone; and weights that another callback makes good are no good end."""
+def test_a_diverged_training_resumes_before_the_divergence_and_diverges_again(
+    value, delete, tmp_path
+):
+    """Weights restored by a callback do not hide the divergence; 1e20 affects only the loss."""
     path, seen = tmp_path / "run.h5", []
     ask = Callback()
     ask.on_batch_begin = lambda batch, logs: seen.append((len(model.history.epoch), batch))
@@ -418,7 +420,7 @@ def test_a_diverged_training_resumes_from_before_and_diverges_again(value, delet
         model.fit(VALUES, VALUES, 4, 5, verbose=0, callbacks=[ask, best, Spoil(), *callbacks[3:]])
 
 
-# ---- a loss that rises
+# ---- loss spikes
 
 
 def test_a_rising_loss_causes_one_warning(caplog):
@@ -446,7 +448,7 @@ def test_a_rising_loss_causes_one_warning(caplog):
         [5.0, -5.0] * 30,
     ],
 )
-def test_losses_without_a_warning(losses):
+def test_losses_without_a_spike_cause_no_warning(losses):
     rise = LossSpikeDetector()
     assert not any(rise.update(loss, 32) for loss in losses)
 
@@ -489,15 +491,15 @@ def test_gradient_norms_equal_those_of_the_updates(backend, clipping):
 def test_norms_are_in_the_logs_of_an_epoch(tbptt, tmp_path):
     model = compiled([SimpleRNN(2, return_sequences=True, name="a"), Dense(2, name="b")], SGD(0.0))
     callbacks = [NormLogger(per_weight=True), CSVLogger(tmp_path / "log.csv")]
-    figures = model.fit(SERIES, STEPS, 4, 2, callbacks=callbacks, tbptt=tbptt, verbose=0).history
+    logs = model.fit(SERIES, STEPS, 4, 2, callbacks=callbacks, tbptt=tbptt, verbose=0).history
     kinds = ("a/kernel", "a/recurrent_kernel", "a/bias", "b/kernel", "b/bias")
-    assert set(figures) == {
+    assert set(logs) == {
         "loss", "gradient_norm", "weight_norm", *(f"gradient_norm/{name}" for name in kinds),
         *(f"weight_norm/{name}" for name in kinds),
     }  # fmt: skip
     weights = [np.linalg.norm(w) for w in model.get_weights()]
-    assert figures["weight_norm"][1] == pytest.approx(math.hypot(*weights), rel=1e-6)
-    assert figures["weight_norm/a/kernel"][0] == pytest.approx(weights[0], rel=1e-6)
+    assert logs["weight_norm"][1] == pytest.approx(math.hypot(*weights), rel=1e-6)
+    assert logs["weight_norm/a/kernel"][0] == pytest.approx(weights[0], rel=1e-6)
     if tbptt is None:
         found = []
         for k in range(0, 12, 4):  # a rate of 0 changes nothing
@@ -530,23 +532,23 @@ def test_norms_are_reset_when_other_layers_are_trained():
 
 
 @pytest.mark.parametrize("pulled_at", [pytest.param(2, marks=pytest.mark.slow), 3, 5])
-def test_norms_and_spikes_of_a_resumed_training(pulled_at, tmp_path, caplog):
+def test_norms_and_spikes_are_resumed(pulled_at, tmp_path, caplog):
     def train(name, pulled_at=None):
         seqnet.set_random_seed(3)
         caplog.clear()
         model = compiled([SimpleRNN(3, recurrent_dropout=0.2), Dense(2)], SGD(1.5))
         backup = BackupAndRestore(tmp_path / name, 1)
         callbacks = [NormLogger(per_weight=True), Plug(pulled_at), backup]
-        figures = model.fit(SERIES, VALUES, 4, 4, callbacks=callbacks, verbose=0).history
-        return figures, told()
+        logs = model.fit(SERIES, VALUES, 4, 4, callbacks=callbacks, verbose=0).history
+        return logs, told()
 
     def told():
         return [record.getMessage() for record in caplog.records if record.name == "seqnet"]
 
     expected, warnings = train("whole.h5")
-    with pytest.raises(RuntimeError, match="no current"):
+    with pytest.raises(RuntimeError, match="power failure"):
         train("cut.h5", pulled_at)
     before = told()
-    figures, after = train("cut.h5")
-    assert figures == expected
+    logs, after = train("cut.h5")
+    assert logs == expected
     assert before + after == warnings

@@ -1,4 +1,4 @@
-"""A training that was stopped and goes on is the training that was not stopped, bit for bit."""
+"""A resumed training equals an uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from seqnet.saving import hdf5
 
 @pytest.fixture(autouse=True, scope="module")
 def ctrl_c_counts():
-    """Interrupt as usual, also where the tests run in the background, which ignores Ctrl-C."""
+    """Enable Ctrl-C, which is ignored when the tests run in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -94,7 +94,7 @@ class Patience(Callback):
 
 
 class Decay(Callback):
-    """Changes the optimizer's numbers where an epoch begins and after batches."""
+    """Changes hyperparameters of the optimizer at the start of epochs and after batches."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.model.optimizer.learning_rate *= 0.7
@@ -105,14 +105,14 @@ class Decay(Callback):
 
 
 class Thaw(Callback):
-    """Trains the first layer from the second epoch on."""
+    """Unfreezes the first layer after the first epoch."""
 
     def on_epoch_end(self, epoch, logs=None):
         self.model.layers[0].trainable = True
 
 
 class Stop(Callback):
-    """Stops within the second epoch."""
+    """Stops training within the second epoch."""
 
     def on_batch_end(self, batch, logs=None):
         self.model.stop_training = len(self.model.history.epoch) == 1 and batch == 1
@@ -204,7 +204,7 @@ KINDS = {
 
 
 class Training:
-    """A kind of training that can be done again and again."""
+    """A training that can be repeated."""
 
     def __init__(self, layers, optimizer, data, options, callbacks):
         self.layers, self.data = layers, data
@@ -214,7 +214,7 @@ class Training:
         self.numbers = self.optimizer.get_config()
 
     def fresh(self):
-        """Return a new model, made from seed 1."""
+        """Return a new model initialized with seed 1."""
         seqnet.set_random_seed(1)
         model = seqnet.Model(self.layers())
         optimizer = type(self.optimizer).from_config(self.numbers)
@@ -222,7 +222,7 @@ class Training:
         return model
 
     def used(self, model):
-        """Change all of a model that training changes, but what it is compared by."""
+        """Change all that training changes, except what identifies the training."""
         config.random_generator().random(99)
         if model.stateful:
             model.predict_on_batch(self.data[0][:2])
@@ -252,7 +252,7 @@ def all_generators(model):
 
 
 def outcome(model, callbacks=()):
-    """Return all that training leaves, by name."""
+    """Return the results of training by name."""
     state = model.optimizer.state_dict()
     found = {weight.name: weight.get_value() for weight in model.weights}
     for slot, table in (state["slots"] | {"last step": state["last_steps"]}).items():
@@ -320,7 +320,7 @@ SMALL = {"batch_size": 3, "epochs": 3, "verbose": 0, "validation_data": (X, Y)}
 
 @pytest.fixture(scope="module")
 def small():
-    """A model of one layer, compiled once, and what training gives."""
+    """A model of one layer, compiled once, and the results of its training."""
     model = seqnet.Model([Dense(2), Dropout(0.3)])
     model.compile("adam", "mse")
     model.build((None, 3))
@@ -350,7 +350,7 @@ def small():
 
 
 class Signals(Callback):
-    """Sends signals to its own process at one batch, before it."""
+    """Sends signals to its own process before one batch."""
 
     def __init__(self, at, *numbers):
         self.at, self.numbers, self.entries = at, numbers, []
@@ -528,7 +528,7 @@ def test_training_in_another_thread_does_not_handle_signals(small):
 
 
 def stopped_run(tmp_path, callbacks=(), loss="mse", **options):
-    """Return the path of a file of a training that was stopped."""
+    """Return the path of the backup of an interrupted training."""
     path = tmp_path / "run.h5"
     seqnet.set_random_seed(1)
     model = seqnet.Model([Dense(2)])
@@ -695,7 +695,7 @@ DRIVER = Path(__file__).parent / "resume_processes.py"
 
 
 def drive(*arguments):
-    """Run the program that trains in processes; return what it prints."""
+    """Run `resume_processes.py`; return its output."""
     found = subprocess.run(
         [sys.executable, str(DRIVER), *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(DRIVER.parents[2])},

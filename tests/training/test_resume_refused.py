@@ -1,4 +1,4 @@
-"""A file of one training is resumed by no other, used by one run at a time, and checked whole."""
+"""A backup is resumed only by the same training, used by one run at a time, and validated."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SCALE = 0.5
 
 
 class PowerError(Exception):
-    """The power is cut."""
+    """Simulates a power failure."""
 
 
 def run(path, callbacks=(), cut=None, seed=1, loss="mse", layers=None, save_freq=1, **options):
-    """Train a new model; the power is cut after some batches."""
+    """Train a new model; simulate a power failure after some batches."""
     if seed is not None:
         seqnet.set_random_seed(seed)
     model = seqnet.Model([Dense(2), Dropout(0.2)] if layers is None else layers())
@@ -65,7 +65,7 @@ def scheduled(factor):
 
 
 class Clip(Callback):
-    """A callback as a newcomer writes it: one argument is kept under another name."""
+    """A custom callback: one argument is stored under another name."""
 
     def __init__(self, limit, note=""):
         self.limit = limit
@@ -292,7 +292,7 @@ TABLE = np.arange(3.0)
 
 
 def make(body, **variables):
-    """Return the function ``f`` of source text, in a module of its own."""
+    """Return the function ``f`` defined by source text, in a separate module."""
     space = {"np": np, "__name__": "users_module", **variables}
     exec(textwrap.dedent(body), space)
     return space["f"]
@@ -389,7 +389,7 @@ def test_digests_are_the_same_in_all_processes():
     assert len(found) == 1
 
 
-# -------------------------------------------------------------------------- one run for a file
+# -------------------------------------------------------------------------- one run per file
 
 
 def test_two_runs_do_not_use_one_file(tmp_path):
@@ -448,7 +448,7 @@ def test_a_file_that_is_deleted_meanwhile_is_written_again(tmp_path):
     assert run(path, [Delete()], epochs=1).history.epoch == [0]
 
 
-# ----------------------------------------------------------------------------- made-up headers
+# ----------------------------------------------------------------------------- forged headers
 
 STRANGE = (None, True, -1, 3, 10**30, 0.5, float("nan"), "", "a", [], [1], [None], {}, {"a": 1})
 

@@ -1,4 +1,4 @@
-"""Compiled steps: which arrays they take, and what they return."""
+"""Compiled steps: accepted arrays and results."""
 
 import copy
 import threading
@@ -46,12 +46,14 @@ def test_a_train_step_returns_sums_norms_and_what_it_trained():
     tested = model.steps.test(BATCH)
     result = model.steps.train(BATCH)
     assert result.sums == pytest.approx(tested.sums, rel=1e-5)
-    assert result.loss == pytest.approx(result.sums[0] / result.sums[1])
+    penalty, examples, loss_sum, weight_sum, *_ = result.sums
+    assert (penalty, examples) == (0, 3)
+    assert result.loss == pytest.approx(loss_sum / weight_sum)
     assert result.finite
     assert len(result.gradient_norms) == len(model.weights) == sum(result.trained)
     assert result.joint_norm == pytest.approx(np.linalg.norm(result.gradient_norms))
     assert result.states == []
-    assert model.steps.test(BATCH).sums[0] < tested.sums[0]
+    assert model.steps.test(BATCH).sums[2] < tested.sums[2]
 
 
 def test_a_step_with_initial_states_returns_the_final_states():
@@ -63,7 +65,7 @@ def test_a_step_with_initial_states_returns_the_final_states():
     assert len(model.steps.functions) == 1
 
 
-def test_one_function_is_kept_for_each_kind_of_batch(compiled):
+def test_one_function_is_compiled_for_each_kind_of_batch(compiled):
     model = tagger()
     model.steps.predict(BATCH)
     model.steps.predict(Batch(BATCH.inputs[:2, :3]))
@@ -75,7 +77,7 @@ def test_one_function_is_kept_for_each_kind_of_batch(compiled):
 
 
 class Counted(Dense):
-    """Counts how often its structure is collected."""
+    """Counts the collections of its structure."""
 
     calls = 0
 
@@ -97,10 +99,10 @@ def test_the_structure_is_collected_again_only_after_a_setting_changed(monkeypat
     model.optimizer.learning_rate = 0.5
     model.train_on_batch(X, y)
     assert Counted.calls == calls + 1
-    assert len(model.steps.functions) == 2  # one to train, one to test
+    assert len(model.steps.functions) == 2  # one for training, one for testing
 
 
-def test_a_step_follows_every_setting_that_changes_between_batches():
+def test_a_step_uses_settings_changed_between_batches():
     first, rnn, last = Dropout(0.5), Bidirectional(GRU(2)), Dense(1)
     model = seqnet.Model([first, rnn, last])
     model.compile(seqnet.optimizers.SGD(0.1, momentum=0.9), "mse")
@@ -154,9 +156,9 @@ def test_layers_in_two_models_and_other_threads_change_the_steps_of_both():
     np.testing.assert_array_equal(before[0], shared.get_weights()[0])
 
 
-def test_a_setting_that_changes_while_the_structure_is_collected_is_not_missed():
+def test_a_setting_changed_during_collection_is_not_missed():
     class Slow(Layer):
-        """Sets an attribute of another layer, as another thread could, and answers as before."""
+        """Sets an attribute of another layer, as another thread could."""
 
         def call(self, inputs):
             return inputs

@@ -1,4 +1,4 @@
-"""One model used by several threads, and by processes forked meanwhile."""
+"""One model used by several threads, and by processes forked at the same time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SERIES = [RNG.normal(size=(4, 6, 3)).astype("float32") for _ in range(8)]
 
 @pytest.fixture(autouse=True)
 def hurried():
-    """Let threads take turns as often as Python can."""
+    """Make Python switch threads as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -36,9 +36,9 @@ def hurried():
 
 
 def together(*works, seconds=SECONDS):
-    """Run functions of no argument again and again, each in a thread; raise what they raise.
+    """Run functions without arguments repeatedly, each in a thread; raise their errors.
 
-    Returns how often each one was run.
+    Returns the number of runs of each function.
     """
     end, counts, errors = time.monotonic() + seconds, [0] * len(works), []
 
@@ -70,7 +70,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_threads_that_predict_get_their_own_results_from_the_first_call_on(kind):
+def test_concurrent_predictions_are_correct_from_the_first_call(kind):
     backend, layers = KINDS[kind]
     seqnet.config.set_backend(backend)
     model, alone = seqnet.Model(layers()), seqnet.Model(layers())
@@ -86,7 +86,7 @@ def test_threads_that_predict_get_their_own_results_from_the_first_call_on(kind)
     assert len(model.steps.functions) == 1
 
 
-def test_a_model_that_is_not_built_can_be_used_first_by_several_threads():
+def test_an_unbuilt_model_can_be_used_by_several_threads():
     for _ in range(5):
         model = seqnet.Model([GRU(3), Dropout(0.5), Dense(2)])
         found = []
@@ -104,13 +104,13 @@ HALVES = np.kron(np.eye(2), np.ones((1, SIZE // 2))).astype("float32")
 
 
 def falling(y_true, y_pred):
-    """A loss whose gradient is the same number for all weights."""
+    """A loss with the same gradient for all weights."""
     return -y_pred[:, 0]
 
 
 @pytest.fixture
 def even():
-    """A model whose weights are all the same number before and after each update."""
+    """A model whose weights are all equal before and after each update."""
     model = seqnet.Model([Dense(1, kernel_initializer="zeros", input_shape=(SIZE,))])
     model.compile(seqnet.optimizers.Adam(0.01), falling)
     return model
@@ -129,7 +129,7 @@ def assert_even(arrays):
 def test_weights_read_during_training_belong_to_one_update(even, backend, tmp_path):
     seqnet.config.set_backend(backend)
     x, y = np.ones((32, SIZE)), np.ones((32, 1))
-    even.fit(x, y, 8, verbose=0)  # there is a slot for each weight from here on
+    even.fit(x, y, 8, verbose=0)  # slots exist from here on
     assert_even_outputs(even)
 
     def save():
@@ -171,7 +171,7 @@ def test_no_update_is_lost_when_threads_train():
     np.testing.assert_array_equal(model.get_weights()[0], sum(counts))
 
 
-def test_passes_over_a_stateful_model_do_not_mix_their_states():
+def test_concurrent_calls_of_a_stateful_model_do_not_mix_states():
     model = seqnet.Model([LSTM(3, stateful=True, return_sequences=True), Dense(1)])
     x, y = RNG.normal(size=(6, 5, 2)), RNG.normal(size=(6, 5, 1))
     first = model.predict_on_batch(x[:2])
@@ -225,7 +225,7 @@ def test_threads_generate_with_separate_steppers():
     together(*[lambda k=k: write(k) for k in range(4)], seconds=0.5)
 
 
-def test_separate_models_train_in_threads_like_alone():
+def test_separate_models_in_threads_train_like_alone():
     def train(seed):
         rng = np.random.default_rng(seed)
         model = seqnet.Model([LSTM(3, return_sequences=True), GRU(2), Dense(1)])
@@ -319,7 +319,7 @@ def in_child(function):
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_process_forked_while_a_model_is_trained_has_a_complete_model(even):
     x, y = np.ones((32, SIZE)), np.ones((32, 1))
-    seqnet.config.set_backend("numpy")  # the threads of kernels are not this test's
+    seqnet.config.set_backend("numpy")  # the threads of kernels are not part of this test
     even.fit(x, y, 8, verbose=0)
     even.predict_on_batch(HALVES)
 

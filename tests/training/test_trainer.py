@@ -1,4 +1,4 @@
-"""The loop of `fit`: where it stops, when it validates, what an interruption leaves."""
+"""The loop of `fit`: stopping, validation and interruptions."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def model():
 
 
 class Diary(Callback):
-    """Writes down what is called, and does something at one batch."""
+    """Records the called hooks and runs an action at one batch."""
 
     def __init__(self, at=None, action=None):
         self.at, self.action, self.entries = at, action, []
@@ -56,7 +56,7 @@ class Diary(Callback):
         (range(4, 9), [3, 4]),
     ],
 )
-def test_validation_comes_after_some_epochs_counted_from_one(model, frequency, validated):
+def test_validation_freq_selects_epochs_counted_from_one(model, frequency, validated):
     diary = Diary()
     options = {"validation_data": (X, Y), "validation_freq": frequency, "batch_size": 10}
     history = model.fit(X, Y, epochs=5, callbacks=[diary], verbose=0, **options).history
@@ -70,10 +70,10 @@ def test_validation_comes_after_some_epochs_counted_from_one(model, frequency, v
     ("options", "error", "message"),
     [
         ({"validation_freq": 0}, ValueError, "validation_freq must be at least 1, got 0"),
-        ({"validation_freq": 1.5}, TypeError, "validation_freq must be a whole number, got 1.5"),
+        ({"validation_freq": 1.5}, TypeError, "validation_freq must be an integer, got 1.5"),
         ({"validation_freq": [1, 0]}, ValueError, "an epoch in validation_freq .* got 0"),
         ({"initial_epoch": 4, "epochs": 3}, ValueError, "initial_epoch=4 is above epochs=3"),
-        ({"initial_epoch": 1.0}, TypeError, "initial_epoch must be a whole number"),
+        ({"initial_epoch": 1.0}, TypeError, "initial_epoch must be an integer"),
     ],
 )
 def test_invalid_numbers_are_refused(options, error, message, no_compile):
@@ -121,7 +121,7 @@ def test_on_train_end_is_called_once_and_weights_are_kept(model, error):
 
 
 class Counted(np.ndarray):
-    """An array that notes how many rows are read."""
+    """An array that counts the rows read."""
 
     read = 0
 

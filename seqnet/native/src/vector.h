@@ -151,6 +151,29 @@ INLINE vreal v_sigmoid(vreal x) {
     return v_select((vmask)(x < splat(0)), e, splat(REAL(1.0))) / (e + REAL(1.0));
 }
 
+/* log(x) of positive normal numbers: x = 2^n m with m from 0.7 to 1.4, and log m = 2 atanh(f) with f = (m - 1) / (m + 1),
+ * whose series ends early because |f| < 0.172. */
+INLINE vreal v_log(vreal x) {
+    const vmask half = (vmask)splat(REAL(0.70710678118654752)), below = ((vmask){0} + 1) << MANTISSA_BITS;
+    vmask n = ((vmask)x - half) >> MANTISSA_BITS; /* an arithmetic shift: n is rounded down */
+    vreal m = (vreal)((vmask)x - n * below), f = (m - REAL(1.0)) / (m + REAL(1.0)), s = f * f, p;
+#if REAL_BITS == 32
+    p = s * REAL(2.222222222222222e-1) + REAL(2.857142857142857e-1); /* 2/9, 2/7 */
+#else
+    p = s * REAL(9.523809523809523e-2) + REAL(1.052631578947368e-1); /* 2/21, 2/19 */
+    p = p * s + REAL(1.176470588235294e-1);
+    p = p * s + REAL(1.333333333333333e-1);
+    p = p * s + REAL(1.538461538461538e-1);
+    p = p * s + REAL(1.818181818181818e-1);
+    p = p * s + REAL(2.222222222222222e-1);
+    p = p * s + REAL(2.857142857142857e-1);
+#endif
+    p = p * s + REAL(4.0e-1);
+    p = p * s + REAL(6.666666666666667e-1);
+    vreal exponent = __builtin_convertvector(n, vreal);
+    return exponent * LN2_HIGH + (exponent * LN2_LOW + (p * (s * f) + (f + f)));
+}
+
 /* Pairwise reduction: four steps for 16 lanes instead of 15. */
 INLINE real v_sum(vreal x) {
     real some[LANES] __attribute__((aligned(VECTOR_BYTES)));

@@ -1,9 +1,9 @@
-"""Writes one file of each kind in the current format, which the tests read for ever after.
+"""Write one file of each kind in the current format. The tests keep reading these files.
 
     python make_files.py
 
-Run it when `seqnet.saving.hdf5.VERSION` is raised, and add the new files; older files stay,
-and `test_kept_files.py` says what becomes of them.
+Run it when `seqnet.saving.hdf5.VERSION` is raised, and add the new files. Older files stay;
+`test_kept_files.py` tests how they are read.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def make_model() -> seqnet.Model:
 
 
 def numbered(model: seqnet.Model) -> seqnet.Model:
-    """Give a model weights that are told apart; return it."""
+    """Set distinct weights; return the model."""
     shapes = [weight.shape for weight in model.get_weights()]
     model.set_weights([np.arange(np.prod(s)).reshape(s) / 8 - k for k, s in enumerate(shapes)])
     model.metadata["words"] = ["a", "ä", None]
@@ -63,7 +63,7 @@ def numbered(model: seqnet.Model) -> seqnet.Model:
 
 
 def train(path, stop_at: int | None = None, epochs: int = 3) -> seqnet.Model:
-    """Train a model with a file to resume from."""
+    """Train a model with `BackupAndRestore`."""
     model = make_model()
     callbacks = [
         EarlyStopping("loss", patience=9, restore_best_weights=True),
