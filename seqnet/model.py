@@ -66,8 +66,9 @@ from seqnet.training.objectives import (
 )
 from seqnet.training.results import Totals
 from seqnet.training.step import CompiledSteps
+from seqnet.training.stepping import OneStep
 from seqnet.training.tbptt import check_windows
-from seqnet.types import Shape
+from seqnet.types import ArrayLike, Shape
 
 log = logging.getLogger("seqnet")
 
@@ -1002,6 +1003,47 @@ class Model:
         dataset = Adapter(self, targets=False).dataset(X, mask=mask, lengths=lengths)
         found = dataset.join([self.steps.predict(dataset.as_batch()).output])
         return self.signature.outputs.as_declared(found)
+
+    def step(self, X: Data, states: Sequence[ArrayLike] | None = None) -> tuple[Any, list]:
+        """Compute one time step by hand: for control loops, games and streams.
+
+        The cost of a step does not depend on the number of earlier steps. Nothing of the model is
+        changed; the states are in the hands of the caller.
+
+        Parameters
+        ----------
+        X : array, or several as for `predict`
+            One step of each sequence: ``(batch, features)``, or ``(batch,)`` whole numbers. Of
+            several inputs, those without time are given whole.
+        states : list of array (batch, size), optional
+            What the last step returned: the states of the recurrent layers, in order. By default
+            the initial states.
+
+        Returns
+        -------
+        output : array, or several
+            As `predict` returns it, without the axis of time.
+        states : list of array (batch, size)
+
+        Raises
+        ------
+        ValueError
+            If the model is not built, a layer needs the whole sequence, or a shape does not fit.
+
+        Examples
+        --------
+        >>> import numpy as np, seqnet
+        >>> from seqnet.layers import GRU, Dense
+        >>> model = seqnet.Model([GRU(8), Dense(1)])
+        >>> model.build((None, None, 2))
+        >>> position, states = np.array([[0.5, 0.0]]), None
+        >>> for _ in range(10):
+        ...     force, states = model.step(position, states)
+        ...     position = position + 0.1 * np.concatenate([position[:, 1:], force], axis=1)
+        >>> force.shape, [state.shape for state in states]
+        ((1, 1), [(1, 8)])
+        """
+        return OneStep.of(self)(X, states)
 
     # ---- files
 

@@ -274,9 +274,16 @@ def call_layer(
     }
     output = layer.call(inputs, **given, **options)
     what = f"The call of layer {layer.display_name!r} ({type(layer).__name__})"
-    if isinstance(output, (list, tuple)):
-        return [as_output(layer, part, inputs, what) for part in output]
-    return as_output(layer, output, inputs, what)
+    done: dict[int, Tensor] = {}  # a variable that is returned twice stays one variable
+
+    def as_outputs(part: Any) -> Any:
+        if isinstance(part, (list, tuple)):
+            return [as_outputs(item) for item in part]
+        if id(part) not in done:
+            done[id(part)] = as_output(layer, part, inputs, what)
+        return done[id(part)]
+
+    return as_outputs(output)
 
 
 def output_masks(

@@ -210,8 +210,9 @@ def trace_step(
         If the step uses a gate that does not exist, or does not return its states.
     """
     gates = tuple(gates)
+    sizes = tuple(state_sizes or (units for _ in state_names))
     inputs = [pt.matrix(f"x_{gate}", dtype=dtype) for gate in gates]
-    states = [pt.matrix(state, dtype=dtype) for state in state_names]
+    states = [placeholder(*pair, dtype) for pair in zip(state_names, sizes, strict=True)]
     products: list[Product] = []
 
     def recur(h: Tensor, *asked: str) -> tuple[Tensor, ...]:
@@ -224,7 +225,7 @@ def trace_step(
             )
         if len(set(asked)) < len(asked):
             raise ValueError(f"{name} asks recur for one gate twice: {', '.join(asked)}.")
-        values = [pt.matrix(f"recurrent_{gate}", dtype=dtype) for gate in asked]
+        values = [placeholder(f"recurrent_{gate}", units, dtype) for gate in asked]
         if len(dropout) > 1:
             for gate, value in zip(asked, values, strict=True):
                 kept = h * drawn(dropout[gates.index(gate)])
@@ -246,9 +247,9 @@ def trace_step(
     products = [
         Product(operand, p.gates, p.values) for operand, p in zip(operands, products, strict=True)
     ]
+    check_shapes(new, state_names, sizes, name)
     # Copies, so that a state that is returned unchanged is a new variable as well.
     new = [copied(v) for v in new]
-    sizes = tuple(state_sizes or (units for _ in states))
     return TracedStep(gates, units, dtype, sizes, inputs, states, products, new, extras + others)
 
 
@@ -307,6 +308,11 @@ def hoist(outputs: Sequence, known: set, name: str) -> tuple[list, list[Extra]]:
     return clone_replace(list(outputs), replaced), list(extras.values())
 
 
+def placeholder(name: str, size: int, dtype: str) -> Tensor:
+    """Return a variable (batch, size). A size of 1 is not static: it would be broadcastable."""
+    return TensorType(dtype, (None, None if size == 1 else size))(name=name)
+
+
 def check_states(new: object, state_names: Sequence[str], name: str) -> list:
     """Return the states of a step as variables, or raise an error if they are invalid."""
     wanted = f"a tuple of its {len(state_names)} new states ({', '.join(state_names)})"
@@ -330,6 +336,19 @@ def check_states(new: object, state_names: Sequence[str], name: str) -> list:
             )
         found.append(value)
     return found
+
+
+def check_shapes(
+    states: Sequence[Tensor], state_names: Sequence[str], sizes: Sequence[int], name: str
+) -> None:
+    """Raise ``ValueError`` if the static shape of a new state is not ``(batch, size)``."""
+    for value, state, size in zip(states, state_names, sizes, strict=True):
+        rows, columns = value.type.shape
+        if rows is not None or columns not in (None, size):
+            raise ValueError(
+                f"{name} must return its new state {state!r} in the shape (batch, {size}), got "
+                f"{value.type.shape}."
+            )
 
 
 def in_precision(outputs: Sequence, dtype: str) -> list:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
@@ -19,7 +19,7 @@ from seqnet.data.dataset import PART_NAMES, Batch, tree_items
 from seqnet.hyperparameters import version
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.layers.recurrent import Recurrent
+from seqnet.layers.recurrent import Loop
 from seqnet.layers.states import layers_in_time
 from seqnet.locking import COMPILING
 from seqnet.regularizers import penalty as penalty_of
@@ -93,9 +93,9 @@ def symbolic_batch(batch: Batch, types: tuple[ArrayType, ...]) -> Batch:
     return batch.map(lambda array: next(variables))
 
 
-def recurrent_layers(layers: Iterable) -> list[Recurrent]:
+def recurrent_layers(layers: Iterable) -> list[Loop]:
     """Return the layers whose states a step can be given, those within other layers too."""
-    return [layer for layer in layers_in_time(layers) if isinstance(layer, Recurrent)]
+    return [layer for layer in layers_in_time(layers) if isinstance(layer, Loop)]
 
 
 def symbolic_states(layers: Iterable) -> States:
@@ -108,7 +108,7 @@ def symbolic_states(layers: Iterable) -> States:
 
 def first_states(layers: Iterable, batch: int) -> list[np.ndarray]:
     """Return the states before the first step, in `symbolic_states`'s order: zeros or learned."""
-    return [state for layer in recurrent_layers(layers) for state in layer.first_states(batch)]
+    return [state for layer in recurrent_layers(layers) for state in layer.get_initial_state(batch)]
 
 
 # ---- graphs
@@ -243,11 +243,12 @@ class CompiledSteps:
     def __init__(self, model: Model):
         self.model = model
         self.functions: dict[tuple, Callable] = {}
+        self.stepping: dict[str, Any] = {}  # see `seqnet.training.stepping`
         self._structure: tuple[tuple, Structure] | None = None
 
     def __getstate__(self) -> dict:
         """Return the state to copy and pickle, without compiled functions."""
-        return {"model": self.model, "functions": {}, "_structure": None}
+        return {"model": self.model, "functions": {}, "stepping": {}, "_structure": None}
 
     def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
         """Update the weights for a batch.
