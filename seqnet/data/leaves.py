@@ -292,11 +292,11 @@ def check_last_activation(output: OutputSpec) -> None:
     """Raise an error if the last activation does not fit the loss (probabilities or logits)."""
     loss: Any = output.loss
     layer: Any = output.layer
-    has_path = isinstance(layer, CRF) and layer.output == "viterbi"
+    has_path = isinstance(layer, CRF) and layer.output_mode == "viterbi"
     if has_path and loss is not None and not isinstance(loss, CRFLoss):
         raise ValueError(
             f"The output of layer {layer.display_name!r} (CRF) is the best path, which has no "
-            "gradient. Use loss='crf_loss', or CRF(output='marginals')."
+            "gradient. Use loss='crf_loss', or CRF(output_mode='marginals')."
         )
     if isinstance(layer, TimeDistributed):
         layer = layer.layer
