@@ -68,6 +68,8 @@ SIDES = {
     "pytensor_ml": Side("pytensor_ml"),
     # The losses of whole sequences; see workers/losses_worker.py and sequence_losses.py.
     **{f"{s}:losses": Side("losses", {"system": s}) for s in ("seqnet", "pytorch")},
+    # An encoder-decoder with attention; see workers/attention_worker.py and attention.py.
+    **{f"{s}:attention": Side("attention", {"system": s}) for s in ("seqnet", "pytorch")},
     # Reference 000's experiment; see workers/tutorial_worker.py and unroll_vs_scan.py.
     **{
         f"{system}:tutorial-{form}": Side("tutorial", {"form": form, "system": system})
