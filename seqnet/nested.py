@@ -114,7 +114,7 @@ class ModelLayer(Layer):
         self.built = True
 
     @property
-    def name(self) -> str | None:  # type: ignore[override]
+    def name(self) -> str | None:
         """The name, with which those of the weights begin."""
         return self._name
 
