@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,7 @@ class Model:
         self.weight_prefix = ""
         self._layer: ModelLayer | None = None
         self._sources: list[StepsSource | None] | None = None
+        self._aligned: list[set[int]] | None = None
         self.signature = Signature()
         self.graph = Graph.of_stack([])
         self.layers: list[Layer] = []
@@ -174,6 +176,7 @@ class Model:
         self.graph = Graph.between(self.signature.input_variables, self.signature.output_variables)
         self.layers = self.graph.layers
         name_layers(self.layers)
+        name_weights(self.graph.weights)
         self.signature = self.signature.with_names()
         shapes = [variable.batch_shape for variable in self.signature.input_variables]
         self.input_shape = self.signature.inputs.pack(shapes)
@@ -340,6 +343,7 @@ class Model:
             follows = None if source is None else self.input_names[source.input]
             number = 0 if source is None else source.input
             mask_rank = partial(self._mask_rank, number, place)
+            steps_of = partial(self._output_steps, number, place)
             found[name] = OutputSpec(
                 name,
                 None if objective is None else objective.loss,
@@ -348,8 +352,25 @@ class Model:
                 follows,
                 source is not None and source.backwards,
                 mask_rank,
+                steps_of,
+                source is not None and source.joined,
             )
         return found
+
+    def _output_steps(self, place: int, output: int, lengths: np.ndarray) -> np.ndarray:
+        """Return the number of steps of an output for numbers of steps of an input."""
+        shapes = self.signature.inputs.leaves(self.input_shape)
+
+        def steps(length: int) -> int:
+            shapes[place] = (None, length, *shapes[place][2:])
+            found = self.graph.shapes(shapes)[self.graph.outputs[output]]
+            return length if found[1] is None else found[1]
+
+        longest = int(lengths.max())
+        if all(steps(n) == n for n in (longest, longest + 1)):
+            return lengths
+        unique, places = np.unique(lengths, return_inverse=True)
+        return np.array([steps(int(n)) for n in unique])[places]
 
     def _mask_rank(self, place: int, output: int, shape: Shape, rank: int) -> int:
         """Return the number of axes that the mask of an input has at an output; 0 for none."""
@@ -529,6 +550,16 @@ class Model:
                 self._sources = self.graph.sources(shapes)
             return self._sources
         return [StepsSource(0, sum(layer.reverses_time for layer in self.layers) % 2 == 1)]
+
+    @property
+    def aligned_inputs(self) -> list[list[str]]:
+        """The names of inputs whose steps meet one by one, so that they have equal lengths."""
+        if len(self.input_names) == 1:
+            return []
+        if self._aligned is None:
+            shapes = self.signature.inputs.leaves(self.input_shape)
+            self._aligned = self.graph.aligned_inputs(shapes)
+        return [[self.input_names[k] for k in sorted(numbers)] for numbers in self._aligned]
 
     # ---- training
 
@@ -1177,6 +1208,15 @@ def name_layers(layers: Sequence[Layer]) -> None:
             name = f"{base}_{number}"
         layer.rename(name)
         taken.add(name)
+
+
+def name_weights(weights: Sequence[Any]) -> None:
+    """Name the shared variables of a graph that have no name."""
+    taken = {weight.name for weight in weights}
+    free = (name for k in count() if (name := f"weight_{k}" if k else "weight") not in taken)
+    for weight in weights:
+        if weight.name is None:
+            weight.name = next(free)
 
 
 def renamed(state: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
