@@ -208,6 +208,15 @@ def test_copies_and_pickles_of_a_graph():
         assert (other.get_weights()[0] != model.get_weights()[0]).any()
 
 
+def test_shared_variables_without_a_name_are_named():
+    x, values = seqnet.Input((3,)), np.ones((3, 2), "float32")
+    first, second = pytensor.shared(values), pytensor.shared(values)
+    model = seqnet.Model(x, pt.dot(x, first) + pt.dot(x, second))
+    model.compile("adam", "mse")
+    model.fit(X[:, 0], X[:, 0, :2], verbose=0)
+    assert [weight.name for weight in model.weights] == ["weight", "weight_1"]
+
+
 def test_a_dictionary_of_one_input_and_of_one_output():
     x = seqnet.Input((3,), name="x")
     model = seqnet.Model({"x": x}, {"y": Dense(2)(x)})
