@@ -1,11 +1,11 @@
-"""What do callbacks cost?
+"""Measure the time spent in callbacks.
 
     python benchmarks/callbacks_cost.py
 
-One worker trains the smallest model on the same batches again and again, an epoch at a time: with
-the history alone, with a progress bar on a terminal or as lines in a log file, and with all that
-watch figures as well. The time in callbacks is also added up by itself, which is a finer measure
-than the difference of whole epochs. What is wanted is at most 2 % of an epoch for the default ones.
+One worker trains the smallest model on the same batches repeatedly, one epoch at a time: with only
+the history, with a progress bar on a terminal or as lines in a log file, and with all callbacks
+that monitor a metric. The time in callbacks is also measured directly, which is more precise than
+the difference of whole epochs. The goal is at most 2 % of an epoch for the default callbacks.
 """
 
 from __future__ import annotations

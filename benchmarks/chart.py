@@ -1,4 +1,4 @@
-"""Draw the step times of LSTMs that compare.py saved as one bar chart (needs matplotlib).
+"""Draw a bar chart of the LSTM step times saved by compare.py (needs matplotlib).
 
 python benchmarks/chart.py results.jsonl docs/performance.png
 """
@@ -14,7 +14,7 @@ from harness import SIZES
 
 
 def plain(record: dict) -> bool:
-    """Whether a record is of the first question: seqnet's LSTM with SGD, nothing else changed."""
+    """Return whether a record is of the default comparison: seqnet's LSTM with SGD."""
     s, usual = record["settings"], report.size_settings(record["size"])
     return (
         record["side"] == "seqnet"
@@ -25,18 +25,18 @@ def plain(record: dict) -> bool:
 
 
 def by_size(records: list[dict]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Return each peer's time over seqnet's, and its milliseconds, by size; the last measured."""
+    """Return the last ratio of each peer's time to seqnet's, and its milliseconds, by size."""
     found: dict[str, dict] = {}
     for r in filter(plain, records):
         for side, figures in r["sides"].items():
-            if "ratio" in figures:  # of turns right after each other
+            if "ratio" in figures:  # the ratio of adjacent turns
                 over = 1 / figures["ratio"]["median"]
                 found.setdefault(r["size"], {})[side] = over, figures["step_ms"]["median"]
     return found
 
 
 def draw(records: list[dict], path: Path) -> None:
-    """Draw groups of bars, one group a size: each system's step over seqnet's."""
+    """Draw one group of bars per size: the step time of each system relative to seqnet's."""
     try:
         import matplotlib
     except ImportError:

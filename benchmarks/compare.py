@@ -1,10 +1,10 @@
-"""How long does a training step take, beside a peer's?
+"""Compare the time of a training step with that of other systems.
 
     python benchmarks/compare.py --sizes small,A,B,C,word --peer pytorch
 
-seqnet and the peers take turns in one run: a round is some steps of each, one at a time. Both start
-from the same weights and see the same batches, and a run ends with an error if their losses differ.
-The first step, with all that is compiled, is told apart.
+seqnet and its peers alternate in one run: a round is a number of steps of each. All start from the
+same weights and use the same batches, and a run ends with an error if their losses differ. The
+first step, which includes compilation, is reported separately.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from harness import (
     take_turns,
 )
 
-FIRST_LOSS = 1e-4  # relative difference between two systems' losses before any update
-DISTINCT = 8  # batches, one after the other, then from the first again
-PROGRESS = 0.2  # and between how much lower the first batch's is when it comes again
-# (PyTorch trains two biases where the others have one, which alone makes up to 12 %.)
+FIRST_LOSS = 1e-4  # relative difference between the losses of two systems before any update
+DISTINCT = 8  # consecutive batches, then from the first again
+PROGRESS = 0.2  # and of the decrease of the first batch's loss when it is repeated
+# (PyTorch trains two biases where the others have one; this causes up to 12 %.)
 
 
 def parse(arguments=None):
@@ -67,13 +67,13 @@ def settings_of(options, size: str) -> dict:
 
 
 def differ(a: float, b: float, tolerance: float) -> bool:
-    return not abs(a - b) <= tolerance * abs(b)  # so that NaN differs
+    return not abs(a - b) <= tolerance * abs(b)  # so that NaN counts as different
 
 
 def check_losses(losses: dict[str, tuple[float, float]]) -> None:
-    """Raise `SystemExit` if a side does not compute what the first one does.
+    """Raise `SystemExit` if a side computes other losses than the first one.
 
-    A side has the loss of the first batch before any update, and when it comes again.
+    Each side has the loss of the first batch before any update and when it is repeated.
     """
     (one, (first, again)), *others = losses.items()
     for side, (its_first, its_again) in others:
@@ -87,7 +87,7 @@ def check_losses(losses: dict[str, tuple[float, float]]) -> None:
 
 
 def start(options, settings: dict, stack, refused: dict) -> tuple[dict, dict, dict]:
-    """Start the workers one by one; return them, their first steps' times and their losses."""
+    """Start the workers one by one; return them, the times of their first steps, and the losses."""
     workers, first_ms, losses = {}, {}, {}
     for side in options.sides:
         try:

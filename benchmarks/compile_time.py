@@ -1,10 +1,10 @@
-"""How long until a new model has made its first step?
+"""Measure the time until a new model has made its first step.
 
     python benchmarks/compile_time.py
 
-Each figure is from `compile` to the end of the first batch, in a new process: cold, with empty
-caches, as on the first use of a machine; and again in a second process, which finds them. At last
-the time of ``import seqnet`` beside that of ``import pytensor`` alone.
+Each time is from `compile` to the end of the first batch, in a new process: cold, with empty
+caches, as on the first use of a machine; and warm, in a second process with filled caches. Finally
+the time of ``import seqnet`` is compared with that of ``import pytensor``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_count
 
 
 def first_step(side: str, settings: dict, caches: dict, limit_s: float) -> dict:
-    """Return the seconds of importing and of the first step in a new process."""
+    """Return the seconds of the imports and of the first step in a new process."""
     try:
         with Worker(side, settings, caches) as worker:
             first = worker.ask("first", limit_s)
@@ -93,7 +93,7 @@ def main(arguments=None) -> None:
                         )
                         if "error" in found[-1]:
                             break
-                if "error" in cold[-1]:  # it would be so again
+                if "error" in cold[-1]:  # a repetition would give the same
                     break
             report.add(
                 part="first step", side=side, steps=int(steps), settings=settings, cold=cold,

@@ -1,11 +1,10 @@
 """Count the Python functions of seqnet that one small `fit` calls, and the modules they are in.
 
 Two counts are printed: from the call of `Model.fit` to the first batch, and from one batch to the
-next. Each has the calls, the functions, their modules, the pairs of modules of which one calls the
-other, and the depth: how many functions of seqnet are on the stack at most. The compiled functions
+next. Each has the calls, the functions, their modules, the pairs of calling and called modules, and
+the depth: the largest number of seqnet's functions on the stack. The compiled functions
 exist already (an earlier `fit` of the same model compiled them), so the building of graphs is not
-counted. Neither are comprehensions, nor what the compiled functions run themselves
-(`RUN_BY_THE_GRAPH`).
+counted. Comprehensions and code run by compiled functions (`RUN_BY_THE_GRAPH`) are not counted.
 
     python benchmarks/count_calls.py
 """
@@ -27,21 +26,21 @@ RUN_BY_THE_GRAPH = ("ops/", "kernels/", "native/", "backend/", "lowering.py")
 
 
 def file_of(frame) -> str:
-    """Return the file of a frame, within seqnet; nothing for others and for what graphs run."""
+    """Return the file of a frame in seqnet; empty for other frames and for compiled functions."""
     name = frame.f_code.co_filename
     file = name.removeprefix(f"{ROOT}/") if name.startswith(ROOT) else ""
     return "" if file.startswith(RUN_BY_THE_GRAPH) else file
 
 
 def callers(frame):
-    """Yield the files of the functions of seqnet that called a frame, the last one first."""
+    """Yield the files of seqnet's functions on the stack of a frame, innermost first."""
     while (frame := frame.f_back) is not None:
         if (file := file_of(frame)) and "<" not in frame.f_code.co_name:
             yield file
 
 
 class Counter:
-    """Collects the calls of seqnet's own functions while it is switched on."""
+    """Records calls of seqnet's functions while it is active."""
 
     def __init__(self):
         self.calls: list[tuple[str, str]] = []
@@ -49,7 +48,7 @@ class Counter:
         self.depth = 0
 
     def __call__(self, frame, event, argument):
-        """Take an event of `sys.setprofile`."""
+        """Handle an event of `sys.setprofile`."""
         file = file_of(frame)
         if event == "call" and file and "<" not in frame.f_code.co_name:
             self.calls.append((file, frame.f_code.co_qualname))
@@ -59,7 +58,7 @@ class Counter:
                 self.edges.add((stack[0], file))
 
     def result(self) -> dict:
-        """Return what was counted, and forget it."""
+        """Return the counts and reset them."""
         calls, self.calls = self.calls, []
         edges, self.edges = self.edges, set()
         depth, self.depth = self.depth, 0
@@ -73,7 +72,7 @@ class Counter:
 
 
 class Marks(Callback):
-    """Takes the counts when the first and the third batch begin."""
+    """Stores the counts when the first and the third batch begin."""
 
     adds = ()
 
@@ -86,7 +85,7 @@ class Marks(Callback):
 
 
 def main() -> None:
-    """Print both counts as one line of JSON, with ``-v`` the names too."""
+    """Print both counts as one line of JSON; with ``-v`` also the names."""
     rng = np.random.default_rng(0)
     X, y = rng.integers(0, 10, (64, 5)), rng.integers(0, 2, 64)
     model = seqnet.Model([Embedding(10, 4), LSTM(8), Dense(2, activation="softmax")])

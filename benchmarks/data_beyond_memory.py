@@ -1,20 +1,19 @@
-"""What do rows in a file cost beside rows in memory, in time and in memory?
+"""Compare the time and memory of training on rows in a file and on rows in memory.
 
     python benchmarks/data_beyond_memory.py --gigabytes 4
 
 Writes files of tokens and targets into a temporary folder, and trains size A on some batches of
-them, drawn from all rows: from a `numpy.memmap`, from HDF5 in one piece and in chunks of 256 rows,
-and from a generator, beside an array in memory, and that array once more: what it differs from
-itself is chance. Rows of a file were just written and are in the system's cache, except for `cold`,
-a memmap that the system is told to forget before each turn, as if it did not fit into memory.
+random rows: from a `numpy.memmap`, from contiguous HDF5 and HDF5 in chunks of 256 rows, from a
+generator, and from an array in memory, which is measured twice to show random variation. The files
+were just written and are in the system's cache, except for `cold`, a memmap that is dropped from
+the cache before each turn, as if it did not fit into memory.
 
-Ways take turns. The time of a step is that of all batches of a turn but the first, divided by their
-number; drawing the order of an epoch is told apart. Memory is `RssAnon` of this process, its growth
-from before `fit`: pages of a file that the system keeps mapped count as resident too, but it takes
-them back whenever it needs them. What is wanted: at most 10 % more time, at most 500 MB more
-memory. Needs Linux.
+The variants alternate. The time of a step is the mean over all batches of a turn except the first;
+drawing the order of an epoch is reported separately. Memory is the growth of `RssAnon` of this
+process since `fit` began, without mapped pages of files, which the system can reclaim. The goal is
+at most 10 % more time and at most 500 MB more memory. Needs Linux.
 
-For a file that really does not fit, of ten times the rows that it is compared with:
+For a file that does not fit into memory, with ten times the rows of the array:
 
     python benchmarks/data_beyond_memory.py --gigabytes 40 --ways array,array:again,memmap
 """
@@ -34,7 +33,7 @@ import h5py
 import numpy as np
 from harness import SIZES, Report, parser, spread, table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the seqnet beside this folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the seqnet of this repository
 
 import seqnet
 from seqnet.layers import LSTM, Dense, Embedding, Softmax
@@ -46,7 +45,7 @@ WAYS = (
 
 
 class Watch(seqnet.callbacks.Callback):
-    """Notes when batches end, and the most memory that is in use then."""
+    """Records the end times of batches and the largest memory in use at these times."""
 
     def on_train_begin(self, logs=None):
         self.ends, self.peak_mb = [], 0.0
@@ -67,18 +66,18 @@ class Watch(seqnet.callbacks.Callback):
 
 
 def anonymous_mb() -> float:
-    """Return the memory of this process that is not a file's."""
+    """Return the anonymous memory of this process, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
 def repeated(block: np.ndarray, rows: int) -> list[np.ndarray]:
-    """Return a block again and again, until there are so many rows."""
+    """Return a block repeated to a number of rows."""
     return [block[: rows - start] for start in range(0, rows, len(block))]
 
 
 def write_rows(path: Path, kind: str, block: np.ndarray, rows: int) -> None:
-    """Write inputs and targets, each a block again and again until there are so many rows."""
+    """Write inputs and targets, each a block repeated to a number of rows."""
     shape = (rows, *block.shape[1:])
     if kind in ("h5py", "chunks"):
         file = h5py.File(path, "w")
@@ -94,17 +93,17 @@ def write_rows(path: Path, kind: str, block: np.ndarray, rows: int) -> None:
             start += len(part)
     if kind in ("h5py", "chunks"):
         file.close()
-    os.sync()  # or it is written while others are timed
+    os.sync()  # otherwise it is written while others are timed
 
 
 def forget(path: Path) -> None:
-    """Let the system drop a file from its cache; pages that a process has mapped would stay."""
+    """Drop a file from the system's cache; pages that are mapped by a process would stay."""
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def generated(x, y, batch: int):
-    """Yield batches of neighbours without end."""
+    """Yield batches of consecutive rows endlessly."""
     while True:
         for start in range(0, len(x) - batch, batch):
             yield x[start : start + batch], y[start : start + batch]
@@ -164,7 +163,7 @@ def main(arguments=None) -> None:
             return tuple(np.load(name, mmap_mode="r") for name in names)
 
         anew = ("generator", "cold")
-        opened = {way: sources(way) for way in ways if way not in anew}  # so pages stay mapped
+        opened = {way: sources(way) for way in ways if way not in anew}  # the pages stay mapped
 
         def turn(way, batches) -> tuple[float, float, float]:
             gc.collect()

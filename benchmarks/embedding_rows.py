@@ -1,10 +1,10 @@
-"""Does a step take longer because the embedding has more rows than the batch uses?
+"""Measure how the time of a step depends on the number of rows of an embedding.
 
     python benchmarks/embedding_rows.py
 
-The same model with 10,000 and with 1,000,000 rows takes turns, for each optimizer. A step that
-touches only the rows of its batch takes about as long in both; one that touches all of them grows
-with the table.
+Models with 10,000 and with 1,000,000 rows alternate, for each optimizer. A step that updates only
+the rows of its batch takes about the same time in both; the time of a step that updates all rows
+grows with the table.
 """
 
 from __future__ import annotations

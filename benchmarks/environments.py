@@ -1,10 +1,10 @@
-"""Make the peers' environments, each a virtual environment of its own in ``benchmarks/.envs``.
+"""Create a virtual environment for each peer in ``benchmarks/.envs``.
 
     python benchmarks/environments.py                        # all of them
     python benchmarks/environments.py --only pytorch,theano
-    python benchmarks/environments.py --use pytorch=FOLDER   # one that you have already
+    python benchmarks/environments.py --use pytorch=FOLDER   # use an existing one
 
-What is there and works is used again. None of them is needed by seqnet itself.
+Existing environments that work are reused. seqnet itself needs none of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FOLDER = Path(__file__).resolve().parent / ".envs"
 
 @dataclass(frozen=True)
 class Environment:
-    """What a peer needs: Python versions, best first, packages, and a text that tries it."""
+    """The needs of a peer: Python versions by preference, packages, and a test program."""
 
     pythons: tuple[str, ...]
     packages: tuple[str, ...]
@@ -68,13 +68,13 @@ def python_in(folder: Path) -> Path:
 
 
 def python_of(name: str) -> Path | None:
-    """Return the Python of a peer's environment, or None if it is not there."""
+    """Return the Python of a peer's environment, or None if it is missing."""
     python = python_in(FOLDER / name)
     return python if python.exists() else None
 
 
 def run(command: list, folder: Path | None = None) -> str | None:
-    """Run a command; return None if it went well, else the end of what it said."""
+    """Run a command; return None if it succeeded, else the end of its output."""
     try:
         done = subprocess.run([str(c) for c in command], capture_output=True, text=True, cwd=folder)
     except OSError as error:
@@ -85,7 +85,7 @@ def run(command: list, folder: Path | None = None) -> str | None:
 
 
 def find_python(versions: tuple[str, ...], given: dict[str, str]) -> str | None:
-    """Return a Python of one of some versions: as given, this one, on PATH, or pyenv's."""
+    """Return a Python of one of the versions: the given one, this one, on PATH, or pyenv's."""
     for version in versions:
         if given.get(version):
             return given[version]
@@ -94,7 +94,7 @@ def find_python(versions: tuple[str, ...], given: dict[str, str]) -> str | None:
         pattern = str(Path("~/.pyenv/versions").expanduser() / f"{version}.*" / "bin" / "python")
         candidates = [shutil.which(f"python{version}"), *sorted(glob.glob(pattern), reverse=True)]
         for python in filter(None, candidates):
-            # pyenv puts commands on PATH that only complain, so ask.
+            # pyenv puts commands on PATH that fail, so run them.
             check = f"import sys, venv; assert '%d.%d' % sys.version_info[:2] == '{version}'"
             if run([python, "-c", check]) is None:
                 return python
@@ -102,13 +102,13 @@ def find_python(versions: tuple[str, ...], given: dict[str, str]) -> str | None:
 
 
 def trial(name: str) -> str | None:
-    """Return None if an environment works, else what it said."""
-    with tempfile.TemporaryDirectory() as folder:  # where no file shadows a module
+    """Return None if an environment works, else its error output."""
+    with tempfile.TemporaryDirectory() as folder:  # in a folder where no file shadows a module
         return run([python_of(name), "-c", ENVIRONMENTS[name].trial], Path(folder))
 
 
 def make(name: str, given: dict[str, str], index: str | None) -> bool:
-    """Make one environment unless it is there, say how it went, and return whether it works."""
+    """Create an environment unless it exists, print the result, and return whether it works."""
     environment, folder = ENVIRONMENTS[name], FOLDER / name
     if python_of(name) and trial(name) is None:
         print(f"{name}: there already ({folder})")
@@ -134,7 +134,7 @@ def make(name: str, given: dict[str, str], index: str | None) -> bool:
 
 
 def link(text: str) -> None:
-    """Use an environment that exists: ``NAME=FOLDER``."""
+    """Use an existing environment: ``NAME=FOLDER``."""
     name, _, target = text.partition("=")
     folder = Path(target).expanduser()
     if name not in ENVIRONMENTS or not python_in(folder).exists():

@@ -1,10 +1,10 @@
-"""What does `fit` cost over the bare compiled function?
+"""Measure the overhead of `fit` over the compiled function alone.
 
     python benchmarks/fit_overhead.py
 
-One worker trains on the same batches three ways, again and again: it calls the compiled function on
-arrays that are ready, it calls `train_on_batch`, and it calls `fit` (which shuffles, cuts batches,
-checks them, adds up figures and calls callbacks). What is wanted is at most 3 % for size A.
+One worker repeatedly trains on the same batches in three ways: by calling the compiled function on
+prepared arrays, by `train_on_batch`, and by `fit` (which shuffles, selects and checks batches,
+aggregates metrics and calls callbacks). The goal is at most 3 % for size A.
 """
 
 from __future__ import annotations

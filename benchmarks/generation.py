@@ -1,10 +1,10 @@
-"""How many characters a second does a model write, one step at a time?
+"""Measure the characters per second that a model generates step by step.
 
     python benchmarks/generation.py
 
-seqnet's `generate` over a `Stepper`, and PyTorch in inference mode: with nn.LSTM called for one
-step at a time, the same without oneDNN, and with nn.LSTMCell; with all threads, and with one. The
-weights are the same, and without chance (--temperature 0) so must be what they write.
+Compares seqnet's `generate` with a `Stepper` and PyTorch in inference mode: nn.LSTM called for one
+step at a time, the same without oneDNN, and nn.LSTMCell; with all threads and with one. The weights
+are the same, so the greedy outputs (--temperature 0) must be equal.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ WAYS = {
     "pytorch": ["layer", "layer, no mkldnn", "cell"],
     "pytorch:1thread": ["layer", "layer, no mkldnn", "cell"],
 }
-CHECKED = 40  # characters written without chance that all must agree on
+CHECKED = 40  # number of greedy characters that must agree
 
 
 def check_agreement(workers: dict) -> None:
-    """Raise `SystemExit` unless all write the same when they take the likeliest character."""
+    """Raise `SystemExit` unless the greedy outputs of all systems are equal."""
     written = {
         (side, how): worker.call("generate", count=CHECKED, temperature=0, how=how)["written"]
         for side, worker in workers.items()

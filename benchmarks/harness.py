@@ -1,8 +1,8 @@
-"""What all benchmarks share: sizes, workers, taking turns, statistics, and how results are printed.
+"""Shared code of the benchmarks: sizes, workers, alternation, statistics, and printed results.
 
-A worker is a process that trains with one system in that system's own environment (`workers/`). It
-answers one command at a time and waits in between, so two systems can take turns in one run and
-never run at the same time: what changes on the machine changes for both.
+A worker is a process that trains with one system in that system's environment (`workers/`). It
+handles one command at a time and waits in between, so two systems alternate in one run and never
+run at the same time: changes of the machine affect both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import environments
 from machine import BUSY, describe, taken_by_others, wait_for_quiet
 
 HERE = Path(__file__).resolve().parent
-SETTLE_S = 0.1  # after a turn, for thread pools of the other system to stop spinning
+SETTLE_S = 0.1  # pause after a turn, until thread pools of the other system stop spinning
 
 # vocabulary, embedding, units, layers, batch, length
 SIZES = {
@@ -36,17 +36,17 @@ SIZES = {
 }
 FIELDS = ("vocabulary", "embedding", "units", "layers", "batch", "length")
 
-# glibc gives large arrays back to the system and asks for them anew at each step; these keep them.
+# By default glibc returns large arrays to the system at each step; these settings keep them.
 MALLOC = {
     "MALLOC_TOP_PAD_": str(1 << 26),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),  # the largest that glibc takes
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),  # the largest value that glibc accepts
 }
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of those who take turns: a worker, the settings it alone gets, and its variables."""
+    """A participant of a comparison: a worker, its settings and its environment variables."""
 
     worker: str
     settings: dict = field(default_factory=dict)
@@ -81,7 +81,7 @@ def size_settings(name: str) -> dict:
 
 
 class WorkerError(RuntimeError):
-    """A worker is not there, refused, failed or took too long; the text says which."""
+    """A worker is missing, refused, failed or timed out; the message has the reason."""
 
 
 class Worker:
@@ -94,14 +94,14 @@ class Worker:
     settings : dict
         See `workers/protocol.py`.
     environment : dict, optional
-        Variables beside those of the side.
+        Environment variables in addition to those of the side.
     """
 
     def __init__(self, side: str, settings: dict, environment: dict | None = None):
         self.side, kind = side, SIDES[side]
         python = self._python(kind.settings.get("system", kind.worker))
         variables = {**os.environ, **kind.environment}
-        if kind.worker == "seqnet":  # measure the tree that this file is in
+        if kind.worker == "seqnet":  # measure the repository of this file
             variables["PYTHONPATH"] = str(HERE.parent)
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
         self.process = subprocess.Popen(
@@ -132,7 +132,7 @@ class Worker:
         return python
 
     def ask(self, command: str, limit_s: float | None = None) -> dict:
-        """Send a command and return the answer; a worker over the limit is ended."""
+        """Send a command and return the response; a worker that times out is killed."""
         timer = threading.Timer(limit_s, self.process.kill) if limit_s else None
         try:
             if timer:
@@ -181,7 +181,7 @@ class Worker:
 
 
 def empty_caches(folder: str) -> dict[str, str]:
-    """Return variables that put the compiled code of seqnet and its peers into a folder."""
+    """Return variables that place the compiled code of seqnet and its peers in a folder."""
     return {
         "SEQNET_CACHE_DIR": f"{folder}/seqnet",
         "NUMBA_CACHE_DIR": f"{folder}/numba",
@@ -191,9 +191,9 @@ def empty_caches(folder: str) -> dict[str, str]:
 
 
 def take_turns(workers: dict[str, Worker], rounds: int, steps: int, warm: int = 2) -> dict:
-    """Let each worker make steps in turn, one at a time; return step times (ms) by side and round.
+    """Let the workers make steps alternately; return step times (ms) by side and round.
 
-    Each turn begins with steps that are not counted; every other round goes the other way round.
+    Each turn begins with steps that are not counted; every other round reverses the order.
     """
     times: dict[str, list] = {side: [] for side in workers}
     for number in range(rounds):
@@ -207,7 +207,7 @@ def take_turns(workers: dict[str, Worker], rounds: int, steps: int, warm: int = 
 
 
 def spread(values: list) -> dict:
-    """Return the median and the quartiles, and how many there are."""
+    """Return the median, the quartiles and the number of values."""
     low, middle, high = quartiles(values)
     return {"median": middle, "q1": low, "q3": high, "n": len(values)}
 
@@ -220,7 +220,7 @@ def quartiles(values: list) -> tuple[float, float, float]:
 
 
 def ratios(times: dict, side: str, other: str) -> dict:
-    """Return the spread of the ratio of medians, side over other, round by round."""
+    """Return the spread of the ratio of medians, side over other, of each round."""
     pairs = zip(times[side], times[other], strict=True)
     return spread([statistics.median(a) / statistics.median(b) for a, b in pairs])
 
@@ -233,7 +233,7 @@ def flat(rounds: list) -> list:
 
 
 def parser(text: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that all benchmarks have."""
+    """Return a parser with the common options of the benchmarks."""
     result = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -247,7 +247,7 @@ def parser(text: str | None) -> argparse.ArgumentParser:
 
 
 def epochs_parser(text: str | None, sizes: str, rounds: int) -> argparse.ArgumentParser:
-    """Return a parser for benchmarks that time epochs of some sizes."""
+    """Return a parser for benchmarks that measure epochs of several sizes."""
     result = parser(text)
     result.add_argument("--sizes", default=sizes)
     result.add_argument("--batches", type=int, default=100, help="in an epoch")
@@ -256,14 +256,14 @@ def epochs_parser(text: str | None, sizes: str, rounds: int) -> argparse.Argumen
 
 
 def percent_cells(more: dict | None) -> list[str]:
-    """Return the cells of a median and its quartiles; empty ones for None."""
+    """Return table cells of a median and its quartiles; empty cells for None."""
     if more is None:
         return ["", ""]
     return [f"{more['median']:.1f}", f"{more['q1']:.1f} to {more['q3']:.1f}"]
 
 
 class Report:
-    """Prints results: one line of JSON each, into a file too if asked."""
+    """Prints results as lines of JSON, and optionally writes them to a file."""
 
     def __init__(self, question: str, options):
         self.question, self.options, self.machine = question, options, describe()
@@ -274,7 +274,7 @@ class Report:
         self.quiet = wait_for_quiet(self.options.wait)
 
     def add(self, **result) -> dict:
-        """Print one result, with whether anything disturbed it."""
+        """Print one result and whether other processes disturbed it."""
         record = {
             "question": self.question,
             "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -291,7 +291,7 @@ class Report:
 
 
 def table(rows: list[list], file=sys.stderr) -> None:
-    """Print rows under the first one, columns aligned."""
+    """Print a table with aligned columns; the first row is the header."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[k]) for row in texts) for k in range(len(texts[0]))]
     for row in texts:

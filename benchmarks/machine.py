@@ -1,4 +1,4 @@
-"""The machine a benchmark runs on: what it is, and whether something else uses it."""
+"""Describe the machine of a benchmark, and detect other load on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-BUSY = 0.05  # share of the processors' time that something else takes
+BUSY = 0.05  # fraction of processor time used by other processes
 
 
 def describe() -> dict:
@@ -36,10 +36,10 @@ def cores() -> int:
 
 
 def taken_by_others(seconds: float = 0.5) -> float:
-    """Return the share of processor time that something else takes, from 0 to 1.
+    """Return the fraction of processor time that other processes use, from 0 to 1.
 
-    One thread a core computes hashes, which needs no lock of Python; where a thread's own
-    processor time falls behind the clock, somebody else had the core.
+    One thread per core computes hashes, which does not need Python's lock. The difference between
+    its processor time and the elapsed time was used by others.
     """
     lost, block = [], bytes(1 << 20)
 
@@ -58,7 +58,7 @@ def taken_by_others(seconds: float = 0.5) -> float:
 
 
 def wait_for_quiet(longest_s: float) -> bool:
-    """Wait until the machine is quiet; return False if it still is not after `longest_s`."""
+    """Wait until the machine is idle; return False if it is still busy after `longest_s`."""
     start, told = time.monotonic(), False
     while True:
         share = taken_by_others()

@@ -1,9 +1,9 @@
-"""How much memory does training take at most?
+"""Measure the peak memory of training.
 
     python benchmarks/memory.py
 
-Each figure comes from a process of its own: the largest resident size after some steps, and how
-much of it came after the imports.
+Each result is from a separate process: the largest resident size after some steps, and its growth
+after the imports.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main(arguments=None) -> None:
     add("--steps", type=int, default=30)
     options = result.parse_args(arguments)
     report = Report("memory", options)
-    report.quiet = True  # memory does not depend on what else runs
+    report.quiet = True  # memory does not depend on other load
     rows = [["size", "length", "side", "peak MiB", "after import", "growth"]]
     for length in options.lengths.split(","):
         for side in options.sides.split(","):

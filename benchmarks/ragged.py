@@ -1,10 +1,10 @@
-"""What do sequences of different lengths cost, beside the same padded to the longest?
+"""Compare the cost of ragged sequences with that of the same sequences in a padded array.
 
     python benchmarks/ragged.py
 
-One process makes epochs of `fit` with the same sequences in turn: as a list, and as an array padded
-to the longest, with a mask. Their mean length is about a quarter of the longest (exponential,
-cut off there). Steps counts those of all batches, padding included.
+One process alternates epochs of `fit` with the same sequences: as a list, and as an array padded to
+the longest, with a mask. The mean length is about a quarter of the longest (a truncated exponential
+distribution). The numbers of steps include padding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VOCABULARY = 1000
 
 
 def sequences(count: int, longest: int) -> list[np.ndarray]:
-    """Return sequences of numbers; the longest has that length."""
+    """Return sequences of tokens; the longest has the given length."""
     rng = np.random.default_rng(0)
     lengths = np.minimum(1 + rng.exponential(longest / 4, count).astype(int), longest)
     lengths[0] = longest
@@ -65,7 +65,7 @@ def main(arguments=None) -> None:
 
     CompiledSteps.train = count
     report = Report("ragged", options)
-    for number in range(options.rounds + 1):  # the first round compiles and is not counted
+    for number in range(options.rounds + 1):  # the first round compiles and is not measured
         if number == 1:
             report.begin()
         for current, (inputs, targets, more) in ways.items():

@@ -1,10 +1,10 @@
-"""Turn saved results into the tables of docs/performance.md, so that no figure is typed by hand.
+"""Convert saved results to the tables of docs/performance.md.
 
     python benchmarks/report.py results.jsonl                              # prints the tables
-    python benchmarks/report.py results.jsonl --fill docs/performance.md   # puts them in place
+    python benchmarks/report.py results.jsonl --fill docs/performance.md   # replaces the tables
 
-Of the same measurement made twice the later one counts. A figure measured while something else used
-the machine has an asterisk.
+Of repeated measurements the last one is used. Results measured while other processes used the
+machine have an asterisk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MARKS = "<!-- table: {0} -->", "<!-- end of table: {0} -->"
 
 
 def read(paths: list[Path]) -> dict[str, list[dict]]:
-    """Return the records by question, the last of each measurement, in order of appearance."""
+    """Return the last record of each measurement, by question, in order of appearance."""
     by_question: dict[str, dict] = {}
     for path in paths:
         for line in path.read_text().splitlines():
@@ -36,7 +36,7 @@ def read(paths: list[Path]) -> dict[str, list[dict]]:
 
 
 def markdown(heads: list[str], rows: list[list]) -> str:
-    """Return a table; all columns but the first are aligned right."""
+    """Return a Markdown table; all columns except the first are aligned right."""
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
@@ -119,10 +119,10 @@ def fit_overhead(records: list[dict]) -> str:
 
 def callbacks_cost(records: list[dict]) -> str:
     names = {
-        "history": "history alone",
-        "bar": "and a bar on a terminal",
-        "lines": "and lines in a log file",
-        "all": "and all that watch figures",
+        "history": "only the history",
+        "bar": "and a progress bar on a terminal",
+        "lines": "and progress lines in a log file",
+        "all": "and all callbacks that monitor a metric",
     }
     rows = [
         [
@@ -163,8 +163,8 @@ def embedding_rows(records: list[dict]) -> str:
     for r in records:
         if "error" not in r:
             counts = list(r["step_ms"])
-            figures = [milliseconds(found) for found in r["step_ms"].values()]
-            rows.append([r["side"], r["optimizer"] + star(r), *figures, ratio(r["ratio"])])
+            cells = [milliseconds(found) for found in r["step_ms"].values()]
+            rows.append([r["side"], r["optimizer"] + star(r), *cells, ratio(r["ratio"])])
     heads = [f"{int(n):,} rows, ms" for n in counts]
     return markdown(["system", "optimizer", *heads, "ratio"], rows)
 
@@ -210,7 +210,7 @@ def generation(records: list[dict]) -> str:
 
 
 def machine(by_question: dict[str, list[dict]]) -> str:
-    """Describe machines and versions; more than one of either is worth a second look."""
+    """Return the machines and versions of all records; normally there is one of each."""
     records = [r for found in by_question.values() for r in found]
     machines = {
         f"{r['machine']['cpu']}, {r['machine']['cores']} cores, "
@@ -251,7 +251,7 @@ def tables(by_question: dict[str, list[dict]]) -> dict[str, str]:
 
 
 def fill(text: str, name: str, content: str, path: Path) -> str:
-    """Return a document with what is between the marks of a table replaced."""
+    """Return a document with the content between the markers of a table replaced."""
     begin, end = (mark.format(name) for mark in MARKS)
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     if not pattern.search(text):

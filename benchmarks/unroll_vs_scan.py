@@ -1,12 +1,12 @@
-"""Is an unrolled loop faster than scan, and what does it cost to compile? (Reference 000.)
+"""Compare the step and compile times of an unrolled loop and scan (reference 000).
 
     python benchmarks/unroll_vs_scan.py --chart unroll_vs_scan.png
 
-The tutorial's experiment: vocabularies of 256 and 65,536, sequences of 32, 64 and 128, and the
-forms: unrolled, scan, and scan with the gather of rows taken out of the loop, which is what the
-tutorial's slow scan lacks. Beside them seqnet's own layers, unrolled, as a scan and fused, which
-also update their weights. The gradients of the forms are compared, as in the tutorial. Every cell
-runs in a process of its own with empty caches, so that compile times are those of a first use.
+The tutorial's experiment has vocabularies of 256 and 65,536, sequences of 32, 64 and 128 steps, and
+three forms: unrolled, scan, and scan with the lookup of rows outside of the loop, which the
+tutorial does not have. seqnet's layers, unrolled, as a scan and fused, are also measured; they also
+update their weights. The gradients of the forms are compared, as in the tutorial. Every combination
+runs in a separate process with empty caches, so that compile times are those of a first use.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from harness import (
 
 FORMS = ("unroll", "scan", "scan-hoisted")
 UNITS = 128
-AGREEMENT = 1e-6  # the tutorial's bound, in its norm
+AGREEMENT = 1e-6  # the tutorial's tolerance, in its norm
 
 
 def relative(expected, found) -> float:
-    """Return the tutorial's measure: the largest row sum of differences over that of values."""
+    """Return the tutorial's measure: the ratio of the largest row sums of difference and value."""
     rows = np.abs(expected - found).sum(1).max()
     return float(rows / np.abs(expected).sum(1).max())
 
 
 def measure(side: str, vocabulary: int, length: int, options, gradients: Path) -> dict:
-    """Return the compile time and the step times of one cell."""
+    """Return the compile time and the step times of one combination."""
     settings = {"vocabulary": vocabulary, "length": length, "units": UNITS, "embedding": UNITS}
     settings |= {"batch": 1, "cell": "simple_rnn", "distinct": 1}
     with (
@@ -50,7 +50,7 @@ def measure(side: str, vocabulary: int, length: int, options, gradients: Path) -
         times = worker.ask(f"step {options.steps}")["ms"]
         if "tutorial" in side:
             worker.call("save_gradients", path=str(gradients))
-    # What is left of the first call when a usual step is taken off it.
+    # The time of the first call minus that of a usual step.
     compile_s = (first["ms"] - spread(times)["median"]) / 1e3
     return {"compile_s": compile_s, "step_ms": spread(times), "best_ms": min(times)}
 
@@ -63,7 +63,7 @@ def disagreement(folder: Path, sides: list) -> dict:
 
 
 def chart(records: list, path: Path) -> None:
-    """Draw the tutorial's two charts: times of a step, and of compiling on a logarithmic scale."""
+    """Draw the tutorial's two charts: step times, and compile times on a logarithmic scale."""
     try:
         import matplotlib
     except ImportError:

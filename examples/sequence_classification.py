@@ -60,7 +60,7 @@ def parse(arguments=None) -> argparse.Namespace:
 
 
 def file_of_aeon(name: str) -> Path:
-    """Return the path of a data file in the installed package, which is not imported."""
+    """Return the path of a data file of the installed package, without importing it."""
     found = importlib.util.find_spec("aeon")
     if found is None:
         sys.exit("The data set is in the package aeon: pip install --no-deps aeon")
@@ -70,8 +70,8 @@ def file_of_aeon(name: str) -> Path:
 def read_ts(path: Path) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
     """Read a .ts file: sequences (time, features), class numbers, and the names of the classes.
 
-    A line is one sequence: features separated by colons, each one number for every step, separated
-    by commas; the class comes last.
+    Each line is one sequence. Colons separate the features and the class, which comes last; commas
+    separate the values of a feature at each step.
     """
     sequences, labels, names = [], [], []
     with path.open() as file:
@@ -139,7 +139,7 @@ def main(arguments=None) -> float:
         y,
         batch_size=options.batch_size,
         epochs=options.epochs,
-        validation_data=(X_test, y_test),  # looked at, never chosen by
+        validation_data=(X_test, y_test),  # only reported, not used for selection
         verbose=0,
     ).history
     took = time.perf_counter() - began

@@ -3,9 +3,9 @@
 Without arguments it uses the documentation topics that are included in CPython, so nothing is
 downloaded. Examples:
 
-    python examples/text_generation.py                       # trains, samples after each epoch
+    python examples/text_generation.py                       # trains and samples after each epoch
     python examples/text_generation.py --corpus FILE         # any UTF-8 text
-    python examples/text_generation.py --load text.h5 --prime "The "   # generates, no training
+    python examples/text_generation.py --load text.h5 --prime "The "   # generates without training
 
 After each epoch it prints the cross-entropy on held-out text, in nats and bits per character, and
 that of a bigram table on the same text. After Ctrl-C, run the same command again to continue.
@@ -140,7 +140,7 @@ def train(options) -> seqnet.Model:
             f"That is too short: {options.length + 1} characters are held out, and as many are "
             "needed to train on. A smaller --length needs fewer."
         )
-    vocabulary.encode(options.prime or "")  # an unknown character is an error before training
+    vocabulary.encode(options.prime or "")  # unknown characters are an error before training
     numbers = vocabulary.encode(text)
     held_out = max(len(numbers) // 20, options.length + 1)
     known, unseen = numbers[:-held_out], numbers[-held_out:]

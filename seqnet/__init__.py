@@ -20,7 +20,7 @@ from seqnet import (
 )
 from seqnet.config import set_random_seed
 from seqnet.layers.symbolic import Input
-from seqnet.model import Model, clone_model, load_model, model_from_json
+from seqnet.model import Model, Sequential, clone_model, load_model, model_from_json
 from seqnet.training.diagnostics import NumericalError
 from seqnet.version import __version__
 
@@ -28,6 +28,7 @@ __all__ = [
     "Input",
     "Model",
     "NumericalError",
+    "Sequential",
     "activations",
     "backend",
     "callbacks",

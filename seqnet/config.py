@@ -111,7 +111,7 @@ def set_prefetch(batches: int) -> None:
     Parameters
     ----------
     batches : int
-        3 unless changed. So many are held in memory beside the one in use.
+        3 by default: the number of batches in memory in addition to the one in use.
 
     Raises
     ------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -36,6 +37,9 @@ from seqnet.layers.symbolic import InputVariable, LayerCall, recorded_nodes
 from seqnet.types import Shape, Tensor
 
 Mask = Tensor | None
+
+MOST_SHAPES = 100
+"""The maximum number of shapes of inputs whose shapes of values are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +97,8 @@ class Graph:
         Each after those whose outputs it takes.
     constants : dict
         Constants and shared variables by number.
+    known_shapes : dict
+        The shapes of all values, by those of the inputs, once all layers are built.
     dtypes : dict
         The dtypes that inputs are cast to, by number; others are taken as they come.
     """
@@ -101,11 +107,12 @@ class Graph:
     outputs: tuple[int, ...]
     nodes: list[Node]
     constants: dict[int, Variable] = field(default_factory=dict)
+    known_shapes: dict[tuple, dict[int, Shape]] = field(default_factory=dict, repr=False)
     dtypes: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def of_stack(cls, layers: Sequence[Layer]) -> Graph:
-        """Return the graph of layers that are called one after the other."""
+        """Return the graph of a stack of layers."""
         nodes = [
             Node(LayerCall(layer), (number,), (number + 1,)) for number, layer in enumerate(layers)
         ]
@@ -148,9 +155,9 @@ class Graph:
                 raise ValueError(missing_input(variable, inputs))
             constants[k] = variable
         dtypes = {number(v): v.chosen_dtype for v in inputs if v.chosen_dtype is not None}
-        return cls(given, found, nodes, constants, dtypes)
+        return cls(given, found, nodes, constants, dtypes=dtypes)
 
-    @property
+    @cached_property
     def layers(self) -> list[Layer]:
         """The layers of the graph; those that are called first come first."""
         return list(dict.fromkeys(call.layer for call in self.calls()))
@@ -171,17 +178,18 @@ class Graph:
 
     def build(self, inputs: Sequence[Shape]) -> None:
         """Create the weights of all layers for inputs of some shapes, and check the shapes."""
-        found = dict(zip(self.inputs, inputs, strict=True))
-        calls = all(isinstance(node.op, LayerCall) for node in self.nodes)
-        if self.constants or not calls or any(len(node.inputs) != 1 for node in self.nodes):
-            self.shapes(inputs)  # the layers were built when their calls were recorded
-            return
-        for node in self.nodes:
-            shape = found[node.inputs[0]]
-            if isinstance(node.op, LayerCall):
-                node.op.layer.ensure_built(shape)
-                results = node.op.output_shapes([shape])
-            found.update(zip(node.outputs, results, strict=True))
+        key = tuple(inputs)
+        if key in self.known_shapes:
+            return  # these shapes were checked before
+        if not self.constants and all(len(node.inputs) == 1 for node in self.nodes):
+            found = dict(zip(self.inputs, inputs, strict=True))
+            for node in self.nodes:  # other layers were built when their calls were recorded
+                shape = found[node.inputs[0]]
+                if isinstance(node.op, LayerCall):
+                    node.op.layer.ensure_built(shape)
+                    results = node.op.output_shapes([shape])
+                found.update(zip(node.outputs, results, strict=True))
+        self.shapes(inputs)
 
     # ---- applied to variables
 
@@ -215,6 +223,9 @@ class Graph:
         inputs : list of tuple
             The shapes of the inputs, the batch first; None for sizes that vary.
         """
+        key = tuple(inputs)
+        if key in self.known_shapes:
+            return self.known_shapes[key]
         found: dict[int, Shape] = {k: tuple(v.type.shape) for k, v in self.constants.items()}
         found.update(zip(self.inputs, inputs, strict=True))
         for node in self.nodes:
@@ -230,6 +241,10 @@ class Graph:
                 recorded = node.results or [v.type for v in made]
                 results = [known_sizes(v.type, t) for v, t in zip(made, recorded, strict=True)]
             found.update(zip(node.outputs, results, strict=True))
+        if all(layer.built for layer in self.layers):
+            if len(self.known_shapes) >= MOST_SHAPES:
+                self.known_shapes.clear()
+            self.known_shapes[key] = found
         return found
 
     def masks(self, inputs: Sequence[Shape], masks: Sequence[Mask]) -> dict[int, Mask]:
@@ -268,7 +283,7 @@ class Graph:
         return known
 
     def mask_ranks(self, inputs: Sequence[Shape], ranks: Sequence[int]) -> list[int]:
-        """Return the number of axes of the mask of each output; 0 if there is none.
+        """Return the number of axes of the mask of each output; 0 without a mask.
 
         Parameters
         ----------
@@ -289,6 +304,7 @@ class Graph:
                 return node.op.layer
         return None
 
+    @cached_property
     def consumers(self) -> list[list[Layer]]:
         """Return the layers that take each input directly, as the first argument."""
         found: dict[int, dict[Layer, None]] = {k: {} for k in self.inputs}

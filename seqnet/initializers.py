@@ -7,7 +7,7 @@ second dimension; for a convolution's ``(steps, inputs, outputs)`` both are time
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +20,7 @@ from seqnet.registry import get as _get
 from seqnet.types import Array
 
 
-class Initializer(Configurable, ABC):
+class Initializer(Configurable):
     """The base class of initializers: ``initializer(shape, rng, dtype)`` returns an array."""
 
     def __init__(self, **unknown: Any):

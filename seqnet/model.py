@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -32,11 +31,12 @@ from seqnet.data.ragged import choose_lengths
 from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.graph import Graph, StepsSource, has_steps
 from seqnet.hyperparameters import names_of
+from seqnet.keras_names import GONE, takes_keras_names
 from seqnet.layers.context import CallContext
 from seqnet.layers.evaluation import evaluate, holds_variables
 from seqnet.layers.layer import Layer
 from seqnet.layers.states import RUNS, all_layers, carried_states, named_states
-from seqnet.layers.symbolic import InputVariable, depends_on_input
+from seqnet.layers.symbolic import Input, InputVariable, depends_on_input
 from seqnet.layers.weights import set_values
 from seqnet.locking import COMPILING, ForkSafeLock, alone
 from seqnet.nested import ModelLayer
@@ -116,6 +116,7 @@ class Model:
     (2, 2)
     """
 
+    @takes_keras_names
     def __init__(
         self,
         inputs: Any = (),
@@ -146,6 +147,7 @@ class Model:
         self._layer: ModelLayer | None = None
         self._sources: list[StepsSource | None] | None = None
         self._aligned: list[set[int]] | None = None
+        self._called: tuple[Any, ...] | None = None
         self.signature = Signature()
         self.graph = Graph.of_stack([])
         self.layers: list[Layer] = []
@@ -176,10 +178,27 @@ class Model:
         self.graph = Graph.between(self.signature.input_variables, self.signature.output_variables)
         self.layers = self.graph.layers
         name_layers(self.layers)
-        name_weights(self.graph.weights)
+        self._check_shared()
         self.signature = self.signature.with_names()
         shapes = [variable.batch_shape for variable in self.signature.input_variables]
         self.input_shape = self.signature.inputs.pack(shapes)
+
+    def _check_shared(self) -> None:
+        """Raise unless the shared variables of the graph have names of their own."""
+        of_layers = {weight for layer in self.layers for weight in layer.weights}
+        taken = {str(weight.name) for weight in of_layers}
+        for weight in self.graph.weights:
+            if weight in of_layers:
+                continue  # as where scores of outputs share the table of an embedding
+            problem = "has no name" if weight.name is None else f"is named {weight.name!r}"
+            if weight.name is None or weight.name in taken:
+                twice = "" if weight.name is None else ", as another weight of the model"
+                raise ValueError(
+                    f"A shared variable of the graph, of shape {weight.get_value().shape}, "
+                    f"{problem}{twice}. It is a weight of the model and needs a name of its own: "
+                    "pytensor.shared(value, name='...')."
+                )
+            taken.add(str(weight.name))
 
     def add(self, layer: Layer | Model | InputVariable) -> None:
         """Add a layer after the existing ones, to a model that is a stack of layers.
@@ -216,7 +235,8 @@ class Model:
         self.layers.append(layer)
         self._set_stack()
         if self.input_shape is not None or layer.input_shape is not None:
-            self._build_from(self.input_shape or (None, *(layer.input_shape or ())))
+            first = (layer.batch_size, *(layer.input_shape or ()))
+            self._build_from(self.input_shape or first)
 
     def _begin_with(self, first: InputVariable) -> None:
         if self.layers or self.input_shape is not None:
@@ -243,8 +263,16 @@ class Model:
             self._layer = ModelLayer(self)
         return self._layer
 
-    def get_layer(self, name: str) -> Layer:
-        """Return the layer with this name."""
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """Return the layer with a name, or that at a place of `layers`."""
+        if (name is None) == (index is None):
+            raise ValueError("get_layer takes the name of a layer or its index.")
+        if index is not None:
+            if not -len(self.layers) <= index < len(self.layers):
+                raise ValueError(
+                    f"The model has {len(self.layers)} layers, so none has the index {index}."
+                )
+            return self.layers[index]
         for layer in self.layers:
             if layer.name == name:
                 return layer
@@ -264,6 +292,51 @@ class Model:
         return self.signature.outputs.names
 
     @property
+    def inputs(self) -> list[InputVariable]:
+        """The symbolic inputs; of a built stack, one that is made at the first use."""
+        return list(self._symbolic()[0])
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The symbolic outputs."""
+        return list(self._symbolic()[1])
+
+    @property
+    def input(self) -> Any:
+        """The symbolic input; of several, a list or a dictionary as the model was made."""
+        return self.signature.inputs.pack(self.inputs)
+
+    @property
+    def output(self) -> Any:
+        """The symbolic output; of several, a list or a dictionary as the model was made."""
+        return self.signature.outputs.pack(self.outputs)
+
+    @property
+    def output_shape(self) -> Any:
+        """The static shape of the output; of several, a list or a dictionary."""
+        return self.compute_output_shape(self.input_shape)
+
+    def _symbolic(self) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Return the symbolic inputs and outputs; call the layers of a stack on an `Input`."""
+        if self.signature.is_functional:
+            return self.signature.input_variables, self.signature.output_variables
+        if not self.built:
+            raise ValueError("The model is not built, so it has no symbolic inputs or outputs yet.")
+        if self._called is None or self._called[0] is not self.graph:
+            x: Any = Input(batch_shape=self.input_shape, name=self.input_names[0])
+            y = x
+            for layer in self.layers:
+                y = layer(y)
+            self._called = (self.graph, x, y)
+        return self._called[1:2], self._called[2:]
+
+    def __getattr__(self, name: str) -> Any:
+        instead = f"; call {GONE[name]}" if name in GONE else ""
+        raise AttributeError(
+            f"A {type(self).__name__} has no {name!r}{instead}.", name=name, obj=self
+        )
+
+    @property
     def built(self) -> bool:
         """Whether all layers have their weights."""
         return not self.is_empty and all(layer.built for layer in self.layers)
@@ -273,11 +346,15 @@ class Model:
         """Whether the model is a stack of no layers."""
         return not (self.layers or self.signature.is_functional)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Any = None) -> None:
         """Create the weights for inputs of shape ``(batch, ...)``; None for sizes that vary.
 
-        With several inputs, the shapes are a list or a dictionary by name.
+        With several inputs, the shapes are a list or a dictionary by name. By default the shape is
+        the known `input_shape`.
         """
+        input_shape = self.input_shape if input_shape is None else input_shape
+        if input_shape is None:
+            raise ValueError("The input shape of the model is unknown: pass it to build.")
         if self.is_empty:
             raise ValueError("The model has no layers; add some first.")
         inputs = self.signature.inputs
@@ -320,7 +397,7 @@ class Model:
         chosen = self.signature.input_dtypes
         found = {}
         for name, shape, dtype, layers in zip(
-            names, shapes, chosen, self.graph.consumers(), strict=True
+            names, shapes, chosen, self.graph.consumers, strict=True
         ):
             integers = any(layer.integer_input for layer in layers)
             found[name] = InputSpec(
@@ -429,6 +506,21 @@ class Model:
         return list(found)
 
     @property
+    def trainable_weights(self) -> list:
+        """The weights that training changes."""
+        return [w for w, on in zip(self.weights, self.trained, strict=True) if on]
+
+    @property
+    def non_trainable_weights(self) -> list:
+        """The weights that optimizers do not change."""
+        return [w for w, on in zip(self.weights, self.trained, strict=True) if not on]
+
+    @property
+    def losses(self) -> list:
+        """The penalties of the weights, one symbolic number for each."""
+        return [loss for layer in self.layers for loss in layer.losses]
+
+    @property
     def trainable(self) -> bool:
         """Whether training changes weights of a layer; setting it sets it for all layers."""
         return any(layer.trainable for layer in self.layers) or not self.layers
@@ -450,7 +542,7 @@ class Model:
         for layer in self.layers:
             for weight, on in zip(layer.weights, layer.trained(), strict=True):
                 found[weight] = found.get(weight, True) and on
-        found.update((weight, True) for weight in self.graph.weights)
+        found.update((w, getattr(w.tag, "trainable", True)) for w in self.graph.weights)
         return tuple(found.values())
 
     def get_weights(self) -> list[np.ndarray]:
@@ -563,6 +655,7 @@ class Model:
 
     # ---- training
 
+    @takes_keras_names
     def compile(
         self,
         optimizer: str | Optimizer = "adam",
@@ -703,6 +796,7 @@ class Model:
                 self.steps.forget_lengths(set(before) - set(chosen))
         return chosen
 
+    @takes_keras_names
     def fit(
         self,
         X: Data,
@@ -834,6 +928,7 @@ class Model:
             training.Trainer(self, dataset, validation, arguments, called).fit()
         return history
 
+    @takes_keras_names
     def evaluate(
         self,
         X: Data,
@@ -864,6 +959,7 @@ class Model:
             totals = training.evaluate(self, dataset, batch_size, called, steps, announce)
         return report(totals, return_dict)
 
+    @takes_keras_names
     def predict(
         self,
         X: Data,
@@ -894,10 +990,11 @@ class Model:
             found = training.predict(self, dataset, batch_size, called, steps, announce)
         return self.signature.outputs.as_declared(found)
 
+    @takes_keras_names
     def train_on_batch(
         self,
         X: Data,
-        y: Data,
+        y: Data | None = None,
         sample_weight: Data | None = None,
         return_dict: bool = False,
         mask: Data | None = None,
@@ -912,10 +1009,11 @@ class Model:
             raise training.numerical_error(self, result, "train_on_batch")
         return report(Totals(self.objectives, result.sums), return_dict)
 
+    @takes_keras_names
     def test_on_batch(
         self,
         X: Data,
-        y: Data,
+        y: Data | None = None,
         sample_weight: Data | None = None,
         return_dict: bool = False,
         mask: Data | None = None,
@@ -925,6 +1023,7 @@ class Model:
         batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
         return report(Totals(self.objectives, self.steps.test(batch).sums), return_dict)
 
+    @takes_keras_names
     def predict_on_batch(
         self, X: Data, mask: Data | None = None, lengths: Data | None = None
     ) -> np.ndarray | list | dict[str, Any]:
@@ -952,7 +1051,7 @@ class Model:
     def from_config(
         cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
     ) -> Model:
-        """Make a model from the result of `get_config`; weights are drawn anew.
+        """Create a model with new weights from the result of `get_config`.
 
         Parameters
         ----------
@@ -1187,6 +1286,10 @@ class Model:
             raise ValueError(f"There are states that no layer has: {', '.join(sorted(left))}.")
 
 
+Sequential = Model
+"""Another name of `Model`, for stacks of layers as in Keras."""
+
+
 def name_layers(layers: Sequence[Layer]) -> None:
     """Name the layers of a model that have no name; raise if two have the same."""
     taken: set[str] = set()
@@ -1208,15 +1311,6 @@ def name_layers(layers: Sequence[Layer]) -> None:
             name = f"{base}_{number}"
         layer.rename(name)
         taken.add(name)
-
-
-def name_weights(weights: Sequence[Any]) -> None:
-    """Name the shared variables of a graph that have no name."""
-    taken = {weight.name for weight in weights}
-    free = (name for k in count() if (name := f"weight_{k}" if k else "weight") not in taken)
-    for weight in weights:
-        if weight.name is None:
-            weight.name = next(free)
 
 
 def renamed(state: Mapping[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:

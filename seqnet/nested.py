@@ -91,7 +91,7 @@ class ModelLayer(Layer):
 
     def consumers(self, places: Any) -> dict[int, list[Layer]]:
         slots = self.model.signature.inputs.leaves(places)
-        pairs = zip(slots, self.model.graph.consumers(), strict=True)
+        pairs = zip(slots, self.model.graph.consumers, strict=True)
         return {slot.index: layers for slot, layers in pairs}
 
     def check_input(self, values: Any, name: str) -> None:
@@ -111,6 +111,7 @@ class ModelLayer(Layer):
         change_prefix(self.model, "", f"{self.display_name}/")
         for layer in self.inner_layers:
             self.enter(layer)
+        self.weights += [w for w in self.model.graph.weights if w not in self.weights]
         self.built = True
 
     @property

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from abc import ABCMeta
 from collections.abc import Callable, Iterable
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar, cast
+
+from seqnet.keras_names import accepted
 
 Identifier: TypeAlias = str | dict[str, Any] | Callable
 """A name, a saved configuration, or an object or class itself."""
@@ -228,7 +231,21 @@ def constructor_arguments(cls: type) -> dict[str, Any]:
     return found
 
 
-class Configurable:
+class ConfigurableType(ABCMeta):
+    """The type of `Configurable` classes: constructors take the names of Keras, too."""
+
+    def __call__(cls, *arguments: Any, **options: Any) -> Any:
+        accept = cast("type[Configurable]", cls).accepted_arguments
+        return super().__call__(*arguments, **(accept(options) if options else {}))
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The signature of the constructor, for help and editors."""
+        own = inspect.signature(cls.__init__)
+        return own.replace(parameters=list(own.parameters.values())[1:])
+
+
+class Configurable(metaclass=ConfigurableType):
     """An object whose configuration is the arguments of its constructor."""
 
     def __repr__(self) -> str:
@@ -242,6 +259,11 @@ class Configurable:
         return list(cls.signature())
 
     @classmethod
+    def accepted_arguments(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Return arguments of the constructor by the names of today; see `keras_names`."""
+        return accepted(options, cls.signature())
+
+    @classmethod
     def signature(cls) -> dict[str, Any]:
         """Return the annotations of the constructor's arguments, and the base class's, by name."""
         return constructor_arguments(cls)
@@ -253,7 +275,7 @@ class Configurable:
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
         """Create an object from the result of `get_config`."""
-        known = cls.parameters()
+        known, config = cls.parameters(), cls.accepted_arguments(config)
         annotations = cls.signature() if cls.__module__.startswith("seqnet.") else {}
         refuse_arguments(cls, [name for name in config if name not in known], ValueError)
         for name, value in config.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from pytensor.graph.basic import Variable
 
+from seqnet.layers.layer import Layer
 from seqnet.layers.symbolic import InputVariable, LayerCall, depends_on_input
 
 
@@ -33,7 +34,7 @@ class Structure:
     kind: str = "one"
 
     def leaves(self, tree: Any, what: str = "The inputs") -> list:
-        """Return what users pass as a list in the order of the names; None stands for nothing.
+        """Return the user's values as a list in the order of the names; None for missing values.
 
         Raises
         ------
@@ -125,6 +126,12 @@ class Signature:
     def between(cls, inputs: Any, outputs: Any) -> Signature:
         """Return the signature of a model between symbolic inputs and outputs, after checks."""
         ins, outs = flat(inputs, "inputs"), flat(outputs, "outputs")
+        layers = [item for _, item in [*ins, *outs] if isinstance(item, Layer)]
+        if any(isinstance(item, Layer) for _, item in ins):
+            names_of_layers = ", ".join(map(repr, layers))
+            raise TypeError(
+                f"A model takes its layers in one list, seqnet.Model([{names_of_layers}])."
+            )
         for name, variable in ins:
             if not isinstance(variable, InputVariable):
                 hint = ""

@@ -202,8 +202,8 @@ def forbidden_transitions(
         known = ", ".join(map(repr, SCHEMES))
         raise ValueError(f"scheme is one of {known}, got {scheme!r}.")
     prefixes = SCHEMES[scheme]
-    begin, inside, outside = prefixes[:3]
-    final = prefixes[3:4] or ""
+    begin, inside, outside = prefixes[0], prefixes[1], prefixes[2]
+    final = prefixes[3] if len(prefixes) > 3 else ""
     parts = []
     for number, tag in enumerate(tags):
         prefix, _, kind = str(tag).partition("-")

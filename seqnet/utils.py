@@ -1,4 +1,4 @@
-"""Pictures of models."""
+"""Pictures of models, and classes as rows of zeros and a one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,58 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqnet.checks import check_bool
+import numpy as np
+
+from seqnet import config
+from seqnet.checks import check_bool, check_count
 from seqnet.summary import Call
+from seqnet.types import ArrayLike
 
 if TYPE_CHECKING:
     from seqnet.model import Model
 
-__all__ = ["model_to_dot", "plot_model"]
+__all__ = ["model_to_dot", "plot_model", "to_categorical"]
 
 DIRECTIONS = ("TB", "LR", "BT", "RL")
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def to_categorical(x: ArrayLike, num_classes: int | None = None) -> np.ndarray:
+    """Return class numbers as rows of zeros with a one at the class.
+
+    Parameters
+    ----------
+    x : int array, any shape
+    num_classes : int, optional
+        By default the largest class number plus one.
+
+    Returns
+    -------
+    array, shape of x and an axis of num_classes, float32 or `seqnet.config.floatx`
+
+    Raises
+    ------
+    ValueError
+        If a number is negative, no whole number, or not below `num_classes`.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.utils.to_categorical([0, 2]).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    numbers = np.asarray(x)
+    classes = numbers.astype(np.int64)
+    if classes.ndim > 1 and classes.shape[-1] == 1:
+        numbers, classes = numbers[..., 0], classes[..., 0]
+    size = int(classes.max(initial=-1)) + 1 if num_classes is None else num_classes
+    size = check_count(size, "num_classes")
+    if (classes != numbers).any() or (classes < 0).any() or (classes >= size).any():
+        raise ValueError(f"x holds class numbers from 0 to {size - 1}, got {str(x)[:100]}.")
+    return np.eye(size, dtype=config.floatx())[classes]
 
 
 def model_to_dot(
@@ -81,7 +120,7 @@ def plot_model(
     show_dtype : bool
         Show the float type of each layer.
     show_layer_names : bool
-        Show the names of layers beside their classes.
+        Show the names of layers next to their classes.
     rankdir : "TB", "LR", "BT" or "RL"
         The direction of the graph: from top to bottom, from left to right, and so on.
     dpi : int

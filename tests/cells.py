@@ -4,6 +4,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet.layers import GRU, LSTM, Recurrent, SimpleRNN
+from seqnet.ops.step import each_step
 from seqnet.registry import register
 
 
@@ -121,6 +122,51 @@ class SubsetOfGates(Recurrent):
         return (a * h + (1 - a) * pt.tanh(x[1] + x[2] + r_c),)
 
 
+@register("layer")
+class Coupled(Recurrent):
+    """Arrays of NumPy, functions of weights, and a product with what is not the state itself."""
+
+    gates = ("f", "c")
+    state_names = ("h", "c")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.gain = self.add_weight("gain", (2, self.units), "uniform")
+        self.scale = self.add_weight("scale", (), "ones")
+
+    def step(self, x, states, recur):
+        h, c = states
+        rates = np.linspace(0.5, 0.9, self.units)
+        r_f, r_c = recur(pt.tanh(c * self.gain[0]) + h)
+        f = pt.sigmoid(x[0] + r_f) * rates
+        c = f * c + (1 - f) * pt.tanh(self.scale * (x[1] + r_c)) * pt.softplus(self.gain[1])
+        return pt.tanh(c), c
+
+
+@register("layer")
+class Zoneout(Recurrent):
+    """Krueger et al. (2017): a share of the units keeps its values at each step."""
+
+    gates = ("h",)
+    kept = 0.4
+
+    def run(self, sequence, mask, states, context):
+        # Not drawn at random, so that it is the same on every path.
+        places = pt.arange(self.units) + pt.arange(sequence.shape[0])[:, None, None]
+        self.keep = pt.cast(pt.eq(places % 3, 0), self.dtype) + 0 * sequence[..., : self.units]
+        return super().run(sequence, mask, states, context)
+
+    def traced(self, dropout=()):
+        if not hasattr(self, "keep"):
+            self.keep = pt.tensor3(dtype=self.dtype)
+        return super().traced(dropout)
+
+    def step(self, x, states, recur):
+        (h,) = states
+        keep = each_step(self.keep)
+        return (keep * h + (1 - keep) * pt.tanh(x[0] + recur(h)[0]),)
+
+
 CELLS = {
     "simple_rnn": (SimpleRNN, {}),
     "lstm": (LSTM, {}),
@@ -129,6 +175,8 @@ CELLS = {
     "minimal_gated_unit": (MinimalGatedUnit, {}),
     "leaky": (Leaky, {}),
     "peephole": (Peephole, {}),
+    "coupled": (Coupled, {}),
+    "zoneout": (Zoneout, {}),
     "min_gru": (MinGRU, {}),
     "ugrnn": (UGRNN, {}),
     "two_sizes": (TwoSizes, {}),

@@ -70,6 +70,18 @@ def check_layer(cls, path):
     assert (layer.get_weights()[0] != 1).all()
 
 
+@checks("Add a layer of several inputs")
+def check_layer_of_several_inputs(cls, path):
+    x = seqnet.Input((None, 3))
+    halves = [GRU(4)(x), GRU(4)(x)]
+    model = seqnet.Model(x, Dense(1)(cls()(halves)))
+    model.compile("adam", "mse")
+    history = model.fit(X, Y, batch_size=4, epochs=8, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    model.save(path)
+    np.testing.assert_array_equal(seqnet.load_model(path).predict(X), model.predict(X))
+
+
 @checks("Add an optimizer")
 def check_optimizer(cls, path):
     trained([GRU(4), Dense(1)], path, optimizer=cls(0.01, clipnorm=1.0))

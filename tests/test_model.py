@@ -59,9 +59,9 @@ def test_history_has_every_metric_of_every_epoch():
     assert history.epoch == [0, 1, 2]
     assert list(history.history) == [
         "loss",
-        "mean_absolute_error",
+        "mae",
         "val_loss",
-        "val_mean_absolute_error",
+        "val_mae",
     ]
     assert all(len(values) == 3 for values in history.history.values())
     assert all(isinstance(f, float) for values in history.history.values() for f in values)
@@ -73,7 +73,7 @@ def test_epoch_logs_are_exact_with_a_short_last_batch():
     np.testing.assert_allclose(history["loss"], squared_errors(model).mean(), rtol=1e-12)
     kernel, bias = model.get_weights()
     mean = np.abs(X @ kernel + bias - Y).mean()
-    np.testing.assert_allclose(history["mean_absolute_error"], mean, rtol=1e-12)
+    np.testing.assert_allclose(history["mae"], mean, rtol=1e-12)
     np.testing.assert_allclose(model.evaluate(X, Y, batch_size=4), [history["loss"][0], mean])
     np.testing.assert_allclose(model.evaluate(X, Y, batch_size=7), [history["loss"][0], mean])
 

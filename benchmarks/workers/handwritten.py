@@ -1,7 +1,7 @@
-"""The model as one writes it by hand in Theano or PyTensor, whose names are nearly the same.
+"""The model written by hand in Theano or PyTensor, whose names are nearly the same.
 
-The embedding and the input's product with the kernel are outside the loop, as whoever knows scan
-does it; the four gates of an LSTM are one product. Runs under Python 3.7.
+The embedding and the product of the input and the kernel are outside of the loop, and the four
+gates of an LSTM are one product, as is usual with scan. Runs under Python 3.7.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import protocol
 
 
 class Trainer:
-    """See `protocol.Session`. Subclasses fill in what Theano and PyTensor call differently."""
+    """See `protocol.Session`. Subclasses define the parts that differ in Theano and PyTensor."""
 
     tensor = None  # theano.tensor or pytensor.tensor
     root = None  # theano or pytensor

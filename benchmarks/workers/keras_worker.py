@@ -1,8 +1,8 @@
 """Trains with Keras 3 on JAX.
 
-Setting beside the common ones: ``through``. ``step`` (the default) is one jitted function made from
-Keras's own `stateless_call` and `stateless_apply`, with donated buffers, as Keras's guide to custom
-JAX loops has it; ``train_on_batch`` is the ordinary method, which does the same and more Python.
+Additional setting: ``through``. ``step`` (the default) is one jitted function made from Keras's own
+`stateless_call` and `stateless_apply`, with donated buffers, as in Keras's guide to custom JAX
+loops; ``train_on_batch`` uses the ordinary method, which runs more Python code.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Trainer:
 
         self.train = jax.jit(train, donate_argnums=0)
         variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
-        # Copies, because what is donated is gone and the model keeps its own.
+        # Copies, because donated buffers are invalid afterwards and the model keeps its own.
         self.state = jax.tree.map(
             lambda v: v.value.copy(), variables, is_leaf=lambda v: hasattr(v, "value")
         )
@@ -92,11 +92,11 @@ class Trainer:
     def step(self, number):
         x, y = self.batches[number % len(self.batches)]
         value, self.state = self.train(self.state, x, y)
-        # The loss is there before the update is: wait for both.
+        # The loss is available before the update: wait for both.
         return float(jax.block_until_ready((value, self.state))[0])
 
     def train_on_batch(self, number):
-        """Take a step through the ordinary method; its loss is a mean over batches so far."""
+        """Make a step with the ordinary method; its loss is the mean over batches so far."""
         x, y = self.batches[number % len(self.batches)]
         self.model.reset_metrics()
         value = float(self.model.train_on_batch(x, y))

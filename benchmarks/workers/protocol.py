@@ -1,8 +1,8 @@
-"""What all workers share: the line protocol, the clock, the data and the first weights.
+"""Shared code of all workers: the line protocol, the clock, the data and the initial weights.
 
-A worker is a process in an environment of its own. It reads one command a line on its standard
-input and answers each with one line of JSON, so between commands it waits in a read and uses no
-processor. A command that is not answered yet is the only thing that runs.
+A worker is a process in a separate environment. It reads one command per line on its standard input
+and writes one line of JSON for each. Between commands it waits in a read and uses no processor.
+Only one command runs at a time.
 
 This file and `handwritten.py` also run under Python 3.7, which Theano needs, and import only NumPy.
 """
@@ -26,7 +26,7 @@ GATES = {"simple_rnn": 1, "gru": 3, "lstm": 4}
 RATES = {"sgd": 0.1, "adagrad": 0.01, "adadelta": 1.0, "rmsprop": 0.001, "adam": 0.001}
 DEFAULTS = {
     "vocabulary": 65,
-    "classes": None,  # of the output; None: as many as the vocabulary
+    "classes": None,  # of the output; None: the size of the vocabulary
     "embedding": 64,
     "units": 128,
     "layers": 1,
@@ -35,24 +35,24 @@ DEFAULTS = {
     "cell": "lstm",
     "optimizer": "sgd",
     "dtype": "float32",
-    "masks": False,  # pad the second half of the sequences' steps, to lengths that vary
+    "masks": False,  # pad sequences to random lengths of half to all steps
     "go_backwards": False,
-    "distinct": 8,  # batches that follow each other in turn
+    "distinct": 8,  # number of batches, which are repeated in order
     "seed": 1,
 }
 
 
 class UnsupportedError(Exception):
-    """A worker has no way to do what the settings ask for."""
+    """A worker does not support the settings."""
 
 
 def flags(variable, wanted) -> str:
-    """Return a configuration for PyTensor or Theano; what the variable has already wins."""
+    """Return flags for PyTensor or Theano; values in the environment variable take precedence."""
     return ",".join(filter(None, [wanted, os.environ.get(variable)]))
 
 
 def refuse(settings, **unsupported) -> None:
-    """Raise if a setting is not what a worker can do: ``refuse(s, masks=True)``."""
+    """Raise if settings are not supported by a worker: ``refuse(s, masks=True)``."""
     for name, value in unsupported.items():
         if getattr(settings, name) == value:
             raise UnsupportedError(f"no {name}={value!r} here")
@@ -61,9 +61,9 @@ def refuse(settings, **unsupported) -> None:
 def random_batches(settings) -> list:
     """Return pairs (x, y) of int32 arrays (batch, length), the same for all workers.
 
-    With masks, 0 is padding at the end and each sequence has half to all of the steps.
+    With masks, 0 is padding at the end, and each sequence has half to all of the steps.
     """
-    random = np.random.RandomState(settings.seed)  # its stream is the same in every NumPy
+    random = np.random.RandomState(settings.seed)  # the same stream in every version of NumPy
     shape = (settings.batch, settings.length)
     batches = []
     for _ in range(settings.distinct):
@@ -78,12 +78,12 @@ def random_batches(settings) -> list:
 
 
 def first_weights(settings) -> SimpleNamespace:
-    """Return the weights that every worker starts from, in Keras's layout and gate order.
+    """Return the initial weights of all workers, in Keras's layout and gate order.
 
     `embedding` (vocabulary, embedding); `layers`, a list of (kernel (features, gates * units),
     recurrent_kernel (units, gates * units), bias); `kernel` (units, classes); `bias` (classes,).
-    A GRU's bias is (2, 3 * units), any other's (gates * units,). They are large enough for losses
-    to differ well before the fourth digit if two systems do not compute the same.
+    A GRU's bias is (2, 3 * units), any other's (gates * units,). They are large enough that
+    losses differ before the fourth digit if two systems compute different functions.
     """
     random = np.random.RandomState(settings.seed + 1)
 
@@ -111,10 +111,10 @@ def first_weights(settings) -> SimpleNamespace:
 
 
 def status_mb(field: str) -> float | None:
-    """Return a figure of this process from Linux's /proc, in MiB, or None elsewhere.
+    """Return a value of this process from Linux's /proc in MiB, or None on other systems.
 
-    ``VmHWM`` is the largest resident size. It is asked for before `resource.getrusage`, whose
-    ``ru_maxrss`` a child process on Linux inherits from the one that started it.
+    ``VmHWM`` is the largest resident size. It is preferred to `resource.getrusage`, whose
+    ``ru_maxrss`` a child process on Linux inherits from its parent.
     """
     try:
         with open("/proc/self/status") as lines:
@@ -138,9 +138,9 @@ def peak_mb() -> float:
 
 
 class Session:
-    """Answers commands with what a trainer does.
+    """Runs commands on a trainer.
 
-    A trainer is made from settings, which builds the model with `first_weights`. It has
+    A trainer is constructed from settings and builds the model with `first_weights`. It has
     ``compile()``, ``step(number)``, which trains on batch `number` and returns the loss before the
     update as a Python float, and ``versions()``; it may have more methods for `call`.
     """
@@ -166,7 +166,7 @@ class Session:
         }
 
     def first(self, _):
-        """Compile and make the first step; its time has all that is done once."""
+        """Compile and make the first step; its time includes all one-time work."""
         start = time.perf_counter()
         self.trainer.compile()
         loss = self.trainer.step(0)
@@ -174,7 +174,7 @@ class Session:
         return {"ms": 1e3 * (time.perf_counter() - start), "loss": loss}
 
     def step(self, text):
-        """Make steps: ``step 20``; returns the time of each."""
+        """Make steps: ``step 20``; return the time of each."""
         times = []
         loss = None
         for _ in range(int(text)):
@@ -185,7 +185,7 @@ class Session:
         return {"ms": times, "loss": loss}
 
     def memory(self, _):
-        """Say how much memory the process has used at most."""
+        """Return the peak memory of the process."""
         return {"after_import_mb": self.after_import_mb, "peak_mb": peak_mb()}
 
     def call(self, text):
@@ -197,10 +197,10 @@ class Session:
 
 
 def serve(trainer_class) -> None:
-    """Answer commands until the input ends."""
+    """Handle commands until the input ends."""
     session = Session(trainer_class)
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
+    os.dup2(2, 1)  # so that output of libraries is not mistaken for a response
     for line in sys.stdin:
         name, _, rest = line.strip().partition(" ")
         try:

@@ -1,4 +1,4 @@
-"""Trains with pytensor-ml: layers as PyTensor graphs, recurrent ones over scan."""
+"""Trains with pytensor-ml: layers as PyTensor graphs, recurrent layers with scan."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Trainer:
         self.batches = protocol.random_batches(settings)
 
     def load(self, cell, kernel, recurrent, bias):
-        """Copy the common first weights; a GRU has one bias for r and z, and r before z."""
+        """Copy the common initial weights; a GRU has one bias for r and z, and r before z."""
         if self.settings.cell == "gru":
             (z, r, n), (rz, rr, rn) = (np.split(b, 3) for b in bias)
             bias = np.concatenate([r + rr, z + rz, n])

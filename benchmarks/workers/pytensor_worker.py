@@ -1,4 +1,4 @@
-"""Trains with PyTensor, by hand, over its own scan and in its default mode."""
+"""Trains with a handwritten PyTensor model, with its scan and its default mode."""
 
 from __future__ import annotations
 

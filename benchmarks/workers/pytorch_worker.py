@@ -1,9 +1,9 @@
-"""Trains with PyTorch's own layers: nn.Embedding, nn.LSTM (RNN, GRU), nn.Linear, cross_entropy.
+"""Trains with PyTorch's layers: nn.Embedding, nn.LSTM (RNN, GRU), nn.Linear, cross_entropy.
 
-All threads, gradients set to None, batches turned into tensors beforehand. One difference stays:
-PyTorch's cells have two biases that are both trained, seqnet's and Keras's one (but for the GRU's
-recurrent bias); their sum starts as the same. Settings beside the common ones: ``sparse``
-(gradients of the embedding) and ``threads``.
+It uses all threads, sets gradients to None, and converts batches to tensors in advance. One
+difference remains: PyTorch's cells train two biases, seqnet's and Keras's only one (except for the
+GRU's recurrent bias); the initial sums are equal. Additional settings: ``sparse`` (gradients of the
+embedding) and ``threads``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 CELLS = {"simple_rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 STEP_CELLS = {"simple_rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
-IGNORED = -100  # the target that cross_entropy leaves out
+IGNORED = -100  # the target that cross_entropy ignores
 
 
 def torch_order(array, cell):
@@ -41,7 +41,7 @@ class Network(nn.Module):
         self.embedding = nn.Embedding(settings.vocabulary, settings.embedding, sparse=sparse)
         cell, backwards = CELLS[settings.cell], settings.go_backwards
         sizes = [settings.embedding] + [settings.units] * (settings.layers - 1)
-        if backwards:  # each layer starts at the end, so layers cannot be one module
+        if backwards:  # each layer starts at the end, so the layers cannot be one module
             layers = [cell(size, settings.units, batch_first=True) for size in sizes]
         else:
             layers = [cell(sizes[0], settings.units, settings.layers, batch_first=True)]
@@ -51,7 +51,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def load(self, first):
-        """Copy the common first weights."""
+        """Copy the common initial weights."""
         cell = self.settings.cell
         self.embedding.weight.copy_(torch.from_numpy(first.embedding))
         targets = [
@@ -90,7 +90,7 @@ class Trainer:
         self.network = Network(settings)
         self.batches = []
         for x, y in protocol.random_batches(settings):
-            if settings.masks:  # padding is at the end, so it cannot change what comes before
+            if settings.masks:  # padding is at the end, so it does not affect earlier steps
                 y = np.where(x == 0, IGNORED, y)
             self.batches.append((torch.from_numpy(x).long(), torch.from_numpy(y).long().flatten()))
 
@@ -122,7 +122,7 @@ class Trainer:
 
     @torch.inference_mode()
     def generate(self, count, temperature, how):
-        """Return characters a second, and the characters, of writing on from character 1.
+        """Generate from character 1; return the characters per second and the characters.
 
         `how` is ``layer`` (nn.LSTM, one step a call), ``layer, no mkldnn`` or ``cell``
         (nn.LSTMCell, the weights copied).
@@ -150,7 +150,7 @@ class Trainer:
         return written
 
     def whole_layers(self):
-        """Return a function of one step with the layers as they are trained."""
+        """Return a function of one step with the trained layers."""
 
         def advance(x, state):
             state = state or [None] * len(self.network.layers)
@@ -163,7 +163,7 @@ class Trainer:
         return advance
 
     def cells(self):
-        """Return a function of one step with one-step cells of the same weights."""
+        """Return a function of one step with LSTMCell modules of the same weights."""
         cells = []
         for layer in self.network.layers:
             for k in range(layer.num_layers):

@@ -1,6 +1,6 @@
 """Trains with seqnet, through `Model.train_on_batch`.
 
-Settings beside the common ones: ``path`` (fused, scan, unroll; none: seqnet's choice) and
+Additional settings: ``path`` (fused, scan, unroll; none: seqnet's choice) and
 ``backend`` (see `seqnet.config.BACKENDS`).
 """
 
@@ -27,7 +27,7 @@ from seqnet.callbacks import (
 from seqnet.callbacks.base import HOOKS, overrides
 from seqnet.generation import Stepper, generate
 from seqnet.layers import GRU, LSTM, Dense, Embedding, SimpleRNN
-from seqnet.training.step import Totals
+from seqnet.training.results import Totals
 
 CELLS = {"simple_rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
 PATHS = {
@@ -39,7 +39,7 @@ PATHS = {
 
 
 class Screen:
-    """A file that says it is a terminal."""
+    """A file that acts as a terminal."""
 
     def __init__(self, file):
         self.write, self.flush = file.write, file.flush
@@ -49,7 +49,7 @@ class Screen:
 
 
 class Clock:
-    """Adds up the seconds in some functions."""
+    """Measures the total time in some functions."""
 
     def __init__(self):
         self.seconds = 0.0
@@ -111,11 +111,11 @@ class Trainer:
         return float(self.model.train_on_batch(x, y))
 
     def overhead(self, batches, verbose):
-        """Return milliseconds a batch for the bare compiled function, train_on_batch and fit."""
+        """Return milliseconds per batch for the compiled function, train_on_batch and fit."""
         x, y = self.examples(batches)
         size = self.settings.batch
         pieces = [slice(k * size, (k + 1) * size) for k in range(batches)]
-        # What the compiled function is given is taken down while train_on_batch calls it.
+        # Record the arguments of the compiled function while train_on_batch calls it.
         ((key, function),) = self.model.steps.functions.items()
         ready = []
         self.model.steps.functions[key] = lambda *given: ready.append(given) or function(*given)
@@ -140,9 +140,9 @@ class Trainer:
         }
 
     def epoch_with(self, batches, way):
-        """Return milliseconds a batch of an epoch, and how many of them are in callbacks.
+        """Return milliseconds per batch of an epoch, in total and in callbacks.
 
-        Those are also where figures are computed for them.
+        The time in callbacks includes the computation of their logs.
         """
         x, y = self.examples(batches)
         with open(os.devnull, "w") as nowhere, tempfile.TemporaryDirectory() as folder:
@@ -166,14 +166,14 @@ class Trainer:
             return {"ms": 1e3 * whole / batches, "callbacks_ms": 1e3 * clock.seconds / batches}
 
     def examples(self, batches):
-        """Return the arrays of so many batches, one after the other."""
+        """Return the arrays of a number of consecutive batches."""
         return [
             np.concatenate([self.batches[k % len(self.batches)][part] for k in range(batches)])
             for part in (0, 1)
         ]
 
     def generate(self, count, temperature, how):
-        """Return characters a second, and the characters, of writing on from character 1."""
+        """Generate from character 1; return the characters per second and the characters."""
         if how != "stepper":
             raise protocol.UnsupportedError("only how='stepper' here")
         stepper = Stepper(self.model)

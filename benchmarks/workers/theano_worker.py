@@ -1,4 +1,4 @@
-"""Trains with Theano 1.0.5, by hand, over its own scan. Runs under Python 3.7."""
+"""Trains with a handwritten Theano 1.0.5 model, with its scan. Runs under Python 3.7."""
 
 from __future__ import annotations
 

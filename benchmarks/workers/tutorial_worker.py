@@ -1,11 +1,11 @@
 """The experiment of "Unrolling loops in Theano" (reference 000), for PyTensor and for Theano 1.0.5.
 
 One sequence of `length` numbers below `vocabulary`, ``h_t = tanh(Wh h + Wi[x_t])``, a softmax over
-the vocabulary, and the gradients of Wh, Wi and Wo left in shared variables; nothing is updated.
+the vocabulary, and the gradients of Wh, Wi and Wo stored in shared variables; there is no update.
 
 The setting ``form`` is ``unroll`` or ``scan``, both with ``Wi[x_t]`` inside the loop as in the
-tutorial, or ``scan-hoisted``, with ``Wi[x]`` taken for all steps before the loop. Runs under
-Python 3.7 with Theano, and elsewhere with PyTensor.
+tutorial, or ``scan-hoisted``, with ``Wi[x]`` computed for all steps before the loop. Runs with
+Theano under Python 3.7, and with PyTensor under later versions.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Elementwise nodes as NumPy calls or compiled kernels, for PyTensor's Python virtual machine.
 
-PyTensor's default linker turns a graph into one machine-code function, which takes tens of
-seconds. Its Python virtual machine starts at once, but evaluates an elementwise node that is fused
-or has many operands one number at a time. At the end of compilation, `lower_elementwise` replaces
-such nodes by Ops that run a short Python function of whole-array NumPy calls, or a compiled kernel.
+PyTensor's default linker turns a graph into one machine-code function, which takes tens of seconds.
+Its Python virtual machine starts immediately, but evaluates an elementwise node that is fused or
+has many operands one number at a time. At the end of compilation, `lower_elementwise` replaces such
+nodes by Ops that run a short Python function of whole-array NumPy calls, or a compiled kernel.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _CHAINED = (scalar.Add, scalar.Mul, scalar.AND, scalar.OR, scalar.Maximum, scala
 
 
 def array_function(op: scalar.ScalarOp, dtype: str, operands: int) -> Callable | None:
-    """Return a function of whole arrays that computes a scalar Op, or None if there is none."""
+    """Return a function of whole arrays that computes a scalar Op, or None."""
     if isinstance(op, scalar.Cast):
         return lambda x: np.asarray(x).astype(dtype)
     if type(op) in _ARRAY_FUNCTIONS:
@@ -241,7 +241,7 @@ def elementwise_kernel(node: Apply, looped: bool) -> KernelElemwise | None:
 
 
 def lower_elementwise(node: Apply, with_kernels: bool, looped: bool) -> LoweredElemwise | None:
-    """Return an Op that evaluates an elementwise node fast, or None if there is none.
+    """Return an Op that evaluates an elementwise node fast, or None if it is not supported.
 
     `looped` says that the node runs at every step of a loop.
     """

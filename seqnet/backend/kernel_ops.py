@@ -8,6 +8,7 @@ batch-major needs no copy for a product.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from seqnet.ops.affine import Affine, AffineGradient
 from seqnet.ops.chain import ChainBestPath, ChainGradient, ChainLogSum
 from seqnet.ops.count import Count
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
+from seqnet.ops.ctc import CTCLoss
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, apply_op
 from seqnet.ops.lookup import Gather, ScatterAdd, SumRows
 from seqnet.ops.lookup_affine import LookupAffine, LookupAffineGradient
@@ -145,6 +147,29 @@ def compute_cross_entropy_alone(logits: Array, targets: Array) -> tuple[Array, .
     return compute_cross_entropy(logits, targets, slope=False)
 
 
+@dataclass(frozen=True)
+class ComputeCTC:
+    """The CTC loss and its derivative; without `slope` the second array is a placeholder."""
+
+    blank: int
+    slope: bool = True
+
+    def __call__(
+        self, logits: Array, mask: Array, labels: Array, lengths: Array
+    ) -> tuple[Array, ...]:
+        loss, slope = native.ctc_loss(
+            logits, mask, labels, lengths, self.blank, gradient=self.slope
+        )
+        return loss, logits if slope is None else slope
+
+
+def without_slope(run: Callable) -> Callable | None:
+    """Return the function that computes a loss without its derivative, if there is one."""
+    if run is compute_cross_entropy:
+        return compute_cross_entropy_alone
+    return ComputeCTC(run.blank, slope=False) if isinstance(run, ComputeCTC) else None
+
+
 def compute_additive_scores(query: Array, key: Array, scale: Array) -> tuple[Array]:
     """Return ``sum(scale * tanh(query + key))``, one example at a time."""
     (batch, queries, features), steps = query.shape, key.shape[1]
@@ -227,7 +252,10 @@ class KernelOp(Op):
 
 def kernel_op(node: Apply) -> KernelOp | None:
     """Return an Op that computes a node by a compiled kernel, or None if there is none."""
-    op, run = node.op, KERNELS.get(type(node.op))
+    op: GraphOp = node.op
+    run: Callable | None = KERNELS.get(type(op))
+    if isinstance(op, CTCLoss):
+        run = ComputeCTC(op.blank)
     floats = {v.type.dtype for v in node.outputs if v.type.dtype.startswith("float")}
     if run is None or not floats <= {"float32", "float64"}:
         return None

@@ -26,10 +26,9 @@ from seqnet.backend.elementwise import lower_elementwise
 from seqnet.backend.kernel_ops import (
     KERNELS,
     KernelOp,
-    compute_cross_entropy,
-    compute_cross_entropy_alone,
     kernel_op,
     native,
+    without_slope,
 )
 from seqnet.backend.recurrence import lower_recurrences
 from seqnet.backend.updates import SharedUpdates, merge_updates
@@ -152,9 +151,9 @@ class LowerForVM(GraphRewriter):
                 self.lower_elemwise(fgraph, node)
             elif isinstance(node.op, Scan):
                 node.op = VMScan.of(node.op, self.inner_mode())
-            elif isinstance(node.op, KernelOp) and node.op.run is compute_cross_entropy:
+            elif isinstance(node.op, KernelOp) and (alone := without_slope(node.op.run)):
                 if not fgraph.clients[node.outputs[1]]:
-                    node.op = KernelOp(node.op.op, compute_cross_entropy_alone)
+                    node.op = KernelOp(node.op.op, alone)
             elif isinstance(node.op, Dot) and self.with_kernels:
                 self.lower_product(fgraph, node)
             elif isinstance(node.op, StackSteps) and self.with_kernels:

@@ -13,15 +13,16 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op, OutputStorageType
+from pytensor.graph.traversal import graph_inputs
 from pytensor.link.c.type import generic
 
 from seqnet.backend.kernel_ops import native
 from seqnet.ops.graph_op import SymbolicShape, apply_op, like
 from seqnet.ops.recurrence import Recurrence, RecurrenceGradient
-from seqnet.ops.step import TracedStep, rebuild
+from seqnet.ops.step import Extra, TracedStep, rebuild
 from seqnet.types import Array, Tensor
 
 log = logging.getLogger("seqnet")
@@ -30,7 +31,7 @@ _found: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def compiled_kernel(step: TracedStep) -> native.RecurrenceKernel | str:
-    """Return the kernel compiled from a step, or a text with the reason why there is none."""
+    """Return the kernel compiled from a step, or the reason why it cannot be compiled."""
     if step not in _found:
         try:
             _found[step] = compile_step(step)
@@ -41,31 +42,66 @@ def compiled_kernel(step: TracedStep) -> native.RecurrenceKernel | str:
 
 def compile_step(step: TracedStep) -> native.RecurrenceKernel:
     """Return the kernel compiled from a step, or raise `KernelUnavailable` with the reason."""
-    if step.extras:
-        names = ", ".join(str(extra.name or extra) for extra in step.extras)
-        raise native.KernelUnavailable(f"its step uses weights or variables of its own: {names}")
+    others = [other_of(extra, step.dtype) for extra in step.extras]
     if set(step.state_sizes) != {step.units}:
         raise native.KernelUnavailable("its states differ in size")
+    fixed = {*step.states, *(extra.placeholder for extra in step.extras)}
+    operands: list[Tensor | None] = [None] * len(step.gates)
     for product in step.products:
-        if product.operand.owner.inputs[0] is not step.states[0]:
+        for gate in product.gates:
+            place = step.gates.index(gate)
+            if operands[place] not in (None, source := product.operand.owner.inputs[0]):
+                raise native.KernelUnavailable(
+                    f"the step multiplies two values by the recurrent kernel of the gate {gate!r}"
+                )
+            operands[place] = source
+        roots = graph_inputs([product.operand])
+        if any(v not in fixed and not isinstance(v, Constant) for v in roots):
             raise native.KernelUnavailable(
-                "the step multiplies more than the state by the recurrent kernel"
+                "the step multiplies what depends on its input or on another product by the "
+                "recurrent kernel"
             )
 
-    def elementwise_step(
-        x: Sequence[Tensor], r: Sequence[Tensor], states: Sequence[Tensor]
-    ) -> tuple[Tensor, ...]:
-        values = dict(zip(step.inputs, x, strict=True)) | dict(
-            zip(step.states, states, strict=True)
+    def values(states: Sequence[Tensor], extras: Sequence[Tensor]) -> dict:
+        placeholders = [extra.placeholder for extra in step.extras]
+        return dict(zip(step.states, states, strict=True)) | dict(
+            zip(placeholders, extras, strict=True)
         )
+
+    def elementwise_step(
+        x: Sequence[Tensor],
+        r: Sequence[Tensor],
+        states: Sequence[Tensor],
+        extras: Sequence[Tensor] = (),
+    ) -> tuple[Tensor, ...]:
+        known = values(states, extras) | dict(zip(step.inputs, x, strict=True))
         for product in step.products:
             columns = [r[step.gates.index(gate)] for gate in product.gates]
-            values |= dict(zip(product.values, columns, strict=True))
-        return tuple(rebuild(step.new_states, values))
+            known |= dict(zip(product.values, columns, strict=True))
+        return tuple(rebuild(step.new_states, known))
+
+    def operands_of(states: Sequence[Tensor], extras: Sequence[Tensor]) -> list[Tensor | None]:
+        known = values(states, extras)
+        return [None if v is None else rebuild([v], known)[0] for v in operands]
 
     return native.RecurrenceKernel.of(
-        elementwise_step, len(step.gates), len(step.states), step.dtype
+        elementwise_step, len(step.gates), len(step.states), step.dtype, others, operands_of
     )
+
+
+def other_of(extra: Extra, dtype: str) -> native.Other:
+    """Return how a kernel takes an extra of a step, or raise `KernelUnavailable`."""
+    kind, name = extra.placeholder.type, extra.variable.name or str(extra.variable)
+    if kind.dtype != dtype:
+        raise native.KernelUnavailable(
+            f"its step uses a variable of {kind.dtype} and not of {dtype}: {name}"
+        )
+    if kind.ndim > 2:
+        raise native.KernelUnavailable(f"its step uses a variable of {kind.ndim} axes: {name}")
+    if extra.of_each_step:
+        return native.Other("sequence", extra.has_gradient)
+    same = kind.ndim < 2 or kind.broadcastable[0]
+    return native.Other("vector" if same else "batch", extra.has_gradient)
 
 
 def why_not_fused(op: Recurrence) -> str:
@@ -74,8 +110,6 @@ def why_not_fused(op: Recurrence) -> str:
         return "unroll=True"
     if op.fused is False:
         return "fused=False"
-    if "dropout" in op.names:
-        return "compiled kernels do not support recurrent_dropout"
     compiled = compiled_kernel(op.step)
     return compiled if isinstance(compiled, str) else ""
 
@@ -129,7 +163,40 @@ def gradients_of(fgraph: FunctionGraph, node: Apply) -> list[Apply] | None:
     return found if readers <= set(found) else None
 
 
-class KernelRecurrence(Op):
+class KernelOfRecurrence(Op):
+    """The base class of `KernelRecurrence` and `KernelRecurrenceGradient`."""
+
+    compiled: native.RecurrenceKernel
+    names: tuple[str, ...]
+    backwards: bool
+
+    def has_gradient(self, name: str) -> bool:
+        """Return whether the gradient of an input is computed."""
+        if name.startswith("extra"):
+            return self.compiled.others[int(name[5:])].gradient
+        return name != "mask"
+
+    def others(self, inputs: Sequence[Array]) -> list[Array]:
+        """Return the other arrays as the kernel takes them; sizes of 1 are broadcast to all units.
+
+        The arrays of a kernel are (units,), (batch, units) and (time, batch, units).
+        """
+        given, units = dict(zip(self.names, inputs, strict=False)), len(inputs[1])
+        found = []
+        for k, other in enumerate(self.compiled.others):
+            array = given[f"extra{k}"]
+            if other.kind == "vector":
+                array = array.reshape(-1)
+            if array.shape[-1] == 1:
+                array = np.broadcast_to(array, (*array.shape[:-1], units))
+            if array.strides[-1] != array.itemsize:
+                array = np.ascontiguousarray(array)
+            backwards = self.backwards and other.kind == "sequence"
+            found.append(array[::-1] if backwards else array)
+        return found
+
+
+class KernelRecurrence(KernelOfRecurrence):
     """All steps of a recurrence as one compiled kernel.
 
     Its outputs are the histories of the states, the last states, and what the gradient needs.
@@ -173,6 +240,7 @@ class KernelRecurrence(Op):
             given["initial_states"],
             mask[::-1] if mask is not None and self.backwards else mask,
             save=self.save,
+            others=self.others(inputs),
         )
         for storage, history in zip(outputs, histories, strict=False):
             storage[0] = history
@@ -188,8 +256,8 @@ class KernelRecurrence(Op):
         return [(time, batch, units)] * states + [(batch, units)] * states + [None]
 
 
-class KernelRecurrenceGradient(Op):
-    """The gradient of `KernelRecurrence` with respect to all its inputs but the mask.
+class KernelRecurrenceGradient(KernelOfRecurrence):
+    """The gradient of `KernelRecurrence` with respect to all its inputs, except masks.
 
     Its inputs are those of the recurrence, the histories, the saved values, and the gradients of
     the histories and last states that are connected to the cost (`present`).
@@ -211,8 +279,8 @@ class KernelRecurrenceGradient(Op):
         return f"KernelRecurrenceGradient({', '.join(self.names)})"
 
     def make_node(self, *inputs: Variable) -> Apply:
-        wanted = [v.type() for n, v in zip(self.names, inputs, strict=False) if n != "mask"]
-        return Apply(self, list(inputs), wanted)
+        given = zip(self.names, inputs, strict=False)
+        return Apply(self, list(inputs), [v.type() for n, v in given if self.has_gradient(n)])
 
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
         states, count = self.compiled.states, len(self.names)
@@ -226,25 +294,43 @@ class KernelRecurrenceGradient(Op):
         result = self.compiled.backward(
             given["recurrent_kernel"],
             inputs[count : count + states],
-            inputs[count + states],
+            cast("native.recurrence.Saved", inputs[count + states]),
             [None if g is None else rows_contiguous(g) for g in grads[:states]],
             projected=projected,
             recurrent_bias=given["bias"],
             initial_states=given["initial_states"],
             mask=mask,
             final_grads=grads[states:] if any(self.present[states:]) else None,
+            others=self.others(inputs),
         )
         of_projected = result.projected[::-1] if self.backwards else result.projected
         values: list[Array | None] = [of_projected, result.recurrent_kernel]
         values += [] if given["bias"] is None else [result.recurrent_bias]
         values += result.initial_states or []
+        values += self.gradients_of_others(result.others, inputs)
         for storage, value in zip(outputs, values, strict=True):
             storage[0] = value
+
+    def gradients_of_others(
+        self, gradients: Sequence[Array], inputs: Sequence[Array]
+    ) -> list[Array]:
+        """Return the gradients of the other arrays in the shapes in which they were given."""
+        given = dict(zip(self.names, inputs, strict=False))
+        trained = [k for k, other in enumerate(self.compiled.others) if other.gradient]
+        found = []
+        for k, gradient in zip(trained, gradients, strict=True):
+            array = given[f"extra{k}"]
+            if array.ndim == 0 or array.shape[-1] == 1:
+                gradient = gradient.sum(axis=-1)
+            if self.backwards and self.compiled.others[k].kind == "sequence":
+                gradient = gradient[::-1]
+            found.append(gradient.reshape(array.shape))
+        return found
 
     # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
     def infer_shape(self, *given: Any) -> list[SymbolicShape]:
         shapes = given[-1]
-        return [s for n, s in zip(self.names, shapes, strict=False) if n != "mask"]
+        return [s for n, s in zip(self.names, shapes, strict=False) if self.has_gradient(n)]
 
 
 def named(names: tuple[str, ...], inputs: Sequence[Array], states: int) -> dict:

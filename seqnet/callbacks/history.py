@@ -106,7 +106,7 @@ class History(Callback):
         Returns
         -------
         list of matplotlib.axes.Axes
-            One for each name. ``axes[0].figure.savefig("history.png")`` writes a file.
+            One per name. ``axes[0].figure.savefig("history.png")`` writes a file.
 
         Raises
         ------

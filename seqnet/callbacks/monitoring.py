@@ -69,7 +69,7 @@ class Monitor(Callback):
     monitor : str
         The name of the metric.
     mode : "auto", "min" or "max"
-        Whether it should decrease or increase; ``"auto"`` knows accuracies, losses and the
+        Whether it should decrease or increase; ``"auto"`` supports accuracies, losses and the
         perplexity.
     min_delta : float
         The smallest change that counts as an improvement.

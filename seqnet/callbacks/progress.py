@@ -157,7 +157,7 @@ class Cell:
                 self.handle.update(data, raw=True)
 
     def flush(self) -> None:
-        """Do nothing: each text is displayed at once."""
+        """Do nothing: each text is displayed immediately."""
 
 
 class Lines:
@@ -182,7 +182,7 @@ class ProgressBar(Callback):
     In a terminal or a notebook the bar is redrawn. Where the line is too short for all logs, the
     rate, the bar and digits are left out in turn. Elsewhere, such as in a log file, one line is
     written at the end of each epoch, and one per minute during long epochs. The validation in `fit`
-    has no bar of its own.
+    has no separate bar.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from seqnet.data.named import (
 )
 from seqnet.data.out_of_core import OutOfCoreDataset, PartRows, StepsMask, is_out_of_core
 from seqnet.data.ragged import OutputSteps, RaggedDataset
+from seqnet.data.spec import OutputSpec
 from seqnet.data.stream import Stream, batch_parts, is_stream, open_stream
 from seqnet.data.validation import (
     as_array,
@@ -45,7 +47,7 @@ from seqnet.data.validation import (
     is_ragged,
     size_of,
 )
-from seqnet.losses import MaskedLoss
+from seqnet.losses import MaskedLoss, SequenceLoss
 from seqnet.types import Shape
 
 if TYPE_CHECKING:
@@ -95,6 +97,9 @@ class Columns:
         if self.ragged:
             return RaggedDataset(data, without_names(self.steps, outputs), padded_lengths)
         return ArrayDataset(data.map(attrgetter("values")))
+
+
+_leaves: WeakKeyDictionary[Model, tuple] = WeakKeyDictionary()
 
 
 class Adapter:
@@ -149,7 +154,7 @@ class Adapter:
                     "(x, y, sample_weight)."
                 )
             return self.own_dataset(x) if isinstance(x, Dataset) else self.stream(x)
-        if self.targets and y is None:
+        if self.targets and y is None and self.needs_targets:
             raise self.missing_targets(x)
         given = self.given(x, y, weight, mask, lengths)
         out_of_core = any(map(is_out_of_core, given.values()))
@@ -162,6 +167,12 @@ class Adapter:
             (x,), targets = given.inputs.values(), list(given.targets.values())
             refuse_several_inputs(x, targets[0] if targets else None, self.name)
         return self.in_memory(given)
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether a loss needs targets, or the losses are not known yet."""
+        trained = [leaf.spec.loss for leaf in self.outputs.values() if leaf.spec.loss is not None]
+        return not trained or any(getattr(loss, "needs_targets", True) for loss in trained)
 
     def missing_targets(self, x: Any) -> ValueError:
         """Return the error for missing targets."""
@@ -213,8 +224,16 @@ class Adapter:
         )
 
     def read_specs(self) -> None:
-        """Set what handles the data of each input and each output."""
+        """Set what handles the data of each input and each output.
+
+        It is kept for the next adapter, as long as the model and its objectives are the same.
+        """
         model, names = self.model, self.model.output_names
+        state = (model.graph, model.input_shape, model.objectives, names, self.prefix)
+        kept = _leaves.get(model)
+        if kept is not None and all(a is b or a == b for a, b in zip(kept[0], state, strict=True)):
+            _, self.inputs, self.outputs = kept
+            return
         self.inputs = {
             name: InputLeaf(spec, self.names_of_input(name), model.dtype)
             for name, spec in model.input_specs.items()
@@ -226,6 +245,7 @@ class Adapter:
             who = "the model" if len(names) == 1 else f"output {name!r}"
             parts = OutputNames(y, weight, follows)
             self.outputs[name] = OutputLeaf(output, parts, model.dtype, who)
+        _leaves[model] = (state, self.inputs, self.outputs)
 
     def unpack_masked_losses(self, given: Given, out_of_core: bool) -> None:
         """Replace the targets of a `MaskedLoss` by labels and weights."""
@@ -302,6 +322,7 @@ class Adapter:
                 )
             of = spec.follows if per_step else None
             columns.steps[name] = OutputSteps(of, spec.backwards, spec.steps)
+            per_step = per_step and not leaf.has_own_steps
             if per_step and name in given.targets:
                 leaf, x, padded = leaf.at_output(cast(StepColumn, x), padded)
             if name in given.targets:
@@ -322,14 +343,46 @@ class Adapter:
             ) -> np.ndarray | None:
                 mask, x = None, columns.inputs.get(spec.follows)
                 ragged = isinstance(x, StepColumn) and isinstance(targets, StepColumn)
-                if ragged and cast(StepColumn, x).layout is not targets.layout:
-                    x = None  # the output has other steps
+                own = isinstance(spec.loss, SequenceLoss) and not spec.loss.targets_have_steps
+                if own or (ragged and cast(StepColumn, x).layout is not targets.layout):
+                    x = None  # the targets do not have the steps of the input
                 if x is not None and spec.has_steps(x.shape, shape):
                     given = columns.masks.get(spec.follows)
                     mask = mask_at_output(spec, self.inputs[spec.follows].spec, x, given)
                 return counted_targets(targets, weight, mask, spec.backwards)
 
             columns.targets[name] = leaf.checked(targets, weight, counted, shape)
+            if leaf.has_own_steps:
+                steps = self.known_steps(columns, spec, shape)
+                if steps is not None:
+                    spec.loss.check_steps(columns.targets[name].values, steps, leaf.names.y)
+
+    def known_steps(self, columns: Columns, spec: OutputSpec, shape: Shape) -> np.ndarray | None:
+        """Return the number of steps of each sequence at an output (samples,), or an upper bound.
+
+        None if it is not known without computing.
+        """
+        x = None if spec.follows is None else columns.inputs[spec.follows]
+        if x is None or spec.follows is None:
+            return None
+        follows = spec.has_steps(x.shape, shape)
+        mask = None
+        if follows:
+            given = columns.masks.get(spec.follows)
+            mask = mask_at_output(spec, self.inputs[spec.follows].spec, x, given)
+        if not isinstance(x, StepColumn):
+            if mask is not None and mask.ndim == 2:
+                return mask.sum(axis=1)
+            return None if shape[1] is None else np.full(len(x), shape[1])
+        lengths = x.layout.lengths
+        if not follows or len(columns.inputs) > 1:
+            return None
+        longest = (None, int(lengths.max()), *x.shape[2:])
+        if self.model.compute_output_shape(longest)[1] != longest[1]:
+            return None  # a layer such as a convolution changes the number of steps
+        if mask is None or mask.ndim != 1:
+            return lengths
+        return np.add.reduceat(mask.astype("int64"), np.cumsum(lengths) - lengths)
 
     def check_counts(self, columns: Columns, given: Given) -> None:
         """Raise an error if parts of the data do not have the same number of samples."""
@@ -429,7 +482,7 @@ class Adapter:
             )
         if not self.targets:
             batch = Batch(batch.inputs, mask=batch.mask)
-        elif batch.targets is None:
+        elif batch.targets is None and self.needs_targets:
             raise ValueError(f"a batch of {self.name} has no targets.")
         given = self.given(*batch.parts())
         for name, x in given.inputs.items():

@@ -37,7 +37,7 @@ class Layout:
 
     @classmethod
     def of(cls, lengths: Any) -> Layout:
-        """Return the layout of sequences one after the other."""
+        """Return the layout of consecutive sequences."""
         lengths = np.asarray(lengths)
         return cls(np.cumsum(lengths) - lengths, lengths)
 

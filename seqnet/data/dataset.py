@@ -364,7 +364,7 @@ class RowDataset(Dataset):
         return epoch.select(self.plan(epoch.batch_size, epoch.rng))
 
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
-        """Yield batches, prefetched by a thread if they are slow; the order is drawn at once."""
+        """Yield batches, prefetched by a thread if they are slow; the order is drawn first."""
         rows = self.epoch_rows(epoch)
         return prefetch_if_slow((self.load(r) for r in rows), config.prefetch())
 

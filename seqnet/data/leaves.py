@@ -12,7 +12,7 @@ from seqnet import registry
 from seqnet.checks import check_finite, check_fits
 from seqnet.data.columns import Column, Layout, RowColumn, StepColumn
 from seqnet.data.out_of_core import Rows, is_out_of_core
-from seqnet.data.padding import range_weights
+from seqnet.data.padding import pad_sequences, range_weights
 from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.data.validation import (
     as_array,
@@ -28,8 +28,8 @@ from seqnet.data.validation import (
     size_of,
     steps_like,
 )
-from seqnet.layers import CRF, Activation, Dense, Softmax, TimeDistributed
-from seqnet.losses import CRFLoss, Loss
+from seqnet.layers import CRF, Activation, Dense, SampledSoftmax, Softmax, TimeDistributed
+from seqnet.losses import CRFLoss, Loss, SequenceLoss
 from seqnet.losses.targets import aligned
 from seqnet.metrics import MeanMetricWrapper
 from seqnet.types import Shape
@@ -153,6 +153,8 @@ class OutputLeaf:
             The (samples, time) of the user's array, if that input was given with lengths.
         """
         name = self.names.y
+        if self.has_own_steps:
+            return RowColumn(self.padded(y))
         if per_step:
             return self.steps(y, x, name, padded, as_array, steps_like)
         if isinstance(x, StepColumn) and is_ragged(y):
@@ -164,6 +166,26 @@ class OutputLeaf:
         if isinstance(x, RowColumn):
             check_rectangular(x.values, y, name, self.names.x)
         return RowColumn(as_array(y, name))
+
+    @property
+    def has_own_steps(self) -> bool:
+        """Whether targets are sequences of other lengths than the output."""
+        loss = self.spec.loss
+        return isinstance(loss, SequenceLoss) and not loss.targets_have_steps
+
+    def padded(self, y: Any) -> np.ndarray:
+        """Return targets with lengths of their own as an array, padded with -1."""
+        name = self.names.y
+        if not is_ragged(y):
+            return as_array(y, name)
+        for number, labels in enumerate(y):
+            row = np.asarray(labels)
+            if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
+                raise ValueError(
+                    f"{name}[{number}] must be a sequence of class numbers, got "
+                    f"{described(labels)}."
+                )
+        return pad_sequences(y, padding="post", value=-1)
 
     def weights(
         self, weight: Any, x: Column | None, per_step: bool, padded: Shape | None
@@ -294,7 +316,7 @@ def check_last_activation(output: OutputSpec) -> None:
         )
     if isinstance(layer, TimeDistributed):
         layer = layer.layer
-    if isinstance(layer, Softmax):
+    if isinstance(layer, (SampledSoftmax, Softmax)):
         name = "softmax"
     elif type(layer) in (Dense, Activation):
         name = layer.activation.__name__

@@ -20,7 +20,7 @@ FAST_ROW_S = 5e-6
 
 
 def is_out_of_core(values: Any) -> bool:
-    """Return whether rows are read when they are needed, and not all at once.
+    """Return whether rows are read only when they are needed.
 
     This is true for a `numpy.memmap` or a view of one, a `h5py.Dataset`, and every other object
     with a length and slices, except lists, NumPy arrays, data frames and arrays of other libraries.
@@ -155,7 +155,7 @@ def mapped(values: Any) -> Any:
 
 
 def request(values: np.ndarray, rows: np.ndarray) -> None:
-    """Ask the system to read rows of a memory map at the same time, not one after the other.
+    """Ask the system to read rows of a memory map concurrently.
 
     A disk reads many rows in little more time than one. Only the requested rows are read, whereas a
     page fault also reads neighbouring pages. If the system does not support this, or rows are not

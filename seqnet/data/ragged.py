@@ -55,7 +55,7 @@ class OutputSteps:
 class RaggedDataset(RowDataset):
     """Samples whose sequences have different lengths.
 
-    Each sequence input has lengths of its own. In a batch, it is padded to its longest sequence,
+    Each sequence input has separate lengths. In a batch, it is padded to its longest sequence,
     with a mask.
 
     Attributes

@@ -1,4 +1,4 @@
-"""What a model knows of its inputs and outputs, for the checks of data."""
+"""Specifications of a model's inputs and outputs, for the checks of data."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Validation of arrays and sequences.
 
-Each function returns the checked values, or raises an error with the names that the user knows. No
-function changes its arguments.
+Each function returns the checked values, or raises an error with the names of the user's arguments.
+No function changes its arguments.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import count
@@ -101,8 +101,9 @@ class Split:
         sizes = Graph(graph.inputs, tuple(wanted), nodes, graph.constants).shapes(probed)
         kinds = {k: Kind.ONCE for k in (*graph.inputs, *graph.constants)}
         kinds.update((graph.inputs[k], Kind.STEPS) for k in stepped)
+        used = {*wanted, *(k for node in nodes for k in node.inputs)}
         for node in nodes:
-            kinds.update(kinds_after(node, kinds, sizes, graph.constants))
+            kinds.update(kinds_after(node, used, kinds, sizes, graph.constants))
 
         once = [n for n in nodes if all(kinds[k] is Kind.ONCE for k in n.outputs)]
         given: dict[Recurrent, Any] = {}
@@ -114,19 +115,17 @@ class Split:
             op = node.op
             if isinstance(op, LayerCall) and op.options.get("initial_state") is not None:
                 numbers = [node.inputs[s.index] for s in slots_of(op.options["initial_state"])]
-                taken = take_slots(op.options["initial_state"], len(states))
+                state = take_slots(op.options["initial_state"], len(states))
                 states += numbers
-                given[op.layer] = taken  # type: ignore[index]
+                given[op.layer] = state  # type: ignore[index]
                 node = without_option(node, "initial_state")
             steps.append(node)
         check_called_once(steps)
         inner = {k for node in steps for k in node.outputs}
         starts = [graph.inputs[k] for k in stepped]
-        used = dict.fromkeys(k for node in steps for k in node.inputs)
-        used.update(dict.fromkeys(wanted))
-        values = [
-            k for k in used if k not in inner and k not in graph.constants and k not in starts
-        ]
+        known = {*inner, *graph.constants, *starts}
+        taken = dict.fromkeys([*(k for node in steps for k in node.inputs), *wanted])
+        values = [k for k in taken if k not in known]
         given = {layer: shifted(state, len(values)) for layer, state in given.items()}
         sources = tuple(graph.inputs[k] for k in range(len(shapes)) if k not in stepped)
         return cls(
@@ -220,7 +219,11 @@ def without_option(node: Node, name: str) -> Node:
 
 
 def kinds_after(
-    node: Node, kinds: Mapping[int, Kind], sizes: Mapping[int, Shape], constants: Mapping[int, Any]
+    node: Node,
+    used: Collection[int],
+    kinds: Mapping[int, Kind],
+    sizes: Mapping[int, Shape],
+    constants: Mapping[int, Any],
 ) -> dict[int, Kind]:
     """Return the kinds of the outputs of a node, or raise if it cannot run step by step."""
     given = [kinds[k] for k in node.inputs]
@@ -246,7 +249,8 @@ def kinds_after(
     if Kind.STEPS not in found:
         return dict.fromkeys(node.outputs, Kind.LAST)
     after = {k: Kind.STEPS if sizes[k][1:2] == (PROBE,) else Kind.LAST for k in node.outputs}
-    if Kind.LAST in after.values() and not carries_states(node.op):
+    lasting = [k for k, kind in after.items() if kind is Kind.LAST and k in used]
+    if lasting and not carries_states(node.op):
         raise needs_all(node.op, "gives an output without the steps of its input")
     return after
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ValueType:
-    """What the function of a step knows of a value that is computed once."""
+    """The specification, for the function of a step, of a value that is computed once."""
 
     dtype: str
     shape: tuple[int | None, ...]

@@ -50,6 +50,7 @@ from seqnet.layers.relu import ELU, LeakyReLU, PReLU, ReLU
 from seqnet.layers.repeat_vector import RepeatVector
 from seqnet.layers.reshape import Flatten, Permute, Reshape
 from seqnet.layers.resized import Cropping1D, UpSampling1D, ZeroPadding1D
+from seqnet.layers.sampled_softmax import SampledSoftmax
 from seqnet.layers.simple_rnn import SimpleRNN
 from seqnet.layers.time_distributed import TimeDistributed
 
@@ -100,6 +101,7 @@ __all__ = [
     "Recurrent",
     "RepeatVector",
     "Reshape",
+    "SampledSoftmax",
     "SimpleRNN",
     "Softmax",
     "SpatialDropout1D",

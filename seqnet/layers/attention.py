@@ -210,9 +210,12 @@ class Attention(Layer):
         output = set_to_zero(batched_product(kept, value), masks[0])
         return [output, weights] if return_attention_scores else output
 
-    def compute_output_shape(self, input_shape: Any) -> Shape:
+    def compute_output_shape(
+        self, input_shape: Any, return_attention_scores: bool = False
+    ) -> Shape | list[Shape]:
         query, value, *_ = items_of(input_shape)
-        return (*query[:-1], value[-1])
+        output = (*query[:-1], value[-1])
+        return [output, (*query[:-1], value[1])] if return_attention_scores else output
 
 
 @register("layer")
@@ -473,5 +476,14 @@ class MultiHeadAttention(Layer):
         """Return the sizes of the output's axes after the batch and time."""
         return self.output_shape or (query_shape[-1] or self.features,)
 
-    def compute_output_shape(self, query_shape: Shape) -> Shape:
-        return (*query_shape[:-1], *self.output_sizes(query_shape))
+    def compute_output_shape(
+        self,
+        query_shape: Shape,
+        value_shape: Shape | None = None,
+        return_attention_scores: bool = False,
+    ) -> Shape | list[Shape]:
+        output = (*query_shape[:-1], *self.output_sizes(query_shape))
+        if not return_attention_scores:
+            return output
+        steps = None if value_shape is None else value_shape[1]
+        return [output, (query_shape[0], self.num_heads, query_shape[1], steps)]

@@ -117,7 +117,7 @@ class BatchNormalization(Normalization):
         count: Tensor | None,
         context: CallContext,
     ) -> None:
-        """Store the next value of a moving average, which stays as it is without any data."""
+        """Store the next value of a moving average, which is unchanged without data."""
         before = context.updates.get(weight, weight)
         kept = np.asarray(self.momentum, dtype=weight.dtype)
         rest = np.asarray(1 - self.momentum, dtype=weight.dtype)

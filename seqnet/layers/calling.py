@@ -421,7 +421,7 @@ def with_ndim(mask: Mask, ndim: int) -> Mask:
 
 
 def own_axis(layer: Layer, axis: int, ndim: int) -> int:
-    """Return the number, from 0, of an axis of an input, or raise if there is none."""
+    """Return the number, from 0, of an axis of an input, or raise if it does not exist."""
     found = axis + ndim if axis < 0 else axis
     if not 1 <= found < ndim:
         raise ValueError(

@@ -41,7 +41,7 @@ class Conv1D(Windowed):
     dilation_rate : int
         Steps from one step of a window to the next; above 1 only without strides.
     groups : int
-        Features and filters are divided into so many groups, each with a kernel of its own.
+        Features and filters are divided into this number of groups, each with a separate kernel.
     activation : str or callable, optional
         None is linear.
     use_bias : bool

@@ -166,7 +166,8 @@ def check_pairs(forbidden: Iterable) -> list[tuple[int | str, int | str]]:
                 "forbidden is a list of pairs (from, to) of class numbers, ('start', to) and "
                 f"(from, 'end'); got {pair!r}."
             )
-        found.append(tuple([v if isinstance(v, str) else int(v) for v in values]))
+        before, after = [v if isinstance(v, str) else int(v) for v in values]
+        found.append((before, after))
     return found
 
 

@@ -7,8 +7,9 @@ any other PyTensor graph.
 
 from __future__ import annotations
 
+import functools
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import config, constraints, regularizers
-from seqnet.checks import check_bool, check_finite, check_shape
+from seqnet.checks import check_bool, check_count, check_finite, check_shape
 from seqnet.hyperparameters import Versioned, numbers_of
 from seqnet.layers.calling import (
     Masks,
@@ -43,10 +44,11 @@ from seqnet.layers.evaluation import evaluate, holds_variables
 from seqnet.layers.symbolic import depends_on_input, record, slots_of
 from seqnet.layers.weights import check_values, first_value, set_values
 from seqnet.registry import Configurable, Identifier, refuse_arguments
+from seqnet.regularizers import penalty
 from seqnet.types import ArrayLike, Shape, Tensor
 
 
-class Layer(Versioned, Configurable, ABC):
+class Layer(Versioned, Configurable):
     """The base class of layers.
 
     Subclasses implement `call`, and where needed `build` (make weights), `compute_output_shape`,
@@ -67,6 +69,13 @@ class Layer(Versioned, Configurable, ABC):
     activity_regularizer : str, Regularizer or function, optional
         A function of the output that returns a number, which is divided by the number of examples
         in the batch and added to the loss (as in Keras 3). Masked steps enter as zeros.
+    batch_size : int, optional
+        The number of examples, if `input_shape` is given and it is fixed.
+
+    Notes
+    -----
+    As in Keras, ``batch_input_shape`` stands for `batch_size` and `input_shape`, and ``input_dim``
+    and ``input_length`` for the sizes of `input_shape`.
     """
 
     # Subclasses set the following attributes, or compute them as properties.
@@ -114,6 +123,7 @@ class Layer(Versioned, Configurable, ABC):
         dtype: str | None = None,
         trainable: bool = True,
         activity_regularizer: Identifier | None = None,
+        batch_size: int | None = None,
         **unknown: Any,
     ):
         refuse_arguments(type(self), unknown)
@@ -121,10 +131,13 @@ class Layer(Versioned, Configurable, ABC):
             raise TypeError(f"The name of a layer is text, got {name!r}.")
         self.name = name
         self.input_shape = None if input_shape is None else check_shape(input_shape, "input_shape")
+        self.batch_size = None if batch_size is None else check_count(batch_size, "batch_size")
         self.dtype = config.check_float_dtype(config.floatx() if dtype is None else dtype)
         self._trainable = check_bool(trainable, "trainable")
         self.activity_regularizer = regularizers.get(activity_regularizer)
         self.built = False
+        self._is_building = False
+        self._recorded: tuple[Any, Any] | None = None
         self._held: tuple[Layer, ...] = ()
         self.weights: list[TensorSharedVariable] = []
         self._fixed: list[TensorSharedVariable] = []
@@ -132,10 +145,21 @@ class Layer(Versioned, Configurable, ABC):
         self._generators: list[SharedVariable] = []
         self.features: int | None = None
 
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        if "build" in vars(cls):
+            cls.build = building(cls.build)  # type: ignore[method-assign]
+
+    @classmethod
+    def accepted_arguments(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return super().accepted_arguments(with_input_shape(cls, options))
+
     # ---- for subclasses to define
 
     def build(self, input_shape: Any) -> None:
-        """Make the weights for inputs of ``(batch, ...)`` shape; called once.
+        """Make the weights for inputs of ``(batch, ...)`` shape.
+
+        A subclass defines what is done once, at the first call. Users may call it before that.
 
         Several inputs have a list of shapes. The shapes of further arguments of `call` that are
         variables are passed too, if `build` takes them as ``<argument>_shape``.
@@ -163,7 +187,9 @@ class Layer(Versioned, Configurable, ABC):
         """Return the output's shape, the batch and unknown sizes as None.
 
         Several inputs have a list of shapes, several outputs too. By default the shape is found by
-        applying the layer to variables of the inputs' shapes.
+        applying the layer to variables of the inputs' shapes. The further arguments of a call are
+        passed too, if this method takes them: as ``<argument>_shape`` for a variable, and by their
+        own name otherwise.
         """
         output = trial_output(self, input_shape, CallContext())
         return shapes_of(output)
@@ -321,6 +347,26 @@ class Layer(Versioned, Configurable, ABC):
         return [w for w, on in zip(self.weights, self.trained(), strict=True) if not on]
 
     @property
+    def losses(self) -> list[Tensor]:
+        """The penalties of the weights, one symbolic number for each."""
+        return [
+            penalty(function, weight, f"the weight {weight.name}")
+            for function, weight in self.penalties
+        ]
+
+    def _last_call(self) -> tuple[Any, Any]:
+        if self._recorded is None:
+            raise ValueError(
+                f"Layer {self.display_name!r} ({type(self).__name__}) was not called on a "
+                "seqnet.Input, so it has no symbolic input or output."
+            )
+        return self._recorded
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: no variables of graphs that the layer was used in."""
+        return vars(self) | {"_recorded": None}
+
+    @property
     def generators(self) -> list[SharedVariable]:
         """The random generators of this layer and of its inner layers."""
         return [*self._generators, *(g for layer in self.inner_layers for g in layer.generators)]
@@ -349,7 +395,11 @@ class Layer(Versioned, Configurable, ABC):
                 f"{input_shape[-1]}."
             )
         if not self.built:
-            self.build(input_shape, **taken_shapes(self.build, shapes))
+            self._is_building = True
+            try:
+                self.build(input_shape, **taken_shapes(self.build, shapes))
+            finally:
+                self._is_building = False
             self.build_held(input_shape, **shapes)
             self.built = True
 
@@ -453,7 +503,9 @@ class Layer(Versioned, Configurable, ABC):
             return evaluate(self, inputs, others, mask, options, training)
         inputs, mask, options = bind_arguments(self, inputs, others, mask, options)
         if depends_on_input((inputs, options)):
-            return record(self, inputs, mask, options, training)
+            output = record(self, inputs, mask, options, training)
+            self._recorded = (inputs, output)
+            return output
         self.ensure_built(shapes_of(inputs), **argument_shapes(options))
         mask, options = check_masks(self, inputs, mask, options)
         if context is None:
@@ -517,10 +569,57 @@ class Layer(Versioned, Configurable, ABC):
         return ""
 
     def __getattr__(self, name: str) -> Any:
+        # Not properties: layers of users may have attributes of these names.
+        if name in ("input", "output") and "_recorded" in vars(self):
+            return self._last_call()[name == "output"]
+        if name == "output_shape" and vars(self).get("_recorded"):
+            return shapes_of(self._last_call()[1])
         raise AttributeError(why_missing(self, name), name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.display_name!r}>"
+
+
+def building(build: Callable) -> Callable:
+    """Return a `build` that, called by a user, builds the whole layer once."""
+
+    @functools.wraps(build)
+    def called(self: Layer, input_shape: Any, **shapes: Any) -> None:
+        if self._is_building:
+            build(self, input_shape, **shapes)
+        else:
+            self.ensure_built(as_shapes(input_shape), **shapes)
+
+    return called
+
+
+Layer.build = building(Layer.build)  # type: ignore[method-assign]
+
+
+def as_shapes(shape: Any) -> Any:
+    """Return a shape as a tuple, or the shapes of several inputs in a list or a dictionary."""
+    if isinstance(shape, dict):
+        return {name: as_shapes(item) for name, item in shape.items()}
+    if isinstance(shape, (list, tuple)) and any(isinstance(n, (list, tuple)) for n in shape):
+        return [as_shapes(item) for item in shape]
+    return check_shape(shape, "input_shape")
+
+
+def with_input_shape(cls: type[Layer], options: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments of a layer with `input_shape` for the other names that Keras has."""
+    known, options = cls.signature(), dict(options)
+    for name in ("batch_input_shape", "batch_shape"):
+        if options.get(name) is not None and name not in known:
+            size, *shape = options.pop(name)
+            options |= {"batch_size": size, "input_shape": tuple(shape)}
+    length = None if "input_length" in known else options.pop("input_length", None)
+    if "input_dim" in options and "input_dim" not in known:
+        features = options.pop("input_dim")
+        steps = cls.input_axes[1:2] == ("time",)
+        options["input_shape"] = (length, features) if steps else (features,)
+    elif length is not None:
+        options["input_shape"] = tuple(np.atleast_1d(length).tolist())
+    return options
 
 
 def as_layer(value: Any) -> Any:

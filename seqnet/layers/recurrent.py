@@ -18,7 +18,7 @@ A new cell is one small class: its gates, its states and a `step` (see `SimpleRN
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -79,7 +79,8 @@ class Recurrent(Stateful):
         units)``, drawn before the loop, for all steps and all gates. The state that is carried
         and returned is not dropped. Source of both: Gal and Ghahramani, "A
         theoretically grounded application of dropout in recurrent neural networks" (2016).
-        Training then runs as a scan, because the kernels do not support such a mask.
+    recurrent_dropout_per_gate : bool
+        Draw a mask of `recurrent_dropout` for each gate instead of one for all gates.
     stateful : bool
         Start each batch from the last states of the previous batch, row by row, with no gradient
         between batches. A batch of another size starts from zeros. Training,
@@ -124,6 +125,7 @@ class Recurrent(Stateful):
         fused: bool | str = "auto",
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        recurrent_dropout_per_gate: bool = False,
         stateful: bool = False,
         learn_initial_state: bool = False,
         **kwargs: Any,
@@ -150,15 +152,13 @@ class Recurrent(Stateful):
         self.fused = fused if isinstance(fused, str) else bool(fused)
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
+        self.recurrent_dropout_per_gate = check_bool(
+            recurrent_dropout_per_gate, "recurrent_dropout_per_gate"
+        )
         self.stateful = check_bool(stateful, "stateful")
         self.learn_initial_state = check_bool(learn_initial_state, "learn_initial_state")
         if self.fused is True and unroll:
             raise ValueError("fused=True and unroll=True contradict each other: choose one.")
-        if self.fused is True and recurrent_dropout:
-            raise ValueError(
-                "fused=True and recurrent_dropout contradict each other: the kernels know no mask "
-                "of the state. With fused='auto' training runs as a scan."
-            )
         if stateful and learn_initial_state:
             raise ValueError(
                 "stateful=True and learn_initial_state=True contradict each other: a batch starts "
@@ -205,9 +205,7 @@ class Recurrent(Stateful):
 
     def runs_as(self, execution_mode: Callable[[Recurrence], str]) -> str:
         op = Recurrence(self.traced(), (), self.unroll, self.fused, layer=self.display_name)
-        mode = execution_mode(op)
-        dropped = mode == "fused" and self.recurrent_dropout
-        return "fused (training: scan, recurrent_dropout)" if dropped else mode
+        return execution_mode(op)
 
     # ---- for cells to define
 
@@ -323,11 +321,15 @@ class Recurrent(Stateful):
         context: CallContext,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the output's history (time, batch, units) and the last states (batch, units)."""
-        dropped = None
+        dropped = []
         if context.training and self.recurrent_dropout:
             kept = (sequence.shape[1], self.recurrent_kernel.shape[0])
             rate = numbers_of(self)["recurrent_dropout"]
-            dropped = context.dropout_mask(self.generators[0], kept, rate, self.dtype)
+            count = len(self.gates) if self.recurrent_dropout_per_gate else 1
+            dropped = [
+                context.dropout_mask(self.generators[0], kept, rate, self.dtype)
+                for _ in range(count)
+            ]
         if self.unroll and sequence.type.shape[0] is None:
             raise ValueError(
                 f"Layer {self.display_name!r} has unroll=True, so the number of steps must be "
@@ -337,13 +339,12 @@ class Recurrent(Stateful):
                 "unroll=False."
             )
         histories, last = recurrence(
-            self.traced(),
+            self.traced(dropped),
             sequence,
             self.recurrent_kernel,
             self.recurrent_bias,
             states,
             mask,
-            dropped,
             unroll=self.unroll,
             fused=self.fused,
             backwards=self.go_backwards,
@@ -351,11 +352,18 @@ class Recurrent(Stateful):
         )
         return histories[0], last
 
-    def traced(self) -> TracedStep:
-        """Return the graph of one step."""
+    def traced(self, dropout: Sequence[Tensor] = ()) -> TracedStep:
+        """Return the graph of one step, given the masks of the recurrent dropout, if any."""
         name = f"Layer {self.display_name!r} ({type(self).__name__})"
         return trace_step(
-            self.step, self.gates, self.state_names, self.units, self.dtype, name, self.state_sizes
+            self.step,
+            self.gates,
+            self.state_names,
+            self.units,
+            self.dtype,
+            name,
+            self.state_sizes,
+            dropout,
         )
 
     def start(

@@ -25,7 +25,7 @@ class Rearranged(Layer):
     non_causal = "changes the axes of the steps"
 
     def keeps(self, input_shape: Shape, axes: int) -> bool:
-        """Return whether the first axes, so many besides the batch, stay as they are."""
+        """Return whether a number of axes after the batch axis are unchanged."""
         raise NotImplementedError
 
     def masking_hint(self) -> str:

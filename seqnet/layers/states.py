@@ -18,6 +18,7 @@ from pytensor.gradient import disconnected_grad
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import config
+from seqnet.layers.calling import is_several
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.types import ArrayLike, Tensor, TensorLike
@@ -120,6 +121,15 @@ class Stateful(Layer):
     """A layer that carries states itself (`carried`) or in the layers that it wraps."""
 
     carried: CarriedStates | None = None
+
+    def __call__(self, inputs: Any = None, *others: Any, **options: Any) -> Any:
+        """Call the layer; its initial states may also follow the input in a list, as in Keras."""
+        if isinstance(inputs, (list, tuple)) and is_several(inputs):
+            if others or options.get("initial_state") is not None:
+                raise TypeError(f"Layer {self.display_name!r} got its initial states twice.")
+            inputs, *states = inputs
+            options["initial_state"] = states or None
+        return super().__call__(inputs, *others, **options)
 
     def get_states(self, run: str = "train") -> list[np.ndarray]:
         """Return copies of the carried states, each (batch, size); (0, size) before a batch.

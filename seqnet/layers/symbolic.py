@@ -22,6 +22,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from seqnet import config
 from seqnet.checks import check_bool, check_count, check_shape
+from seqnet.keras_names import takes_keras_names
 from seqnet.layers.calling import output_masks, taken_shapes
 from seqnet.layers.context import CallContext
 from seqnet.types import Shape, Tensor
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class InputVariable(TensorVariable):
-    """A PyTensor variable that stands for an input of a model; made by `Input`.
+    """A PyTensor variable that represents an input of a model, created by `Input`.
 
     Attributes
     ----------
@@ -47,6 +48,7 @@ class InputVariable(TensorVariable):
         return tuple(self.type.shape)
 
 
+@takes_keras_names
 def Input(  # noqa: N802  (the name of Keras)
     shape: Sequence[int | None] | None = None,
     batch_size: int | None = None,
@@ -158,7 +160,7 @@ def put_values(tree: Any, values: Sequence[Any] | Mapping[int, Any]) -> Any:
 
 
 class LayerCall(Op):
-    """A recorded call of a layer: a node that stands for its outputs.
+    """A recorded call of a layer: a node that represents its outputs.
 
     Parameters
     ----------
@@ -216,7 +218,8 @@ class LayerCall(Op):
     def output_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
         """Return the shapes of the outputs for the shapes of the variables."""
         named = put_values({k: v for k, v in self.options.items() if slots_of(v)}, shapes)
-        named = {f"{k}_shape": v for k, v in named.items() if not k.endswith("mask")}
+        others = {k: v for k, v in self.options.items() if k not in named}
+        named = others | {f"{k}_shape": v for k, v in named.items() if not k.endswith("mask")}
         compute = self.layer.compute_output_shape
         found = compute(put_values(self.inputs, shapes), **taken_shapes(compute, named))
         return list(found) if isinstance(found, list) else [found]

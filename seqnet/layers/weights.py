@@ -74,7 +74,7 @@ def first_value(
 
 def check_values(layer: Layer, values: Sequence[ArrayLike]) -> None:
     """Raise ``ValueError`` if the number of values is not that of a layer's weights."""
-    if not layer.built:
+    if not layer.built and len(values):
         raise ValueError(
             f"Layer {layer.display_name!r} has no weights to set yet: it is not built. Weights "
             "are made at the first call, by Model.build, or from input_shape=."

@@ -61,6 +61,6 @@ class Wrapper(Layer):
     def build_inner(self, layer: Layer, prefix: str, input_shape: Shape) -> None:
         """Name and build a wrapped layer, and register its weights."""
         own_name = layer.display_name.rpartition("/")[2].removeprefix(prefix)
-        layer.name = f"{self.display_name}/{prefix}{own_name}"
+        layer.rename(f"{self.display_name}/{prefix}{own_name}")
         layer.ensure_built(input_shape)
         self.enter(layer)

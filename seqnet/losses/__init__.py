@@ -23,6 +23,7 @@ from seqnet.losses.crossentropy import (
     categorical_crossentropy,
     sparse_categorical_crossentropy,
 )
+from seqnet.losses.ctc import CTC, ctc
 from seqnet.losses.focal import (
     BinaryFocalCrossentropy,
     CategoricalFocalCrossentropy,
@@ -37,6 +38,7 @@ from seqnet.losses.hinge import (
     hinge,
     squared_hinge,
 )
+from seqnet.losses.identity import Identity
 from seqnet.losses.logits import sigmoid_logits, softmax_logits
 from seqnet.losses.loss import FUNCTIONS, Loss, SequenceLoss, values_function
 from seqnet.losses.masked import MaskedLoss, masked_loss
@@ -64,6 +66,7 @@ from seqnet.registry import get as _get
 from seqnet.types import Tensor
 
 __all__ = [
+    "CTC",
     "BinaryCrossentropy",
     "BinaryFocalCrossentropy",
     "CRFLoss",
@@ -73,6 +76,7 @@ __all__ = [
     "CosineSimilarity",
     "Hinge",
     "Huber",
+    "Identity",
     "KLDivergence",
     "LogCosh",
     "Loss",
@@ -91,6 +95,7 @@ __all__ = [
     "categorical_focal_crossentropy",
     "categorical_hinge",
     "cosine_similarity",
+    "ctc",
     "get",
     "guess",
     "hinge",

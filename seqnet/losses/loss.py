@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +26,7 @@ FUNCTIONS: dict[Callable, type[Loss]] = {}
 """The losses as functions, and the classes that stand for them in a model."""
 
 
-class Loss(Configurable, ABC):
+class Loss(Configurable):
     """The base class of losses.
 
     A subclass defines ``call(y_true, y_pred)``, which returns a value for each example or step:
@@ -78,6 +78,8 @@ class Loss(Configurable, ABC):
     reduction: str | None = "sum_over_batch_size"
 
     dtype: str | None = None
+    needs_targets: bool = True
+    """Whether there are targets; False if the outputs alone are the loss."""
 
     registered_name: str
 
@@ -108,7 +110,7 @@ class Loss(Configurable, ABC):
         return self.call(y_true, y_pred if self.dtype is None else cast_output(y_pred, self.dtype))
 
     def counted(self, y_true: Tensor) -> Tensor | None:
-        """Return where targets count, one bool for each value of the loss; None for everywhere."""
+        """Return which targets are used, one bool for each value of the loss; None for all."""
 
     def __call__(
         self, y_true: TensorLike, y_pred: TensorLike, sample_weight: TensorLike | None = None

@@ -197,7 +197,10 @@ def check_signs(y: np.ndarray, name: str, loss: str) -> None:
 
 
 def check_distributions(y: np.ndarray, name: str, loss: str) -> None:
-    """Raise if a row, along the last axis, has negative entries or does not add up to 1."""
+    """Raise if a row, along the last axis, has negative entries or does not add up to 1.
+
+    A step of a sequence may have a row of zeros: its loss is 0, as in Keras.
+    """
     wrong = y < -DISTRIBUTION_TOLERANCE
     if wrong.any():
         where = first_place(wrong)
@@ -208,6 +211,8 @@ def check_distributions(y: np.ndarray, name: str, loss: str) -> None:
         )
     sums = y.sum(axis=-1, dtype="float64")
     wrong = ~(np.abs(sums - 1) <= DISTRIBUTION_TOLERANCE)
+    if y.ndim > 2:
+        wrong &= (y != 0).any(axis=-1)
     if wrong.any():
         where = first_place(wrong)
         raise WrongValueError(

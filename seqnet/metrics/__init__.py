@@ -2,7 +2,7 @@
 
 Every batch returns sums, so the result of an epoch is exact for any sizes of batches: a mean is
 taken over all unmasked steps, and a precision has all positives. In training the sums come from
-the same compiled step as the loss. On arrays a metric is used by itself::
+the same compiled step as the loss. A metric can also be called on arrays::
 
     metric = seqnet.metrics.Recall()
     metric.update_state(y_true, y_pred, sample_weight=None)

@@ -246,7 +246,7 @@ class Found(ConfusionMetric):
 
 @register("metric", "precision")
 class Precision(Found):
-    """The share of positive targets among positive predictions; 0 if there are none.
+    """The fraction of positive predictions that are correct; 0 without positive predictions.
 
     ``sum(true positives) / sum(true positives + false positives)`` over all outputs of all
     unmasked steps.
@@ -277,7 +277,7 @@ class Precision(Found):
 
 @register("metric", "recall")
 class Recall(Found):
-    """The share of positive targets that are predicted as positive; 0 if there are none.
+    """The fraction of positive targets that are predicted as positive; 0 without positive targets.
 
     ``sum(true positives) / sum(true positives + false negatives)`` over all outputs of all
     unmasked steps.

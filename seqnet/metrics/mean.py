@@ -173,6 +173,15 @@ class MeanMetricWrapper(MeanMetric):
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return losses.values_function(self.fn)(y_true, y_pred)
 
+    def graph(  # type: ignore[override]
+        self, y_true: Tensor, y_pred: Tensor, weight: Tensor | None, mask: Tensor | None
+    ) -> list[Tensor]:
+        if not isinstance(self.fn, losses.SequenceLoss):
+            return super().graph(y_true, y_pred, weight, mask)
+        values = self.fn.values(y_true, self.converted(y_pred), mask)
+        sequences = None if mask is None else pt.any(mask, axis=1)
+        return ValuesMetric.graph(self, values, weight, sequences)
+
     def counting(self, y_true: Tensor, values: Tensor, mask: Tensor | None) -> Tensor | None:
         counted = self.fn.counted(y_true) if isinstance(self.fn, losses.Loss) else None
         if counted is None or mask is None:

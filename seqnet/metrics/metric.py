@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +19,7 @@ from seqnet.registry import Configurable
 from seqnet.types import Array, ArrayLike, Tensor
 
 
-class Metric(Configurable, ABC):
+class Metric(Configurable):
     """The base class of metrics.
 
     A metric adds up statistics over batches, and computes its result from the totals. So the
@@ -243,7 +243,7 @@ class Metric(Configurable, ABC):
         return result if result.ndim else result.item()
 
     def __getstate__(self) -> dict:
-        """Return what is copied and pickled: no compiled functions, which are made anew."""
+        """Return the state to copy and pickle, without compiled functions."""
         return {k: v for k, v in self.__dict__.items() if k != "_functions"}
 
 

@@ -57,7 +57,7 @@ def cache_directory() -> Path:
 
 
 def read(key: str) -> bytes | None:
-    """Return the contents of a cached library, or None if there is none that can be trusted."""
+    """Return the contents of a cached library, or None if it is missing or not trusted."""
     try:
         data = read_trusted(_cache_folder() / key)
     except (OSError, RuntimeError):  # `write` says why

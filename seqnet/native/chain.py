@@ -94,18 +94,22 @@ def chain_backward(
     batch, time, classes = log_p.shape
     dtype, groups = log_p.dtype, max(1, min(batch, MOST_GROUPS))
     weights = _padded(transitions, end, end)
-    padded = weights[1].shape[0]
     d_scores = memory.empty(log_p.shape, dtype)
     sums = [np.zeros((groups, *w.shape), dtype) for w in weights]
-    tags = _checked_tags(tags, mask, classes)
     _run(
-        *("chain_backward", 20 * batch * time * classes * classes, 2 * classes * padded),
-        *(None, mask, weights),
+        "chain_backward",
+        20 * batch * time * classes * classes,
+        2 * classes * vector_bytes(dtype) // dtype.itemsize,
+        None,
+        mask,
+        weights,
         log_p=np.ascontiguousarray(log_p),
         gradient=np.ascontiguousarray(gradient, dtype),
         result=d_scores,
-        tags=tags,
-        **dict(zip(("d_transitions", "d_start", "d_end"), sums, strict=True)),
+        tags=_checked_tags(tags, mask, classes),
+        d_transitions=sums[0],
+        d_start=sums[1],
+        d_end=sums[2],
     )
     return d_scores, *[s.sum(axis=0)[..., :classes] for s in sums]
 
@@ -180,7 +184,7 @@ def _run(
     size += -size % 16  # whole cache lines
     scratch = memory.empty((threads * size,), dtype)
     groups = 1 if name != "chain_backward" else max(1, min(batch, MOST_GROUPS))
-    given = {
+    given: dict[str, np.ndarray | None] = {
         **arrays,
         "mask": np.ascontiguousarray(mask, np.bool_),
         **{"transitions": transitions, "start": start, "end": end, "scratch": scratch},
@@ -188,7 +192,7 @@ def _run(
     arguments = _Arguments(
         *(batch, time, classes, padded, groups, size),
         *(None if scores is None else address(scores), *steps),
-        *(None if given.get(n) is None else address(given[n]) for n in _ARRAYS),
+        *(None if (array := given.get(n)) is None else address(array) for n in _ARRAYS),
     )
     if shaped.size:
         getattr(core(dtype), name)(byref(arguments), threads)

@@ -36,6 +36,7 @@ class CoreLibrary(Protocol):
     chain_forward: Callable[..., None]
     chain_backward: Callable[..., None]
     chain_best: Callable[..., None]
+    ctc_loss: Callable[..., None]
     elementwise: Callable[..., None]
     recurrence_forward: Callable[..., None]
     recurrence_backward: Callable[..., None]
@@ -58,7 +59,10 @@ SIGNATURES = {
         name: [c_void_p, c_long]
         for name in ("gemm", "softmax", "gather", "scatter_add", "squared_norms")
     },
-    **{name: [c_void_p, c_long] for name in ("chain_forward", "chain_backward", "chain_best")},
+    **{
+        name: [c_void_p, c_long]
+        for name in ("chain_forward", "chain_backward", "chain_best", "ctc_loss")
+    },
     "elementwise": [c_void_p, c_void_p, c_long, c_long],
     "recurrence_forward": [c_void_p, c_long],
     "recurrence_backward": [c_void_p, c_long],

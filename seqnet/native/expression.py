@@ -147,6 +147,18 @@ class Expressions:
                 known[variable] = value
         return [known[v] if v in known else self._leaf(v) for v in outputs]
 
+    def gradients(self, slopes: Sequence, known: dict) -> list[int]:
+        """Return the values of gradients as numbers: 0 for None."""
+        return [
+            self.constant(0.0) if s is None else self.number(self.read([s], known)[0])
+            for s in slopes
+        ]
+
+    @staticmethod
+    def unavailable(what: str) -> KernelUnavailable:
+        """Return the error that names what a compiled kernel cannot compute."""
+        return KernelUnavailable(f"a compiled kernel cannot be made: {what}")
+
     def _leaf(self, variable: Variable) -> int:
         data = getattr(variable, "data", None)
         if data is None:

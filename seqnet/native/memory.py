@@ -41,7 +41,7 @@ class Pool:
 
     There is no lock: the garbage collector may return a block in the middle of any statement, also
     of one in this class, and a process may fork at any time. Blocks are only moved by `append` and
-    `pop` of lists, each of which Python does at once. `unused_bytes` is counted anew in `shrink`,
+    `pop` of lists, which are atomic in Python. `unused_bytes` is counted anew in `shrink`,
     so that it does not matter if two threads change it at the same time.
     """
 
@@ -51,7 +51,7 @@ class Pool:
         self.unused_bytes = 0
 
     def take(self, size: int) -> Block | None:
-        """Return an unused block of so many bytes, or None if there is none."""
+        """Return an unused block of a number of bytes, or None."""
         try:
             block = self.unused[size].pop()
         except (KeyError, IndexError):
@@ -72,7 +72,7 @@ class Pool:
             self.shrink(self.max_unused)
 
     def shrink(self, most: int) -> None:
-        """Free blocks, longest unused sizes first, until at most so many bytes are left."""
+        """Free blocks, longest unused sizes first, until at most this number of bytes is left."""
         sizes = list(self.unused)
         unused = sum([size * len(self.unused[size]) for size in sizes])
         for size in sizes:
@@ -90,7 +90,7 @@ _pool = Pool(MAX_UNUSED)
 def _owner(size: int) -> Any:
     """Return the type of the base of an array from `empty`, and of its views.
 
-    It is a buffer of so many bytes of a block, and returns the block when all of them are gone.
+    It is a buffer of a number of bytes of a block, and returns the block when all of them are gone.
     """
 
     class Owner(ctypes.c_char * size):  # type: ignore[misc]
@@ -141,7 +141,7 @@ _scratch = _Scratch()
 
 
 def scratch(size: int) -> int:
-    """Return the address of so many bytes, which are valid until this thread asks again."""
+    """Return the address of a buffer, which is valid until the next call in this thread."""
     if size > _scratch.size:
         memory = _scratch.memory = np.empty(size + ALIGNMENT, np.uint8)
         _scratch.address = _aligned(memory)

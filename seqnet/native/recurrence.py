@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from . import memory
-from .cell import CellSource
+from .cell import CellSource, Other
 from .compiler import KernelUnavailable
 from .core import address, core_and, count_call, threads_for
 
@@ -26,30 +26,38 @@ class _Sequence(Structure):  # sequence in src/recurrence.c
     _fields_ = [("data", c_void_p), ("time_step", c_long), ("batch_step", c_long)]
 
 
+def _fields(kind: type, *names: str) -> list[tuple[str, type]]:
+    return [(name, kind) for name in names]
+
+
 class _Arguments(Structure):  # recurrence in src/recurrence.c
     _fields_ = [
-        *(
-            (n, c_long)
-            for n in ("time", "batch", "units", "gates", "states", "saved_values", "distinct")
-        ),
-        *(
-            (n, c_void_p)
-            for n in (
-                "distinct_slot",
-                "cell",
-                "cell_gradient",
-                "recurrent_kernel",
-                "bias",
-                "initial",
-                "mask",
-            )
-        ),
-        *((n, c_long) for n in ("mask_time_step", "mask_batch_step")),
-        *(("projected", _Sequence), ("state", c_void_p), ("saved", c_void_p)),
-        *(("gradient", c_void_p), ("carried", c_void_p), ("d_projected", _Sequence)),
-        *((n, c_void_p) for n in ("dr", "d_kernel", "d_bias")),
-        *(("want_initial", c_long), ("scratch", c_void_p)),
+        *_fields(c_long, "time", "batch", "units", "gates", "states", "saved_values", "distinct"),
+        *_fields(c_void_p, "distinct_slot", "cell", "cell_gradient"),
+        *_fields(c_long, "others"),
+        *_fields(c_void_p, "other", "operand_of"),
+        *_fields(c_long, "computed"),
+        *_fields(c_void_p, "compute_operands", "operands_gradient", "operand"),
+        *_fields(c_long, "operand_slots"),
+        *_fields(c_void_p, "recurrent_kernel", "bias", "initial", "mask"),
+        *_fields(c_long, "mask_time_step", "mask_batch_step"),
+        *_fields(_Sequence, "projected"),
+        *_fields(c_void_p, "state", "saved"),
+        *_fields(c_void_p, "gradient", "carried"),
+        *_fields(_Sequence, "d_projected"),
+        *_fields(c_void_p, "dr", "d_kernel", "d_bias"),
+        *_fields(c_long, "other_sequences", "other_sums"),
+        *_fields(c_void_p, "d_other", "sums"),
+        *_fields(c_long, "want_initial"),
+        *_fields(c_void_p, "scratch"),
     ]
+
+
+class Saved(NamedTuple):
+    """What `RecurrenceKernel.backward` needs of `forward`; the layouts are private to it."""
+
+    values: np.ndarray | None  # (time, saved values, batch, padded units)
+    operands: np.ndarray | None  # (operands, time, batch, units): those that are not states
 
 
 class RecurrenceGradients(NamedTuple):
@@ -59,6 +67,7 @@ class RecurrenceGradients(NamedTuple):
     recurrent_kernel: np.ndarray  # (units, gates * units)
     recurrent_bias: np.ndarray | None  # (gates * units,)
     initial_states: list[np.ndarray] | None  # (batch, units) each
+    others: list[np.ndarray]  # of those that have a gradient, in order
 
 
 class RecurrenceKernel:
@@ -69,13 +78,19 @@ class RecurrenceKernel:
     step
         ``step(x, r, states) -> new_states`` on tuples of PyTensor variables ``(batch, units)``,
         elementwise: for each gate the projected input ``x`` and ``r = states[0] @ recurrent_kernel
-        + recurrent_bias``.
+        + recurrent_bias``. With `others` it takes a fourth tuple, the other arrays.
     gates
         Number of gates.
     states
-        Number of states. The first one is multiplied by the recurrent kernel.
+        Number of states.
     dtype
         ``"float32"`` or ``"float64"``.
+    others
+        Other arrays that the step takes. In `step` each is ``(batch, units)``.
+    operands
+        ``operands(states, others)`` returns for each gate the left operand of its product with the
+        recurrent kernel, ``(batch, units)``, an elementwise function of the states before the step
+        and of `others`; None for a gate whose ``r`` is not used. By default it is the first state.
 
     Raises
     ------
@@ -87,43 +102,72 @@ class RecurrenceKernel:
 
     @classmethod
     def of(
-        cls, step: Callable, gates: int, states: int, dtype: str = "float32"
+        cls,
+        step: Callable,
+        gates: int,
+        states: int,
+        dtype: str = "float32",
+        others: Sequence[Other] = (),
+        operands: Callable | None = None,
     ) -> RecurrenceKernel:
         """Return the compiled kernel of a step; equal ones are made once.
 
         Compiled kernels are equal if the code generated from their steps is equal.
         """
-        cell = CellSource(step, gates, states, np.dtype(dtype).name)
-        key = (cell.source, tuple(cell.distinct), gates, states, np.dtype(dtype).name)
+        others = tuple(others)
+        cell = CellSource(step, gates, states, np.dtype(dtype).name, others, operands)
+        sizes = (tuple(cell.distinct), tuple(cell.operand_of), gates, states)
+        key = (cell.source, *sizes, others, np.dtype(dtype).name)
         if key not in cls._known:
-            cls._known[key] = cls(cell, gates, states, dtype)
+            cls._known[key] = cls(cell, gates, states, dtype, others)
         return cls._known[key]
 
     def __init__(
-        self, step: Callable | CellSource, gates: int, states: int, dtype: str = "float32"
+        self,
+        step: Callable | CellSource,
+        gates: int,
+        states: int,
+        dtype: str = "float32",
+        others: Sequence[Other] = (),
+        operands: Callable | None = None,
     ) -> None:
         self.gates, self.states, self.dtype = gates, states, np.dtype(dtype)
+        self.others = tuple(others)
         cell = (
             step
             if isinstance(step, CellSource)
-            else CellSource(step, gates, states, self.dtype.name)
+            else CellSource(step, gates, states, self.dtype.name, self.others, operands)
         )
-        self.saved_values = len(cell.saved)
+        self.saved_values, self.computed = len(cell.saved), cell.computed
         self.needs_projected = cell.needs_projected
         self._distinct = len(cell.distinct)
-        if 2 * gates + 4 * states + self.saved_values + self._distinct > MAX_BLOCKS:
+        kinds = [other.kind for other in self.others if other.gradient]
+        self._sums, self._sequences = len(cell.sums), kinds.count("sequence")
+        blocks = 2 * gates + 4 * states + self.saved_values + self._distinct + self.computed
+        if blocks + len(self.others) + len(kinds) > MAX_BLOCKS:
             raise KernelUnavailable(
-                f"the cell has too many gates, states and intermediate results ({MAX_BLOCKS} fit)"
+                "the cell has too many gates, states, other arrays and intermediate results "
+                f"({MAX_BLOCKS} fit)"
             )
         slots = [cell.distinct.index(g) if g in cell.distinct else -1 for g in range(gates)]
         self._slots = (c_long * gates)(*slots)
+        self._operand_of = (c_long * gates)(*cell.operand_of)
         self._core, self._library = core_and(self.dtype.name, cell.source)
         self._functions = [
             ctypes.cast(f, c_void_p) for f in (self._library.cell, self._library.cell_gradient)
         ]
+        self._operand_functions: list = [None, None]
+        if self.computed:
+            library = self._library
+            self._operand_functions = [
+                ctypes.cast(f, c_void_p)
+                for f in (library.compute_operands, library.operands_gradient)
+            ]
         self._padding = self._core.vector_bytes() // self.dtype.itemsize
         # Kept here, because ctypes creates such a type again otherwise.
         self._pointers_type, self._sequences_type = c_void_p * states, _Sequence * states
+        self._others_type = _Sequence * len(self.others)
+        self._d_others_type = _Sequence * self._sequences
 
     def _threads(self, time: int, batch: int, units: int) -> int:
         """Return the most threads to use; the compiled kernel uses fewer where that is faster.
@@ -141,7 +185,8 @@ class RecurrenceKernel:
         mask: np.ndarray | None = None,
         save: bool = True,
         out: Sequence[np.ndarray] | None = None,
-    ) -> tuple[list[np.ndarray], np.ndarray | None]:
+        others: Sequence[np.ndarray] = (),
+    ) -> tuple[list[np.ndarray], Saved | None]:
         """Return every state after every step.
 
         Parameters
@@ -161,13 +206,15 @@ class RecurrenceKernel:
             Whether to save the values that `backward` needs.
         out
             Contiguous ``(time, batch, units)`` for each state, to write to.
+        others
+            The other arrays that the step takes; sequences with any strides of time and batch.
 
         Returns
         -------
         states : list of numpy.ndarray
             ``(time, batch, units)`` each.
-        saved : numpy.ndarray or None
-            For `backward`; the layout is private to the compiled kernel.
+        saved : Saved or None
+            For `backward`.
         """
         time, batch, units = self._sizes(projected, recurrent_kernel)
         shape = (time, batch, units)
@@ -178,7 +225,14 @@ class RecurrenceKernel:
         )
         self._expect("out", states, shape)
         padded = -(-units // self._padding) * self._padding
-        saved = memory.empty((time, self.saved_values, batch, padded), self.dtype) if save else None
+        values = (
+            memory.empty((time, self.saved_values, batch, padded), self.dtype) if save else None
+        )
+        operands = None
+        if self.computed:
+            slots = time if save else 2
+            operands = memory.empty((self.computed, slots, batch, units), self.dtype)
+        saved = Saved(values, operands)
         threads = self._threads(time, batch, units)
         keep, a = self._arguments(
             projected,
@@ -188,19 +242,20 @@ class RecurrenceKernel:
             mask,
             states,
             saved,
+            others,
             threads,
         )
         if time and batch and units:
             self._core.recurrence_forward(byref(a), threads)
         count_call("recurrence.forward")
         del keep
-        return states, saved
+        return states, saved if save else None
 
     def backward(
         self,
         recurrent_kernel: np.ndarray,
         states: Sequence[np.ndarray],
-        saved: np.ndarray,
+        saved: Saved,
         grads: Sequence[np.ndarray | None],
         *,
         projected: np.ndarray | None = None,
@@ -209,12 +264,13 @@ class RecurrenceKernel:
         mask: np.ndarray | None = None,
         final_grads: Sequence[np.ndarray | None] | None = None,
         out: np.ndarray | None = None,
+        others: Sequence[np.ndarray] = (),
     ) -> RecurrenceGradients:
         """Return the gradients of a scalar with respect to all arguments of `forward`.
 
         Parameters
         ----------
-        recurrent_kernel, projected, recurrent_bias, initial_states, mask
+        recurrent_kernel, projected, recurrent_bias, initial_states, mask, others
             As given to `forward`. `projected` is only read if `needs_projected` is True. The values
             of the bias are not read.
         states, saved
@@ -262,6 +318,7 @@ class RecurrenceKernel:
             mask,
             states,
             saved,
+            others,
             threads,
         )
         given = self._sequences_type(
@@ -282,10 +339,20 @@ class RecurrenceKernel:
         a.d_projected = self._sequence(d_projected, "out", d_projected.shape)
         a.dr, a.d_kernel = dr is not None and address(dr), address(d_kernel)
         a.d_bias = d_bias is not None and address(d_bias)
-        a.want_initial = initial_states is not None
+        # Operands of the first step may depend on other arrays, too.
+        a.want_initial = initial_states is not None or bool(self.computed and self._sums)
+        padded = -(-units // self._padding) * self._padding
+        sums = memory.empty((self._sums, batch, padded), self.dtype)
+        sums.fill(0)
+        d_sequences = [memory.empty(shape, self.dtype) for _ in range(self._sequences)]
+        d_others = self._d_others_type(
+            *(self._sequence(d, "gradients", shape) for d in d_sequences)
+        )
+        a.other_sequences, a.other_sums = self._sequences, self._sums
+        a.d_other, a.sums = addressof(d_others), address(sums)
         if time and batch and units:
             self._core.recurrence_backward(byref(a), threads)
-            if time == 1 and initial_states is None and d_bias is None:
+            if time == 1 and initial_states is None and d_bias is None and not self.computed:
                 d_kernel[...] = 0
         else:
             d_kernel[...] = 0
@@ -294,8 +361,27 @@ class RecurrenceKernel:
         count_call("recurrence.backward")
         del keep
         return RecurrenceGradients(
-            d_projected, d_kernel, d_bias, carried if initial_states is not None else None
+            d_projected,
+            d_kernel,
+            d_bias,
+            carried if initial_states is not None else None,
+            self._gradients_of_others(sums[..., :units], d_sequences),
         )
+
+    def _gradients_of_others(
+        self, sums: np.ndarray, sequences: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        of_sums, of_sequences = iter(sums), iter(sequences)
+        found = []
+        for other in self.others:
+            if other.gradient and other.kind == "sequence":
+                found.append(next(of_sequences))
+            elif other.gradient:
+                rows = next(of_sums)
+                found.append(
+                    rows.sum(axis=0) if other.kind == "vector" else np.ascontiguousarray(rows)
+                )
+        return found
 
     # ---- packing the arguments ----------------------------------------------------------
     def _sizes(self, projected: np.ndarray, recurrent_kernel: np.ndarray) -> tuple[int, int, int]:
@@ -319,7 +405,8 @@ class RecurrenceKernel:
         initial_states: Sequence[np.ndarray] | None,
         mask: np.ndarray | None,
         states: Sequence[np.ndarray],
-        saved: np.ndarray | None,
+        saved: Saved,
+        others: Sequence[np.ndarray],
         threads: int,
     ) -> tuple[tuple, _Arguments]:
         """Return the arrays that must stay alive during the call, and the C structure."""
@@ -340,7 +427,18 @@ class RecurrenceKernel:
             initial = contiguous
         if mask is not None and (mask.shape != (time, batch) or mask.dtype != bool):
             raise ValueError(f"mask must be bool({time}, {batch}), got {mask.dtype}{mask.shape}")
-        size = self._core.recurrence_scratch(batch, units, self.gates, self.states, threads)
+        if len(others) != len(self.others):
+            raise ValueError(
+                f"others must be {len(self.others)} arrays, as the step takes, got {len(others)}"
+            )
+        given = self._others_type(
+            *(
+                self._other(array, f"others[{i}]", other.kind, (time, batch, units))
+                for i, (array, other) in enumerate(zip(others, self.others, strict=True))
+            )
+        )
+        operands = self.states + self.computed
+        size = self._core.recurrence_scratch(batch, units, self.gates, operands, threads)
         scratch = memory.scratch(size * self.dtype.itemsize)
         initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)
         keep = (
@@ -350,19 +448,35 @@ class RecurrenceKernel:
             mask,
             initial_pointers,
             state_pointers,
+            given,
+            others,
         )
+        kept, history = saved
         return keep, _Arguments(
             *(time, batch, units, self.gates, self.states, self.saved_values, self._distinct),
-            *(addressof(self._slots), *self._functions, address(recurrent_kernel)),
+            *(addressof(self._slots), *self._functions),
+            *(len(self.others), addressof(given), addressof(self._operand_of)),
+            *(self.computed, *self._operand_functions),
+            *((None, 1) if history is None else (address(history), history.shape[1])),
             *(
+                address(recurrent_kernel),
                 None if recurrent_bias is None else address(recurrent_bias),
                 addressof(initial_pointers),
             ),
             *((None, 0, 0) if mask is None else (address(mask), *mask.strides)),
             *(self._sequence(projected, "projected", projected.shape), addressof(state_pointers)),
-            None if saved is None else address(saved),
+            None if kept is None else address(kept),
             scratch=scratch,
         )
+
+    def _other(
+        self, array: np.ndarray, name: str, kind: str, shape: tuple[int, int, int]
+    ) -> _Sequence:
+        """Return an other array as a sequence, whose steps of time and batch may be 0."""
+        wanted = shape[{"sequence": 0, "batch": 1, "vector": 2}[kind] :]
+        if array.shape == wanted:
+            array = np.broadcast_to(array, shape)
+        return self._sequence(array, name, shape)
 
     def _sequence(self, array: np.ndarray | None, name: str, shape: tuple[int, ...]) -> _Sequence:
         if array is None:

@@ -19,6 +19,7 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.replace import graph_replace
 
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, connected, like
 from seqnet.ops.lookup import assert_in_range
@@ -57,13 +58,17 @@ def pullback_of(
     op: GraphOp, inputs: Sequence[Variable], output_grads: Sequence[Variable], floats: Sequence[int]
 ) -> list[Variable]:
     """Return the gradients of an Op's definition with respect to some inputs, no others."""
-    outputs = op.define(*inputs)
-    known = {
-        v: g for v, g, on in zip(outputs, output_grads, connected(output_grads), strict=True) if on
+    given = [v.type() for v in inputs]  # not the inputs, one of which may depend on another
+    known: dict[Variable, Variable] = {
+        v: g
+        for v, g, on in zip(op.define(*given), output_grads, connected(output_grads), strict=True)
+        if on
     }
-    wanted = [inputs[k] for k in floats]
-    found = pytensor.grad(None, wanted, known_grads=known, disconnected_inputs="ignore")
-    gradients = dict(zip(floats, cast("list[Variable]", found), strict=True))
+    wanted = [given[k] for k in floats]
+    of_given = pytensor.grad(None, wanted, known_grads=known, disconnected_inputs="ignore")
+    replacements = dict(zip(given, inputs, strict=True))
+    found = graph_replace(cast(list[Variable], of_given), replacements, strict=False)
+    gradients = dict(zip(floats, found, strict=True))
     return [gradients.get(k, disconnected_type()) for k in range(len(inputs))]
 
 

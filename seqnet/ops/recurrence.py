@@ -28,7 +28,7 @@ from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.replace import graph_replace
 
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, connected, like
-from seqnet.ops.step import TracedStep, run_step, step_gradient
+from seqnet.ops.step import Extra, TracedStep, run_step, step_gradient
 from seqnet.ops.unrolled import UnrolledStep, stack_steps, unstack_steps
 from seqnet.types import Tensor
 
@@ -92,7 +92,7 @@ class RecurrenceOp(GraphOp):
         The inputs of the recurrence, in order: ``projected`` (time, batch, gates * units) and
         ``recurrent_kernel`` (units, gates * units); then, if present, ``bias`` (gates * units,),
         the initial states ``state0``, ``state1``, ... (batch, size), ``mask`` (time, batch) bool,
-        ``dropout`` (batch, units), and other variables that the step uses, ``extra0``, ...
+        and the other variables that the step uses, ``extra0``, ...
     unroll : bool
         Build the steps one by one instead of a scan.
     fused : bool or "auto"
@@ -146,19 +146,38 @@ class RecurrenceOp(GraphOp):
             backwards=backwards,
         )
 
-    def constants(self, given: dict) -> tuple[list, Callable]:
-        """Return the constants of the loop, and a function that unpacks their values in a step."""
-        known = ("recurrent_kernel", "bias", "dropout")
-        names = [n for n in given if n in known or n.startswith("extra")]
+    def extra(self, name: str) -> Extra | None:
+        """Return the extra of the step that an input is, or None."""
+        return self.step.extras[int(name[5:])] if name.startswith("extra") else None
 
-        def read(
-            values: Sequence[Tensor],
-        ) -> tuple[Tensor, Tensor | None, list[Tensor], Tensor | None]:
-            found = dict(zip(names, values, strict=True))
-            extras = [found[n] for n in names if n.startswith("extra")]
-            return found["recurrent_kernel"], found.get("bias"), extras, found.get("dropout")
+    def has_gradient(self, name: str) -> bool:
+        """Return whether the gradient of an input is computed."""
+        extra = self.extra(name)
+        return name != "mask" if extra is None else extra.has_gradient
 
-        return [given[n] for n in names], read
+    def sequences(self, given: dict) -> dict:
+        """Return the inputs that have a value for each step, by name, in the order of the loop."""
+
+        def of_each_step(name: str) -> bool:
+            extra = self.extra(name)
+            return name in ("projected", "mask") if extra is None else extra.of_each_step
+
+        return {n: self.in_order(v) for n, v in given.items() if of_each_step(n)}
+
+    def constants(self, given: dict) -> dict:
+        """Return the inputs that are the same at every step, by name."""
+
+        def is_constant(name: str) -> bool:
+            extra = self.extra(name)
+            if extra is None:
+                return name in ("recurrent_kernel", "bias")
+            return not extra.of_each_step
+
+        return {n: v for n, v in given.items() if is_constant(n)}
+
+    def extras(self, values: dict) -> list:
+        """Return the values of the extras of the step from those of all inputs by name."""
+        return [values[f"extra{k}"] for k in range(len(self.step.extras))]
 
     def initial_states(self, given: dict) -> list:
         """Return the states before the first step, (batch, units); zeros by default."""
@@ -176,9 +195,6 @@ class RecurrenceOp(GraphOp):
         return sequence[::-1] if self.backwards else sequence
 
 
-WITHOUT_GRADIENT = ("mask", "dropout")
-
-
 class Recurrence(RecurrenceOp):
     """All steps of a recurrence.
 
@@ -190,27 +206,33 @@ class Recurrence(RecurrenceOp):
 
     def define(self, *inputs: Tensor) -> list[Tensor]:
         given = self.named(inputs)
-        constants, read = self.constants(given)
-        sequences = [self.in_order(given["projected"])]
-        if "mask" in given:
-            sequences.append(self.in_order(given["mask"]))
+        sequences, constants = self.sequences(given), self.constants(given)
         step, states = self.step, self.initial_states(given)
 
-        def body(x: Tensor, *values: Tensor) -> list[Tensor]:
-            mask, values = (values[0], values[1:]) if "mask" in given else (None, values)
-            kernel, bias, extras, dropout = read(values[len(states) :])
+        def body(*given_values: Tensor) -> list[Tensor]:
+            now, old, fixed = split(given_values, len(sequences), len(states), len(constants))
+            values = dict(zip(sequences, now, strict=True)) | dict(
+                zip(constants, fixed, strict=True)
+            )
+            kernel, bias = values["recurrent_kernel"], values.get("bias")
 
             def product(operand: Tensor, gates: Sequence[str]) -> Tensor:
                 result = pt.dot(operand, step.columns(kernel, gates))
                 return result if bias is None else result + step.columns(bias, gates)
 
-            new, products, operands = run_step(
-                step, x, values[: len(states)], product, extras, mask, dropout
-            )
+            x, mask = values["projected"], values.get("mask")
+            new, products, operands = run_step(step, x, old, product, self.extras(values), mask)
             return [*new, *products, *operands]
 
         length = given["projected"].type.shape[0]
-        found = self.loop(body, sequences, states, constants, length, backwards=False)
+        found = self.loop(
+            body,
+            list(sequences.values()),
+            states,
+            list(constants.values()),
+            length,
+            backwards=False,
+        )
         histories, kept = found[: len(states)], found[len(states) :]
         return [*histories, *(h[-1] for h in histories), *kept]
 
@@ -237,7 +259,7 @@ class Recurrence(RecurrenceOp):
         return [*histories, *lasts, *products, *operands]
 
     def connection_pattern(self, node: Apply) -> list[list[bool]]:
-        return [[name not in WITHOUT_GRADIENT] * len(node.outputs) for name in self.names]
+        return [[self.has_gradient(name)] * len(node.outputs) for name in self.names]
 
     def pullback(
         self,
@@ -250,7 +272,7 @@ class Recurrence(RecurrenceOp):
         if any(present[2 * count :]):  # the gradient of a gradient
             found = super().pullback(inputs, outputs, output_grads)
             return [
-                disconnected_type() if name in WITHOUT_GRADIENT else d
+                d if self.has_gradient(name) else disconnected_type()
                 for name, d in zip(self.names, found, strict=True)
             ]
         gradient = RecurrenceGradient(
@@ -260,11 +282,11 @@ class Recurrence(RecurrenceOp):
         used = [g for g, there in zip(output_grads, present, strict=True) if there]
         kept = [*outputs[:count], *outputs[2 * count :]]
         found = iter(gradient(*inputs, *kept, *used, return_list=True))
-        return [disconnected_type() if n in WITHOUT_GRADIENT else next(found) for n in self.names]
+        return [next(found) if self.has_gradient(n) else disconnected_type() for n in self.names]
 
 
 class RecurrenceGradient(RecurrenceOp):
-    """The gradients of a `Recurrence` with respect to its inputs except both masks.
+    """The gradients of a `Recurrence` with respect to its inputs, except masks.
 
     Its inputs are those of the recurrence, the histories of the states, products and operands, and
     the gradients of the histories and last states that are connected to the cost (`present`).
@@ -298,32 +320,33 @@ class RecurrenceGradient(RecurrenceOp):
             pt.concatenate([first[None], history[:-1]], axis=0)
             for first, history in zip(initial, histories, strict=True)
         ]
-        constants, read = self.constants(given)
+        sequences, constants = self.sequences(given), self.constants(given)
         incoming = [d for d in of_histories if d is not None]
-        sequences = [self.in_order(given["projected"]), *before, *values, *incoming]
-        if "mask" in given:
-            sequences.append(self.in_order(given["mask"]))
+        in_turn = [*sequences.values(), *before, *values, *incoming]
 
         def body(*values_of_step: Tensor) -> list[Tensor]:
-            found = list(values_of_step)
-            mask = found.pop(len(sequences) - 1) if "mask" in given else None
-            x, old, found = found[0], found[1 : 1 + count], found[1 + count :]
-            products, found = found[: len(values)], found[len(values) :]
-            arriving, found = iter(found[: len(incoming)]), found[len(incoming) :]
-            carried, found = found[:count], found[count:]
+            now, old, products, arriving, carried, fixed = split(
+                values_of_step,
+                *(len(sequences), count, len(values), len(incoming), count, len(constants)),
+            )
+            named = dict(zip(sequences, now, strict=True)) | dict(
+                zip(constants, fixed, strict=True)
+            )
+            given_now = iter(arriving)
             d_new = [
-                d if of_history is None else d + next(arriving)
+                d if of_history is None else d + next(given_now)
                 for d, of_history in zip(carried, of_histories, strict=True)
             ]
-            kernel, _, extras, dropout = read(found)
-            return step_gradient(step, x, old, products, d_new, kernel, extras, mask, dropout)
+            x, kernel = named["projected"], named["recurrent_kernel"]
+            extras, mask = self.extras(named), named.get("mask")
+            return step_gradient(step, x, old, products, d_new, kernel, extras, mask)
 
         start = [
             pt.zeros_like(state) if d is None else d
             for state, d in zip(initial, of_lasts, strict=True)
         ]
         length = given["projected"].type.shape[0]
-        found = self.loop(body, sequences, start, constants, length, backwards=True)
+        found = self.loop(body, in_turn, start, list(constants.values()), length, backwards=True)
         d_states, d_projected, found = found[:count], found[count], found[count + 1 :]
         d_products, d_extras = found[: len(values)], found[len(values) :]
         gradients = {"projected": self.in_order(d_projected)}
@@ -335,8 +358,11 @@ class RecurrenceGradient(RecurrenceOp):
             sums = [flat(d).sum(axis=0) for d in d_products]
             gradients["bias"] = self.assemble(sums, given["bias"])
         gradients |= {f"state{k}": d[0] for k, d in enumerate(d_states)}
-        gradients |= {f"extra{k}": d.sum(axis=0) for k, d in enumerate(d_extras)}
-        return [gradients[name] for name in self.names if name not in WITHOUT_GRADIENT]
+        trained = [k for k, extra in enumerate(step.extras) if extra.has_gradient]
+        for k, d in zip(trained, d_extras, strict=True):
+            of_each_step = step.extras[k].of_each_step
+            gradients[f"extra{k}"] = self.in_order(d) if of_each_step else d.sum(axis=0)
+        return [gradients[name] for name in self.names if self.has_gradient(name)]
 
     def assemble(self, parts: list, whole: Tensor) -> Tensor:
         """Concatenate the gradients of the columns of all gates, given those of each product.
@@ -358,11 +384,11 @@ class RecurrenceGradient(RecurrenceOp):
 
     def outputs_for(self, *inputs: Tensor) -> list[Tensor]:
         wanted = zip(self.names, inputs, strict=False)
-        return [v.type() for name, v in wanted if name not in WITHOUT_GRADIENT]
+        return [v.type() for name, v in wanted if self.has_gradient(name)]
 
     def shapes(self, *shapes: SymbolicShape) -> list[SymbolicShape]:
         wanted = zip(self.names, shapes, strict=False)
-        return [shape for name, shape in wanted if name not in WITHOUT_GRADIENT]
+        return [shape for name, shape in wanted if self.has_gradient(name)]
 
 
 def recurrence(
@@ -372,7 +398,6 @@ def recurrence(
     bias: Tensor | None = None,
     states: Sequence | None = None,
     mask: Tensor | None = None,
-    dropout: Tensor | None = None,
     *,
     unroll: bool = False,
     fused: bool | str = "auto",
@@ -394,9 +419,6 @@ def recurrence(
         The states before the first step, zeros by default.
     mask : variable (time, batch), bool, optional
         True where there is data.
-    dropout : variable (batch, units), optional
-        Dropout mask of the operands of all products with the recurrent kernel, the same at every
-        step. It has no gradient.
     unroll, fused, backwards, layer
         See `RecurrenceOp`.
 
@@ -411,9 +433,7 @@ def recurrence(
     inputs |= {f"state{k}": state for k, state in enumerate(states or ())}
     if mask is not None:
         inputs["mask"] = mask
-    if dropout is not None:
-        inputs["dropout"] = dropout
-    inputs |= {f"extra{k}": extra for k, extra in enumerate(step.extras)}
+    inputs |= {f"extra{k}": extra.variable for k, extra in enumerate(step.extras)}
     op = Recurrence(step, tuple(inputs), unroll, fused, backwards, layer)
     outputs, count = op(*inputs.values(), return_list=True), len(step.states)
     return outputs[:count], outputs[count : 2 * count]
@@ -422,3 +442,9 @@ def recurrence(
 def flat(history: Tensor) -> Tensor:
     """Return (time, batch, features) as (time * batch, features)."""
     return history.reshape((-1, history.shape[2]))
+
+
+def split(values: Sequence, *counts: int) -> list[list]:
+    """Return the values in consecutive lists of some lengths."""
+    rest = iter(values)
+    return [[next(rest) for _ in range(count)] for count in counts]

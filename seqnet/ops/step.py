@@ -11,18 +11,96 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from pytensor.graph.basic import Constant, Variable
+from pytensor.gradient import disconnected_type
+from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.op import Op
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors, graph_inputs, io_toposort
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.type import TensorType
 
 from seqnet.types import Tensor
+
+
+class StepInput(Op):
+    """Marks a variable that is computed before the loop, within a step; see `drawn`, `each_step`.
+
+    `trace_step` replaces it by a placeholder.
+    """
+
+    __props__ = ("of_each_step", "has_gradient")
+
+    def __init__(self, of_each_step: bool, has_gradient: bool) -> None:
+        self.of_each_step, self.has_gradient = of_each_step, has_gradient
+
+    def make_node(self, *inputs: Variable) -> Apply:
+        variable = pt.as_tensor_variable(inputs[0])
+        kind = variable.type
+        if self.of_each_step:
+            if kind.ndim < 2:
+                raise ValueError(
+                    "each_step takes a sequence (time, batch, ...), got a variable of "
+                    f"{kind.ndim} axes."
+                )
+            kind = TensorType(kind.dtype, kind.shape[1:])
+        return Apply(self, [variable], [kind()])
+
+    def perform(self, node: Apply, inputs: Sequence, outputs: Any) -> None:
+        raise ValueError("each_step and drawn can only be used within the step of a recurrence.")
+
+    def pullback(self, inputs: Sequence, outputs: Sequence, gradients: Sequence) -> list[Variable]:
+        return [disconnected_type() for _ in inputs]
+
+
+def drawn(variable: Tensor) -> Tensor:
+    """Return a variable that was drawn at random before the loop, to be used within a step.
+
+    It has the same value at every step, and no gradient. Other variables that are computed before
+    the loop, such as weights, are used in a step as they are.
+    """
+    return cast("Tensor", StepInput(False, False)(variable))
+
+
+def each_step(sequence: Tensor, *, gradient: bool = True) -> Tensor:
+    """Return the value of a sequence at the current step, to be used within a step.
+
+    Parameters
+    ----------
+    sequence : variable (time, batch, ...)
+        Computed before the loop, in the order of the input, such as one mask for each step.
+    gradient : bool
+        Whether it has a gradient. Masks that are drawn have none.
+
+    Returns
+    -------
+    variable (batch, ...)
+    """
+    return cast("Tensor", StepInput(True, gradient)(sequence))
+
+
+@dataclass(frozen=True, eq=False)
+class Extra:
+    """A variable that a step uses beside its input and states; it is computed before the loop.
+
+    Attributes
+    ----------
+    variable : variable
+        Its value before the loop: of all steps, or with `of_each_step` (time, ...).
+    placeholder : variable
+        Its value within the step.
+    of_each_step : bool
+    has_gradient : bool
+    """
+
+    variable: Tensor
+    placeholder: Tensor
+    of_each_step: bool = False
+    has_gradient: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +141,9 @@ class TracedStep:
         In the order in which the step computes them.
     new_states : list of variables, each (batch, size)
         The states after the step, of dtype `dtype`.
-    extras : list of variables
-        Other variables that the step uses, such as its own weights.
+    extras : list of Extra
+        Other variables that the step uses, such as its own weights. What the step computes from
+        them alone is computed before the loop.
     """
 
     gates: tuple[str, ...]
@@ -75,7 +154,7 @@ class TracedStep:
     states: list[Tensor]
     products: list[Product]
     new_states: list[Tensor]
-    extras: list[Tensor]
+    extras: list[Extra]
 
     def split(self, joined: Tensor, gates: Sequence[str] | None = None) -> list:
         """Split (batch, gates * units) into a (batch, units) array for each gate."""
@@ -103,6 +182,7 @@ def trace_step(
     dtype: str,
     name: str = "The cell",
     state_sizes: Sequence[int] | None = None,
+    dropout: Sequence[Tensor] = (),
 ) -> TracedStep:
     """Call a step once on placeholders and return its graph.
 
@@ -120,6 +200,9 @@ def trace_step(
         Name of the cell in messages.
     state_sizes : sequence of int, optional
         `units` for each state by default.
+    dropout : sequence of variables, each (batch, units), optional
+        Dropout masks of the operands of all products with the recurrent kernel, drawn before the
+        loop: one for all gates, or one for each gate.
 
     Raises
     ------
@@ -142,31 +225,86 @@ def trace_step(
         if len(set(asked)) < len(asked):
             raise ValueError(f"{name} asks recur for one gate twice: {', '.join(asked)}.")
         values = [pt.matrix(f"recurrent_{gate}", dtype=dtype) for gate in asked]
+        if len(dropout) > 1:
+            for gate, value in zip(asked, values, strict=True):
+                kept = h * drawn(dropout[gates.index(gate)])
+                products.append(Product(copied(kept), (gate,), [value]))
+            return tuple(values)
+        operand = h * drawn(dropout[0]) if dropout else h
         # A copy is a new variable, so that its gradient can be computed.
-        products.append(Product(copied(h), tuple(asked), values))
+        products.append(Product(copied(operand), tuple(asked), values))
         return tuple(values)
 
     new = step(tuple(inputs), tuple(states), recur)
     new = check_states(new, state_names, name)
-    found = in_precision([*new, *(p.operand for p in products)], dtype)
+    found, extras = without_markers([*new, *(p.operand for p in products)])
+    found = in_precision(found, dtype)
+    known = {*inputs, *states, *(v for p in products for v in p.values)}
+    known |= {extra.placeholder for extra in extras}
+    found, others = hoist(found, known, name)
     new, operands = found[: len(new)], found[len(new) :]
     products = [
         Product(operand, p.gates, p.values) for operand, p in zip(operands, products, strict=True)
     ]
-    known = {*inputs, *states, *(v for p in products for v in p.values)}
-    roots = dict.fromkeys(graph_inputs([*new, *operands]))
-    free = [v for v in roots if v not in known and not isinstance(v, Constant)]
-    extras = cast("list[Tensor]", free)
-    for extra in extras:
-        if isinstance(extra.type, RandomType):
+    # Copies, so that a state that is returned unchanged is a new variable as well.
+    new = [copied(v) for v in new]
+    sizes = tuple(state_sizes or (units for _ in states))
+    return TracedStep(gates, units, dtype, sizes, inputs, states, products, new, extras + others)
+
+
+def without_markers(outputs: Sequence) -> tuple[list, list[Extra]]:
+    """Replace the variables of `drawn` and `each_step` in a graph by placeholders."""
+    extras: dict[tuple, Extra] = {}
+    replaced: dict[Variable, Variable] = {}
+    for v in ancestors(outputs):
+        if v.owner is None or not isinstance(op := v.owner.op, StepInput):
+            continue
+        (before,) = v.owner.inputs
+        if (op, before) not in extras:
+            placeholder = v.type(name=before.name)
+            extras[op, before] = Extra(before, placeholder, op.of_each_step, op.has_gradient)
+        replaced[v] = extras[op, before].placeholder
+    if not replaced:
+        return list(outputs), []
+    return clone_replace(list(outputs), replaced), list(extras.values())
+
+
+def hoist(outputs: Sequence, known: set, name: str) -> tuple[list, list[Extra]]:
+    """Replace what a step computes from other variables alone by placeholders.
+
+    `known` has the placeholders that differ from step to step. The results of float dtype that do
+    not depend on them, such as weights and functions of weights, become extras of the step, and so
+    do constants that are more than one number.
+    """
+    dependent, extras = set(known), {}
+
+    def take(v: Variable) -> None:
+        roots = list(graph_inputs([v]))
+        fixed = all(isinstance(root, Constant) for root in roots)
+        if v in dependent or v in extras or (fixed and all(getattr(v.type, "broadcastable", ()))):
+            return
+        if any(isinstance(root.type, RandomType) for root in roots):
             raise ValueError(
                 f"{name} draws random numbers in its step. They would be the same at every step: "
                 "use the dropout and recurrent_dropout of the layer, or draw them before the loop."
             )
-    # Copies, so that a state that is returned unchanged is a new variable as well.
-    new = [copied(v) for v in new]
-    sizes = tuple(state_sizes or (units for _ in states))
-    return TracedStep(gates, units, dtype, sizes, inputs, states, products, new, extras)
+        if v.owner is None or np.dtype(v.type.dtype).kind == "f":
+            extras[v] = Extra(cast("Tensor", v), v.type(name=v.name), has_gradient=not fixed)
+        else:
+            for each in v.owner.inputs:
+                take(each)
+
+    for node in io_toposort(list(known), list(outputs)):
+        if any(v in dependent for v in node.inputs):
+            dependent.update(node.outputs)
+            for v in node.inputs:
+                take(v)
+    for v in outputs:
+        take(v)
+    if not extras:
+        return list(outputs), []
+    replaced: dict[Variable, Variable] = {v: extra.placeholder for v, extra in extras.items()}
+    return clone_replace(list(outputs), replaced), list(extras.values())
 
 
 def check_states(new: object, state_names: Sequence[str], name: str) -> list:
@@ -231,21 +369,18 @@ def run_step(
     product: Callable,
     extras: Sequence = (),
     mask: Tensor | None = None,
-    dropout: Tensor | None = None,
 ) -> tuple[list, list, list]:
     """Run one step; return the new states, and the value and operand of each product.
 
     ``product(operand, gates)`` returns (batch, gates * units). Where the mask, (batch,) bool, is
-    False, the states keep their values. `dropout`, (batch, units), multiplies the operand of every
-    product.
+    False, the states keep their values. `extras` are the values of `step.extras`.
     """
     values = dict(zip(step.inputs, step.split(x), strict=True))
     values |= dict(zip(step.states, states, strict=True))
-    values |= dict(zip(step.extras, extras, strict=True))
+    values |= dict(zip((e.placeholder for e in step.extras), extras, strict=True))
     found, operands = [], []
     for p in step.products:
         (operand,) = rebuild([p.operand], values)
-        operand = operand if dropout is None else operand * dropout
         value = product(operand, p.gates)
         values |= dict(zip(p.values, step.split(value, p.gates), strict=True))
         found.append(value)
@@ -267,7 +402,6 @@ def step_gradient(
     recurrent_kernel: Tensor,
     extras: Sequence = (),
     mask: Tensor | None = None,
-    dropout: Tensor | None = None,
 ) -> list:
     """Return the gradients of one step, given those of its new states.
 
@@ -280,13 +414,14 @@ def step_gradient(
         The values of its products with the recurrent kernel.
     d_new : list of variables
         The gradients of the new states.
-    recurrent_kernel, extras, mask, dropout
+    recurrent_kernel, extras, mask
         As `run_step` and `Recurrence` take them.
 
     Returns
     -------
     list of variables
-        The gradients of the old states, of the input, of each product, and of each extra.
+        The gradients of the old states, of the input, of each product, and of each
+        extra that has one.
     """
     if mask is not None:
         passing = [pt.switch(mask[:, None], 0, d) for d in d_new]
@@ -307,13 +442,15 @@ def step_gradient(
     for k in reversed(range(len(step.products))):
         product = step.products[k]
         d_products[k] = join(gradients(product.values))
-        d_operand = pt.dot(d_products[k], step.columns(recurrent_kernel, product.gates).T)
-        known[product.operand] = d_operand if dropout is None else d_operand * dropout
-    found = gradients([*step.states, *step.inputs, *step.extras])
+        kernel = step.columns(recurrent_kernel, product.gates)
+        known[product.operand] = pt.dot(d_products[k], kernel.T)
+    trained = [e.placeholder for e in step.extras if e.has_gradient]
+    found = gradients([*step.states, *step.inputs, *trained])
     d_old, found = found[: len(old)], found[len(old) :]
     d_x, d_extras = join(found[: len(step.inputs)]), found[len(step.inputs) :]
     values = dict(zip(step.inputs, step.split(x), strict=True))
-    values |= dict(zip(step.states, old, strict=True)) | dict(zip(step.extras, extras, strict=True))
+    values |= dict(zip(step.states, old, strict=True))
+    values |= dict(zip((e.placeholder for e in step.extras), extras, strict=True))
     for product, value in zip(step.products, products, strict=True):
         values |= dict(zip(product.values, step.split(value, product.gates), strict=True))
     replacements = cast("dict[Variable, Variable]", values)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, cast
@@ -70,7 +70,7 @@ class Gradients(NamedTuple):
     squares: Tensor
 
 
-class Optimizer(Versioned, Configurable, ABC):
+class Optimizer(Versioned, Configurable):
     """The base class of optimizers.
 
     Parameters
@@ -97,7 +97,7 @@ class Optimizer(Versioned, Configurable, ABC):
     ema_momentum : float
         m, in [0, 1)
     ema_overwrite_frequency : int, optional
-        Also set the weights to their averages after every so many updates.
+        Also set the weights to their averages each time after this number of updates.
 
     Attributes
     ----------
@@ -528,7 +528,7 @@ class Optimizer(Versioned, Configurable, ABC):
         return optimizer
 
     def structure(self) -> tuple:
-        """Return what a compiled update depends on besides the values of hyperparameters."""
+        """Return what a compiled update depends on, except the values of hyperparameters."""
         active = tuple(sorted(numbers_of(self)))
         averages = (self.use_ema, self.ema_overwrite_frequency)
         rate = None if self.schedule is None else id(self.schedule)  # held by the compiled update

@@ -7,7 +7,7 @@ new rate compiles nothing. The classes here also take arrays of steps, for plots
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-class LearningRateSchedule(Configurable, ABC):
+class LearningRateSchedule(Configurable):
     """The base class of learning-rate schedules.
 
     A subclass defines ``__call__(self, step)``. Its configuration is the arguments of its

@@ -222,5 +222,5 @@ def packed(structure: dict[str, Any], variables: list) -> Any:
 
 
 def parts(config: dict[str, Any]) -> dict[str, Any]:
-    """Return what a configuration says besides the layers and the name."""
+    """Return the parts of a configuration other than the layers and the name."""
     return {key: cast(Any, config[key]) for key in sorted(config) if key not in ("layers", "name")}

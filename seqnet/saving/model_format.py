@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqnet import registry
-from seqnet.checks import check_count
+from seqnet.checks import check_count, check_shape
 from seqnet.layers.weights import given_weights
 from seqnet.metrics import metric_or_loss
 from seqnet.saving.hdf5 import below
@@ -99,13 +99,13 @@ def unpack(
 
 def fill(model: Model, header: dict, arrays: dict, custom_objects: dict | None) -> None:
     """Restore an empty model; any error means that the header or the arrays are invalid."""
+    if "nodes" not in header:
+        check_shape(header["input_shape"], "input_shape")
     if not isinstance(header["metadata"], dict):
         raise TypeError("The metadata of a model must be a mapping.")
     model.metadata = header["metadata"]
     with given_weights(below("weights", arrays)):
         restore(model, header, custom_objects)
-    if not model.built:
-        raise ValueError("The input shape is missing.")
     if "training" in header:
         compile_as_saved(model, header["training"], custom_objects)
     state = saved_state(header, arrays)

@@ -65,14 +65,14 @@ class Objective:
         return 2 + sum(len(metric.sums) for metric in self.metrics)
 
     def graph(
-        self, y: Tensor, output: Tensor, weight: Tensor | None, mask: Tensor | None
+        self, y: Tensor | None, output: Tensor, weight: Tensor | None, mask: Tensor | None
     ) -> tuple[list[Tensor], Tensor]:
         """Return the sums of a batch, and the weight to divide the sum of losses by.
 
         Parameters
         ----------
         y, output : variables
-            Targets and predictions.
+            Targets, None if the loss needs none, and predictions.
         weight : variable (batch,) or (batch, time), optional
         mask : bool variable, optional
         """

@@ -18,7 +18,7 @@ class Interrupted(BaseException):
 
 
 class StopSignals:
-    """Record signals that ask to stop; only a second Ctrl-C stops at once.
+    """Record signals that ask to stop; only a second Ctrl-C stops immediately.
 
     Systems may send SIGTERM several times to a process, and end a process that takes too long with
     SIGKILL. Further SIGTERM signals therefore have no effect.

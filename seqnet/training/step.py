@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
@@ -38,7 +38,7 @@ States = dict[Layer, list]
 
 
 class ArrayType(NamedTuple):
-    """What a compiled function knows of one of its arrays."""
+    """The specification of an array of a compiled function."""
 
     name: str
     dtype: str
@@ -193,7 +193,7 @@ def loss_sums(
             part.get(objective.output) if isinstance(part, dict) else part
             for part in (batch.targets, batch.sample_weight)
         ]
-        found, over = objective.graph(cast(Tensor, y), output, weight, mask)
+        found, over = objective.graph(y, output, weight, mask)
         sums += found
         means.append(objective.weighted(found[0] if single else found[0] / over))
     dtype = means[0].dtype
@@ -202,20 +202,16 @@ def loss_sums(
     penalties += context.losses
     penalty = sum([pt.cast(p, dtype) for p in penalties], pt.zeros((), dtype=dtype))
     total = sum(means[1:], means[0])
-    rows = batch.inputs
-    while isinstance(rows, dict):
-        rows = next(iter(rows.values()))
-    examples = pt.cast(rows.shape[0], dtype)
     if penalties:
         total = total + penalty * over if single else total + penalty
-    return [penalty * examples, examples, *sums], total, over if single else None
+    return [penalty, *sums], total, over if single else None
 
 
 # ---- compiled functions, one for each kind of batch
 
 
 class Structure(NamedTuple):
-    """What compiled functions depend on besides batches.
+    """The settings that compiled functions depend on, apart from batches.
 
     Attributes
     ----------
@@ -236,7 +232,7 @@ class CompiledSteps:
     """The compiled steps of a model: one function is kept for each kind of batch.
 
     One thread at a time runs one, because a compiled function keeps its inputs and intermediate
-    results in storage of its own, and an update overwrites weights.
+    results in its own storage, and an update overwrites weights.
 
     Parameters
     ----------
@@ -250,7 +246,7 @@ class CompiledSteps:
         self._structure: tuple[tuple, Structure] | None = None
 
     def __getstate__(self) -> dict:
-        """Return what is copied and pickled: no compiled functions, which are made anew."""
+        """Return the state to copy and pickle, without compiled functions."""
         return {"model": self.model, "functions": {}, "_structure": None}
 
     def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
@@ -265,13 +261,13 @@ class CompiledSteps:
         function, arrays, structure = self.function(compile_train, batch, states is not None)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TrainResult(outputs, structure.trained, self.model.objectives)
+        return TrainResult(outputs, structure.trained, self.model.objectives, len(batch))
 
     def test(self, batch: Batch, announce: bool = False) -> TestResult:
         """Compute the loss and the metrics of a batch."""
         function, arrays, _ = self.function(compile_test, batch, announce=announce)
         with self.model.lock:
-            return TestResult(function(*arrays))
+            return TestResult(function(*arrays), len(batch))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
@@ -287,7 +283,7 @@ class CompiledSteps:
         with_states: bool = False,
         announce: bool = False,
     ) -> tuple[Callable, list[Array], Structure]:
-        """Return the function for a batch, compiled now if it is the first of its kind.
+        """Return the function for a batch, compiled if it is the first of its kind.
 
         Parameters
         ----------

@@ -15,6 +15,7 @@ import numpy as np
 from seqnet.data.dataset import Batch, Tree
 from seqnet.data.named import Named, with_names, without_names
 from seqnet.layers.states import all_layers, layers_in_time
+from seqnet.losses import SequenceLoss
 from seqnet.training.step import recurrent_layers
 
 if TYPE_CHECKING:
@@ -91,6 +92,11 @@ def check_windows(model: Model, batch: Batch) -> None:
             raise ValueError(
                 "tbptt divides sequences and their targets, so the model must have an output at "
                 "each step: use return_sequences=True for all recurrent layers."
+            )
+    for output in model.output_specs.values():
+        if isinstance(output.loss, SequenceLoss):
+            raise ValueError(
+                f"tbptt divides sequences, but {output.loss.name} is the loss of whole sequences."
             )
     for layer in model.layers:
         reason = layer.non_causal

@@ -49,7 +49,7 @@ def test_plot_draws_the_history(model, history, monkeypatch):
     assert history.plot(["loss"], axes) == [axes]
     model.compile("sgd", "mse", ["mae"])
     both = model.fit(X, Y, verbose=0).plot()
-    assert [place.get_ylabel() for place in both] == ["loss", "mean_absolute_error"]
+    assert [place.get_ylabel() for place in both] == ["loss", "mae"]
     with pytest.raises(ValueError, match="pass 2 axes, not 1"):
         model.history.plot(axes=axes)
 

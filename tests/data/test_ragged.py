@@ -784,7 +784,7 @@ def test_windows_carry_states_and_losses_equal_those_of_the_whole_sequence(size)
     expected = model.evaluate(x, y, sample_weight=weights)
     options = {"sample_weight": weights, "validation_data": (x, y, weights)}
     history = model.fit(x, y, batch_size=2, tbptt=size, verbose=0, **options).history
-    np.testing.assert_allclose([history["loss"][0], history["mean_absolute_error"][0]], expected)
+    np.testing.assert_allclose([history["loss"][0], history["mae"][0]], expected)
     np.testing.assert_allclose(history["val_loss"][0], expected[0])
 
 

@@ -1,4 +1,4 @@
-"""Decoding equals what follows from the predictions of whole sequences."""
+"""Results of decoding agree with predictions of whole sequences."""
 
 import itertools
 
@@ -48,14 +48,14 @@ def with_attention(mask_zero=False):
     encoded, h, c = LSTM(4, return_sequences=True, return_state=True, **F64)(embedded)
     steps = Embedding(CLASSES, 3, **F64)(target)
     steps = LSTM(4, return_sequences=True, **F64)(steps, initial_state=[h, c])
-    context = Attention(**F64)([steps, encoded])
+    context, _ = Attention(**F64)([steps, encoded], return_attention_scores=True)
     joined = Concatenate(**F64)([steps, context])
     output = Dense(CLASSES, activation="softmax", **F64)(joined)
     return sharpened(seqnet.Model([source, target], output))
 
 
 def nested():
-    """A bidirectional encoder, and the decoder as a model of its own with two layers."""
+    """A bidirectional encoder, and a decoder of two layers in a separate model."""
     seqnet.set_random_seed(6)
     source, target = inputs()
     encoded = Bidirectional(GRU(2, return_sequences=True, **F64))(Embedding(9, 3, **F64)(source))
@@ -65,13 +65,14 @@ def nested():
     steps = GRU(4, return_sequences=True, **F64)(steps, initial_state=state)
     steps = SimpleRNN(3, return_sequences=True, learn_initial_state=True, **F64)(steps)
     inner = seqnet.Model([tokens, state], steps, name="decoder")
-    attended = MultiHeadAttention(2, 2, **F64)(inner([target, summary]), encoded)
+    attend = MultiHeadAttention(2, 2, **F64)
+    attended, _ = attend(inner([target, summary]), encoded, return_attention_scores=True)
     output = Dense(CLASSES, activation="softmax", **F64)(attended + summary[:, None, :3])
     return sharpened(seqnet.Model({"source": source, "target": target}, output))
 
 
 def prefix():
-    """The output is that of the last step only; logits, and one-hot tokens."""
+    """A model of one-hot tokens whose output is the logits of the last step."""
     seqnet.set_random_seed(7)
     source = seqnet.Input((None,), name="source")
     target = seqnet.Input((None, CLASSES), name="target", dtype="float64")
@@ -94,7 +95,7 @@ def decoders():
 
 
 def teacher_forced(decoder, source, tokens):
-    """Return the log probabilities of tokens by predictions of whole sequences."""
+    """Return the log probabilities of tokens from predictions of whole sequences."""
     model, targets = decoder.model, np.array([[START, *tokens[:-1]]])
     if decoder.one_hot:
         targets = np.eye(CLASSES)[targets]
@@ -306,11 +307,11 @@ def test_numbers_are_generated_by_a_model_of_inputs_and_outputs():
         seqnet.generation.generate(decoder_of("attention").model, [1], 4)
 
 
-# ------------------------------------------------------------------------------- bad models
+# ----------------------------------------------------------------------------- invalid models
 
 
 def decode(change):
-    """Make a decoder of a model whose target steps are changed by a function."""
+    """Return a decoder of a model that applies a function to the target steps."""
     source, target = inputs()
     encoded = GRU(4, return_sequences=True)(Embedding(9, 4)(source))
     steps = change(Embedding(CLASSES, 4)(target), encoded)

@@ -1,7 +1,6 @@
 """Dropout in recurrent layers: one mask per sequence, for the input or for the state."""
 
 import copy
-import logging
 
 import numpy as np
 import pytensor
@@ -21,7 +20,6 @@ from seqnet.layers import GRU, LSTM, CallContext, Dense, SimpleRNN
 MASK = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0]], dtype=bool)
 PATHS = {"scan": {"fused": False}, "unroll": {"unroll": True}, "fused": {}}
 EVERY_PATH = pytest.mark.parametrize("path", PATHS)
-TRAINED_PATHS = pytest.mark.parametrize("path", ["scan", "unroll"])  # with recurrent_dropout
 EVERY_CELL = pytest.mark.parametrize("cell", CELLS)
 
 
@@ -79,7 +77,7 @@ def test_input_dropout_is_the_layer_on_inputs_with_dropped_features(cell, path):
         np.testing.assert_allclose(gradient, expected[name], rtol=1e-10, atol=1e-12)
 
 
-@TRAINED_PATHS
+@pytest.mark.parametrize("path", ["scan", "unroll"])
 def test_recurrent_dropout_multiplies_the_state_in_every_recurrent_product(path):
     """The minimal gated unit written out: dropout applies to both products, h U_f and (f h) U_h."""
     arrays = random_arrays("minimal_gated_unit", 3, 4, 2, mask=MASK)
@@ -100,11 +98,12 @@ def test_recurrent_dropout_multiplies_the_state_in_every_recurrent_product(path)
     np.testing.assert_allclose(y, np.stack(outputs, axis=1), rtol=1e-12)
 
 
+@EVERY_PATH
 @EVERY_CELL
-def test_recurrent_dropout_of_one_sequence_is_a_recurrent_kernel_with_dropped_rows(cell):
+def test_recurrent_dropout_of_one_sequence_is_a_recurrent_kernel_with_dropped_rows(cell, path):
     arrays = random_arrays(cell, 1, 4, 2, mask=MASK[1:2])
-    layer = built(cell, arrays, "scan", recurrent_dropout=0.5)
-    for seed in range(20):  # until a mask drops one of the two and keeps the other
+    layer = built(cell, arrays, path, recurrent_dropout=0.5)
+    for seed in range(20):  # until there is a mask that drops one of the two and keeps one
         layer.generators[0].set_value(np.random.default_rng(seed))
         (kept,) = drawn(layer, (1, 2))
         if set(kept[0]) == {0.0, 2.0}:
@@ -125,10 +124,8 @@ def test_recurrent_dropout_of_one_sequence_is_a_recurrent_kernel_with_dropped_ro
 @EVERY_PATH
 @EVERY_CELL
 def test_gradients_through_dropout_are_the_numerical_ones(cell, path):
-    """Both kinds of dropout; compiled kernels do not support recurrent dropout."""
     arrays = random_arrays(cell, 3, 4, 2)
-    both = {} if path == "fused" else {"recurrent_dropout": 0.3}
-    layer = built(cell, arrays, path, dropout=0.3, **both)
+    layer = built(cell, arrays, path, dropout=0.3, recurrent_dropout=0.3)
     context = CallContext(training=True)
     x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
     y = layer(
@@ -145,13 +142,16 @@ def test_gradients_through_dropout_are_the_numerical_ones(cell, path):
     pytensor.gradient.verify_grad(value, points, rng=rng, mode=backend.mode(), eps=1e-6)
 
 
-@pytest.mark.parametrize(("path", "both"), [("unroll", {"recurrent_dropout": 0.3}), ("fused", {})])
-def test_every_path_drops_the_same_as_a_scan(path, both):
+@pytest.mark.parametrize("per_gate", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "ugrnn", "peephole"])
+@pytest.mark.parametrize("path", ["unroll", "fused"])
+def test_every_path_drops_the_same_as_a_scan(path, cell, per_gate):
     results = []
     for way in ("scan", path):
         seqnet.set_random_seed(1)
-        arrays = random_arrays("lstm", 3, 4, 2)
-        layer = built("lstm", arrays, way, dropout=0.3, **both)
+        arrays = random_arrays(cell, 3, 4, 2)
+        own = {"recurrent_dropout": 0.3, "recurrent_dropout_per_gate": per_gate}
+        layer = built(cell, arrays, way, dropout=0.3, **own)
         f = training(layer, MASK)
         results.append([f(arrays["x"], arrays["cotangent"]) for _ in range(2)])
     for first, second in zip(*results, strict=True):
@@ -194,26 +194,37 @@ def has(function, kind):
     return any(isinstance(node.op, kind) for node in function.maker.fgraph.toposort())
 
 
-def test_input_dropout_stays_fused_and_recurrent_dropout_trains_as_a_scan_and_says_so(caplog):
+@pytest.mark.parametrize("per_gate", [False, True])
+def test_training_with_dropout_stays_fused(per_gate):
     if backend.native() is None:
         pytest.skip("The compiled kernels are not available here.")
     arrays = random_arrays("lstm", 3, 4, 2)
-    layer = built("lstm", arrays, "fused", dropout=0.5)
+    own = {"recurrent_dropout": 0.5, "recurrent_dropout_per_gate": per_gate}
+    layer = built("lstm", arrays, "fused", dropout=0.5, **own)
     assert layer.runs_as(backend.execution_mode) == "fused"
     function = training(layer)
     assert has(function, KernelRecurrence)
     assert not has(function, Scan)
-    layer = built("lstm", arrays, "fused", recurrent_dropout=0.5, name="dropping")
-    assert layer.runs_as(backend.execution_mode) == "fused (training: scan, recurrent_dropout)"
-    with caplog.at_level(logging.INFO, logger="seqnet"):
-        assert has(training(layer), Scan)
-    assert (
-        "'dropping' runs as a scan: compiled kernels do not support recurrent_dropout"
-        in caplog.text
-    )
-    x = pt.tensor("x", dtype="float64", shape=(None, 4, 3))
-    predict = backend.compile([x], [layer(x)], name="test")
-    assert has(predict, KernelRecurrence)
+
+
+@EVERY_PATH
+def test_a_mask_for_each_gate_drops_the_state_of_that_gate(path):
+    arrays = random_arrays("gru", 3, 4, 2, mask=MASK)
+    own = {"recurrent_dropout": 0.4, "recurrent_dropout_per_gate": True}
+    layer = built("gru", arrays, path, **own)
+    generator = copy.deepcopy(layer.generators[0].get_value())
+    kept = [(generator.uniform(size=(3, 2)) >= 0.4) / 0.6 for _ in range(3)]
+    y = training(layer, MASK)(arrays["x"], arrays["cotangent"])[0]
+    kernels = np.split(arrays["recurrent_kernel"], 3, axis=1)
+    b, b_r = (np.split(row, 3) for row in arrays["bias"])
+    h = np.zeros((3, 2))
+    for t in range(4):
+        x = np.split(arrays["x"][:, t] @ arrays["kernel"], 3, axis=1)
+        r = [(h * m) @ u + c for m, u, c in zip(kept, kernels, b_r, strict=True)]
+        z, reset = sigmoid(x[0] + b[0] + r[0]), sigmoid(x[1] + b[1] + r[1])
+        new = z * h + (1 - z) * np.tanh(x[2] + b[2] + reset * r[2])
+        h = np.where(MASK[:, t, None], new, h)
+        np.testing.assert_allclose(y[:, t], h, rtol=1e-12)
 
 
 def test_a_file_keeps_the_generators_and_training_continues_exactly(tmp_path):
@@ -242,7 +253,7 @@ def test_inputs_of_integers_stay_in_the_layers_float_type():
         ({"dropout": 1.0}, ValueError, r"dropout is the share to drop, in \[0, 1\); got 1.0"),
         ({"recurrent_dropout": -0.1}, ValueError, "recurrent_dropout is the share"),
         ({"dropout": "half"}, TypeError, "dropout must be a number, got 'half'"),
-        ({"recurrent_dropout": 0.1, "fused": True}, ValueError, "contradict each other"),
+        ({"recurrent_dropout_per_gate": 1.5}, TypeError, "recurrent_dropout_per_gate"),
     ],
 )
 def test_invalid_rates_are_refused(options, error, message):

@@ -5,8 +5,19 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 
+import seqnet
 from seqnet import backend, layers
-from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Lambda, Layer, Softmax
+from seqnet.layers import (
+    GRU,
+    LSTM,
+    Attention,
+    Bidirectional,
+    Dense,
+    Lambda,
+    Layer,
+    MultiHeadAttention,
+    Softmax,
+)
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(size=(2, 4, 3)), RNG.normal(size=(2, 4, 3))
@@ -126,7 +137,6 @@ X = pt.tensor("x", shape=(None, 4, 3), dtype="float32")
     ("make", "error", "message"),
     [
         (lambda: Dense(2)([X, X]), ValueError, r"'dense' \(Dense\) takes one input, but got 2, of"),
-        (lambda: LSTM(2)([X, X]), ValueError, r"'lstm' \(LSTM\) takes one input.*\(None, 4, 3\)"),
         (lambda: Dense(2)([X, "b"]), TypeError, r"'dense'.*not on 'b' of type str"),
         (lambda: Dense(2)(X, mask=[MASK, MASK]), TypeError, "one input, but got the masks"),
         (lambda: WeightedSum()([X, X], mask=[MASK]), ValueError, "a list of 2 masks, None for"),
@@ -210,3 +220,19 @@ def test_every_layer_says_whether_it_takes_several_inputs(name):
     if not isinstance(cls, type) or not issubclass(cls, Layer) or cls in (Layer, Lambda):
         return
     assert cls.takes_several_inputs is not None or cls.input_axes
+
+
+def test_the_weights_of_an_attention_are_outputs_of_a_model():
+    query, value = seqnet.Input((None, 4), name="query"), seqnet.Input((None, 4), name="value")
+    attention, heads = Attention(), MultiHeadAttention(2, 3)
+    outputs = {}
+    outputs["one"], outputs["weights"] = attention([query, value], return_attention_scores=True)
+    outputs["two"], outputs["by head"] = heads(query, value, return_attention_scores=True)
+    model = seqnet.Model([query, value], outputs)
+    data = [np.ones((2, 3, 4), "float32"), np.ones((2, 5, 4), "float32")]
+    shapes = model.compute_output_shape([x.shape for x in data])
+    assert shapes["weights"] == (2, 3, 5)
+    assert shapes["by head"] == (2, 2, 3, 5)
+    found = model.predict(data)
+    assert {name: x.shape for name, x in found.items()} == shapes
+    np.testing.assert_allclose(found["by head"].sum(axis=-1), 1, rtol=1e-5)

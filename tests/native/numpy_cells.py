@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytensor.tensor as pt
 
+from seqnet.native import Other
+
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
@@ -30,7 +32,30 @@ def gru_step(x, r, states):
     return (z * states[0] + (1 - z) * pt.tanh(x[2] + reset * r[2]),)
 
 
-# ---- the same steps in NumPy ------------------------------------------------------------------
+def rich_step(x, r, states, others):
+    """An LSTM with peepholes, a context, a shift of each step and zoneout."""
+    p_i, p_f, p_o, context, shift, _, keep = *others[:5], others[5], others[6]
+    i, f, g, o = (a + b for a, b in zip(x, r, strict=True))
+    h, c = states
+    new = pt.sigmoid(f + p_f * c) * c + pt.sigmoid(i + p_i * c) * pt.tanh(g + context)
+    out = pt.sigmoid(o + p_o * new) * pt.tanh(new) + shift
+    return keep * h + (1 - keep) * out, new
+
+
+def rich_operands(states, others):
+    """Drop other units for the last gate, and multiply its weights with the cell."""
+    return [states[0] * others[5]] * 3 + [states[1]]
+
+
+def gained_step(x, r, states, others):
+    return (pt.tanh(x[0] + r[0] * others[0]),)
+
+
+def gained_operands(states, others):
+    return [pt.tanh(states[0] * others[0] + others[1]) * others[2]]
+
+
+# ---- the same in NumPy ------------------------------------------------------------------
 # forward(x, r, states) -> (states, tape); backward(tape, d) -> (dx, dr, d_states)
 def _simple_rnn(x, r, states):
     h = np.tanh(x[0] + r[0])
@@ -85,23 +110,105 @@ def _gru_back(tape, d):
     return [dz, dq, dn], [dz, dq, dn * q], [d[0] * z]
 
 
+def _rich(x, r, states, others):
+    p_i, p_f, p_o, context, shift, _, keep = others
+    h, c = states
+    i, f = sigmoid(x[0] + r[0] + p_i * c), sigmoid(x[1] + r[1] + p_f * c)
+    g = np.tanh(x[2] + r[2] + context)
+    new = f * c + i * g
+    o, t = sigmoid(x[3] + r[3] + p_o * new), np.tanh(new)
+    return [keep * h + (1 - keep) * (o * t + shift), new], (i, f, g, o, t, new, c, others)
+
+
+def _rich_back(tape, d):
+    i, f, g, o, t, new, c, (p_i, p_f, p_o, _, _, _, keep) = tape
+    d_out = d[0] * (1 - keep)
+    d_o = d_out * t * o * (1 - o)
+    d_new = d[1] + d_out * o * (1 - t * t) + d_o * p_o
+    d_i, d_f, d_g = d_new * g * i * (1 - i), d_new * c * f * (1 - f), d_new * i * (1 - g * g)
+    da = [d_i, d_f, d_g, d_o]
+    d_c = d_new * f + d_i * p_i + d_f * p_f
+    return da, da, [d[0] * keep, d_c], [d_i * c, d_f * c, d_o * new, d_g, d_out, None, None]
+
+
+def _rich_operands(states, others):
+    return [states[0] * others[5]] * 3 + [states[1]]
+
+
+def _rich_operands_back(states, others, d):
+    return [(d[0] + d[1] + d[2]) * others[5], d[3]], [None] * 7
+
+
+def _gained(x, r, states, others):
+    h = np.tanh(x[0] + r[0] * others[0])
+    return [h], (h, r[0], others[0])
+
+
+def _gained_back(tape, d):
+    h, r, gain = tape
+    da = d[0] * (1 - h * h)
+    return [da], [da * gain], [0 * da], [da * r, 0 * da, None]
+
+
+def _gained_operands(states, others):
+    return [np.tanh(states[0] * others[0] + others[1]) * others[2]]
+
+
+def _gained_operands_back(states, others, d):
+    t = np.tanh(states[0] * others[0] + others[1])
+    da = d[0] * others[2] * (1 - t * t)
+    return [da * others[0]], [da * states[0], da, None]
+
+
+# Cells with other arrays: (their kinds, operands for the compiled kernel, operands in NumPy, and
+# their gradients: of the states and of the other arrays)
+OTHERS = {
+    "rich": (
+        [
+            *[Other("vector")] * 3,
+            Other("batch"),
+            Other("sequence"),
+            Other("batch", False),
+            Other("sequence", False),
+        ],
+        rich_operands,
+        _rich_operands,
+        _rich_operands_back,
+    ),
+    "gained": (
+        [Other("vector"), Other("batch"), Other("sequence", False)],
+        gained_operands,
+        _gained_operands,
+        _gained_operands_back,
+    ),
+}
+
 # name: (step for the compiled kernel, gates, states, forward in NumPy, backward in NumPy)
 CELLS = {
     "simple_rnn": (simple_rnn_step, 1, 1, _simple_rnn, _simple_rnn_back),
     "relu": (relu_step, 1, 1, _relu, _relu_back),
     "lstm": (lstm_step, 4, 2, _lstm, _lstm_back),
     "gru": (gru_step, 3, 1, _gru, _gru_back),
+    "rich": (rich_step, 4, 2, _rich, _rich_back),
+    "gained": (gained_step, 1, 1, _gained, _gained_back),
 }
 
 
-def recurrence(name, projected, kernel, bias, initial, mask):
+def recurrence(name, projected, kernel, bias, initial, mask, others=()):
     """Return all states after each step, and a tape for `recurrence_gradients`."""
     _, gates, _, forward, _ = CELLS[name]
     states, sequences, tape = list(initial), [], []
+    kernels = np.split(kernel, gates, -1)
+    biases = np.split(np.zeros(kernel.shape[1]) if bias is None else bias, gates)
     for t in range(len(projected)):
-        r = states[0] @ kernel + (0 if bias is None else bias)
-        new, record = forward(np.split(projected[t], gates, -1), np.split(r, gates, -1), states)
-        tape.append((record, states))
+        now = others_at(name, others, t)
+        operands = [states[0]] * gates
+        if name in OTHERS:
+            operands = OTHERS[name][2](states, now)
+        r = [o @ k + b for o, k, b in zip(operands, kernels, biases, strict=True)]
+        more = (now,) if name in OTHERS else ()
+        new, record = forward(np.split(projected[t], gates, -1), r, states, *more)
+        tape.append((record, states, operands, now))
         if mask is not None:
             new = [np.where(mask[t][:, None], n, s) for n, s in zip(new, states, strict=True)]
         states = new
@@ -109,21 +216,47 @@ def recurrence(name, projected, kernel, bias, initial, mask):
     return [np.array([s[k] for s in sequences]) for k in range(len(initial))], tape
 
 
-def recurrence_gradients(name, tape, kernel, grads, final, mask):
-    """Return the gradients of projected, recurrent kernel, bias and initial states."""
-    backward = CELLS[name][4]
+def others_at(name, others, t):
+    """Return the values of the other arrays at a step."""
+    kinds = OTHERS[name][0] if others else ()
+    return [a[t] if k.kind == "sequence" else a for a, k in zip(others, kinds, strict=True)]
+
+
+def recurrence_gradients(name, tape, kernel, grads, final, mask, others=()):
+    """Return the gradients of projected, recurrent kernel, bias, initial states and others."""
+    _, gates, _, _, backward = CELLS[name]
     d = [f.copy() for f in final]
-    d_kernel, d_bias, d_projected = np.zeros_like(kernel), np.zeros(kernel.shape[1]), []
+    kernels = np.split(kernel, gates, -1)
+    d_kernels, d_bias = [np.zeros_like(k) for k in kernels], np.zeros(kernel.shape[1])
+    d_others, d_projected = [np.zeros(a.shape) for a in others], []
     for t in reversed(range(len(tape))):
-        record, before = tape[t]
+        record, before, operands, now = tape[t]
         d = [a + g[t] for a, g in zip(d, grads, strict=True)]
-        dx, dr, d_before = backward(record, d)
-        dx, dr = np.concatenate(dx, -1), np.concatenate(dr, -1)
-        on = np.ones(len(dx), bool) if mask is None else mask[t]
-        dx, dr = np.where(on[:, None], dx, 0), np.where(on[:, None], dr, 0)
-        d = [np.where(on[:, None], new, old) for new, old in zip(d_before, d, strict=True)]
-        d[0] = d[0] + dr @ kernel.T
-        d_kernel += before[0].T @ dr
-        d_bias += dr.sum(0)
+        on = np.ones((len(d[0]), 1), bool) if mask is None else mask[t][:, None]
+        dx, dr, d_before, *of_others = backward(record, d)
+        dx, dr = np.where(on, np.concatenate(dx, -1), 0), [np.where(on, a, 0) for a in dr]
+        d = [np.where(on, new, old) for new, old in zip(d_before, d, strict=True)]
+        d_operands = [a @ k.T for a, k in zip(dr, kernels, strict=True)]
+        if name in OTHERS:
+            add_to(d_others, [None if a is None else np.where(on, a, 0) for a in of_others[0]], t)
+            of_states, of_others = OTHERS[name][3](before, now, d_operands)
+            add_to(d_others, of_others, t)
+            d = [a + b for a, b in zip(d, of_states, strict=True)]
+        else:
+            d[0] = d[0] + sum(d_operands)
+        for total, operand, a in zip(d_kernels, operands, dr, strict=True):
+            total += operand.T @ a
+        d_bias += np.concatenate(dr, -1).sum(0)
         d_projected.append(dx)
-    return np.array(d_projected[::-1]), d_kernel, d_bias, d
+    return np.array(d_projected[::-1]), np.concatenate(d_kernels, -1), d_bias, d, d_others
+
+
+def add_to(totals, gradients, t):
+    """Add the gradients of the other arrays at a step, (batch, units) each."""
+    for total, gradient in zip(totals, gradients, strict=True):
+        if gradient is None:
+            continue
+        if total.ndim == 3:
+            total[t] += gradient
+        else:
+            total += gradient if total.ndim == 2 else gradient.sum(0)

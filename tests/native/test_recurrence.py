@@ -22,7 +22,8 @@ KERNELS = {}
 def kernel_of(name, dtype):
     if (name, dtype) not in KERNELS:
         step, gates, states, _, _ = numpy_cells.CELLS[name]
-        KERNELS[name, dtype] = native.RecurrenceKernel(step, gates, states, dtype)
+        others, operands = numpy_cells.OTHERS.get(name, ((), None))[:2]
+        KERNELS[name, dtype] = native.RecurrenceKernel(step, gates, states, dtype, others, operands)
     return KERNELS[name, dtype]
 
 
@@ -43,6 +44,9 @@ def problem(name, dtype, units, batch, time, *, bias, initial, mask, seed=0):
         "grads": [normal(time, batch, units) if (seed + s) % 3 else None for s in range(states)],
         "final": [normal(batch, units) if (seed + s) % 4 else None for s in range(states)],
     }
+    shapes = {"vector": (units,), "batch": (batch, units), "sequence": (time, batch, units)}
+    kinds = numpy_cells.OTHERS[name][0] if name in numpy_cells.OTHERS else ()
+    given["others"] = [normal(*shapes[other.kind]) for other in kinds]
     if mask:
         given["mask"][0, 0] = False  # a masked first step
         given["mask"][:, -1] = False  # a row of only padding
@@ -61,13 +65,14 @@ def expected(name, given):
     zeros = np.zeros((batch, units))
     kernel, bias = double(given["kernel"]), double(given["bias"])
     initial = [double(s) for s in given["initial"]] if given["initial"] else [zeros] * states
+    others = [double(a) for a in given["others"]]
     sequences, tape = numpy_cells.recurrence(
-        name, double(given["projected"]), kernel, bias, initial, given["mask"]
+        name, double(given["projected"]), kernel, bias, initial, given["mask"], others
     )
     grads = [np.zeros((time, batch, units)) if g is None else double(g) for g in given["grads"]]
     final = [zeros if g is None else double(g) for g in given["final"]]
     return sequences, numpy_cells.recurrence_gradients(
-        name, tape, kernel, grads, final, given["mask"]
+        name, tape, kernel, grads, final, given["mask"], others
     )
 
 
@@ -78,6 +83,7 @@ def run(name, dtype, given):
         "recurrent_bias": given["bias"],
         "initial_states": given["initial"],
         "mask": given["mask"],
+        "others": given["others"],
     }
     states, saved = kernel.forward(given["projected"], given["kernel"], **optional)
     projected = given["projected"] if kernel.needs_projected else None
@@ -99,7 +105,7 @@ def assert_close(got, wanted, dtype, what):
 
 
 def check(name, dtype, given):
-    wanted_states, (d_projected, d_kernel, d_bias, d_initial) = expected(name, given)
+    wanted_states, (d_projected, d_kernel, d_bias, d_initial, d_others) = expected(name, given)
     states, gradients = run(name, dtype, given)
     for got, wanted in zip(states, wanted_states, strict=True):
         assert_close(got, wanted, dtype, "states")
@@ -109,6 +115,10 @@ def check(name, dtype, given):
         assert gradients.recurrent_bias is None
     else:
         assert_close(gradients.recurrent_bias, d_bias, dtype, "gradient of the bias")
+    kinds = numpy_cells.OTHERS[name][0] if given["others"] else ()
+    d_others = [d for d, other in zip(d_others, kinds, strict=True) if other.gradient]
+    for got, wanted in zip(gradients.others, d_others, strict=True):
+        assert_close(got, wanted, dtype, "gradient of another array")
     if given["initial"] is None:
         assert gradients.initial_states is None
     else:
@@ -189,7 +199,7 @@ def test_results_do_not_depend_on_the_number_of_threads(name, batch):
     for threads in (1, 2, 3, 5):
         native.set_num_threads(threads)
         states, gradients = run(name, "float32", given)
-        results.append([*states, *gradients[:3], *gradients.initial_states])
+        results.append([*states, *gradients[:3], *gradients.initial_states, *gradients.others])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)

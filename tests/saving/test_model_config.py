@@ -1,4 +1,4 @@
-"""Models as configurations and files: stacks and graphs are restored as they were."""
+"""Stacks and graphs are restored from configurations and files."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ LABELS = {"last": RNG.normal(size=(6, 1)), "words": RNG.integers(0, 2, (6, 4))}
 
 
 def translation():
-    """Return a model with everything that a graph can have, compiled."""
+    """Return a compiled model with all features of a graph."""
     inputs = {name: seqnet.Input((None, 3), name=name) for name in ("source", "target")}
     x = seqnet.Input((None, 3))
     shared = seqnet.Model(x, Dropout(0.5)(Dense(3)(x * 0.5)))
@@ -220,7 +220,7 @@ def test_weights_that_do_not_fit_can_be_skipped(tmp_path, caplog):
 
 
 class Stop(Callback):
-    """Interrupts a training at the beginning of its second epoch, if it is armed."""
+    """Interrupts training at the beginning of the second epoch, if enabled."""
 
     armed = False
 

@@ -1,4 +1,4 @@
-"""States that are carried in models of inputs and outputs, and in models within models."""
+"""Carried states in functional models and in nested models."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ Y = RNG.normal(size=(4, 6, 2))
 
 
 def nested(**options):
-    """Return a GRU in a model that is in another model, with a skip connection."""
+    """Return a doubly nested GRU with a skip connection."""
     seqnet.set_random_seed(1)
     inner_in = seqnet.Input((None, 3), dtype="float64")
     hidden = GRU(3, return_sequences=True, dtype="float64", **options)(inner_in)
@@ -76,7 +76,7 @@ def test_a_layer_with_a_given_state_cannot_be_trained_in_windows(no_compile):
 
 
 class Block(Layer):
-    """A layer that holds an LSTM."""
+    """A layer with an inner LSTM."""
 
     def __init__(self, pass_on, **options):
         super().__init__(**options)

@@ -23,5 +23,6 @@ void attach_team(team_run_function *run, team_barrier_function *barrier) {
 #include "recurrence.c"
 #include "rows.c"
 #include "chain.c"
+#include "ctc.c"
 
 long vector_bytes(void) { return VECTOR_BYTES; }

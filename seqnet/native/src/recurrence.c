@@ -1,7 +1,9 @@
 /* A whole recurrence, forwards and backwards: one job each.
  *
- * At step t the cell takes, for each gate, x (the projected input) and r = h @ U + b, where h is the first state, and
- * returns the new states. The cell is a generated block function; the rest is here, the same for every cell:
+ * At step t the cell takes, for each gate, x (the projected input) and r = h @ U + b, where h is a state or an
+ * elementwise function of the states (an "operand"), and returns the new states. It may take other arrays, too: of each
+ * step, of all steps, or one row for all. The cell is a generated block function; the rest is here, the same for every
+ * cell:
  *
  *   - If each thread gets enough rows of the batch and U fits into the L2 cache, threads divide the rows and need no
  *     synchronization. Otherwise they divide the units. Each computes some units of every gate, so that it needs no other
@@ -10,6 +12,9 @@
  *     adjacent, and the cell is applied to a tile while it is in the L1 cache.
  *   - Backwards, a thread's units of dh are the product of every gate's dr with its rows of U, again followed by the
  *     gradient of the cell. The weight gradients are one product each over all steps, at the end.
+ *   - Operands that are not a state are computed once the states of the step before are known, and kept for the gradient
+ *     of U. Backwards, the gradient of each arrives in a buffer of its own and is passed on to the states.
+ *   - The gradient of another array that is the same at all steps is summed over the steps for each row of the batch.
  *   - Where the mask is False the states keep their values, dx is 0 and gradients pass to the previous step.
  *
  * Arrays are (time, batch, gates * units) or (time, batch, units), with the last axis contiguous. `saved` has the values
@@ -20,12 +25,20 @@
 typedef struct {
     real *data;
     long time_step, batch_step;
-} sequence; /* data is NULL if there is none */
+} sequence; /* data is NULL if there is none; the steps are 0 where all times or rows have the same values */
 
 typedef struct {
     long time, batch, units, gates, states, saved_values, distinct;
     const long *distinct_slot; /* (gates,): the index in `dr` if dr differs from dx, else -1 */
     block_function *cell, *cell_gradient;
+    long others;
+    const sequence *other;
+    /* The operand of each gate: a number below `states` is a state, then come those that are computed. */
+    const long *operand_of; /* (gates,) */
+    long computed;
+    block_function *compute_operands, *operands_gradient;
+    real *operand; /* (computed, operand_slots, batch, units): step t is in slot t % operand_slots */
+    long operand_slots;
     const real *recurrent_kernel, *bias; /* (units, gates * units); (gates * units,) or NULL */
     const real *const *initial; /* a (batch, units) for each state, or NULLs */
     const unsigned char *mask;
@@ -39,6 +52,9 @@ typedef struct {
     sequence d_projected;
     real *dr; /* (time, batch, distinct * units): the gradients of r that are not those of x */
     real *d_kernel, *d_bias;
+    long other_sequences, other_sums; /* the others with a gradient: of each step, and of all steps */
+    const sequence *d_other;
+    real *sums; /* (other_sums, batch, padded): zeros at first */
     long want_initial;
     real *scratch;
 } recurrence;
@@ -64,6 +80,30 @@ static long rows_with_same_mask(const recurrence *q, long t, long row, long end,
     long last = row + 1;
     while (last < end && (m[last * q->mask_batch_step] != 0) == *on) last++;
     return last - row;
+}
+
+/* The left operand of a product at step t, (batch, units); NULL if it is zero. */
+static const real *operand_at(const recurrence *q, long source, long t) {
+    long size = q->batch * q->units, slots = q->operand_slots;
+    if (source >= q->states) return q->operand + ((source - q->states) * slots + t % slots) * size;
+    return t ? q->state[source] + (t - 1) * size : q->initial[source];
+}
+
+static int one_operand(const recurrence *q) {
+    for (long g = 1; g < q->gates; g++)
+        if (q->operand_of[g] != q->operand_of[0]) return 0;
+    return 1;
+}
+
+static block block_at(const sequence *s, long t, long row, long u) {
+    return (block){s->data + t * s->time_step + row * s->batch_step + u, s->batch_step};
+}
+
+/* The states before step t */
+static block state_before(const recurrence *q, long s, long t, long row, long u) {
+    const real *before = t ? q->state[s] + (t - 1) * q->batch * q->units : q->initial[s];
+    if (!before) return (block){(real *)zeros, 0};
+    return (block){(real *)before + row * q->units + u, q->units};
 }
 
 static void copy_rows(long rows, long columns, const real *from, long from_row, real *to, long to_row) {
@@ -97,11 +137,11 @@ static part part_of(const recurrence *q, const team_member *me, long group) {
 
 /* ---- forwards ------------------------------------------------------------------------- */
 
-/* The columns [gate][unit] of one group, panel after panel, from (depth, gates * units). */
-static void pack_group(const recurrence *q, const real *from, long depth, long j, long group, real *packed) {
+/* The columns [gate][unit] of one group, in panels of `step` vectors, from (depth, gates * units). */
+static void pack_group(const recurrence *q, const real *from, long depth, long j, long group, long step, real *packed) {
     long total = q->gates * group;
-    for (long p = 0; p < total; p += TILE_VECTORS) {
-        long vectors = min_long(TILE_VECTORS, total - p);
+    for (long p = 0; p < total; p += step) {
+        long vectors = min_long(step, total - p);
         for (long k = 0; k < depth; k++)
             for (long v = p; v < p + vectors; v++, packed += LANES) {
                 long unit = (j + v % group) * LANES, width = min_long(LANES, q->units - unit);
@@ -126,13 +166,12 @@ static void apply_cell(const recurrence *q, long t, long row, long end, long j, 
         for (long g = 0; g < q->gates; g++) in[n++] = (block){(real *)x + g * units, q->projected.batch_step};
         for (long g = 0; g < q->gates; g++)
             in[n++] = (block){(real *)tile + (row - first) * tile_row + g * group * LANES, tile_row};
-        for (long s = 0; s < q->states; s++) {
-            const real *before = t ? q->state[s] + at - q->batch * units : q->initial[s];
-            if (!t && before) before += row * units + u;
-            in[n + s] = before ? (block){(real *)before, units} : (block){(real *)zeros, 0};
+        for (long s = 0; s < q->states; s++, n++) {
+            in[n] = state_before(q, s, t, row, u);
             out[s] = (block){q->state[s] + at, units};
-            if (!on) copy_rows(rows, columns, before, units, out[s].data, units);
+            if (!on) copy_rows(rows, columns, in[n].row ? in[n].data : NULL, units, out[s].data, units);
         }
+        for (long i = 0; i < q->others; i++) in[n++] = block_at(&q->other[i], t, row, u);
         for (long s = 0; s < q->saved_values; s++)
             out[q->states + s] = (block){q->saved + ((t * q->saved_values + s) * q->batch + row) * padded + u, padded};
         if (!q->saved) /* not needed: they overwrite one another after the tile */
@@ -143,11 +182,24 @@ static void apply_cell(const recurrence *q, long t, long row, long end, long j, 
     }
 }
 
+/* Compute the operands of step t for a thread's rows and units. */
+static void compute_operands(const recurrence *q, const part *my, long t) {
+    block in[MAX_BLOCKS], out[MAX_BLOCKS];
+    for (long j = my->j0; q->computed && j < my->j1; j += TILE_VECTORS) {
+        long u = j * LANES, columns = min_long(min_long(j + TILE_VECTORS, my->j1) * LANES, q->units) - u, n = 0;
+        for (long s = 0; s < q->states; s++) in[n++] = state_before(q, s, t, my->row, u);
+        for (long i = 0; i < q->others; i++) in[n++] = block_at(&q->other[i], t, my->row, u);
+        for (long k = 0; k < q->computed; k++)
+            out[k] = (block){(real *)operand_at(q, q->states + k, t) + my->row * q->units + u, q->units};
+        q->compute_operands(my->end - my->row, columns, in, out);
+    }
+}
+
 static void forward_job(void *argument, const team_member *me) {
     const recurrence *q = argument;
     /* With few rows in total, packing takes longer than it saves: read U in place. */
-    int in_place = q->time * q->batch <= FEW_ROWS;
-    long most = in_place ? TILE_VECTORS : group_vectors(q->gates), units = q->units, columns = q->gates * units;
+    int in_place = q->time * q->batch <= FEW_ROWS, one = one_operand(q); /* if not one, panels are of one gate each */
+    long most = in_place || !one ? TILE_VECTORS : group_vectors(q->gates), units = q->units, columns = q->gates * units;
     part my = part_of(q, me, most);
     long width = q->gates * LANES; /* columns of one vector of units */
     real *tile = q->scratch + me->index * (TILE_ROWS + 1) * width * TILE_VECTORS;
@@ -155,22 +207,23 @@ static void forward_job(void *argument, const team_member *me) {
     real *packed = bias + vector_count(units) * width;
     for (long j = my.p0; j < my.p1; j += most) {
         long group = min_long(most, my.p1 - j);
-        if (q->bias) pack_group(q, q->bias, 1, j, group, bias + j * width);
+        if (q->bias) pack_group(q, q->bias, 1, j, group, TILE_VECTORS, bias + j * width);
         if (!in_place || (j + group) * LANES > units)
-            pack_group(q, q->recurrent_kernel, units, j, group, packed + j * width * units);
+            pack_group(q, q->recurrent_kernel, units, j, group, one ? TILE_VECTORS : group, packed + j * width * units);
     }
-    if (my.rows) team_barrier(me);
+    compute_operands(q, &my, 0);
+    if (my.rows || q->computed) team_barrier(me);
     for (long t = 0; t < q->time; t++) {
-        const real *h = t ? q->state[0] + (t - 1) * q->batch * units : q->initial[0];
-        long depth = h ? units : 0;
         for (long j = my.j0; j < my.j1; j += most) {
             long group = min_long(most, my.j1 - j), total = q->gates * group;
             int direct = in_place && (j + group) * LANES <= units;
             for (long i = 0, rows = my.end - my.row; i < tile_count(rows); i++) {
                 long row = my.row + tile_start(rows, i), end = my.row + tile_start(rows, i + 1);
-                long step = direct ? group : TILE_VECTORS;
+                long step = direct || !one ? group : TILE_VECTORS;
                 for (long p = 0; p < total; p += step) {
                     long vectors = min_long(step, total - p);
+                    const real *h = operand_at(q, q->operand_of[one ? 0 : p / group], t);
+                    long depth = h ? units : 0;
                     const real *b = packed + j * width * units + p * LANES * units;
                     if (direct) b = q->recurrent_kernel + p / group * units + j * LANES;
                     tiles[vectors - 1][end - row - 1](depth, h + row * units * (h != NULL), units, 1, b,
@@ -181,16 +234,18 @@ static void forward_job(void *argument, const team_member *me) {
                 apply_cell(q, t, row, end, j, group, tile);
             }
         }
+        if (t + 1 < q->time) compute_operands(q, &my, t + 1);
         if (!my.rows) team_barrier(me);
     }
 }
 
 /* ---- backwards ------------------------------------------------------------------------ */
 
-/* Gates whose dr are adjacent: one product for all. */
+/* Gates with the same operand whose dr are adjacent: one product for all. */
 typedef struct {
     sequence dr;
     long column, depth; /* in the columns of U */
+    long source;        /* the operand */
 } gate_range;
 
 static long gate_ranges(const recurrence *q, gate_range *found) {
@@ -200,11 +255,11 @@ static long gate_ranges(const recurrence *q, gate_range *found) {
         sequence s = q->d_projected;
         s.data += g * q->units;
         if (d >= 0) s = (sequence){q->dr + d * q->units, q->batch * q->distinct * q->units, q->distinct * q->units};
-        int joins = n && d < 0 && q->distinct_slot[g - 1] < 0;
+        int joins = n && d < 0 && q->distinct_slot[g - 1] < 0 && q->operand_of[g] == q->operand_of[g - 1];
         if (joins)
             found[n - 1].depth += q->units;
         else
-            found[n++] = (gate_range){s, g * q->units, q->units};
+            found[n++] = (gate_range){s, g * q->units, q->units, q->operand_of[g]};
     }
     return n;
 }
@@ -220,10 +275,14 @@ static void pack_transposed(const recurrence *q, long j, long group, real *packe
         }
 }
 
-/* dh += dr[t] @ U transposed, for some rows of one group */
-static void add_product(const part *my, const gate_range *parts, long n, long t, long group, const real *packed, real *dh,
-                        long dh_row) {
-    for (long s = 0; s < n; s++)
+/* dh += dr[t] @ U transposed, for some rows of one group. `to` has the gradients of the states, which are added to, and
+ * then of the operands that are computed, (batch, padded) each. */
+static void add_product(const recurrence *q, const part *my, const gate_range *parts, long n, long t, long group,
+                        const real *packed, real *to, long dh_row) {
+    for (long k = q->states; k < q->states + q->computed; k++)
+        copy_rows(my->end - my->row, group * LANES, NULL, 0, to + (k * q->batch + my->row) * dh_row, dh_row);
+    for (long s = 0; s < n; s++) {
+        real *dh = to + parts[s].source * q->batch * dh_row;
         for (long k = 0; k < parts[s].depth; k += DEPTH_BLOCK) {
             long depth = min_long(DEPTH_BLOCK, parts[s].depth - k), width = group * LANES;
             const real *a = parts[s].dr.data + t * parts[s].dr.time_step + k;
@@ -234,6 +293,24 @@ static void add_product(const part *my, const gate_range *parts, long n, long t,
                                              dh + row * dh_row, dh_row);
             }
         }
+    }
+}
+
+/* Pass the gradients of the operands of step t + 1 to the states after step t, which are those before it. */
+static void pass_operands(const recurrence *q, const part *my, long t, long j, long columns, real *carried) {
+    long u = j * LANES, padded = vector_count(q->units) * LANES, n = 0;
+    block in[MAX_BLOCKS], out[MAX_BLOCKS];
+    if (!q->computed) return;
+    for (long s = 0; s < q->states; s++) in[n++] = state_before(q, s, t + 1, my->row, u);
+    for (long i = 0; i < q->others; i++) in[n++] = block_at(&q->other[i], t + 1, my->row, u);
+    for (long k = 0; k < q->states + q->computed; k++) {
+        in[n + k] = (block){carried + (k * q->batch + my->row) * padded + u, padded};
+        if (k < q->states) out[k] = in[n + k];
+    }
+    n += q->states + q->computed;
+    for (long i = 0; i < q->other_sums; i++)
+        in[n + i] = out[q->states + i] = (block){q->sums + (i * q->batch + my->row) * padded + u, padded};
+    q->operands_gradient(my->end - my->row, columns, in, out);
 }
 
 /* Apply the gradient of the cell at step t to the rows of one group. `carried` (states, batch, padded) has the gradients
@@ -252,16 +329,17 @@ static void apply_gradient(const recurrence *q, const part *my, long t, long j, 
         }
         for (long d = 0; d < q->distinct; d++)
             out[m++] = (block){q->dr + ((t * q->batch + row) * q->distinct + d) * units + u, q->distinct * units};
+        for (long i = 0; i < q->other_sequences; i++) out[m++] = block_at(&q->d_other[i], t, row, u);
         if (!on)
             for (long k = 0; k < m; k++) copy_rows(rows, columns, NULL, 0, out[k].data, out[k].row);
-        for (long s = 0; s < q->states; s++, n++) {
-            const real *before = t ? q->state[s] + at - q->batch * units : q->initial[s];
-            if (!t && before) before += row * units + u;
-            in[n] = before ? (block){(real *)before, units} : (block){(real *)zeros, 0};
-        }
+        for (long s = 0; s < q->states; s++) in[n++] = state_before(q, s, t, row, u);
         for (long s = 0; s < q->states; s++) in[n++] = (block){q->state[s] + at, units};
         for (long s = 0; s < q->saved_values; s++)
             in[n++] = (block){q->saved + ((t * q->saved_values + s) * q->batch + row) * padded + u, padded};
+        for (long i = 0; i < q->others; i++) in[n++] = block_at(&q->other[i], t, row, u);
+        for (long i = 0; i < q->other_sums; i++)
+            in[n + 2 * q->states + i] = out[m + q->states + i] =
+                (block){q->sums + (i * q->batch + row) * padded + u, padded};
         for (long s = 0; s < q->states; s++) {
             const sequence *d = &q->gradient[s];
             real *now = carried + (s * q->batch + row) * padded + u;
@@ -284,7 +362,7 @@ static void backward_job(void *argument, const team_member *me) {
     long units = q->units, padded = vector_count(units) * LANES, columns = q->gates * units;
     part my = part_of(q, me, TILE_VECTORS);
     long u = my.j0 * LANES, mine = min_long(my.j1 * LANES, units) - u, rows = my.end - my.row;
-    real *carried = q->scratch, *packed = carried + q->states * q->batch * padded;
+    real *carried = q->scratch, *packed = carried + (q->states + q->computed) * q->batch * padded;
     gate_range parts[MAX_BLOCKS];
     long n = gate_ranges(q, parts);
     for (long j = my.p0; j < my.p1; j += TILE_VECTORS)
@@ -298,9 +376,12 @@ static void backward_job(void *argument, const team_member *me) {
     for (long t = q->time - 1; t >= (q->want_initial ? -1 : 0); t--) {
         for (long j = my.j0; j < my.j1; j += TILE_VECTORS) {
             long group = min_long(TILE_VECTORS, my.j1 - j);
-            if (t < q->time - 1)
-                add_product(&my, parts, n, t + 1, group, packed + j * LANES * columns, carried + j * LANES, padded);
-            if (t >= 0) apply_gradient(q, &my, t, j, min_long(group * LANES, units - j * LANES), carried);
+            long width = min_long(group * LANES, units - j * LANES);
+            if (t < q->time - 1) {
+                add_product(q, &my, parts, n, t + 1, group, packed + j * LANES * columns, carried + j * LANES, padded);
+                pass_operands(q, &my, t, j, width, carried);
+            }
+            if (t >= 0) apply_gradient(q, &my, t, j, width, carried);
         }
         if (t >= 0 && !my.rows) team_barrier(me);
     }
@@ -309,25 +390,27 @@ static void backward_job(void *argument, const team_member *me) {
                   units);
 }
 
-/* d_kernel = sum over t of h[t-1] transposed @ dr[t], and the sums of dr for the bias, for one range of gates at a time */
+/* d_kernel = sum over t of the operands transposed @ dr[t], and the sums of dr for the bias, for one range of gates at a time */
 static void weight_gradients(const recurrence *q, long threads) {
     static const real zero = 0;
     gate_range parts[MAX_BLOCKS];
     long n = gate_ranges(q, parts), columns = q->gates * q->units;
     for (long s = 0; s < n; s++) {
         sequence dr = parts[s].dr;
-        const real *h0 = q->initial[0];
+        int computed = parts[s].source >= q->states;
+        const real *h0 = operand_at(q, parts[s].source, 0);
         gemm_arguments g = {.m = q->units, .n = parts[s].depth, .c_row = columns, .scratch = q->scratch};
         g.c = q->d_kernel + parts[s].column;
-        g.k = q->batch; /* the first step; without initial states a column of zeros, so that sums are set */
-        g.a = (gemm_side){h0 ? h0 : &zero, h0 != NULL, h0 ? q->units : 0, 0, q->batch};
-        g.b = (gemm_side){dr.data, 1, dr.batch_step, 0, q->batch};
+        g.k = computed ? q->time * q->batch : q->batch; /* the first step; without initial states a column of zeros, so that sums are set */
+        g.a = (gemm_side){h0 ? h0 : &zero, h0 != NULL, h0 ? q->units : 0, h0 ? q->batch * q->units : 0, q->batch};
+        g.b = (gemm_side){dr.data, 1, dr.batch_step, dr.time_step, q->batch};
         g.column_sums = q->d_bias ? q->d_bias + parts[s].column : NULL;
         g.first_sums = 1;
         if (!h0 && !g.column_sums) g.k = 0;
         gemm_with_team(&g, threads);
+        if (computed) continue;
         g.k = (q->time - 1) * q->batch;
-        g.a = (gemm_side){q->state[0], 1, q->units, q->batch * q->units, q->batch};
+        g.a = (gemm_side){q->state[parts[s].source], 1, q->units, q->batch * q->units, q->batch};
         g.b = (gemm_side){dr.data + dr.time_step, 1, dr.batch_step, dr.time_step, q->batch};
         g.accumulate = 1;
         g.first_sums = 0;
@@ -335,11 +418,11 @@ static void weight_gradients(const recurrence *q, long threads) {
     }
 }
 
-/* Scratch memory, in elements, that is enough for both directions. */
-long recurrence_scratch(long batch, long units, long gates, long states, long threads) {
+/* Scratch memory, in elements, that is enough for both directions; `operands` counts the states, too. */
+long recurrence_scratch(long batch, long units, long gates, long operands, long threads) {
     long padded = vector_count(units) * LANES;
     long forward = threads * (TILE_ROWS + 1) * gates * PANEL + padded * gates * (units + 1);
-    long backward = padded * (states * batch + gates * units), weights = threads * GEMM_SCRATCH;
+    long backward = padded * (operands * batch + gates * units), weights = threads * GEMM_SCRATCH;
     long most = forward > backward ? forward : backward;
     return (most > weights ? most : weights) + 64;
 }
