@@ -74,10 +74,13 @@ class StepsSource:
         The number of an input of the model.
     backwards : bool
         Whether they are in the reverse order.
+    joined : bool
+        Whether the steps of several inputs follow one another, so that padding is between them.
     """
 
     input: int
     backwards: bool = False
+    joined: bool = False
 
 
 @dataclass
@@ -319,10 +322,7 @@ class Graph:
         inputs : list of tuple
             The shapes of the inputs.
         """
-        masks = [
-            pt.tensor(dtype="bool", shape=(None, None)) if has_steps(shape) else None
-            for shape in inputs
-        ]
+        masks = step_masks(inputs)
         known = self.masks(inputs, masks)
         place: dict[Variable, int] = {m: k for k, m in enumerate(masks) if m is not None}
         backwards = {(k, number): False for number, k in enumerate(self.inputs)}
@@ -334,9 +334,27 @@ class Graph:
                     backwards[k, number] = any(before) != reverses
         found: list[StepsSource | None] = []
         for k in self.outputs:
-            numbers = origins(known.get(k), place)
-            found.append(StepsSource(numbers[0], backwards[k, numbers[0]]) if numbers else None)
+            mask = known.get(k)
+            numbers = origins(mask, place)
+            source = None
+            if numbers:
+                source = StepsSource(numbers[0], backwards[k, numbers[0]], joins(mask, place))
+            found.append(source)
         return found
+
+    def aligned_inputs(self, inputs: Sequence[Shape]) -> list[set[int]]:
+        """Return the inputs whose steps meet one by one, such as those of an `Add`.
+
+        Parameters
+        ----------
+        inputs : list of tuple
+            The shapes of the inputs.
+        """
+        masks = step_masks(inputs)
+        known = self.masks(inputs, masks)
+        place: dict[Variable, int] = {m: k for k, m in enumerate(masks) if m is not None}
+        found = [aligned(known.get(k), place) for node in self.nodes for k in node.outputs]
+        return [numbers for numbers in found if len(numbers) > 1]
 
 
 def has_steps(shape: Shape) -> bool:
@@ -344,11 +362,41 @@ def has_steps(shape: Shape) -> bool:
     return len(shape) > 2 or shape[1:] == (None,)
 
 
-def origins(mask: Mask, masks: Mapping[Variable, int]) -> list[int]:
+def origins(mask: Variable | None, masks: Mapping[Variable, int]) -> list[int]:
     """Return the places of the masks that a mask is computed from."""
     if mask is None:
         return []
     return sorted(masks[v] for v in ancestors([mask]) if v in masks)
+
+
+def step_masks(inputs: Sequence[Shape]) -> list[Mask]:
+    """Return a new mask for each input that has steps, and None for the others."""
+    return [
+        pt.tensor(dtype="bool", shape=(None, None)) if has_steps(shape) else None
+        for shape in inputs
+    ]
+
+
+def joins(mask: Mask, masks: Mapping[Variable, int]) -> bool:
+    """Return whether a mask has those of several inputs one after the other."""
+    return mask is not None and any(
+        v.owner is not None and isinstance(v.owner.op, Join) and len(origins(v, masks)) > 1
+        for v in ancestors([mask])
+    )
+
+
+def aligned(mask: Mask, masks: Mapping[Variable, int]) -> set[int]:
+    """Return the places of the masks of which a mask is a function step by step."""
+    found, stack = set(), [] if mask is None else [mask]
+    while stack:
+        variable: Any = stack.pop()
+        if variable in masks:
+            found.add(masks[variable])
+        elif variable.owner is not None and isinstance(
+            variable.owner.op, (Elemwise, DimShuffle, CAReduce)
+        ):
+            stack += variable.owner.inputs
+    return found
 
 
 def missing_input(variable: Variable, inputs: Sequence[InputVariable]) -> str:

@@ -147,6 +147,7 @@ class Model:
         self.weight_prefix = ""
         self._layer: ModelLayer | None = None
         self._sources: list[StepsSource | None] | None = None
+        self._aligned: list[set[int]] | None = None
         self._called: tuple[Any, ...] | None = None
         self.signature = Signature()
         self.graph = Graph.of_stack([])
@@ -189,7 +190,7 @@ class Model:
         taken = {str(weight.name) for weight in of_layers}
         for weight in self.graph.weights:
             if weight in of_layers:
-                continue
+                continue  # as where scores of outputs share the table of an embedding
             problem = "has no name" if weight.name is None else f"is named {weight.name!r}"
             if weight.name is None or weight.name in taken:
                 twice = "" if weight.name is None else ", as another weight of the model"
@@ -420,6 +421,7 @@ class Model:
             follows = None if source is None else self.input_names[source.input]
             number = 0 if source is None else source.input
             mask_rank = partial(self._mask_rank, number, place)
+            steps_of = partial(self._output_steps, number, place)
             found[name] = OutputSpec(
                 name,
                 None if objective is None else objective.loss,
@@ -428,8 +430,25 @@ class Model:
                 follows,
                 source is not None and source.backwards,
                 mask_rank,
+                steps_of,
+                source is not None and source.joined,
             )
         return found
+
+    def _output_steps(self, place: int, output: int, lengths: np.ndarray) -> np.ndarray:
+        """Return the number of steps of an output for numbers of steps of an input."""
+        shapes = self.signature.inputs.leaves(self.input_shape)
+
+        def steps(length: int) -> int:
+            shapes[place] = (None, length, *shapes[place][2:])
+            found = self.graph.shapes(shapes)[self.graph.outputs[output]]
+            return length if found[1] is None else found[1]
+
+        longest = int(lengths.max())
+        if all(steps(n) == n for n in (longest, longest + 1)):
+            return lengths
+        unique, places = np.unique(lengths, return_inverse=True)
+        return np.array([steps(int(n)) for n in unique])[places]
 
     def _mask_rank(self, place: int, output: int, shape: Shape, rank: int) -> int:
         """Return the number of axes that the mask of an input has at an output; 0 for none."""
@@ -624,6 +643,16 @@ class Model:
                 self._sources = self.graph.sources(shapes)
             return self._sources
         return [StepsSource(0, sum(layer.reverses_time for layer in self.layers) % 2 == 1)]
+
+    @property
+    def aligned_inputs(self) -> list[list[str]]:
+        """The names of inputs whose steps meet one by one, so that they have equal lengths."""
+        if len(self.input_names) == 1:
+            return []
+        if self._aligned is None:
+            shapes = self.signature.inputs.leaves(self.input_shape)
+            self._aligned = self.graph.aligned_inputs(shapes)
+        return [[self.input_names[k] for k in sorted(numbers)] for numbers in self._aligned]
 
     # ---- training
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -192,6 +192,9 @@ class Adapter:
         """Return the parts of the data by the names of inputs and outputs."""
         inputs, outputs = self.model.input_names, self.model.output_names
         prefix = self.prefix
+        if len(inputs) == 1 and self.is_list_of_inputs(x):
+            (x,) = x
+            y = y[0] if isinstance(y, (list, tuple)) and len(y) == 1 else y
         return Given(
             by_name(x, inputs, self.name, "input"),
             self.targets_by_name(y),
@@ -199,6 +202,11 @@ class Adapter:
             by_name(mask, inputs, f"{prefix}mask", "input", optional=inputs),
             by_name(lengths, inputs, f"{prefix}lengths", "input", optional=inputs),
         )
+
+    def is_list_of_inputs(self, x: Any) -> bool:
+        """Return whether X is a list of the only input, and not a list of one sequence."""
+        one = isinstance(x, (list, tuple)) and len(x) == 1 and isinstance(x[0], np.ndarray)
+        return one and x[0].ndim == next(iter(self.inputs.values())).spec.rank
 
     def targets_by_name(self, y: Any) -> Named:
         """Return the targets of the outputs that are trained."""
@@ -292,6 +300,7 @@ class Adapter:
             if found is not None:
                 columns.masks[name] = found
         self.check_counts(columns, given)
+        self.check_aligned(columns)
         for name, leaf in leaves.items():
             columns.inputs[name] = leaf.checked(columns.inputs[name], columns.masks.get(name))
         return columns
@@ -305,8 +314,17 @@ class Adapter:
                 if spec.follows in given.lengths:
                     padded = np.shape(given.inputs[spec.follows])[:2]
             per_step = isinstance(x, StepColumn) and spec.has_steps(x.shape, output_shapes[name])
-            columns.steps[name] = OutputSteps(spec.follows if per_step else None, spec.backwards)
+            if per_step and spec.joined:
+                raise ValueError(
+                    f"The output {name!r} has the steps of several inputs one after the other, so "
+                    "sequences of different lengths would have padding between them. Pass arrays "
+                    "and masks, or use a layer that returns one output for each sequence."
+                )
+            of = spec.follows if per_step else None
+            columns.steps[name] = OutputSteps(of, spec.backwards, spec.steps)
             per_step = per_step and not leaf.has_own_steps
+            if per_step and name in given.targets:
+                leaf, x, padded = leaf.at_output(cast(StepColumn, x), padded)
             if name in given.targets:
                 columns.targets[name] = leaf.targets(given.targets[name], x, per_step, padded)
             if given.weights.get(name) is not None:
@@ -324,8 +342,11 @@ class Adapter:
                 spec: Any = spec, shape: Any = shape, targets: Any = targets, weight: Any = weight
             ) -> np.ndarray | None:
                 mask, x = None, columns.inputs.get(spec.follows)
+                ragged = isinstance(x, StepColumn) and isinstance(targets, StepColumn)
                 own = isinstance(spec.loss, SequenceLoss) and not spec.loss.targets_have_steps
-                if x is not None and not own and spec.has_steps(x.shape, shape):
+                if own or (ragged and cast(StepColumn, x).layout is not targets.layout):
+                    x = None  # the targets do not have the steps of the input
+                if x is not None and spec.has_steps(x.shape, shape):
                     given = columns.masks.get(spec.follows)
                     mask = mask_at_output(spec, self.inputs[spec.follows].spec, x, given)
                 return counted_targets(targets, weight, mask, spec.backwards)
@@ -382,6 +403,26 @@ class Adapter:
                 if size_of(value) is None and not columns.ragged:
                     value = as_array(value, text)
                 check_same_length(x, count, text, value)
+
+    def check_aligned(self, columns: Columns) -> None:
+        """Raise an error if sequences whose steps meet one by one have different lengths."""
+        if not columns.ragged:
+            return  # the layers check the shapes of arrays
+        for names in self.model.aligned_inputs:
+            lengths = {name: steps_of(columns.inputs[name]) for name in names}
+            first, *others = [name for name in names if (lengths[name] != 1).any()] or names
+            for name in others:
+                differ = lengths[first] != lengths[name]
+                if differ.any():
+                    row = int(np.argmax(differ))
+                    has = " and ".join(
+                        f"{self.names_of_input(n).x}[{row}] has {lengths[n][row]} steps"
+                        for n in (first, name)
+                    )
+                    raise ValueError(
+                        f"The inputs {first!r} and {name!r} meet step by step in the model, so "
+                        f"they must have the same lengths; {has}."
+                    )
 
     def out_of_core(self, given: Given) -> OutOfCoreDataset:
         """Return rows outside memory as a data set; only the first row is read now."""
@@ -501,6 +542,13 @@ class Adapter:
                     )
                     raise preceded(error, text) from error
             raise
+
+
+def steps_of(column: Column) -> np.ndarray:
+    """Return the number of steps of each sample of an input."""
+    if isinstance(column, StepColumn):
+        return column.layout.lengths
+    return np.full(len(column), column.values.shape[1])
 
 
 def refuse_several_inputs(x: Any, y: Any, name: str) -> None:

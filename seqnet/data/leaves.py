@@ -206,6 +206,22 @@ class OutputLeaf:
         check_weights(weight, name)
         return RowColumn(weight)
 
+    def at_output(
+        self, x: StepColumn, padded: Shape | None
+    ) -> tuple[OutputLeaf, StepColumn, Shape | None]:
+        """Return the leaf, the column and the padded shape by which steps of targets are checked.
+
+        They are other ones if the output does not have the steps of the input that it follows: a
+        convolution with strides has fewer.
+        """
+        lengths = self.spec.steps(x.layout.lengths)
+        if lengths is x.layout.lengths:
+            return self, x, padded
+        names = self.names._replace(x=f"the output for {self.names.x}")
+        if padded is not None:
+            padded = (padded[0], int(self.spec.steps(np.array(padded[1:]))[0]))
+        return replace(self, names=names), replace(x, layout=Layout.of(lengths)), padded
+
     def steps(
         self,
         values: Any,

@@ -135,13 +135,15 @@ def check_class_numbers(
             f"{loss} needs one class number for each prediction: {name} of shape {spell(wanted)} "
             f"for an output of shape {spell(output_shape)}, got {spell(y.shape)}.{hint}"
         )
-    classes = output_shape[-1]
-    wrong = (y < 0) if classes is None else (y < 0) | (y >= classes)
+    classes = np.inf if output_shape[-1] is None else output_shape[-1]
+    wrong = (y < 0) | (y >= classes)
     if ignored is not None:
         wrong &= y != ignored
     if wrong.any():
         where = first_place(wrong)
-        known = f"{classes} classes, 0 to {classes - 1}." if classes else "classes from 0 on."
+        known = f"{classes} classes, 0 to {classes - 1}."
+        if classes == np.inf:
+            known = "classes from 0."
         if classes == 1:
             known = "one unit: two classes want two units, or a sigmoid and binary_crossentropy."
         raise WrongValueError(
