@@ -526,9 +526,10 @@ def test_norms_are_reset_when_other_layers_are_trained():
     again.load_state_dict(norms.state_dict())
     again.add(3.0, np.array([3.0, 0.0, 0.0, 0.0]), (True,) * 4)
     layers = [Dense(1, name="a"), Dense(1, name="b")]
-    seqnet.Model(layers).build((None, 1))
+    model = seqnet.Model(layers)
+    model.build((None, 1))
     assert again.mean() == 3.0
-    assert again.means(layers) == {"a/kernel": 2.0, "a/bias": 0, "b/kernel": 0, "b/bias": 0}
+    assert again.means(model.weights) == {"a/kernel": 2.0, "a/bias": 0, "b/kernel": 0, "b/bias": 0}
 
 
 @pytest.mark.parametrize("pulled_at", [pytest.param(2, marks=pytest.mark.slow), 3, 5])
