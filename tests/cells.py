@@ -155,6 +155,31 @@ class Coupled(Recurrent):
         return pt.tanh(c), c
 
 
+def layer_norm(x, gain):
+    """Normalise over the units, with the variance of the values themselves."""
+    mean = pt.mean(x, axis=-1, keepdims=True)
+    return gain * (x - mean) / pt.sqrt(pt.var(x, axis=-1, keepdims=True) + 1e-3)
+
+
+@register("layer")
+class LayerNormLSTM(Recurrent):
+    """Ba et al. (2016): the products of each gate and the cell are normalised over the units."""
+
+    gates = ("i", "f", "c", "o")
+    state_names = ("h", "c")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.gains = [self.add_weight(f"gain_{g}", (self.units,), "ones") for g in "ifcoz"]
+
+    def step(self, x, states, recur):
+        h, c = states
+        products = zip(x, recur(h), self.gains, strict=False)
+        i, f, g, o = (a + layer_norm(r, gain) for a, r, gain in products)
+        c = pt.sigmoid(f) * c + pt.sigmoid(i) * pt.tanh(g)
+        return pt.sigmoid(o) * pt.tanh(layer_norm(c, self.gains[4])), c
+
+
 @register("layer")
 class Zoneout(Recurrent):
     """Krueger et al. (2017): a share of the units keeps its values at each step."""

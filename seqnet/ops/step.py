@@ -21,6 +21,9 @@ from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.op import Op
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors, graph_inputs, io_toposort
+from pytensor.scalar.basic import Cast
+from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.math import Prod, Sum
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.type import TensorType
 
@@ -358,12 +361,31 @@ def in_precision(outputs: Sequence, dtype: str) -> list:
         for v in ancestors(outputs)
         if isinstance(v, Constant)
         and isinstance(v.type, TensorType)
-        and np.dtype(v.type.dtype).kind == "f"
-        and np.dtype(v.type.dtype).itemsize > np.dtype(dtype).itemsize
+        and is_wide(v.type.dtype, dtype)
     }
-    if wide:
-        outputs = clone_replace(list(outputs), wide, rebuild_strict=False)
+    values: dict[Variable, Variable] = dict(wide)
+    for node in io_toposort(list(wide), list(outputs)) if wide else ():
+        replaced = [values.get(v, v) for v in node.inputs]
+        if all(new is old for new, old in zip(replaced, node.inputs, strict=True)):
+            continue
+        op, kind = node.op, getattr(node.outputs[0].type, "dtype", None)
+        if isinstance(op, (Sum, Prod)) and is_wide(kind, dtype):
+            # A sum of wide numbers keeps their dtype as its own.
+            narrow = type(op)(axis=op.axis, dtype=dtype)
+            values[node.outputs[0]] = cast("Variable", narrow(*replaced))
+        elif isinstance(op, Elemwise) and isinstance(op.scalar_op, Cast) and is_wide(kind, dtype):
+            values[node.outputs[0]] = pt.cast(replaced[0], dtype)
+        else:
+            new_node = node.clone_with_new_inputs(replaced, strict=False)
+            values.update(zip(node.outputs, new_node.outputs, strict=True))
+    outputs = [values.get(v, v) for v in outputs]
     return [v if v.dtype == dtype else pt.cast(v, dtype) for v in outputs]
+
+
+def is_wide(kind: str | None, dtype: str) -> bool:
+    """Return whether a dtype is a float of more bytes than another."""
+    kinds = np.dtype(kind), np.dtype(dtype)
+    return kinds[0].kind == "f" and kinds[0].itemsize > kinds[1].itemsize
 
 
 def rebuild(outputs: Sequence, values: dict) -> list:
