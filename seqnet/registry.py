@@ -238,6 +238,12 @@ class ConfigurableType(ABCMeta):
         accept = cast("type[Configurable]", cls).accepted_arguments
         return super().__call__(*arguments, **(accept(options) if options else {}))
 
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The arguments of the constructor, for `help`, editors and the documentation."""
+        found = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return found.replace(parameters=list(found.parameters.values())[1:])
+
 
 class Configurable(metaclass=ConfigurableType):
     """An object whose configuration is the arguments of its constructor."""

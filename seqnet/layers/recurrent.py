@@ -60,8 +60,8 @@ class Recurrent(Stateful):
     return_sequences : bool
         Return every step's output and not only the last one's.
     return_state : bool
-        Calling the layer on a variable returns the list [output, *last states], the states in the
-        order of `state_names`, each ``(batch, units)``. Not in a model.
+        Calling the layer on a variable returns the list ``[output, *last states]``, the states in
+        the order of `state_names`, each ``(batch, units)``. Not in a stack of layers.
     go_backwards : bool
         Run from the last step to the first; outputs come in that order (as in Keras).
     unroll : bool
@@ -285,7 +285,7 @@ class Recurrent(Stateful):
         context: CallContext,
         initial_state: InitialState | None = None,
     ) -> Tensor | list[Tensor]:
-        """Return the output, with `return_state` the list [output, *last states].
+        """Return the output, with `return_state` the list ``[output, *last states]``.
 
         `initial_state` is a list of one variable or array for each state, ``(batch, units)`` or
         ``(units,)`` for all sequences; it takes precedence over carried, learned and zero states.
