@@ -15,6 +15,35 @@ from seqnet.registry import Identifier, register
 from seqnet.registry import get as _get
 from seqnet.types import Array, Tensor
 
+__all__ = [
+    "celu",
+    "elu",
+    "exponential",
+    "gelu",
+    "get",
+    "hard_shrink",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "leaky_relu",
+    "linear",
+    "log_sigmoid",
+    "log_softmax",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "soft_shrink",
+    "softmax",
+    "softplus",
+    "softsign",
+    "squareplus",
+    "tanh",
+    "tanh_shrink",
+]
+
 
 def constant(value: float, x: Tensor) -> Array:
     """Return a number in the float type of `x`: a plain 0.2 would make the result float64."""
@@ -128,7 +157,7 @@ def softplus(x: Tensor) -> Tensor:
 
 @register("activation")
 def softsign(x: Tensor) -> Tensor:
-    """Return x / (1 + |x|)."""
+    """Return ``x / (1 + |x|)``."""
     return x / (1 + pt.abs(x))
 
 
@@ -170,7 +199,7 @@ def hard_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
 
 @register("activation")
 def soft_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
-    """Move x towards 0 by the threshold: sign(x) max(|x| - threshold, 0)."""
+    """Move x towards 0 by the threshold: ``sign(x) max(|x| - threshold, 0)``."""
     limit = constant(threshold, x)
     return x - pt.clip(x, -limit, limit)
 

@@ -12,6 +12,20 @@ import numpy as np
 
 from seqnet.checks import check_count, check_number
 
+__all__ = [
+    "backend",
+    "epsilon",
+    "floatx",
+    "prefetch",
+    "random_generator",
+    "random_seed",
+    "set_backend",
+    "set_epsilon",
+    "set_floatx",
+    "set_prefetch",
+    "set_random_seed",
+]
+
 FLOAT_DTYPES = ("float32", "float64")
 BACKENDS = {
     "auto": "PyTensor's Python virtual machine over seqnet's kernels: compiles in about a second",

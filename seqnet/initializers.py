@@ -19,6 +19,26 @@ from seqnet.registry import Configurable, Identifier, refuse_arguments, register
 from seqnet.registry import get as _get
 from seqnet.types import Array
 
+__all__ = [
+    "Constant",
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
+    "Identity",
+    "Initializer",
+    "LecunNormal",
+    "LecunUniform",
+    "Ones",
+    "Orthogonal",
+    "RandomNormal",
+    "RandomUniform",
+    "VarianceScaling",
+    "Zeros",
+    "draw",
+    "get",
+]
+
 
 class Initializer(Configurable):
     """The base class of initializers: ``initializer(shape, rng, dtype)`` returns an array."""

@@ -12,6 +12,13 @@ from seqnet.registry import Configurable, Identifier, register
 from seqnet.registry import get as _get
 from seqnet.types import Tensor
 
+__all__ = [
+    "L1",
+    "L1L2",
+    "L2",
+    "get",
+]
+
 
 @register("regularizer", "l1_l2")
 class L1L2(Configurable):

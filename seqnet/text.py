@@ -9,6 +9,13 @@ import numpy as np
 from seqnet.checks import check_count, first_place
 from seqnet.data.validation import as_array
 
+__all__ = [
+    "CharacterVocabulary",
+    "bigram_cross_entropy",
+    "forbidden_transitions",
+    "next_step_examples",
+]
+
 
 class CharacterVocabulary:
     """A mapping between characters and integers.

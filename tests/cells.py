@@ -188,9 +188,10 @@ class Zoneout(Recurrent):
     kept = 0.4
 
     def run(self, sequence, mask, states, drawn):
-        # Not drawn at random, so that it is the same on every path.
-        places = pt.arange(self.units) + pt.arange(sequence.shape[0])[:, None, None]
-        self.keep = pt.cast(pt.eq(places % 3, 0), self.dtype) + 0 * sequence[..., : self.units]
+        # Neither random nor different from step to step, so that it is the same on every path and
+        # for every part of a sequence.
+        kept = pt.cast(pt.eq(pt.arange(self.units) % 3, 0), self.dtype)
+        self.keep = kept + pt.zeros((*tuple(sequence.shape)[:2], self.units), self.dtype)
         return super().run(sequence, mask, states, drawn)
 
     def trace(self, drawn):

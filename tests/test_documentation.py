@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HOME = "https://github.com/seqnet/seqnet/blob/main/"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def python_of(page: Path) -> str:
@@ -39,11 +39,38 @@ def command(name: str, page: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "page"),
-    [("tests", "README.md"), ("checks", "CONTRIBUTING.md"), ("optional", "CONTRIBUTING.md")],
+    [
+        ("tests", "README.md"),
+        ("checks", "CONTRIBUTING.md"),
+        ("optional", "CONTRIBUTING.md"),
+        ("docs", "CONTRIBUTING.md"),
+        ("release", "RELEASING.md"),
+    ],
 )
 def test_continuous_integration_runs_the_documented_commands(name, page):
     assert command(name, page).startswith("python3 -m venv ")
     assert f"run {name} {page}" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("name", ["example", "tests"])
+def test_the_site_begins_with_the_commands_of_the_readme(name):
+    assert command(name, "README.md") in (ROOT / "docs" / "index.md").read_text()
+
+
+def test_every_page_of_the_site_is_in_the_navigation():
+    folder = ROOT / "docs"
+    listed = {"index"}
+    for page in (folder / "index.md", folder / "tutorials" / "index.md"):
+        for tree in re.findall(r"```{toctree}\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            names = [line for line in tree.splitlines() if line and not line.startswith(":")]
+            listed |= {(page.parent / n).relative_to(folder).as_posix() for n in names}
+    pages = {p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.md")}
+    assert pages == listed
+
+
+def test_tutorials_are_short():
+    for page in (ROOT / "docs" / "tutorials").glob("*.md"):
+        assert len(page.read_text().splitlines()) < 120, page.name
 
 
 def test_tools_have_the_same_version_everywhere():

@@ -404,7 +404,7 @@ class MultiHeadAttention(Layer):
     def add_projection(
         self, name: str, inputs: tuple[int, ...], outputs: tuple[int, ...]
     ) -> tuple[Tensor, Tensor | None]:
-        """Make the kernel (*inputs, *outputs) and the bias (*outputs,) of an affine map."""
+        """Make the kernel ``(*inputs, *outputs)`` and the bias ``(*outputs,)`` of an affine map."""
         kernel = self.add_weight(
             f"{name}_kernel",
             (*inputs, *outputs),

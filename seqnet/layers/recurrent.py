@@ -31,7 +31,6 @@ from seqnet.checks import check_bool, check_number
 from seqnet.initializers import Constant
 from seqnet.layers.cell import Cell, CellInLoop, Drawn
 from seqnet.layers.context import CallContext
-from seqnet.layers.layer import Layer
 from seqnet.layers.states import RUNS, CarriedStates, InitialState, Stateful, given_states
 from seqnet.ops.recurrence import Recurrence, recurrence
 from seqnet.types import Shape, Tensor
@@ -49,8 +48,8 @@ class Loop(Stateful):
     return_sequences : bool
         Return every step's output and not only the last one's.
     return_state : bool
-        Calling the layer on a variable returns the list [output, *last states], the states in the
-        order of `state_names`, each ``(batch, size)``. Not in a stack of layers.
+        Calling the layer on a variable returns the list ``[output, *last states]``, the states in
+        the order of `state_names`, each ``(batch, size)``. Not in a stack of layers.
     go_backwards : bool
         Run from the last step to the first; outputs come in that order (as in Keras).
     unroll : bool
@@ -175,7 +174,7 @@ class Loop(Stateful):
         context: CallContext,
         initial_state: InitialState | None = None,
     ) -> Tensor | list[Tensor]:
-        """Return the output, with `return_state` the list [output, *last states].
+        """Return the output, with `return_state` the list ``[output, *last states]``.
 
         `initial_state` is a list of one variable or array for each state, ``(batch, size)`` or
         ``(size,)`` for all sequences; it takes precedence over carried, learned and zero states.
@@ -338,7 +337,7 @@ class Recurrent(Loop, Cell):  # type: ignore[misc]  # it is called on sequences
     def __init__(self, units: int, **kwargs: Any):
         super().__init__(units, **kwargs)
 
-    __call__ = Layer.__call__
+    __call__ = Stateful.__call__
 
     def check_as_cell(self) -> None:
         for name, default in LOOP_DEFAULTS.items():

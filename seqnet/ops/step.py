@@ -347,7 +347,7 @@ def check_shapes(
     """Raise ``ValueError`` if the static shape of a new state is not ``(batch, size)``."""
     for value, state, size in zip(states, state_names, sizes, strict=True):
         rows, columns = value.type.shape
-        if rows is not None or columns not in (None, size):
+        if rows == 1 or columns not in (None, size):
             raise ValueError(
                 f"{name} must return its new state {state!r} in the shape (batch, {size}), got "
                 f"{value.type.shape}."
