@@ -49,9 +49,9 @@ class Bidirectional(Wrapper, Stateful):
 
     Notes
     -----
-    With `return_state` a call returns ``[output, *forward states, *backward states]``, in the order in
-    which `initial_state` takes them. With `stateful` both halves carry their states; only those of
-    the forward half continue a longer sequence.
+    With `return_state` a call returns ``[output, *forward states, *backward states]``, in the order
+    in which `initial_state` takes them. With `stateful` both halves carry their states; only those
+    of the forward half continue a longer sequence.
 
     Examples
     --------
