@@ -369,15 +369,17 @@ class RecurrenceKernel:
         a.d_bias = d_bias is not None and address(d_bias)
         # Operands of the first step may depend on other arrays, too.
         a.want_initial = initial_states is not None or bool(self.computed and self._sums)
-        padded = -(-units // self._padding) * self._padding
-        sums = memory.empty((self._sums, batch, padded), self.dtype)
-        sums.fill(0)
-        d_sequences = [memory.empty(shape, self.dtype) for _ in range(self._sequences)]
-        d_others = self._d_others_type(
-            *(self._sequence(d, "gradients", shape) for d in d_sequences)
-        )
-        a.other_sequences, a.other_sums = self._sequences, self._sums
-        a.d_other, a.sums = addressof(d_others), address(sums)
+        of_others: list[np.ndarray] = []
+        if self.others:
+            padded = -(-units // self._padding) * self._padding
+            sums = memory.empty((self._sums, batch, padded), self.dtype)
+            sums.fill(0)
+            d_sequences = [memory.empty(shape, self.dtype) for _ in range(self._sequences)]
+            d_others = self._d_others_type(
+                *(self._sequence(d, "gradients", shape) for d in d_sequences)
+            )
+            a.other_sequences, a.other_sums = self._sequences, self._sums
+            a.d_other, a.sums = addressof(d_others), address(sums)
         if time and batch and units:
             self._core.recurrence_backward(byref(a), threads)
             if time == 1 and initial_states is None and d_bias is None and not self.computed:
@@ -388,12 +390,14 @@ class RecurrenceKernel:
                 d_bias[...] = 0
         count_call("recurrence.backward")
         del keep
+        if self.others:
+            of_others = self._gradients_of_others(sums[..., :units], d_sequences)
         return RecurrenceGradients(
             d_projected,
             d_kernel,
             d_bias,
             carried if initial_states is not None else None,
-            self._gradients_of_others(sums[..., :units], d_sequences),
+            of_others,
         )
 
     def _gradients_of_others(
