@@ -253,8 +253,13 @@ class Model:
         self._set_stack()
         return layer
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: no compiled functions."""
+        return {name: value for name, value in vars(self).items() if name != "_functions"}
+
     def _set_stack(self) -> None:
         """Make the graph of the list of layers."""
+        vars(self).pop("_functions", None)
         self.graph = Graph.of_stack(self.layers)
         self.steps = CompiledSteps(self)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -97,9 +96,6 @@ class Columns:
         if self.ragged:
             return RaggedDataset(data, without_names(self.steps, outputs), padded_lengths)
         return ArrayDataset(data.map(attrgetter("values")))
-
-
-_leaves: WeakKeyDictionary[Model, tuple] = WeakKeyDictionary()
 
 
 class Adapter:
@@ -230,7 +226,7 @@ class Adapter:
         """
         model, names = self.model, self.model.output_names
         state = (model.graph, model.input_shape, model.objectives, names, self.prefix)
-        kept = _leaves.get(model)
+        kept = model.steps.leaves
         if kept is not None and all(a is b or a == b for a, b in zip(kept[0], state, strict=True)):
             _, self.inputs, self.outputs = kept
             return
@@ -245,7 +241,7 @@ class Adapter:
             who = "the model" if len(names) == 1 else f"output {name!r}"
             parts = OutputNames(y, weight, follows)
             self.outputs[name] = OutputLeaf(output, parts, model.dtype, who)
-        _leaves[model] = (state, self.inputs, self.outputs)
+        model.steps.leaves = (state, self.inputs, self.outputs)
 
     def unpack_masked_losses(self, given: Given, out_of_core: bool) -> None:
         """Replace the targets of a `MaskedLoss` by labels and weights."""

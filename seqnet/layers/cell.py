@@ -14,7 +14,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytensor.tensor as pt
@@ -28,6 +27,7 @@ from seqnet.hyperparameters import Rate, numbers_of
 from seqnet.layers.calling import describe
 from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
+from seqnet.layers.evaluation import functions_of
 from seqnet.layers.layer import Layer
 from seqnet.layers.states import InitialState, given_states
 from seqnet.locking import COMPILING, ForkSafeLock
@@ -199,18 +199,18 @@ class CellLayer(CellInLoop, Layer):
 
 
 _running = ForkSafeLock()
-_compiled: WeakKeyDictionary[CellLayer, Callable] = WeakKeyDictionary()
 
 
 def one_step(cell: CellLayer) -> Callable:
     """Return the compiled function of a cell: ``x, *states -> output, *new states``."""
     with COMPILING:
-        if cell not in _compiled:
+        functions = functions_of(cell)
+        if "step" not in functions:
             x = pt.matrix("x", dtype=cell.dtype)
             states = [pt.matrix(name, dtype=cell.dtype) for name in cell.state_names]
             output, new = cell.advance(x, states, cell.no_masks())
-            _compiled[cell] = backend.compile([x, *states], [output, *new], name="step")
-        return _compiled[cell]
+            functions["step"] = backend.compile([x, *states], [output, *new], name="step")
+        return functions["step"]
 
 
 class Cell(CellLayer):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytensor.tensor as pt
@@ -15,8 +14,15 @@ from seqnet.layers.calling import is_several, not_an_input
 from seqnet.layers.context import CallContext
 from seqnet.locking import ForkSafeLock
 
-_functions: WeakKeyDictionary[Any, dict] = WeakKeyDictionary()
 _lock = ForkSafeLock()
+
+
+def functions_of(owner: Any) -> dict:
+    """Return the compiled functions of a layer or a model that is called on arrays.
+
+    It keeps them itself, because they refer to it: they are freed with it. Copies start without.
+    """
+    return vars(owner).setdefault("_functions", {})
 
 
 def holds_variables(tree: Any) -> bool:
@@ -80,7 +86,7 @@ def evaluate(
     with _lock:
         structure = owner.structure()
         key = (repr(call), str(types), training, structure, id(backend.mode()))
-        functions = _functions.setdefault(owner, {})
+        functions = functions_of(owner)
         if key not in functions:
             functions[key] = compiled(owner, call, arrays, training)
         function, pack = functions[key]

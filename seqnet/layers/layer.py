@@ -363,8 +363,9 @@ class Layer(Versioned, Configurable):
         return self._recorded
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is copied and pickled: no variables of graphs that the layer was used in."""
-        return vars(self) | {"_recorded": None}
+        """Return what is copied and pickled: no variables of graphs, and no compiled functions."""
+        kept = {name: value for name, value in vars(self).items() if name != "_functions"}
+        return kept | {"_recorded": None}
 
     @property
     def generators(self) -> list[SharedVariable]:

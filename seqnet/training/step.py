@@ -244,11 +244,13 @@ class CompiledSteps:
         self.model = model
         self.functions: dict[tuple, Callable] = {}
         self.stepping: dict[str, Any] = {}  # see `seqnet.training.stepping`
+        self.leaves: tuple | None = None  # see `seqnet.data.adapters`
         self._structure: tuple[tuple, Structure] | None = None
 
     def __getstate__(self) -> dict:
         """Return the state to copy and pickle, without compiled functions."""
-        return {"model": self.model, "functions": {}, "stepping": {}, "_structure": None}
+        empty = {"functions": {}, "stepping": {}, "leaves": None, "_structure": None}
+        return {"model": self.model, **empty}
 
     def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
         """Update the weights for a batch.
