@@ -249,7 +249,12 @@ class CompiledSteps:
 
     def __getstate__(self) -> dict:
         """Return the state to copy and pickle, without compiled functions."""
-        empty = {"functions": {}, "stepping": {}, "leaves": None, "_structure": None}
+        empty: dict[str, Any] = {
+            "functions": {},
+            "stepping": {},
+            "leaves": None,
+            "_structure": None,
+        }
         return {"model": self.model, **empty}
 
     def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
