@@ -15,7 +15,7 @@ import numpy as np
 
 from seqnet.checks import WrongValueError, preceded
 from seqnet.data.arrays import ArrayDataset
-from seqnet.data.columns import Column, StepColumn
+from seqnet.data.columns import Column, RowColumn, StepColumn
 from seqnet.data.dataset import Batch, Dataset, RowDataset
 from seqnet.data.leaves import (
     InputLeaf,
@@ -98,6 +98,10 @@ class Columns:
         return ArrayDataset(data.map(attrgetter("values")))
 
 
+MOST_KINDS = 100
+"""The maximum number of kinds of arrays that are remembered as accepted."""
+
+
 class Adapter:
     """Build data sets for a model; the first data also builds the model.
 
@@ -140,6 +144,10 @@ class Adapter:
             raise ValueError("The model has no layers; add some first.")
         if not self.inputs:
             self.read_specs()
+        if weight is None and mask is None and lengths is None:
+            accepted = self.arrays_like_before(x, y)
+            if accepted is not None:
+                return accepted
         if isinstance(x, Dataset) or is_stream(x, self.targets and y is None):
             others = {"y": y, "sample_weight": weight, "mask": mask, "lengths": lengths}
             extra = [f"{self.prefix}{part}" for part, v in others.items() if v is not None]
@@ -169,6 +177,27 @@ class Adapter:
         """Whether a loss needs targets, or the losses are not known yet."""
         trained = [leaf.spec.loss for leaf in self.outputs.values() if leaf.spec.loss is not None]
         return not trained or any(getattr(loss, "needs_targets", True) for loss in trained)
+
+    def arrays_like_before(self, x: Any, y: Any) -> ArrayDataset | None:
+        """Return two arrays as a data set, if arrays like them were accepted before.
+
+        Then only their values are checked. None if they are others, or if a value is not accepted.
+        """
+        if type(x) is not np.ndarray or type(y) is not np.ndarray or not len(x) == len(y) > 0:
+            return None
+        shape = self.model.steps.accepted.get(kind_of(x, y))  # of a model of one input and output
+        if shape is None:
+            return None
+        (leaf,), (output,) = self.inputs.values(), self.outputs.values()
+        inputs, targets = RowColumn(x), RowColumn(y)
+        try:
+            if leaf.checked(inputs, None) is not inputs:
+                return None
+            if output.checked(targets, None, lambda: None, shape) is not targets:
+                return None
+        except (ValueError, TypeError):
+            return None
+        return ArrayDataset(Batch(x, y))
 
     def missing_targets(self, x: Any) -> ValueError:
         """Return the error for missing targets."""
@@ -241,7 +270,7 @@ class Adapter:
             who = "the model" if len(names) == 1 else f"output {name!r}"
             parts = OutputNames(y, weight, follows)
             self.outputs[name] = OutputLeaf(output, parts, model.dtype, who)
-        model.steps.leaves = (state, self.inputs, self.outputs)
+        model.steps.leaves, model.steps.accepted = (state, self.inputs, self.outputs), {}
 
     def unpack_masked_losses(self, given: Given, out_of_core: bool) -> None:
         """Replace the targets of a `MaskedLoss` by labels and weights."""
@@ -285,7 +314,15 @@ class Adapter:
             model.complete_compile(columns.dataset(model, allowed), self.announce)
             self.read_specs()  # with the loss
         self.check_outputs(columns, output_shapes)
-        return columns.dataset(model, allowed)
+        dataset = columns.dataset(model, allowed)
+        single = len(given.values()) == 2 and len(self.inputs) == len(self.outputs) == 1
+        if single and isinstance(dataset, ArrayDataset):
+            (x,), (y,) = given.inputs.values(), given.targets.values()
+            (output,), accepted = self.outputs.values(), model.steps.accepted
+            same = dataset.data.inputs is x and dataset.data.targets is y
+            if same and not output.has_own_steps and len(accepted) < MOST_KINDS:
+                (accepted[kind_of(x, y)],) = output_shapes.values()
+        return dataset
 
     def input_columns(self, given: Given) -> Columns:
         """Return the inputs and masks, after checking them."""
@@ -545,6 +582,11 @@ def steps_of(column: Column) -> np.ndarray:
     if isinstance(column, StepColumn):
         return column.layout.lengths
     return np.full(len(column), column.values.shape[1])
+
+
+def kind_of(x: np.ndarray, y: np.ndarray) -> tuple:
+    """Return what decides whether arrays are accepted, apart from their values."""
+    return (x.dtype, x.shape[1:], y.dtype, y.shape[1:])
 
 
 def refuse_several_inputs(x: Any, y: Any, name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, TypeAlias, cast
 
@@ -49,7 +49,7 @@ class Objective:
     weight: float = 1.0
     output: str = ""
 
-    @property
+    @cached_property
     def prefix(self) -> str:
         """The beginning of names in logs."""
         return f"{self.output}_" if self.output else ""
@@ -59,7 +59,7 @@ class Objective:
         """The names of the metrics in logs."""
         return [self.prefix + metric.name for metric in self.metrics]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The number of sums that a step returns."""
         return 2 + sum(len(metric.sums) for metric in self.metrics)
@@ -143,9 +143,10 @@ def parts_of(objectives: Sequence[Objective], sums: Sequence[Sum]) -> Iterator[S
 def total_loss(objectives: Sequence[Objective], sums: Sequence[Sum]) -> float:
     """Return the loss that is minimised, penalties included, from sums."""
     penalty_sum, examples = cast(Sequence[float], sums[:2])
-    loss = penalty_sum / (examples or 1.0)
-    for objective, part in zip(objectives, parts_of(objectives, sums), strict=True):
-        loss += objective.weight * objective.mean_loss(part)
+    loss, start = penalty_sum / (examples or 1.0), 2
+    for objective in objectives:
+        loss += objective.weight * objective.mean_loss(sums[start : start + 2])
+        start += objective.size
     return loss
 
 

@@ -245,6 +245,7 @@ class CompiledSteps:
         self.functions: dict[tuple, Callable] = {}
         self.stepping: dict[str, Any] = {}  # see `seqnet.training.stepping`
         self.leaves: tuple | None = None  # see `seqnet.data.adapters`
+        self.accepted: dict[tuple, tuple] = {}  # output shapes, by the kind of arrays
         self._structure: tuple[tuple, Structure] | None = None
 
     def __getstate__(self) -> dict:
@@ -253,6 +254,7 @@ class CompiledSteps:
             "functions": {},
             "stepping": {},
             "leaves": None,
+            "accepted": {},
             "_structure": None,
         }
         return {"model": self.model, **empty}
