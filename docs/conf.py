@@ -89,6 +89,13 @@ def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = LINK.sub(changed, source[0])
 
 
+def shorten_sidebar(app: Sphinx, name: str, template: str, context: dict, tree: object) -> None:
+    """List pages and modules in the sidebar, and not the hundreds of names in modules."""
+    toctree = context["toctree"]
+    context["toctree"] = lambda **options: toctree(**{**options, "maxdepth": 2})
+
+
 def setup(app: Sphinx) -> None:
     """Register what is above with Sphinx."""
     app.connect("source-read", read_page)
+    app.connect("html-page-context", shorten_sidebar, priority=400)  # before the theme
