@@ -66,6 +66,10 @@ SIDES = {
     "theano": Side("theano"),
     "pytensor": Side("pytensor"),
     "pytensor_ml": Side("pytensor_ml"),
+    # The losses of whole sequences; see workers/losses_worker.py and sequence_losses.py.
+    **{f"{s}:losses": Side("losses", {"system": s}) for s in ("seqnet", "pytorch")},
+    # An encoder-decoder with attention; see workers/attention_worker.py and attention.py.
+    **{f"{s}:attention": Side("attention", {"system": s}) for s in ("seqnet", "pytorch")},
     # Reference 000's experiment; see workers/tutorial_worker.py and unroll_vs_scan.py.
     **{
         f"{system}:tutorial-{form}": Side("tutorial", {"form": form, "system": system})
@@ -99,9 +103,10 @@ class Worker:
 
     def __init__(self, side: str, settings: dict, environment: dict | None = None):
         self.side, kind = side, SIDES[side]
-        python = self._python(kind.settings.get("system", kind.worker))
+        system = kind.settings.get("system", kind.worker)
+        python = self._python(system)
         variables = {**os.environ, **kind.environment}
-        if kind.worker == "seqnet":  # measure the repository of this file
+        if system == "seqnet":  # measure the repository of this file
             variables["PYTHONPATH"] = str(HERE.parent)
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
         self.process = subprocess.Popen(

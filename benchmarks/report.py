@@ -209,6 +209,16 @@ def generation(records: list[dict]) -> str:
     return markdown(["model", "system", "characters a second", "quartile", "quartile"], rows)
 
 
+def sequence_losses(records: list[dict]) -> str:
+    rows = []
+    for r in records:
+        for side, found in r["ms"].items():
+            own = r["ratio_to_peer"] if side.startswith("seqnet") else None
+            cells = [milliseconds(found), ratio(own) if own else ""]
+            rows.append([r["case"] + star(r), side, *cells])
+    return markdown(["loss", "system", "loss and gradient, ms", "seqnet / PyTorch"], rows)
+
+
 def machine(by_question: dict[str, list[dict]]) -> str:
     """Return the machines and versions of all records; normally there is one of each."""
     records = [r for found in by_question.values() for r in found]
@@ -241,6 +251,7 @@ TABLES: dict[str, Callable] = {
         memory,
         unroll_vs_scan,
         generation,
+        sequence_losses,
     )
 }
 

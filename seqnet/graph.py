@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -32,10 +33,13 @@ from seqnet import config
 from seqnet.layers.calling import masks_together
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.layers.symbolic import InputVariable, LayerCall, recorded_nodes, slots_of
+from seqnet.layers.symbolic import InputVariable, LayerCall, recorded_nodes
 from seqnet.types import Shape, Tensor
 
 Mask = Tensor | None
+
+MOST_SHAPES = 100
+"""The maximum number of shapes of inputs whose shapes of values are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +53,15 @@ class Node:
         The numbers of values.
     types : tuple of TensorType
         The types that the inputs had when the call was recorded; empty in a stack of layers.
+    results : tuple of TensorType
+        The types that the outputs had.
     """
 
     op: Op
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     types: tuple[TensorType, ...] = ()
+    results: tuple[TensorType, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,10 +74,13 @@ class StepsSource:
         The number of an input of the model.
     backwards : bool
         Whether they are in the reverse order.
+    joined : bool
+        Whether the steps of several inputs follow one another, so that padding is between them.
     """
 
     input: int
     backwards: bool = False
+    joined: bool = False
 
 
 @dataclass
@@ -87,12 +97,18 @@ class Graph:
         Each after those whose outputs it takes.
     constants : dict
         Constants and shared variables by number.
+    known_shapes : dict
+        The shapes of all values, by those of the inputs, once all layers are built.
+    dtypes : dict
+        The dtypes that inputs are cast to, by number; others are taken as they come.
     """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     nodes: list[Node]
     constants: dict[int, Variable] = field(default_factory=dict)
+    known_shapes: dict[tuple, dict[int, Shape]] = field(default_factory=dict, repr=False)
+    dtypes: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def of_stack(cls, layers: Sequence[Layer]) -> Graph:
@@ -128,6 +144,7 @@ class Graph:
                     tuple([number(variable) for variable in node.inputs]),
                     tuple([number(variable) for variable in node.outputs]),
                     tuple([variable.type for variable in node.inputs]),
+                    tuple([variable.type for variable in node.outputs]),
                 )
             )
         found = tuple([number(variable) for variable in outputs])
@@ -137,9 +154,10 @@ class Graph:
             if not isinstance(variable, (Constant, SharedVariable)):
                 raise ValueError(missing_input(variable, inputs))
             constants[k] = variable
-        return cls(given, found, nodes, constants)
+        dtypes = {number(v): v.chosen_dtype for v in inputs if v.chosen_dtype is not None}
+        return cls(given, found, nodes, constants, dtypes=dtypes)
 
-    @property
+    @cached_property
     def layers(self) -> list[Layer]:
         """The layers of the graph; those that are called first come first."""
         return list(dict.fromkeys(call.layer for call in self.calls()))
@@ -160,17 +178,18 @@ class Graph:
 
     def build(self, inputs: Sequence[Shape]) -> None:
         """Create the weights of all layers for inputs of some shapes, and check the shapes."""
-        found = dict(zip(self.inputs, inputs, strict=True))
-        calls = all(isinstance(node.op, LayerCall) for node in self.nodes)
-        if self.constants or not calls or any(len(node.inputs) != 1 for node in self.nodes):
-            self.shapes(inputs)  # the layers were built when their calls were recorded
-            return
-        for node in self.nodes:
-            shape = found[node.inputs[0]]
-            if isinstance(node.op, LayerCall):
-                node.op.layer.ensure_built(shape)
-                results = node.op.output_shapes([shape])
-            found.update(zip(node.outputs, results, strict=True))
+        key = tuple(inputs)
+        if key in self.known_shapes:
+            return  # these shapes were checked before
+        if not self.constants and all(len(node.inputs) == 1 for node in self.nodes):
+            found = dict(zip(self.inputs, inputs, strict=True))
+            for node in self.nodes:  # other layers were built when their calls were recorded
+                shape = found[node.inputs[0]]
+                if isinstance(node.op, LayerCall):
+                    node.op.layer.ensure_built(shape)
+                    results = node.op.output_shapes([shape])
+                found.update(zip(node.outputs, results, strict=True))
+        self.shapes(inputs)
 
     # ---- applied to variables
 
@@ -181,6 +200,7 @@ class Graph:
         values: dict[int, Any] = dict(self.constants)
         known: dict[int, Mask] = {}
         values.update(zip(self.inputs, inputs, strict=True))
+        values.update({k: pt.cast(values[k], dtype) for k, dtype in self.dtypes.items()})
         known.update(zip(self.inputs, masks, strict=True))
         for node in self.nodes:
             given = [values[k] for k in node.inputs]
@@ -203,6 +223,9 @@ class Graph:
         inputs : list of tuple
             The shapes of the inputs, the batch first; None for sizes that vary.
         """
+        key = tuple(inputs)
+        if key in self.known_shapes:
+            return self.known_shapes[key]
         found: dict[int, Shape] = {k: tuple(v.type.shape) for k, v in self.constants.items()}
         found.update(zip(self.inputs, inputs, strict=True))
         for node in self.nodes:
@@ -214,8 +237,14 @@ class Graph:
                     self.constants.get(k, pt.tensor(dtype=t.dtype, shape=shape))
                     for k, t, shape in zip(node.inputs, node.types, shapes, strict=True)
                 ]
-                results = [tuple(v.type.shape) for v in node.op.make_node(*given).outputs]
+                made = node.op.make_node(*given).outputs
+                recorded = node.results or [v.type for v in made]
+                results = [known_sizes(v.type, t) for v, t in zip(made, recorded, strict=True)]
             found.update(zip(node.outputs, results, strict=True))
+        if all(layer.built for layer in self.layers):
+            if len(self.known_shapes) >= MOST_SHAPES:
+                self.known_shapes.clear()
+            self.known_shapes[key] = found
         return found
 
     def masks(self, inputs: Sequence[Shape], masks: Sequence[Mask]) -> dict[int, Mask]:
@@ -275,19 +304,15 @@ class Graph:
                 return node.op.layer
         return None
 
+    @cached_property
     def consumers(self) -> list[list[Layer]]:
         """Return the layers that take each input directly, as the first argument."""
-        return [
-            list(
-                dict.fromkeys(
-                    node.op.layer
-                    for node in self.nodes
-                    if isinstance(node.op, LayerCall)
-                    and k in [node.inputs[slot.index] for slot in slots_of(node.op.inputs)]
-                )
-            )
-            for k in self.inputs
-        ]
+        found: dict[int, dict[Layer, None]] = {k: {} for k in self.inputs}
+        for node in self.nodes:
+            if isinstance(node.op, LayerCall):
+                for place, layers in node.op.layer.consumers(node.op.inputs).items():
+                    found.get(node.inputs[place], {}).update(dict.fromkeys(layers))
+        return [list(found[k]) for k in self.inputs]
 
     def sources(self, inputs: Sequence[Shape]) -> list[StepsSource | None]:
         """Return for each output the input that its mask comes from; None if no mask reaches it.
@@ -297,10 +322,7 @@ class Graph:
         inputs : list of tuple
             The shapes of the inputs.
         """
-        masks = [
-            pt.tensor(dtype="bool", shape=(None, None)) if has_steps(shape) else None
-            for shape in inputs
-        ]
+        masks = step_masks(inputs)
         known = self.masks(inputs, masks)
         place: dict[Variable, int] = {m: k for k, m in enumerate(masks) if m is not None}
         backwards = {(k, number): False for number, k in enumerate(self.inputs)}
@@ -312,9 +334,27 @@ class Graph:
                     backwards[k, number] = any(before) != reverses
         found: list[StepsSource | None] = []
         for k in self.outputs:
-            numbers = origins(known.get(k), place)
-            found.append(StepsSource(numbers[0], backwards[k, numbers[0]]) if numbers else None)
+            mask = known.get(k)
+            numbers = origins(mask, place)
+            source = None
+            if numbers:
+                source = StepsSource(numbers[0], backwards[k, numbers[0]], joins(mask, place))
+            found.append(source)
         return found
+
+    def aligned_inputs(self, inputs: Sequence[Shape]) -> list[set[int]]:
+        """Return the inputs whose steps meet one by one, such as those of an `Add`.
+
+        Parameters
+        ----------
+        inputs : list of tuple
+            The shapes of the inputs.
+        """
+        masks = step_masks(inputs)
+        known = self.masks(inputs, masks)
+        place: dict[Variable, int] = {m: k for k, m in enumerate(masks) if m is not None}
+        found = [aligned(known.get(k), place) for node in self.nodes for k in node.outputs]
+        return [numbers for numbers in found if len(numbers) > 1]
 
 
 def has_steps(shape: Shape) -> bool:
@@ -322,11 +362,41 @@ def has_steps(shape: Shape) -> bool:
     return len(shape) > 2 or shape[1:] == (None,)
 
 
-def origins(mask: Mask, masks: Mapping[Variable, int]) -> list[int]:
+def origins(mask: Variable | None, masks: Mapping[Variable, int]) -> list[int]:
     """Return the places of the masks that a mask is computed from."""
     if mask is None:
         return []
     return sorted(masks[v] for v in ancestors([mask]) if v in masks)
+
+
+def step_masks(inputs: Sequence[Shape]) -> list[Mask]:
+    """Return a new mask for each input that has steps, and None for the others."""
+    return [
+        pt.tensor(dtype="bool", shape=(None, None)) if has_steps(shape) else None
+        for shape in inputs
+    ]
+
+
+def joins(mask: Mask, masks: Mapping[Variable, int]) -> bool:
+    """Return whether a mask has those of several inputs one after the other."""
+    return mask is not None and any(
+        v.owner is not None and isinstance(v.owner.op, Join) and len(origins(v, masks)) > 1
+        for v in ancestors([mask])
+    )
+
+
+def aligned(mask: Mask, masks: Mapping[Variable, int]) -> set[int]:
+    """Return the places of the masks of which a mask is a function step by step."""
+    found, stack = set(), [] if mask is None else [mask]
+    while stack:
+        variable: Any = stack.pop()
+        if variable in masks:
+            found.add(masks[variable])
+        elif variable.owner is not None and isinstance(
+            variable.owner.op, (Elemwise, DimShuffle, CAReduce)
+        ):
+            stack += variable.owner.inputs
+    return found
 
 
 def missing_input(variable: Variable, inputs: Sequence[InputVariable]) -> str:
@@ -343,12 +413,26 @@ def missing_input(variable: Variable, inputs: Sequence[InputVariable]) -> str:
 
 
 def as_recorded(variable: Tensor, recorded: TensorType) -> Tensor:
-    """Return a variable whose axes of size one are known as when an operation was recorded."""
-    known = recorded.shape
-    if len(known) != variable.ndim:
+    """Return a variable as an operation had it when it was recorded.
+
+    It has the same dtype, and the same axes are known to have the size one.
+    """
+    known = getattr(recorded, "shape", ())
+    if len(known) != getattr(variable, "ndim", 0):
         return variable
+    variable = pt.cast(variable, recorded.dtype)
     ones = [k for k, n in enumerate(known) if n == 1 and variable.type.shape[k] is None]
     return pt.specify_broadcastable(variable, *ones) if ones else variable
+
+
+def known_sizes(found: TensorType, recorded: TensorType) -> Shape:
+    """Return the shape of an operation's output: the sizes found, or else those recorded.
+
+    PyTensor may know a size from values, such as the shape that a reshape is given, and these are
+    not among the types of the inputs.
+    """
+    pairs = zip(found.shape, recorded.shape, strict=True)
+    return tuple([before if now is None else now for now, before in pairs])
 
 
 # ---- masks of operations that are not layers

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
 from seqnet import backend, config, losses, optimizers, summary
 from seqnet import metrics as metrics_module
@@ -65,8 +66,9 @@ from seqnet.training.objectives import (
 )
 from seqnet.training.results import Totals
 from seqnet.training.step import CompiledSteps
+from seqnet.training.stepping import OneStep
 from seqnet.training.tbptt import check_windows
-from seqnet.types import Shape
+from seqnet.types import ArrayLike, Shape
 
 log = logging.getLogger("seqnet")
 
@@ -145,6 +147,7 @@ class Model:
         self.weight_prefix = ""
         self._layer: ModelLayer | None = None
         self._sources: list[StepsSource | None] | None = None
+        self._aligned: list[set[int]] | None = None
         self._called: tuple[Any, ...] | None = None
         self.signature = Signature()
         self.graph = Graph.of_stack([])
@@ -155,11 +158,17 @@ class Model:
         if outputs is not None:
             self.connect(inputs, outputs)
             return
-        if isinstance(inputs, (InputVariable, dict)) or not isinstance(inputs, Iterable):
+        several = isinstance(inputs, Iterable) and not isinstance(inputs, (Variable, Mapping))
+        stack = list(inputs) if several else [inputs]
+        if depends_on_input(inputs if not several else stack[1:]):
+            raise TypeError(
+                "The model has inputs, but no outputs. Pass both: Model(inputs, outputs)."
+            )
+        if not several:
             raise TypeError(
                 f"A model takes a list of layers, or inputs and outputs, got {inputs!r}."
             )
-        for layer in inputs:
+        for layer in stack:
             self.add(layer)
 
     # ---- layers
@@ -170,9 +179,27 @@ class Model:
         self.graph = Graph.between(self.signature.input_variables, self.signature.output_variables)
         self.layers = self.graph.layers
         name_layers(self.layers)
+        self._check_shared()
         self.signature = self.signature.with_names()
         shapes = [variable.batch_shape for variable in self.signature.input_variables]
         self.input_shape = self.signature.inputs.pack(shapes)
+
+    def _check_shared(self) -> None:
+        """Raise unless the shared variables of the graph have names of their own."""
+        of_layers = {weight for layer in self.layers for weight in layer.weights}
+        taken = {str(weight.name) for weight in of_layers}
+        for weight in self.graph.weights:
+            if weight in of_layers:
+                continue  # as where scores of outputs share the table of an embedding
+            problem = "has no name" if weight.name is None else f"is named {weight.name!r}"
+            if weight.name is None or weight.name in taken:
+                twice = "" if weight.name is None else ", as another weight of the model"
+                raise ValueError(
+                    f"A shared variable of the graph, of shape {weight.get_value().shape}, "
+                    f"{problem}{twice}. It is a weight of the model and needs a name of its own: "
+                    "pytensor.shared(value, name='...')."
+                )
+            taken.add(str(weight.name))
 
     def add(self, layer: Layer | Model | InputVariable) -> None:
         """Add a layer after the existing ones, to a model that is a stack of layers.
@@ -226,8 +253,13 @@ class Model:
         self._set_stack()
         return layer
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: no compiled functions."""
+        return {name: value for name, value in vars(self).items() if name != "_functions"}
+
     def _set_stack(self) -> None:
         """Make the graph of the list of layers."""
+        vars(self).pop("_functions", None)
         self.graph = Graph.of_stack(self.layers)
         self.steps = CompiledSteps(self)
 
@@ -313,7 +345,12 @@ class Model:
     @property
     def built(self) -> bool:
         """Whether all layers have their weights."""
-        return bool(self.layers) and all(layer.built for layer in self.layers)
+        return not self.is_empty and all(layer.built for layer in self.layers)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the model is a stack of no layers."""
+        return not (self.layers or self.signature.is_functional)
 
     def build(self, input_shape: Any = None) -> None:
         """Create the weights for inputs of shape ``(batch, ...)``; None for sizes that vary.
@@ -324,7 +361,7 @@ class Model:
         input_shape = self.input_shape if input_shape is None else input_shape
         if input_shape is None:
             raise ValueError("The input shape of the model is unknown: pass it to build.")
-        if not self.layers:
+        if self.is_empty:
             raise ValueError("The model has no layers; add some first.")
         inputs = self.signature.inputs
         shapes = [check_shape(s, "input_shape") for s in inputs.leaves(input_shape)]
@@ -366,7 +403,7 @@ class Model:
         chosen = self.signature.input_dtypes
         found = {}
         for name, shape, dtype, layers in zip(
-            names, shapes, chosen, self.graph.consumers(), strict=True
+            names, shapes, chosen, self.graph.consumers, strict=True
         ):
             integers = any(layer.integer_input for layer in layers)
             found[name] = InputSpec(
@@ -389,6 +426,7 @@ class Model:
             follows = None if source is None else self.input_names[source.input]
             number = 0 if source is None else source.input
             mask_rank = partial(self._mask_rank, number, place)
+            steps_of = partial(self._output_steps, number, place)
             found[name] = OutputSpec(
                 name,
                 None if objective is None else objective.loss,
@@ -397,8 +435,25 @@ class Model:
                 follows,
                 source is not None and source.backwards,
                 mask_rank,
+                steps_of,
+                source is not None and source.joined,
             )
         return found
+
+    def _output_steps(self, place: int, output: int, lengths: np.ndarray) -> np.ndarray:
+        """Return the number of steps of an output for numbers of steps of an input."""
+        shapes = self.signature.inputs.leaves(self.input_shape)
+
+        def steps(length: int) -> int:
+            shapes[place] = (None, length, *shapes[place][2:])
+            found = self.graph.shapes(shapes)[self.graph.outputs[output]]
+            return length if found[1] is None else found[1]
+
+        longest = int(lengths.max())
+        if all(steps(n) == n for n in (longest, longest + 1)):
+            return lengths
+        unique, places = np.unique(lengths, return_inverse=True)
+        return np.array([steps(int(n)) for n in unique])[places]
 
     def _mask_rank(self, place: int, output: int, shape: Shape, rank: int) -> int:
         """Return the number of axes that the mask of an input has at an output; 0 for none."""
@@ -434,6 +489,8 @@ class Model:
             return self.predict_on_batch(inputs, mask)
         context = CallContext(training=bool(training)) if context is None else context
         values = [pt.as_tensor_variable(x) for x in self.signature.inputs.leaves(inputs)]
+        if self._layer is not None and not self._layer.built:  # a layer that holds this is built
+            self._layer.ensure_built(self.signature.inputs.pack([v.type.shape for v in values]))
         outputs, _ = self.graph.apply(values, self.signature.inputs.leaves(mask), context)
         return self.signature.outputs.pack(outputs)
 
@@ -470,13 +527,28 @@ class Model:
         return [loss for layer in self.layers for loss in layer.losses]
 
     @property
+    def trainable(self) -> bool:
+        """Whether training changes weights of a layer; setting it sets it for all layers."""
+        return any(layer.trainable for layer in self.layers) or not self.layers
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        value = check_bool(value, "trainable")
+        for layer in self.layers:
+            layer.trainable = value
+
+    def structure(self) -> tuple:
+        """Return which hyperparameters of the layers are above 0: graphs may depend on that."""
+        return tuple([layer.structure() for layer in self.layers])
+
+    @property
     def trained(self) -> tuple[bool, ...]:
         """Whether each weight is trained."""
         found: dict[Any, bool] = {}
         for layer in self.layers:
             for weight, on in zip(layer.weights, layer.trained(), strict=True):
                 found[weight] = found.get(weight, True) and on
-        found.update((weight, True) for weight in self.graph.weights)
+        found.update((w, getattr(w.tag, "trainable", True)) for w in self.graph.weights)
         return tuple(found.values())
 
     def get_weights(self) -> list[np.ndarray]:
@@ -576,6 +648,16 @@ class Model:
                 self._sources = self.graph.sources(shapes)
             return self._sources
         return [StepsSource(0, sum(layer.reverses_time for layer in self.layers) % 2 == 1)]
+
+    @property
+    def aligned_inputs(self) -> list[list[str]]:
+        """The names of inputs whose steps meet one by one, so that they have equal lengths."""
+        if len(self.input_names) == 1:
+            return []
+        if self._aligned is None:
+            shapes = self.signature.inputs.leaves(self.input_shape)
+            self._aligned = self.graph.aligned_inputs(shapes)
+        return [[self.input_names[k] for k in sorted(numbers)] for numbers in self._aligned]
 
     # ---- training
 
@@ -918,7 +1000,7 @@ class Model:
     def train_on_batch(
         self,
         X: Data,
-        y: Data,
+        y: Data | None = None,
         sample_weight: Data | None = None,
         return_dict: bool = False,
         mask: Data | None = None,
@@ -937,7 +1019,7 @@ class Model:
     def test_on_batch(
         self,
         X: Data,
-        y: Data,
+        y: Data | None = None,
         sample_weight: Data | None = None,
         return_dict: bool = False,
         mask: Data | None = None,
@@ -955,6 +1037,47 @@ class Model:
         dataset = Adapter(self, targets=False).dataset(X, mask=mask, lengths=lengths)
         found = dataset.join([self.steps.predict(dataset.as_batch()).output])
         return self.signature.outputs.as_declared(found)
+
+    def step(self, X: Data, states: Sequence[ArrayLike] | None = None) -> tuple[Any, list]:
+        """Compute one time step by hand: for control loops, games and streams.
+
+        The cost of a step does not depend on the number of earlier steps. Nothing of the model is
+        changed; the states are in the hands of the caller.
+
+        Parameters
+        ----------
+        X : array, or several as for `predict`
+            One step of each sequence: ``(batch, features)``, or ``(batch,)`` whole numbers. Of
+            several inputs, those without time are given whole.
+        states : list of array (batch, size), optional
+            What the last step returned: the states of the recurrent layers, in order. By default
+            the initial states.
+
+        Returns
+        -------
+        output : array, or several
+            As `predict` returns it, without the axis of time.
+        states : list of array (batch, size)
+
+        Raises
+        ------
+        ValueError
+            If the model is not built, a layer needs the whole sequence, or a shape does not fit.
+
+        Examples
+        --------
+        >>> import numpy as np, seqnet
+        >>> from seqnet.layers import GRU, Dense
+        >>> model = seqnet.Model([GRU(8), Dense(1)])
+        >>> model.build((None, None, 2))
+        >>> position, states = np.array([[0.5, 0.0]]), None
+        >>> for _ in range(10):
+        ...     force, states = model.step(position, states)
+        ...     position = position + 0.1 * np.concatenate([position[:, 1:], force], axis=1)
+        >>> force.shape, [state.shape for state in states]
+        ((1, 1), [(1, 8)])
+        """
+        return OneStep.of(self)(X, states)
 
     # ---- files
 
@@ -1219,7 +1342,10 @@ def name_layers(layers: Sequence[Layer]) -> None:
     taken: set[str] = set()
     for layer in layers:
         if layer.name is not None and layer.name in taken:
-            raise ValueError(f"This model already has a layer named {layer.name!r}.")
+            raise ValueError(
+                f"This model already has a layer named {layer.name!r}. Layers of two models may "
+                "have been named alike: pass name= when you make them."
+            )
         taken |= set() if layer.name is None else {layer.name}
     for place, layer in enumerate(layers):
         if layer.name is not None:

@@ -29,6 +29,7 @@ class ModelLayer(Layer):
 
     def __init__(self, model: Model):
         name = None if model.name == DEFAULT_NAME else model.name
+        self.built = False
         super().__init__(name=name, dtype=model.dtype)
         self.model = model
         if model.built:
@@ -88,12 +89,14 @@ class ModelLayer(Layer):
         """Whether a layer of the model carries its states from batch to batch."""
         return self.model.stateful
 
+    def consumers(self, places: Any) -> dict[int, list[Layer]]:
+        slots = self.model.signature.inputs.leaves(places)
+        pairs = zip(slots, self.model.graph.consumers, strict=True)
+        return {slot.index: layers for slot, layers in pairs}
+
     def check_input(self, values: Any, name: str) -> None:
-        specs = list(self.model.input_specs.values())
-        if len(specs) == 1:
-            specs[0].check_input(values, name)
-        else:
-            super().check_input(values, name)
+        for spec in self.model.input_specs.values():
+            spec.check_input(values, name)
 
     def check_axes(self, input_shape: Any) -> None:
         """Leave the check to the layers of the model."""
@@ -108,11 +111,22 @@ class ModelLayer(Layer):
         change_prefix(self.model, "", f"{self.display_name}/")
         for layer in self.inner_layers:
             self.enter(layer)
+        self.weights += [w for w in self.model.graph.weights if w not in self.weights]
         self.built = True
 
+    @property
+    def name(self) -> str | None:
+        """The name, with which those of the weights begin."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str | None) -> None:
+        before = self.display_name if self.built else ""
+        self._name = name
+        if before:
+            change_prefix(self.model, f"{before}/", f"{self.display_name}/")
+
     def rename(self, name: str) -> None:
-        if self.built:
-            change_prefix(self.model, f"{self.display_name}/", f"{name}/")
         self.name = name
 
     def call(self, inputs: Any, mask: Any, context: CallContext) -> Any:

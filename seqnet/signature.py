@@ -46,7 +46,7 @@ class Structure:
             return [None] * len(names)
         if isinstance(tree, Mapping):
             return self.from_mapping(tree, what)
-        if len(names) == 1 and self.kind == "one":
+        if len(names) == 1:
             return [tree]
         if isinstance(tree, (list, tuple)) and len(tree) == len(names):
             return list(tree)
@@ -78,7 +78,7 @@ class Structure:
 
     def as_declared(self, part: Any) -> Any:
         """Return what batches hold, one value or a dictionary, in the structure for users."""
-        return self.pack(self.from_batch(part)) if isinstance(part, dict) else part
+        return self.pack(self.from_batch(part))
 
     def from_batch(self, part: Any) -> list:
         """Return a part of a batch as a list: one array, or some of a dictionary by name."""
@@ -127,16 +127,19 @@ class Signature:
         """Return the signature of a model between symbolic inputs and outputs, after checks."""
         ins, outs = flat(inputs, "inputs"), flat(outputs, "outputs")
         layers = [item for _, item in [*ins, *outs] if isinstance(item, Layer)]
-        if layers:
+        if any(isinstance(item, Layer) for _, item in ins):
             names_of_layers = ", ".join(map(repr, layers))
             raise TypeError(
                 f"A model takes its layers in one list, seqnet.Model([{names_of_layers}])."
             )
         for name, variable in ins:
             if not isinstance(variable, InputVariable):
+                hint = ""
+                if depends_on_input(variable):
+                    hint = " It depends on one: a model begins at an Input."
                 raise TypeError(
                     f"The inputs of a model are made with seqnet.Input; got {variable!r}"
-                    f"{f' for {name!r}' if name else ''}."
+                    f"{f' for {name!r}' if name else ''}.{hint}"
                 )
         variables = tuple([variable for _, variable in ins])
         if len(set(variables)) < len(variables):
@@ -144,7 +147,8 @@ class Signature:
         for name, variable in outs:
             label = f"The output {name!r}" if name else "An output of the model"
             if not isinstance(variable, Variable):
-                raise TypeError(f"{label} is not a symbolic variable: {variable!r}.")
+                hint = " Call it on an input or on the output of a layer." * callable(variable)
+                raise TypeError(f"{label} is not a symbolic variable: {variable!r}.{hint}")
             if not depends_on_input(variable):
                 raise ValueError(
                     f"{label} does not depend on a seqnet.Input: call the layers on one."

@@ -1,15 +1,27 @@
-"""Cells for the contract tests: the built-in cells and custom cells."""
+"""Cells for the contract tests: seqnet's own, and some written as users write theirs.
+
+Every registered subclass of `Recurrent` is tested, CONTRIBUTING's cell too.
+"""
+
+import inspect
+import re
+from pathlib import Path
 
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.layers import GRU, LSTM, Recurrent, SimpleRNN
+from seqnet import registry
+from seqnet.layers import GRU, LSTM, RNN, GRUCell, Layer, LSTMCell, Recurrent
+from seqnet.layers.layer import snake_case
 from seqnet.ops.step import each_step
 from seqnet.registry import register
 
+CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+exec(re.search(r"## Add a cell\n.*?```python\n(.*?)```", CONTRIBUTING, re.DOTALL)[1])
+
 
 @register("layer")
-class MinimalGatedUnit(Recurrent):
+class ZhouUnit(Recurrent):
     """The minimal gated unit of Zhou et al. (2016), as a custom cell in one class.
 
     ``f = sigmoid(x W_f + h U_f + b_f)``, ``h' = (1 - f) h + f tanh(x W_h + (f h) U_h + b_h)``.
@@ -143,6 +155,31 @@ class Coupled(Recurrent):
         return pt.tanh(c), c
 
 
+def layer_norm(x, gain):
+    """Normalise over the units, with the variance of the values themselves."""
+    mean = pt.mean(x, axis=-1, keepdims=True)
+    return gain * (x - mean) / pt.sqrt(pt.var(x, axis=-1, keepdims=True) + 1e-3)
+
+
+@register("layer")
+class LayerNormLSTM(Recurrent):
+    """Ba et al. (2016): the products of each gate and the cell are normalised over the units."""
+
+    gates = ("i", "f", "c", "o")
+    state_names = ("h", "c")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.gains = [self.add_weight(f"gain_{g}", (self.units,), "ones") for g in "ifcoz"]
+
+    def step(self, x, states, recur):
+        h, c = states
+        products = zip(x, recur(h), self.gains, strict=False)
+        i, f, g, o = (a + layer_norm(r, gain) for a, r, gain in products)
+        c = pt.sigmoid(f) * c + pt.sigmoid(i) * pt.tanh(g)
+        return pt.sigmoid(o) * pt.tanh(layer_norm(c, self.gains[4])), c
+
+
 @register("layer")
 class Zoneout(Recurrent):
     """Krueger et al. (2017): a share of the units keeps its values at each step."""
@@ -150,16 +187,17 @@ class Zoneout(Recurrent):
     gates = ("h",)
     kept = 0.4
 
-    def run(self, sequence, mask, states, context):
-        # Not drawn at random, so that it is the same on every path.
-        places = pt.arange(self.units) + pt.arange(sequence.shape[0])[:, None, None]
-        self.keep = pt.cast(pt.eq(places % 3, 0), self.dtype) + 0 * sequence[..., : self.units]
-        return super().run(sequence, mask, states, context)
+    def run(self, sequence, mask, states, drawn):
+        # Neither random nor different from step to step, so that it is the same on every path and
+        # for every part of a sequence.
+        kept = pt.cast(pt.eq(pt.arange(self.units) % 3, 0), self.dtype)
+        self.keep = kept + pt.zeros((*tuple(sequence.shape)[:2], self.units), self.dtype)
+        return super().run(sequence, mask, states, drawn)
 
-    def traced(self, dropout=()):
+    def trace(self, drawn):
         if not hasattr(self, "keep"):
             self.keep = pt.tensor3(dtype=self.dtype)
-        return super().traced(dropout)
+        return super().trace(drawn)
 
     def step(self, x, states, recur):
         (h,) = states
@@ -167,18 +205,82 @@ class Zoneout(Recurrent):
         return (keep * h + (1 - keep) * pt.tanh(x[0] + recur(h)[0]),)
 
 
+@register("layer")
+class KerasStyleCell(Layer):
+    """A cell in the way of Keras: a layer of one step with its own weights and a size of state."""
+
+    def __init__(self, units, **options):
+        super().__init__(**options)
+        self.units = self.state_size = units
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            shape=(input_shape[-1], self.units), initializer="uniform", name="kernel"
+        )
+        self.recurrent_kernel = self.add_weight(
+            shape=(self.units, self.units), initializer="uniform", name="recurrent_kernel"
+        )
+
+    def call(self, inputs, states):
+        (h,) = states
+        new = pt.tanh(pt.dot(inputs, self.kernel) + pt.dot(h, self.recurrent_kernel))
+        output = 0.9 * new + 0.1 * h
+        return output, [output]
+
+
+def registered_cells():
+    """Return every registered recurrent layer that is its own cell, by name."""
+    classes = [v for v in registry._registered["layer"].values() if inspect.isclass(v)]
+    return {snake_case(c.__name__): (c, {}) for c in classes if issubclass(c, Recurrent)}
+
+
 CELLS = {
-    "simple_rnn": (SimpleRNN, {}),
-    "lstm": (LSTM, {}),
-    "gru": (GRU, {}),
+    **registered_cells(),
     "gru_reset_before": (GRU, {"reset_after": False}),
-    "minimal_gated_unit": (MinimalGatedUnit, {}),
-    "leaky": (Leaky, {}),
-    "peephole": (Peephole, {}),
-    "coupled": (Coupled, {}),
-    "zoneout": (Zoneout, {}),
-    "min_gru": (MinGRU, {}),
-    "ugrnn": (UGRNN, {}),
-    "two_sizes": (TwoSizes, {}),
-    "subset_of_gates": (SubsetOfGates, {}),
+    "lstm_peepholes": (LSTM, {"peepholes": True, "output_activation": "relu"}),
 }
+
+
+class OverCells:
+    """Makes `RNN` of some cells with the call of a recurrent layer: ``cls(units, **options)``."""
+
+    def __init__(self, state_names, cells, output):
+        self.state_names, self.cells, self.output = state_names, cells, output
+
+    def __call__(self, units, dtype=None, **options):
+        return RNN(self.cells(units, dtype), **options)
+
+
+RNNS = {
+    "rnn_of_lstm": (
+        OverCells(("h", "c"), lambda units, dtype: LSTMCell(units, dtype=dtype), "h"),
+        {},
+    ),
+    "rnn_of_keras_style": (
+        OverCells(("state0",), lambda units, dtype: KerasStyleCell(units, dtype=dtype), "state0"),
+        {},
+    ),
+    "rnn_of_a_stack": (
+        OverCells(
+            ("0_h", "0_c", "1_h"),
+            lambda units, dtype: [LSTMCell(units + 1, dtype=dtype), GRUCell(units, dtype=dtype)],
+            "1_h",
+        ),
+        {},
+    ),
+    "rnn_of_a_layer_and_a_user_cell": (
+        OverCells(
+            ("0_h", "1_state0"),
+            lambda units, dtype: [Leaky(3, dtype=dtype), KerasStyleCell(units, dtype=dtype)],
+            "1_state0",
+        ),
+        {},
+    ),
+}
+ALL = CELLS | RNNS
+
+
+def output_state(cell):
+    """Return the name of the state that is the output of a cell of `ALL`."""
+    cls = ALL[cell][0]
+    return cls.output if isinstance(cls, OverCells) else cls.state_names[0]

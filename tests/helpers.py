@@ -6,7 +6,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from cells import CELLS
+from cells import ALL
 
 import seqnet
 from seqnet import backend
@@ -56,7 +56,7 @@ class Compiled:
         inputs = [x, *self.layer.weights, *before]
         self.gradient_names = [
             "d_x",
-            *[f"d_{w.name.rpartition('/')[2]}" for w in self.layer.weights],
+            *[f"d_{short(w)}" for w in self.layer.weights],
             *[f"d_{name}0" for name in self.layer.state_names],
         ]
         gradients = pytensor.grad(pt.sum(y * cotangent), inputs)
@@ -68,7 +68,7 @@ class Compiled:
     def __call__(self, arrays):
         """Return y, the final states and all gradients, under the names of the reference."""
         layer = self.layer
-        layer.set_weights([arrays[w.name.rpartition("/")[2]] for w in layer.weights])
+        layer.set_weights([arrays[short(w)] for w in layer.weights])
         before = [arrays[f"{name}0"] for name in layer.state_names]
         mask = [arrays["mask"]] if self.masked else []
         y, *others = self.function(arrays["x"], arrays["cotangent"], *before, *mask)
@@ -100,12 +100,12 @@ def example_layer(cls, units, features, own):
 
 
 def run_cell(cell, arrays, path="scan", dtype="float64", **options):
-    """Run a cell of `CELLS` on arrays named as in the reference, with scan, unroll or fused."""
-    cls, own = CELLS[cell]
+    """Run a cell of `ALL` on arrays named as in the reference, with scan, unroll or fused."""
+    cls, own = ALL[cell]
     if path == "fused":
         skip_without_kernel(cls, own | options)
     _, time, features = arrays["x"].shape
-    units = arrays["recurrent_kernel"].shape[0]
+    units = arrays["cotangent"].shape[2]
     kind = tuple(sorted((own | options).items()))
     length = time if path == "unroll" else None
     compiled = compiled_layer(cls, units, features, length, "mask" in arrays, path, dtype, kind)
@@ -115,8 +115,8 @@ def run_cell(cell, arrays, path="scan", dtype="float64", **options):
 
 
 def random_arrays(cell, batch, time, units, features=3, mask=None, seed=0):
-    """Return a random input, weights, states and a cotangent for a cell of `CELLS`."""
-    cls, own = CELLS[cell]
+    """Return a random input, weights, states and a cotangent for a cell of `ALL`."""
+    cls, own = ALL[cell]
     rng = np.random.default_rng([seed, batch, time, units])
     layer = example_layer(cls, units, features, own)
     shapes = {"x": (batch, time, features)}
@@ -130,7 +130,7 @@ def random_arrays(cell, batch, time, units, features=3, mask=None, seed=0):
 
 def short(weight):
     """Return the name of a weight without the name of its layer."""
-    return weight.name.rpartition("/")[2]
+    return weight.name.partition("/")[2]
 
 
 def values_and_gradients(layer, arrays, x_name="x"):

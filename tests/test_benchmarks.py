@@ -16,6 +16,8 @@ SMALL = {
     "data_beyond_memory": "--size small --gigabytes 0.001 --batches 3 --rounds 2",
     "embedding_rows": "--sides seqnet --optimizers adadelta --rows 100,2000 --rounds 2 --steps 3",
     "fit_overhead": "--sizes small --batches 4 --rounds 2",
+    "attention": "--cases small --sides seqnet:attention --rounds 2 --steps 2",
+    "sequence_losses": "--cases crf-tags,ctc-characters --sides seqnet:losses --rounds 2 --steps 2",
     "ragged": "--sequences 40 --longest 12 --units 4 --rounds 2",
 }
 

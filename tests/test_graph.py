@@ -10,7 +10,18 @@ import pytensor.tensor as pt
 import pytest
 
 import seqnet
-from seqnet.layers import GRU, LSTM, Add, Concatenate, Dense, Dropout, Embedding, Lambda, Masking
+from seqnet.layers import (
+    GRU,
+    LSTM,
+    Add,
+    Concatenate,
+    Dense,
+    Dropout,
+    Embedding,
+    Lambda,
+    Masking,
+    Softmax,
+)
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(4, 6, 3)).astype("float32")
@@ -197,6 +208,82 @@ def test_graphs_can_be_copied_and_pickled():
         assert (other.get_weights()[0] != model.get_weights()[0]).any()
 
 
+def test_a_dictionary_of_one_input_and_of_one_output():
+    x = seqnet.Input((3,), name="x")
+    model = seqnet.Model({"x": x}, {"y": Dense(2)(x)})
+    model.compile("sgd", {"y": "mse"}, {"y": ["mae"]})
+    data, targets = {"x": X[:, 0]}, {"y": X[:, 0, :2]}
+    model.fit(data, targets, validation_split=0.5, verbose=0)
+    assert list(model.predict(data)) == ["y"]
+    assert model.predict_on_batch(data)["y"].shape == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "function", "data", "expected"),
+    [
+        ("bool", lambda x: pt.cast(~x, "float32"), [[True, False]], [[0, 1]]),
+        ("int32", lambda x: x // 2, [[3.0, 4.0]], [[1, 2]]),
+        ("float32", lambda x: x / 2, [[3, 4]], [[1.5, 2]]),
+        (None, lambda x: x / 2, [[3, 4]], [[1.5, 2]]),
+        (None, lambda x: x - 0.5, [[True, False]], [[0.5, -0.5]]),
+    ],
+)
+def test_operations_get_values_of_the_dtype_of_the_input(dtype, function, data, expected):
+    x = seqnet.Input((2,), dtype=dtype)
+    output = function(x)
+    found = seqnet.Model(x, output).predict(np.array(data))  # a model without layers
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == output.dtype
+
+
+def test_a_nested_model_takes_integers_and_floats_in_any_order():
+    words, other = seqnet.Input((None,), name="words"), seqnet.Input((2,), name="other")
+    joined = Concatenate()([Dense(2)(other), GRU(2)(Embedding(5, 3)(words))])
+    inner = seqnet.Model([other, words], joined, name="inner")
+    data = [np.array([[0.3, 0.7]]), np.array([[1, 2]])]
+    expected = inner.predict(data)
+    first, second = seqnet.Input((None,), name="first"), seqnet.Input((2,), name="second")
+    for given in ([second, first], {"words": first, "other": second}):
+        model = seqnet.Model([first, second], inner(given))
+        assert [spec.dtype for spec in model.input_specs.values()] == ["int32", "float32"]
+        np.testing.assert_allclose(model.predict(data[::-1]), expected)
+    with says(ValueError, "X['first']", "holds 7"):
+        model.predict([np.array([[1, 7]]), data[0]])
+
+
+def test_a_penalty_on_a_shared_layer_counts_once():
+    shared = Dense(2, kernel_regularizer="l2", kernel_initializer="ones", use_bias=False)
+    i, x = seqnet.Input((2,)), seqnet.Input((2,))
+    inner = seqnet.Model(i, shared(i), name="inner")
+    model = seqnet.Model(x, Add()([inner(x), shared(x)]))
+    model.compile("sgd", "mse")
+    assert model.evaluate(np.zeros((3, 2)), np.zeros((3, 2))) == pytest.approx(4 * 0.01)
+
+
+def test_setting_trainable_of_a_model_sets_its_layers():
+    i, x = seqnet.Input((2,)), seqnet.Input((2,))
+    inner = seqnet.Model(i, Dense(2)(Dense(3)(i)), name="inner")
+    model = seqnet.Model(x, Dense(1)(inner(x)))
+    inner.trainable = False
+    assert model.trained == (False, False, False, False, True, True)
+    assert (inner.trainable, model.trainable) == (False, True)
+    with says(TypeError, "trainable must be True or False"):
+        inner.trainable = "no"
+
+
+def test_output_scores_may_share_the_table_of_an_embedding():
+    words = seqnet.Input((None,))
+    table = Embedding(5, 3)
+    hidden = GRU(3, return_sequences=True)(table(words))
+    model = seqnet.Model(words, Softmax()(pt.dot(hidden, table.weights[0].T)))
+    assert model.compute_output_shape((None, None)) == (None, None, 5)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with says(ValueError, "holds class 5", "5 classes"):
+        model.fit([[1, 2]], [[3, 5]], verbose=0)
+    model.fit([[1, 2]], [[3, 4]], verbose=0)
+    assert len(model.weights) == 4
+
+
 # ----------------------------------------------------------------------------- invalid input
 
 
@@ -220,11 +307,31 @@ def test_outputs_must_depend_on_the_inputs():
         seqnet.Model([a, a], Dense(2)(a))
 
 
+def test_a_model_needs_inputs_and_outputs():
+    a, b = seqnet.Input((3,), name="a"), seqnet.Input((3,), name="b")
+    for inputs in (a, [a, b], {"a": a}, Dense(2)(a)):
+        with says(TypeError, "no outputs", "Model(inputs, outputs)"):
+            seqnet.Model(inputs)
+    with says(TypeError, "list of layers", "got 3"):
+        seqnet.Model(3)
+    with says(TypeError, "not a symbolic variable", "Call it on an input"):
+        seqnet.Model(a, Dense(2))
+    with says(TypeError, "a model begins at an Input"):
+        seqnet.Model(Dense(2)(a), a)
+
+
+def test_a_layer_is_not_called_on_a_layer():
+    with says(TypeError, "Dense 'outer' is called on", "Call the GRU first"):
+        Dense(2, name="outer")(GRU(3))
+    with says(TypeError, "'outer' (Dense) is called on", "Call the GRU first"):
+        Dense(2, name="outer")([seqnet.Input((3,)), GRU(3)])
+
+
 def test_names_must_be_unique():
     a, b = seqnet.Input((3,), name="same"), seqnet.Input((3,), name="same")
     with says(ValueError, "inputs of the model are named 'same'"):
         seqnet.Model([a, b], Add()([a, b]))
-    with says(ValueError, "already has a layer named 'd'"):
+    with says(ValueError, "already has a layer named 'd'", "pass name="):
         seqnet.Model(a, Dense(2, name="d")(Dense(2, name="d")(a)))
 
 

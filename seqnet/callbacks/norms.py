@@ -46,6 +46,6 @@ class NormLogger(Callback):
         logs["gradient_norm"] = self.model.gradient_norms.mean()
         logs["weight_norm"] = math.hypot(*weights.values())
         if self.per_weight:
-            gradients = self.model.gradient_norms.means(self.model.layers)
+            gradients = self.model.gradient_norms.means(self.model.weights)
             logs |= {f"gradient_norm/{name}": norm for name, norm in gradients.items()}
             logs |= {f"weight_norm/{name}": norm for name, norm in weights.items()}

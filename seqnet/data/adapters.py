@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -32,7 +32,6 @@ from seqnet.data.named import (
     by_name,
     label,
     weights_by_name,
-    with_names,
     without_names,
 )
 from seqnet.data.out_of_core import OutOfCoreDataset, PartRows, StepsMask, is_out_of_core
@@ -137,7 +136,7 @@ class Adapter:
 
         Of data that is not in memory, only the first row or the first batch is read now.
         """
-        if not self.model.layers:
+        if self.model.is_empty:
             raise ValueError("The model has no layers; add some first.")
         if not self.inputs:
             self.read_specs()
@@ -151,7 +150,7 @@ class Adapter:
                     "(x, y, sample_weight)."
                 )
             return self.own_dataset(x) if isinstance(x, Dataset) else self.stream(x)
-        if self.targets and y is None:
+        if self.targets and y is None and self.needs_targets:
             raise self.missing_targets(x)
         given = self.given(x, y, weight, mask, lengths)
         out_of_core = any(map(is_out_of_core, given.values()))
@@ -164,6 +163,12 @@ class Adapter:
             (x,), targets = given.inputs.values(), list(given.targets.values())
             refuse_several_inputs(x, targets[0] if targets else None, self.name)
         return self.in_memory(given)
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether a loss needs targets, or the losses are not known yet."""
+        trained = [leaf.spec.loss for leaf in self.outputs.values() if leaf.spec.loss is not None]
+        return not trained or any(getattr(loss, "needs_targets", True) for loss in trained)
 
     def missing_targets(self, x: Any) -> ValueError:
         """Return the error for missing targets."""
@@ -183,6 +188,9 @@ class Adapter:
         """Return the parts of the data by the names of inputs and outputs."""
         inputs, outputs = self.model.input_names, self.model.output_names
         prefix = self.prefix
+        if len(inputs) == 1 and self.is_list_of_inputs(x):
+            (x,) = x
+            y = y[0] if isinstance(y, (list, tuple)) and len(y) == 1 else y
         return Given(
             by_name(x, inputs, self.name, "input"),
             self.targets_by_name(y),
@@ -190,6 +198,11 @@ class Adapter:
             by_name(mask, inputs, f"{prefix}mask", "input", optional=inputs),
             by_name(lengths, inputs, f"{prefix}lengths", "input", optional=inputs),
         )
+
+    def is_list_of_inputs(self, x: Any) -> bool:
+        """Return whether X is a list of the only input, and not a list of one sequence."""
+        one = isinstance(x, (list, tuple)) and len(x) == 1 and isinstance(x[0], np.ndarray)
+        return one and x[0].ndim == next(iter(self.inputs.values())).spec.rank
 
     def targets_by_name(self, y: Any) -> Named:
         """Return the targets of the outputs that are trained."""
@@ -207,8 +220,16 @@ class Adapter:
         )
 
     def read_specs(self) -> None:
-        """Set what handles the data of each input and each output."""
+        """Set what handles the data of each input and each output.
+
+        It is kept for the next adapter, as long as the model and its objectives are the same.
+        """
         model, names = self.model, self.model.output_names
+        state = (model.graph, model.input_shape, model.objectives, names, self.prefix)
+        kept = model.steps.leaves
+        if kept is not None and all(a is b or a == b for a, b in zip(kept[0], state, strict=True)):
+            _, self.inputs, self.outputs = kept
+            return
         self.inputs = {
             name: InputLeaf(spec, self.names_of_input(name), model.dtype)
             for name, spec in model.input_specs.items()
@@ -220,6 +241,7 @@ class Adapter:
             who = "the model" if len(names) == 1 else f"output {name!r}"
             parts = OutputNames(y, weight, follows)
             self.outputs[name] = OutputLeaf(output, parts, model.dtype, who)
+        model.steps.leaves = (state, self.inputs, self.outputs)
 
     def unpack_masked_losses(self, given: Given, out_of_core: bool) -> None:
         """Replace the targets of a `MaskedLoss` by labels and weights."""
@@ -274,6 +296,7 @@ class Adapter:
             if found is not None:
                 columns.masks[name] = found
         self.check_counts(columns, given)
+        self.check_aligned(columns)
         for name, leaf in leaves.items():
             columns.inputs[name] = leaf.checked(columns.inputs[name], columns.masks.get(name))
         return columns
@@ -287,8 +310,17 @@ class Adapter:
                 if spec.follows in given.lengths:
                     padded = np.shape(given.inputs[spec.follows])[:2]
             per_step = isinstance(x, StepColumn) and spec.has_steps(x.shape, output_shapes[name])
-            columns.steps[name] = OutputSteps(spec.follows if per_step else None, spec.backwards)
+            if per_step and spec.joined:
+                raise ValueError(
+                    f"The output {name!r} has the steps of several inputs one after the other, so "
+                    "sequences of different lengths would have padding between them. Pass arrays "
+                    "and masks, or use a layer that returns one output for each sequence."
+                )
+            of = spec.follows if per_step else None
+            columns.steps[name] = OutputSteps(of, spec.backwards, spec.steps)
             per_step = per_step and not leaf.has_own_steps
+            if per_step and name in given.targets:
+                leaf, x, padded = leaf.at_output(cast(StepColumn, x), padded)
             if name in given.targets:
                 columns.targets[name] = leaf.targets(given.targets[name], x, per_step, padded)
             if given.weights.get(name) is not None:
@@ -306,8 +338,11 @@ class Adapter:
                 spec: Any = spec, shape: Any = shape, targets: Any = targets, weight: Any = weight
             ) -> np.ndarray | None:
                 mask, x = None, columns.inputs.get(spec.follows)
+                ragged = isinstance(x, StepColumn) and isinstance(targets, StepColumn)
                 own = isinstance(spec.loss, SequenceLoss) and not spec.loss.targets_have_steps
-                if x is not None and not own and spec.has_steps(x.shape, shape):
+                if own or (ragged and cast(StepColumn, x).layout is not targets.layout):
+                    x = None  # the targets do not have the steps of the input
+                if x is not None and spec.has_steps(x.shape, shape):
                     given = columns.masks.get(spec.follows)
                     mask = mask_at_output(spec, self.inputs[spec.follows].spec, x, given)
                 return counted_targets(targets, weight, mask, spec.backwards)
@@ -364,6 +399,26 @@ class Adapter:
                 if size_of(value) is None and not columns.ragged:
                     value = as_array(value, text)
                 check_same_length(x, count, text, value)
+
+    def check_aligned(self, columns: Columns) -> None:
+        """Raise an error if sequences whose steps meet one by one have different lengths."""
+        if not columns.ragged:
+            return  # the layers check the shapes of arrays
+        for names in self.model.aligned_inputs:
+            lengths = {name: steps_of(columns.inputs[name]) for name in names}
+            first, *others = [name for name in names if (lengths[name] != 1).any()] or names
+            for name in others:
+                differ = lengths[first] != lengths[name]
+                if differ.any():
+                    row = int(np.argmax(differ))
+                    has = " and ".join(
+                        f"{self.names_of_input(n).x}[{row}] has {lengths[n][row]} steps"
+                        for n in (first, name)
+                    )
+                    raise ValueError(
+                        f"The inputs {first!r} and {name!r} meet step by step in the model, so "
+                        f"they must have the same lengths; {has}."
+                    )
 
     def out_of_core(self, given: Given) -> OutOfCoreDataset:
         """Return rows outside memory as a data set; only the first row is read now."""
@@ -423,7 +478,7 @@ class Adapter:
             )
         if not self.targets:
             batch = Batch(batch.inputs, mask=batch.mask)
-        elif batch.targets is None:
+        elif batch.targets is None and self.needs_targets:
             raise ValueError(f"a batch of {self.name} has no targets.")
         given = self.given(*batch.parts())
         for name, x in given.inputs.items():
@@ -461,8 +516,9 @@ class Adapter:
             model = self.model
             self.build(shapes, given)
             found = model.compute_output_shape(without_names(shapes, model.input_names))
-            named = with_names(found, model.output_names)
-            self.known_shapes[key] = {n: (None, *shape[1:]) for n, shape in named.items()}
+            leaves = model.signature.outputs.leaves(found)
+            named = zip(model.output_names, leaves, strict=True)
+            self.known_shapes[key] = {name: (None, *shape[1:]) for name, shape in named}
         return self.known_shapes[key]
 
     def build(self, shapes: dict[str, Shape], given: Given) -> None:
@@ -482,6 +538,13 @@ class Adapter:
                     )
                     raise preceded(error, text) from error
             raise
+
+
+def steps_of(column: Column) -> np.ndarray:
+    """Return the number of steps of each sample of an input."""
+    if isinstance(column, StepColumn):
+        return column.layout.lengths
+    return np.full(len(column), column.values.shape[1])
 
 
 def refuse_several_inputs(x: Any, y: Any, name: str) -> None:

@@ -28,7 +28,7 @@ from seqnet.data.validation import (
     size_of,
     steps_like,
 )
-from seqnet.layers import CRF, Activation, Dense, Softmax, TimeDistributed
+from seqnet.layers import CRF, Activation, Dense, SampledSoftmax, Softmax, TimeDistributed
 from seqnet.losses import CRFLoss, Loss, SequenceLoss
 from seqnet.losses.targets import aligned
 from seqnet.metrics import MeanMetricWrapper
@@ -206,6 +206,22 @@ class OutputLeaf:
         check_weights(weight, name)
         return RowColumn(weight)
 
+    def at_output(
+        self, x: StepColumn, padded: Shape | None
+    ) -> tuple[OutputLeaf, StepColumn, Shape | None]:
+        """Return the leaf, the column and the padded shape by which steps of targets are checked.
+
+        They are other ones if the output does not have the steps of the input that it follows: a
+        convolution with strides has fewer.
+        """
+        lengths = self.spec.steps(x.layout.lengths)
+        if lengths is x.layout.lengths:
+            return self, x, padded
+        names = self.names._replace(x=f"the output for {self.names.x}")
+        if padded is not None:
+            padded = (padded[0], int(self.spec.steps(np.array(padded[1:]))[0]))
+        return replace(self, names=names), replace(x, layout=Layout.of(lengths)), padded
+
     def steps(
         self,
         values: Any,
@@ -292,15 +308,15 @@ def check_last_activation(output: OutputSpec) -> None:
     """Raise an error if the last activation does not fit the loss (probabilities or logits)."""
     loss: Any = output.loss
     layer: Any = output.layer
-    has_path = isinstance(layer, CRF) and layer.output == "viterbi"
+    has_path = isinstance(layer, CRF) and layer.output_mode == "viterbi"
     if has_path and loss is not None and not isinstance(loss, CRFLoss):
         raise ValueError(
             f"The output of layer {layer.display_name!r} (CRF) is the best path, which has no "
-            "gradient. Use loss='crf_loss', or CRF(output='marginals')."
+            "gradient. Use loss='crf_loss', or CRF(output_mode='marginals')."
         )
     if isinstance(layer, TimeDistributed):
         layer = layer.layer
-    if isinstance(layer, Softmax):
+    if isinstance(layer, (SampledSoftmax, Softmax)):
         name = "softmax"
     elif type(layer) in (Dense, Activation):
         name = layer.activation.__name__

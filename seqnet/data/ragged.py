@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from seqnet.data.dataset import (
     tree_items,
     zip_trees,
 )
+from seqnet.data.spec import same_steps
 
 WINDOW = 50
 """The number of batches in a window of shuffled samples that is sorted by length."""
@@ -41,10 +42,13 @@ class OutputSteps:
         The name of the input whose steps it has; None if it has no padding.
     at_end : bool
         Whether the padding is before and not after the steps.
+    count : function of an int array
+        Returns how many steps it has for each number of steps of that input.
     """
 
     of: str | None = None
     at_end: bool = False
+    count: Callable[[np.ndarray], np.ndarray] = same_steps
 
 
 @dataclass
@@ -155,7 +159,7 @@ class RaggedDataset(RowDataset):
                 return result
             found: list = [None] * len(self)
             rows = (row for batch in batches for row in batch)
-            lengths = self.layout_of(steps.of).lengths
+            lengths = steps.count(self.layout_of(steps.of).lengths)
             for place, row, length in zip(places, rows, lengths, strict=True):
                 found[place] = row[len(row) - length :] if steps.at_end else row[:length]
             return found

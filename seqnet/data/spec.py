@@ -81,6 +81,11 @@ class InputSpec:
         return np.logical_or.reduce(known) if len(known) > 1 else known[0]
 
 
+def same_steps(lengths: np.ndarray) -> np.ndarray:
+    """Return the number of steps of outputs that have those of their inputs."""
+    return lengths
+
+
 @dataclass(frozen=True)
 class OutputSpec:
     """An output of a model.
@@ -103,6 +108,11 @@ class OutputSpec:
         Returns the number of axes that a mask of the input that it follows has at the output, given
         the shape of a batch of that input and the number of axes of its mask; 0 if the mask does
         not reach the output.
+    steps : function of an int array
+        Returns the number of steps of the output for each number of steps of that input; the same
+        array if they are equal.
+    joined : bool
+        Whether it has the steps of several inputs one after the other.
     """
 
     name: str
@@ -112,6 +122,8 @@ class OutputSpec:
     follows: str | None = None
     backwards: bool = False
     mask_rank: Callable[[Shape, int], int] = lambda shape, rank: rank
+    steps: Callable[[np.ndarray], np.ndarray] = same_steps
+    joined: bool = False
 
     def has_steps(self, input_shape: Shape, output_shape: Shape) -> bool:
         """Return whether an output has the steps of the input that it follows.

@@ -15,10 +15,11 @@ from pytensor.tensor.shape import Shape_i
 from pytensor.tensor.subtensor import Subtensor
 
 from seqnet.graph import Graph, Node, keeps_steps
-from seqnet.layers import Dot, Recurrent
+from seqnet.layers import Dot
 from seqnet.layers.calling import items_of, map_several
 from seqnet.layers.layer import Layer
 from seqnet.layers.merge import Merge
+from seqnet.layers.recurrent import Loop
 from seqnet.layers.states import layers_in_time
 from seqnet.layers.symbolic import LayerCall, Slot, put_values, slots_of
 from seqnet.nested import ModelLayer
@@ -58,7 +59,7 @@ class Split:
 
     once: Graph
     steps: Graph
-    given_states: dict[Recurrent, Any]
+    given_states: dict[Loop, Any]
     kinds: list[Kind]
 
     @property
@@ -106,7 +107,7 @@ class Split:
             kinds.update(kinds_after(node, used, kinds, sizes, graph.constants))
 
         once = [n for n in nodes if all(kinds[k] is Kind.ONCE for k in n.outputs)]
-        given: dict[Recurrent, Any] = {}
+        given: dict[Loop, Any] = {}
         states: list[int] = []
         steps: list[Node] = []
         for node in nodes:
@@ -143,7 +144,7 @@ def check_called_once(nodes: Iterable[Node]) -> None:
         if not isinstance(node.op, LayerCall):
             continue
         for layer in layers_in_time([node.op.layer]):
-            if isinstance(layer, Recurrent) and layer in called:
+            if isinstance(layer, Loop) and layer in called:
                 raise ValueError(
                     f"Layer {layer.display_name!r} is called twice, but it has one state that is "
                     "carried from step to step. Use two layers."
@@ -267,7 +268,7 @@ def needs_all(op: Any, reason: str) -> ValueError:
 def carries_states(op: Any) -> bool:
     """Return whether a node is a call of a layer that is or holds a recurrent layer."""
     return isinstance(op, LayerCall) and any(
-        isinstance(layer, Recurrent) for layer in layers_in_time([op.layer])
+        isinstance(layer, Loop) for layer in layers_in_time([op.layer])
     )
 
 

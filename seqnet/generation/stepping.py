@@ -120,7 +120,7 @@ class SteppedModel:
             if layer in self.split.given_states:
                 found += [next(rest) for _ in layer.state_names]
             else:
-                found += layer.first_states(rows)
+                found += layer.get_initial_state(rows)
         return found
 
     def sources(

@@ -5,6 +5,7 @@ from seqnet.layers.activity_regularization import ActivityRegularization
 from seqnet.layers.attention import AdditiveAttention, Attention, MultiHeadAttention
 from seqnet.layers.batch_normalization import BatchNormalization
 from seqnet.layers.bidirectional import Bidirectional
+from seqnet.layers.cell import Cell
 from seqnet.layers.context import CallContext
 from seqnet.layers.conv1d import Conv1D
 from seqnet.layers.crf import CRF
@@ -13,11 +14,11 @@ from seqnet.layers.dropout import Dropout, SpatialDropout1D
 from seqnet.layers.embedding import Embedding
 from seqnet.layers.gated_input import GatedInput
 from seqnet.layers.group_normalization import GroupNormalization
-from seqnet.layers.gru import GRU
+from seqnet.layers.gru import GRU, GRUCell
 from seqnet.layers.lambda_layer import Lambda
 from seqnet.layers.layer import Layer
 from seqnet.layers.layer_normalization import LayerNormalization
-from seqnet.layers.lstm import LSTM
+from seqnet.layers.lstm import LSTM, LSTMCell
 from seqnet.layers.masking import Masking
 from seqnet.layers.merge import (
     Add,
@@ -50,7 +51,10 @@ from seqnet.layers.relu import ELU, LeakyReLU, PReLU, ReLU
 from seqnet.layers.repeat_vector import RepeatVector
 from seqnet.layers.reshape import Flatten, Permute, Reshape
 from seqnet.layers.resized import Cropping1D, UpSampling1D, ZeroPadding1D
-from seqnet.layers.simple_rnn import SimpleRNN
+from seqnet.layers.rnn import RNN
+from seqnet.layers.sampled_softmax import SampledSoftmax
+from seqnet.layers.simple_rnn import SimpleRNN, SimpleRNNCell
+from seqnet.layers.stacked_cells import StackedRNNCells
 from seqnet.layers.time_distributed import TimeDistributed
 
 __all__ = [
@@ -58,6 +62,7 @@ __all__ = [
     "ELU",
     "GRU",
     "LSTM",
+    "RNN",
     "Activation",
     "ActivityRegularization",
     "Add",
@@ -68,6 +73,7 @@ __all__ = [
     "BatchNormalization",
     "Bidirectional",
     "CallContext",
+    "Cell",
     "Concatenate",
     "Conv1D",
     "Cropping1D",
@@ -76,6 +82,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "GatedInput",
     "GaussianDropout",
     "GaussianNoise",
@@ -83,6 +90,7 @@ __all__ = [
     "GlobalMaxPooling1D",
     "GroupNormalization",
     "Identity",
+    "LSTMCell",
     "Lambda",
     "Layer",
     "LayerNormalization",
@@ -100,9 +108,12 @@ __all__ = [
     "Recurrent",
     "RepeatVector",
     "Reshape",
+    "SampledSoftmax",
     "SimpleRNN",
+    "SimpleRNNCell",
     "Softmax",
     "SpatialDropout1D",
+    "StackedRNNCells",
     "Subtract",
     "TimeDistributed",
     "UpSampling1D",

@@ -10,7 +10,7 @@ import pytensor.tensor as pt
 from seqnet.layers.calling import items_of
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.layers.recurrent import Recurrent
+from seqnet.layers.recurrent import Loop
 from seqnet.layers.states import InitialState, Stateful
 from seqnet.layers.wrapper import Wrapper
 from seqnet.ops.recurrence import Recurrence
@@ -39,19 +39,19 @@ class Bidirectional(Wrapper, Stateful):
 
     Parameters
     ----------
-    layer : Recurrent
+    layer : recurrent layer
         The forward layer. By default the backward layer has the same arguments, the opposite
         `go_backwards`, and separate weights.
     merge_mode : "concat", "sum", "mul", "ave" or None
         How the two outputs are merged; None returns the list of both (not in a model).
-    backward_layer : Recurrent, optional
+    backward_layer : recurrent layer, optional
         The backward layer, if it differs from the forward layer.
 
     Notes
     -----
     With `return_state` a call returns ``[output, *forward states, *backward states]``, in the order
-    in which `initial_state` takes them. With `stateful` both halves carry their states; only those of
-    the forward half continue a longer sequence.
+    in which `initial_state` takes them. With `stateful` both halves carry their states; only those
+    of the forward half continue a longer sequence.
 
     Examples
     --------
@@ -67,13 +67,13 @@ class Bidirectional(Wrapper, Stateful):
 
     def __init__(
         self,
-        layer: Recurrent,
+        layer: Loop,
         merge_mode: str | None = "concat",
-        backward_layer: Recurrent | None = None,
+        backward_layer: Loop | None = None,
         **kwargs: Any,
     ):
         super().__init__(layer, **kwargs)
-        if not isinstance(self.layer, Recurrent):
+        if not isinstance(self.layer, Loop):
             raise TypeError(f"Bidirectional wraps a recurrent layer, got {self.layer!r}.")
         if self.input_shape is None:
             self.input_shape = self.layer.input_shape
@@ -90,7 +90,7 @@ class Bidirectional(Wrapper, Stateful):
 
     def _check_halves(self) -> None:
         forth, back = self.inner_layers
-        if not isinstance(back, Recurrent) or forth is back:
+        if not isinstance(back, Loop) or forth is back:
             raise TypeError(f"backward_layer is another recurrent layer, got {back!r}.")
         if forth.go_backwards == back.go_backwards:
             raise ValueError(
@@ -142,8 +142,7 @@ class Bidirectional(Wrapper, Stateful):
         for half, given in zip(self.inner_layers, self.halves_of(initial_state), strict=True):
             result = half(inputs, mask=mask, context=context, initial_state=given)
             output, *states = result if isinstance(result, list) else [result]
-            reverse = half.go_backwards and half.return_sequences
-            outputs.append(output[:, ::-1] if reverse else output)
+            outputs.append(output[:, ::-1] if half.reverses_time else output)
             last += states
         merged = MERGES[self.merge_mode](*outputs)
         if not self.layer.return_state:
@@ -171,7 +170,9 @@ class Bidirectional(Wrapper, Stateful):
             outputs.append(output)
             last += states
         if self.merge_mode == "concat":
-            outputs = [(*outputs[0][:-1], self.layer.units + self.backward_layer.units)]
+            outputs = [
+                (*outputs[0][:-1], sum(half.loop_cell.output_size for half in self.inner_layers))
+            ]
         elif self.merge_mode is not None:
             outputs = outputs[:1]
         return [*outputs, *last] if self.has_multiple_outputs else outputs[0]
@@ -187,7 +188,16 @@ class Bidirectional(Wrapper, Stateful):
         return [found] * outputs + [None] * (states if self.layer.return_state else 0)
 
 
-def reversed_layer(layer: Recurrent) -> Recurrent:
+def reversed_layer(layer: Loop) -> Loop:
     """Return a new layer with the arguments of another and the opposite direction."""
-    arguments = {name: getattr(layer, name) for name in layer.parameters()}
-    return type(layer)(**(arguments | {"go_backwards": not layer.go_backwards}))
+    return same_arguments(layer, go_backwards=not layer.go_backwards)
+
+
+def same_arguments(value: Any, **changes: Any) -> Any:
+    """Return a new layer with the arguments of another, and so for layers among the arguments."""
+    if isinstance(value, (list, tuple)):
+        return [same_arguments(item) for item in value]
+    if not isinstance(value, Layer):
+        return value
+    arguments = {name: same_arguments(getattr(value, name)) for name in value.parameters()}
+    return type(value)(**(arguments | changes))

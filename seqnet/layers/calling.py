@@ -136,10 +136,18 @@ def checked_input(layer: Layer, inputs: Any) -> Tensor:
     try:
         return pt.as_tensor_variable(inputs)
     except (TypeError, NotImplementedError, ValueError) as error:
-        raise TypeError(
-            f"{describe(layer)} is called on a PyTensor variable or an array of numbers, not on "
-            f"{str(inputs)[:100]!r} of type {type(inputs).__name__}."
-        ) from error
+        raise TypeError(not_an_input(describe(layer), inputs)) from error
+
+
+def not_an_input(who: str, value: Any) -> str:
+    """Return the message for a value that a layer or model cannot be called on."""
+    hint = ""
+    if callable(value):
+        hint = f" Call the {type(value).__name__} first, and pass its output."
+    return (
+        f"{who} is called on a PyTensor variable or an array of numbers, not on "
+        f"{str(value)[:100]!r} of type {type(value).__name__}.{hint}"
+    )
 
 
 def as_variables(value: Any) -> Any:
@@ -266,9 +274,16 @@ def call_layer(
     }
     output = layer.call(inputs, **given, **options)
     what = f"The call of layer {layer.display_name!r} ({type(layer).__name__})"
-    if isinstance(output, (list, tuple)):
-        return [as_output(layer, part, inputs, what) for part in output]
-    return as_output(layer, output, inputs, what)
+    done: dict[int, Tensor] = {}  # a variable that is returned twice stays one variable
+
+    def as_outputs(part: Any) -> Any:
+        if isinstance(part, (list, tuple)):
+            return [as_outputs(item) for item in part]
+        if id(part) not in done:
+            done[id(part)] = as_output(layer, part, inputs, what)
+        return done[id(part)]
+
+    return as_outputs(output)
 
 
 def output_masks(

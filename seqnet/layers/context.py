@@ -133,6 +133,16 @@ class CallContext:
         self.updates[generator], mask = dropout_mask(current, shape, rate, dtype)
         return mask
 
+    def uniform(
+        self, generator: SharedVariable, shape: Sequence[Tensor | int], dtype: str
+    ) -> Tensor:
+        """Draw values from 0 to 1 from a layer's generator, and store its next value."""
+        current = self.updates.get(generator, generator)
+        self.updates[generator], values = pt.random.uniform(
+            0.0, 1.0, size=tuple(shape), rng=current, return_next_rng=True
+        )
+        return pt.cast(values, dtype)
+
     def normal(
         self, generator: SharedVariable, shape: Sequence[Tensor | int], dtype: str
     ) -> Tensor:

@@ -40,7 +40,7 @@ class CRF(Layer):
 
     Parameters
     ----------
-    output : "viterbi" or "marginals"
+    output_mode : "viterbi" or "marginals"
         The path of the highest score (Viterbi), one-hot; it has no gradient. Or the probability of
         each class at each step, whose largest is not always on the best path.
     use_boundary : bool
@@ -86,7 +86,7 @@ class CRF(Layer):
 
     def __init__(
         self,
-        output: str = "viterbi",
+        output_mode: str = "viterbi",
         *,
         use_boundary: bool = True,
         forbidden: Iterable[tuple[int | str, int | str]] = (),
@@ -99,10 +99,10 @@ class CRF(Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if output not in OUTPUTS:
+        if output_mode not in OUTPUTS:
             known = " or ".join(map(repr, OUTPUTS))
-            raise ValueError(f"The output of CRF is {known}, got {output!r}.")
-        self.output = output
+            raise ValueError(f"The output_mode of CRF is {known}, got {output_mode!r}.")
+        self.output_mode = output_mode
         self.use_boundary = check_bool(use_boundary, "use_boundary")
         self.forbidden = check_pairs(forbidden)
         self.transitions_initializer = initializers.get(transitions_initializer)
@@ -147,7 +147,7 @@ class CRF(Layer):
                 weights.append(pt.as_tensor_variable(penalty))
             else:
                 weights.append(weight + penalty if penalty.any() else weight)
-        return OUTPUTS[self.output]()(inputs, mask, *weights)
+        return OUTPUTS[self.output_mode]()(inputs, mask, *weights)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from seqnet import backend
-from seqnet.layers.calling import is_several
+from seqnet.layers.calling import is_several, not_an_input
 from seqnet.layers.context import CallContext
 from seqnet.locking import ForkSafeLock
 
-_functions: WeakKeyDictionary[Any, dict] = WeakKeyDictionary()
 _lock = ForkSafeLock()
+
+
+def functions_of(owner: Any) -> dict:
+    """Return the compiled functions of a layer or a model that is called on arrays.
+
+    It keeps them itself, because they refer to it: they are freed with it. Copies start without.
+    """
+    return vars(owner).setdefault("_functions", {})
 
 
 def holds_variables(tree: Any) -> bool:
@@ -55,11 +61,8 @@ def evaluate(
     def array_of(value: Any, integers: str) -> np.ndarray:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub":
-            name = getattr(owner, "display_name", getattr(owner, "name", ""))
-            raise TypeError(
-                f"{type(owner).__name__} {name!r} is called on a PyTensor variable or an array of "
-                f"numbers, not on {str(value)[:100]!r} of type {type(value).__name__}."
-            )
+            name = getattr(owner, "display_name", owner.name)
+            raise TypeError(not_an_input(f"{type(owner).__name__} {name!r}", value))
         kinds = {"f": owner.dtype, "i": integers, "u": integers}
         return np.asarray(array, kinds.get(array.dtype.kind, array.dtype))
 
@@ -81,9 +84,9 @@ def evaluate(
     )
     types = [(array.dtype.name, array.shape[1:], array.ndim) for array in arrays]
     with _lock:
-        structure = owner.structure() if hasattr(owner, "structure") else ()
+        structure = owner.structure()
         key = (repr(call), str(types), training, structure, id(backend.mode()))
-        functions = _functions.setdefault(owner, {})
+        functions = functions_of(owner)
         if key not in functions:
             functions[key] = compiled(owner, call, arrays, training)
         function, pack = functions[key]

@@ -7,13 +7,14 @@ from typing import Any
 
 from seqnet import activations
 from seqnet.checks import check_bool
+from seqnet.layers.cell import Cell
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import Identifier, register
 from seqnet.types import Tensor
 
 
 @register("layer")
-class GRU(Recurrent):
+class GRUCell(Cell):
     """Gated recurrent unit, gates in Keras's order z, r, h::
 
         z = recurrent_activation(x W_z + h U_z + b_z)        update gate
@@ -35,14 +36,15 @@ class GRU(Recurrent):
     reset_after : bool
         Apply the reset gate after the recurrent product (the default of Keras 3).
     **kwargs
-        See `Recurrent`.
+        See `Cell`.
 
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> model = seqnet.Model([seqnet.layers.GRU(4)])
-    >>> model.predict(np.zeros((2, 3, 5), "float32"), verbose=0).shape
-    (2, 4)
+    >>> cell = seqnet.layers.GRUCell(4)
+    >>> output, states = cell(np.zeros((2, 5)), cell.get_initial_state(2))
+    >>> output.shape, len(states)
+    ((2, 4), 1)
     """
 
     gates = ("z", "r", "h")
@@ -94,3 +96,26 @@ class GRU(Recurrent):
         else:
             candidate = self.activation(x_h + r * r_h)
         return (z * h + (1 - z) * candidate,)
+
+
+@register("layer")
+class GRU(Recurrent, GRUCell):  # type: ignore[misc]  # it is called on sequences
+    """The cell `GRUCell` applied along time, with its equations and weights.
+
+    Input ``(batch, time, features)``; output ``(batch, units)``, the last step's, or
+    ``(batch, time, units)`` with `return_sequences`.
+
+    Parameters
+    ----------
+    units : int
+        Size of the state and of the output.
+    **kwargs
+        The arguments of `GRUCell` and `Cell` for the step, and those of `RNN` for the loop.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> model = seqnet.Model([seqnet.layers.GRU(4)])
+    >>> model.predict(np.zeros((2, 3, 5), "float32"), verbose=0).shape
+    (2, 4)
+    """

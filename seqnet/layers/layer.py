@@ -41,7 +41,7 @@ from seqnet.layers.calling import (
 )
 from seqnet.layers.context import CallContext
 from seqnet.layers.evaluation import evaluate, holds_variables
-from seqnet.layers.symbolic import depends_on_input, record
+from seqnet.layers.symbolic import depends_on_input, record, slots_of
 from seqnet.layers.weights import check_values, first_value, set_values
 from seqnet.registry import Configurable, Identifier, refuse_arguments
 from seqnet.regularizers import penalty
@@ -224,6 +224,18 @@ class Layer(Versioned, Configurable):
         """
         return self.non_causal
 
+    def consumers(self, places: Any) -> dict[int, list[Layer]]:
+        """Return the layers that take each input of a recorded call, by the number of its place.
+
+        That is this layer; a model has others.
+
+        Parameters
+        ----------
+        places
+            The first argument of the call, with a `Slot` for each variable.
+        """
+        return {slot.index: [self] for slot in slots_of(places)}
+
     def check_input(self, values: np.ndarray, name: str) -> None:
         """Raise if an array cannot be the input of this layer (first layers only)."""
         if values.dtype.kind not in "fiub":
@@ -302,16 +314,18 @@ class Layer(Versioned, Configurable):
         return self._held if self.built else tuple(self.held_layers().values())
 
     def held_layers(self) -> dict[str, Layer]:
-        """Return the layers among the attributes, and in lists of attributes, by name."""
+        """Return the layers among the attributes, and in lists of attributes, by name.
+
+        A model is a layer, too.
+        """
         found = {}
         for name, value in vars(self).items():
             if name == "_held":
                 continue
-            if isinstance(value, Layer):
-                found[name] = value
-            elif isinstance(value, (list, tuple)):
-                layers = {f"{name}_{k}": v for k, v in enumerate(value) if isinstance(v, Layer)}
-                found.update(layers)
+            several = isinstance(value, (list, tuple))
+            named = {f"{name}_{k}": v for k, v in enumerate(value)} if several else {name: value}
+            layers = {key: as_layer(item) for key, item in named.items()}
+            found.update({key: item for key, item in layers.items() if isinstance(item, Layer)})
         return found
 
     def trained(self) -> list[bool]:
@@ -349,8 +363,9 @@ class Layer(Versioned, Configurable):
         return self._recorded
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what is copied and pickled: no variables of graphs that the layer was used in."""
-        return vars(self) | {"_recorded": None}
+        """Return what is copied and pickled: no variables of graphs, and no compiled functions."""
+        kept = {name: value for name, value in vars(self).items() if name != "_functions"}
+        return kept | {"_recorded": None}
 
     @property
     def generators(self) -> list[SharedVariable]:
@@ -391,10 +406,11 @@ class Layer(Versioned, Configurable):
 
     def build_held(self, input_shape: Shapes, **shapes: Shapes) -> None:
         """Name and build the inner layers, and register their weights."""
-        self._held = tuple(self.held_layers().values())
-        held = {name: layer for name, layer in self.held_layers().items() if not layer.built}
-        if held:
-            for name, layer in held.items():
+        held = self.held_layers()
+        self._held = tuple(held.values())
+        unbuilt = {name: layer for name, layer in held.items() if not layer.built}
+        if unbuilt:
+            for name, layer in unbuilt.items():
                 layer.name = f"{self.display_name}/{name}"
             trial_output(self, input_shape, CallContext(), **shapes)
         for name, layer in held.items():
@@ -605,6 +621,12 @@ def with_input_shape(cls: type[Layer], options: dict[str, Any]) -> dict[str, Any
     elif length is not None:
         options["input_shape"] = tuple(np.atleast_1d(length).tolist())
     return options
+
+
+def as_layer(value: Any) -> Any:
+    """Return the layer that a model is inside others; all else as it is."""
+    is_model = not isinstance(value, Layer) and hasattr(type(value), "as_layer")
+    return value.as_layer() if is_model else value
 
 
 def snake_case(name: str) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytensor.tensor as pt
+
 from seqnet import activations
-from seqnet.checks import check_bool
+from seqnet.checks import check_bool, check_count
+from seqnet.layers.cell import Cell
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import Identifier, register
-from seqnet.types import Array, Tensor
+from seqnet.types import Array, Shape, Tensor
 
 
 @register("layer")
-class LSTM(Recurrent):
+class LSTMCell(Cell):
     """Long short-term memory, gates in Keras's order i, f, c, o::
 
         i = recurrent_activation(x W_i + h U_i + b_i)        input gate
@@ -25,7 +28,7 @@ class LSTM(Recurrent):
 
     Weights: `kernel` W (features, 4 units), `recurrent_kernel` U (units, 4 units), `bias`
     (4 units,). Sources: Hochreiter and Schmidhuber (1997); the forget gate of Gers, Schmidhuber
-    and Cummins (2000); no peepholes.
+    and Cummins (2000).
 
     Parameters
     ----------
@@ -34,18 +37,37 @@ class LSTM(Recurrent):
         Of the three gates, by default sigmoid.
     unit_forget_bias : bool
         Start the forget gate's bias at one (Jozefowicz et al., 2015).
+    output_activation : str or callable, optional
+        Of the cell in the equation of ``h'``; by default that of `activation`. ``"linear"`` for
+        none.
+    peepholes : bool
+        The gates see the cell: ``p_i c`` and ``p_f c`` are added within the activations of i and
+        f, and ``p_o c'`` within that of o. Weight: `peephole_kernel` (3, units), the rows p_i,
+        p_f and p_o. Source: Gers, Schraudolph and Schmidhuber, "Learning precise timing with LSTM
+        recurrent networks" (2002).
+    coupled_gates : bool
+        ``f = 1 - i`` instead of a forget gate of its own. The kernels have the gates i, c, o, and
+        the rows of `peephole_kernel` are p_i and p_o. Source: Greff et al., "LSTM: a search space
+        odyssey" (2017).
+    projection : int, optional
+        The size of a projected output ``h' = (o activation(c')) P``, which has the weight
+        `projection_kernel` P (units, projection). The state h has this size, and
+        `recurrent_kernel` as many rows. Source: Sak, Senior and Beaufays, "Long short-term memory
+        recurrent neural network architectures for large scale acoustic modeling" (2014), without
+        the non-recurrent projection.
     **kwargs
-        See `Recurrent`.
+        See `Cell`.
 
     Examples
     --------
     >>> import numpy as np, seqnet
-    >>> model = seqnet.Model([seqnet.layers.LSTM(4)])
-    >>> model.predict(np.zeros((2, 3, 5), "float32"), verbose=0).shape
-    (2, 4)
+    >>> cell = seqnet.layers.LSTMCell(4)
+    >>> output, states = cell(np.zeros((2, 5)), cell.get_initial_state(2))
+    >>> output.shape, len(states)
+    ((2, 4), 2)
     """
 
-    gates = ("i", "f", "c", "o")
+    gates: tuple[str, ...] = ("i", "f", "c", "o")
     state_names = ("h", "c")
 
     def __init__(
@@ -54,15 +76,43 @@ class LSTM(Recurrent):
         *,
         recurrent_activation: Identifier | None = "sigmoid",
         unit_forget_bias: bool = True,
+        output_activation: Identifier | None = None,
+        peepholes: bool = False,
+        coupled_gates: bool = False,
+        projection: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(units, **kwargs)
         self.recurrent_activation = activations.get(recurrent_activation)
         self.unit_forget_bias = check_bool(unit_forget_bias, "unit_forget_bias")
+        self.output_activation = (
+            self.activation if output_activation is None else activations.get(output_activation)
+        )
+        self.peepholes = check_bool(peepholes, "peepholes")
+        self.coupled_gates = check_bool(coupled_gates, "coupled_gates")
+        self.projection = None if projection is None else check_count(projection, "projection")
+        if self.coupled_gates:
+            self.gates = ("i", "c", "o")
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return (self.projection or self.units, self.units)
+
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)
+        if self.peepholes:
+            rows = len(self.gates) - 1
+            self.peephole_kernel = self.add_weight(
+                "peephole_kernel", (rows, self.units), self.recurrent_initializer
+            )
+        if self.projection:
+            self.projection_kernel = self.add_weight(
+                "projection_kernel", (self.units, self.projection), self.kernel_initializer
+            )
 
     def initial_bias(self, shape: tuple[int, ...]) -> Array:
         bias = super().initial_bias(shape).copy()
-        if self.unit_forget_bias:
+        if self.unit_forget_bias and not self.coupled_gates:
             bias[self.units : 2 * self.units] = 1
         return bias
 
@@ -73,7 +123,44 @@ class LSTM(Recurrent):
         recur: Callable[..., tuple[Tensor, ...]],
     ) -> tuple[Tensor, ...]:
         h, c = states
-        i, f, g, o = (x_k + r_k for x_k, r_k in zip(x, recur(h), strict=True))
-        i, f, o = (self.recurrent_activation(gate) for gate in (i, f, o))
-        c = f * c + i * self.activation(g)
-        return o * self.activation(c), c
+        z = {gate: x_k + r_k for gate, x_k, r_k in zip(self.gates, x, recur(h), strict=True)}
+        peep = dict(zip((g for g in self.gates if g != "c"), self.peephole_rows(), strict=False))
+
+        def gate(name: str, cell: Tensor) -> Tensor:
+            seen = z[name] + peep[name] * cell if peep else z[name]
+            return self.recurrent_activation(seen)
+
+        i = gate("i", c)
+        f = 1 - i if self.coupled_gates else gate("f", c)
+        c = f * c + i * self.activation(z["c"])
+        h = gate("o", c) * self.output_activation(c)
+        return pt.dot(h, self.projection_kernel) if self.projection else h, c
+
+    def peephole_rows(self) -> list[Tensor]:
+        """Return the weights of the peepholes, (units,) for each gate; none without peepholes."""
+        if not self.peepholes:
+            return []
+        return [self.peephole_kernel[k] for k in range(len(self.gates) - 1)]
+
+
+@register("layer")
+class LSTM(Recurrent, LSTMCell):  # type: ignore[misc]  # it is called on sequences
+    """The cell `LSTMCell` applied along time, with its equations and weights.
+
+    Input ``(batch, time, features)``; output ``(batch, units)``, the last step's, or
+    ``(batch, time, units)`` with `return_sequences`.
+
+    Parameters
+    ----------
+    units : int
+        Size of the state and of the output.
+    **kwargs
+        The arguments of `LSTMCell` and `Cell` for the step, and those of `RNN` for the loop.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> model = seqnet.Model([seqnet.layers.LSTM(4)])
+    >>> model.predict(np.zeros((2, 3, 5), "float32"), verbose=0).shape
+    (2, 4)
+    """

@@ -129,7 +129,7 @@ class Stateful(Layer):
                 raise TypeError(f"Layer {self.display_name!r} got its initial states twice.")
             inputs, *states = inputs
             options["initial_state"] = states or None
-        return super().__call__(inputs, *others, **options)
+        return Layer.__call__(self, inputs, *others, **options)  # not that of a cell
 
     def get_states(self, run: str = "train") -> list[np.ndarray]:
         """Return copies of the carried states, each (batch, size); (0, size) before a batch.

@@ -286,7 +286,11 @@ def record(
     named |= {} if training is None else {"training": check_bool(training, "training")}
     variables: list[Variable] = []
     places, slots = take_variables(inputs, variables), take_variables(named, variables)
-    trial = [trial_variable(layer, variable) for variable in variables]
+    takes = layer.consumers(places)
+    trial = [
+        trial_variable(layer, v, any(other.integer_input for other in takes.get(k, ())))
+        for k, v in enumerate(variables)
+    ]
     result = layer(put_values(places, trial), **put_values(slots, trial))
     outputs = result if isinstance(result, list) else [result]
     shapes = LayerCall(layer, places, slots).output_shapes([v.type.shape for v in variables])
@@ -296,15 +300,18 @@ def record(
     return recorded if call.several else recorded[0]
 
 
-def trial_variable(layer: Layer, variable: Variable) -> Variable:
-    """Return a variable without history, like one that a layer is called on."""
+def trial_variable(layer: Layer, variable: Variable, integers: bool) -> Variable:
+    """Return a variable without history, like one that a layer is called on.
+
+    `integers` is whether the layer takes integers in its place.
+    """
     if isinstance(variable, (Constant, SharedVariable)):
         return variable
     shape = list(variable.type.shape)
     if layer.needs_length and len(shape) > 1 and shape[1] is None:
         shape[1] = 2  # the number of steps is known when a function is compiled
     is_open = isinstance(variable, InputVariable) and variable.chosen_dtype is None
-    dtype = "int32" if is_open and layer.integer_input else variable.type.dtype
+    dtype = "int32" if is_open and integers else variable.type.dtype
     return pt.tensor(dtype=dtype, shape=tuple(shape))
 
 

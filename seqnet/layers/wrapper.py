@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from seqnet import registry
-from seqnet.layers.layer import Layer
+from seqnet.layers.layer import Layer, as_layer
 from seqnet.types import Shape
 
 
@@ -17,11 +17,11 @@ class Wrapper(Layer):
 
     Parameters
     ----------
-    layer : Layer
+    layer : Layer or Model
     """
 
-    def __init__(self, layer: Layer, **kwargs: Any):
-        layer = getattr(layer, "as_layer", lambda: layer)()  # a model
+    def __init__(self, layer: Any, **kwargs: Any):
+        layer = as_layer(layer)
         if not isinstance(layer, Layer):
             raise TypeError(f"{type(self).__name__} wraps a layer, got {layer!r}.")
         super().__init__(**({"dtype": layer.dtype} | kwargs))

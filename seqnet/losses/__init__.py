@@ -38,6 +38,7 @@ from seqnet.losses.hinge import (
     hinge,
     squared_hinge,
 )
+from seqnet.losses.identity import Identity
 from seqnet.losses.logits import sigmoid_logits, softmax_logits
 from seqnet.losses.loss import FUNCTIONS, Loss, SequenceLoss, values_function
 from seqnet.losses.masked import MaskedLoss, masked_loss
@@ -75,6 +76,7 @@ __all__ = [
     "CosineSimilarity",
     "Hinge",
     "Huber",
+    "Identity",
     "KLDivergence",
     "LogCosh",
     "Loss",

@@ -39,7 +39,7 @@ class CRFLoss(SequenceLoss):
     >>> model.compile("adam", "crf_loss", metrics=["accuracy"])
     >>> X, y = np.zeros((1, 3, 2)), np.array([[0, 1, 1]])
     >>> loss, accuracy = model.evaluate(X, y)
-    >>> round(loss / np.log(2), 5)  # each of the 2 ** 3 paths is as probable
+    >>> round(float(loss / np.log(2)), 5)  # each of the 2 ** 3 paths is as probable
     3.0
     """
 

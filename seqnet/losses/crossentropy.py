@@ -24,6 +24,7 @@ from seqnet.losses.targets import (
     paired,
 )
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
+from seqnet.ops.sampled_softmax import sampled_crossentropy
 from seqnet.registry import register
 from seqnet.types import Array, Shape, Tensor
 
@@ -36,7 +37,8 @@ class SparseCategoricalCrossentropy(Loss):
     ``(batch, ..., classes)``, targets ``(batch, ...)`` or ``(batch, ..., 1)`` and an integer dtype:
     no one-hot is made. Predictions that are not known to be a softmax are divided by their sum
     over the classes and clipped at epsilon (`seqnet.config.epsilon`, 1e-7 by default), as in
-    Keras 3.
+    Keras 3. After a `SampledSoftmax` the loss is estimated from a sample of the classes in
+    training.
 
     Parameters
     ----------
@@ -86,7 +88,10 @@ class SparseCategoricalCrossentropy(Loss):
         if counted is not None:
             y_true = pt.switch(counted, y_true, pt.zeros_like(y_true))
         logits = y_pred if self.from_logits else softmax_logits(y_pred)
-        if logits is None:
+        sampled = sampled_crossentropy(y_pred, y_true)
+        if sampled is not None:
+            values = sampled
+        elif logits is None:
             values = -pick_class(log_probabilities(y_pred), y_true)
         else:
             values = SoftmaxCrossEntropy()(logits, y_true)

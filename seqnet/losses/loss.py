@@ -78,6 +78,8 @@ class Loss(Configurable):
     reduction: str | None = "sum_over_batch_size"
 
     dtype: str | None = None
+    needs_targets: bool = True
+    """Whether there are targets; False if the outputs alone are the loss."""
 
     registered_name: str
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import pytensor.tensor as pt
@@ -135,13 +135,15 @@ def check_class_numbers(
             f"{loss} needs one class number for each prediction: {name} of shape {spell(wanted)} "
             f"for an output of shape {spell(output_shape)}, got {spell(y.shape)}.{hint}"
         )
-    classes = cast(int, output_shape[-1])
+    classes = np.inf if output_shape[-1] is None else output_shape[-1]
     wrong = (y < 0) | (y >= classes)
     if ignored is not None:
         wrong &= y != ignored
     if wrong.any():
         where = first_place(wrong)
         known = f"{classes} classes, 0 to {classes - 1}."
+        if classes == np.inf:
+            known = "classes from 0."
         if classes == 1:
             known = "one unit: two classes want two units, or a sigmoid and binary_crossentropy."
         raise WrongValueError(
@@ -195,7 +197,10 @@ def check_signs(y: np.ndarray, name: str, loss: str) -> None:
 
 
 def check_distributions(y: np.ndarray, name: str, loss: str) -> None:
-    """Raise if a row, along the last axis, has negative entries or does not add up to 1."""
+    """Raise if a row, along the last axis, has negative entries or does not add up to 1.
+
+    A step of a sequence may have a row of zeros: its loss is 0, as in Keras.
+    """
     wrong = y < -DISTRIBUTION_TOLERANCE
     if wrong.any():
         where = first_place(wrong)
@@ -206,6 +211,8 @@ def check_distributions(y: np.ndarray, name: str, loss: str) -> None:
         )
     sums = y.sum(axis=-1, dtype="float64")
     wrong = ~(np.abs(sums - 1) <= DISTRIBUTION_TOLERANCE)
+    if y.ndim > 2:
+        wrong &= (y != 0).any(axis=-1)
     if wrong.any():
         where = first_place(wrong)
         raise WrongValueError(

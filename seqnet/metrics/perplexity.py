@@ -29,7 +29,7 @@ class Perplexity(MeanMetric):
     Examples
     --------
     >>> import seqnet
-    >>> seqnet.metrics.Perplexity()([0, 1], [[0.25, 0.75], [0.75, 0.25]])
+    >>> round(seqnet.metrics.Perplexity()([0, 1], [[0.25, 0.75], [0.75, 0.25]]), 6)
     4.0
     """
 

@@ -66,7 +66,7 @@ SIGNATURES = {
     "elementwise": [c_void_p, c_void_p, c_long, c_long],
     "recurrence_forward": [c_void_p, c_long],
     "recurrence_backward": [c_void_p, c_long],
-    "recurrence_scratch": [c_long] * 5,
+    "recurrence_scratch": [c_long] * 6,
     "gemm_scratch": [c_long],
     "first_outside": [c_void_p, c_long, c_long],
     "vector_bytes": [],

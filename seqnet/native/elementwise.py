@@ -18,7 +18,7 @@ from .compiler import KernelUnavailable
 from .core import address, core_and, count_call, get_num_threads
 from .expression import Expressions
 
-MAX_BLOCKS = 96  # as in src/recurrence.c
+MAX_BLOCKS = 160  # as in src/recurrence.c
 
 
 class _Function(Structure):  # elementwise_function in src/rows.c

@@ -67,7 +67,7 @@ def header(dtype: np.typing.DTypeLike) -> str:
 def block_function(
     name: str,
     expressions: Expressions,
-    inputs: Sequence[int],
+    inputs: Sequence[int | None],
     outputs: Sequence[int],
     single: Sequence[int] = (),
 ) -> str:
@@ -81,14 +81,15 @@ def block_function(
         The expressions that the values belong to.
     inputs
         The input values, in the order of the block arguments. Those that the outputs do not need
-        are not read.
+        are not read; None is an argument that is never read.
     outputs
         The output values, in order.
     single
-        Positions of inputs that are one number instead of an array.
+        Positions of inputs that are one number for each row instead of an array.
     """
-    needed = expressions.needed(outputs, inputs)
-    place = {value: i for i, value in reversed(list(enumerate(inputs)))}
+    given = [(i, value) for i, value in enumerate(inputs) if value is not None]
+    place = {value: i for i, value in reversed(given)}
+    needed = expressions.needed(outputs, list(place))
     used = [place[v] for v in needed if v in place]
     arrays = [i for i in used if i not in single]
     lines = []

@@ -15,11 +15,11 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from . import memory
-from .cell import CellSource, Other
+from .cell import CellSource, Other, Stage
 from .compiler import KernelUnavailable
 from .core import address, core_and, count_call, threads_for
 
-MAX_BLOCKS = 96  # as in src/recurrence.c
+MAX_BLOCKS = 160  # as in src/recurrence.c
 
 
 class _Sequence(Structure):  # sequence in src/recurrence.c
@@ -30,6 +30,13 @@ def _fields(kind: type, *names: str) -> list[tuple[str, type]]:
     return [(name, kind) for name in names]
 
 
+class _Stage(Structure):  # stage in src/recurrence.c
+    _fields_ = [
+        *_fields(c_void_p, "function", "row_function"),
+        *_fields(c_long, "terms", "saved_from", "saved_to", "row_from", "row_to"),
+    ]
+
+
 class _Arguments(Structure):  # recurrence in src/recurrence.c
     _fields_ = [
         *_fields(c_long, "time", "batch", "units", "gates", "states", "saved_values", "distinct"),
@@ -38,7 +45,11 @@ class _Arguments(Structure):  # recurrence in src/recurrence.c
         *_fields(c_void_p, "other", "operand_of"),
         *_fields(c_long, "computed"),
         *_fields(c_void_p, "compute_operands", "operands_gradient", "operand"),
-        *_fields(c_long, "operand_slots"),
+        *_fields(c_long, "operand_slots", "stages", "gradient_stages"),
+        *_fields(c_void_p, "stage", "gradient_stage"),
+        *_fields(c_long, "row_values", "row_slots"),
+        *_fields(c_void_p, "rows", "terms"),
+        *_fields(c_long, "saved_slots"),
         *_fields(c_void_p, "recurrent_kernel", "bias", "initial", "mask"),
         *_fields(c_long, "mask_time_step", "mask_batch_step"),
         *_fields(_Sequence, "projected"),
@@ -58,6 +69,7 @@ class Saved(NamedTuple):
 
     values: np.ndarray | None  # (time, saved values, batch, padded units)
     operands: np.ndarray | None  # (operands, time, batch, units): those that are not states
+    rows: np.ndarray | None  # (time, row values, batch)
 
 
 class RecurrenceGradients(NamedTuple):
@@ -143,7 +155,10 @@ class RecurrenceKernel:
         self._distinct = len(cell.distinct)
         kinds = [other.kind for other in self.others if other.gradient]
         self._sums, self._sequences = len(cell.sums), kinds.count("sequence")
+        self._row_values = len(cell.rows)
+        self._terms = max((s.terms for s in [*cell.stages, *cell.gradient_stages]), default=0)
         blocks = 2 * gates + 4 * states + self.saved_values + self._distinct + self.computed
+        blocks += self._row_values + self._terms + 1
         if blocks + len(self.others) + len(kinds) > MAX_BLOCKS:
             raise KernelUnavailable(
                 "the cell has too many gates, states, other arrays and intermediate results "
@@ -156,6 +171,7 @@ class RecurrenceKernel:
         self._functions = [
             ctypes.cast(f, c_void_p) for f in (self._library.cell, self._library.cell_gradient)
         ]
+        self._stages = [self._stages_of(found) for found in (cell.stages, cell.gradient_stages)]
         self._operand_functions: list = [None, None]
         if self.computed:
             library = self._library
@@ -168,6 +184,17 @@ class RecurrenceKernel:
         self._pointers_type, self._sequences_type = c_void_p * states, _Sequence * states
         self._others_type = _Sequence * len(self.others)
         self._d_others_type = _Sequence * self._sequences
+
+    def _stages_of(self, stages: Sequence[Stage]) -> ctypes.Array:
+        def function(name: str | None) -> c_void_p | None:
+            return None if name is None else ctypes.cast(self._library[name], c_void_p)
+
+        return (_Stage * len(stages))(
+            *(
+                _Stage(function(s.function), function(s.row_function), s.terms, *s.saved, *s.rows)
+                for s in stages
+            )
+        )
 
     def _threads(self, time: int, batch: int, units: int) -> int:
         """Return the most threads to use; the compiled kernel uses fewer where that is faster.
@@ -225,14 +252,15 @@ class RecurrenceKernel:
         )
         self._expect("out", states, shape)
         padded = -(-units // self._padding) * self._padding
-        values = (
-            memory.empty((time, self.saved_values, batch, padded), self.dtype) if save else None
-        )
-        operands = None
+        values = operands = rows = None
+        if save or self._stages[0]:
+            slots = time if save else 1
+            values = memory.empty((slots, self.saved_values, batch, padded), self.dtype)
+            rows = memory.empty((slots, self._row_values, batch), self.dtype)
         if self.computed:
             slots = time if save else 2
             operands = memory.empty((self.computed, slots, batch, units), self.dtype)
-        saved = Saved(values, operands)
+        saved = Saved(values, operands, rows)
         threads = self._threads(time, batch, units)
         keep, a = self._arguments(
             projected,
@@ -341,15 +369,17 @@ class RecurrenceKernel:
         a.d_bias = d_bias is not None and address(d_bias)
         # Operands of the first step may depend on other arrays, too.
         a.want_initial = initial_states is not None or bool(self.computed and self._sums)
-        padded = -(-units // self._padding) * self._padding
-        sums = memory.empty((self._sums, batch, padded), self.dtype)
-        sums.fill(0)
-        d_sequences = [memory.empty(shape, self.dtype) for _ in range(self._sequences)]
-        d_others = self._d_others_type(
-            *(self._sequence(d, "gradients", shape) for d in d_sequences)
-        )
-        a.other_sequences, a.other_sums = self._sequences, self._sums
-        a.d_other, a.sums = addressof(d_others), address(sums)
+        of_others: list[np.ndarray] = []
+        if self.others:
+            padded = -(-units // self._padding) * self._padding
+            sums = memory.empty((self._sums, batch, padded), self.dtype)
+            sums.fill(0)
+            d_sequences = [memory.empty(shape, self.dtype) for _ in range(self._sequences)]
+            d_others = self._d_others_type(
+                *(self._sequence(d, "gradients", shape) for d in d_sequences)
+            )
+            a.other_sequences, a.other_sums = self._sequences, self._sums
+            a.d_other, a.sums = addressof(d_others), address(sums)
         if time and batch and units:
             self._core.recurrence_backward(byref(a), threads)
             if time == 1 and initial_states is None and d_bias is None and not self.computed:
@@ -360,12 +390,14 @@ class RecurrenceKernel:
                 d_bias[...] = 0
         count_call("recurrence.backward")
         del keep
+        if self.others:
+            of_others = self._gradients_of_others(sums[..., :units], d_sequences)
         return RecurrenceGradients(
             d_projected,
             d_kernel,
             d_bias,
             carried if initial_states is not None else None,
-            self._gradients_of_others(sums[..., :units], d_sequences),
+            of_others,
         )
 
     def _gradients_of_others(
@@ -438,7 +470,11 @@ class RecurrenceKernel:
             )
         )
         operands = self.states + self.computed
-        size = self._core.recurrence_scratch(batch, units, self.gates, operands, threads)
+        forward, backward = self._stages
+        size = self._core.recurrence_scratch(
+            batch, units, self.gates, operands, threads, len(forward)
+        )
+        terms = memory.empty((self._terms, batch, 4 * self._padding), self.dtype)
         scratch = memory.scratch(size * self.dtype.itemsize)
         initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)
         keep = (
@@ -450,14 +486,19 @@ class RecurrenceKernel:
             state_pointers,
             given,
             others,
+            terms,
         )
-        kept, history = saved
+        kept, history, rows = saved
         return keep, _Arguments(
             *(time, batch, units, self.gates, self.states, self.saved_values, self._distinct),
             *(addressof(self._slots), *self._functions),
             *(len(self.others), addressof(given), addressof(self._operand_of)),
             *(self.computed, *self._operand_functions),
             *((None, 1) if history is None else (address(history), history.shape[1])),
+            *(len(forward), len(backward), addressof(forward), addressof(backward)),
+            *(self._row_values, 1 if rows is None else max(1, len(rows))),
+            *(None if rows is None else address(rows), address(terms)),
+            1 if kept is None else max(1, len(kept)),
             *(
                 address(recurrent_kernel),
                 None if recurrent_bias is None else address(recurrent_bias),

@@ -59,16 +59,15 @@ def pullback_of(
 ) -> list[Variable]:
     """Return the gradients of an Op's definition with respect to some inputs, no others."""
     given = [v.type() for v in inputs]  # not the inputs, one of which may depend on another
-    known: dict[Variable, Variable] = {
-        v: g
-        for v, g, on in zip(op.define(*given), output_grads, connected(output_grads), strict=True)
-        if on
-    }
+    outputs = zip(op.define(*given), output_grads, connected(output_grads), strict=True)
+    known: dict[Variable, Variable] = {v: g for v, g, on in outputs if on}
     wanted = [given[k] for k in floats]
-    of_given = pytensor.grad(None, wanted, known_grads=known, disconnected_inputs="ignore")
-    replacements = dict(zip(given, inputs, strict=True))
-    found = graph_replace(cast(list[Variable], of_given), replacements, strict=False)
-    gradients = dict(zip(floats, found, strict=True))
+    found = cast(
+        "list[Variable]",
+        pytensor.grad(None, wanted, known_grads=known, disconnected_inputs="ignore"),
+    )
+    replaced = dict(zip(given, inputs, strict=True))
+    gradients = dict(zip(floats, graph_replace(found, replaced, strict=False), strict=True))
     return [gradients.get(k, disconnected_type()) for k in range(len(inputs))]
 
 

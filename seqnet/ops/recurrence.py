@@ -185,10 +185,14 @@ class RecurrenceOp(GraphOp):
             return [given[f"state{k}"] for k in range(len(self.step.states))]
         # The size is symbolic. A static size of 1 would make the type of the state broadcastable,
         # unlike the type that the step returns.
-        batch, units = given["projected"].shape[1], given["recurrent_kernel"].shape[0]
+        batch, rows = given["projected"].shape[1], given["recurrent_kernel"].shape[0]
         zero = np.asarray(0, dtype=self.step.dtype)
-        sizes = [units if n == self.step.units else n + 0 * units for n in self.step.state_sizes]
+        sizes = [self.size(n, rows) for n in self.step.state_sizes]
         return [pt.alloc(zero, batch, size) for size in sizes]
+
+    def size(self, number: int, rows: Any) -> Any:
+        """Return a size as a symbol; the recurrent kernel has as many rows as the first state."""
+        return rows if number == self.step.state_sizes[0] else number + 0 * rows
 
     def in_order(self, sequence: Tensor) -> Tensor:
         """Reverse a sequence if the loop runs backwards."""
@@ -251,10 +255,11 @@ class Recurrence(RecurrenceOp):
     def shapes(
         self, projected: SymbolicShape, recurrent_kernel: SymbolicShape, *others: SymbolicShape
     ) -> list[SymbolicShape]:
-        (time, batch, _), units = projected, recurrent_kernel[0]
-        sizes = [units if n == self.step.units else n for n in self.step.state_sizes]
+        (time, batch, _), rows = projected, recurrent_kernel[0]
+        sizes = [self.size(n, rows) for n in self.step.state_sizes]
+        units = self.size(self.step.units, rows)
         products = [(time, batch, len(p.gates) * units) for p in self.step.products]
-        operands = [(time, batch, units) for _ in products]
+        operands = [(time, batch, rows) for _ in products]
         histories, lasts = [(time, batch, n) for n in sizes], [(batch, n) for n in sizes]
         return [*histories, *lasts, *products, *operands]
 

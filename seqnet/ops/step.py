@@ -21,6 +21,9 @@ from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.op import Op
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors, graph_inputs, io_toposort
+from pytensor.scalar.basic import Cast
+from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.math import Prod, Sum
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.type import TensorType
 
@@ -210,8 +213,9 @@ def trace_step(
         If the step uses a gate that does not exist, or does not return its states.
     """
     gates = tuple(gates)
+    sizes = tuple(state_sizes or (units for _ in state_names))
     inputs = [pt.matrix(f"x_{gate}", dtype=dtype) for gate in gates]
-    states = [pt.matrix(state, dtype=dtype) for state in state_names]
+    states = [placeholder(*pair, dtype) for pair in zip(state_names, sizes, strict=True)]
     products: list[Product] = []
 
     def recur(h: Tensor, *asked: str) -> tuple[Tensor, ...]:
@@ -224,7 +228,7 @@ def trace_step(
             )
         if len(set(asked)) < len(asked):
             raise ValueError(f"{name} asks recur for one gate twice: {', '.join(asked)}.")
-        values = [pt.matrix(f"recurrent_{gate}", dtype=dtype) for gate in asked]
+        values = [placeholder(f"recurrent_{gate}", units, dtype) for gate in asked]
         if len(dropout) > 1:
             for gate, value in zip(asked, values, strict=True):
                 kept = h * drawn(dropout[gates.index(gate)])
@@ -246,9 +250,9 @@ def trace_step(
     products = [
         Product(operand, p.gates, p.values) for operand, p in zip(operands, products, strict=True)
     ]
+    check_shapes(new, state_names, sizes, name)
     # Copies, so that a state that is returned unchanged is a new variable as well.
     new = [copied(v) for v in new]
-    sizes = tuple(state_sizes or (units for _ in states))
     return TracedStep(gates, units, dtype, sizes, inputs, states, products, new, extras + others)
 
 
@@ -307,6 +311,11 @@ def hoist(outputs: Sequence, known: set, name: str) -> tuple[list, list[Extra]]:
     return clone_replace(list(outputs), replaced), list(extras.values())
 
 
+def placeholder(name: str, size: int, dtype: str) -> Tensor:
+    """Return a variable (batch, size). A size of 1 is not static: it would be broadcastable."""
+    return TensorType(dtype, (None, None if size == 1 else size))(name=name)
+
+
 def check_states(new: object, state_names: Sequence[str], name: str) -> list:
     """Return the states of a step as variables, or raise an error if they are invalid."""
     wanted = f"a tuple of its {len(state_names)} new states ({', '.join(state_names)})"
@@ -332,6 +341,19 @@ def check_states(new: object, state_names: Sequence[str], name: str) -> list:
     return found
 
 
+def check_shapes(
+    states: Sequence[Tensor], state_names: Sequence[str], sizes: Sequence[int], name: str
+) -> None:
+    """Raise ``ValueError`` if the static shape of a new state is not ``(batch, size)``."""
+    for value, state, size in zip(states, state_names, sizes, strict=True):
+        rows, columns = value.type.shape
+        if rows == 1 or columns not in (None, size):
+            raise ValueError(
+                f"{name} must return its new state {state!r} in the shape (batch, {size}), got "
+                f"{value.type.shape}."
+            )
+
+
 def in_precision(outputs: Sequence, dtype: str) -> list:
     """Return outputs of a dtype, with wider float constants of their graph rounded to it."""
     wide: dict[Variable, Variable] = {
@@ -339,12 +361,31 @@ def in_precision(outputs: Sequence, dtype: str) -> list:
         for v in ancestors(outputs)
         if isinstance(v, Constant)
         and isinstance(v.type, TensorType)
-        and np.dtype(v.type.dtype).kind == "f"
-        and np.dtype(v.type.dtype).itemsize > np.dtype(dtype).itemsize
+        and is_wide(v.type.dtype, dtype)
     }
-    if wide:
-        outputs = clone_replace(list(outputs), wide, rebuild_strict=False)
+    values: dict[Variable, Variable] = dict(wide)
+    for node in io_toposort(list(wide), list(outputs)) if wide else ():
+        replaced = [values.get(v, v) for v in node.inputs]
+        if all(new is old for new, old in zip(replaced, node.inputs, strict=True)):
+            continue
+        op, kind = node.op, getattr(node.outputs[0].type, "dtype", None)
+        if isinstance(op, (Sum, Prod)) and is_wide(kind, dtype):
+            # A sum of wide numbers keeps their dtype as its own.
+            narrow = type(op)(axis=op.axis, dtype=dtype)
+            values[node.outputs[0]] = cast("Variable", narrow(*replaced))
+        elif isinstance(op, Elemwise) and isinstance(op.scalar_op, Cast) and is_wide(kind, dtype):
+            values[node.outputs[0]] = pt.cast(replaced[0], dtype)
+        else:
+            new_node = node.clone_with_new_inputs(replaced, strict=False)
+            values.update(zip(node.outputs, new_node.outputs, strict=True))
+    outputs = [values.get(v, v) for v in outputs]
     return [v if v.dtype == dtype else pt.cast(v, dtype) for v in outputs]
+
+
+def is_wide(kind: str | None, dtype: str) -> bool:
+    """Return whether a dtype is a float of more bytes than another."""
+    kinds = np.dtype(kind), np.dtype(dtype)
+    return kinds[0].kind == "f" and kinds[0].itemsize > kinds[1].itemsize
 
 
 def rebuild(outputs: Sequence, values: dict) -> list:

@@ -221,9 +221,9 @@ class GradientNorms:
         """Return the mean of the joint norm; 0 before the first update."""
         return self.total / max(self.updates, 1)
 
-    def means(self, layers: Iterable[Layer]) -> dict[str, float]:
-        """Return the mean norm of each weight by name."""
-        return name_norms(layers, self.trained, self.each / max(self.since, 1))
+    def means(self, weights: Iterable[SharedVariable]) -> dict[str, float]:
+        """Return the mean norm of each weight of a model by name."""
+        return name_norms(weights, self.trained, self.each / max(self.since, 1))
 
     def state_dict(self) -> dict:
         """Return the norms so far."""
@@ -242,10 +242,9 @@ def names_of(layer: Layer) -> list[str]:
 
 
 def name_norms(
-    layers: Iterable[Layer], trained: Sequence[bool], norms: np.ndarray
+    weights: Iterable[SharedVariable], trained: Sequence[bool], norms: np.ndarray
 ) -> dict[str, float]:
-    """Return norms by the names of the trained weights."""
-    weights = [weight for layer in layers for weight in layer.weights]
+    """Return norms by the names of the trained weights among all weights of a model."""
     names = [str(weight.name) for weight, on in zip(weights, trained, strict=False) if on]
     return dict(zip(names, norms.tolist(), strict=True))
 

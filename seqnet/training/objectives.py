@@ -65,14 +65,14 @@ class Objective:
         return 2 + sum(len(metric.sums) for metric in self.metrics)
 
     def graph(
-        self, y: Tensor, output: Tensor, weight: Tensor | None, mask: Tensor | None
+        self, y: Tensor | None, output: Tensor, weight: Tensor | None, mask: Tensor | None
     ) -> tuple[list[Tensor], Tensor]:
         """Return the sums of a batch, and the weight to divide the sum of losses by.
 
         Parameters
         ----------
         y, output : variables
-            Targets and predictions.
+            Targets, None if the loss needs none, and predictions.
         weight : variable (batch,) or (batch, time), optional
         mask : bool variable, optional
         """
@@ -88,11 +88,12 @@ class Objective:
         if isinstance(self.loss, SequenceLoss):
             function = partial(function, mask=mask)
             steps = None if mask is None else pt.any(mask, axis=1)  # of the values: of sequences
+        y = cast(Tensor, y)  # a loss that needs no targets does not look at them
         values = values_of(function, y, output, what)
         check_gradient(values, output, what)
         values = pt.cast(values, output.dtype)
         check_values(values, steps, weight, isinstance(self.loss, SequenceLoss))
-        counted = self.loss.counted(y) if isinstance(self.loss, Loss) else None
+        counted = self.loss.counted(y) if isinstance(self.loss, Loss) and y is not None else None
         if counted is not None:  # the metrics look at class 0 instead of a class that is ignored
             mask, y = masks_together(mask, counted), pt.switch(counted, y, pt.zeros_like(y))
             steps = mask

@@ -23,6 +23,12 @@ def as_sum(value: Any) -> Sum:
     return np.asarray(value, "float64") if np.ndim(value) else float(value)
 
 
+def sums_of(outputs: Sequence, examples: int) -> list[Sum]:
+    """Return the sums of a step from what its function returns, the penalties first."""
+    penalty, *others = [as_sum(value) for value in outputs]
+    return [penalty * examples, float(examples), *others]
+
+
 class TestResult:
     """Sums over a batch.
 
@@ -35,8 +41,8 @@ class TestResult:
     __slots__ = ("sums",)
     __test__ = False  # not a test, despite its name
 
-    def __init__(self, outputs: Sequence):
-        self.sums = [as_sum(value) for value in outputs]
+    def __init__(self, outputs: Sequence, examples: int):
+        self.sums = sums_of(outputs, examples)
 
 
 class PredictResult:
@@ -94,11 +100,15 @@ class TrainResult:
     )
 
     def __init__(
-        self, outputs: Sequence, trained: tuple[bool, ...], objectives: Sequence[Objective]
+        self,
+        outputs: Sequence,
+        trained: tuple[bool, ...],
+        objectives: Sequence[Objective],
+        examples: int,
     ):
-        values = number_of_sums(objectives)
+        values = number_of_sums(objectives) - 1
         self.trained = trained
-        self.sums = [as_sum(value) for value in outputs[:values]]
+        self.sums = sums_of(outputs[:values], examples)
         self.states = outputs[values + 1 :]
         self.loss = total_loss(objectives, self.sums)
         self.empty = not any(part[1] for part in parts_of(objectives, self.sums))

@@ -293,7 +293,7 @@ def check_fits(trainer: Trainer, header: dict) -> None:
     if len(state["totals"]["sums"]) != sums:
         raise ValueError("it has too many or too few metrics")
     norms = state["gradient_norms"]
-    name_norms(model.layers, norms["trained"], np.array(norms["each"]))
+    name_norms(model.weights, norms["trained"], np.array(norms["each"]))
     try:
         np.random.default_rng().bit_generator.state = state["random"]
     except (ValueError, TypeError, KeyError, OverflowError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
@@ -19,7 +19,7 @@ from seqnet.data.dataset import PART_NAMES, Batch, tree_items
 from seqnet.hyperparameters import version
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.layers.recurrent import Recurrent
+from seqnet.layers.recurrent import Loop
 from seqnet.layers.states import layers_in_time
 from seqnet.locking import COMPILING
 from seqnet.regularizers import penalty as penalty_of
@@ -93,9 +93,9 @@ def symbolic_batch(batch: Batch, types: tuple[ArrayType, ...]) -> Batch:
     return batch.map(lambda array: next(variables))
 
 
-def recurrent_layers(layers: Iterable) -> list[Recurrent]:
+def recurrent_layers(layers: Iterable) -> list[Loop]:
     """Return the layers whose states a step can be given, those within other layers too."""
-    return [layer for layer in layers_in_time(layers) if isinstance(layer, Recurrent)]
+    return [layer for layer in layers_in_time(layers) if isinstance(layer, Loop)]
 
 
 def symbolic_states(layers: Iterable) -> States:
@@ -108,7 +108,7 @@ def symbolic_states(layers: Iterable) -> States:
 
 def first_states(layers: Iterable, batch: int) -> list[np.ndarray]:
     """Return the states before the first step, in `symbolic_states`'s order: zeros or learned."""
-    return [state for layer in recurrent_layers(layers) for state in layer.first_states(batch)]
+    return [state for layer in recurrent_layers(layers) for state in layer.get_initial_state(batch)]
 
 
 # ---- graphs
@@ -193,21 +193,18 @@ def loss_sums(
             part.get(objective.output) if isinstance(part, dict) else part
             for part in (batch.targets, batch.sample_weight)
         ]
-        found, over = objective.graph(cast(Tensor, y), output, weight, mask)
+        found, over = objective.graph(y, output, weight, mask)
         sums += found
         means.append(objective.weighted(found[0] if single else found[0] / over))
     dtype = means[0].dtype
-    penalties = [penalty_of(r, w) for layer in model.layers for r, w in layer.penalties]
+    regularized = dict.fromkeys(pair for layer in model.layers for pair in layer.penalties)
+    penalties = [penalty_of(regularizer, weight) for regularizer, weight in regularized]
     penalties += context.losses
     penalty = sum([pt.cast(p, dtype) for p in penalties], pt.zeros((), dtype=dtype))
     total = sum(means[1:], means[0])
-    rows = batch.inputs
-    while isinstance(rows, dict):
-        rows = next(iter(rows.values()))
-    examples = pt.cast(rows.shape[0], dtype)
     if penalties:
         total = total + penalty * over if single else total + penalty
-    return [penalty * examples, examples, *sums], total, over if single else None
+    return [penalty, *sums], total, over if single else None
 
 
 # ---- compiled functions, one for each kind of batch
@@ -246,11 +243,19 @@ class CompiledSteps:
     def __init__(self, model: Model):
         self.model = model
         self.functions: dict[tuple, Callable] = {}
+        self.stepping: dict[str, Any] = {}  # see `seqnet.training.stepping`
+        self.leaves: tuple | None = None  # see `seqnet.data.adapters`
         self._structure: tuple[tuple, Structure] | None = None
 
     def __getstate__(self) -> dict:
         """Return the state to copy and pickle, without compiled functions."""
-        return {"model": self.model, "functions": {}, "_structure": None}
+        empty: dict[str, Any] = {
+            "functions": {},
+            "stepping": {},
+            "leaves": None,
+            "_structure": None,
+        }
+        return {"model": self.model, **empty}
 
     def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
         """Update the weights for a batch.
@@ -264,13 +269,13 @@ class CompiledSteps:
         function, arrays, structure = self.function(compile_train, batch, states is not None)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TrainResult(outputs, structure.trained, self.model.objectives)
+        return TrainResult(outputs, structure.trained, self.model.objectives, len(batch))
 
     def test(self, batch: Batch, announce: bool = False) -> TestResult:
         """Compute the loss and the metrics of a batch."""
         function, arrays, _ = self.function(compile_test, batch, announce=announce)
         with self.model.lock:
-            return TestResult(function(*arrays))
+            return TestResult(function(*arrays), len(batch))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
@@ -330,8 +335,7 @@ class CompiledSteps:
         if known is not None and known[0] == state:
             return known[1]
         optimizer = () if model.optimizer is None else model.optimizer.structure()
-        layers = tuple([layer.structure() for layer in model.layers])
-        structure = Structure(layers, model.trained, optimizer)
+        structure = Structure(model.structure(), model.trained, optimizer)
         self._structure = state, structure
         return structure
 

@@ -84,7 +84,8 @@ def check_windows(model: Model, batch: Batch) -> None:
             f"steps; the inputs have {', '.join(f'{t} ({name})' for name, t in times.items())}."
         )
     found = model.compute_output_shape(without_names(shapes, model.input_names))
-    output_shapes = with_names(found, model.output_names)
+    leaves = model.signature.outputs.leaves(found)
+    output_shapes = dict(zip(model.output_names, leaves, strict=True))
     for name, output in model.output_specs.items():
         shape, follows = output_shapes[name], output.follows
         if follows is None or len(shape) < 3 or shape[1:2] != shapes[follows][1:2]:

@@ -337,7 +337,7 @@ def numerical_error(
     model: Model, result: TrainResult, place: str, note: str = ""
 ) -> NumericalError:
     """Return the error for a step whose loss or gradients are not finite."""
-    norms = name_norms(model.layers, result.trained, result.gradient_norms)
+    norms = name_norms(model.weights, result.trained, result.gradient_norms)
     return diagnose(model, place, result.loss, norms, note)
 
 

@@ -494,3 +494,63 @@ def test_columns_of_the_same_lengths_share_their_places():
     assert isinstance(words, StepColumn)
     assert words.layout is target.layout
     assert words.layout.lengths.tolist() == [3, 2]
+
+
+# ----------------------------------------------------------------------------- other steps
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_outputs_with_other_steps_than_their_input_have_lengths_of_their_own(backwards):
+    x = seqnet.Input((None, 4), name="x")
+    windows = seqnet.layers.Conv1D(3, 2, strides=2)(x)
+    recurrent = seqnet.layers.SimpleRNN(2, return_sequences=True, go_backwards=backwards)
+    model = seqnet.Model(x, recurrent(windows))
+    model.compile("sgd", "mse")
+    lengths = np.array([3, 8, 5, 4])
+    data = [RNG.normal(size=(n, 4)) for n in lengths]
+    alone = [model.predict_on_batch(row[None])[0] for row in data]
+    assert [len(row) for row in alone] == [1, 4, 2, 2]
+    for row, one in zip(model.predict(data, batch_size=3), alone, strict=True):
+        np.testing.assert_allclose(row, one, rtol=1e-5, atol=1e-6)
+    y = [RNG.normal(size=row.shape) for row in alone]
+    weights = [np.arange(len(row)) for row in alone]
+    expected = np.concatenate([np.square(a - b).mean(-1) for a, b in zip(alone, y, strict=True)])
+    assert model.evaluate(data, y, batch_size=3) == pytest.approx(expected.mean(), rel=1e-5)
+    average = np.average(expected, weights=np.concatenate(weights))
+    assert model.evaluate(data, y, sample_weight=weights) == pytest.approx(average, rel=1e-5)
+    padded = pad_sequences(data, dtype="float32", padding="post")
+    targets = pad_sequences(y, dtype="float32", padding="pre" if backwards else "post")
+    found = model.evaluate(padded, targets, lengths=lengths)
+    assert found == pytest.approx(expected.mean(), rel=1e-5)
+    with pytest.raises(ValueError, match=r"y\[0\] has 3 steps, but the output for X\[0\] has 1"):
+        model.fit(data, data, verbose=0)
+
+
+def test_sequences_that_meet_step_by_step_have_equal_lengths(no_compile):
+    a, b = seqnet.Input((None, 3), name="a"), seqnet.Input((None, 3), name="b")
+    model = seqnet.Model([a, b], seqnet.layers.GRU(2)(seqnet.layers.Add()([a, b])))
+    short, long = np.ones((2, 3)), np.ones((5, 3))
+    message = r"X\['a'\]\[1\] has 5 steps and X\['b'\]\[1\] has 2"
+    for order in ([short, long], [long, short]):
+        with pytest.raises(ValueError, match="meet step by step"):
+            model.predict([order, order[::-1]])
+    with pytest.raises(ValueError, match=message):
+        model.predict([[short, long], [short, short]])
+
+
+def test_an_output_with_the_steps_of_several_inputs_takes_no_sequences(no_compile):
+    a, b = seqnet.Input((None, 3), name="a"), seqnet.Input((None, 3), name="b")
+    model = seqnet.Model([a, b], seqnet.layers.Concatenate(axis=1, name="both")([a, b]))
+    data = [np.ones((2, 3)), np.ones((5, 3))]
+    with pytest.raises(ValueError, match="'both' has the steps of several inputs"):
+        model.predict([data, data])
+
+
+def test_one_input_and_its_targets_may_be_lists_of_one():
+    x = seqnet.Input((None, 3), name="x")
+    model = seqnet.Model([x], [seqnet.layers.GRU(2)(x)])
+    data, y = np.ones((4, 5, 3)), np.ones((4, 2))
+    assert model.predict([data]).shape == (4, 2)
+    assert model.predict([data[0]]).shape == (1, 2)  # one sequence
+    model.compile("sgd", "mse")
+    assert model.evaluate([data], [y]) == model.evaluate(data, y)

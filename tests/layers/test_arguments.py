@@ -24,7 +24,7 @@ from seqnet.optimizers import SGD
 
 FLAGS = [
     *((SimpleRNN, (2,), name) for name in ("use_bias", "return_sequences", "return_state")),
-    *((LSTM, (2,), name) for name in ("go_backwards", "unroll", "stateful", "trainable")),
+    *((LSTM, (2,), name) for name in ("go_backwards", "unroll", "trainable")),
     (LSTM, (2,), "unit_forget_bias"),
     (GRU, (2,), "learn_initial_state"),
     (GRU, (2,), "reset_after"),

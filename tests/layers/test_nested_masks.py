@@ -6,7 +6,6 @@ import pytest
 from reference import numpy_layers
 
 import seqnet
-from seqnet import backend
 from seqnet.layers import (
     GRU,
     LSTM,
@@ -227,11 +226,11 @@ def test_a_mask_that_a_layer_cannot_use_is_refused():
     )
     with pytest.raises(ValueError, match=r"mask of layer 'lstm' \(LSTM\) has the shape"):
         model.predict(TOKENS)
-    with pytest.raises(TypeError, match=r"must be bool.*float64"):
+    with pytest.raises(TypeError, match=r"must be bool.*float32"):
         LSTM(2)(x, mask=np.ones((3, 3)))
-    with pytest.raises(ValueError, match=r"\(3, 4\), and its input \(3, 3, 2\)"):
+    with pytest.raises(ValueError, match=r"\(None, 4\), and its input \(None, 3, 2\)"):
         LSTM(2)(x, mask=np.ones((3, 4), bool))
-    with pytest.raises(ValueError, match=r"\(3,\), and its input \(3, 3, 2\)"):
+    with pytest.raises(ValueError, match=r"\(None,\), and its input \(None, 3, 2\)"):
         LSTM(2)(x, mask=np.ones(3, bool))
 
 
@@ -243,6 +242,6 @@ def test_a_mask_may_be_an_array():
         layer(x, mask=[[True, True, False], [True, True, True]]),
         layer(x[:1, :2]),
     ]
-    array, nested, cut = backend.compile([], outputs, name="test")()
+    array, nested, cut = outputs
     np.testing.assert_array_equal(array, nested)
     np.testing.assert_allclose(array[:1], cut, rtol=1e-12)

@@ -4,7 +4,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from cells import CELLS, Leaky, TwoSizes
+from cells import ALL, Leaky, TwoSizes
 from helpers import assert_same, random_arrays, run_cell
 from pytensor.scan.op import Scan
 
@@ -94,12 +94,12 @@ def test_recur_returns_the_requested_gates_in_order(asked, path):
                 total = total + weight * found[gate]
             return (pt.tanh(total),)
 
-    CELLS["asking"] = (Asking, {})
+    ALL["asking"] = (Asking, {})
     try:
         arrays = random_arrays("asking", 3, 4, 2)
         result = run_cell("asking", arrays, path)
     finally:
-        del CELLS["asking"]
+        del ALL["asking"]
     u = dict(zip("abc", np.split(arrays["recurrent_kernel"], 3, axis=1), strict=True))
     projected = arrays["x"] @ arrays["kernel"] + arrays["bias"]
     x_a, x_b, x_c = np.split(projected, 3, axis=2)
@@ -256,11 +256,11 @@ def test_paths_agree_where_states_are_swapped_or_returned_unchanged():
             h, c = states
             return c, pt.tanh(x[0] + recur(h)[0])
 
-    CELLS["swapping"] = (Swapping, {})
+    ALL["swapping"] = (Swapping, {})
     try:
         arrays = random_arrays("swapping", 3, 4, 2)
         scanned = run_cell("swapping", arrays, "scan")
         for path in ("unroll", "fused"):
             assert_same(run_cell("swapping", arrays, path), scanned, 1e-13)
     finally:
-        del CELLS["swapping"]
+        del ALL["swapping"]

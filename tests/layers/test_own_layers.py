@@ -275,3 +275,59 @@ def test_the_summary_of_a_cell_that_is_not_built_says_so():
     lines = []
     seqnet.Model([Peephole(2), Bidirectional(Peephole(2))]).summary(print_fn=lines.append)
     assert "not built" in lines[0]
+
+
+class Encoder(Layer):
+    """Applies a model or a layer that it is given."""
+
+    def __init__(self, part, **kwargs):
+        super().__init__(**kwargs)
+        self.part = part
+
+    def call(self, inputs, context):
+        return self.part(inputs, context=context)
+
+
+@pytest.mark.parametrize("shape", [None, (3,)])
+def test_a_model_within_a_layer_is_trained_and_frozen(shape):
+    inner = seqnet.Model([Dense(2, input_shape=shape)], name="inner")
+    own = Encoder(inner, name="own")
+    model = seqnet.Model([own, Dense(1)])
+    model.compile("sgd", "mse")
+    model.build((None, 3))
+    before = inner.get_weights()
+    model.fit(np.ones((2, 3)), np.ones((2, 1)), verbose=0)
+    assert len(model.weights) == 4
+    assert (inner.get_weights()[0] != before[0]).any()
+    own.trainable = False
+    assert model.trained == (False, False, True, True)
+
+
+def test_a_layer_that_is_built_already_is_trained_within_another():
+    shared = Dense(2, name="shared")
+    shared.ensure_built((None, 3))
+    model = seqnet.Model([Encoder(shared), Dense(1)])
+    model.build((None, 3))
+    assert [w.name for w in model.weights[:2]] == ["shared/kernel", "shared/bias"]
+
+
+def test_a_model_is_applied_to_each_step(tmp_path):
+    words = seqnet.Input((None,), dtype="int32")
+    encoder = seqnet.Model(words, LSTM(3)(Embedding(9, 2, mask_zero=True)(words)), name="encoder")
+    text = seqnet.Input((None, None), dtype="int32")
+    model = seqnet.Model(text, LSTM(2)(TimeDistributed(encoder)(text)))
+    x = np.array([[[1, 2, 0], [3, 0, 0]]])
+    np.testing.assert_allclose(model.predict(x), model.predict(x[:, :, :2]), rtol=1e-6)
+    assert model.weights[0].name == "time_distributed/encoder/embedding/embeddings"
+    model.save(tmp_path / "model.h5")
+    again = seqnet.load_model(tmp_path / "model.h5")
+    np.testing.assert_array_equal(model.predict(x), again.predict(x))
+
+
+def test_a_model_called_on_arrays_follows_its_rates():
+    dropout = seqnet.layers.Dropout(0.0)
+    model = seqnet.Model([dropout])
+    x = np.ones((2, 50))
+    assert (model(x, training=True) == 1).all()
+    dropout.rate = 0.5
+    assert (model(x, training=True) == 0).any()

@@ -21,7 +21,7 @@ KINDS = pytest.mark.parametrize(
         ("lstm", "float32"),
         ("gru", "float64"),
         ("gru", "float32"),
-        ("minimal_gated_unit", "float64"),
+        ("zhou_unit", "float64"),
     ],
 )
 TOLERANCE = {"float64": 1e-10, "float32": 2e-4}

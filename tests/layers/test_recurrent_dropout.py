@@ -6,7 +6,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from cells import CELLS, MinimalGatedUnit
+from cells import CELLS, ZhouUnit
 from helpers import random_arrays, run_cell, skip_without_kernel
 from pytensor.graph.replace import clone_replace
 from pytensor.scan.op import Scan
@@ -61,7 +61,7 @@ def training(layer, mask=None):
 
 
 @EVERY_PATH
-@pytest.mark.parametrize("cell", ["lstm", "gru", "minimal_gated_unit"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "zhou_unit"])
 def test_input_dropout_is_the_layer_on_inputs_with_dropped_features(cell, path):
     arrays = random_arrays(cell, 3, 4, 2, mask=MASK)
     layer = built(cell, arrays, path, dropout=0.4)
@@ -80,8 +80,8 @@ def test_input_dropout_is_the_layer_on_inputs_with_dropped_features(cell, path):
 @pytest.mark.parametrize("path", ["scan", "unroll"])
 def test_recurrent_dropout_multiplies_the_state_in_every_recurrent_product(path):
     """The minimal gated unit written out: dropout applies to both products, h U_f and (f h) U_h."""
-    arrays = random_arrays("minimal_gated_unit", 3, 4, 2, mask=MASK)
-    layer = built("minimal_gated_unit", arrays, path, recurrent_dropout=0.4)
+    arrays = random_arrays("zhou_unit", 3, 4, 2, mask=MASK)
+    layer = built("zhou_unit", arrays, path, recurrent_dropout=0.4)
     (kept,) = drawn(layer, (3, 2))
     assert 0 < (kept == 0).sum() < 6
     y = training(layer, MASK)(arrays["x"], arrays["cotangent"])[0]
@@ -262,5 +262,5 @@ def test_invalid_rates_are_refused(options, error, message):
 
 
 def test_a_custom_cell_supports_both_kinds_of_dropout():
-    layer = MinimalGatedUnit(2, dropout=0.2, recurrent_dropout=0.2)
+    layer = ZhouUnit(2, dropout=0.2, recurrent_dropout=0.2)
     assert layer.get_config()["recurrent_dropout"] == 0.2

@@ -6,7 +6,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from cells import CELLS, MinimalGatedUnit
+from cells import CELLS, ZhouUnit
 from helpers import assert_same, random_arrays, run_cell, skip_without_kernel
 from pytensor.graph.replace import clone_replace
 
@@ -152,7 +152,7 @@ def test_final_states_of_one_layer_can_be_initial_states_of_another():
 
 @EVERY_PATH
 @pytest.mark.parametrize("units", [1, 2])
-@pytest.mark.parametrize("cls", [LSTM, GRU, MinimalGatedUnit])
+@pytest.mark.parametrize("cls", [LSTM, GRU, ZhouUnit])
 def test_gradients_of_learned_initial_states_are_the_numerical_ones(cls, units, path):
     layer = cls(units, learn_initial_state=True, return_sequences=True, **options_of(path, cls))
     layer.ensure_built((None, 4, 3))
@@ -220,7 +220,7 @@ HALVES = (slice(0, 4), slice(4, 8))
 
 
 @EVERY_PATH
-@pytest.mark.parametrize("cls", [LSTM, GRU, MinimalGatedUnit])
+@pytest.mark.parametrize("cls", [LSTM, GRU, ZhouUnit])
 def test_two_halves_of_a_stateful_run_equal_the_whole(cls, path):
     model = stateful_model(path, cls)
     whole = model.predict(LONG)

@@ -2,7 +2,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from cells import CELLS, MinimalGatedUnit
+from cells import CELLS, ZhouUnit
 from reference import numpy_layers
 
 import seqnet
@@ -218,11 +218,11 @@ def test_weights_are_named_after_their_direction_and_initialized_separately():
 
 
 def test_bidirectional_names_do_not_grow_when_it_round_trips():
-    layer = Bidirectional(MinimalGatedUnit(2), backward_layer=GRU(3, go_backwards=True, name="b"))
+    layer = Bidirectional(ZhouUnit(2), backward_layer=GRU(3, go_backwards=True, name="b"))
     for _ in range(3):
         layer.ensure_built((None, None, 3))
         names = [w.name for w in layer.weights]
-        assert names[0] == "bidirectional/forward_minimal_gated_unit/kernel"
+        assert names[0] == "bidirectional/forward_zhou_unit/kernel"
         assert names[3] == "bidirectional/backward_b/kernel"
         layer = registry.get("layer", registry.serialize(layer))
 
@@ -237,12 +237,12 @@ def test_the_backward_layer_is_copied_with_unregistered_objects():
 
 
 def test_a_model_with_bidirectional_layers_trains_saves_and_loads(tmp_path):
-    custom = {"MinimalGatedUnit": MinimalGatedUnit}
+    custom = {"ZhouUnit": ZhouUnit}
     model = seqnet.Model(
         [
             Masking(input_shape=(None, 3)),
             Bidirectional(LSTM(3, return_sequences=True, dropout=0.1)),
-            Bidirectional(MinimalGatedUnit(2), merge_mode="sum", backward_layer=None),
+            Bidirectional(ZhouUnit(2), merge_mode="sum", backward_layer=None),
             Dense(1),
         ]
     )

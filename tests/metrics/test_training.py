@@ -100,7 +100,8 @@ def test_totals_are_saved_as_numbers_and_lists():
     model = tagger(asked)
     batch = seqnet.data.Batch(X.astype("float32"), Y.astype("float32"))
     sums = model.steps.test(batch).sums
-    totals, restored = Totals(asked, sums, sums), Totals(asked)
+    objectives = model.objectives
+    totals, restored = Totals(objectives, sums, sums), Totals(objectives)
     assert restored.logs()["recall"] == 0
     restored.load_state_dict(json.loads(json.dumps(totals.state_dict())))
     restored.add(sums)

@@ -55,6 +55,20 @@ def gained_operands(states, others):
     return [pt.tanh(states[0] * others[0] + others[1]) * others[2]]
 
 
+def normed_step(x, r, states, others):
+    """A gate and a candidate whose products are normalised over the units, one within the other."""
+    h = states[0]
+    a, b = (normalise(v, pt.mean, pt.sqrt) for v in r)
+    z = pt.sigmoid(x[0] + a)
+    new = z * h + (1 - z) * pt.tanh(x[1] + b * others[0])
+    return (normalise(new, pt.mean, pt.sqrt) + others[0],)
+
+
+def normalise(v, mean, sqrt):
+    centred = v - mean(v, axis=-1, keepdims=True)
+    return centred / sqrt(mean(centred * centred, axis=-1, keepdims=True) + np.float32(0.1))
+
+
 # ---- the same in NumPy ------------------------------------------------------------------
 # forward(x, r, states) -> (states, tape); backward(tape, d) -> (dx, dr, d_states)
 def _simple_rnn(x, r, states):
@@ -160,6 +174,36 @@ def _gained_operands_back(states, others, d):
     return [da * others[0]], [da * states[0], da, None]
 
 
+def _normed(x, r, states, others):
+    (h,), (a, b) = states, (normalise(v, np.mean, np.sqrt) for v in r)
+    z, g = sigmoid(x[0] + a), np.tanh(x[1] + b * others[0])
+    new = z * h + (1 - z) * g
+    return [normalise(new, np.mean, np.sqrt) + others[0]], (z, g, a, b, h, new, r, others[0])
+
+
+def _normalise_back(v, n, d):
+    """Return the gradient of v, given n = normalise(v) and its gradient."""
+    centred = v - v.mean(-1, keepdims=True)
+    size = np.sqrt((centred * centred).mean(-1, keepdims=True) + np.float32(0.1))
+    return (d - d.mean(-1, keepdims=True) - n * (d * n).mean(-1, keepdims=True)) / size
+
+
+def _normed_back(tape, d):
+    z, g, a, b, h, new, r, gain = tape
+    d_new = _normalise_back(new, normalise(new, np.mean, np.sqrt), d[0])
+    d_z, d_g = d_new * (h - g) * z * (1 - z), d_new * (1 - z) * (1 - g * g)
+    dr = [_normalise_back(r[0], a, d_z), _normalise_back(r[1], b, d_g * gain)]
+    return [d_z, d_g], dr, [d_new * z], [d_g * b + d[0]]
+
+
+def _normed_operands(states, others):
+    return [states[0]] * 2
+
+
+def _normed_operands_back(states, others, d):
+    return [d[0] + d[1]], [None]
+
+
 # Cells with other arrays: (their kinds, operands for the compiled kernel, operands in NumPy, and
 # their gradients: of the states and of the other arrays)
 OTHERS = {
@@ -181,6 +225,7 @@ OTHERS = {
         _gained_operands,
         _gained_operands_back,
     ),
+    "normed": ([Other("vector")], None, _normed_operands, _normed_operands_back),
 }
 
 # name: (step for the compiled kernel, gates, states, forward in NumPy, backward in NumPy)
@@ -191,6 +236,7 @@ CELLS = {
     "gru": (gru_step, 3, 1, _gru, _gru_back),
     "rich": (rich_step, 4, 2, _rich, _rich_back),
     "gained": (gained_step, 1, 1, _gained, _gained_back),
+    "normed": (normed_step, 2, 1, _normed, _normed_back),
 }
 
 

@@ -266,7 +266,7 @@ def test_a_model_without_trainable_weights_has_no_gradient_norms():
     model = compiled([Dense(2, trainable=False)])
     model.fit(VALUES, VALUES, verbose=0)
     assert model.gradient_norms.mean() == 0
-    assert model.gradient_norms.means(model.layers) == {}
+    assert model.gradient_norms.means(model.weights) == {}
     assert first_error(model, VALUES, np.full((12, 2), 1e20)).gradient_norms == {}
 
 
@@ -481,7 +481,7 @@ def test_gradient_norms_equal_those_of_the_updates(backend, clipping):
     changes = [(a - b) / 0.5 for a, b in zip(plain.get_weights(), before, strict=True)]
     expected = [np.linalg.norm(change) for change in changes]
     for model in (plain, clipped):
-        norms = model.gradient_norms.means(model.layers)
+        norms = model.gradient_norms.means(model.weights)
         assert list(norms) == [weight.name for weight in model.weights]
         np.testing.assert_allclose(list(norms.values()), expected, rtol=1e-9)
         assert model.gradient_norms.mean() == pytest.approx(math.hypot(*expected), rel=1e-9)
@@ -526,9 +526,10 @@ def test_norms_are_reset_when_other_layers_are_trained():
     again.load_state_dict(norms.state_dict())
     again.add(3.0, np.array([3.0, 0.0, 0.0, 0.0]), (True,) * 4)
     layers = [Dense(1, name="a"), Dense(1, name="b")]
-    seqnet.Model(layers).build((None, 1))
+    model = seqnet.Model(layers)
+    model.build((None, 1))
     assert again.mean() == 3.0
-    assert again.means(layers) == {"a/kernel": 2.0, "a/bias": 0, "b/kernel": 0, "b/bias": 0}
+    assert again.means(model.weights) == {"a/kernel": 2.0, "a/bias": 0, "b/kernel": 0, "b/bias": 0}
 
 
 @pytest.mark.parametrize("pulled_at", [pytest.param(2, marks=pytest.mark.slow), 3, 5])

@@ -1,0 +1,152 @@
+"""Several cells, one above the other, as one cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pytensor.compile.sharedvalue import SharedVariable
+
+from seqnet.layers.calling import describe
+from seqnet.layers.cell import CellInLoop, CellLayer, Drawn, LoopStep, marked, trace_with_output
+from seqnet.layers.context import CallContext
+from seqnet.layers.layer import Layer
+from seqnet.layers.user_cell import cell_in_loop, revived_cell
+from seqnet.registry import register
+from seqnet.types import Shape, Tensor
+
+
+@register("layer")
+class StackedRNNCells(CellLayer):
+    """A stack of cells as one cell: the output of each is the input of the next.
+
+    ``RNN([first, second])`` makes one of its list. The whole stack runs in one loop over time; the
+    states of all cells are those of the stack, from the first cell to the last.
+
+    Parameters
+    ----------
+    cells : list of cells
+        Objects of `Cell`, recurrent layers, or layers of your own that `RNN` takes as cells.
+
+    Attributes
+    ----------
+    state_names : tuple of str
+        The number of the cell and the name of its state: ``"0_h", "0_c", "1_h"``.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> from seqnet.layers import RNN, GRUCell, LSTMCell, StackedRNNCells
+    >>> stack = StackedRNNCells([LSTMCell(4), GRUCell(3)])
+    >>> [state.shape for state in stack.get_initial_state(2)]
+    [(2, 4), (2, 4), (2, 3)]
+    >>> output, states = stack(np.zeros((2, 5)), stack.get_initial_state(2))
+    >>> output.shape
+    (2, 3)
+    """
+
+    def __init__(self, cells: Sequence[Layer], **kwargs: Any):
+        if not isinstance(cells, (list, tuple)) or not cells:
+            raise TypeError(f"StackedRNNCells takes a list of cells, got {cells!r}.")
+        kwargs.setdefault("dtype", getattr(cells[0], "dtype", None))
+        super().__init__(**kwargs)
+        self.cells = list(cells)
+        if len({id(cell) for cell in cells}) < len(cells):
+            raise ValueError(
+                "A stack has the same cell twice, so that both would share their weights: make "
+                "an object for each."
+            )
+        self._loops = [cell_in_loop(cell, "StackedRNNCells") for cell in cells]
+        for cell in cells[1:]:
+            if cell.dtype != self.dtype:
+                raise ValueError(
+                    f"The cells of a stack must have one dtype, got {self.dtype} and {cell.dtype}."
+                )
+
+    @classmethod
+    def _revive(cls, value: Any, custom_objects: dict[str, Any] | None) -> Any:
+        return revived_cell(value, custom_objects)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(f"{k}_{n}" for k, cell in enumerate(self._loops) for n in cell.state_names)
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return tuple(size for cell in self._loops for size in cell.state_sizes)
+
+    @property
+    def units(self) -> int:  # type: ignore[override]
+        """The size of the blocks of columns of the first cell's kernels."""
+        return self._loops[0].units
+
+    @property
+    def output_size(self) -> int:
+        return self._loops[-1].output_size
+
+    @property
+    def sequence_generators(self) -> list[SharedVariable]:  # type: ignore[override]
+        return [g for cell in self.cells for g in cell.sequence_generators]
+
+    def build(self, input_shape: Shape) -> None:
+        self.needed_features(input_shape)
+        shape = input_shape
+        for k, (cell, loop) in enumerate(zip(self.cells, self._loops, strict=True)):
+            name = cell.display_name.rpartition("/")[2]
+            cell.name = f"{self.display_name}/{k}_{name.removeprefix(f'{k}_')}"
+            loop.build_in_loop(shape)
+            self.enter(cell)
+            shape = (input_shape[0], loop.output_size)
+
+    # ---- one step
+
+    def no_masks(self) -> Drawn:
+        return tuple(cell.no_masks() for cell in self._loops)
+
+    def draw(self, features: Tensor | int, batch: Tensor, context: CallContext) -> Drawn:
+        drawn = []
+        for cell in self._loops:
+            drawn.append(cell.draw(features, batch, context))
+            features = cell.output_size
+        return tuple(drawn)
+
+    def project(self, inputs: Tensor, drawn: Drawn) -> Tensor:
+        return self._loops[0].project(inputs, drawn[0])
+
+    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
+        return self._loops[0].recurrent_weights()
+
+    @property
+    def gates(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self._loops[0].gates
+
+    def parts(self, states: Sequence[Tensor]) -> Iterator[tuple[CellInLoop, list[Tensor]]]:
+        """Return each cell with its states."""
+        rest = list(states)
+        for cell in self._loops:
+            count = len(cell.state_names)
+            yield cell, rest[:count]
+            rest = rest[count:]
+
+    def within(
+        self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn
+    ) -> tuple[Tensor, list[Tensor]]:
+        (first, own), *others = self.parts(states)
+        output, found = first.within(x, own, recur, drawn[0])
+        found = list(found)
+        for (cell, own), masks in zip(others, drawn[1:], strict=True):
+            output, new = cell.advance(output, own, marked(masks))
+            found += new
+        return output, found
+
+    def trace(self, drawn: Drawn) -> LoopStep:
+        return trace_with_output(self, drawn, describe(self))
+
+    def advance(
+        self, inputs: Tensor, states: Sequence[Tensor], drawn: Drawn
+    ) -> tuple[Tensor, list[Tensor]]:
+        found: list[Tensor] = []
+        for (cell, own), masks in zip(self.parts(states), drawn, strict=True):
+            inputs, new = cell.advance(inputs, own, masks)
+            found += new
+        return inputs, found

@@ -1,0 +1,140 @@
+"""Names and ways of Keras: older arguments, calls on arrays, symbolic inputs and outputs."""
+
+import numpy as np
+import pytensor.tensor as pt
+import pytest
+
+import seqnet
+from seqnet.layers import GRU, LSTM, Dense, Dropout, Embedding, Layer, SimpleRNN, TimeDistributed
+
+X = np.ones((2, 3, 4), "float32")
+
+
+def test_older_names_are_the_arguments_of_today():
+    layer = LSTM(output_dim=3, inner_activation="hard_sigmoid", dropout_U=0.2, implementation=2)
+    assert (layer.units, layer.recurrent_dropout) == (3, 0.2)
+    assert seqnet.optimizers.SGD(lr=0.5).learning_rate == 0.5
+    with pytest.raises(TypeError, match="lr is an older name of learning_rate"):
+        seqnet.optimizers.SGD(lr=0.5, learning_rate=0.5)
+    with pytest.raises(TypeError, match="takes no argument 'time_major'"):
+        LSTM(3, time_major=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: LSTM(2, batch_input_shape=(5, None, 4)), (5, None, 4)),
+        (lambda: LSTM(2, input_dim=4, input_length=3), (None, 3, 4)),
+        (lambda: Dense(2, input_dim=4), (None, 4)),
+        (lambda: Embedding(9, 2, input_length=3), (None, 3)),
+    ],
+)
+def test_shapes_of_inputs_under_names_of_keras(make, shape):
+    layer = make()
+    model = seqnet.Sequential([layer])
+    assert (model.built, model.input_shape) == (True, shape)
+    again = type(layer).from_config(layer.get_config())
+    assert (again.batch_size, again.input_shape) == (shape[0], shape[1:])
+
+
+def test_methods_that_are_gone_name_what_to_call():
+    with pytest.raises(AttributeError, match="no 'predict_classes'; call predict"):
+        seqnet.Model([Dense(1)]).predict_classes(X)
+    with pytest.raises(AttributeError, match=r"no 'colour'\.$"):
+        seqnet.Model([Dense(1)]).colour  # noqa: B018
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layers_called_on_arrays_return_arrays(dtype):
+    layer = GRU(3, return_state=True, dtype=dtype)
+    output, state = layer(X.astype("float64"))
+    assert isinstance(output, np.ndarray)
+    assert output.dtype == dtype
+    expected = layer(pt.as_tensor_variable(X.astype(dtype)))[0].eval()
+    np.testing.assert_allclose(output, expected, rtol=1e-5)
+    later = layer(X, initial_state=[state])[0]
+    np.testing.assert_array_equal(layer([X, state])[0], later)
+    assert not np.array_equal(later, output)
+
+
+def test_a_mask_given_as_an_array_hides_steps():
+    layer, changed = SimpleRNN(3), X.copy()
+    changed[:, 2] = 9
+    mask = np.array([[True, True, False]] * 2)
+    np.testing.assert_array_equal(layer(X, mask=mask), layer(changed, mask=mask))
+    assert not np.array_equal(layer(X), layer(changed))
+
+
+def test_training_mode_draws_anew_at_each_call_on_arrays():
+    layer = Dropout(0.5)
+    first, second = layer(np.ones((8, 8)), training=True), layer(np.ones((8, 8)), training=True)
+    assert set(np.unique(first)) == {0, 2}
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(layer(np.ones((8, 8))), np.ones((8, 8)))
+
+
+def test_a_model_called_on_arrays_predicts():
+    model = seqnet.Model([Dense(2), Dropout(0.5)])
+    np.testing.assert_array_equal(model(X), model.predict(X))
+    assert (model(X, training=True) == 0).any()
+
+
+class Scale(Layer):
+    builds = 0
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.builds += 1
+        self.scale = self.add_weight("scale", (input_shape[-1],), "ones")
+
+    def call(self, x):
+        return x * self.scale
+
+
+def test_a_layer_is_built_by_hand_once():
+    layer = Scale()
+    layer.build((None, 3, 4))
+    assert (layer.built, layer.builds, len(layer.trainable_weights)) == (True, 1, 1)
+    np.testing.assert_array_equal(layer(X), X)
+    layer.build([None, 3, 4])
+    assert layer.builds == 1
+    assert Dense(2).get_weights() == []
+    Dense(2).set_weights([])
+
+
+def test_a_stack_has_symbolic_inputs_and_outputs():
+    stack = seqnet.Sequential([Dense(3, input_shape=(4,)), Dense(2, kernel_regularizer="l2")])
+    inner = seqnet.Model(stack.input, stack.layers[0].output)
+    values = np.ones((2, 4), "float32")
+    assert inner.predict(values).shape == (2, 3)
+    assert (stack.output_shape, stack.layers[0].output_shape) == ((None, 2), (None, 3))
+    assert seqnet.Model(stack.inputs, stack.outputs).weights == stack.weights
+    assert len(stack.losses) == 1
+    assert stack.get_layer(index=-1) is stack.layers[1]
+    stack.layers[0].trainable = False
+    assert [w.name for w in stack.non_trainable_weights] == ["dense/kernel", "dense/bias"]
+
+
+def test_a_wrapper_takes_a_model():
+    inner = seqnet.Model([Dense(2, input_shape=(4,))])
+    model = seqnet.Model([TimeDistributed(inner, input_shape=(3, 4))])
+    np.testing.assert_allclose(model.predict(X)[:, 0], inner.predict(X[:, 0]), rtol=1e-6)
+
+
+def test_classes_become_rows():
+    found = seqnet.utils.to_categorical(np.array([[1], [0]]), 3)
+    np.testing.assert_array_equal(found, [[0, 1, 0], [1, 0, 0]])
+    for wrong in ([3], [-1], [0.5]):
+        with pytest.raises(ValueError, match="class numbers from 0 to 2"):
+            seqnet.utils.to_categorical(wrong, 3)
+
+
+def test_steps_may_have_targets_of_zeros():
+    model = seqnet.Model([Dense(2, activation="softmax")])
+    model.compile("sgd", "categorical_crossentropy")
+    y = np.zeros((2, 3, 2))
+    y[:, :2, 0] = 1
+    whole, part = model.evaluate(X, y), model.evaluate(X[:, :2], y[:, :2])
+    assert whole == pytest.approx(part * 2 / 3, rel=1e-5)
+    with pytest.raises(ValueError, match="adds up to 0"):
+        model.evaluate(X[:, 0], y[:, 2])
