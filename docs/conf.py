@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 import seqnet
@@ -24,6 +25,7 @@ extensions = [
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
+highlight_language = "none"
 default_role = "py:obj"  # `name` in a docstring is a link if there is such an object
 
 myst_heading_anchors = 4
@@ -89,6 +91,25 @@ def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = LINK.sub(changed, source[0])
 
 
+def shorten_sidebar(app: Sphinx, name: str, template: str, context: dict, tree: object) -> None:
+    """List pages and modules in the sidebar, and not the hundreds of names in modules.
+
+    Pages that are made from docstrings have no link to a source on GitHub.
+    """
+    if name.startswith("api/"):
+        context["page_source_suffix"] = ""
+    toctree = context["toctree"]
+    context["toctree"] = lambda **options: toctree(**{**options, "maxdepth": 2})
+
+
+def highlight_examples(app: Sphinx, tree: nodes.document) -> None:
+    """Mark examples as Python; other blocks of docstrings are formulas."""
+    for node in tree.findall(nodes.doctest_block):
+        node["language"] = "pycon"
+
+
 def setup(app: Sphinx) -> None:
     """Register what is above with Sphinx."""
     app.connect("source-read", read_page)
+    app.connect("doctree-read", highlight_examples)
+    app.connect("html-page-context", shorten_sidebar, priority=400)  # before the theme

@@ -2,6 +2,15 @@
 
 The names are Keras 3's. ``hard_sigmoid`` has Keras 3's slope of 1/6; Keras 1 and 2 and Theano
 used 1/5 (see `docs/differences.md`).
+
+A layer takes the name or the function; a function can also be called on any variable:
+
+>>> import pytensor.tensor as pt
+>>> from seqnet import activations
+>>> from seqnet.layers import Dense
+>>> layers = [Dense(8, activation="gelu"), Dense(8, activation=activations.mish)]
+>>> activations.softmax(pt.matrix("x"), axis=0).ndim
+2
 """
 
 from __future__ import annotations

@@ -2,6 +2,14 @@
 
 Fans follow Keras 3: for a kernel of shape ``(inputs, outputs)`` fan-in is the first, fan-out the
 second dimension; for a convolution's ``(steps, inputs, outputs)`` both are times the steps.
+
+A layer takes the name or the object; an object can also be called on a shape:
+
+>>> from seqnet import initializers
+>>> from seqnet.layers import Dense
+>>> layer = Dense(8, kernel_initializer="he_normal", bias_initializer=initializers.Ones())
+>>> initializers.Constant(0.5)((2,), dtype="float32")
+array([0.5, 0.5], dtype=float32)
 """
 
 from __future__ import annotations

@@ -75,12 +75,18 @@ log = logging.getLogger("seqnet")
 
 @register("model")
 class Model:
-    """A linear stack of layers, trained with one compiled call for each batch.
+    """A stack of layers, or a graph of layers from inputs to outputs, that can be trained.
 
     Parameters
     ----------
-    layers : list of Layer
+    inputs : list of Layer, or variables
+        The layers of a stack, each applied to the output of the one before. Or, with `outputs`,
+        an `Input` variable, a list or a dictionary of these.
+    outputs : variable, list or dictionary, optional
+        What layers and PyTensor's operations make from the inputs.
     name : str
+    layers : list of Layer, optional
+        The layers of a stack, by name.
 
     Attributes
     ----------

@@ -1,4 +1,9 @@
-"""Regularizers: objects that return a penalty of a weight, which is added to the loss."""
+"""Regularizers: objects that return a penalty of a weight, which is added to the loss.
+
+>>> from seqnet import regularizers
+>>> from seqnet.layers import Dense
+>>> layers = [Dense(8, kernel_regularizer=regularizers.L2(0.01)), Dense(8, kernel_regularizer="l1")]
+"""
 
 from __future__ import annotations
 

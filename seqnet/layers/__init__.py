@@ -1,4 +1,4 @@
-"""Layers, one file for each kind."""
+"""Layers: functions of sequences and arrays, with weights, that know masks."""
 
 from seqnet.layers.activation import Activation, Identity, Softmax
 from seqnet.layers.activity_regularization import ActivityRegularization

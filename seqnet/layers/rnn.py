@@ -34,8 +34,8 @@ class RNN(Loop):
     return_sequences : bool
         Return every step's output and not only the last one's.
     return_state : bool
-        Calling the layer on a variable returns the list [output, *last states], the states in the
-        order of `state_names`, each ``(batch, size)``. Not in a stack of layers.
+        Calling the layer on a variable returns the list ``[output, *last states]``, the states in
+        the order of `state_names`, each ``(batch, size)``. Not in a stack of layers.
     go_backwards : bool
         Run from the last step to the first; outputs come in that order (as in Keras).
     stateful : bool, "training" or "evaluation"

@@ -1,4 +1,4 @@
-"""Optimizers, one file for each method; `get` returns one by name or configuration."""
+"""Optimizers: updates of weights by gradients; `get` returns one by name or configuration."""
 
 from seqnet.hyperparameters import Hyperparameter
 from seqnet.optimizers import schedules
