@@ -11,8 +11,6 @@ phonemes, without stress marks as in the literature, with attention to the lette
 words is held out. A pronunciation is found by beam search. The phoneme error rate is the edit
 distance to the closest pronunciation of the word in the dictionary, divided by its length; the
 word error rate is the share of words whose pronunciation is none of the dictionary's.
-
-RESULT
 """
 
 from __future__ import annotations
