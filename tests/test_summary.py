@@ -129,7 +129,7 @@ def test_plot_model_writes_the_graph(model, tmp_path):
     path = tmp_path / "model.dot"
     seqnet.utils.plot_model(model, path, show_shapes=True)
     text = path.read_text()
-    assert '"input" -> "embedding"' in text
+    assert '"input_layer" -> "embedding"' in text
     assert '"embedding" -> "a_rather_long_name"' in text
     assert "output: ?" in text
     seqnet.utils.plot_model(Graph(), path, True, True, False, "LR", show_layer_activations=True)
