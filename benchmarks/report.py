@@ -209,14 +209,23 @@ def generation(records: list[dict]) -> str:
     return markdown(["model", "system", "characters a second", "quartile", "quartile"], rows)
 
 
-def sequence_losses(records: list[dict]) -> str:
+def with_peer(records: list[dict], what: str, measured: str) -> str:
+    """Return the times of the sides of each case, and seqnet's ratio to its peer."""
     rows = []
     for r in records:
         for side, found in r["ms"].items():
             own = r["ratio_to_peer"] if side.startswith("seqnet") else None
             cells = [milliseconds(found), ratio(own) if own else ""]
             rows.append([r["case"] + star(r), side, *cells])
-    return markdown(["loss", "system", "loss and gradient, ms", "seqnet / PyTorch"], rows)
+    return markdown([what, "system", measured, "seqnet / PyTorch"], rows)
+
+
+def sequence_losses(records: list[dict]) -> str:
+    return with_peer(records, "loss", "loss and gradient, ms")
+
+
+def attention(records: list[dict]) -> str:
+    return with_peer(records, "model", "training step, ms")
 
 
 def machine(by_question: dict[str, list[dict]]) -> str:
@@ -252,6 +261,7 @@ TABLES: dict[str, Callable] = {
         unroll_vs_scan,
         generation,
         sequence_losses,
+        attention,
     )
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytensor.tensor as pt
+import pytest
 
 from seqnet import registry
 from seqnet.layers import GRU, LSTM, RNN, GRUCell, Layer, LSTMCell, Recurrent
@@ -278,6 +279,20 @@ RNNS = {
     ),
 }
 ALL = CELLS | RNNS
+
+
+QUICK = (
+    *("simple_rnn", "lstm", "gru", "minimal_gated_unit", "zoneout", "layer_norm_lstm"),
+    *("two_sizes", "rnn_of_lstm"),
+)
+"""The cells that the quick tests run over; all others are in the slow set."""
+
+
+def over_cells(names, quick=QUICK):
+    """Run a test over cells, given by name; those that are not in `quick` are slow tests."""
+    slow = pytest.mark.slow
+    cells = [name if name in quick else pytest.param(name, marks=slow) for name in names]
+    return pytest.mark.parametrize("cell", cells)
 
 
 def output_state(cell):

@@ -4,7 +4,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from cells import ALL, CELLS, ZhouUnit, output_state
+from cells import ALL, CELLS, ZhouUnit, output_state, over_cells
 from helpers import assert_same, compiled_layer, random_arrays, run_cell, short
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +26,7 @@ HELD = [
     for peer in case.peers
 ]
 PATHS = pytest.mark.parametrize("path", ["scan", "unroll", "fused"])
-EVERY_CELL = pytest.mark.parametrize("cell", ALL)
+EVERY_CELL = over_cells(ALL)
 NUMPY_CELLS = {
     "simple_rnn": numpy_layers.SimpleRNNCell(),
     "lstm": numpy_layers.LSTMCell(),
@@ -221,7 +221,7 @@ def test_gradients_are_the_numerical_ones(cell):
     )
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@over_cells(CELLS)
 def test_a_layer_round_trips_through_its_configuration(cell):
     cls, own = CELLS[cell]
     layer = cls(3, activation="relu", go_backwards=True, name="mine", **own)

@@ -6,7 +6,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from cells import CELLS, ZhouUnit
+from cells import CELLS, ZhouUnit, over_cells
 from helpers import random_arrays, run_cell, skip_without_kernel
 from pytensor.graph.replace import clone_replace
 from pytensor.scan.op import Scan
@@ -20,7 +20,7 @@ from seqnet.layers import GRU, LSTM, CallContext, Dense, SimpleRNN
 MASK = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0]], dtype=bool)
 PATHS = {"scan": {"fused": False}, "unroll": {"unroll": True}, "fused": {}}
 EVERY_PATH = pytest.mark.parametrize("path", PATHS)
-EVERY_CELL = pytest.mark.parametrize("cell", CELLS)
+EVERY_CELL = over_cells(CELLS, ("lstm", "gru", "minimal_gated_unit", "zoneout"))
 
 
 def drawn(layer, *sizes):

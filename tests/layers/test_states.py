@@ -6,7 +6,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from cells import CELLS, ZhouUnit
+from cells import CELLS, ZhouUnit, over_cells
 from helpers import assert_same, random_arrays, run_cell, skip_without_kernel
 from pytensor.graph.replace import clone_replace
 
@@ -79,7 +79,7 @@ def test_a_layer_of_several_outputs_is_refused_in_a_stack(layer):
 
 
 @EVERY_PATH
-@pytest.mark.parametrize("cell", CELLS)
+@over_cells(CELLS)
 def test_passed_initial_states_give_the_results_of_the_reference(cell, path):
     cls, own = CELLS[cell]
     arrays = random_arrays(cell, 4, 4, 2, mask=MASK)
