@@ -8,10 +8,7 @@ Both systems start from the same weights, train on the same batch, and must agre
 
 from __future__ import annotations
 
-import contextlib
-import sys
-
-from harness import Report, Worker, WorkerError, flat, parser, ratios, spread, table, take_turns
+from harness import compare_cases, parser
 
 # embedding, units, vocabulary, batch, length
 CASES = {
@@ -31,35 +28,7 @@ def main(arguments=None) -> None:
     add("--rounds", type=int, default=10)
     add("--steps", type=int, default=20, help="in a turn")
     options = result.parse_args(arguments)
-    report = Report("attention", options)
-    rows = [["case", "side", "ms", "quartiles", "seqnet / PyTorch"]]
-    for case in options.cases.split(","):
-        settings = {**dict(zip(FIELDS, CASES[case], strict=True)), "masks": options.masks}
-        with contextlib.ExitStack() as stack:
-            workers, losses = {}, {}
-            for side in options.sides.split(","):
-                try:
-                    workers[side] = stack.enter_context(Worker(side, settings))
-                except WorkerError as error:
-                    if side.startswith("seqnet"):
-                        sys.exit(str(error))
-                    print(f"Left out: {error}", file=sys.stderr)
-                    continue
-                losses[side] = workers[side].ask("first")["loss"]
-            low, high = min(losses.values()), max(losses.values())
-            if high - low > 1e-4 * abs(high):
-                sys.exit(f"The first losses differ: {losses}.")
-            report.begin()
-            times = take_turns(workers, options.rounds, options.steps)
-        ratio = ratios(times, *workers) if len(workers) > 1 else None
-        found = {side: spread(flat(rounds)) for side, rounds in times.items()}
-        report.add(case=case, settings=settings, ms=found, ratio_to_peer=ratio)
-        for side, ms in found.items():
-            quartiles = f"{ms['q1']:.2f} to {ms['q3']:.2f}"
-            own = ratio and side.startswith("seqnet")
-            last = f"{ratio['median']:.2f}" if own else ""
-            rows.append([case, side, f"{ms['median']:.2f}", quartiles, last])
-    table(rows)
+    compare_cases("attention", CASES, FIELDS, options, tolerance=1e-4)
 
 
 if __name__ == "__main__":

@@ -305,3 +305,48 @@ def table(rows: list[list], file=sys.stderr) -> None:
             for k, (c, w) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells), file=file)
+
+
+def compare_cases(question: str, cases: dict, fields: tuple, options, tolerance: float) -> None:
+    """Time two sides in turns for each case, save the results and print a table.
+
+    Parameters
+    ----------
+    question : str
+        The name of the report.
+    cases : dict
+        The settings of each case, in the order of `fields`.
+    options
+        Has `cases`, `sides`, `masks`, `rounds` and `steps`.
+    tolerance : float
+        The relative difference that the first losses of the sides may have.
+    """
+    report = Report(question, options)
+    rows = [["case", "side", "ms", "quartiles", "seqnet / PyTorch"]]
+    for case in options.cases.split(","):
+        settings = {**dict(zip(fields, cases[case], strict=True)), "masks": options.masks}
+        with contextlib.ExitStack() as stack:
+            workers, losses = {}, {}
+            for side in options.sides.split(","):
+                try:
+                    workers[side] = stack.enter_context(Worker(side, settings))
+                except WorkerError as error:
+                    if side.startswith("seqnet"):
+                        sys.exit(str(error))
+                    print(f"Left out: {error}", file=sys.stderr)
+                    continue
+                losses[side] = workers[side].ask("first")["loss"]
+            low, high = min(losses.values()), max(losses.values())
+            if high - low > tolerance * abs(high):
+                sys.exit(f"The first losses differ: {losses}.")
+            report.begin()
+            times = take_turns(workers, options.rounds, options.steps)
+        ratio = ratios(times, *workers) if len(workers) > 1 else None
+        found = {side: spread(flat(rounds)) for side, rounds in times.items()}
+        report.add(case=case, settings=settings, ms=found, ratio_to_peer=ratio)
+        for side, ms in found.items():
+            quartiles = f"{ms['q1']:.2f} to {ms['q3']:.2f}"
+            own = ratio and side.startswith("seqnet")
+            last = f"{ratio['median']:.2f}" if own else ""
+            rows.append([case, side, f"{ms['median']:.2f}", quartiles, last])
+    table(rows)
