@@ -74,6 +74,11 @@ class CellInLoop(ABC):
         """The size of the output, the last axis; by default that of the first state."""
         return self.state_sizes[0]
 
+    @property
+    def input_size(self) -> int | None:
+        """The last axis of what the loop reads, for each gate; None is `units`."""
+        return None
+
     @abstractmethod
     def trace(self, drawn: Drawn) -> LoopStep:
         """Return the graph of one step, given the dropout masks of the pass."""
@@ -475,7 +480,10 @@ def trace_with_output(cell: CellInLoop, drawn: Drawn, what: str) -> LoopStep:
         names, sizes = cell.state_names, cell.state_sizes
         if own_output:
             names, sizes = (*names, "output"), (*sizes, cell.output_size)
-        return trace_step(step, cell.gates, names, cell.units, cell.dtype, what, sizes)
+        return trace_step(
+            *(step, cell.gates, names, cell.units, cell.dtype, what, sizes),
+            input_size=cell.input_size,
+        )
 
     whole = traced(own_output=True)
     if not place:

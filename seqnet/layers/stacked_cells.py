@@ -117,6 +117,10 @@ class StackedRNNCells(CellLayer):
         return self._loops[0].recurrent_weights()
 
     @property
+    def input_size(self) -> int | None:
+        return self._loops[0].input_size
+
+    @property
     def gates(self) -> tuple[str, ...]:  # type: ignore[override]
         return self._loops[0].gates
 

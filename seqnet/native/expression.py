@@ -98,6 +98,9 @@ SHAPES = (
 )
 
 
+PASSED = ("GradClip", "ZeroGrad", "DisconnectedGrad", "ConsiderConstant")
+"""Operations that return their input, and change its gradient."""
+
 FOLDED = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
 
 
@@ -237,6 +240,8 @@ class Expressions:
             if len(arguments) == 2 and self.value_of(arguments[1]) in (1.0, -1.0):
                 return [self.units]
             raise self.unavailable(f"the step uses a size other than the number of units: {op}")
+        if name in PASSED:
+            return [arguments[0]]
         if name in SHAPES and (
             name == "SpecifyShape"
             or all(getattr(node.inputs[0].type, "broadcastable", ()))
