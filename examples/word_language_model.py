@@ -10,8 +10,8 @@ downloaded. Examples:
         --test ptb.test.txt
 
 Source: Zaremba, Sutskever and Vinyals, "Recurrent neural network regularization" (2014), as in
-TensorFlow's ptb_word_lm. The text is cut into 20 rows that are read side by side. States are carried
-along a row, gradients end after 20 or 35 words. All weights are drawn from one uniform
+TensorFlow's ptb_word_lm. The text is cut into 20 rows that are read side by side. States are
+carried along a row, gradients end after 20 or 35 words. All weights are drawn from one uniform
 distribution, the loss is summed over the steps of a window, the norm of all gradients is clipped,
 and plain gradient descent has a learning rate of 1 that decays after some epochs.
 """

@@ -277,8 +277,8 @@ def streams(
     length = (len(numbers) - 1) // rows // size * size
     if length < 1:
         raise ValueError(
-            f"A sequence of {len(numbers)} numbers is too short for {rows} rows of {size} steps and "
-            "the number after each."
+            f"A sequence of {len(numbers)} numbers is too short for {rows} rows of {size} steps "
+            "and the number after each."
         )
     x, y = (numbers[k : k + rows * length].reshape(rows, length) for k in (0, 1))
     if steps is None:

@@ -9,7 +9,7 @@ from seqnet.text import WordVocabulary, streams
 
 
 def test_a_word_vocabulary_keeps_the_most_frequent_words():
-    words = "b a a c a b c d".split()
+    words = ["b", "a", "a", "c", "a", "b", "c", "d"]
     vocabulary = WordVocabulary.of(words, size=3)
     assert vocabulary.words == ("<unk>", "a", "b")
     assert vocabulary.encode(words).tolist() == [2, 1, 1, 0, 1, 2, 0, 0]
@@ -20,7 +20,7 @@ def test_a_word_vocabulary_keeps_the_most_frequent_words():
 
 
 def test_the_unknown_word_of_a_text_has_the_number_of_unknown_words():
-    vocabulary = WordVocabulary.of("the N cat N".split(), unknown="N")
+    vocabulary = WordVocabulary.of(["the", "N", "cat", "N"], unknown="N")
     assert vocabulary.words == ("N", "the", "cat")
     assert WordVocabulary(["a", "?"], unknown="?").encode(["x", "a"]).tolist() == [1, 0]
 
