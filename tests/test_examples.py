@@ -59,6 +59,34 @@ def test_the_text_example_accepts_any_text_and_unroll(tmp_path, capsys):
     assert set(model.metadata["vocabulary"]) == set(corpus.read_text(encoding="utf-8"))
 
 
+def test_the_recipe_of_char_rnn(tmp_path, capsys):
+    example = load("text_generation")
+    found = example.parse(["--char-rnn", "--units", "8"])
+    assert (found.units, found.layers, found.rho, found.clip_value) == (8, 2, 0.95, 5)
+    assert example.parse([]).rho == 0.9
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("grun, blau, gelb und rot; " * 30)
+    checkpoint = tmp_path / "colours.h5"
+    settings = "--units 6 --length 10 --batch-size 4 --sample 5 --embedding 4"
+    files = ["--corpus", str(corpus), "--checkpoint", str(checkpoint)]
+    carried = "--epochs 3 --decay-after 1 --decay 0.5"
+    example.main(["--char-rnn", *settings.split(), *carried.split(), *files, "--prime", ""])
+    printed = capsys.readouterr().out
+    model = seqnet.load_model(checkpoint)
+    assert model.stateful
+    assert model.optimizer.learning_rate == pytest.approx(0.002 / 4)
+    assert "Epoch 3" in printed
+
+    more = [*settings.split(), "--corpus", str(corpus), "--checkpoint", str(tmp_path / "more.h5")]
+    example.main([*more, "--epochs", "1", "--init-from", str(checkpoint)])
+    first = float(re.search(r"(\d+\.\d+) nats", capsys.readouterr().out).group(1))
+    last = float(re.findall(r"(\d+\.\d+) nats", printed)[-1])
+    assert first < last  # it did not start from new weights
+    corpus.write_text("violett! " * 90)
+    with pytest.raises(SystemExit, match=r"3 characters that the vocabulary of .* lacks: '!iv'"):
+        example.main([*more, "--init-from", str(checkpoint)])
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
