@@ -893,7 +893,7 @@ class Model:
             Truncated backpropagation: divide each batch into windows of this many steps and make
             an update for each. States and the masks of `dropout` and `recurrent_dropout` are passed
             from window to window; gradients are not. Windows that consist only of padding are
-            skipped.
+            skipped. The validation is computed in such windows, too.
 
         Returns
         -------
@@ -954,22 +954,27 @@ class Model:
         mask: Data | None = None,
         lengths: Data | None = None,
         callbacks: Sequence[Callback] = (),
+        tbptt: int | None = None,
     ) -> float | list[float] | dict[str, float]:
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
         X and y are the same as for `fit`; `steps` is the number of batches to evaluate; `verbose`
         shows a progress bar (1) or prints a line (2). The model is not changed. With `return_dict`,
         a dictionary of results by name is returned. The hooks of `callbacks` whose names begin with
-        ``on_test`` are called.
+        ``on_test`` are called. `tbptt` divides each batch into windows of this many steps and
+        passes states from window to window: the result is the same, and the memory does not depend
+        on the length of the sequences.
         """
         batch_size = check_count(batch_size, "batch_size")
-        steps = check_optional_count(steps, "steps")
+        steps, tbptt = check_optional_count(steps, "steps"), check_optional_count(tbptt, "tbptt")
         verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
         announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
         dataset = Adapter(self, announce=announce).dataset(X, y, sample_weight, mask, lengths)
         with closing(dataset), closing(called):
             called.set_up(self, training.data_params(dataset, batch_size, steps))
-            totals = training.evaluate(self, dataset, batch_size, called, steps, announce)
+            if tbptt is not None:
+                check_windows(self, dataset.first_batch(batch_size))
+            totals = training.evaluate(self, dataset, batch_size, called, steps, tbptt, announce)
         return report(totals, return_dict)
 
     @takes_keras_names

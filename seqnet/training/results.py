@@ -27,13 +27,17 @@ class TestResult:
     ----------
     sums : list of float or float64 array
         As `seqnet.training.objectives` lists them. `Totals` adds them up.
+    states : list of array (samples, units)
+        The last states of recurrent layers, if the step was given first ones.
     """
 
-    __slots__ = ("sums",)
+    __slots__ = ("states", "sums")
     __test__ = False  # not a test, despite its name
 
-    def __init__(self, outputs: Sequence, examples: int):
-        self.sums = sums_of(outputs, examples)
+    def __init__(self, outputs: Sequence, objectives: Objectives, examples: int):
+        values = objectives.number_of_sums - 1
+        self.sums = sums_of(outputs[:values], examples)
+        self.states = outputs[values:]
 
 
 class PredictResult:

@@ -276,11 +276,14 @@ class CompiledSteps:
             outputs = function(*arrays, *(states or ()))
         return TrainResult(outputs, structure.trained, self.model.objectives, len(arrays[0]))
 
-    def test(self, batch: Batch, announce: bool = False) -> TestResult:
-        """Compute the loss and the metrics of a batch."""
-        function, arrays, _ = self.function(compile_test, batch, announce=announce)
+    def test(
+        self, batch: Batch, states: Sequence | None = None, announce: bool = False
+    ) -> TestResult:
+        """Compute the loss and the metrics of a batch; for `states` see `train`."""
+        function, arrays, _ = self.function(compile_test, batch, states is not None, announce)
         with self.model.lock:
-            return TestResult(function(*arrays), len(arrays[0]))
+            outputs = function(*arrays, *(states or ()))
+        return TestResult(outputs, self.model.objectives, len(arrays[0]))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""

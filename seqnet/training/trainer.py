@@ -28,6 +28,7 @@ from seqnet.training.diagnostics import (
     name_norms,
     nonfinite_weights,
 )
+from seqnet.training.objectives import Sum
 from seqnet.training.results import Totals, TrainResult
 from seqnet.training.signals import Interrupted, StopSignals
 from seqnet.training.step import compile_test, compile_train, first_states
@@ -169,7 +170,9 @@ class Trainer:
         steps.function(compile_train, first, arguments.tbptt is not None, announce)
         if self.validation is not None:
             first = self.validation.first_batch(arguments.validation_batch_size)
-            steps.function(compile_test, first, announce=announce)
+            if arguments.tbptt is not None:
+                first = next(windows(model, first, arguments.tbptt))
+            steps.function(compile_test, first, arguments.tbptt is not None, announce)
 
     def begin_epoch(self) -> bool:
         """Draw the order of the next epoch; return whether there is a batch for it."""
@@ -251,6 +254,7 @@ class Trainer:
                 arguments.validation_batch_size,
                 self.callbacks,
                 arguments.validation_steps,
+                arguments.tbptt,
                 signals=self.signals,
             )
             self.logs |= totals.logs("val_")
@@ -388,6 +392,7 @@ def evaluate(
     batch_size: int,
     callbacks: CallbackList,
     steps: int | None = None,
+    tbptt: int | None = None,
     announce: bool = False,
     signals: StopSignals | None = None,
 ) -> Totals:
@@ -401,7 +406,8 @@ def evaluate(
         for number, batch in enumerate(batches):
             callbacks.on_test_batch_begin(number)
             with states.in_model():
-                totals.add(model.steps.test(batch, announce).sums)
+                for sums in sums_of_batch(model, batch, tbptt, announce):
+                    totals.add(sums)
             for hook in at_batch_end:
                 hook(number, totals.logs())
             if signals is not None:
@@ -413,6 +419,20 @@ def evaluate(
         log.warning(message)
     callbacks.on_test_end(totals.logs())
     return totals
+
+
+def sums_of_batch(
+    model: Model, batch: Batch, tbptt: int | None, announce: bool
+) -> Iterator[Sequence[Sum]]:
+    """Yield the sums of a batch, or of each of its windows, which need less memory."""
+    if tbptt is None:
+        yield model.steps.test(batch, announce=announce).sums
+        return
+    states: Sequence[np.ndarray] = first_states(model.layers, len(batch))
+    for window in windows(model, batch, tbptt):
+        result = model.steps.test(window, states, announce)
+        states = result.states
+        yield result.sums
 
 
 def predict(
