@@ -128,7 +128,7 @@ def test_nan_is_propagated(name):
 
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (64,), (7, 11, 13), (300, 257)])
 def test_an_optimizer_update_is_one_compiled_kernel_that_writes_in_place(shape):
-    """AdaDelta: Zeiler (2012), algorithm 1."""
+    """Adadelta: Zeiler (2012), algorithm 1."""
     weight, gradient, squares, changes = (
         pt.tensor(n, shape=(None,) * len(shape), dtype="float32") for n in "wgsc"
     )
