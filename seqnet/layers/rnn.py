@@ -59,6 +59,10 @@ class RNN(Loop):
         The value of all states before the first step.
     return_in_order : bool
         With `go_backwards` and `return_sequences`, return the outputs in the order of the input.
+    gradient_steps : int, optional
+        Backpropagate through the last `gradient_steps` steps of each row only, in the order in
+        which they are computed; by default through all. Masked steps do not count. The outputs of
+        earlier steps have no gradient, and their inputs neither.
     **kwargs
         See `Layer`; the dtype is that of the cell.
 
