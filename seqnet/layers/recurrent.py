@@ -198,19 +198,17 @@ class Loop(Stateful):
         step that is.
         """
         batch = inputs.shape[0]
-        drawn = self.loop_cell.draw(inputs.shape[2], batch, context)
+        time_mask = None if mask is None else mask.transpose(1, 0)
+        anew, pending = None, None
+        if resets is not None:
+            flags = checked_resets(self, resets, inputs.type.shape).transpose(1, 0)
+            anew, pending = resets_in_effect(flags, time_mask, self.go_backwards)
+        drawn = self.drawn_for(inputs, time_mask, anew, context)
         projected = self.loop_cell.project(inputs, drawn)
         sequence = projected.transpose(1, 0, 2)  # (time, batch, gates * units)
-        time_mask = None if mask is None else mask.transpose(1, 0)
         states = self.start(batch, context, initial_state)
-        if resets is None:
-            history, output, last = self.run(sequence, time_mask, states, drawn)
-            carried = last
-        else:
-            flags = checked_resets(self, resets, inputs.type.shape).transpose(1, 0)
-            found, pending = resets_in_effect(flags, time_mask, self.go_backwards)
-            history, output, last = self.run(sequence, time_mask, states, drawn, found)
-            carried = last if pending is None else self.restarted(pending, last)
+        history, output, last = self.run(sequence, time_mask, states, drawn, anew)
+        carried = last if pending is None else self.restarted(pending, last)
         if self in context.initial_states and self in context.final_states:
             raise ValueError(
                 f"Layer {self.display_name!r} is called twice in one model, but tbptt and step by "
@@ -227,6 +225,12 @@ class Loop(Stateful):
                 order = mask[:, ::-1] if self.reverses_time else mask
                 output = pt.switch(order[:, :, None], output, np.asarray(0, output.dtype))
         return [output, *last] if self.return_state else output
+
+    def drawn_for(
+        self, inputs: Tensor, mask: Tensor | None, resets: Tensor | None, context: CallContext
+    ) -> Drawn:
+        """Return what is drawn before the loop; the flags are (time, batch)."""
+        return self.loop_cell.draw(inputs.shape[2], inputs.shape[0], context)
 
     def run(
         self,
@@ -253,10 +257,10 @@ class Loop(Stateful):
         if self.gradient_steps is not None:
             kept = last_steps(sequence, mask, self.gradient_steps, self.go_backwards)
             step = with_gradient_steps(step, kept)
-        if states is not None and count < len(step.states):
-            output = np.asarray(0, self.dtype)
-            before = pt.alloc(output, sequence.shape[1], cell.output_size)
-            states = [*states, cast(Tensor, before)]
+        if states is not None:
+            zero = np.asarray(0, self.dtype)
+            others = [pt.alloc(zero, sequence.shape[1], n) for n in step.state_sizes[len(states) :]]
+            states = [*states, *cast("list[Tensor]", others)]
         histories, last = recurrence(
             step,
             sequence,
