@@ -224,3 +224,24 @@ def test_rows_with_gaps_are_read_without_a_copy():
     total, product = kernel(a, b)
     np.testing.assert_allclose(total, np.tanh(a) + b, rtol=1e-14)
     np.testing.assert_array_equal(product, a * b)
+
+
+def test_an_output_overwrites_the_input_of_a_number_if_it_can():
+    x, y = pt.vector(dtype="float32"), pt.vector(dtype="float32")
+    kernel = native.ElementwiseKernel([x, y], [x + y, x - y])
+    a, b = np.arange(6, dtype="float32"), np.full(3, 2, "float32")
+    contiguous = np.arange(3, dtype="float32")
+    added, subtracted = kernel(contiguous, b, out=(0, None))
+    assert added is contiguous
+    assert added.tolist() == [2, 3, 4]
+    assert subtracted is not b
+    assert subtracted.tolist() == [-2, -1, 0]
+    contiguous.flags.writeable = False
+    for kept in (contiguous, a[::2]):
+        before = kept.copy()
+        added, subtracted = kernel(kept, b, out=(0, 1))
+        assert added is not kept
+        assert subtracted is b
+        np.testing.assert_array_equal(kept, before)
+        np.testing.assert_array_equal(added, before + 2)
+        b[...] = 2
