@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
@@ -494,6 +495,11 @@ def trace_with_output(
     if not place:
         return LoopStep(whole, len(names), count)
     return LoopStep(traced(own_output=False), place[-1], count)
+
+
+def open_size(size: int) -> int | Tensor:
+    """Return a size of an array; an axis of the size one does not become broadcastable."""
+    return size if size != 1 else pytensor.shared(np.int64(1))
 
 
 def marked(drawn: Drawn) -> Drawn:

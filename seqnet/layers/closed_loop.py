@@ -18,6 +18,7 @@ from seqnet.layers.cell import (
     LoopStep,
     check_extras,
     marked,
+    open_size,
     trace_with_output,
 )
 from seqnet.layers.context import CallContext
@@ -80,9 +81,7 @@ class Feedback(CellInLoop):
         return (self.cell.draw(features, batch, context), None)
 
     def trace(self, drawn: Drawn) -> LoopStep:
-        found = trace_with_output(
-            self, drawn, describe(self.owner), {"next_input": self.features}
-        )
+        found = trace_with_output(self, drawn, describe(self.owner), {"next_input": self.features})
         check_extras(self.owner, found.step)
         return found
 
@@ -237,12 +236,12 @@ class ClosedLoop(FedBack):
         zero = np.asarray(0, self.dtype)
         states = self.start(batch, context, initial_state)
         if states is None:
-            states = [cast(Tensor, pt.alloc(zero, batch, n)) for n in cell.state_sizes]
+            states = [cast(Tensor, pt.alloc(zero, batch, open_size(n))) for n in cell.state_sizes]
         units = cell.recurrent_weights()[0].shape[0]
         sequence = cast(Tensor, pt.alloc(zero, number, batch, units))
         first = pt.cast(inputs, self.dtype)
-        if first.type.shape[1] == 1:  # a static size of one would be broadcastable
-            first = pt.alloc(first, batch, units * 0 + 1)
+        if first.type.shape[1] == 1:
+            first = pt.alloc(first, batch, open_size(1))
         history, output, last = self.run(sequence, None, [*states, first], drawn)
         context.final_states[self] = last
         if self.return_sequences:
@@ -276,9 +275,7 @@ class ClosedLoop(FedBack):
         return None
 
 
-NOT_IN_A_CLOSED_LOOP = (
-    *("go_backwards", "return_in_order", "stateful", "zero_output_for_mask"),
-)
+NOT_IN_A_CLOSED_LOOP = (*("go_backwards", "return_in_order", "stateful", "zero_output_for_mask"),)
 
 
 class Probability(Hyperparameter):

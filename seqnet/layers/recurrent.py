@@ -30,7 +30,7 @@ import pytensor.tensor as pt
 from seqnet.checks import check_bool, check_count, check_number
 from seqnet.initializers import Constant
 from seqnet.layers.calling import describe
-from seqnet.layers.cell import Cell, CellInLoop, Drawn
+from seqnet.layers.cell import Cell, CellInLoop, Drawn, open_size
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.states import RUNS, CarriedStates, InitialState, Stateful, given_states
@@ -259,7 +259,8 @@ class Loop(Stateful):
             step = with_gradient_steps(step, kept)
         if states is not None:
             zero = np.asarray(0, self.dtype)
-            others = [pt.alloc(zero, sequence.shape[1], n) for n in step.state_sizes[len(states) :]]
+            sizes = map(open_size, step.state_sizes[len(states) :])
+            others = [pt.alloc(zero, sequence.shape[1], size) for size in sizes]
             states = [*states, *cast("list[Tensor]", others)]
         histories, last = recurrence(
             step,

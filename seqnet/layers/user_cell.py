@@ -17,6 +17,7 @@ from seqnet.layers.cell import (
     Drawn,
     LoopStep,
     check_extras,
+    open_size,
     trace_with_output,
 )
 from seqnet.layers.context import CallContext
@@ -96,7 +97,8 @@ class UserCell(CellInLoop):
 
 def no_recurrent_weights(units: int, dtype: str) -> tuple[Tensor, None]:
     """Return a recurrent kernel of zeros, for steps that do not use one, and no bias."""
-    return cast(Tensor, pt.alloc(np.asarray(0, dtype), units, units)), None
+    size = open_size(units)
+    return cast(Tensor, pt.alloc(np.asarray(0, dtype), size, size)), None
 
 
 class LayerOfStep(CellInLoop):

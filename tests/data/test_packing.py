@@ -83,7 +83,12 @@ def test_training_on_packed_rows_is_training_on_the_sequences():
         (([1, 2],), {}, TypeError, r"sequences/x\[0\] is 1: a sequence has steps"),
         (([[1, 2], [3]],), {"length": 1}, ValueError, "Sequence 0 has 2 steps"),
         (([[1, 2]],), {"length": 2.5}, TypeError, "length must be an integer"),
-        (([[1, 2]], [[1]]), {}, ValueError, r"targets\[0\] has 1 steps, but sequences/x\[0\] has 2"),
+        (
+            ([[1, 2]], [[1]]),
+            {},
+            ValueError,
+            r"targets\[0\] has 1 steps, but sequences/x\[0\] has 2",
+        ),
         (([[1, 2]], []), {}, ValueError, "targets has 0 sequences, but sequences/x has 1"),
         (([[[1, 2]], [[1]]],), {}, ValueError, "steps of sequences/x differ in shape"),
         (({"resets": [[1]]},), {}, ValueError, "the name of an input"),

@@ -51,9 +51,7 @@ def check(cell, path, masked, backwards):
     plain = run_cell(cell, arrays, go_backwards=backwards)
     np.testing.assert_allclose(found["y"], plain["y"], rtol=1e-12, atol=1e-13)
     for name in [n for n in expected if n.startswith("d_")]:
-        np.testing.assert_allclose(
-            found[name], expected[name], rtol=1e-9, atol=1e-11, err_msg=name
-        )
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-9, atol=1e-11, err_msg=name)
     assert np.abs(found["d_x"] - plain["d_x"]).max() > 1e-3
 
 

@@ -135,7 +135,10 @@ def test_an_initial_state_that_is_given_holds_before_the_first_reset_only():
 def packed_model(**options):
     """Return a model with resets as an input."""
     seqnet.set_random_seed(3)
-    x, resets = seqnet.Input((None, 3), name="x"), seqnet.Input((None,), dtype="bool", name="resets")
+    x, resets = (
+        seqnet.Input((None, 3), name="x"),
+        seqnet.Input((None,), dtype="bool", name="resets"),
+    )
     y = LSTM(4, return_sequences=True, **options)(x, resets=resets)
     return seqnet.Model([x, resets], Dense(1)(y))
 
