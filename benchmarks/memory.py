@@ -3,8 +3,8 @@
     python benchmarks/memory.py
 
 Each result is from a separate process: the largest resident size after some steps, and its growth
-after the imports. A prediction is of `--predicted` steps of 64 units, 8 sequences of 8 features; its
-growth is that after a prediction of 100 steps, without the array of the inputs.
+after the imports. A prediction is of `--predicted` steps of 64 units, 8 sequences of 8 features;
+its growth is that after a prediction of 100 steps, without the array of the inputs.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ def test_a_rate_between_mixes_inputs_by_chance():
     layer, x = sampler(0.4), RNG.normal(size=(3, 6, 2))
     found, generator = training(layer, x)
     own = generator.uniform(size=(6, 3)) < 0.4
-    assert own[1:].any() and not own[1:].all()
+    assert 0 < own[1:].mean() < 1
     states, fed = [np.zeros((3, 3))] * 2, x[:, 0]
     for t in range(6):
         inputs = np.where(own[t][:, None] & (t > 0), fed, x[:, t])
