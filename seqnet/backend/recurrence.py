@@ -314,7 +314,7 @@ class KernelLastStates(KernelOfRecurrence):
         axis = 0 if self.project is None else 1
         time, batch = source[self.sequence].shape[axis], source[self.sequence].shape[1 - axis]
         size = max(STEPS_OF_PART, SIZE_OF_PART // max(1, batch * kernel.shape[1]))
-        states = None
+        states: list | None = None
         if "state0" in given:
             states = [given[f"state{k}"] for k in range(self.compiled.states)]
         in_time = {n for n in given if n == "mask" or self.is_sequence(n)}
@@ -339,7 +339,7 @@ class KernelLastStates(KernelOfRecurrence):
                 others=self.others((projected, *part.values())),
             )
             states = [history[-1].copy() for history in histories]
-        for storage, state in zip(outputs, states, strict=True):
+        for storage, state in zip(outputs, cast(list, states), strict=True):
             storage[0] = state
 
     def is_sequence(self, name: str) -> bool:

@@ -167,7 +167,8 @@ class Bidirectional(Wrapper, Stateful):
     def compute_output_shape(self, input_shape: Shape, resets_shape: Shape | None = None) -> Any:
         outputs: list[Shape] = []
         last: list[Shape] = []
-        for half in (self.layer, self.backward_layer):
+        halves: tuple[Any, ...] = self.inner_layers
+        for half in halves:
             output, *states = items_of(half.compute_output_shape(input_shape, resets_shape))
             outputs.append(output)
             last += states

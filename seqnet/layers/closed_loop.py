@@ -198,8 +198,8 @@ class ClosedLoop(FedBack):
 
     input_axes = ("batch", "features")
     supports_masking = False
-    needs_length = False  # type: ignore[assignment]
-    non_causal = "makes all steps from one input"  # type: ignore[assignment]
+    needs_length = False
+    non_causal = "makes all steps from one input"
     takes_sequences = False
 
     def __init__(
@@ -241,7 +241,7 @@ class ClosedLoop(FedBack):
         sequence = cast(Tensor, pt.alloc(zero, number, batch, units))
         first = pt.cast(inputs, self.dtype)
         if first.type.shape[1] == 1:
-            first = pt.alloc(first, batch, open_size(1))
+            first = cast(Tensor, pt.alloc(first, batch, open_size(1)))
         history, output, last = self.run(sequence, None, [*states, first], drawn)
         context.final_states[self] = last
         if self.return_sequences:
@@ -256,7 +256,7 @@ class ClosedLoop(FedBack):
                 f"{describe(self)} has no number of steps: pass steps= to the layer or to the call."
             )
         if isinstance(found, Variable):
-            if found.type.ndim or np.dtype(found.type.dtype).kind not in "iu":  # type: ignore[attr-defined]
+            if found.type.ndim or np.dtype(found.type.dtype).kind not in "iu":
                 raise TypeError(f"The steps of {describe(self)} are an integer, got {found.type}.")
             return cast(Tensor, found)
         return check_count(found, f"The steps of {describe(self)}")
@@ -271,7 +271,7 @@ class ClosedLoop(FedBack):
         states = [(batch, n) for n in cell.state_sizes]
         return [output, *states] if self.return_state else output
 
-    def compute_mask(self, inputs: Any, mask: Any) -> None:  # type: ignore[override]
+    def compute_mask(self, inputs: Any, mask: Any) -> None:
         return None
 
 

@@ -43,7 +43,7 @@ def with_resets(step: TracedStep, resets: Tensor, starts: Sequence[TensorLike]) 
         # A switch and not a product, so that a NaN of the sequence before does not matter.
         replaced[state] = pt.switch(flag, value, state)
     outputs = [*step.new_states, *(p.operand for p in step.products)]
-    found = clone_replace(outputs, cast("dict[Variable, Variable]", replaced))
+    found: list = clone_replace(outputs, cast("dict[Variable, Variable]", replaced))
     count = len(step.new_states)
     products = [
         Product(operand, p.gates, p.values)
@@ -124,7 +124,7 @@ def last_steps(sequence: Tensor, mask: Tensor | None, count: int, backwards: boo
         Whether the loop runs from the last step to the first.
     """
     if mask is None:
-        mask = cast("Tensor", pt.ones((sequence.shape[0], sequence.shape[1]), dtype="bool"))
+        mask = pt.ones((sequence.shape[0], sequence.shape[1]), dtype="bool")
     computed = pt.cast(mask, "int64")
     later = pt.cumsum(computed if backwards else computed[::-1], axis=0)
     return (later if backwards else later[::-1]) <= count
