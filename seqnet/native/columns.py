@@ -8,6 +8,7 @@ remains that moves data: each range is an elementwise function of ranges of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -143,7 +144,7 @@ class Columns(Expressions):
         self._prepare_root(output)
 
     def _prepare_root(self, v: Variable) -> None:
-        if v not in self._widths and v.owner is None or v in self.leaves:
+        if (v not in self._widths and v.owner is None) or v in self.leaves:
             leaf = self.leaves.get(v)
             self._set(v, leaf.width if leaf else width_of_type(v))
 
@@ -185,7 +186,8 @@ class Columns(Expressions):
         return any(v in self._measured for v in node.inputs)
 
     def _known_integer(self, v: Variable) -> np.ndarray:
-        return self._integers[v] if v in self._integers else v.data  # type: ignore[attr-defined]
+        found = self._integers.get(v)
+        return v.data if found is None else found  # type: ignore[attr-defined]
 
     def _integer(self, v: Variable) -> int:
         if v not in self._integers and getattr(v, "data", None) is None:
@@ -262,7 +264,7 @@ class Columns(Expressions):
 
     def _ranges(self, v: Variable, start: int, end: int) -> list[tuple[int, int]]:
         cuts = sorted({start, end, *(c for c in self._cuts[v] if start < c < end)})
-        return list(zip(cuts, cuts[1:], strict=False))
+        return list(pairwise(cuts))
 
     def _value(self, variable: Variable, columns: Range) -> int:
         stack: list[tuple[Variable, Range]] = [(variable, columns)]

@@ -8,9 +8,9 @@ apart and concatenated.
 1. The products of the step are replaced by placeholders. What remains is elementwise, and is read
    in ranges of columns (`columns`).
 2. PyTensor differentiates it, product by product, from the last to the first.
-3. Values have a level: the number of products and reductions, one after the other, that they depend
-   on. A level is one function for each width of its outputs. Functions and products, level by level,
-   are the instructions of one step, forwards and backwards. ``src/program.c`` runs them.
+3. Values have a level: the number of products and reductions, one after the other, that they
+   depend on. A level is one function for each width of its outputs. Functions and products, level
+   by level, are the instructions of one step, forwards and backwards. ``src/program.c`` runs them.
 """
 
 from __future__ import annotations
@@ -363,8 +363,7 @@ class StepProgram:
         self.operand_places: list[Buffer] = []
         self.results = [arenas.new("scratch", sum(p.widths)) for p in step.products]
         saved = self._choose_saved()
-        for p, product in enumerate(step.products):
-            segments = self.operands[p]
+        for p, segments in enumerate(self.operands):
             level = max(direction.level(s.value) for s in segments)
             direction.leaf_levels["result", p] = level + 1
             place = self._state_of(segments)
@@ -826,7 +825,7 @@ class ProgramKernel:
         if len(others) != len(self.others):
             raise ValueError(f"others must be {len(self.others)} arrays, got {len(others)}")
         arrays = {("x", 0): sequence(projected)}
-        for k, size in enumerate(self._sizes):
+        for k in range(len(self._sizes)):
             arrays["size", k] = (address(self._sizes[k : k + 1]), 0, 1, 0)
         for k, (history, size) in enumerate(zip(histories, self.state_sizes, strict=True)):
             start, step = address(history), batch * size

@@ -158,7 +158,7 @@ def test_nan_is_propagated(name):
 
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (64,), (7, 11, 13), (300, 257)])
 def test_an_optimizer_update_is_one_compiled_kernel_that_writes_in_place(shape):
-    """AdaDelta: Zeiler (2012), algorithm 1."""
+    """Adadelta: Zeiler (2012), algorithm 1."""
     weight, gradient, squares, changes = (
         pt.tensor(n, shape=(None,) * len(shape), dtype="float32") for n in "wgsc"
     )
@@ -253,3 +253,24 @@ def test_rows_with_gaps_are_read_without_a_copy():
     total, product = kernel(a, b)
     np.testing.assert_allclose(total, np.tanh(a) + b, rtol=1e-14)
     np.testing.assert_array_equal(product, a * b)
+
+
+def test_an_output_overwrites_the_input_of_a_number_if_it_can():
+    x, y = pt.vector(dtype="float32"), pt.vector(dtype="float32")
+    kernel = native.ElementwiseKernel([x, y], [x + y, x - y])
+    a, b = np.arange(6, dtype="float32"), np.full(3, 2, "float32")
+    contiguous = np.arange(3, dtype="float32")
+    added, subtracted = kernel(contiguous, b, out=(0, None))
+    assert added is contiguous
+    assert added.tolist() == [2, 3, 4]
+    assert subtracted is not b
+    assert subtracted.tolist() == [-2, -1, 0]
+    contiguous.flags.writeable = False
+    for kept in (contiguous, a[::2]):
+        before = kept.copy()
+        added, subtracted = kernel(kept, b, out=(0, 1))
+        assert added is not kept
+        assert subtracted is b
+        np.testing.assert_array_equal(kept, before)
+        np.testing.assert_array_equal(added, before + 2)
+        b[...] = 2
