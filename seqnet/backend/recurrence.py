@@ -109,7 +109,7 @@ def graph_of(step: TracedStep) -> native.StepGraph:
     """Return a step as a kernel of any products takes it, or raise `KernelUnavailable`."""
     outputs = inlined([*step.new_states, *(product.operand for product in step.products)])
     nodes = io_toposort([], outputs)
-    places = {extra.placeholder: k for k, extra in enumerate(step.extras)}
+    places: dict[Variable, int] = {e.placeholder: k for k, e in enumerate(step.extras)}
     dots = [node for node in nodes if is_product(node)]
     matrices = set()
     for node in dots:
@@ -121,7 +121,7 @@ def graph_of(step: TracedStep) -> native.StepGraph:
             )
         matrices.add(right)
     values: dict = {}
-    others, kinds, sizes = [], [], []
+    others, kinds, sizes = [], [], list[Any]()
     for extra in step.extras:
         v = extra.placeholder
         kind, size = layout_of(extra, step.dtype, nodes, v in matrices)
@@ -139,15 +139,22 @@ def graph_of(step: TracedStep) -> native.StepGraph:
     products = []
     for product, operand in zip(step.products, operands, strict=False):
         for start, gates in adjacent(product.gates, step.gates):
-            columns = [product.values[product.gates.index(gate)] for gate in gates]
+            columns: list = [product.values[product.gates.index(gate)] for gate in gates]
             widths = [step.units] * len(gates)
             products.append(native.StepProduct(operand, 0, start * step.units, columns, widths))
     for node, operand, result in zip(dots, operands[own:], results, strict=True):
         place = places[node.inputs[1]]
         products.append(native.StepProduct(operand, 1 + place, 0, [result], [sizes[place]]))
     return native.StepGraph(
-        *(list(step.inputs), list(step.input_sizes), list(step.states), list(step.state_sizes)),
-        *(others, kinds, sizes, in_order(products), new_states),
+        step.inputs,
+        step.input_sizes,
+        step.states,
+        step.state_sizes,
+        others,
+        kinds,
+        sizes,
+        in_order(products),
+        new_states,
         (step.state_sizes[0], len(step.gates) * step.units),
     )
 

@@ -32,7 +32,7 @@ class Leaf(NamedTuple):
     """
 
     kind: str
-    index: int
+    number: int
     width: int | None
     offset: int = 0
 
@@ -249,15 +249,17 @@ class Columns(Expressions):
 
         width = self._widths[node.inputs[0]]
         index = list(indices_from_subtensor(node.inputs[first:], node.op.idx_list))
-        rows, columns = [*index, *[slice(None)] * (2 - len(index))]
+        rows, columns = (*index, slice(None), slice(None))[:2]
         if node.inputs[0].type.ndim != 2 or rows != slice(None) or width is None:
             raise self.unavailable(f"{self._named(node)} takes rows of the batch")
         if not isinstance(columns, slice):
             place = self._integer(columns) % width
             return place, place + 1
-        ends = [None if v is None else self._integer(v) for v in (columns.start, columns.stop)]
-        step = None if columns.step is None else self._integer(columns.step)
-        start, end, stride = slice(*ends, step).indices(width)
+        first_column, last, step = (
+            None if v is None else self._integer(v)
+            for v in (columns.start, columns.stop, columns.step)
+        )
+        start, end, stride = slice(first_column, last, step).indices(width)
         if stride != 1:
             raise self.unavailable(f"{self._named(node)} takes columns that are not adjacent")
         return start, max(start, end)
@@ -293,9 +295,9 @@ class Columns(Expressions):
             first, *more = leaf.kind.split("+")
 
             def read(_: Sequence[int]) -> int:
-                value = self.add("input", first, leaf.index, *place)
+                value = self.add("input", first, leaf.number, *place)
                 for kind in more:
-                    value = self.add("add", value, self.add("input", kind, leaf.index, *place))
+                    value = self.add("add", value, self.add("input", kind, leaf.number, *place))
                 return value
 
             return read, []

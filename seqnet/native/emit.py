@@ -95,8 +95,8 @@ def block_function(
     for value in needed:
         kind = "vmask" if expressions.is_mask(value) else "vreal"
         lines.append(f"    {kind} v{value} = {_formula(expressions, value, place, single)};")
-    for i, value in enumerate(outputs):
-        lines.append(f"    store(to[{i}] + at, {_as_number(expressions, value)});")
+    for i, v in enumerate(outputs):
+        lines.append(f"    store(to[{i}] + at, {_as_number(expressions, v)});")
     tables = [
         f"static const int {name}_reads[] = {{{', '.join(map(str, [*arrays, -1]))}}};",
         f"static const int {name}_singles[] = {{{', '.join(map(str, [*single, -1]))}}};",
@@ -107,8 +107,8 @@ def block_function(
         arguments, macro = f"{arguments}, vreal *total, vmask on", "REDUCING_FUNCTION"
         sizes.append(len(terms))
         for i, (kind, term) in enumerate(terms):
-            value = f"v_select(on, {_as_number(expressions, term)}, splat({START[kind]}))"
-            lines.append(f"    total[{i}] = {TOTAL[kind].format(f'total[{i}]', value)};")
+            kept = f"v_select(on, {_as_number(expressions, term)}, splat({START[kind]}))"
+            lines.append(f"    total[{i}] = {TOTAL[kind].format(f'total[{i}]', kept)};")
         start = [f"total[{i}] = splat({START[kind]});" for i, (kind, _) in enumerate(terms)]
         end = [f"*to[{i}] = {REDUCED[kind]}(total[{i}]);" for i, (kind, _) in enumerate(terms)]
         around = [

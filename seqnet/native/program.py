@@ -47,23 +47,23 @@ class StepProduct(NamedTuple):
     matrix: int
     """0 is the recurrent kernel, 1 + k the k-th of the others."""
     start: int
-    values: list[Variable]
-    widths: list[int]
+    values: Sequence[Variable]
+    widths: Sequence[int]
 
 
 class StepGraph(NamedTuple):
     """A step as variables. All are (batch, columns), and elementwise beside the products."""
 
-    inputs: list[Variable]
-    input_sizes: list[int]
-    states: list[Variable]
-    state_sizes: list[int]
-    others: list[Variable]
+    inputs: Sequence[Variable]
+    input_sizes: Sequence[int]
+    states: Sequence[Variable]
+    state_sizes: Sequence[int]
+    others: Sequence[Variable]
     """Those that are matrices are not used."""
-    kinds: list[Other]
-    other_sizes: list[int | None]
-    products: list[StepProduct]
-    new_states: list[Variable]
+    kinds: Sequence[Other]
+    other_sizes: Sequence[int | None]
+    products: Sequence[StepProduct]
+    new_states: Sequence[Variable]
     kernel_shape: tuple[int, int]
 
 
@@ -71,7 +71,7 @@ class Buffer(NamedTuple):
     """Where values are: the arena or array, and the offset in it in columns."""
 
     arena: str
-    index: int
+    number: int
     offset: int = 0
     shift: int = 0
 
@@ -206,7 +206,7 @@ class Direction:
     def _row_function(
         self, level: int, derived: Sequence[int], outputs: Sequence[Output], place_of: Any
     ) -> None:
-        now = [(v, self.rows[v], None) for v in derived if self.level(v) == level]
+        now: list[tuple] = [(v, self.rows[v], None) for v in derived if self.level(v) == level]
         now += [
             (o.value, o.to, o.masked)
             for o in outputs
@@ -589,10 +589,10 @@ class _Packed:
             function = ctypes.cast(library[i.name], c_void_p)
             masked = (c_long * (2 * len(i.masked)))()
             for k, rule in enumerate(i.masked):
-                pair = (KEEPS, NOTHING)
+                pair = [KEEPS, NOTHING]
                 if rule is not None:
-                    pair = tuple(NOTHING if b is None else self.number(b) for b in rule)
-                masked[2 * k : 2 * k + 2] = pair
+                    pair = [NOTHING if b is None else self.number(b) for b in rule]
+                masked[2 * k], masked[2 * k + 1] = pair
             self.kept.append(masked)
             given = [self._array(i.inputs), self._array(i.outputs), addressof(masked)]
             sizes = i.columns, len(i.inputs), len(i.outputs)
@@ -602,11 +602,11 @@ class _Packed:
         self.count = len(instructions)
         self.instructions = (_Instruction * self.count)(*instructions)
         # Arrays from which the table of places is computed at each call.
-        sources = list(dict.fromkeys((b.arena, b.index) for b in self.places))
+        sources = list(dict.fromkeys((b.arena, b.number) for b in self.places))
         self.inner = [s for s in sources if s[0] in ARENAS]
         self.outer = [s for s in sources if s[0] not in ARENAS]
         numbers = {s: k for k, s in enumerate([*self.inner, *self.outer])}
-        self.source = np.array([numbers[b.arena, b.index] for b in self.places], np.int64)
+        self.source = np.array([numbers[b.arena, b.number] for b in self.places], np.int64)
         self.offset = np.array([b.offset for b in self.places], np.int64)
         self.shift = np.array([b.shift for b in self.places], np.int64)
         self.arena = np.array([ARENAS.index(arena) for arena, _ in self.inner], np.int64)
@@ -746,8 +746,8 @@ class ProgramKernel:
                 continue
             size = step.other_sizes[k]
             if other.kind == "sequence":
-                columns = () if size is None else (size,)
-                d_others[k] = found = memory.empty((time, batch, *columns), self.dtype)
+                last = () if size is None else (size,)
+                d_others[k] = found = memory.empty((time, batch, *last), self.dtype)
                 arrays["d_other", k] = sequence(found)
         for k, g in enumerate(grads):
             if g is None:
@@ -785,12 +785,12 @@ class ProgramKernel:
                 self._block(found, start, size, batch).copy() for start, size in self._carried()
             ]
         for k, place in self.program.sums.items():
-            start, _ = self.program.arenas.widths["sums", place.index]
-            size = step.other_sizes[k]
-            if size is None:
+            start, _ = self.program.arenas.widths["sums", place.number]
+            columns = step.other_sizes[k]
+            if columns is None:
                 total = sums[start * batch : (start + 1) * batch].reshape(batch, 1)
             else:
-                total = self._block(sums, start, size, batch)
+                total = self._block(sums, start, columns, batch)
             vector = self.others[k].kind == "vector"
             d_others[k] = total.sum(axis=0) if vector else np.ascontiguousarray(total)
         used = [
@@ -803,7 +803,7 @@ class ProgramKernel:
     def _carried(self) -> list[tuple[int, int]]:
         widths = self.program.arenas.widths
         return [
-            (widths["carried", b.index][0], size)
+            (widths["carried", b.number][0], size)
             for b, size in zip(self.program.incoming, self.state_sizes, strict=True)
         ]
 
@@ -835,14 +835,14 @@ class ProgramKernel:
         for k, (array, other) in enumerate(zip(others, self.others, strict=True)):
             if other.kind == "matrix":
                 continue
-            size = self.step.other_sizes[k]
+            columns = self.step.other_sizes[k]
             shape = (time, batch) if other.kind == "sequence" else (batch,)
-            if size is None:
+            if columns is None:
                 array = np.ascontiguousarray(
                     np.broadcast_to(array.reshape(array.shape[:-1]), shape)
                 )
             else:
-                array = np.broadcast_to(array, (*shape, size))
+                array = np.broadcast_to(array, (*shape, columns))
                 if array.strides[-1] != array.itemsize:
                     array = np.ascontiguousarray(array)
             self._check(f"others[{k}]", array, array.shape)
@@ -911,13 +911,14 @@ class ProgramKernel:
             at += room * item
         matrix = (_Matrix * len(structures))(*structures)
         jobs = []
-        for p, operand, place in self._weights if gradients is not None else ():
+        d_kernel, d_bias, d_others = gradients or (None, None, ())
+        for p, operand, place in self._weights if gradients else ():
             product = self.step.products[p]
-            array, sums = gradients[0], gradients[1]
+            array, sums = d_kernel, d_bias
             if product.matrix:
-                array, sums = gradients[2][product.matrix - 1], None
-                if array is None:
-                    continue
+                array, sums = d_others[product.matrix - 1], None
+            if array is None:
+                continue
             to, columns = address(array) + product.start * item, sum(product.widths)
             at_sums = None if sums is None else address(sums) + product.start * item
             numbers = packed.number(operand), packed.number(place)
