@@ -181,7 +181,8 @@ class KernelOfRecurrence(Op):
 
         The arrays of a kernel are (units,), (batch, units) and (time, batch, units).
         """
-        given, units = dict(zip(self.names, inputs, strict=False)), len(inputs[1])
+        given = dict(zip(self.names, inputs, strict=False))
+        units = given["projected"].shape[2] // self.compiled.gates
         found = []
         for k, other in enumerate(self.compiled.others):
             array = given[f"extra{k}"]
@@ -223,9 +224,9 @@ class KernelRecurrence(KernelOfRecurrence):
         return f"KernelRecurrence({', '.join(self.names)})"
 
     def make_node(self, *inputs: Variable) -> Apply:
-        projected, recurrent_kernel = inputs[:2]
-        time, batch, _ = projected.type.shape
-        units, states = recurrent_kernel.type.shape[0], self.compiled.states
+        projected, states = inputs[0], self.compiled.states
+        time, batch, columns = projected.type.shape
+        units = None if columns is None else columns // self.compiled.gates
         outputs: list[Variable] = [like(projected, 3, (time, batch), units) for _ in range(states)]
         outputs += [like(projected, 2, (batch,), units) for _ in range(states)]
         return Apply(self, list(inputs), [*outputs, generic()])
@@ -251,8 +252,8 @@ class KernelRecurrence(KernelOfRecurrence):
     # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
     def infer_shape(self, *given: Any) -> list[SymbolicShape | None]:
         shapes = given[-1]
-        (time, batch, _), units = shapes[0], shapes[1][0]
-        states = self.compiled.states
+        time, batch, columns = shapes[0]
+        units, states = columns // self.compiled.gates, self.compiled.states
         return [(time, batch, units)] * states + [(batch, units)] * states + [None]
 
 
@@ -304,7 +305,8 @@ class KernelRecurrenceGradient(KernelOfRecurrence):
             others=self.others(inputs),
         )
         of_projected = result.projected[::-1] if self.backwards else result.projected
-        values: list[Array | None] = [of_projected, result.recurrent_kernel]
+        values: list[Array | None] = [of_projected]
+        values += [] if given["recurrent_kernel"] is None else [result.recurrent_kernel]
         values += [] if given["bias"] is None else [result.recurrent_bias]
         values += result.initial_states or []
         values += self.gradients_of_others(result.others, inputs)
@@ -339,7 +341,7 @@ def named(names: tuple[str, ...], inputs: Sequence[Array], states: int) -> dict:
     initial = [given.get(f"state{k}") for k in range(states)]
     return {
         "projected": given["projected"],
-        "recurrent_kernel": given["recurrent_kernel"],
+        "recurrent_kernel": given.get("recurrent_kernel"),
         "bias": given.get("bias"),
         "initial_states": None if initial[0] is None else initial,
         "mask": given.get("mask"),

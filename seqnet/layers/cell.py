@@ -91,8 +91,8 @@ class CellInLoop(ABC):
         return inputs
 
     @abstractmethod
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        """Return the recurrent kernel and its bias or None."""
+    def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return the recurrent kernel and its bias, None for what the cell does not have."""
 
     @abstractmethod
     def build_in_loop(self, input_shape: Shape) -> None:
@@ -250,6 +250,14 @@ class Cell(CellLayer):
         One name for each block of `units` columns of the kernels.
     state_names : tuple of str
         One name for each state; the first is the output.
+    uses_recur : bool
+        Whether the step calls `recur`. A cell whose class sets False has no recurrent kernel, and
+        the arguments for it are errors; its loop over time has no matrix product.
+
+    Raises
+    ------
+    ValueError
+        If an argument is invalid, or is one for the recurrent kernel and the cell has none.
 
     Examples
     --------
@@ -270,6 +278,7 @@ class Cell(CellLayer):
 
     gates: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ("h",)
+    uses_recur: bool = True
     dropout = Rate()
     recurrent_dropout = Rate()
 
@@ -311,6 +320,25 @@ class Cell(CellLayer):
         self.recurrent_dropout_per_gate = check_bool(
             recurrent_dropout_per_gate, "recurrent_dropout_per_gate"
         )
+        if not self.uses_recur:
+            given = {
+                "recurrent_initializer": not isinstance(
+                    self.recurrent_initializer, initializers.Orthogonal
+                ),
+                "recurrent_regularizer": recurrent_regularizer is not None,
+                "recurrent_constraint": recurrent_constraint is not None,
+                "recurrent_dropout": recurrent_dropout,
+                "recurrent_dropout_per_gate": recurrent_dropout_per_gate,
+            }
+            self.refuse_recurrent([name for name, is_given in given.items() if is_given])
+
+    def refuse_recurrent(self, names: Sequence[str]) -> None:
+        """Raise ``ValueError`` if there are arguments for a kernel that does not exist."""
+        if names:
+            raise ValueError(
+                f"{type(self).__name__} has no recurrent kernel, because its step has no product "
+                f"with the state, so {names[0]} has no effect: leave it out."
+            )
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -357,7 +385,7 @@ class Cell(CellLayer):
 
     def build(self, input_shape: Shape) -> None:
         features = self.needed_features(input_shape)
-        columns = len(self.gates) * self.units
+        columns = self.kernel_columns(features)
         self.kernel = self.add_weight(
             "kernel",
             (features, columns),
@@ -365,19 +393,29 @@ class Cell(CellLayer):
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
-        self.recurrent_kernel = self.add_weight(
-            "recurrent_kernel",
-            (self.state_sizes[0], columns),
-            self.recurrent_initializer,
-            regularizer=self.recurrent_regularizer,
-            constraint=self.recurrent_constraint,
-        )
+        self.recurrent_kernel: Tensor | None = None
+        if self.uses_recur:
+            self.add_recurrent_kernel((self.state_sizes[0], columns))
         self.bias: Tensor | None = None
         self.recurrent_bias: Tensor | None = None
         if self.use_bias:
             self.build_bias(columns)
         if self.dropout or self.recurrent_dropout:
             self.add_generator()
+
+    def kernel_columns(self, features: int) -> int:
+        """Return the columns of the kernel: `units` for each gate."""
+        return len(self.gates) * self.units
+
+    def add_recurrent_kernel(self, shape: tuple[int, ...]) -> None:
+        """Create the recurrent kernel, with the arguments that are for it."""
+        self.recurrent_kernel = self.add_weight(
+            "recurrent_kernel",
+            shape,
+            self.recurrent_initializer,
+            regularizer=self.recurrent_regularizer,
+            constraint=self.recurrent_constraint,
+        )
 
     def build_bias(self, columns: int) -> None:
         """Create the bias; cells with more than one override this."""
@@ -407,8 +445,10 @@ class Cell(CellLayer):
         if context.training and self.dropout:
             of_input = mask("dropout", features)
         if context.training and self.recurrent_dropout:
+            if not self.uses_recur:
+                self.refuse_recurrent(["recurrent_dropout"])
             count = len(self.gates) if self.recurrent_dropout_per_gate else 1
-            rows = self.recurrent_kernel.shape[0]
+            rows = self.state_sizes[0]
             of_state = tuple(mask("recurrent_dropout", rows) for _ in range(count))
         return of_input, of_state
 
@@ -419,8 +459,8 @@ class Cell(CellLayer):
             inputs = inputs * (mask if inputs.ndim == 2 else mask[:, None, :])
         return affine(inputs, self.kernel, self.input_bias())
 
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        return self.recurrent_kernel, self.recurrent_bias
+    def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
+        return (self.recurrent_kernel, self.recurrent_bias) if self.uses_recur else (None, None)
 
     def within(
         self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn
@@ -439,6 +479,11 @@ class Cell(CellLayer):
             self.state_sizes,
             drawn[1],
         )
+        if step.products and not self.uses_recur:
+            raise ValueError(
+                f"{describe(self)} calls recur in its step, but its class has uses_recur = False, "
+                "so it has no recurrent kernel. Remove one of the two."
+            )
         check_extras(self, step)
         return LoopStep(step, 0, len(self.state_names))
 

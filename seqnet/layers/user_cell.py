@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import registry
@@ -67,10 +66,9 @@ class UserCell(CellInLoop):
         shapes: list[Shape] = [(batch, size) for size in self._sizes]
         self.layer.ensure_built((batch, input_shape[-1]), states_shape=shapes)
 
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        """Return zeros: the step multiplies by its own weights."""
-        zero = np.asarray(0, self.dtype)
-        return cast(Tensor, pt.alloc(zero, self.units, self.units)), None
+    def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return none: the step multiplies by its own weights."""
+        return None, None
 
     def within(
         self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn
