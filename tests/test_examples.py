@@ -232,3 +232,15 @@ def test_the_loss_of_zaremba_is_a_sum_over_the_steps_of_a_window():
 
     for summed, mean in zip(gradients(3.0), gradients(1.0), strict=True):
         np.testing.assert_allclose(summed, 3 * mean, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_a_double_pendulum_is_controlled_through_its_equations(unroll, tmp_path, capsys):
+    example = load("double_pendulum")
+    settings = "--steps 30 --units 4 --starts 64 --epochs 12 --batch-size 32"
+    picture = tmp_path / "angles.png"
+    options = [*settings.split(), "--picture", str(picture), *(["--unroll"] if unroll else [])]
+    without, controlled = example.main(options)
+    assert controlled < 0.9 * without
+    assert "without a torque" in capsys.readouterr().out
+    assert picture.exists() == (importlib.util.find_spec("matplotlib") is not None)

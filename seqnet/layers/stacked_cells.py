@@ -27,7 +27,8 @@ class StackedRNNCells(CellLayer):
     Parameters
     ----------
     cells : list of cells
-        Objects of `Cell`, recurrent layers, or layers of your own that `RNN` takes as cells.
+        Objects of `Cell`, recurrent layers, or layers of your own that `RNN` takes as cells. Layers
+        without states, such as `Dense`, are applied at each step.
     residual : bool
         Each cell after the first adds its input to its output: ``y_k = y_(k-1) + cell_k(y_(k-1))``,
         so all cells need one size of output. The states are those of the cells, without the sum.
@@ -66,14 +67,8 @@ class StackedRNNCells(CellLayer):
                 "A stack has the same cell twice, so that both would share their weights: make "
                 "an object for each."
             )
-        self._loops = [cell_in_loop(cell, "StackedRNNCells") for cell in cells]
+        self._loops = [cell_in_loop(cell, "StackedRNNCells", stateless=True) for cell in cells]
         self.residual = check_bool(residual, "residual")
-        sizes = [loop.output_size for loop in self._loops]
-        if self.residual and len(set(sizes)) > 1:
-            raise ValueError(
-                "A stack with residual=True adds outputs of neighbouring cells, so all must have "
-                f"one size, got {', '.join(map(str, sizes))}."
-            )
         for cell in cells[1:]:
             if cell.dtype != self.dtype:
                 raise ValueError(
@@ -95,7 +90,7 @@ class StackedRNNCells(CellLayer):
     @property
     def units(self) -> int:  # type: ignore[override]
         """The size of the blocks of columns of the first cell's kernels."""
-        return self._loops[0].units
+        return self._loops[0].units or self.state_sizes[0]
 
     @property
     def output_size(self) -> int:
@@ -114,6 +109,12 @@ class StackedRNNCells(CellLayer):
             loop.build_in_loop(shape)
             self.enter(cell)
             shape = (input_shape[0], loop.output_size)
+        sizes = [loop.output_size for loop in self._loops]
+        if self.residual and len(set(sizes)) > 1:
+            raise ValueError(
+                "A stack with residual=True adds outputs of neighbouring cells, so all must have "
+                f"one size, got {', '.join(map(str, sizes))}."
+            )
 
     # ---- one step
 

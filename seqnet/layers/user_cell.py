@@ -66,10 +66,6 @@ class UserCell(CellInLoop):
         shapes: list[Shape] = [(batch, size) for size in self._sizes]
         self.layer.ensure_built((batch, input_shape[-1]), states_shape=shapes)
 
-    def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
-        """Return none: the step multiplies by its own weights."""
-        return None, None
-
     def within(
         self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn
     ) -> tuple[Tensor, list[Tensor]]:
@@ -93,17 +89,71 @@ class UserCell(CellInLoop):
         return output, check_states(new if isinstance(new, list) else [new], self.state_names, what)
 
 
-def cell_in_loop(cell: Any, owner: str) -> CellInLoop:
-    """Return what a recurrent layer needs of a cell that a user passes, or raise."""
+class LayerOfStep(CellInLoop):
+    """A layer without states, such as `Dense`, that is applied at each step of a loop."""
+
+    gates = ("x",)
+    state_names = ()
+    state_sizes = ()
+    units = 0
+
+    def __init__(self, layer: Layer):
+        self.layer = layer
+        self.dtype = layer.dtype
+
+    @property
+    def output_size(self) -> int:
+        return self._output_size
+
+    def build_in_loop(self, input_shape: Shape) -> None:
+        shape = (input_shape[0], input_shape[-1])
+        self.layer.ensure_built(shape)
+        if self.layer.generators:
+            raise ValueError(
+                f"{describe(self.layer)} draws random numbers, but within a loop it would draw "
+                "none. Use the dropout and recurrent_dropout of the cells."
+            )
+        found = self.layer.compute_output_shape(shape)
+        if len(found) != 2 or found[1] is None:
+            raise ValueError(
+                f"{describe(self.layer)} must return (batch, features) for one step {shape}, got "
+                f"the shape {found}."
+            )
+        self._output_size = int(found[1])
+
+    def trace(self, drawn: Drawn) -> LoopStep:
+        raise TypeError(f"{describe(self.layer)} has no state.")
+
+    def within(
+        self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn
+    ) -> tuple[Tensor, list[Tensor]]:
+        return self.advance(x[0], states, drawn)
+
+    def advance(
+        self, inputs: Tensor, states: Sequence[Tensor], drawn: Drawn
+    ) -> tuple[Tensor, list[Tensor]]:
+        output = call_layer(self.layer, inputs, None, CallContext(), {})
+        if isinstance(output, list):
+            raise TypeError(f"{describe(self.layer)} must return one output for each step.")
+        return output, []
+
+
+def cell_in_loop(cell: Any, owner: str, stateless: bool = False) -> CellInLoop:
+    """Return what a recurrent layer needs of a cell that a user passes, or raise.
+
+    With `stateless` it may be a layer without states, too.
+    """
     if isinstance(cell, CellLayer):
         cell.check_as_cell()
         return cell
-    if not isinstance(cell, Layer) or "states" not in signature_of_call(type(cell).call).takes:
-        raise TypeError(
-            f"{owner} takes cells: objects of Cell such as LSTMCell(4), or layers with "
-            f"call(inputs, states) and state_size; got {cell!r}."
-        )
-    return UserCell(cell)
+    if isinstance(cell, Layer) and "states" in signature_of_call(type(cell).call).takes:
+        return UserCell(cell)
+    if stateless and isinstance(cell, Layer) and cell.input_axes[1:2] != ("time",):
+        return LayerOfStep(cell)
+    raise TypeError(
+        f"{owner} takes cells: objects of Cell such as LSTMCell(4), or layers with "
+        f"call(inputs, states) and state_size; got {cell!r}."
+    )
 
 
 def revived_cell(value: Any, custom_objects: dict[str, Any] | None) -> Any:

@@ -160,6 +160,8 @@ class Expressions:
             return self.number(arguments[1 - numbers.index(0.0)])
         if operation in ("sub", "div") and numbers[1] == (0.0 if operation == "sub" else 1.0):
             return self.number(arguments[0])
+        if operation == "switch" and arguments[1] == arguments[2]:
+            return arguments[1]
         if operation == "neg" and numbers[0] is not None:
             return self.constant(-numbers[0])
         return None
@@ -241,6 +243,8 @@ class Expressions:
             return self._scalar(op.scalar_op, node, arguments)
         if name == "Sum":
             return [self._sum(node, self.number(arguments[0]))]
+        if name == "DisconnectedGrad":  # it has no gradient, and its argument as its value
+            return [arguments[0]]
         if name == "Shape":
             return [self.add("shape")]
         if name == "Subtensor" and self.nodes[arguments[0]] == ("shape",):

@@ -307,9 +307,7 @@ class Optimizer(Versioned, Configurable):
         """
         pairs = list(grads_and_vars)
         if not pairs:
-            raise ValueError(
-                "apply_gradients takes a list of (gradient, weight), got none."
-            )
+            raise ValueError("apply_gradients takes a list of (gradient, weight), got none.")
         weights = [weight for _, weight in pairs]
         if any(isinstance(gradient, Variable) for gradient, _ in pairs):
             return self.descend(whole(weights, [given(g, w, pt.as_tensor) for g, w in pairs]))
