@@ -188,7 +188,6 @@ class CellSource:
             raise ValueError(f"the step returned {len(after)} states; it must return {states}")
         incoming = placeholders("gradient", states)
         trained = [v for v, other in zip(more, others, strict=True) if other.gradient]
-        slopes = slopes_of(after, incoming, [*x, *r, *before, *trained])
         e = self.expressions = Expressions(dtype)
 
         def inputs(name: str, count: int) -> list[int]:
@@ -212,6 +211,8 @@ class CellSource:
                 strict=True,
             )
         )
+        # After the step was read, which names what cannot be a kernel.
+        slopes = slopes_of(after, incoming, [*x, *r, *before, *trained])
         values = e.gradients(slopes, known)
         dx, dr, d_before = values[:gates], values[gates : 2 * gates], values[2 * gates :]
         d_before, d_others = d_before[:states], d_before[states:]

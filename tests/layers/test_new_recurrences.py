@@ -205,10 +205,9 @@ def test_a_residual_stack_is_layers_whose_inputs_are_added():
 
 
 def test_a_residual_stack_needs_outputs_of_one_size():
+    stack = StackedRNNCells([layers.GRUCell(3), layers.GRUCell(4)], residual=True)
     with pytest.raises(ValueError, match="one size, got 3, 4"):
-        seqnet.Model(
-            [RNN(StackedRNNCells([layers.GRUCell(3), layers.GRUCell(4)], residual=True))]
-        ).build((None, None, 2))
+        seqnet.Model([RNN(stack)]).build((None, None, 2))
 
 
 # --------------------------------------------------------------------------- one by one
