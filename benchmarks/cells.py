@@ -1,6 +1,10 @@
 """What do options and own cells cost beside the plain LSTM, in training? (Kernels only.)
 
     python benchmarks/cells.py --units 128 --batch 32 --length 50
+    python benchmarks/cells.py --long
+
+With `--long` the question is what a loop without a matrix product gains: minGRU at 1,000 steps
+against the GRU of seqnet and of PyTorch, each in a process (`workers/recurrence_worker.py`).
 
 The cells are those of the contract tests. They take turns in one process: a round is some steps of
 each, and every other round goes the other way round. The ratio is that of medians, round by round.
@@ -8,12 +12,23 @@ each, and every other round goes the other way round. The ratio is that of media
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from harness import Report, flat, parser, ratios, spread, table
+from harness import (
+    Report,
+    Worker,
+    WorkerError,
+    flat,
+    parser,
+    ratios,
+    spread,
+    table,
+    take_turns,
+)
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 
@@ -28,6 +43,11 @@ CELLS = {
     "layer_norm_lstm": ("layer_norm_lstm", {}),
 }
 PLAIN = "lstm"
+LONG = {
+    "min_gru": ("seqnet:recurrence", "min_gru"),
+    "gru": ("seqnet:recurrence", "gru"),
+    "PyTorch's nn.GRU": ("pytorch:recurrence", "gru"),
+}
 
 
 def model_of(cell: str, own: dict, units: int):
@@ -41,13 +61,52 @@ def model_of(cell: str, own: dict, units: int):
     return model
 
 
+def compare_long(options) -> None:
+    """Time the layers of `LONG` in turns, and print how many times minGRU's step each takes."""
+    report, rows = (
+        Report("cells_long", options),
+        [["layer", "step ms", "quartiles", "it / min_gru"]],
+    )
+    sizes = {n: getattr(options, n) for n in ("units", "batch", "length", "features")}
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        for name, (side, cell) in LONG.items():
+            try:
+                worker = Worker(side, {**sizes, "cell": cell})
+            except WorkerError as error:
+                if side.startswith("seqnet"):
+                    sys.exit(str(error))
+                print(f"Left out: {error}", file=sys.stderr)
+                continue
+            workers[name] = stack.enter_context(worker)
+            worker.ask("first")
+        report.begin()
+        times = take_turns(workers, options.rounds, options.steps)
+    found = {}
+    for name in times:
+        step, ratio = spread(flat(times[name])), ratios(times, name, "min_gru")
+        found[name] = {"step_ms": step, "ratio": ratio}
+        quartiles = f"{step['q1']:.1f} to {step['q3']:.1f}"
+        rows.append([name, f"{step['median']:.1f}", quartiles, f"{ratio['median']:.2f}"])
+    report.add(settings=sizes, layers=found)
+    table(rows)
+
+
 def main(arguments=None) -> None:
     result = parser(__doc__)
-    for name, value in (("units", 128), ("batch", 32), ("length", 50), ("features", 64)):
-        result.add_argument(f"--{name}", type=int, default=value)
-    result.add_argument("--rounds", type=int, default=12)
-    result.add_argument("--steps", type=int, default=20)
+    for name in ("units", "batch", "length", "features", "rounds", "steps"):
+        result.add_argument(f"--{name}", type=int)
+    result.add_argument("--long", action="store_true", help="minGRU and GRU at 1,000 steps")
     options = result.parse_args(arguments)
+    defaults = {"units": 128, "batch": 32, "length": 50, "features": 64, "rounds": 12, "steps": 20}
+    if options.long:
+        defaults |= {"length": 1000, "rounds": 6, "steps": 3}
+    for name, value in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    if options.long:
+        compare_long(options)
+        return
     rng, report = np.random.default_rng(0), Report("cells", options)
     x = rng.normal(size=(options.batch, options.length, options.features)).astype("float32")
     y = np.zeros((options.batch, options.length, options.units), "float32")
