@@ -535,6 +535,9 @@ class RecurrenceKernel:
             a.mask, (a.mask_time_step, a.mask_batch_step) = address(mask), mask.strides
         given = terms = None
         if others:
+            others = [
+                wide(array, o.kind, units) for array, o in zip(others, self.others, strict=True)
+            ]
             given = self._others_type(
                 *(
                     self._other(array, f"others[{i}]", other.kind, (time, batch, units))
