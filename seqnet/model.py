@@ -725,6 +725,11 @@ class Model:
         """The metrics of all outputs."""
         return [metric for objective in self.objectives for metric in objective.metrics]
 
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of the results of `evaluate`, in their order."""
+        return log_names(self.objectives)
+
     def set_objectives(self, found: Mapping[str, Callable | None]) -> None:
         """Create the objectives and the requested metrics, once the losses are known."""
         names = self.output_names
