@@ -8,7 +8,7 @@ recurrences of a graph run this way. All others are built as loops.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -18,9 +18,13 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op, OutputStorageType
 from pytensor.graph.traversal import graph_inputs
 from pytensor.link.c.type import generic
+from pytensor.tensor.elemwise import DimShuffle
+from pytensor.tensor.type import TensorType
 
-from seqnet.backend.kernel_ops import native
+from seqnet.backend.kernel_ops import KERNELS, native
+from seqnet.ops.affine import Affine
 from seqnet.ops.graph_op import SymbolicShape, apply_op, like
+from seqnet.ops.lookup_affine import LookupAffine
 from seqnet.ops.recurrence import Recurrence, RecurrenceGradient
 from seqnet.ops.step import Extra, TracedStep, rebuild
 from seqnet.types import Array, Tensor
@@ -132,6 +136,11 @@ def lower_recurrences(fgraph: FunctionGraph) -> None:
                 log.info("Layer %r runs as a scan: %s.", op.layer, reason)
             continue
         compiled = cast("native.RecurrenceKernel", compiled_kernel(op.step))
+        if not gradients and not any(fgraph.clients[v] for v in node.outputs[:count]):
+            lasts = last_states(node, compiled)
+            pairs = zip(node.outputs[count : 2 * count], lasts, strict=True)
+            fgraph.replace_all_validate(list(pairs), reason="lower_recurrences")
+            continue
         forward = KernelRecurrence(compiled, op.names, op.backwards, save=bool(gradients))
         *states, saved = apply_op(forward, *node.inputs)
         replaced = list(zip(node.outputs[: 2 * count], states, strict=True))
@@ -254,6 +263,115 @@ class KernelRecurrence(KernelOfRecurrence):
         (time, batch, _), units = shapes[0], shapes[1][0]
         states = self.compiled.states
         return [(time, batch, units)] * states + [(batch, units)] * states + [None]
+
+
+STEPS_OF_PART, SIZE_OF_PART = 256, 2**20
+"""A part of a sequence has this number of steps, or as many more as have this number of values."""
+
+
+class KernelLastStates(KernelOfRecurrence):
+    """The last states of a recurrence, in memory that does not grow with the number of steps.
+
+    The sequence is divided into parts, each of which starts from the last states of the part
+    before. The input of each part is projected when it is needed.
+
+    Parameters
+    ----------
+    compiled, names, backwards
+        See `KernelRecurrence`.
+    project : callable, optional
+        Computes the projected input, ``(batch, time, gates * units)``, from the first `inputs`
+        inputs of the node, of which the one at `sequence` has steps, ``(batch, time, ...)``.
+        Without it, the first input is the projected input as `KernelRecurrence` takes it.
+    inputs, sequence : int
+    """
+
+    __props__ = ("compiled", "names", "backwards", "project", "inputs", "sequence")
+
+    def __init__(
+        self,
+        compiled: native.RecurrenceKernel,
+        names: tuple[str, ...],
+        backwards: bool,
+        project: Callable | None = None,
+        inputs: int = 1,
+        sequence: int = 0,
+    ) -> None:
+        self.compiled, self.names, self.backwards = compiled, names, backwards
+        self.project, self.inputs, self.sequence = project, inputs, sequence
+
+    def __str__(self) -> str:
+        return f"KernelLastStates({', '.join(self.names)})"
+
+    def make_node(self, *inputs: Variable) -> Apply:
+        units = inputs[self.inputs].type.shape[0]
+        kind = TensorType(self.compiled.dtype.name, (None, units))
+        return Apply(self, list(inputs), [kind() for _ in range(self.compiled.states)])
+
+    def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
+        source, (kernel, *rest) = list(inputs[: self.inputs]), inputs[self.inputs :]
+        given = dict(zip(self.names[1:], (kernel, *rest), strict=True))
+        axis = 0 if self.project is None else 1
+        time, batch = source[self.sequence].shape[axis], source[self.sequence].shape[1 - axis]
+        size = max(STEPS_OF_PART, SIZE_OF_PART // max(1, batch * kernel.shape[1]))
+        states: list | None = None
+        if "state0" in given:
+            states = [given[f"state{k}"] for k in range(self.compiled.states)]
+        in_time = {n for n in given if n == "mask" or self.is_sequence(n)}
+        for first in range(0, time, size):
+            last = min(first + size, time)
+            steps = slice(time - last, time - first) if self.backwards else slice(first, last)
+            if self.project is None:
+                projected = source[0][steps]
+            else:
+                parts = list(source)
+                parts[self.sequence] = source[self.sequence][:, steps]
+                projected = self.project(*parts)[0].transpose(1, 0, 2)
+            part = {n: v[steps] if n in in_time else v for n, v in given.items()}
+            mask = part.get("mask")
+            histories, _ = self.compiled.forward(
+                projected[::-1] if self.backwards else projected,
+                kernel,
+                given.get("bias"),
+                states,
+                mask[::-1] if mask is not None and self.backwards else mask,
+                save=False,
+                others=self.others((projected, *part.values())),
+            )
+            states = [history[-1].copy() for history in histories]
+        for storage, state in zip(outputs, cast(list, states), strict=True):
+            storage[0] = state
+
+    def is_sequence(self, name: str) -> bool:
+        """Return whether an input is an extra of the step with a value for each step."""
+        return name.startswith("extra") and self.compiled.others[int(name[5:])].kind == "sequence"
+
+    # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
+    def infer_shape(self, *given: Any) -> list[SymbolicShape]:
+        shapes = given[-1]
+        batch = shapes[self.sequence][1 if self.project is None else 0]
+        return [(batch, shapes[self.inputs][0])] * self.compiled.states
+
+
+def last_states(node: Apply, compiled: native.RecurrenceKernel) -> list[Variable]:
+    """Return the last states of a recurrence whose other outputs are not used."""
+    op, (projected, *others) = node.op, node.inputs
+    source, project, place = [projected], None, 0
+    shuffled = projected.owner
+    if shuffled is not None and isinstance(shuffled.op, DimShuffle):
+        affine = shuffled.inputs[0].owner
+        if shuffled.op.new_order == (1, 0, 2) and affine is not None:
+            place = SEQUENCES.get(type(affine.op), -1)
+            if place >= 0:
+                source, project = affine.inputs, KERNELS[type(affine.op)]
+    forward = KernelLastStates(
+        compiled, op.names, op.backwards, project, len(source), max(place, 0)
+    )
+    return apply_op(forward, *source, *others)
+
+
+SEQUENCES: dict[type[Op], int] = {Affine: 0, LookupAffine: 1}
+"""Which input has the steps, of Ops that project the input of a recurrence."""
 
 
 class KernelRecurrenceGradient(KernelOfRecurrence):

@@ -12,10 +12,11 @@ with one block of columns of the kernels for each gate.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
@@ -461,26 +462,44 @@ class Cell(CellLayer):
         return new[0], new
 
 
-def trace_with_output(cell: CellInLoop, drawn: Drawn, what: str) -> LoopStep:
-    """Return the graph of one step of a cell whose output may be none of its states."""
+def trace_with_output(
+    cell: CellInLoop, drawn: Drawn, what: str, more: Mapping[str, int] | None = None
+) -> LoopStep:
+    """Return the graph of one step of a cell whose output may be none of its states.
+
+    `more` has the sizes of values, by name, that `within` takes and returns after the states.
+    """
     count = len(cell.state_names)
+    names = (*cell.state_names, *(more or ()))
+    sizes = (*cell.state_sizes, *(more or {}).values())
     place: list[int] = []
 
     def traced(own_output: bool) -> TracedStep:
         def step(x: tuple, states: tuple, recur: Callable) -> list[Tensor]:
-            output, new = cell.within(x, states[:count], recur, drawn)
+            output, new = cell.within(x, states[: len(names)], recur, drawn)
             place[:] = [k for k, state in enumerate(new) if state is output]
             return [*new, output] if own_output else new
 
-        names, sizes = cell.state_names, cell.state_sizes
-        if own_output:
-            names, sizes = (*names, "output"), (*sizes, cell.output_size)
-        return trace_step(step, cell.gates, names, cell.units, cell.dtype, what, sizes)
+        last = {"output": cell.output_size} if own_output else {}
+        return trace_step(
+            step,
+            cell.gates,
+            (*names, *last),
+            cell.units,
+            cell.dtype,
+            what,
+            (*sizes, *last.values()),
+        )
 
     whole = traced(own_output=True)
     if not place:
-        return LoopStep(whole, count, count)
+        return LoopStep(whole, len(names), count)
     return LoopStep(traced(own_output=False), place[-1], count)
+
+
+def open_size(size: int) -> int | Tensor:
+    """Return a size of an array; an axis of the size one does not become broadcastable."""
+    return size if size != 1 else pytensor.shared(np.int64(1))
 
 
 def marked(drawn: Drawn) -> Drawn:
