@@ -104,10 +104,16 @@ class StackedRNNCells(CellLayer):
     def no_masks(self) -> Drawn:
         return tuple(cell.no_masks() for cell in self._loops)
 
-    def draw(self, features: Tensor | int, batch: Tensor, context: CallContext) -> Drawn:
+    def draw(
+        self,
+        features: Tensor | int,
+        batch: Tensor,
+        context: CallContext,
+        steps: Tensor | int | None = None,
+    ) -> Drawn:
         drawn = []
         for cell in self._loops:
-            drawn.append(cell.draw(features, batch, context))
+            drawn.append(cell.draw(features, batch, context, steps))
             features = cell.output_size
         return tuple(drawn)
 
@@ -118,6 +124,10 @@ class StackedRNNCells(CellLayer):
         if not self._loops[0].units:
             return no_recurrent_weights(self.units, self.dtype)
         return self._loops[0].recurrent_weights()
+
+    @property
+    def input_size(self) -> int | None:
+        return self._loops[0].input_size
 
     @property
     def gates(self) -> tuple[str, ...]:  # type: ignore[override]
