@@ -4,8 +4,8 @@
 
 One process alternates epochs of `fit` with the same sequences: as a list, as an array padded to the
 longest, with a mask, and packed by `seqnet.data.pack`, several in a row, with fewer rows in a batch
-so that a batch has as many sequences. The mean length is about a quarter of the longest (a truncated
-exponential distribution). The numbers of steps include padding.
+so that a batch has as many sequences. The mean length is about a quarter of the longest (a
+truncated exponential distribution). The numbers of steps include padding.
 """
 
 from __future__ import annotations
