@@ -59,7 +59,7 @@ from seqnet.training.code_digest import own_things
 from seqnet.training.diagnostics import GradientNorms
 from seqnet.training.objectives import (
     Objective,
-    log_names,
+    Objectives,
     losses_by_output,
     metrics_by_output,
     weights_by_output,
@@ -141,7 +141,7 @@ class Model:
         self.input_shape: Any = None
         self.optimizer: Any = None
         self.loss: Any = None
-        self.objectives: list[Objective] = []
+        self.objectives = Objectives()
         self.metrics_asked: Any = ()
         self.loss_weights: Any = None
         self.padded_lengths: tuple[int, ...] = ()
@@ -710,7 +710,8 @@ class Model:
             asked[name] = [*asked.get(name, ()), *more]
         weights_by_output(loss_weights, names)  # raises if they do not fit
         with COMPILING:  # no other thread compiles while only some attributes are set
-            self.optimizer, self.loss_weights, self.objectives = optimizer, loss_weights, []
+            self.optimizer, self.loss_weights = optimizer, loss_weights
+            self.objectives = Objectives()
             self.metrics_asked = asked if len(names) > 1 else asked[names[0]]
             self.steps = CompiledSteps(self)
             self.loss = found if found is None or len(names) > 1 else found[names[0]]
@@ -731,7 +732,7 @@ class Model:
         asked = metrics_by_output(self.metrics_asked, names)
         weights = weights_by_output(self.loss_weights, names)
         several = len(names) > 1
-        self.objectives = [
+        self.objectives = Objectives(
             Objective(
                 loss,
                 [metrics_module.get(m, loss) for m in asked.get(name, [])],
@@ -740,10 +741,10 @@ class Model:
             )
             for name, loss in found.items()
             if loss is not None
-        ]
+        )
         for metric in self.metrics:
             metrics_module.check_scalar(metric)
-        logged = log_names(self.objectives)
+        logged = self.objectives.log_names()
         for name in logged:
             if logged.count(name) > 1:
                 raise ValueError(
@@ -892,7 +893,7 @@ class Model:
             Truncated backpropagation: divide each batch into windows of this many steps and make
             an update for each. States and the masks of `dropout` and `recurrent_dropout` are passed
             from window to window; gradients are not. Windows that consist only of padding are
-            skipped.
+            skipped. The validation is computed in such windows, too.
 
         Returns
         -------
@@ -953,22 +954,27 @@ class Model:
         mask: Data | None = None,
         lengths: Data | None = None,
         callbacks: Sequence[Callback] = (),
+        tbptt: int | None = None,
     ) -> float | list[float] | dict[str, float]:
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
         X and y are the same as for `fit`; `steps` is the number of batches to evaluate; `verbose`
         shows a progress bar (1) or prints a line (2). The model is not changed. With `return_dict`,
         a dictionary of results by name is returned. The hooks of `callbacks` whose names begin with
-        ``on_test`` are called.
+        ``on_test`` are called. `tbptt` divides each batch into windows of this many steps and
+        passes states from window to window: the result is the same, and the memory does not depend
+        on the length of the sequences.
         """
         batch_size = check_count(batch_size, "batch_size")
-        steps = check_optional_count(steps, "steps")
+        steps, tbptt = check_optional_count(steps, "steps"), check_optional_count(tbptt, "tbptt")
         verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
         announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
         dataset = Adapter(self, announce=announce).dataset(X, y, sample_weight, mask, lengths)
         with closing(dataset), closing(called):
             called.set_up(self, training.data_params(dataset, batch_size, steps))
-            totals = training.evaluate(self, dataset, batch_size, called, steps, announce)
+            if tbptt is not None:
+                check_windows(self, dataset.first_batch(batch_size))
+            totals = training.evaluate(self, dataset, batch_size, called, steps, tbptt, announce)
         return report(totals, return_dict)
 
     @takes_keras_names

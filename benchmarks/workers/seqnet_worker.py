@@ -24,7 +24,7 @@ from seqnet.callbacks import (
     ReduceLROnPlateau,
     TerminateOnNaN,
 )
-from seqnet.callbacks.base import HOOKS, overrides
+from seqnet.callbacks.base import HOOKS, CallbackList
 from seqnet.generation import Stepper, generate
 from seqnet.layers import GRU, LSTM, Dense, Embedding, SimpleRNN
 from seqnet.training.results import Totals
@@ -168,7 +168,8 @@ class Trainer:
             callbacks = {"history": [], "bar": [bar], "lines": [bar], "all": [*watching, bar]}[way]
             clock = Clock()
             for callback in callbacks:
-                for hook in filter(lambda name: overrides(callback, name), HOOKS):
+                own = CallbackList([callback])
+                for hook in filter(own.with_hooks, HOOKS):
                     setattr(callback, hook, clock.around(getattr(callback, hook)))
             logs, Totals.logs = Totals.logs, clock.around(Totals.logs)
             start = time.perf_counter()

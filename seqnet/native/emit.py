@@ -11,33 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from .expression import COMPARISONS, Expressions
+from .expression import COMPARISONS, FUNCTIONS, Expressions
 
 SOURCES = Path(__file__).with_name("src")
 
+BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
 TEMPLATES = {
-    **{
-        "add": "{0} + {1}",
-        "sub": "{0} - {1}",
-        "mul": "{0} * {1}",
-        "div": "{0} / {1}",
-        "neg": "-{0}",
-    },
-    **{
-        "exp": "v_exp({0})",
-        "tanh": "v_tanh({0})",
-        "sigmoid": "v_sigmoid({0})",
-        "sqrt": "v_sqrt({0})",
-    },
-    **{"abs": "v_abs({0})", "sign": "v_sign({0})", "switch": "v_select({0}, {1}, {2})"},
-    **{
-        "maximum": "v_maximum({0}, {1})",
-        "minimum": "v_minimum({0}, {1})",
-        "number": "v_from_mask({0})",
-    },
-    "clip": "v_select((vmask)({0} < {1}), {1}, v_select((vmask)({0} > {2}), {2}, {0}))",
-    **{"and": "{0} & {1}", "or": "{0} | {1}", "xor": "{0} ^ {1}", "not": "~{0}"},
+    **{name: f"v_{name}({{0}})" for name in (*FUNCTIONS.values(), "sqrt", "abs", "sign", "isnan")},
+    **{name: f"v_{name}({{0}})" for name in ("floor", "ceil", "trunc", "rint", "round")},
+    **{name: f"v_{name}({{0}}, {{1}})" for name in ("maximum", "minimum", "pow", "atan2")},
+    **{name: f"{{0}} {sign} {{1}}" for name, sign in BINARY.items()},
     **{name: f"(vmask)({{0}} {sign} {{1}})" for name, sign in COMPARISONS.items()},
+    "log": "v_log_of_any({0})",
+    "neg": "-{0}",
+    "not": "~{0}",
+    "number": "v_from_mask({0})",
+    "switch": "v_select({0}, {1}, {2})",
+    "clip": "v_select((vmask)({0} < {1}), {1}, v_select((vmask)({0} > {2}), {2}, {0}))",
 }
 
 
