@@ -234,7 +234,7 @@ def test_the_loss_of_zaremba_is_a_sum_over_the_steps_of_a_window():
         np.testing.assert_allclose(summed, 3 * mean, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("unroll", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_double_pendulum_is_controlled_through_its_equations(unroll, tmp_path, capsys):
     example = load("double_pendulum")
     settings = "--steps 30 --units 4 --starts 64 --epochs 12 --batch-size 32"
