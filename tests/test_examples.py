@@ -232,3 +232,14 @@ def test_the_loss_of_zaremba_is_a_sum_over_the_steps_of_a_window():
 
     for summed, mean in zip(gradients(3.0), gradients(1.0), strict=True):
         np.testing.assert_allclose(summed, 3 * mean, rtol=1e-3, atol=1e-6)
+
+
+def test_the_toy_grammar_is_learned(capsys):
+    example = load("grammar")
+    rng = np.random.default_rng(0)
+    sentences = [example.sentence(rng) for _ in range(50)]
+    assert all(example.is_grammatical(words) for words in sentences)
+    assert len({len(words) for words in sentences}) > 3
+    assert not example.is_grammatical(["the", "cat", "reads", "the", "book", "."])
+    written = example.main(["--epochs", "60"])
+    assert sum(map(example.is_grammatical, written)) >= 4, capsys.readouterr().out
