@@ -76,6 +76,11 @@ SIDES = {
         for system in ("pytensor", "theano")
         for form in ("unroll", "scan", "scan-hoisted")
     },
+    **{
+        f"seqnet:tutorial-{form}": Side("tutorial", {"form": form, "system": "seqnet"})
+        for form in ("unroll", "scan", "fused")
+    },
+    "numpy:tutorial": Side("tutorial", {"form": "loop", "system": "numpy"}),
 }
 
 
@@ -126,7 +131,7 @@ class Worker:
 
     @staticmethod
     def _python(worker: str):
-        if worker in ("seqnet", "pytensor"):
+        if worker in ("seqnet", "pytensor", "numpy"):
             return sys.executable
         python = environments.python_of(worker)
         if python is None:
