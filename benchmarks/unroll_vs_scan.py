@@ -9,8 +9,8 @@ steps. PyTensor and Theano run its graph unrolled, as a scan, and as a scan with
 outside of the loop, which the tutorial does not have; seqnet runs it unrolled, as a scan and fused;
 and NumPy runs a loop with gradients that were derived by hand. All compute the same loss. The
 gradients are compared with those of the first side, by the tutorial's measure; a difference that is
-more than rounding is an error. Every combination runs in a separate process with empty caches, so that compile times are
-those of a first use; the steps are made in turns afterwards.
+more than rounding is an error. Every combination runs in a separate process with empty caches, so
+that compile times are those of a first use; the steps are made in turns afterwards.
 
 With ``--profile``, the steps of the scans are profiled instead, in PyTensor's virtual machine,
 where each operation of a step is one call.
