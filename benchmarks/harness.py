@@ -70,6 +70,8 @@ SIDES = {
     **{f"{s}:losses": Side("losses", {"system": s}) for s in ("seqnet", "pytorch")},
     # An encoder-decoder with attention; see workers/attention_worker.py and attention.py.
     **{f"{s}:attention": Side("attention", {"system": s}) for s in ("seqnet", "pytorch")},
+    # The perceptron of reference 003; see workers/mlp_worker.py and mlp.py.
+    **{f"{s}:mlp": Side("mlp", {"system": s}) for s in ("seqnet", "numpy", "pytorch")},
     # Reference 000's experiment; see workers/tutorial_worker.py and unroll_vs_scan.py.
     **{
         f"{system}:tutorial-{form}": Side("tutorial", {"form": form, "system": system})

@@ -209,6 +209,19 @@ def unroll_vs_scan(records: list[dict]) -> str:
     return markdown(heads, rows)
 
 
+def mlp(records: list[dict]) -> str:
+    rows = [
+        [
+            side + star(r),
+            milliseconds(found["step_ms"]),
+            ratio(found["ratio"]) if found["ratio"] else "",
+        ]
+        for r in records
+        for side, found in r["sides"].items()
+    ]
+    return markdown(["system", "step, ms", "first row / system"], rows)
+
+
 def scan_profile(records: list[dict]) -> str:
     rows = []
     for r in records:
@@ -285,6 +298,7 @@ TABLES: dict[str, Callable] = {
         memory,
         unroll_vs_scan,
         scan_profile,
+        mlp,
         generation,
         sequence_losses,
         attention,
