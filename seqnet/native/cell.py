@@ -78,6 +78,8 @@ class CellSource:
             )
         )
         self.after = [e.number(v) for v in e.read(after, known)]
+        # After the step was read, because what is not elementwise may have no gradient here.
+        slopes = slopes_of(after, incoming, [*x, *r, *before, *trained])
         known.update(
             zip(
                 incoming,
