@@ -201,7 +201,9 @@ class StackedCells:
         self.clip_gradients = clip_gradients
         self.layers: list[Any] = []
         size = self.input_size
-        fixed = {"output_activation": "tanh"} if issubclass(celltype, LSTMCell) else {}
+        fixed: dict[str, Any] = (
+            {"output_activation": "tanh"} if issubclass(celltype, LSTMCell) else {}
+        )
         for units in layers:
             cell = celltype(units, activation=activation, **fixed)
             cell.ensure_built((None, size))
