@@ -142,7 +142,8 @@ def _formula(
 ) -> str:
     if value in place:
         i = place[value]
-        return f"splat(*from[{i}])" if i in single else f"load(from[{i}] + at)"
+        given = f"splat(*from[{i}])" if i in single else f"load(from[{i}] + at)"
+        return f"(vmask)({given} != splat(0))" if expressions.is_mask(value) else given
     operation, *arguments = expressions.nodes[value]
     if operation == "constant":
         number = float.fromhex(arguments[0])
