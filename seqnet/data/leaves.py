@@ -107,7 +107,10 @@ class InputLeaf:
         return RowColumn(mask)
 
     def checked(self, column: Column, mask: Column | None) -> Column:
-        """Return the inputs, if the layers and the float type can hold those that count."""
+        """Return the inputs, if the layers and the float type can hold those that count.
+
+        For an input of integers, floats that are whole numbers become integers.
+        """
 
         def check(values: np.ndarray, name: str):
             self.spec.check_input(values, name)
@@ -116,7 +119,13 @@ class InputLeaf:
         def counted():
             return None if mask is None else mask.values
 
-        kept = check_counted(column.values, column.checking(check), self.names.x, counted)
+        values, name = column.values, self.names.x
+        if self.spec.dtype == "int32" and values.dtype.kind == "f":
+            whole = check_counted(values, column.checking(self.spec.check_whole), name, counted)
+            values = whole.astype("int32")
+        elif self.spec.dtype == "bool":
+            values = as_mask(values, name)
+        kept = check_counted(values, column.checking(check), name, counted)
         return column if kept is column.values else replace(column, values=kept)
 
 

@@ -107,6 +107,11 @@ class Bidirectional(Wrapper, Stateful):
                 )
 
     @property
+    def forward_layer(self) -> Loop:
+        """The half that reads forwards."""
+        return self.layer
+
+    @property
     def inner_layers(self) -> tuple[Layer, ...]:
         """The two halves."""
         return (self.layer, self.backward_layer)
@@ -178,7 +183,7 @@ class Bidirectional(Wrapper, Stateful):
         return [*outputs, *last] if self.has_multiple_outputs else outputs[0]
 
     def compute_mask(
-        self, inputs: Tensor, mask: Tensor | None
+        self, inputs: Tensor, mask: Tensor | None = None
     ) -> Tensor | list[Tensor | None] | None:
         found = mask if self.layer.return_sequences else None
         if not self.has_multiple_outputs:
