@@ -236,3 +236,18 @@ def test_multi_head_attention_takes_the_arguments_of_keras():
     assert all((w >= 0).all() for w in model.get_weights())
     with pytest.raises(TypeError, match="takes no argument 'sliding_window'"):
         seqnet.layers.MultiHeadAttention(2, 3, sliding_window=4)
+
+
+@pytest.mark.parametrize("layer", ["LayerNormalization", "BatchNormalization", "Conv1D"])
+def test_constraints_of_layers_hold_after_an_update(layer):
+    names = ("kernel", "bias") if layer == "Conv1D" else ("gamma", "beta")
+    sizes = (2, 3) if layer == "Conv1D" else ()
+    options = {f"{name}_constraint": "non_neg" for name in names}
+    made = getattr(seqnet.layers, layer)(*sizes, **options)
+    model = seqnet.Model([made])
+    model.compile(seqnet.optimizers.SGD(100.0), "mse")
+    x = np.random.default_rng(0).normal(size=(4, 6, 2))
+    model.train_on_batch(x, -np.ones(model.predict(x).shape))
+    weights = [w.get_value() for w in made.trainable_weights]
+    assert len(weights) == 2
+    assert all((w >= 0).all() and (w == 0).any() for w in weights)

@@ -63,3 +63,22 @@ def test_a_float64_input_of_a_float32_model_is_an_error():
         model.predict(np.ones((1, 2)))
     model = seqnet.Model(x, Dense(1, dtype="float64", kernel_initializer="ones")(x - x[:, :1]))
     assert model.predict(np.array([[1e9, 1e9 + 1]])).tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given"), [((1,), (4,)), ((5, 1), (4, 5)), ((None, 1), (4, 5)), ((3,), (4, 3, 1))]
+)
+def test_an_axis_of_one_at_the_end_may_be_missing_or_added(wanted, given):
+    x = seqnet.Input(wanted)
+    model = seqnet.Model(x, 2 * x)
+    data = np.arange(np.prod(given), dtype="float32").reshape(given)
+    found = model.predict(data)
+    assert found.shape == (4, *[5 if n is None else n for n in wanted])
+    np.testing.assert_array_equal(found.ravel(), 2 * data.ravel())
+
+
+def test_one_sample_is_no_batch_of_steps():
+    x = seqnet.Input((None, 1))
+    model = seqnet.Model(x, 2 * x)
+    with pytest.raises(ValueError, match=r"one axis less.*a single sample is X\[None\]"):
+        model.predict(np.ones((5, 1)))
