@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytensor.tensor as pt
 
@@ -109,7 +109,7 @@ class Bidirectional(Wrapper, Stateful):
     @property
     def forward_layer(self) -> Loop:
         """The half that reads forwards."""
-        return self.layer
+        return cast(Loop, self.layer)
 
     @property
     def inner_layers(self) -> tuple[Layer, ...]:
