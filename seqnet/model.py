@@ -1033,8 +1033,8 @@ class Model:
             raise ValueError(f"the batch has {count} samples: {about_fixed(fixed)}.")
 
     def _one_batch(self, dataset: Any) -> Batch:
-        self.check_batch(len(dataset))
         batch: Batch = dataset.as_batch()
+        self.check_batch(len(dataset))
         return batch
 
     @takes_keras_names

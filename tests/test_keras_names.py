@@ -220,7 +220,9 @@ def test_first_weights_are_given_to_layers():
         lambda seed: Dropout(0.5, seed=seed),
         lambda seed: seqnet.layers.SpatialDropout1D(0.5, seed=seed),
         lambda seed: seqnet.layers.GaussianNoise(1.0, seed=seed),
-        lambda seed: SimpleRNN(3, dropout=0.5, seed=seed, recurrent_initializer="zeros"),
+        lambda seed: SimpleRNN(
+            3, dropout=0.5, seed=seed, kernel_initializer="ones", recurrent_initializer="zeros"
+        ),
     ],
 )
 def test_a_seed_of_a_layer_decides_its_random_numbers(make):

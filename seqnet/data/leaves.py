@@ -92,7 +92,7 @@ class InputLeaf:
         An array (5, 1) for an input (batch, time, 1) stays as it is, because it may be one sample.
         """
         shape = self.spec.shape
-        if shape is None or (len(shape) > x.ndim > 1 and x.shape[-1] == 1):
+        if shape is None or (len(shape) > x.ndim and x.shape[-1] == 1):
             return x
         return aligned(x, shape)
 

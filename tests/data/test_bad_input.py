@@ -741,7 +741,7 @@ def test_wrong_options_of_fit_are_refused(options, error, parts):
         regressor().fit(SERIES, VALUES, verbose=0, **options)
 
 
-@pytest.mark.parametrize("size", [0, 1.5, None])
+@pytest.mark.parametrize("size", [0, 1.5, "all"])
 def test_wrong_batch_sizes_of_other_methods_are_refused(size):
     with pytest.raises((ValueError, TypeError), match="batch_size"):
         regressor().evaluate(SERIES, VALUES, batch_size=size)
