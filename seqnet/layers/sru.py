@@ -114,9 +114,9 @@ class SRUCell(Cell):
         recur: Callable[..., tuple[Tensor, ...]],
     ) -> tuple[Tensor, ...]:
         (x_f, x_r, x_c, highway), (_, c) = x, states
-        of_forget, of_reset = [cast(Tensor, self.recurrent_kernel)[k] for k in (0, 1)]
-        f = pt.sigmoid(x_f + of_forget * c)
-        r = pt.sigmoid(x_r + of_reset * c)
+        peepholes = cast(Tensor, self.recurrent_kernel)
+        f = pt.sigmoid(x_f + peepholes[0] * c)
+        r = pt.sigmoid(x_r + peepholes[1] * c)
         c = x_c + f * (c - x_c)
         scale = float(np.sqrt(1 + 2 * np.exp(self.highway_bias))) if self.rescale else 1.0
         highway = scale * highway
