@@ -494,7 +494,7 @@ class Cell(CellLayer):
         step, kernel, bias = self.trace(drawn).step, *self.recurrent_weights()
 
         def product(operand: Tensor, gates: Sequence[str]) -> Tensor:
-            result = pt.dot(operand, step.columns(kernel, gates))
+            result = pt.dot(operand, step.columns(cast(Tensor, kernel), gates))
             return result if bias is None else result + step.columns(bias, gates)
 
         new, _, _ = run_step(
