@@ -3,8 +3,9 @@
     python benchmarks/ragged.py
 
 One process alternates epochs of `fit` with the same sequences: as a list, as an array padded to the
-longest, with a mask, and packed by `seqnet.data.pack`, several in a row. The mean length is about a
-quarter of the longest (a truncated exponential distribution). The numbers of steps include padding.
+longest, with a mask, and packed by `seqnet.data.pack`, several in a row, with fewer rows in a batch
+so that a batch has as many sequences. The mean length is about a quarter of the longest (a
+truncated exponential distribution). The numbers of steps include padding.
 """
 
 from __future__ import annotations
@@ -64,10 +65,12 @@ def main(arguments=None) -> None:
     packed = seqnet.data.pack(x, x, length=options.row)
     pack_s = time.perf_counter() - began
     model, with_resets = new_model(options.units, False), new_model(options.units, True)
+    size = options.batch_size
+    packed_size = max(1, round(size * len(packed) / len(x)))
     ways = {
-        "padded": (model, (padded, padded), {"mask": mask}),
-        "list": (model, (x, x), {}),
-        "packed": (with_resets, (packed,), {}),
+        "padded": (model, (padded, padded), {"mask": mask, "batch_size": size}),
+        "list": (model, (x, x), {"batch_size": size}),
+        "packed": (with_resets, (packed,), {"batch_size": packed_size}),
     }
     steps: dict[str, list] = {way: [] for way in ways}
     seconds: dict[str, list] = {way: [] for way in ways}
@@ -85,7 +88,7 @@ def main(arguments=None) -> None:
         for current, (trained, data, more) in ways.items():
             steps[current].clear()
             began = time.perf_counter()
-            trained.fit(*data, batch_size=options.batch_size, verbose=0, **more)
+            trained.fit(*data, verbose=0, **more)
             if number:
                 seconds[current].append(time.perf_counter() - began)
     over = {

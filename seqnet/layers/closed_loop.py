@@ -74,8 +74,14 @@ class Feedback(CellInLoop):
     def no_masks(self) -> Drawn:
         return (self.cell.no_masks(), None)
 
-    def draw(self, features: Tensor | int, batch: Tensor, context: CallContext) -> Drawn:
-        return (self.cell.draw(features, batch, context), None)
+    def draw(
+        self,
+        features: Tensor | int,
+        batch: Tensor,
+        context: CallContext,
+        steps: Tensor | int | None = None,
+    ) -> Drawn:
+        return (self.cell.draw(features, batch, context, steps), None)
 
     def trace(self, drawn: Drawn) -> LoopStep:
         found = trace_with_output(self, drawn, describe(self.owner), {"next_input": self.features})
@@ -229,7 +235,7 @@ class ClosedLoop(FedBack):
         """Return the output, with `return_state` the list ``[output, *last states]``."""
         number, cell = self.number_of_steps(steps), self.loop_cell
         batch = inputs.shape[0]
-        drawn = cell.draw(inputs.shape[1], batch, context)
+        drawn = cell.draw(inputs.shape[1], batch, context, number)
         zero = np.asarray(0, self.dtype)
         states = self.start(batch, context, initial_state)
         if states is None:

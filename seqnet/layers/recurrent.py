@@ -230,7 +230,8 @@ class Loop(Stateful):
         self, inputs: Tensor, mask: Tensor | None, resets: Tensor | None, context: CallContext
     ) -> Drawn:
         """Return what is drawn before the loop; the flags are (time, batch)."""
-        return self.loop_cell.draw(inputs.shape[2], inputs.shape[0], context)
+        batch, steps, features = inputs.shape[0], inputs.shape[1], inputs.shape[2]
+        return self.loop_cell.draw(features, batch, context, steps)
 
     def run(
         self,

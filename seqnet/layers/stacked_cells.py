@@ -121,10 +121,16 @@ class StackedRNNCells(CellLayer):
     def no_masks(self) -> Drawn:
         return tuple(cell.no_masks() for cell in self._loops)
 
-    def draw(self, features: Tensor | int, batch: Tensor, context: CallContext) -> Drawn:
+    def draw(
+        self,
+        features: Tensor | int,
+        batch: Tensor,
+        context: CallContext,
+        steps: Tensor | int | None = None,
+    ) -> Drawn:
         drawn = []
         for cell in self._loops:
-            drawn.append(cell.draw(features, batch, context))
+            drawn.append(cell.draw(features, batch, context, steps))
             features = cell.output_size
         return tuple(drawn)
 
@@ -133,6 +139,10 @@ class StackedRNNCells(CellLayer):
 
     def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
         return self._loops[0].recurrent_weights()
+
+    @property
+    def input_size(self) -> int | None:
+        return self._loops[0].input_size
 
     @property
     def gates(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -52,6 +52,7 @@ class UserCell(CellInLoop):
         size = getattr(layer, "output_size", None)
         self._output_size = self._sizes[0] if size is None else check_count(size, "output_size")
         self.units = self._sizes[0]
+        self._features: int | None = None
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -61,7 +62,12 @@ class UserCell(CellInLoop):
     def output_size(self) -> int:
         return self._output_size
 
+    @property
+    def input_size(self) -> int | None:
+        return self._features
+
     def build_in_loop(self, input_shape: Shape) -> None:
+        self._features = input_shape[-1]
         batch = input_shape[0]
         shapes: list[Shape] = [(batch, size) for size in self._sizes]
         self.layer.ensure_built((batch, input_shape[-1]), states_shape=shapes)

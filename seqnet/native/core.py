@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
-from ctypes import c_long, c_void_p
+from ctypes import c_double, c_long, c_void_p
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -42,6 +42,7 @@ class CoreLibrary(Protocol):
     recurrence_forward: Callable[..., None]
     recurrence_backward: Callable[..., None]
     recurrence_scratch: Callable[..., int]
+    run_program: Callable[..., None]
     elementwise_scratch: Callable[..., int]
     first_outside: Callable[..., int]
     vector_bytes: Callable[[], int]
@@ -69,6 +70,7 @@ SIGNATURES = {
     "recurrence_forward": [c_void_p, c_long],
     "recurrence_backward": [c_void_p, c_long],
     "recurrence_scratch": [c_long] * 6,
+    "run_program": [c_void_p, c_double, c_long],
     "elementwise_scratch": [c_long] * 3,
     "gemm_scratch": [c_long],
     "first_outside": [c_void_p, c_long, c_long],

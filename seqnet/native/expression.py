@@ -98,6 +98,9 @@ SHAPES = (
 )
 
 
+PASSED = ("GradClip", "ZeroGrad", "DisconnectedGrad", "ConsiderConstant")
+"""Operations that return their input, and change its gradient."""
+
 FOLDED = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
 
 
@@ -243,14 +246,14 @@ class Expressions:
             return self._scalar(op.scalar_op, node, arguments)
         if name == "Sum":
             return [self._sum(node, self.number(arguments[0]))]
-        if name == "DisconnectedGrad":  # it has no gradient, and its argument as its value
-            return [arguments[0]]
         if name == "Shape":
             return [self.add("shape")]
         if name == "Subtensor" and self.nodes[arguments[0]] == ("shape",):
             if len(arguments) == 2 and self.value_of(arguments[1]) in (1.0, -1.0):
                 return [self.units]
             raise self.unavailable(f"the step uses a size other than the number of units: {op}")
+        if name in PASSED:
+            return [arguments[0]]
         if name in SHAPES and (
             name == "SpecifyShape"
             or all(getattr(node.inputs[0].type, "broadcastable", ()))

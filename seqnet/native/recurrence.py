@@ -115,6 +115,7 @@ class RecurrenceKernel:
     """
 
     _known: ClassVar[dict[tuple, RecurrenceKernel]] = {}
+    state_sizes: ClassVar[None] = None  # they are those of the arrays
 
     @classmethod
     def of(
@@ -242,7 +243,8 @@ class RecurrenceKernel:
             ``(time, batch, units)`` for each state, to write to: contiguous, as is each returned
             state. Without `has_products` states may be views of ``(batch, time, units)``.
         others
-            The other arrays that the step takes; sequences with any strides of time and batch.
+            The other arrays that the step takes; sequences with any strides of time and batch. A
+            last axis of 1 is broadcast to the units.
 
         Returns
         -------
@@ -402,7 +404,7 @@ class RecurrenceKernel:
         count_call("recurrence.backward")
         del keep
         if self.others:
-            of_others = self._gradients_of_others(sums[..., :units], d_sequences)
+            of_others = self._gradients_of_others(sums[..., :units], d_sequences, others)
         return RecurrenceGradients(
             d_projected,
             d_kernel,
@@ -412,18 +414,24 @@ class RecurrenceKernel:
         )
 
     def _gradients_of_others(
-        self, sums: np.ndarray, sequences: list[np.ndarray]
+        self, sums: np.ndarray, sequences: list[np.ndarray], others: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
+        """Return the gradients of the other arrays in the shapes in which they were given."""
         of_sums, of_sequences = iter(sums), iter(sequences)
         found = []
-        for other in self.others:
-            if other.gradient and other.kind == "sequence":
-                found.append(next(of_sequences))
-            elif other.gradient:
+        for other, array in zip(self.others, others, strict=True):
+            if not other.gradient:
+                continue
+            if other.kind == "sequence":
+                gradient = next(of_sequences)
+            else:
                 rows = next(of_sums)
-                found.append(
+                gradient = (
                     rows.sum(axis=0) if other.kind == "vector" else np.ascontiguousarray(rows)
                 )
+            if array.ndim == 0 or array.shape[-1] == 1:
+                gradient = gradient.sum(axis=-1)
+            found.append(gradient.reshape(array.shape))
         return found
 
     # ---- packing the arguments ----------------------------------------------------------
@@ -527,6 +535,9 @@ class RecurrenceKernel:
             a.mask, (a.mask_time_step, a.mask_batch_step) = address(mask), mask.strides
         given = terms = None
         if others:
+            others = [
+                wide(array, o.kind, units) for array, o in zip(others, self.others, strict=True)
+            ]
             given = self._others_type(
                 *(
                     self._other(array, f"others[{i}]", other.kind, (time, batch, units))
@@ -641,3 +652,12 @@ class RecurrenceKernel:
                     f"{name} must be contiguous, {self.dtype} and {wanted}, "
                     f"got {array.dtype}{array.shape}"
                 )
+
+
+def wide(array: np.ndarray, kind: str, units: int) -> np.ndarray:
+    """Return an other array with the units as its last axis, which is contiguous."""
+    if kind == "vector":
+        array = array.reshape(-1)
+    if array.shape[-1] == 1 != units:
+        array = np.broadcast_to(array, (*array.shape[:-1], units))
+    return array if array.strides[-1] == array.itemsize else np.ascontiguousarray(array)

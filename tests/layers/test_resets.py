@@ -162,6 +162,15 @@ def test_resets_are_an_input_of_a_model_and_saved_with_it(tmp_path):
     np.testing.assert_allclose(np.stack(outputs, axis=1), found, rtol=1e-5, atol=1e-6)
 
 
+def test_resets_of_sequences_of_different_lengths():
+    model, rows = packed_model(), [5, 8, 2]
+    X = {name: [a[k, :n] for k, n in enumerate(rows)] for name, a in data().items()}
+    found = model.predict(X)
+    for k, n in enumerate(rows):
+        alone = model.predict({name: a[k : k + 1, :n] for name, a in data().items()})
+        np.testing.assert_allclose(found[k], alone[0], rtol=1e-5, atol=1e-6)
+
+
 def test_windows_and_carried_states_start_anew_where_they_are_reset():
     whole, X = packed_model(), data()
     y = np.ones((4, 8, 1))
