@@ -65,7 +65,7 @@ from seqnet.training.objectives import (
     weights_by_output,
 )
 from seqnet.training.results import Totals
-from seqnet.training.step import CompiledSteps
+from seqnet.training.step import RUN_FUNCTIONS, CompiledSteps
 from seqnet.training.stepping import OneStep
 from seqnet.training.tbptt import check_windows
 from seqnet.types import ArrayLike, Shape
@@ -665,6 +665,44 @@ class Model:
             self._aligned = self.graph.aligned_inputs(shapes)
         return [[self.input_names[k] for k in sorted(numbers)] for numbers in self._aligned]
 
+    def function(self, run: str = "train") -> Callable:
+        """Return the compiled PyTensor function of a step, to print its graph or its profile.
+
+        It takes the arrays of a batch, and changes the weights if it is that of training. With the
+        backend ``"jax"`` it is an ordinary function.
+
+        Parameters
+        ----------
+        run : "train", "test" or "predict"
+            Of several functions, for several kinds of batches, the last one that was compiled.
+
+        Raises
+        ------
+        ValueError
+            If none has been compiled: functions are compiled when data is known.
+
+        Examples
+        --------
+        >>> import numpy as np, pytensor, seqnet
+        >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> loss = model.train_on_batch(np.ones((4, 2)), np.ones((4, 1)))
+        >>> function = model.function("train")
+        >>> [str(v) for v in function.maker.fgraph.inputs[:2]]
+        ['X', 'y']
+        >>> text = pytensor.dprint(function, file="str")
+        """
+        if run not in RUN_FUNCTIONS:
+            known = ", ".join(map(repr, RUN_FUNCTIONS))
+            raise ValueError(f"run is one of {known}, got {run!r}.")
+        found = self.steps.compiled(run)
+        if found is None:
+            raise ValueError(
+                f"No function has been compiled for {run!r} yet: call fit, evaluate or predict, or "
+                f"{run}_on_batch, with data first."
+            )
+        return found
+
     # ---- training
 
     @takes_keras_names
@@ -725,6 +763,11 @@ class Model:
     def metrics(self) -> list:
         """The metrics of all outputs."""
         return [metric for objective in self.objectives for metric in objective.metrics]
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of the results of `evaluate`, in their order."""
+        return self.objectives.log_names()
 
     def set_objectives(self, found: Mapping[str, Callable | None]) -> None:
         """Create the objectives and the requested metrics, once the losses are known."""

@@ -244,3 +244,14 @@ def test_a_double_pendulum_is_controlled_through_its_equations(unroll, tmp_path,
     assert controlled < 0.9 * without
     assert "without a torque" in capsys.readouterr().out
     assert picture.exists() == (importlib.util.find_spec("matplotlib") is not None)
+
+
+def test_the_toy_grammar_is_learned(capsys):
+    example = load("grammar")
+    rng = np.random.default_rng(0)
+    sentences = [example.sentence(rng) for _ in range(50)]
+    assert all(example.is_grammatical(words) for words in sentences)
+    assert len({len(words) for words in sentences}) > 3
+    assert not example.is_grammatical(["the", "cat", "reads", "the", "book", "."])
+    written = example.main(["--epochs", "60"])
+    assert sum(map(example.is_grammatical, written)) >= 4, capsys.readouterr().out

@@ -98,6 +98,9 @@ SHAPES = (
 )
 
 
+PASSED = ("GradClip", "ZeroGrad", "DisconnectedGrad", "ConsiderConstant")
+"""Operations that return their input, and change its gradient."""
+
 FOLDED = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
 
 
@@ -109,6 +112,7 @@ class Expressions:
         self.nodes: list[tuple] = []
         self._known: dict[tuple, int] = {}
         self._rows: dict[int, bool] = {}
+        self._rounded: set[Variable] | None = None
         self.units = self.add("input", "units", 0)
 
     # ---- building -------------------------------------------------------------------
@@ -203,11 +207,18 @@ class Expressions:
         return [known[v] if v in known else self._leaf(v) for v in outputs]
 
     def gradients(self, slopes: Sequence, known: dict) -> list[int]:
-        """Return the values of gradients as numbers: 0 for None."""
-        return [
+        """Return the values of gradients as numbers: 0 for None.
+
+        PyTensor's gradient of a comparison is a zero of its own default dtype. What is of that
+        dtype only because of such numbers is computed in the precision of the compiled kernel.
+        """
+        self._rounded = set()
+        found = [
             self.constant(0.0) if s is None else self.number(self.read([s], known)[0])
             for s in slopes
         ]
+        self._rounded = None
+        return found
 
     @staticmethod
     def unavailable(what: str) -> KernelUnavailable:
@@ -221,6 +232,8 @@ class Expressions:
                 f"a compiled kernel cannot be made: {variable} is not one of the declared inputs"
             )
         data = np.asarray(data)
+        if self._rounded is not None:
+            self._rounded.add(variable)
         if data.size != 1 and not (data.size and (data == data.flat[0]).all()):
             raise KernelUnavailable(
                 f"a compiled kernel cannot be made: the constant {variable} is more than one number"
@@ -233,19 +246,21 @@ class Expressions:
             return self._scalar(op.scalar_op, node, arguments)
         if name == "Sum":
             return [self._sum(node, self.number(arguments[0]))]
-        if name == "DisconnectedGrad":  # it has no gradient, and its argument as its value
-            return [arguments[0]]
         if name == "Shape":
             return [self.add("shape")]
         if name == "Subtensor" and self.nodes[arguments[0]] == ("shape",):
             if len(arguments) == 2 and self.value_of(arguments[1]) in (1.0, -1.0):
                 return [self.units]
             raise self.unavailable(f"the step uses a size other than the number of units: {op}")
+        if name in PASSED:
+            return [arguments[0]]
         if name in SHAPES and (
             name == "SpecifyShape"
             or all(getattr(node.inputs[0].type, "broadcastable", ()))
             or has_rows(node)
         ):
+            if self._rounded is not None and node.inputs[0] in self._rounded:
+                self._rounded.update(node.outputs)
             return [arguments[0]]
         raise KernelUnavailable(
             f"a compiled kernel cannot be made: the operation {op} is not elementwise or not known"
@@ -258,10 +273,13 @@ class Expressions:
             return self._composite(cast("Composite", op), arguments)
         output = node.outputs[0].type.dtype
         if output != "bool" and np.dtype(output).kind == "f" and output != self.dtype.name:
-            raise KernelUnavailable(
-                f"a compiled kernel cannot be made: {op} returns {output}, "
-                f"the compiled kernel computes in {self.dtype.name}"
-            )
+            same = [v for v in node.inputs if v.type.dtype == output]
+            if not same or self._rounded is None or not self._rounded.issuperset(same):
+                raise KernelUnavailable(
+                    f"a compiled kernel cannot be made: {op} returns {output}, "
+                    f"the compiled kernel computes in {self.dtype.name}"
+                )
+            self._rounded.update(node.outputs)
         if np.dtype(output).kind not in "fb":
             raise KernelUnavailable(
                 f"a compiled kernel cannot be made: {op} returns {output}; "

@@ -27,6 +27,7 @@ from seqnet import backend
 from seqnet.checks import check_bool, check_count
 from seqnet.constraints import constrain, constraint_of
 from seqnet.hyperparameters import Hyperparameter, Versioned, names_of, numbers_of
+from seqnet.keras_names import without_name
 from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.ops.norms import squared_norms
 from seqnet.ops.schedule import ScheduledRate
@@ -567,6 +568,10 @@ class Optimizer(Versioned, Configurable):
         for weight in weights:
             if weight.name in averages:
                 weight.set_value(averages[weight.name].get_value())
+
+    @classmethod
+    def accepted_arguments(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return super().accepted_arguments(without_name(options, cls.signature()))
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

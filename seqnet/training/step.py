@@ -176,6 +176,9 @@ def compile_train(model: Model, batch: Batch, states: States) -> Callable:
 FUNCTIONS = {compile_train: "training", compile_test: "evaluation", compile_predict: "prediction"}
 """What the functions compile, for messages."""
 
+RUN_FUNCTIONS = {"train": compile_train, "test": compile_test, "predict": compile_predict}
+"""The functions by run."""
+
 
 def loss_sums(
     model: Model, batch: Batch, context: CallContext
@@ -334,6 +337,11 @@ class CompiledSteps:
                         function = compile_it(self.model, variables, states)
                     self.functions[key] = function
         return function, arrays, structure
+
+    def compiled(self, run: str) -> Callable | None:
+        """Return the function of a run that was compiled last, or None."""
+        found = [f for key, f in self.functions.items() if key[0] is RUN_FUNCTIONS[run]]
+        return found[-1] if found else None
 
     def structure(self) -> Structure:
         """Return the structure of the model, which is collected only after something was set."""
