@@ -150,7 +150,7 @@ def callbacks_cost(records: list[dict]) -> str:
 def ragged(records: list[dict]) -> str:
     rows = []
     for r in records:
-        shares = {"list": ratio(r["list_over_padded"])}
+        shares = {way: ratio(found) for way, found in r["over_padded"].items()}
         for way, found in r["epoch_s"].items():
             steps = f"{r['steps'][way]:,}"
             rows.append([way + star(r), steps, milliseconds(found), shares.get(way, "")])
@@ -181,7 +181,7 @@ def embedding_rows(records: list[dict]) -> str:
 
 def memory(records: list[dict]) -> str:
     rows = [
-        [f"{r['size']}, length {r['length']}", r["side"]]
+        [f"{r['size']}, length {r['length']:,}", r["side"]]
         + [number(r[key]) for key in ("peak_mb", "after_import_mb", "growth_mb")]
         for r in records
         if "error" not in r

@@ -59,7 +59,7 @@ from seqnet.training.code_digest import own_things
 from seqnet.training.diagnostics import GradientNorms
 from seqnet.training.objectives import (
     Objective,
-    log_names,
+    Objectives,
     losses_by_output,
     metrics_by_output,
     weights_by_output,
@@ -141,7 +141,7 @@ class Model:
         self.input_shape: Any = None
         self.optimizer: Any = None
         self.loss: Any = None
-        self.objectives: list[Objective] = []
+        self.objectives = Objectives()
         self.metrics_asked: Any = ()
         self.loss_weights: Any = None
         self.padded_lengths: tuple[int, ...] = ()
@@ -748,7 +748,8 @@ class Model:
             asked[name] = [*asked.get(name, ()), *more]
         weights_by_output(loss_weights, names)  # raises if they do not fit
         with COMPILING:  # no other thread compiles while only some attributes are set
-            self.optimizer, self.loss_weights, self.objectives = optimizer, loss_weights, []
+            self.optimizer, self.loss_weights = optimizer, loss_weights
+            self.objectives = Objectives()
             self.metrics_asked = asked if len(names) > 1 else asked[names[0]]
             self.steps = CompiledSteps(self)
             self.loss = found if found is None or len(names) > 1 else found[names[0]]
@@ -763,13 +764,18 @@ class Model:
         """The metrics of all outputs."""
         return [metric for objective in self.objectives for metric in objective.metrics]
 
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of the results of `evaluate`, in their order."""
+        return log_names(self.objectives)
+
     def set_objectives(self, found: Mapping[str, Callable | None]) -> None:
         """Create the objectives and the requested metrics, once the losses are known."""
         names = self.output_names
         asked = metrics_by_output(self.metrics_asked, names)
         weights = weights_by_output(self.loss_weights, names)
         several = len(names) > 1
-        self.objectives = [
+        self.objectives = Objectives(
             Objective(
                 loss,
                 [metrics_module.get(m, loss) for m in asked.get(name, [])],
@@ -778,10 +784,10 @@ class Model:
             )
             for name, loss in found.items()
             if loss is not None
-        ]
+        )
         for metric in self.metrics:
             metrics_module.check_scalar(metric)
-        logged = log_names(self.objectives)
+        logged = self.objectives.log_names()
         for name in logged:
             if logged.count(name) > 1:
                 raise ValueError(

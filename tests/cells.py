@@ -188,12 +188,12 @@ class Zoneout(Recurrent):
     gates = ("h",)
     kept = 0.4
 
-    def run(self, sequence, mask, states, drawn):
+    def run(self, sequence, *others):
         # Neither random nor different from step to step, so that it is the same on every path and
         # for every part of a sequence.
         kept = pt.cast(pt.eq(pt.arange(self.units) % 3, 0), self.dtype)
         self.keep = kept + pt.zeros((*tuple(sequence.shape)[:2], self.units), self.dtype)
-        return super().run(sequence, mask, states, drawn)
+        return super().run(sequence, *others)
 
     def trace(self, drawn):
         if not hasattr(self, "keep"):

@@ -21,6 +21,7 @@ SMALL = {
     "unroll_vs_scan": "--vocabularies 20 --lengths 3 --rounds 1 --sides "
     "seqnet:tutorial-fused,seqnet:tutorial-scan,numpy:tutorial",
     "mlp": "--sides seqnet:mlp,numpy:mlp --rounds 2 --steps 2",
+    "memory": "--sides seqnet --size small --lengths 10 --steps 2 --predicted 600",
     "ragged": "--sequences 40 --longest 12 --units 4 --rounds 2",
 }
 

@@ -243,3 +243,15 @@ def test_the_toy_grammar_is_learned(capsys):
     assert not example.is_grammatical(["the", "cat", "reads", "the", "book", "."])
     written = example.main(["--epochs", "60"])
     assert sum(map(example.is_grammatical, written)) >= 4, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("unroll", [False, True])
+def test_a_double_pendulum_is_controlled_through_its_equations(unroll, tmp_path, capsys):
+    example = load("double_pendulum")
+    settings = "--steps 30 --units 4 --starts 64 --epochs 12 --batch-size 32"
+    picture = tmp_path / "angles.png"
+    options = [*settings.split(), "--picture", str(picture), *(["--unroll"] if unroll else [])]
+    without, controlled = example.main(options)
+    assert controlled < 0.9 * without
+    assert "without a torque" in capsys.readouterr().out
+    assert picture.exists() == (importlib.util.find_spec("matplotlib") is not None)

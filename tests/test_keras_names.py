@@ -138,3 +138,12 @@ def test_steps_may_have_targets_of_zeros():
     assert whole == pytest.approx(part * 2 / 3, rel=1e-5)
     with pytest.raises(ValueError, match="adds up to 0"):
         model.evaluate(X[:, 0], y[:, 2])
+
+
+def test_names_of_the_results_of_evaluate():
+    x = seqnet.Input((2,))
+    model = seqnet.Model(x, {"a": seqnet.layers.Dense(1)(x), "b": seqnet.layers.Dense(1)(x)})
+    model.compile("sgd", "mse", metrics={"b": ["mae"]})
+    X, y = np.ones((2, 2)), np.ones((2, 1))
+    results = model.evaluate(X, {"a": y, "b": y}, return_dict=True)
+    assert model.metrics_names == list(results) == ["loss", "a_loss", "b_loss", "b_mae"]

@@ -6,6 +6,7 @@ from seqnet.layers.attention import AdditiveAttention, Attention, MultiHeadAtten
 from seqnet.layers.batch_normalization import BatchNormalization
 from seqnet.layers.bidirectional import Bidirectional
 from seqnet.layers.cell import Cell
+from seqnet.layers.closed_loop import ClosedLoop, ScheduledSampling
 from seqnet.layers.context import CallContext
 from seqnet.layers.conv1d import Conv1D
 from seqnet.layers.crf import CRF
@@ -74,6 +75,7 @@ __all__ = [
     "Bidirectional",
     "CallContext",
     "Cell",
+    "ClosedLoop",
     "Concatenate",
     "Conv1D",
     "Cropping1D",
@@ -109,6 +111,7 @@ __all__ = [
     "RepeatVector",
     "Reshape",
     "SampledSoftmax",
+    "ScheduledSampling",
     "SimpleRNN",
     "SimpleRNNCell",
     "Softmax",

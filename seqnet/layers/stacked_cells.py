@@ -11,7 +11,7 @@ from seqnet.layers.calling import describe
 from seqnet.layers.cell import CellInLoop, CellLayer, Drawn, LoopStep, marked, trace_with_output
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.layers.user_cell import cell_in_loop, revived_cell
+from seqnet.layers.user_cell import cell_in_loop, no_recurrent_weights, revived_cell
 from seqnet.registry import register
 from seqnet.types import Shape, Tensor
 
@@ -26,7 +26,8 @@ class StackedRNNCells(CellLayer):
     Parameters
     ----------
     cells : list of cells
-        Objects of `Cell`, recurrent layers, or layers of your own that `RNN` takes as cells.
+        Objects of `Cell`, recurrent layers, or layers of your own that `RNN` takes as cells. Layers
+        without states, such as `Dense`, are applied at each step.
 
     Attributes
     ----------
@@ -56,7 +57,7 @@ class StackedRNNCells(CellLayer):
                 "A stack has the same cell twice, so that both would share their weights: make "
                 "an object for each."
             )
-        self._loops = [cell_in_loop(cell, "StackedRNNCells") for cell in cells]
+        self._loops = [cell_in_loop(cell, "StackedRNNCells", stateless=True) for cell in cells]
         for cell in cells[1:]:
             if cell.dtype != self.dtype:
                 raise ValueError(
@@ -78,7 +79,7 @@ class StackedRNNCells(CellLayer):
     @property
     def units(self) -> int:  # type: ignore[override]
         """The size of the blocks of columns of the first cell's kernels."""
-        return self._loops[0].units
+        return self._loops[0].units or self.state_sizes[0]
 
     @property
     def output_size(self) -> int:
@@ -103,10 +104,16 @@ class StackedRNNCells(CellLayer):
     def no_masks(self) -> Drawn:
         return tuple(cell.no_masks() for cell in self._loops)
 
-    def draw(self, features: Tensor | int, batch: Tensor, context: CallContext) -> Drawn:
+    def draw(
+        self,
+        features: Tensor | int,
+        batch: Tensor,
+        context: CallContext,
+        steps: Tensor | int | None = None,
+    ) -> Drawn:
         drawn = []
         for cell in self._loops:
-            drawn.append(cell.draw(features, batch, context))
+            drawn.append(cell.draw(features, batch, context, steps))
             features = cell.output_size
         return tuple(drawn)
 
@@ -114,7 +121,13 @@ class StackedRNNCells(CellLayer):
         return self._loops[0].project(inputs, drawn[0])
 
     def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
+        if not self._loops[0].units:
+            return no_recurrent_weights(self.units, self.dtype)
         return self._loops[0].recurrent_weights()
+
+    @property
+    def input_size(self) -> int | None:
+        return self._loops[0].input_size
 
     @property
     def gates(self) -> tuple[str, ...]:  # type: ignore[override]

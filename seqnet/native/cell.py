@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 class Other(NamedTuple):
     """An array that a step takes beside its projected input and its states."""
 
-    kind: Literal["vector", "batch", "sequence"]
-    """``(units,)``; ``(batch, units)``; or ``(time, batch, units)``, one value for each step."""
+    kind: Literal["vector", "batch", "sequence", "matrix"]
+    """``(units,)``; ``(batch, units)``; ``(time, batch, units)``, one value for each step; or
+    ``(rows, columns)``, which a step of a `ProgramKernel` multiplies by."""
     gradient: bool = True
     """Whether its gradient is computed."""
 
@@ -188,7 +189,6 @@ class CellSource:
             raise ValueError(f"the step returned {len(after)} states; it must return {states}")
         incoming = placeholders("gradient", states)
         trained = [v for v, other in zip(more, others, strict=True) if other.gradient]
-        slopes = slopes_of(after, incoming, [*x, *r, *before, *trained])
         e = self.expressions = Expressions(dtype)
 
         def inputs(name: str, count: int) -> list[int]:
@@ -205,6 +205,8 @@ class CellSource:
             )
         )
         self.after = [e.number(v) for v in e.read(after, known)]
+        # After the step was read, because what is not elementwise may have no gradient here.
+        slopes = slopes_of(after, incoming, [*x, *r, *before, *trained])
         known.update(
             zip(
                 incoming,

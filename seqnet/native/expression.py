@@ -22,30 +22,70 @@ if TYPE_CHECKING:
     from pytensor.scalar.basic import Composite
 
 COMPARISONS = {"lt": "<", "gt": ">", "le": "<=", "ge": ">=", "eq": "==", "neq": "!="}
-MASKS = {*COMPARISONS, "and", "or", "not", "xor"}
-TRANSCENDENTAL = {"exp", "tanh", "sigmoid"}
+MASKS = {*COMPARISONS, "and", "or", "not", "xor", "isnan"}
 
 # Class names of PyTensor's scalar operations -> names here
-SIMPLE = {
-    **{
-        "Add": "add",
-        "Mul": "mul",
-        "Sub": "sub",
-        "TrueDiv": "div",
-        "Neg": "neg",
-        "Sqrt": "sqrt",
-        "Abs": "abs",
-    },
-    **{"Sign": "sign", "Exp": "exp", "Tanh": "tanh", "Sigmoid": "sigmoid", "Switch": "switch"},
-    **{
-        "Maximum": "maximum",
-        "Minimum": "minimum",
-        "ScalarMaximum": "maximum",
-        "ScalarMinimum": "minimum",
-    },
-    **{"LT": "lt", "GT": "gt", "LE": "le", "GE": "ge", "EQ": "eq", "NEQ": "neq"},
-    **{"AND": "and", "OR": "or", "XOR": "xor", "Invert": "not"},
+ARITHMETIC = {
+    "Add": "add",
+    "Mul": "mul",
+    "Sub": "sub",
+    "TrueDiv": "div",
+    "Neg": "neg",
+    "Sqrt": "sqrt",
+    "Abs": "abs",
+    "Sign": "sign",
+    "Switch": "switch",
+    "Maximum": "maximum",
+    "Minimum": "minimum",
+    "ScalarMaximum": "maximum",
+    "ScalarMinimum": "minimum",
+    "Floor": "floor",
+    "Ceil": "ceil",
+    "Trunc": "trunc",
+    "RoundHalfToEven": "rint",
+    "RoundHalfAwayFromZero": "round",
+    "LT": "lt",
+    "GT": "gt",
+    "LE": "le",
+    "GE": "ge",
+    "EQ": "eq",
+    "NEQ": "neq",
+    "AND": "and",
+    "OR": "or",
+    "XOR": "xor",
+    "Invert": "not",
+    "IsNan": "isnan",
 }
+FUNCTIONS = {
+    "Exp": "exp",
+    "Exp2": "exp2",
+    "Expm1": "expm1",
+    "Log": "log",
+    "Log2": "log2",
+    "Log10": "log10",
+    "Log1p": "log1p",
+    "Tanh": "tanh",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Erf": "erf",
+    "Erfc": "erfc",
+    "Sin": "sin",
+    "Cos": "cos",
+    "Tan": "tan",
+    "ArcSin": "asin",
+    "ArcCos": "acos",
+    "ArcTan": "atan",
+    "ArcTan2": "atan2",
+    "Sinh": "sinh",
+    "Cosh": "cosh",
+    "ArcSinh": "asinh",
+    "ArcCosh": "acosh",
+    "ArcTanh": "atanh",
+}
+SIMPLE = ARITHMETIC | FUNCTIONS
+TRANSCENDENTAL = {*FUNCTIONS.values(), "pow"}
+"""Functions whose values a forward pass saves for the gradient, because they are expensive."""
+
 # Operations that have no effect here on a single number, because all arrays have the same shape.
 SHAPES = (
     "DimShuffle",
@@ -57,6 +97,9 @@ SHAPES = (
     "Alloc",
 )
 
+
+PASSED = ("GradClip", "ZeroGrad", "DisconnectedGrad", "ConsiderConstant")
+"""Operations that return their input, and change its gradient."""
 
 FOLDED = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
 
@@ -119,6 +162,8 @@ class Expressions:
             return self.number(arguments[1 - numbers.index(0.0)])
         if operation in ("sub", "div") and numbers[1] == (0.0 if operation == "sub" else 1.0):
             return self.number(arguments[0])
+        if operation == "switch" and arguments[1] == arguments[2]:
+            return arguments[1]
         if operation == "neg" and numbers[0] is not None:
             return self.constant(-numbers[0])
         return None
@@ -197,6 +242,8 @@ class Expressions:
             if len(arguments) == 2 and self.value_of(arguments[1]) in (1.0, -1.0):
                 return [self.units]
             raise self.unavailable(f"the step uses a size other than the number of units: {op}")
+        if name in PASSED:
+            return [arguments[0]]
         if name in SHAPES and (
             name == "SpecifyShape"
             or all(getattr(node.inputs[0].type, "broadcastable", ()))
@@ -244,7 +291,7 @@ class Expressions:
         operation = SIMPLE[name]
         if operation in ("and", "or", "xor", "not"):
             return [self.add(operation, *map(self.mask, arguments))]
-        if output == "bool" and operation not in COMPARISONS:
+        if output == "bool" and operation not in MASKS:
             raise KernelUnavailable(f"a compiled kernel cannot be made: {op} of bools")
         values = [self.number(a) for a in arguments]
         while operation in ("add", "mul", "maximum", "minimum") and len(values) > 2:
@@ -271,10 +318,7 @@ class Expressions:
         if power == 0.5:
             return self.add("sqrt", base)
         if power is None or power != int(power) or abs(power) > 16:
-            raise KernelUnavailable(
-                "a compiled kernel cannot be made: a power needs a constant exponent, "
-                "0.5 or an integer from -16 to 16"
-            )
+            return self.add("pow", base, self.number(exponent))
         result = None
         for bit in bin(abs(int(power)))[:1:-1]:  # from the least
             if bit == "1":

@@ -20,6 +20,7 @@ from .compiler import KernelUnavailable
 from .core import address, core_and, count_call, threads_for
 
 MAX_BLOCKS = 160  # as in src/recurrence.c
+MAX_SIZES = 256  # for which the arguments that calls share are kept
 
 
 class _Sequence(Structure):  # sequence in src/recurrence.c
@@ -111,6 +112,7 @@ class RecurrenceKernel:
     """
 
     _known: ClassVar[dict[tuple, RecurrenceKernel]] = {}
+    state_sizes: ClassVar[None] = None  # they are those of the arrays
 
     @classmethod
     def of(
@@ -183,6 +185,7 @@ class RecurrenceKernel:
         # Kept here, because ctypes creates such a type again otherwise.
         self._pointers_type, self._sequences_type = c_void_p * states, _Sequence * states
         self._others_type = _Sequence * len(self.others)
+        self._same: dict[tuple[int, ...], tuple[int, _Arguments]] = {}
         self._d_others_type = _Sequence * self._sequences
 
     def _stages_of(self, stages: Sequence[Stage]) -> ctypes.Array:
@@ -234,7 +237,8 @@ class RecurrenceKernel:
         out
             Contiguous ``(time, batch, units)`` for each state, to write to.
         others
-            The other arrays that the step takes; sequences with any strides of time and batch.
+            The other arrays that the step takes; sequences with any strides of time and batch. A
+            last axis of 1 is broadcast to the units.
 
         Returns
         -------
@@ -245,18 +249,18 @@ class RecurrenceKernel:
         """
         time, batch, units = self._sizes(projected, recurrent_kernel)
         shape = (time, batch, units)
-        states = (
-            [memory.empty(shape, self.dtype) for _ in range(self.states)]
-            if out is None
-            else list(out)
-        )
-        self._expect("out", states, shape)
+        if out is None:
+            states = [memory.empty(shape, self.dtype) for _ in range(self.states)]
+        else:
+            states = list(out)
+            self._expect("out", states, shape)
         padded = -(-units // self._padding) * self._padding
         values = operands = rows = None
         if save or self._stages[0]:
             slots = time if save else 1
             values = memory.empty((slots, self.saved_values, batch, padded), self.dtype)
-            rows = memory.empty((slots, self._row_values, batch), self.dtype)
+            if self._row_values:
+                rows = memory.empty((slots, self._row_values, batch), self.dtype)
         if self.computed:
             slots = time if save else 2
             operands = memory.empty((self.computed, slots, batch, units), self.dtype)
@@ -391,7 +395,7 @@ class RecurrenceKernel:
         count_call("recurrence.backward")
         del keep
         if self.others:
-            of_others = self._gradients_of_others(sums[..., :units], d_sequences)
+            of_others = self._gradients_of_others(sums[..., :units], d_sequences, others)
         return RecurrenceGradients(
             d_projected,
             d_kernel,
@@ -401,18 +405,24 @@ class RecurrenceKernel:
         )
 
     def _gradients_of_others(
-        self, sums: np.ndarray, sequences: list[np.ndarray]
+        self, sums: np.ndarray, sequences: list[np.ndarray], others: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
+        """Return the gradients of the other arrays in the shapes in which they were given."""
         of_sums, of_sequences = iter(sums), iter(sequences)
         found = []
-        for other in self.others:
-            if other.gradient and other.kind == "sequence":
-                found.append(next(of_sequences))
-            elif other.gradient:
+        for other, array in zip(self.others, others, strict=True):
+            if not other.gradient:
+                continue
+            if other.kind == "sequence":
+                gradient = next(of_sequences)
+            else:
                 rows = next(of_sums)
-                found.append(
+                gradient = (
                     rows.sum(axis=0) if other.kind == "vector" else np.ascontiguousarray(rows)
                 )
+            if array.ndim == 0 or array.shape[-1] == 1:
+                gradient = gradient.sum(axis=-1)
+            found.append(gradient.reshape(array.shape))
         return found
 
     # ---- packing the arguments ----------------------------------------------------------
@@ -463,20 +473,42 @@ class RecurrenceKernel:
             raise ValueError(
                 f"others must be {len(self.others)} arrays, as the step takes, got {len(others)}"
             )
-        given = self._others_type(
-            *(
-                self._other(array, f"others[{i}]", other.kind, (time, batch, units))
-                for i, (array, other) in enumerate(zip(others, self.others, strict=True))
-            )
-        )
-        operands = self.states + self.computed
-        forward, backward = self._stages
-        size = self._core.recurrence_scratch(
-            batch, units, self.gates, operands, threads, len(forward)
-        )
-        terms = memory.empty((self._terms, batch, 4 * self._padding), self.dtype)
-        scratch = memory.scratch(size * self.dtype.itemsize)
+        sizes = (time, batch, units, threads)
+        same = self._same.get(sizes)
+        if same is None:
+            if len(self._same) >= MAX_SIZES:
+                self._same.clear()
+            same = self._same[sizes] = self._arguments_of(*sizes)
+        size, template = same
+        a = _Arguments.from_buffer_copy(template)
+        a.scratch = memory.scratch(size)
         initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)
+        a.recurrent_kernel, a.state = address(recurrent_kernel), addressof(state_pointers)
+        a.initial = addressof(initial_pointers)
+        a.projected = self._sequence(projected, "projected", projected.shape)
+        if recurrent_bias is not None:
+            a.bias = address(recurrent_bias)
+        if mask is not None:
+            a.mask, (a.mask_time_step, a.mask_batch_step) = address(mask), mask.strides
+        given = terms = None
+        if others:
+            given = self._others_type(
+                *(
+                    self._other(array, f"others[{i}]", other.kind, (time, batch, units))
+                    for i, (array, other) in enumerate(zip(others, self.others, strict=True))
+                )
+            )
+            a.other = addressof(given)
+        if self._terms:
+            terms = memory.empty((self._terms, batch, 4 * self._padding), self.dtype)
+            a.terms = address(terms)
+        values, history, rows = saved
+        if values is not None:
+            a.saved, a.saved_slots = address(values), max(1, len(values))
+        if history is not None:
+            a.operand, a.operand_slots = address(history), history.shape[1]
+        if rows is not None:
+            a.rows, a.row_slots = address(rows), max(1, len(rows))
         keep = (
             recurrent_kernel,
             recurrent_bias,
@@ -488,26 +520,43 @@ class RecurrenceKernel:
             others,
             terms,
         )
-        kept, history, rows = saved
-        return keep, _Arguments(
-            *(time, batch, units, self.gates, self.states, self.saved_values, self._distinct),
-            *(addressof(self._slots), *self._functions),
-            *(len(self.others), addressof(given), addressof(self._operand_of)),
-            *(self.computed, *self._operand_functions),
-            *((None, 1) if history is None else (address(history), history.shape[1])),
-            *(len(forward), len(backward), addressof(forward), addressof(backward)),
-            *(self._row_values, 1 if rows is None else max(1, len(rows))),
-            *(None if rows is None else address(rows), address(terms)),
-            1 if kept is None else max(1, len(kept)),
-            *(
-                address(recurrent_kernel),
-                None if recurrent_bias is None else address(recurrent_bias),
-                addressof(initial_pointers),
-            ),
-            *((None, 0, 0) if mask is None else (address(mask), *mask.strides)),
-            *(self._sequence(projected, "projected", projected.shape), addressof(state_pointers)),
-            None if kept is None else address(kept),
-            scratch=scratch,
+        return keep, a
+
+    def _arguments_of(
+        self, time: int, batch: int, units: int, threads: int
+    ) -> tuple[int, _Arguments]:
+        """Return the bytes of scratch memory, and the arguments that calls of a size share."""
+        forward, backward = self._stages
+        operands = self.states + self.computed
+        size = self._core.recurrence_scratch(
+            batch, units, self.gates, operands, threads, len(forward)
+        )
+        step, step_gradient = self._functions
+        compute_operands, operands_gradient = self._operand_functions
+        return size * self.dtype.itemsize, _Arguments(
+            time=time,
+            batch=batch,
+            units=units,
+            gates=self.gates,
+            states=self.states,
+            saved_values=self.saved_values,
+            distinct=self._distinct,
+            distinct_slot=addressof(self._slots),
+            cell=step,
+            cell_gradient=step_gradient,
+            others=len(self.others),
+            operand_of=addressof(self._operand_of),
+            computed=self.computed,
+            compute_operands=compute_operands,
+            operands_gradient=operands_gradient,
+            stages=len(forward),
+            gradient_stages=len(backward),
+            stage=addressof(forward),
+            gradient_stage=addressof(backward),
+            row_values=self._row_values,
+            operand_slots=1,
+            row_slots=1,
+            saved_slots=1,
         )
 
     def _other(
@@ -554,3 +603,12 @@ class RecurrenceKernel:
                     f"{name} must be contiguous, {self.dtype} and {wanted}, "
                     f"got {array.dtype}{array.shape}"
                 )
+
+
+def wide(array: np.ndarray, kind: str, units: int) -> np.ndarray:
+    """Return an other array with the units as its last axis, which is contiguous."""
+    if kind == "vector":
+        array = array.reshape(-1)
+    if array.shape[-1] == 1 != units:
+        array = np.broadcast_to(array, (*array.shape[:-1], units))
+    return array if array.strides[-1] == array.itemsize else np.ascontiguousarray(array)

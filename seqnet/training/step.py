@@ -68,7 +68,10 @@ def arguments(
     arrays, types = [], []
     parts = (batch.inputs, batch.targets, batch.sample_weight, batch.mask)
     for part, tree in zip(PART_NAMES, parts, strict=True):
-        for name, array in () if tree is None else tree_items(tree, part):
+        if tree is None:
+            continue
+        items = tree_items(tree, part) if isinstance(tree, dict) else ((part, tree),)
+        for name, array in items:
             dtype = float_dtype
             if part == "mask":
                 dtype = "bool"
@@ -274,7 +277,7 @@ class CompiledSteps:
         function, arrays, structure = self.function(compile_train, batch, states is not None)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TrainResult(outputs, structure.trained, self.model.objectives, len(batch))
+        return TrainResult(outputs, structure.trained, self.model.objectives, len(arrays[0]))
 
     def test(
         self, batch: Batch, states: Sequence | None = None, announce: bool = False
@@ -283,7 +286,7 @@ class CompiledSteps:
         function, arrays, _ = self.function(compile_test, batch, states is not None, announce)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TestResult(outputs, self.model.objectives, len(batch))
+        return TestResult(outputs, self.model.objectives, len(arrays[0]))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
