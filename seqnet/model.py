@@ -767,7 +767,7 @@ class Model:
     @property
     def metrics_names(self) -> list[str]:
         """The names of the results of `evaluate`, in their order."""
-        return log_names(self.objectives)
+        return self.objectives.log_names()
 
     def set_objectives(self, found: Mapping[str, Callable | None]) -> None:
         """Create the objectives and the requested metrics, once the losses are known."""
