@@ -66,6 +66,8 @@ SIDES = {
     "theano": Side("theano"),
     "pytensor": Side("pytensor"),
     "pytensor_ml": Side("pytensor_ml"),
+    # One recurrent layer of any kind; see workers/recurrence_worker.py and cells.py.
+    **{f"{s}:recurrence": Side("recurrence", {"system": s}) for s in ("seqnet", "pytorch")},
     # The losses of whole sequences; see workers/losses_worker.py and sequence_losses.py.
     **{f"{s}:losses": Side("losses", {"system": s}) for s in ("seqnet", "pytorch")},
     # An encoder-decoder with attention; see workers/attention_worker.py and attention.py.

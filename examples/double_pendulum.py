@@ -9,6 +9,10 @@ theano_lstm describes this system; it does not give the constants.)
 
 The state is (angle, speed, angle, speed) of the two arms, the angles from the vertical. A step is
 one of Euler's method.
+
+After 10 epochs (seed 1), which took 19 s on two cores after 4 s for compiling, the angles of 200
+other pendulums are 0.025 rad from rest in the third second (root mean square), and 0.357 rad
+without a torque. double_pendulum.png shows one of them.
 """
 
 from __future__ import annotations
@@ -102,11 +106,11 @@ def draw(angles: dict[str, np.ndarray], path: Path) -> bool:
         return False
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     for axes, (case, values) in zip(
-        figure.subplots(len(angles), 1, sharex=True), angles.items(), strict=True
+        figure.subplots(len(angles), 1, sharex=True, sharey=True), angles.items(), strict=True
     ):
         seconds = DT * np.arange(1, len(values) + 1)
         axes.plot(seconds, values, label=["first arm", "second arm"])
-        axes.set(ylabel="angle", title=case)
+        axes.set(ylabel="angle, rad", title=case)
         axes.grid(alpha=0.3)
     axes.set(xlabel="seconds")
     axes.legend(loc="upper right")

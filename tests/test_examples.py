@@ -234,18 +234,7 @@ def test_the_loss_of_zaremba_is_a_sum_over_the_steps_of_a_window():
         np.testing.assert_allclose(summed, 3 * mean, rtol=1e-3, atol=1e-6)
 
 
-def test_the_toy_grammar_is_learned(capsys):
-    example = load("grammar")
-    rng = np.random.default_rng(0)
-    sentences = [example.sentence(rng) for _ in range(50)]
-    assert all(example.is_grammatical(words) for words in sentences)
-    assert len({len(words) for words in sentences}) > 3
-    assert not example.is_grammatical(["the", "cat", "reads", "the", "book", "."])
-    written = example.main(["--epochs", "60"])
-    assert sum(map(example.is_grammatical, written)) >= 4, capsys.readouterr().out
-
-
-@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("unroll", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_double_pendulum_is_controlled_through_its_equations(unroll, tmp_path, capsys):
     example = load("double_pendulum")
     settings = "--steps 30 --units 4 --starts 64 --epochs 12 --batch-size 32"
@@ -255,3 +244,14 @@ def test_a_double_pendulum_is_controlled_through_its_equations(unroll, tmp_path,
     assert controlled < 0.9 * without
     assert "without a torque" in capsys.readouterr().out
     assert picture.exists() == (importlib.util.find_spec("matplotlib") is not None)
+
+
+def test_the_toy_grammar_is_learned(capsys):
+    example = load("grammar")
+    rng = np.random.default_rng(0)
+    sentences = [example.sentence(rng) for _ in range(50)]
+    assert all(example.is_grammatical(words) for words in sentences)
+    assert len({len(words) for words in sentences}) > 3
+    assert not example.is_grammatical(["the", "cat", "reads", "the", "book", "."])
+    written = example.main(["--epochs", "60"])
+    assert sum(map(example.is_grammatical, written)) >= 4, capsys.readouterr().out

@@ -155,7 +155,6 @@ def graph_of(step: TracedStep) -> native.StepGraph:
         sizes,
         in_order(products),
         new_states,
-        (step.state_sizes[0], len(step.gates) * step.units),
     )
 
 
@@ -339,10 +338,13 @@ class KernelOfRecurrence(Op):
     names: tuple[str, ...]
     backwards: bool
 
-    def state_sizes(self, units: Any) -> list:
-        """Return the size of each state, given that of the first."""
+    def state_sizes(self, columns: Any) -> list:
+        """Return the size of each state, given the columns of the projected input."""
         known = self.compiled.state_sizes
-        return [units] * self.compiled.states if known is None else [*known]
+        if known is not None:
+            return [*known]
+        units = None if columns is None else columns // self.compiled.gates
+        return [units] * self.compiled.states
 
     def has_gradient(self, name: str) -> bool:
         """Return whether the gradient of an input is computed."""
@@ -389,11 +391,10 @@ class KernelRecurrence(KernelOfRecurrence):
         return f"KernelRecurrence({', '.join(self.names)})"
 
     def make_node(self, *inputs: Variable) -> Apply:
-        projected, recurrent_kernel = inputs[:2]
-        time, batch, _ = projected.type.shape
-        sizes = open_sizes(self.state_sizes(recurrent_kernel.type.shape[0]))
-        outputs: list[Variable] = [like(projected, 3, (time, batch), n) for n in sizes]
-        outputs += [like(projected, 2, (batch,), n) for n in sizes]
+        time, batch, columns = inputs[0].type.shape
+        sizes = open_sizes(self.state_sizes(columns))
+        outputs: list[Variable] = [like(inputs[0], 3, (time, batch), n) for n in sizes]
+        outputs += [like(inputs[0], 2, (batch,), n) for n in sizes]
         return Apply(self, list(inputs), [*outputs, generic()])
 
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
@@ -417,8 +418,8 @@ class KernelRecurrence(KernelOfRecurrence):
     # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
     def infer_shape(self, *given: Any) -> list[SymbolicShape | None]:
         shapes = given[-1]
-        (time, batch, _), units = shapes[0], shapes[1][0]
-        sizes = self.state_sizes(units)
+        time, batch, columns = shapes[0]
+        sizes = self.state_sizes(columns)
         return [*((time, batch, n) for n in sizes), *((batch, n) for n in sizes), None]
 
 
@@ -441,9 +442,10 @@ class KernelLastStates(KernelOfRecurrence):
         inputs of the node, of which the one at `sequence` has steps, ``(batch, time, ...)``.
         Without it, the first input is the projected input as `KernelRecurrence` takes it.
     inputs, sequence : int
+    units : int
     """
 
-    __props__ = ("compiled", "names", "backwards", "project", "inputs", "sequence")
+    __props__ = ("compiled", "names", "backwards", "project", "inputs", "sequence", "units")
 
     def __init__(
         self,
@@ -453,24 +455,28 @@ class KernelLastStates(KernelOfRecurrence):
         project: Callable | None = None,
         inputs: int = 1,
         sequence: int = 0,
+        *,
+        units: int,
     ) -> None:
         self.compiled, self.names, self.backwards = compiled, names, backwards
         self.project, self.inputs, self.sequence = project, inputs, sequence
+        self.units = units
 
     def __str__(self) -> str:
         return f"KernelLastStates({', '.join(self.names)})"
 
     def make_node(self, *inputs: Variable) -> Apply:
-        sizes = self.state_sizes(inputs[self.inputs].type.shape[0])
-        kinds = [TensorType(self.compiled.dtype.name, (None, n)) for n in open_sizes(sizes)]
+        sizes = open_sizes(self.state_sizes(self.compiled.gates * self.units))
+        kinds = [TensorType(self.compiled.dtype.name, (None, n)) for n in sizes]
         return Apply(self, list(inputs), [kind() for kind in kinds])
 
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
-        source, (kernel, *rest) = list(inputs[: self.inputs]), inputs[self.inputs :]
-        given = dict(zip(self.names[1:], (kernel, *rest), strict=True))
+        source = list(inputs[: self.inputs])
+        given = dict(zip(self.names[1:], inputs[self.inputs :], strict=True))
         axis = 0 if self.project is None else 1
         time, batch = source[self.sequence].shape[axis], source[self.sequence].shape[1 - axis]
-        size = max(STEPS_OF_PART, SIZE_OF_PART // max(1, batch * kernel.shape[1]))
+        columns = self.compiled.gates * self.units
+        size = max(STEPS_OF_PART, SIZE_OF_PART // max(1, batch * columns))
         states: list | None = None
         if "state0" in given:
             states = [given[f"state{k}"] for k in range(self.compiled.states)]
@@ -488,7 +494,7 @@ class KernelLastStates(KernelOfRecurrence):
             mask = part.get("mask")
             histories, _ = self.compiled.forward(
                 projected[::-1] if self.backwards else projected,
-                kernel,
+                given.get("recurrent_kernel"),
                 given.get("bias"),
                 states,
                 mask[::-1] if mask is not None and self.backwards else mask,
@@ -507,7 +513,8 @@ class KernelLastStates(KernelOfRecurrence):
     def infer_shape(self, *given: Any) -> list[SymbolicShape]:
         shapes = given[-1]
         batch = shapes[self.sequence][1 if self.project is None else 0]
-        return [(batch, n) for n in self.state_sizes(shapes[self.inputs][0])]
+        sizes = self.state_sizes(self.compiled.gates * self.units)
+        return [(batch, n + 0 * batch) for n in sizes]
 
 
 def last_states(node: Apply, compiled: Kernel) -> list[Variable]:
@@ -521,9 +528,8 @@ def last_states(node: Apply, compiled: Kernel) -> list[Variable]:
             place = SEQUENCES.get(type(affine.op), -1)
             if place >= 0:
                 source, project = affine.inputs, KERNELS[type(affine.op)]
-    forward = KernelLastStates(
-        compiled, op.names, op.backwards, project, len(source), max(place, 0)
-    )
+    options = (project, len(source), max(place, 0))
+    forward = KernelLastStates(compiled, op.names, op.backwards, *options, units=op.step.units)
     return apply_op(forward, *source, *others)
 
 
@@ -579,7 +585,8 @@ class KernelRecurrenceGradient(KernelOfRecurrence):
             others=self.others(inputs),
         )
         of_projected = result.projected[::-1] if self.backwards else result.projected
-        values: list[Array | None] = [of_projected, result.recurrent_kernel]
+        values: list[Array | None] = [of_projected]
+        values += [] if given["recurrent_kernel"] is None else [result.recurrent_kernel]
         values += [] if given["bias"] is None else [result.recurrent_bias]
         values += result.initial_states or []
         trained = [other for other in self.compiled.others if other.gradient]
@@ -604,7 +611,7 @@ def named(names: tuple[str, ...], inputs: Sequence[Array], states: int) -> dict:
     initial = [given.get(f"state{k}") for k in range(states)]
     return {
         "projected": given["projected"],
-        "recurrent_kernel": given["recurrent_kernel"],
+        "recurrent_kernel": given.get("recurrent_kernel"),
         "bias": given.get("bias"),
         "initial_states": None if initial[0] is None else initial,
         "mask": given.get("mask"),

@@ -104,9 +104,9 @@ class CellInLoop(ABC):
         """Return what the loop reads: (batch, ..., size) for inputs (batch, ..., features)."""
         return inputs
 
-    @abstractmethod
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        """Return the recurrent kernel and its bias or None."""
+    def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return the recurrent kernel and its bias, None for what the cell does not have."""
+        return None, None
 
     @abstractmethod
     def build_in_loop(self, input_shape: Shape) -> None:
@@ -273,6 +273,14 @@ class Cell(CellLayer):
         One name for each block of `units` columns of the kernels.
     state_names : tuple of str
         One name for each state; the first is the output.
+    uses_recur : bool
+        Whether the step calls `recur`. A cell whose class sets False has no recurrent kernel, and
+        the arguments for it are errors; its loop over time has no matrix product.
+
+    Raises
+    ------
+    ValueError
+        If an argument is invalid, or is one for the recurrent kernel and the cell has none.
 
     Examples
     --------
@@ -293,6 +301,7 @@ class Cell(CellLayer):
 
     gates: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ("h",)
+    uses_recur: bool = True
     dropout = Rate()
     recurrent_dropout = Rate()
     zoneout = Rate()
@@ -341,6 +350,25 @@ class Cell(CellLayer):
         if gradient_clip is not None and check_number(gradient_clip, "gradient_clip") <= 0:
             raise ValueError(f"gradient_clip must be above 0 or None, got {gradient_clip!r}.")
         self.gradient_clip = gradient_clip
+        if not self.uses_recur:
+            given = {
+                "recurrent_initializer": not isinstance(
+                    self.recurrent_initializer, initializers.Orthogonal
+                ),
+                "recurrent_regularizer": recurrent_regularizer is not None,
+                "recurrent_constraint": recurrent_constraint is not None,
+                "recurrent_dropout": recurrent_dropout,
+                "recurrent_dropout_per_gate": recurrent_dropout_per_gate,
+            }
+            self.refuse_recurrent([name for name, is_given in given.items() if is_given])
+
+    def refuse_recurrent(self, names: Sequence[str]) -> None:
+        """Raise ``ValueError`` if there are arguments for a kernel that does not exist."""
+        if names:
+            raise ValueError(
+                f"{type(self).__name__} has no recurrent kernel, because its step has no product "
+                f"with the state, so {names[0]} has no effect: leave it out."
+            )
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -396,7 +424,7 @@ class Cell(CellLayer):
 
     def build(self, input_shape: Shape) -> None:
         features = self.needed_features(input_shape)
-        columns = len(self.gates) * self.units
+        columns = self.kernel_columns(features)
         self.kernel = self.add_weight(
             "kernel",
             (features, columns),
@@ -404,17 +432,27 @@ class Cell(CellLayer):
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
-        self.recurrent_kernel = self.add_weight(
-            "recurrent_kernel",
-            (self.state_sizes[0], columns),
-            self.recurrent_initializer,
-            regularizer=self.recurrent_regularizer,
-            constraint=self.recurrent_constraint,
-        )
+        self.recurrent_kernel: Tensor | None = None
+        if self.uses_recur:
+            self.add_recurrent_kernel((self.state_sizes[0], columns))
         self.bias: Tensor | None = None
         self.recurrent_bias: Tensor | None = None
         if self.use_bias:
             self.build_bias(columns)
+
+    def kernel_columns(self, features: int) -> int:
+        """Return the columns of the kernel: `units` for each gate."""
+        return len(self.gates) * self.units
+
+    def add_recurrent_kernel(self, shape: tuple[int, ...]) -> None:
+        """Create the recurrent kernel, with the arguments that are for it."""
+        self.recurrent_kernel = self.add_weight(
+            "recurrent_kernel",
+            shape,
+            self.recurrent_initializer,
+            regularizer=self.recurrent_regularizer,
+            constraint=self.recurrent_constraint,
+        )
 
     def build_bias(self, columns: int) -> None:
         """Create the bias; cells with more than one override this."""
@@ -450,8 +488,10 @@ class Cell(CellLayer):
         if context.training and self.dropout:
             of_input = mask("dropout", features)
         if context.training and self.recurrent_dropout:
+            if not self.uses_recur:
+                self.refuse_recurrent(["recurrent_dropout"])
             count = len(self.gates) if self.recurrent_dropout_per_gate else 1
-            rows = self.recurrent_kernel.shape[0]
+            rows = self.state_sizes[0]
             of_state = tuple(mask("recurrent_dropout", rows) for _ in range(count))
         if context.training and self.has_zoneout:
             generator, leading = self.generators[1], (batch,) if steps is None else (steps, batch)
@@ -506,8 +546,8 @@ class Cell(CellLayer):
             found.append(kept * old + (1 - kept) * value)
         return found
 
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        return self.recurrent_kernel, self.recurrent_bias
+    def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
+        return (self.recurrent_kernel, self.recurrent_bias) if self.uses_recur else (None, None)
 
     def within(
         self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn
@@ -526,6 +566,11 @@ class Cell(CellLayer):
             self.state_sizes,
             drawn[1],
         )
+        if step.products and not self.uses_recur:
+            raise ValueError(
+                f"{describe(self)} calls recur in its step, but its class has uses_recur = False, "
+                "so it has no recurrent kernel. Remove one of the two."
+            )
         check_extras(self, step)
         return LoopStep(step, 0, len(self.state_names))
 

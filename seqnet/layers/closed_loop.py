@@ -26,7 +26,7 @@ from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import LOOP_DEFAULTS
 from seqnet.layers.rnn import RNN
 from seqnet.layers.states import InitialState
-from seqnet.layers.user_cell import cell_in_loop, no_recurrent_weights
+from seqnet.layers.user_cell import cell_in_loop
 from seqnet.ops.step import each_step
 from seqnet.registry import register
 from seqnet.types import Shape, Tensor, TensorLike
@@ -70,9 +70,6 @@ class Feedback(CellInLoop):
     def build_in_loop(self, input_shape: Shape) -> None:
         self.cell.build_in_loop(input_shape)
         self.features = cast(int, input_shape[-1])
-
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        return no_recurrent_weights(self.units, self.dtype)
 
     def no_masks(self) -> Drawn:
         return (self.cell.no_masks(), None)
@@ -243,8 +240,7 @@ class ClosedLoop(FedBack):
         states = self.start(batch, context, initial_state)
         if states is None:
             states = [cast(Tensor, pt.alloc(zero, batch, open_size(n))) for n in cell.state_sizes]
-        units = cell.recurrent_weights()[0].shape[0]
-        sequence = cast(Tensor, pt.alloc(zero, number, batch, units))
+        sequence = cast(Tensor, pt.alloc(zero, number, batch, open_size(cell.units)))
         first = pt.cast(inputs, self.dtype)
         if first.type.shape[1] == 1:
             first = cast(Tensor, pt.alloc(first, batch, open_size(1)))

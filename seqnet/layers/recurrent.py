@@ -301,14 +301,9 @@ class Loop(Stateful):
         else:
             return None
         # The size as a symbol: a known size of 1 would make the state a broadcastable type.
-        units = cell.recurrent_weights()[0].shape[0]
-        sizes = [
-            units if n == cell.state_sizes[0] else state.shape[-1] if state.ndim else n + 0 * units
-            for n, state in zip(cell.state_sizes, states, strict=True)
-        ]
         return [
-            cast(Tensor, pt.alloc(state, batch, size))
-            for state, size in zip(states, sizes, strict=True)
+            cast(Tensor, pt.alloc(state, batch, size + 0 * batch))
+            for state, size in zip(states, cell.state_sizes, strict=True)
         ]
 
     def own_states(self) -> list:

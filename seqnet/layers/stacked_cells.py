@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pytensor.compile.sharedvalue import SharedVariable
 
+from seqnet.checks import check_bool
 from seqnet.layers.calling import describe
 from seqnet.layers.cell import CellInLoop, CellLayer, Drawn, LoopStep, marked, trace_with_output
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.layers.user_cell import cell_in_loop, no_recurrent_weights, revived_cell
+from seqnet.layers.user_cell import cell_in_loop, revived_cell
 from seqnet.registry import register
 from seqnet.types import Shape, Tensor
 
@@ -28,6 +29,15 @@ class StackedRNNCells(CellLayer):
     cells : list of cells
         Objects of `Cell`, recurrent layers, or layers of your own that `RNN` takes as cells. Layers
         without states, such as `Dense`, are applied at each step.
+    residual : bool
+        Each cell after the first adds its input to its output: ``y_k = y_(k-1) + cell_k(y_(k-1))``,
+        so all cells need one size of output. The states are those of the cells, without the sum.
+        Source: Wu et al., "Google's neural machine translation system" (2016), section 3.1.
+
+    Raises
+    ------
+    ValueError
+        If a cell is there twice, or dtypes differ, or with `residual` sizes of outputs differ.
 
     Attributes
     ----------
@@ -46,7 +56,7 @@ class StackedRNNCells(CellLayer):
     (2, 3)
     """
 
-    def __init__(self, cells: Sequence[Layer], **kwargs: Any):
+    def __init__(self, cells: Sequence[Layer], *, residual: bool = False, **kwargs: Any):
         if not isinstance(cells, (list, tuple)) or not cells:
             raise TypeError(f"StackedRNNCells takes a list of cells, got {cells!r}.")
         kwargs.setdefault("dtype", getattr(cells[0], "dtype", None))
@@ -58,6 +68,7 @@ class StackedRNNCells(CellLayer):
                 "an object for each."
             )
         self._loops = [cell_in_loop(cell, "StackedRNNCells", stateless=True) for cell in cells]
+        self.residual = check_bool(residual, "residual")
         for cell in cells[1:]:
             if cell.dtype != self.dtype:
                 raise ValueError(
@@ -98,6 +109,12 @@ class StackedRNNCells(CellLayer):
             loop.build_in_loop(shape)
             self.enter(cell)
             shape = (input_shape[0], loop.output_size)
+        sizes = [loop.output_size for loop in self._loops]
+        if self.residual and len(set(sizes)) > 1:
+            raise ValueError(
+                "A stack with residual=True adds outputs of neighbouring cells, so all must have "
+                f"one size, got {', '.join(map(str, sizes))}."
+            )
 
     # ---- one step
 
@@ -120,9 +137,7 @@ class StackedRNNCells(CellLayer):
     def project(self, inputs: Tensor, drawn: Drawn) -> Tensor:
         return self._loops[0].project(inputs, drawn[0])
 
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        if not self._loops[0].units:
-            return no_recurrent_weights(self.units, self.dtype)
+    def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
         return self._loops[0].recurrent_weights()
 
     @property
@@ -148,7 +163,8 @@ class StackedRNNCells(CellLayer):
         output, found = first.within(x, own, recur, drawn[0])
         found = list(found)
         for (cell, own), masks in zip(others, drawn[1:], strict=True):
-            output, new = cell.advance(output, own, marked(masks))
+            above, new = cell.advance(output, own, marked(masks))
+            output = output + above if self.residual else above
             found += new
         return output, found
 
@@ -158,8 +174,10 @@ class StackedRNNCells(CellLayer):
     def advance(
         self, inputs: Tensor, states: Sequence[Tensor], drawn: Drawn
     ) -> tuple[Tensor, list[Tensor]]:
-        found: list[Tensor] = []
+        output, found = None, []
         for (cell, own), masks in zip(self.parts(states), drawn, strict=True):
-            inputs, new = cell.advance(inputs, own, masks)
+            below = inputs if output is None else output
+            above, new = cell.advance(below, own, masks)
+            output = output + above if self.residual and output is not None else above
             found += new
-        return inputs, found
+        return cast("Tensor", output), found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import registry
@@ -17,7 +16,6 @@ from seqnet.layers.cell import (
     Drawn,
     LoopStep,
     check_extras,
-    open_size,
     trace_with_output,
 )
 from seqnet.layers.context import CallContext
@@ -74,10 +72,6 @@ class UserCell(CellInLoop):
         shapes: list[Shape] = [(batch, size) for size in self._sizes]
         self.layer.ensure_built((batch, input_shape[-1]), states_shape=shapes)
 
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        """Return zeros: the step multiplies by its own weights."""
-        return no_recurrent_weights(self.units, self.dtype)
-
     def within(
         self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn
     ) -> tuple[Tensor, list[Tensor]]:
@@ -99,12 +93,6 @@ class UserCell(CellInLoop):
             raise TypeError(f"The call of {what} must return two things: output, new states.")
         output, new = cast("list[Any]", found)
         return output, check_states(new if isinstance(new, list) else [new], self.state_names, what)
-
-
-def no_recurrent_weights(units: int, dtype: str) -> tuple[Tensor, None]:
-    """Return a recurrent kernel of zeros, for steps that do not use one, and no bias."""
-    size = open_size(units)
-    return cast(Tensor, pt.alloc(np.asarray(0, dtype), size, size)), None
 
 
 class LayerOfStep(CellInLoop):
@@ -139,10 +127,8 @@ class LayerOfStep(CellInLoop):
             )
         self._output_size = int(found[1])
 
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
+    def trace(self, drawn: Drawn) -> LoopStep:
         raise TypeError(f"{describe(self.layer)} has no state.")
-
-    trace = recurrent_weights  # type: ignore[assignment]
 
     def within(
         self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn

@@ -16,8 +16,8 @@ nothing else of seqnet. Without it, seqnet works but is slower.
 - `memory`: memory of large arrays that is reused.
 
 The C files in ``src/``: ``core.c`` is the library of one precision and includes ``gemm.c``,
-``recurrence.c``, ``program.c``, ``rows.c`` (softmax, embeddings, elementwise functions and norms),
-``chain.c`` (linear chains) and ``ctc.c``. ``tile.h``
+``recurrence.c`` (with ``elementwise_recurrence.c``), ``program.c``, ``rows.c`` (softmax,
+embeddings, elementwise functions and norms), ``chain.c`` (linear chains) and ``ctc.c``. ``tile.h``
 is the inner loop of matrix products, ``vector.h`` defines vectors and their functions, ``team.c``
 the threads, ``block.h`` and ``generated.h`` the interface of generated code.
 """

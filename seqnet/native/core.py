@@ -43,6 +43,7 @@ class CoreLibrary(Protocol):
     recurrence_backward: Callable[..., None]
     recurrence_scratch: Callable[..., int]
     run_program: Callable[..., None]
+    elementwise_scratch: Callable[..., int]
     first_outside: Callable[..., int]
     vector_bytes: Callable[[], int]
     gemm_scratch_size: int  # elements of scratch memory that a product needs for each thread
@@ -70,13 +71,15 @@ SIGNATURES = {
     "recurrence_backward": [c_void_p, c_long],
     "recurrence_scratch": [c_long] * 6,
     "run_program": [c_void_p, c_double, c_long],
+    "elementwise_scratch": [c_long] * 3,
     "gemm_scratch": [c_long],
     "first_outside": [c_void_p, c_long, c_long],
     "vector_bytes": [],
     "attach_team": [c_void_p, c_void_p],
 }
 RETURNS = dict.fromkeys(
-    ("recurrence_scratch", "gemm_scratch", "first_outside", "vector_bytes"), c_long
+    ("recurrence_scratch", "elementwise_scratch", "gemm_scratch", "first_outside", "vector_bytes"),
+    c_long,
 )
 
 SINGLE_THREAD_WORK = 20_000

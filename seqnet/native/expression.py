@@ -112,6 +112,7 @@ class Expressions:
         self.nodes: list[tuple] = []
         self._known: dict[tuple, int] = {}
         self._rows: dict[int, bool] = {}
+        self._rounded: set[Variable] | None = None
         self.units = self.add("input", "units", 0)
 
     # ---- building -------------------------------------------------------------------
@@ -206,11 +207,18 @@ class Expressions:
         return [known[v] if v in known else self._leaf(v) for v in outputs]
 
     def gradients(self, slopes: Sequence, known: dict) -> list[int]:
-        """Return the values of gradients as numbers: 0 for None."""
-        return [
+        """Return the values of gradients as numbers: 0 for None.
+
+        PyTensor's gradient of a comparison is a zero of its own default dtype. What is of that
+        dtype only because of such numbers is computed in the precision of the compiled kernel.
+        """
+        self._rounded = set()
+        found = [
             self.constant(0.0) if s is None else self.number(self.read([s], known)[0])
             for s in slopes
         ]
+        self._rounded = None
+        return found
 
     @staticmethod
     def unavailable(what: str) -> KernelUnavailable:
@@ -224,6 +232,8 @@ class Expressions:
                 f"a compiled kernel cannot be made: {variable} is not one of the declared inputs"
             )
         data = np.asarray(data)
+        if self._rounded is not None:
+            self._rounded.add(variable)
         if data.size != 1 and not (data.size and (data == data.flat[0]).all()):
             raise KernelUnavailable(
                 f"a compiled kernel cannot be made: the constant {variable} is more than one number"
@@ -249,6 +259,8 @@ class Expressions:
             or all(getattr(node.inputs[0].type, "broadcastable", ()))
             or has_rows(node)
         ):
+            if self._rounded is not None and node.inputs[0] in self._rounded:
+                self._rounded.update(node.outputs)
             return [arguments[0]]
         raise KernelUnavailable(
             f"a compiled kernel cannot be made: the operation {op} is not elementwise or not known"
@@ -261,10 +273,13 @@ class Expressions:
             return self._composite(cast("Composite", op), arguments)
         output = node.outputs[0].type.dtype
         if output != "bool" and np.dtype(output).kind == "f" and output != self.dtype.name:
-            raise KernelUnavailable(
-                f"a compiled kernel cannot be made: {op} returns {output}, "
-                f"the compiled kernel computes in {self.dtype.name}"
-            )
+            same = [v for v in node.inputs if v.type.dtype == output]
+            if not same or self._rounded is None or not self._rounded.issuperset(same):
+                raise KernelUnavailable(
+                    f"a compiled kernel cannot be made: {op} returns {output}, "
+                    f"the compiled kernel computes in {self.dtype.name}"
+                )
+            self._rounded.update(node.outputs)
         if np.dtype(output).kind not in "fb":
             raise KernelUnavailable(
                 f"a compiled kernel cannot be made: {op} returns {output}; "

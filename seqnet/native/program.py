@@ -64,7 +64,6 @@ class StepGraph(NamedTuple):
     other_sizes: Sequence[int | None]
     products: Sequence[StepProduct]
     new_states: Sequence[Variable]
-    kernel_shape: tuple[int, int]
 
 
 class Buffer(NamedTuple):
@@ -669,7 +668,8 @@ class ProgramKernel:
 
     def __init__(self, step: StepGraph, dtype: str) -> None:
         self.step, self.dtype = step, np.dtype(dtype)
-        self.states, self.others = len(step.states), tuple(step.kinds)
+        self.gates, self.states = len(step.inputs), len(step.states)
+        self.others = tuple(step.kinds)
         self.state_sizes = tuple(step.state_sizes)
         program = self.program = StepProgram(step, self.dtype.name, 64 // self.dtype.itemsize)
         self._core, library = core_and(self.dtype.name, program.source)
@@ -695,7 +695,7 @@ class ProgramKernel:
     def forward(
         self,
         projected: np.ndarray,
-        recurrent_kernel: np.ndarray,
+        recurrent_kernel: np.ndarray | None = None,
         recurrent_bias: np.ndarray | None = None,
         initial_states: Sequence[np.ndarray] | None = None,
         mask: np.ndarray | None = None,
@@ -722,7 +722,7 @@ class ProgramKernel:
 
     def backward(
         self,
-        recurrent_kernel: np.ndarray,
+        recurrent_kernel: np.ndarray | None,
         states: Sequence[np.ndarray],
         saved: Kept,
         grads: Sequence[np.ndarray | None],
@@ -767,8 +767,10 @@ class ProgramKernel:
             "gradients": (gradients, max(1, time)),
             "sums": (sums, 1),
         }
-        d_kernel = np.zeros(recurrent_kernel.shape, self.dtype)
-        d_bias = None if recurrent_bias is None else np.zeros(recurrent_bias.shape, self.dtype)
+        d_kernel, d_bias = (
+            None if array is None else np.zeros(array.shape, self.dtype)
+            for array in (recurrent_kernel, recurrent_bias)
+        )
         for k, other in enumerate(self.others):
             if other.gradient and other.kind == "matrix":
                 d_others[k] = np.zeros(others[k].shape, self.dtype)
@@ -865,9 +867,9 @@ class ProgramKernel:
         sizes: tuple[int, int],
         arenas: dict[str, tuple[np.ndarray, int]],
         arrays: dict,
-        matrices: tuple[np.ndarray, np.ndarray | None, Sequence],
+        matrices: tuple[np.ndarray | None, np.ndarray | None, Sequence],
         mask: np.ndarray | None,
-        gradients: tuple[np.ndarray, np.ndarray | None, Sequence] | None = None,
+        gradients: tuple[np.ndarray | None, np.ndarray | None, Sequence] | None = None,
     ) -> None:
         """Run the instructions of a direction on all steps."""
         time, batch = sizes
@@ -893,7 +895,7 @@ class ProgramKernel:
         for product, depth, room in zip(
             self.step.products, self._depths, self._packed, strict=True
         ):
-            array = matrices[0] if not product.matrix else matrices[2][product.matrix - 1]
+            array: Any = matrices[2][product.matrix - 1] if product.matrix else matrices[0]
             if array.strides[-1] != item and array.size:
                 array = np.ascontiguousarray(array)
             kept.append(array)

@@ -448,7 +448,7 @@ def step_gradient(
     old: Sequence[Tensor],
     products: Sequence[Tensor],
     d_new: Sequence[Tensor],
-    recurrent_kernel: Tensor,
+    recurrent_kernel: Tensor | None,
     extras: Sequence = (),
     mask: Tensor | None = None,
 ) -> list:
@@ -486,12 +486,13 @@ def step_gradient(
             disconnected_inputs="ignore",
             return_disconnected="zero",
         )
-        return cast("list[Tensor]", found)
+        # PyTensor's gradient of a comparison is a zero of its own default dtype.
+        return in_precision(cast("list[Tensor]", found), step.dtype)
 
     for k in reversed(range(len(step.products))):
         product = step.products[k]
         d_products[k] = join(gradients(product.values))
-        kernel = step.columns(recurrent_kernel, product.gates)
+        kernel = step.columns(cast("Tensor", recurrent_kernel), product.gates)
         known[product.operand] = pt.dot(d_products[k], kernel.T)
     trained = [e.placeholder for e in step.extras if e.has_gradient]
     found = gradients([*step.states, *step.inputs, *trained])
