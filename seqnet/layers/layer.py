@@ -80,6 +80,21 @@ class Layer(Versioned, Configurable):
     -----
     As in Keras, ``batch_input_shape`` stands for `batch_size` and `input_shape`, and ``input_dim``
     and ``input_length`` for the sizes of `input_shape`.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> class Scale(seqnet.layers.Layer):
+    ...     def build(self, input_shape):
+    ...         self.scale = self.add_weight("scale", (input_shape[-1],), "ones")
+    ...     def call(self, inputs):
+    ...         return inputs * self.scale
+    ...
+    >>> Scale()(np.array([[1.0, 2.0]])).tolist()
+    [[1.0, 2.0]]
+    >>> model = seqnet.Model([Scale(), seqnet.layers.Dense(1)])
+    >>> model.predict(np.ones((3, 2))).shape
+    (3, 1)
     """
 
     # Subclasses set the following attributes, or compute them as properties.

@@ -28,6 +28,16 @@ class Merge(Layer):
     Inputs have fitting shapes: equal, or 1 where another is larger. An input with fewer axes is
     repeated along the axes after the batch: ``(batch, features)`` fits ``(batch, time, features)``.
     Integers are cast to the layer's dtype. Subclasses define `merge`.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> class Difference(seqnet.layers.Merge):
+    ...     def merge(self, inputs):
+    ...         return abs(inputs[0] - inputs[1])
+    ...
+    >>> Difference()([np.array([[1.0, 5.0]]), np.array([[3.0, 4.0]])]).tolist()
+    [[2.0, 1.0]]
     """
 
     takes_several_inputs = True
