@@ -16,6 +16,7 @@ from seqnet import (
     optimizers,
     regularizers,
     text,
+    theano_lstm,
     utils,
 )
 from seqnet.config import set_random_seed
@@ -47,6 +48,7 @@ __all__ = [
     "regularizers",
     "set_random_seed",
     "text",
+    "theano_lstm",
     "utils",
 ]
 

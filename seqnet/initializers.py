@@ -25,7 +25,7 @@ from seqnet import config
 from seqnet.checks import check_number
 from seqnet.registry import Configurable, Identifier, refuse_arguments, register
 from seqnet.registry import get as _get
-from seqnet.types import Array
+from seqnet.types import Array, ArrayLike
 
 __all__ = [
     "Constant",
@@ -41,6 +41,7 @@ __all__ = [
     "Orthogonal",
     "RandomNormal",
     "RandomUniform",
+    "TruncatedNormal",
     "VarianceScaling",
     "Zeros",
     "draw",
@@ -90,14 +91,38 @@ class Ones(Initializer):
 
 @register("initializer", "constant")
 class Constant(Initializer):
-    """One number everywhere."""
+    """One number everywhere, or the numbers of an array, such as a table of word vectors.
 
-    def __init__(self, value: float = 0.0, **unknown: Any):
+    The configuration in a saved model contains the array. For a very large one, set the weights of
+    the layer after `build` instead.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> vectors = np.eye(3, 2)
+    >>> start = seqnet.initializers.Constant(vectors)
+    >>> layer = seqnet.layers.Embedding(3, 2, embeddings_initializer=start, trainable=False)
+    """
+
+    def __init__(self, value: float | ArrayLike = 0.0, **unknown: Any):
         super().__init__(**unknown)
-        self.value = check_number(value, "The value of Constant")
+        self.value: float | Array
+        if np.ndim(value):
+            self.value = np.asarray(value)
+            if self.value.dtype.kind not in "fiub":
+                raise TypeError(f"The value of Constant holds numbers, got {self.value.dtype}.")
+        else:
+            self.value = check_number(value, "The value of Constant")
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        if isinstance(self.value, np.ndarray) and self.value.shape != shape:
+            raise ValueError(
+                f"The array of Constant has the shape {self.value.shape}, and the weight {shape}."
+            )
         return np.full(shape, self.value)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"value": np.asarray(self.value).tolist()}
 
 
 @register("initializer", "uniform", "random_uniform")
@@ -130,6 +155,22 @@ class RandomNormal(Initializer):
         return rng.normal(self.mean, self.stddev, shape)
 
 
+@register("initializer", "truncated_normal")
+class TruncatedNormal(RandomNormal):
+    """Normal with a mean and a deviation; values beyond two deviations are drawn again."""
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        return self.mean + self.stddev * truncated(shape, rng)
+
+
+def truncated(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return values of the standard normal distribution between -2 and 2."""
+    values = np.asarray(rng.normal(0.0, 1.0, shape))
+    while (far := np.abs(values) > 2).any():
+        values[far] = rng.normal(0.0, 1.0, int(far.sum()))
+    return values
+
+
 class VarianceScaling(Initializer):
     """Zero-mean values with variance ``scale / n``, `n` being a fan of the weight's shape."""
 
@@ -145,12 +186,8 @@ class VarianceScaling(Initializer):
         if self.distribution == "uniform":
             limit = np.sqrt(3 * variance)
             return rng.uniform(-limit, limit, shape)
-        # Values beyond two deviations are drawn again; the factor is the deviation of the
-        # truncated distribution.
-        values = rng.normal(0.0, 1.0, shape)
-        while (far := np.abs(values) > 2).any():
-            values[far] = rng.normal(0.0, 1.0, int(far.sum()))
-        return values * np.sqrt(variance) / 0.87962566103423978
+        # The factor is the deviation of the truncated distribution.
+        return truncated(shape, rng) * np.sqrt(variance) / 0.87962566103423978
 
 
 @register("initializer", "glorot_uniform")

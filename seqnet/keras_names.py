@@ -130,6 +130,11 @@ def accepted(options: Mapping[str, Any], known: Collection[str]) -> dict[str, An
     return found
 
 
+def without_name(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Return arguments without ``name``, which optimizers and schedules have in Keras only."""
+    return {name: v for name, v in options.items() if name != "name" or name in known}
+
+
 def is_ignored(name: str, value: Any) -> bool:
     """Return whether a setting of Keras changes no result at a value."""
     return any(

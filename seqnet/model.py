@@ -59,13 +59,13 @@ from seqnet.training.code_digest import own_things
 from seqnet.training.diagnostics import GradientNorms
 from seqnet.training.objectives import (
     Objective,
-    log_names,
+    Objectives,
     losses_by_output,
     metrics_by_output,
     weights_by_output,
 )
 from seqnet.training.results import Totals
-from seqnet.training.step import CompiledSteps
+from seqnet.training.step import RUN_FUNCTIONS, CompiledSteps
 from seqnet.training.stepping import OneStep
 from seqnet.training.tbptt import check_windows
 from seqnet.types import ArrayLike, Shape
@@ -141,7 +141,7 @@ class Model:
         self.input_shape: Any = None
         self.optimizer: Any = None
         self.loss: Any = None
-        self.objectives: list[Objective] = []
+        self.objectives = Objectives()
         self.metrics_asked: Any = ()
         self.loss_weights: Any = None
         self.padded_lengths: tuple[int, ...] = ()
@@ -677,6 +677,44 @@ class Model:
             self._aligned = self.graph.aligned_inputs(shapes)
         return [[self.input_names[k] for k in sorted(numbers)] for numbers in self._aligned]
 
+    def function(self, run: str = "train") -> Callable:
+        """Return the compiled PyTensor function of a step, to print its graph or its profile.
+
+        It takes the arrays of a batch, and changes the weights if it is that of training. With the
+        backend ``"jax"`` it is an ordinary function.
+
+        Parameters
+        ----------
+        run : "train", "test" or "predict"
+            Of several functions, for several kinds of batches, the last one that was compiled.
+
+        Raises
+        ------
+        ValueError
+            If none has been compiled: functions are compiled when data is known.
+
+        Examples
+        --------
+        >>> import numpy as np, pytensor, seqnet
+        >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> loss = model.train_on_batch(np.ones((4, 2)), np.ones((4, 1)))
+        >>> function = model.function("train")
+        >>> [str(v) for v in function.maker.fgraph.inputs[:2]]
+        ['X', 'y']
+        >>> text = pytensor.dprint(function, file="str")
+        """
+        if run not in RUN_FUNCTIONS:
+            known = ", ".join(map(repr, RUN_FUNCTIONS))
+            raise ValueError(f"run is one of {known}, got {run!r}.")
+        found = self.steps.compiled(run)
+        if found is None:
+            raise ValueError(
+                f"No function has been compiled for {run!r} yet: call fit, evaluate or predict, or "
+                f"{run}_on_batch, with data first."
+            )
+        return found
+
     # ---- training
 
     @takes_keras_names
@@ -722,7 +760,8 @@ class Model:
             asked[name] = [*asked.get(name, ()), *more]
         weights_by_output(loss_weights, names)  # raises if they do not fit
         with COMPILING:  # no other thread compiles while only some attributes are set
-            self.optimizer, self.loss_weights, self.objectives = optimizer, loss_weights, []
+            self.optimizer, self.loss_weights = optimizer, loss_weights
+            self.objectives = Objectives()
             self.metrics_asked = asked if len(names) > 1 else asked[names[0]]
             self.steps = CompiledSteps(self)
             self.loss = found if found is None or len(names) > 1 else found[names[0]]
@@ -737,13 +776,18 @@ class Model:
         """The metrics of all outputs."""
         return [metric for objective in self.objectives for metric in objective.metrics]
 
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of the results of `evaluate`, in their order."""
+        return self.objectives.log_names()
+
     def set_objectives(self, found: Mapping[str, Callable | None]) -> None:
         """Create the objectives and the requested metrics, once the losses are known."""
         names = self.output_names
         asked = metrics_by_output(self.metrics_asked, names)
         weights = weights_by_output(self.loss_weights, names)
         several = len(names) > 1
-        self.objectives = [
+        self.objectives = Objectives(
             Objective(
                 loss,
                 [metrics_module.get(m, loss) for m in asked.get(name, [])],
@@ -752,10 +796,10 @@ class Model:
             )
             for name, loss in found.items()
             if loss is not None
-        ]
+        )
         for metric in self.metrics:
             metrics_module.check_scalar(metric)
-        logged = log_names(self.objectives)
+        logged = self.objectives.log_names()
         for name in logged:
             if logged.count(name) > 1:
                 raise ValueError(
@@ -906,7 +950,7 @@ class Model:
             Truncated backpropagation: divide each batch into windows of this many steps and make
             an update for each. States and the masks of `dropout` and `recurrent_dropout` are passed
             from window to window; gradients are not. Windows that consist only of padding are
-            skipped.
+            skipped. The validation is computed in such windows, too.
 
         Returns
         -------
@@ -1006,23 +1050,28 @@ class Model:
         mask: Data | None = None,
         lengths: Data | None = None,
         callbacks: Sequence[Callback] = (),
+        tbptt: int | None = None,
     ) -> float | list[float] | dict[str, float]:
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
         X and y are the same as for `fit`; `steps` is the number of batches to evaluate; `verbose`
         shows a progress bar (1) or prints a line (2). The model is not changed. With `return_dict`,
         a dictionary of results by name is returned. The hooks of `callbacks` whose names begin with
-        ``on_test`` are called.
+        ``on_test`` are called. `tbptt` divides each batch into windows of this many steps and
+        passes states from window to window: the result is the same, and the memory does not depend
+        on the length of the sequences.
         """
         batch_size = self._batch_size(batch_size)
-        steps = check_optional_count(steps, "steps")
+        steps, tbptt = check_optional_count(steps, "steps"), check_optional_count(tbptt, "tbptt")
         verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
         announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
         dataset = Adapter(self, announce=announce).dataset(X, y, sample_weight, mask, lengths)
         with closing(dataset), closing(called):
             self._check_samples(dataset)
             called.set_up(self, training.data_params(dataset, batch_size, steps))
-            totals = training.evaluate(self, dataset, batch_size, called, steps, announce)
+            if tbptt is not None:
+                check_windows(self, dataset.first_batch(batch_size))
+            totals = training.evaluate(self, dataset, batch_size, called, steps, tbptt, announce)
         return report(totals, return_dict)
 
     @takes_keras_names

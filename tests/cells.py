@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 import pytest
 
 from seqnet import registry
-from seqnet.layers import GRU, LSTM, RNN, GRUCell, Layer, LSTMCell, Recurrent
+from seqnet.layers import GRU, LSTM, RNN, SRU, GRUCell, Layer, LSTMCell, Recurrent
 from seqnet.layers.layer import snake_case
 from seqnet.ops.step import each_step
 from seqnet.registry import register
@@ -73,8 +73,22 @@ class Peephole(Recurrent):
 
 
 @register("layer")
-class MinGRU(Recurrent):
-    """The minGRU of Feng et al. (2024): gates depend only on the input."""
+class GateByGate(Recurrent):
+    """Calls `recur` once for each gate."""
+
+    gates = ("c", "g")
+
+    def step(self, x, states, recur):
+        (h,) = states
+        (r_g,) = recur(h, "g")
+        (r_c,) = recur(h, "c")
+        c, g = pt.tanh(x[0] + r_c), pt.sigmoid(x[1] + r_g + 1.0)
+        return [g * h + (1 - g) * c]
+
+
+@register("layer")
+class UnusedKernel(Recurrent):
+    """It has a recurrent kernel, and no product with it."""
 
     gates = ("z", "h")
 
@@ -85,17 +99,17 @@ class MinGRU(Recurrent):
 
 
 @register("layer")
-class UGRNN(Recurrent):
-    """The UGRNN of Collins et al. (2017): one update gate, one `recur` call per gate."""
+class NormedWithoutProduct(Recurrent):
+    """Sums over the units, and no product."""
 
-    gates = ("c", "g")
+    gates = ("h", "f")
+    state_names = ("h", "c")
+    uses_recur = False
 
     def step(self, x, states, recur):
-        (h,) = states
-        (r_g,) = recur(h, "g")
-        (r_c,) = recur(h, "c")
-        c, g = pt.tanh(x[0] + r_c), pt.sigmoid(x[1] + r_g + 1.0)
-        return [g * h + (1 - g) * c]
+        h, c = states
+        c = pt.sigmoid(x[1]) * layer_norm(c, 1.0) + x[0]
+        return 0.5 * h + pt.tanh(c), c
 
 
 @register("layer")
@@ -188,12 +202,12 @@ class Zoneout(Recurrent):
     gates = ("h",)
     kept = 0.4
 
-    def run(self, sequence, mask, states, drawn):
+    def run(self, sequence, *others):
         # Neither random nor different from step to step, so that it is the same on every path and
         # for every part of a sequence.
         kept = pt.cast(pt.eq(pt.arange(self.units) % 3, 0), self.dtype)
         self.keep = kept + pt.zeros((*tuple(sequence.shape)[:2], self.units), self.dtype)
-        return super().run(sequence, mask, states, drawn)
+        return super().run(sequence, *others)
 
     def trace(self, drawn):
         if not hasattr(self, "keep"):
@@ -238,6 +252,7 @@ def registered_cells():
 CELLS = {
     **registered_cells(),
     "gru_reset_before": (GRU, {"reset_after": False}),
+    "sru_without_rescaling": (SRU, {"rescale": False, "activation": "tanh"}),
     "lstm_peepholes": (LSTM, {"peepholes": True, "output_activation": "relu"}),
 }
 
@@ -283,7 +298,7 @@ ALL = CELLS | RNNS
 
 QUICK = (
     *("simple_rnn", "lstm", "gru", "minimal_gated_unit", "zoneout", "layer_norm_lstm"),
-    *("two_sizes", "rnn_of_lstm"),
+    *("two_sizes", "rnn_of_lstm", "min_gru", "normed_without_product"),
 )
 """The cells that the quick tests run over; all others are in the slow set."""
 

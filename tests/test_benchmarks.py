@@ -18,6 +18,10 @@ SMALL = {
     "fit_overhead": "--sizes small --batches 4 --rounds 2",
     "attention": "--cases small --sides seqnet:attention --rounds 2 --steps 2",
     "sequence_losses": "--cases crf-tags,ctc-characters --sides seqnet:losses --rounds 2 --steps 2",
+    "memory": "--sides seqnet --size small --lengths 10 --steps 2 --predicted 600",
+    "unroll_vs_scan": "--vocabularies 20 --lengths 3 --rounds 1 --sides "
+    "seqnet:tutorial-fused,seqnet:tutorial-scan,numpy:tutorial",
+    "mlp": "--sides seqnet:mlp,numpy:mlp --rounds 2 --steps 2",
     "ragged": "--sequences 40 --longest 12 --units 4 --rounds 2",
 }
 

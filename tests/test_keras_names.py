@@ -253,3 +253,12 @@ def test_constraints_of_layers_hold_after_an_update(layer):
     weights = [w.get_value() for w in made.trainable_weights]
     assert len(weights) == 2
     assert all((w >= 0).all() and (w == 0).any() for w in weights)
+
+
+def test_names_of_the_results_of_evaluate():
+    x = seqnet.Input((2,))
+    model = seqnet.Model(x, {"a": seqnet.layers.Dense(1)(x), "b": seqnet.layers.Dense(1)(x)})
+    model.compile("sgd", "mse", metrics={"b": ["mae"]})
+    X, y = np.ones((2, 2)), np.ones((2, 1))
+    results = model.evaluate(X, {"a": y, "b": y}, return_dict=True)
+    assert model.metrics_names == list(results) == ["loss", "a_loss", "b_loss", "b_mae"]

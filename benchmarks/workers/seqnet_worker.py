@@ -24,7 +24,7 @@ from seqnet.callbacks import (
     ReduceLROnPlateau,
     TerminateOnNaN,
 )
-from seqnet.callbacks.base import HOOKS, overrides
+from seqnet.callbacks.base import HOOKS, CallbackList
 from seqnet.generation import Stepper, generate
 from seqnet.layers import GRU, LSTM, Dense, Embedding, SimpleRNN
 from seqnet.training.results import Totals
@@ -110,6 +110,18 @@ class Trainer:
         x, y = self.batches[number % len(self.batches)]
         return float(self.model.train_on_batch(x, y))
 
+    def predict_last(self, rows, steps, units, features):
+        """Return the memory that predicting the last output of long sequences takes."""
+        how = PATHS[getattr(self.settings, "path", None)]
+        layer = CELLS[self.settings.cell](units, **how)
+        model = seqnet.Model([layer])
+        x = np.random.default_rng(0).normal(size=(rows, steps, features)).astype("float32")
+        model.predict(x[:, :100], verbose=0)
+        before = protocol.peak_mb()
+        model.predict(x, verbose=0)
+        peak = protocol.peak_mb()
+        return {"peak_mb": peak, "after_import_mb": before, "growth_mb": peak - before}
+
     def overhead(self, batches, verbose):
         """Return milliseconds per batch for the compiled function, train_on_batch and fit."""
         x, y = self.examples(batches)
@@ -156,7 +168,8 @@ class Trainer:
             callbacks = {"history": [], "bar": [bar], "lines": [bar], "all": [*watching, bar]}[way]
             clock = Clock()
             for callback in callbacks:
-                for hook in filter(lambda name: overrides(callback, name), HOOKS):
+                own = CallbackList([callback])
+                for hook in filter(own.with_hooks, HOOKS):
                     setattr(callback, hook, clock.around(getattr(callback, hook)))
             logs, Totals.logs = Totals.logs, clock.around(Totals.logs)
             start = time.perf_counter()

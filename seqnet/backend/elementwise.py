@@ -70,6 +70,10 @@ def array_function(op: scalar.ScalarOp, dtype: str, operands: int) -> Callable |
     return None
 
 
+OPERATORS = {scalar.Add: " + ", scalar.Sub: " - ", scalar.Mul: " * ", scalar.TrueDiv: " / "}
+"""Operations of single numbers that Python's operators compute faster than NumPy's functions."""
+
+
 def compile_scalar_graph(op: scalar.ScalarOp, node: Apply) -> Callable | None:
     """Generate a Python function of arrays for a scalar Op; return None if that is impossible."""
     if isinstance(op, scalar.Composite):
@@ -78,7 +82,8 @@ def compile_scalar_graph(op: scalar.ScalarOp, node: Apply) -> Callable | None:
     else:
         fake = op.make_node(*[scalar.get_scalar_type(i.type.dtype)() for i in node.inputs])
         inner_inputs, inner_outputs, inner_nodes = fake.inputs, fake.outputs, [fake]
-    names = {variable: f"x{k}" for k, variable in enumerate(inner_inputs)}
+    single = all(v.type.ndim == 0 for v in node.inputs)  # single numbers, not arrays
+    names = {variable: f"x{k}{'[()]' if single else ''}" for k, variable in enumerate(inner_inputs)}
     scope: dict[str, object] = {"asarray": np.asarray}
     lines: list[str] = []
 
@@ -87,7 +92,8 @@ def compile_scalar_graph(op: scalar.ScalarOp, node: Apply) -> Callable | None:
             if not isinstance(variable, Constant):
                 raise KeyError(variable)
             names[variable] = f"c{len(scope)}"
-            scope[names[variable]] = np.asarray(variable.data, dtype=variable.type.dtype)
+            value = np.asarray(variable.data, dtype=variable.type.dtype)
+            scope[names[variable]] = value[()] if single else value
         return names[variable]
 
     for inner in inner_nodes:
@@ -103,11 +109,21 @@ def compile_scalar_graph(op: scalar.ScalarOp, node: Apply) -> Callable | None:
             else name_of(v)
             for v in inner.inputs
         )
-        label = f"f{len(scope)}"
-        scope[label] = function
         names[output] = f"t{len(lines)}"
-        call = f"{label}({arguments})"
-        if function_changes_dtype(inner):
+        operator = OPERATORS.get(type(inner.op)) if single and not whole_to_float(inner) else None
+        to_float = single and output.type.dtype in ("float32", "float64")
+        if operator is not None:
+            call = operator.join(map(name_of, inner.inputs))
+        elif to_float and isinstance(inner.op, scalar.Cast):
+            call = name_of(inner.inputs[0])
+        else:
+            label = f"f{len(scope)}"
+            scope[label] = function
+            call = f"{label}({arguments})"
+        if function_changes_dtype(inner) and to_float:
+            scope[output.type.dtype] = np.dtype(output.type.dtype).type
+            call = f"{output.type.dtype}({call})"
+        elif function_changes_dtype(inner):
             call = f"asarray({call}, dtype={output.type.dtype!r})"
         lines.append(f"    {names[output]} = {call}")
     results = ", ".join(name_of(v) for v in inner_outputs)

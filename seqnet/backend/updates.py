@@ -54,6 +54,10 @@ class SharedUpdates(Op):
             old = [k * self.inputs + i for k, each in enumerate(updated) for i in each]
             self.destroy_map = {output: [i] for output, i in enumerate(old)}
 
+    def __str__(self) -> str:
+        where = ", inplace" if self.inplace else ""
+        return f"SharedUpdates{{{len(self.updated)} weights{where}}}"
+
     def in_place(self) -> SharedUpdates:
         """Return the Op that works in place."""
         return SharedUpdates(self.kernel, self.updated, inplace=True)
@@ -76,21 +80,14 @@ class SharedUpdates(Op):
         return [group[i] for group, updated in pairs for i in updated]
 
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
-        calls = []
-        for group, updated in zip(self.groups(inputs), self.updated, strict=True):
-            out = [group[i] if self.inplace and writes_to(group[i]) else None for i in updated]
-            calls.append((group, out))
+        outs = self.updated if self.inplace else [None] * len(self.updated)
+        calls = list(zip(self.groups(inputs), outs, strict=True))
         results = [array for arrays in self.kernel.each(calls) for array in arrays]
         for storage, array in zip(outputs, results, strict=True):
             storage[0] = array
 
     def infer_shape(self, *given: Any) -> list[SymbolicShape]:
         return self.old_values(given[-1])
-
-
-def writes_to(array: Array) -> bool:
-    """Return whether a compiled kernel can write to an array."""
-    return array.flags.c_contiguous and array.flags.writeable
 
 
 def merge_updates(fgraph: FunctionGraph) -> None:

@@ -179,14 +179,6 @@ class Callback:
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 
 
-def overrides(callback: Callback, *hooks: str) -> bool:
-    """Return whether a callback overrides hooks, in its class or by functions it was given."""
-    return any(
-        getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
-        for hook in hooks
-    )
-
-
 def say(message: str) -> None:
     """Print a line, above the progress bar if present."""
     tqdm.write(message)
@@ -255,8 +247,10 @@ class CallbackList:
         self.callbacks = sorted([*callbacks, *reports], key=lambda callback: callback.runs_last)
         self.params: Mapping = {}
         # Most callbacks do not override the batch hooks; those are not called at all.
-        self.at_batch_begin = self.overriding("on_train_batch_begin", "on_batch_begin")
-        self.at_batch_end = self.overriding("on_train_batch_end", "on_batch_end")
+        begin = self.with_hooks("on_train_batch_begin", "on_batch_begin")
+        end = self.with_hooks("on_train_batch_end", "on_batch_end")
+        self.at_batch_begin = [callback.on_train_batch_begin for callback in begin]
+        self.at_batch_end = [callback.on_train_batch_end for callback in end]
 
     def set_up(self, model: Model, params: Mapping, trainer: Trainer | None = None) -> None:
         """Set the model, the parameters and the current run of all callbacks, and check them."""
@@ -269,9 +263,14 @@ class CallbackList:
         for callback in self.callbacks:
             callback.check(names)
 
-    def overriding(self, hook: str, *aliases: str) -> list:
-        """Return the hooks of this name of all callbacks that override it."""
-        return [getattr(c, hook) for c in self.callbacks if overrides(c, hook, *aliases)]
+    def with_hooks(self, *hooks: str) -> list[Callback]:
+        """Return the callbacks that override a hook, in their class or by a function."""
+        defaults = [(hook, getattr(Callback, hook)) for hook in hooks]
+        return [
+            callback
+            for callback in self.callbacks
+            if any([getattr(getattr(callback, n), "__func__", None) is not f for n, f in defaults])
+        ]
 
     def collect(self, method: str) -> list:
         """Return the results of a method of each callback."""
@@ -281,11 +280,10 @@ class CallbackList:
         """Return the names in the logs at the end of an epoch, or None if they are unknown."""
         names = self.params.get("metrics")
         found = list(names or ())
-        for callback in self.callbacks:
-            if overrides(callback, "on_epoch_end"):
-                if callback.adds is None:
-                    return None
-                found += callback.adds
+        for callback in self.with_hooks("on_epoch_end"):
+            if callback.adds is None:
+                return None
+            found += callback.adds
         return None if names is None else list(dict.fromkeys(found))
 
     def state_dict(self) -> list[dict]:
@@ -328,7 +326,7 @@ class CallbackList:
 
         def call_all(*given):
             arguments = given if len(given) == expected else (*given, {})
-            for callback in self.callbacks:
+            for callback in self.with_hooks(hook):
                 getattr(callback, hook)(*arguments)
 
         return call_all

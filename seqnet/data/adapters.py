@@ -7,6 +7,7 @@ functions. Values that are masked or have the weight 0 never raise an error.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
@@ -84,9 +85,10 @@ class Columns:
         """The inputs that are sequences of different lengths."""
         return [column for column in self.inputs.values() if isinstance(column, StepColumn)]
 
-    def dataset(self, model: Model, padded_lengths: tuple) -> ArrayDataset | RaggedDataset:
-        """Return a data set of the columns."""
-        inputs, outputs = model.input_names, model.output_names
+    def dataset(
+        self, inputs: Sequence[str], outputs: Sequence[str], padded_lengths: tuple
+    ) -> ArrayDataset | RaggedDataset:
+        """Return a data set of the columns, given the names of the model's inputs and outputs."""
         data = Batch(
             without_names(self.inputs, inputs),
             without_names(self.targets, outputs),
@@ -128,6 +130,7 @@ class Adapter:
         continues: bool = False,
     ):
         self.model, self.prefix, self.name = model, prefix, f"{prefix}X"
+        self.input_names, self.output_names = model.input_names, model.output_names
         self.announce, self.targets, self.continues = announce, targets, continues
         self.known_shapes: dict[tuple, dict[str, Shape]] = {}
         self.inputs: dict[str, InputLeaf] = {}
@@ -167,7 +170,7 @@ class Adapter:
             self.mask_lengths(given)
         if out_of_core:
             return self.out_of_core(given)
-        if len(self.model.input_names) == 1:
+        if len(self.input_names) == 1:
             (x,), targets = given.inputs.values(), list(given.targets.values())
             refuse_several_inputs(x, targets[0] if targets else None, self.name)
         return self.in_memory(given)
@@ -215,8 +218,7 @@ class Adapter:
         self, x: Any, y: Any = None, weight: Any = None, mask: Any = None, lengths: Any = None
     ) -> Given:
         """Return the parts of the data by the names of inputs and outputs."""
-        inputs, outputs = self.model.input_names, self.model.output_names
-        prefix = self.prefix
+        inputs, outputs, prefix = self.input_names, self.output_names, self.prefix
         if len(inputs) == 1 and self.is_list_of_inputs(x):
             (x,) = x
             y = y[0] if isinstance(y, (list, tuple)) and len(y) == 1 else y
@@ -235,17 +237,19 @@ class Adapter:
 
     def targets_by_name(self, y: Any) -> Named:
         """Return the targets of the outputs that are trained."""
-        model = self.model
-        trained = [objective.output for objective in model.objectives if objective.output]
-        untrained = [name for name in model.output_names if trained and name not in trained]
-        found = by_name(y, model.output_names, f"{self.prefix}y", "output", optional=untrained)
+        names = self.output_names
+        trained = [objective.output for objective in self.model.objectives if objective.output]
+        untrained = [name for name in names if trained and name not in trained]
+        found = by_name(y, names, f"{self.prefix}y", "output", optional=untrained)
         return {name: value for name, value in found.items() if name not in untrained}
 
     def names_of_input(self, name: str) -> InputNames:
         """Return what the data of an input is called in messages."""
-        names = self.model.input_names
         return InputNames(
-            *[label(self.prefix + part, name, names) for part in ("X", "mask", "lengths")]
+            *[
+                label(self.prefix + part, name, self.input_names)
+                for part in ("X", "mask", "lengths")
+            ]
         )
 
     def read_specs(self) -> None:
@@ -253,7 +257,7 @@ class Adapter:
 
         It is kept for the next adapter, as long as the model and its objectives are the same.
         """
-        model, names = self.model, self.model.output_names
+        model, names = self.model, self.output_names
         state = (model.graph, model.input_shape, model.objectives, names, self.prefix)
         kept = model.steps.leaves
         if kept is not None and all(a is b or a == b for a, b in zip(kept[0], state, strict=True)):
@@ -265,7 +269,7 @@ class Adapter:
         }
         self.outputs = {}
         for name, output in model.output_specs.items():
-            follows = self.names_of_input(output.follows or model.input_names[0]).x
+            follows = self.inputs[output.follows or self.input_names[0]].names.x
             y, weight = [label(self.prefix + part, name, names) for part in ("y", "sample_weight")]
             who = "the model" if len(names) == 1 else f"output {name!r}"
             parts = OutputNames(y, weight, follows)
@@ -289,7 +293,7 @@ class Adapter:
     def mask_lengths(self, given: Given) -> None:
         """Replace lengths by masks; the shape of the inputs, and of outputs, is kept."""
         for name, lengths in given.lengths.items():
-            x, names = given.inputs[name], self.names_of_input(name)
+            x, names = given.inputs[name], self.inputs[name].names
             rows, lengths = with_lengths(x, given.masks.get(name), lengths, names)
             steps = StepsMask(lengths, rows.shape[1])
             given.masks[name] = steps if is_out_of_core(x) else steps[:]
@@ -309,12 +313,15 @@ class Adapter:
             lengths = np.concatenate([column.layout.lengths for column in columns.ragged])
             allowed = model.choose_padded_lengths(lengths, self.announce)
         if not columns.targets:
-            return columns.dataset(model, allowed)
+            return columns.dataset(self.input_names, self.output_names, allowed)
         if model.optimizer is None or model.loss is None:
-            model.complete_compile(columns.dataset(model, allowed), self.announce)
+            model.complete_compile(
+                columns.dataset(self.input_names, self.output_names, allowed), self.announce
+            )
             self.read_specs()  # with the loss
         self.check_outputs(columns, output_shapes)
-        dataset = columns.dataset(model, allowed)
+        dataset = columns.dataset(self.input_names, self.output_names, allowed)
+        self.read_specs()  # of the built model
         single = len(given.values()) == 2 and len(self.inputs) == len(self.outputs) == 1
         if single and isinstance(dataset, ArrayDataset):
             (x,), (y,) = given.inputs.values(), given.targets.values()
@@ -424,10 +431,10 @@ class Adapter:
             for name, c in columns.inputs.items()
         }
         first = next(iter(rows))
-        x, count = self.names_of_input(first).x, rows.pop(first)
+        x, count = self.inputs[first].names.x, rows.pop(first)
         for name, other in rows.items():
-            check_same_count(x, count, self.names_of_input(name).x, other)
-        names = self.model.output_names
+            check_same_count(x, count, self.inputs[name].names.x, other)
+        names = self.output_names
         for part, values in (("y", given.targets), ("sample_weight", given.weights)):
             for name, value in values.items():
                 text = label(self.prefix + part, name, names)
@@ -449,7 +456,7 @@ class Adapter:
                 if differ.any():
                     row = int(np.argmax(differ))
                     has = " and ".join(
-                        f"{self.names_of_input(n).x}[{row}] has {lengths[n][row]} steps"
+                        f"{self.inputs[n].names.x}[{row}] has {lengths[n][row]} steps"
                         for n in (first, name)
                     )
                     raise ValueError(
@@ -461,7 +468,7 @@ class Adapter:
         """Return rows outside memory as a data set; only the first row is read now."""
         inputs, masks = {}, dict(given.masks)
         for name, x in given.inputs.items():
-            names = self.names_of_input(name)
+            names = self.inputs[name].names
             if is_ragged(x):
                 raise ValueError(
                     f"{names.x} is a list of sequences, so all other parts of the data must also "
@@ -471,11 +478,11 @@ class Adapter:
                 x, lengths = with_lengths(x, masks.get(name), given.lengths[name], names)
                 masks[name] = StepsMask(lengths, x.shape[1])
             inputs[name] = rows_of(x, names.x)
-        ins, outs = self.model.input_names, self.model.output_names
+        ins, outs = self.input_names, self.output_names
         (first, x), *others = inputs.items()
-        x_name = self.names_of_input(first).x
+        x_name = self.inputs[first].names.x
         for name, rows in others:
-            check_same_count(x_name, x, self.names_of_input(name).x, rows)
+            check_same_count(x_name, x, self.inputs[name].names.x, rows)
         parts = [without_names(inputs, ins)]
         for part, values, keys in (
             ("y", given.targets, outs),
@@ -519,7 +526,7 @@ class Adapter:
             raise ValueError(f"a batch of {self.name} has no targets.")
         given = self.given(*batch.parts())
         for name, x in given.inputs.items():
-            given.inputs[name] = as_array(x, self.names_of_input(name).x)
+            given.inputs[name] = as_array(x, self.inputs[name].names.x)
         return self.in_memory(given).as_batch()
 
     def stream(self, source: Any) -> Stream:
@@ -554,9 +561,9 @@ class Adapter:
         if key not in self.known_shapes:
             model = self.model
             self.build(shapes, given)
-            found = model.compute_output_shape(without_names(shapes, model.input_names))
+            found = model.compute_output_shape(without_names(shapes, self.input_names))
             leaves = model.signature.outputs.leaves(found)
-            named = zip(model.output_names, leaves, strict=True)
+            named = zip(self.output_names, leaves, strict=True)
             self.known_shapes[key] = {name: (None, *shape[1:]) for name, shape in named}
         return self.known_shapes[key]
 
@@ -564,12 +571,12 @@ class Adapter:
         """Build the model, or check that the data fits it; detect a missing batch axis."""
         model = self.model
         try:
-            model.build(without_names(shapes, model.input_names))
+            model.build(without_names(shapes, self.input_names))
         except ValueError as error:
             for name, spec in model.input_specs.items():
                 if is_ragged(given.inputs[name]) or name in given.lengths:
                     continue
-                shape, x = np.shape(given.inputs[name]), self.names_of_input(name).x
+                shape, x = np.shape(given.inputs[name]), self.inputs[name].names.x
                 if len(shape) in (1, spec.rank - 1):
                     text = (
                         f"{x} has the shape {shape}, one axis less than the model takes (the "

@@ -20,10 +20,10 @@ class ArrayDataset(RowDataset):
     """
 
     def __init__(self, data: Batch):
-        self.data = data
+        self.data, self.size = data, len(data)
 
     def __len__(self) -> int:
-        return len(self.data)
+        return self.size
 
     def load(self, rows: RowSelection) -> Batch:
         return self.data.take(rows)

@@ -12,17 +12,19 @@ with one block of columns of the kernels for each gate.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.gradient import grad_clip
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import graph_inputs
 
 from seqnet import activations, backend, constraints, initializers, regularizers
-from seqnet.checks import check_bool, check_count, check_fits
+from seqnet.checks import check_bool, check_count, check_fits, check_number
 from seqnet.hyperparameters import Rate, numbers_of
 from seqnet.layers.calling import describe
 from seqnet.layers.context import CallContext
@@ -32,7 +34,7 @@ from seqnet.layers.layer import Layer
 from seqnet.layers.seeded import Seeded
 from seqnet.layers.states import InitialState, given_states
 from seqnet.locking import COMPILING, ForkSafeLock
-from seqnet.ops.step import TracedStep, check_states, run_step, trace_step
+from seqnet.ops.step import TracedStep, check_states, each_step, run_step, trace_step
 from seqnet.ops.step import drawn as before
 from seqnet.registry import Identifier
 from seqnet.types import Array, ArrayLike, Shape, Tensor
@@ -40,8 +42,9 @@ from seqnet.types import Array, ArrayLike, Shape, Tensor
 Drawn: TypeAlias = tuple
 """Dropout masks that are drawn before the loop, of a stack in one tuple for each cell.
 
-Those of a `Cell` are the mask of the input (batch, features) or None, and a tuple of the masks of
-the recurrent products (batch, size): none, one for all gates, or one for each gate.
+Those of a `Cell` are the mask of the input (batch, features) or None; a tuple of the masks of the
+recurrent products (batch, size): none, one for all gates, or one for each gate; and None or a tuple
+of the masks of zoneout, one for each state, (time, batch, size) or for one step (batch, size).
 """
 
 
@@ -75,12 +78,23 @@ class CellInLoop(ABC):
         """The size of the output, the last axis; by default that of the first state."""
         return self.state_sizes[0]
 
+    @property
+    def input_size(self) -> int | None:
+        """The last axis of what the loop reads, for each gate; None is `units`."""
+        return None
+
     @abstractmethod
     def trace(self, drawn: Drawn) -> LoopStep:
         """Return the graph of one step, given the dropout masks of the pass."""
 
-    def draw(self, features: Tensor | int, batch: Tensor, context: CallContext) -> Drawn:
-        """Draw the dropout masks of a pass, which hold for all of its steps."""
+    def draw(
+        self,
+        features: Tensor | int,
+        batch: Tensor,
+        context: CallContext,
+        steps: Tensor | int | None = None,
+    ) -> Drawn:
+        """Draw the masks of a pass: for all of its steps, or of each of them; None is one step."""
         return ()
 
     def no_masks(self) -> Drawn:
@@ -91,9 +105,9 @@ class CellInLoop(ABC):
         """Return what the loop reads: (batch, ..., size) for inputs (batch, ..., features)."""
         return inputs
 
-    @abstractmethod
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        """Return the recurrent kernel and its bias or None."""
+    def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return the recurrent kernel and its bias, None for what the cell does not have."""
+        return None, None
 
     @abstractmethod
     def build_in_loop(self, input_shape: Shape) -> None:
@@ -244,6 +258,15 @@ class Cell(CellLayer, Seeded):
         theoretically grounded application of dropout in recurrent neural networks" (2016).
     recurrent_dropout_per_gate : bool
         Draw a mask of `recurrent_dropout` for each gate instead of one for all gates.
+    zoneout : float
+        Probability that a unit of a state keeps its value at a step of training, drawn for each
+        unit, sequence and step. Otherwise each state is its expectation ``z h + (1 - z) h'``, with
+        h before and h' after the step. Source: Krueger et al., "Zoneout: regularizing RNNs by
+        randomly preserving hidden activations" (2017).
+    gradient_clip : float, optional
+        Clip the gradients of the projected input and of the recurrent products to ``[-c, c]`` at
+        each step, before they are passed on to the step before. Source: Graves, "Generating
+        sequences with recurrent neural networks" (2013).
 
     Attributes
     ----------
@@ -251,6 +274,14 @@ class Cell(CellLayer, Seeded):
         One name for each block of `units` columns of the kernels.
     state_names : tuple of str
         One name for each state; the first is the output.
+    uses_recur : bool
+        Whether the step calls `recur`. A cell whose class sets False has no recurrent kernel, and
+        the arguments for it are errors; its loop over time has no matrix product.
+
+    Raises
+    ------
+    ValueError
+        If an argument is invalid, or is one for the recurrent kernel and the cell has none.
 
     Examples
     --------
@@ -271,8 +302,10 @@ class Cell(CellLayer, Seeded):
 
     gates: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ("h",)
+    uses_recur: bool = True
     dropout = Rate()
     recurrent_dropout = Rate()
+    zoneout = Rate()
 
     def __init__(
         self,
@@ -292,6 +325,8 @@ class Cell(CellLayer, Seeded):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         recurrent_dropout_per_gate: bool = False,
+        zoneout: float = 0.0,
+        gradient_clip: float | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -312,6 +347,29 @@ class Cell(CellLayer, Seeded):
         self.recurrent_dropout_per_gate = check_bool(
             recurrent_dropout_per_gate, "recurrent_dropout_per_gate"
         )
+        self.zoneout = zoneout
+        if gradient_clip is not None and check_number(gradient_clip, "gradient_clip") <= 0:
+            raise ValueError(f"gradient_clip must be above 0 or None, got {gradient_clip!r}.")
+        self.gradient_clip = gradient_clip
+        if not self.uses_recur:
+            given = {
+                "recurrent_initializer": not isinstance(
+                    self.recurrent_initializer, initializers.Orthogonal
+                ),
+                "recurrent_regularizer": recurrent_regularizer is not None,
+                "recurrent_constraint": recurrent_constraint is not None,
+                "recurrent_dropout": recurrent_dropout,
+                "recurrent_dropout_per_gate": recurrent_dropout_per_gate,
+            }
+            self.refuse_recurrent([name for name, is_given in given.items() if is_given])
+
+    def refuse_recurrent(self, names: Sequence[str]) -> None:
+        """Raise ``ValueError`` if there are arguments for a kernel that does not exist."""
+        if names:
+            raise ValueError(
+                f"{type(self).__name__} has no recurrent kernel, because its step has no product "
+                f"with the state, so {names[0]} has no effect: leave it out."
+            )
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -319,18 +377,27 @@ class Cell(CellLayer, Seeded):
         return tuple(self.units for _ in self.state_names)
 
     @property
+    def zoneout_rates(self) -> tuple[str, ...]:
+        """For each state the name of its rate of zoneout."""
+        return tuple("zoneout" for _ in self.state_names)
+
+    @property
+    def has_zoneout(self) -> bool:
+        """Whether a rate of zoneout is above 0."""
+        return any(getattr(self, name) for name in self.zoneout_rates)
+
+    @property
     def generators(self) -> list[SharedVariable]:
-        """The generator of the dropout masks, if a rate is above 0."""
-        if not (self.dropout or self.recurrent_dropout):
-            return []
-        if self.built and not self._generators:  # the rates were 0 when it was built
+        """The generator of the dropout masks, and that of zoneout, if rates are above 0."""
+        count = 2 if self.has_zoneout else 1 if self.dropout or self.recurrent_dropout else 0
+        while self.built and len(self._generators) < count:
             self.add_generator()
-        return self._generators
+        return self._generators[:count]
 
     @property
     def sequence_generators(self) -> list[SharedVariable]:  # type: ignore[override]
-        """The generator: both kinds of dropout draw one mask for each sequence."""
-        return self.generators
+        """The generator of both kinds of dropout, which draw one mask for each sequence."""
+        return self.generators[:1]
 
     # ---- for cells to define
 
@@ -358,7 +425,7 @@ class Cell(CellLayer, Seeded):
 
     def build(self, input_shape: Shape) -> None:
         features = self.needed_features(input_shape)
-        columns = len(self.gates) * self.units
+        columns = self.kernel_columns(features)
         self.kernel = self.add_weight(
             "kernel",
             (features, columns),
@@ -366,19 +433,27 @@ class Cell(CellLayer, Seeded):
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
-        self.recurrent_kernel = self.add_weight(
-            "recurrent_kernel",
-            (self.state_sizes[0], columns),
-            self.recurrent_initializer,
-            regularizer=self.recurrent_regularizer,
-            constraint=self.recurrent_constraint,
-        )
+        self.recurrent_kernel: Tensor | None = None
+        if self.uses_recur:
+            self.add_recurrent_kernel((self.state_sizes[0], columns))
         self.bias: Tensor | None = None
         self.recurrent_bias: Tensor | None = None
         if self.use_bias:
             self.build_bias(columns)
-        if self.dropout or self.recurrent_dropout:
-            self.add_generator()
+
+    def kernel_columns(self, features: int) -> int:
+        """Return the columns of the kernel: `units` for each gate."""
+        return len(self.gates) * self.units
+
+    def add_recurrent_kernel(self, shape: tuple[int, ...]) -> None:
+        """Create the recurrent kernel, with the arguments that are for it."""
+        self.recurrent_kernel = self.add_weight(
+            "recurrent_kernel",
+            shape,
+            self.recurrent_initializer,
+            regularizer=self.recurrent_regularizer,
+            constraint=self.recurrent_constraint,
+        )
 
     def build_bias(self, columns: int) -> None:
         """Create the bias; cells with more than one override this."""
@@ -397,41 +472,93 @@ class Cell(CellLayer, Seeded):
     # ---- one step
 
     def no_masks(self) -> Drawn:
-        return (None, ())
+        return (None, (), None)
 
-    def draw(self, features: Tensor | int, batch: Tensor, context: CallContext) -> Drawn:
+    def draw(
+        self,
+        features: Tensor | int,
+        batch: Tensor,
+        context: CallContext,
+        steps: Tensor | int | None = None,
+    ) -> Drawn:
         def mask(name: str, size: Tensor | int) -> Tensor:
             rate = numbers_of(self)[name]
             return context.dropout_mask(self.generators[0], (batch, size), rate, self.dtype)
 
-        of_input, of_state = self.no_masks()
+        of_input, of_state, kept = self.no_masks()
         if context.training and self.dropout:
             of_input = mask("dropout", features)
         if context.training and self.recurrent_dropout:
+            if not self.uses_recur:
+                self.refuse_recurrent(["recurrent_dropout"])
             count = len(self.gates) if self.recurrent_dropout_per_gate else 1
-            rows = self.recurrent_kernel.shape[0]
+            rows = self.state_sizes[0]
             of_state = tuple(mask("recurrent_dropout", rows) for _ in range(count))
-        return of_input, of_state
+        if context.training and self.has_zoneout:
+            generator, leading = self.generators[1], (batch,) if steps is None else (steps, batch)
+            kept = tuple(
+                pt.cast(
+                    context.uniform(generator, (*leading, open_size(size)), self.dtype)
+                    < numbers_of(self)[rate],
+                    self.dtype,
+                )
+                for size, rate in zip(self.state_sizes, self.zoneout_rates, strict=True)
+            )
+        return of_input, of_state, kept
 
     def project(self, inputs: Tensor, drawn: Drawn) -> Tensor:
-        mask, _ = drawn
+        mask, *_ = drawn
         if mask is not None:
             inputs = pt.cast(inputs, self.dtype)
             inputs = inputs * (mask if inputs.ndim == 2 else mask[:, None, :])
         return affine(inputs, self.kernel, self.input_bias())
 
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        return self.recurrent_kernel, self.recurrent_bias
+    def step_with_options(
+        self, x: tuple, states: tuple, recur: Callable, drawn: Drawn
+    ) -> list[Tensor]:
+        """Return the new states of a step, with zoneout and clipped gradients."""
+        given, product = x, recur
+        if self.gradient_clip is not None:
+            limit = np.dtype(self.dtype).type(self.gradient_clip)
+
+            def clipped(values: Sequence[Tensor]) -> tuple:
+                return tuple(grad_clip(v, -limit, limit) for v in values)
+
+            given = clipped(x)
+
+            def product(h: Tensor, *gates: str) -> tuple:
+                return clipped(recur(h, *gates))
+
+        new = check_states(self.step(given, states, product), self.state_names, describe(self))
+        if not self.has_zoneout:
+            return new
+        *_, masks = drawn
+        found = []
+        for k, (old, value, name) in enumerate(zip(states, new, self.zoneout_rates, strict=True)):
+            if not getattr(self, name):
+                found.append(value)
+                continue
+            if masks is None:
+                kept = pt.cast(numbers_of(self)[name], self.dtype)
+            elif masks[k].ndim == 2:
+                kept = before(masks[k])
+            else:
+                kept = each_step(masks[k], gradient=False)
+            found.append(kept * old + (1 - kept) * value)
+        return found
+
+    def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
+        return (self.recurrent_kernel, self.recurrent_bias) if self.uses_recur else (None, None)
 
     def within(
         self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn
     ) -> tuple[Tensor, list[Tensor]]:
-        new = check_states(self.step(x, tuple(states), recur), self.state_names, describe(self))
+        new = self.step_with_options(x, tuple(states), recur, drawn)
         return new[0], new
 
     def trace(self, drawn: Drawn) -> LoopStep:
         step = trace_step(
-            self.step,
+            lambda x, states, recur: self.step_with_options(x, states, recur, drawn),
             self.gates,
             self.state_names,
             self.units,
@@ -440,6 +567,11 @@ class Cell(CellLayer, Seeded):
             self.state_sizes,
             drawn[1],
         )
+        if step.products and not self.uses_recur:
+            raise ValueError(
+                f"{describe(self)} calls recur in its step, but its class has uses_recur = False, "
+                "so it has no recurrent kernel. Remove one of the two."
+            )
         check_extras(self, step)
         return LoopStep(step, 0, len(self.state_names))
 
@@ -462,33 +594,54 @@ class Cell(CellLayer, Seeded):
         return new[0], new
 
 
-def trace_with_output(cell: CellInLoop, drawn: Drawn, what: str) -> LoopStep:
-    """Return the graph of one step of a cell whose output may be none of its states."""
+def trace_with_output(
+    cell: CellInLoop, drawn: Drawn, what: str, more: Mapping[str, int] | None = None
+) -> LoopStep:
+    """Return the graph of one step of a cell whose output may be none of its states.
+
+    `more` has the sizes of values, by name, that `within` takes and returns after the states.
+    """
     count = len(cell.state_names)
+    names = (*cell.state_names, *(more or ()))
+    sizes = (*cell.state_sizes, *(more or {}).values())
     place: list[int] = []
 
     def traced(own_output: bool) -> TracedStep:
         def step(x: tuple, states: tuple, recur: Callable) -> list[Tensor]:
-            output, new = cell.within(x, states[:count], recur, drawn)
+            output, new = cell.within(x, states[: len(names)], recur, drawn)
             place[:] = [k for k, state in enumerate(new) if state is output]
             return [*new, output] if own_output else new
 
-        names, sizes = cell.state_names, cell.state_sizes
-        if own_output:
-            names, sizes = (*names, "output"), (*sizes, cell.output_size)
-        return trace_step(step, cell.gates, names, cell.units, cell.dtype, what, sizes)
+        last = {"output": cell.output_size} if own_output else {}
+        return trace_step(
+            step,
+            cell.gates,
+            (*names, *last),
+            cell.units,
+            cell.dtype,
+            what,
+            (*sizes, *last.values()),
+            input_size=cell.input_size,
+        )
 
     whole = traced(own_output=True)
     if not place:
-        return LoopStep(whole, count, count)
+        return LoopStep(whole, len(names), count)
     return LoopStep(traced(own_output=False), place[-1], count)
+
+
+def open_size(size: int) -> int | Tensor:
+    """Return a size of an array; an axis of the size one does not become broadcastable."""
+    return size if size != 1 else pytensor.shared(np.int64(1))
 
 
 def marked(drawn: Drawn) -> Drawn:
     """Return masks, in nested tuples, as a step within a loop uses them."""
 
     def mark(mask: Any) -> Any:
-        return marked(mask) if isinstance(mask, tuple) else None if mask is None else before(mask)
+        if mask is None or isinstance(mask, tuple):
+            return None if mask is None else marked(mask)
+        return before(mask) if mask.ndim == 2 else each_step(mask, gradient=False)
 
     return tuple(mark(mask) for mask in drawn)
 

@@ -9,6 +9,7 @@ import pytensor.tensor as pt
 
 from seqnet import activations
 from seqnet.checks import check_bool, check_count
+from seqnet.hyperparameters import Rate
 from seqnet.layers.cell import Cell
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import Identifier, register
@@ -55,6 +56,8 @@ class LSTMCell(Cell):
         `recurrent_kernel` as many rows. Source: Sak, Senior and Beaufays, "Long short-term memory
         recurrent neural network architectures for large scale acoustic modeling" (2014), without
         the non-recurrent projection.
+    cell_zoneout : float
+        The rate of `zoneout` of the cell c. That of the argument `zoneout` is of the output h.
     **kwargs
         See `Cell`.
 
@@ -69,6 +72,7 @@ class LSTMCell(Cell):
 
     gates: tuple[str, ...] = ("i", "f", "c", "o")
     state_names = ("h", "c")
+    cell_zoneout = Rate()
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class LSTMCell(Cell):
         peepholes: bool = False,
         coupled_gates: bool = False,
         projection: int | None = None,
+        cell_zoneout: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(units, **kwargs)
@@ -93,6 +98,11 @@ class LSTMCell(Cell):
         self.projection = None if projection is None else check_count(projection, "projection")
         if self.coupled_gates:
             self.gates = ("i", "c", "o")
+        self.cell_zoneout = cell_zoneout
+
+    @property
+    def zoneout_rates(self) -> tuple[str, ...]:
+        return ("zoneout", "cell_zoneout")
 
     @property
     def state_sizes(self) -> tuple[int, ...]:

@@ -12,7 +12,15 @@ from seqnet.registry import register
 
 
 class LossMetric(MeanMetricWrapper):
-    """The base class of metrics that are the mean of a loss."""
+    """The base class of metrics that are the mean of a loss over all steps.
+
+    The formula is that of `loss`, a class of `seqnet.losses`.
+
+    Parameters
+    ----------
+    name, dtype : str, optional
+        As in `Metric`.
+    """
 
     direction = "min"
     loss: type[losses.Loss]
@@ -24,13 +32,6 @@ class LossMetric(MeanMetricWrapper):
 @register("metric", "mean_squared_error", "mse")
 class MeanSquaredError(LossMetric):
     """Mean of the squared errors, over the last axis and all steps.
-
-    See `seqnet.losses.MeanSquaredError`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
 
     Examples
     --------
@@ -47,13 +48,6 @@ class MeanSquaredError(LossMetric):
 class MeanAbsoluteError(LossMetric):
     """Mean of the absolute errors, over the last axis and all steps.
 
-    See `seqnet.losses.MeanAbsoluteError`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
-
     Examples
     --------
     >>> import seqnet
@@ -67,15 +61,7 @@ class MeanAbsoluteError(LossMetric):
 
 @register("metric", "mean_absolute_percentage_error", "mape")
 class MeanAbsolutePercentageError(LossMetric):
-    """Mean of the absolute errors in percent of the targets.
-
-    See `seqnet.losses.MeanAbsolutePercentageError`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
-    """
+    """Mean of the absolute errors in percent of the targets."""
 
     registered_name = "mean_absolute_percentage_error"
     loss = losses.MeanAbsolutePercentageError
@@ -83,15 +69,7 @@ class MeanAbsolutePercentageError(LossMetric):
 
 @register("metric", "mean_squared_logarithmic_error", "msle")
 class MeanSquaredLogarithmicError(LossMetric):
-    """Mean of the squared differences of ``log(1 + y)``.
-
-    See `seqnet.losses.MeanSquaredLogarithmicError`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
-    """
+    """Mean of the squared differences of ``log(1 + y)``."""
 
     registered_name = "mean_squared_logarithmic_error"
     loss = losses.MeanSquaredLogarithmicError
@@ -99,15 +77,7 @@ class MeanSquaredLogarithmicError(LossMetric):
 
 @register("metric", "logcosh", "log_cosh", "log_cosh_error")
 class LogCoshError(LossMetric):
-    """Mean of ``log(cosh(y_pred - y_true))``.
-
-    See `seqnet.losses.LogCosh`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
-    """
+    """Mean of ``log(cosh(y_pred - y_true))``."""
 
     registered_name = "logcosh"
     loss = losses.LogCosh
@@ -115,15 +85,7 @@ class LogCoshError(LossMetric):
 
 @register("metric", "hinge")
 class Hinge(LossMetric):
-    """Mean of ``max(0, 1 - y_true y_pred)`` for targets -1 and 1, or 0 and 1.
-
-    See `seqnet.losses.Hinge`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
-    """
+    """Mean of ``max(0, 1 - y_true y_pred)`` for targets -1 and 1, or 0 and 1."""
 
     registered_name = "hinge"
     loss = losses.Hinge
@@ -131,15 +93,7 @@ class Hinge(LossMetric):
 
 @register("metric", "squared_hinge")
 class SquaredHinge(LossMetric):
-    """Mean of ``max(0, 1 - y_true y_pred)^2`` for targets -1 and 1, or 0 and 1.
-
-    See `seqnet.losses.SquaredHinge`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
-    """
+    """Mean of ``max(0, 1 - y_true y_pred)^2`` for targets -1 and 1, or 0 and 1."""
 
     registered_name = "squared_hinge"
     loss = losses.SquaredHinge
@@ -147,15 +101,7 @@ class SquaredHinge(LossMetric):
 
 @register("metric", "categorical_hinge")
 class CategoricalHinge(LossMetric):
-    """Mean of the margin between the target class and the best other class.
-
-    See `seqnet.losses.CategoricalHinge`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
-    """
+    """Mean of the margin between the target class and the best other class."""
 
     registered_name = "categorical_hinge"
     loss = losses.CategoricalHinge
@@ -163,15 +109,7 @@ class CategoricalHinge(LossMetric):
 
 @register("metric", "poisson")
 class Poisson(LossMetric):
-    """Mean of ``y_pred - y_true log(y_pred)``.
-
-    See `seqnet.losses.Poisson`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
-    """
+    """Mean of ``y_pred - y_true log(y_pred)``."""
 
     registered_name = "poisson"
     loss = losses.Poisson
@@ -179,15 +117,7 @@ class Poisson(LossMetric):
 
 @register("metric", "kl_divergence", "kld", "kullback_leibler_divergence")
 class KLDivergence(LossMetric):
-    """Mean Kullback-Leibler divergence ``sum_k y_k log(y_k / p_k)``.
-
-    See `seqnet.losses.KLDivergence`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
-    """
+    """Mean Kullback-Leibler divergence ``sum_k y_k log(y_k / p_k)``."""
 
     registered_name = "kl_divergence"
     loss = losses.KLDivergence
@@ -196,11 +126,6 @@ class KLDivergence(LossMetric):
 @register("metric", "root_mean_squared_error", "rmse")
 class RootMeanSquaredError(LossMetric):
     """The square root of the mean squared error over the last axis and all steps.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
 
     Examples
     --------

@@ -5,7 +5,7 @@
    subexpressions are shared.
 3. The values that the forward pass saves for the gradient are selected: results of `exp`, `tanh`
    and `sigmoid`, and products with the recurrent kernel. Cheap arithmetic is computed again, and
-   states are available in any case.
+   states are available in any case. A step without products saves nothing.
 4. Both become block functions in one small C source. The left operands of the products, if they
    are not states themselves, and their gradients are two more.
 5. Sums over the units divide a function into stages, between which the sums are computed. What is
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 class Other(NamedTuple):
     """An array that a step takes beside its projected input and its states."""
 
-    kind: Literal["vector", "batch", "sequence"]
-    """``(units,)``; ``(batch, units)``; or ``(time, batch, units)``, one value for each step."""
+    kind: Literal["vector", "batch", "sequence", "matrix"]
+    """``(units,)``; ``(batch, units)``; ``(time, batch, units)``, one value for each step; or
+    ``(rows, columns)``, which a step of a `ProgramKernel` multiplies by."""
     gradient: bool = True
     """Whether its gradient is computed."""
 
@@ -188,7 +189,6 @@ class CellSource:
             raise ValueError(f"the step returned {len(after)} states; it must return {states}")
         incoming = placeholders("gradient", states)
         trained = [v for v, other in zip(more, others, strict=True) if other.gradient]
-        slopes = slopes_of(after, incoming, [*x, *r, *before, *trained])
         e = self.expressions = Expressions(dtype)
 
         def inputs(name: str, count: int) -> list[int]:
@@ -205,6 +205,8 @@ class CellSource:
             )
         )
         self.after = [e.number(v) for v in e.read(after, known)]
+        # After the step was read, because what is not elementwise may have no gradient here.
+        slopes = slopes_of(after, incoming, [*x, *r, *before, *trained])
         known.update(
             zip(
                 incoming,
@@ -212,19 +214,24 @@ class CellSource:
                 strict=True,
             )
         )
+        # After the step was read, which names what cannot be a kernel.
+        slopes = slopes_of(after, incoming, [*x, *r, *before, *trained])
         values = e.gradients(slopes, known)
         dx, dr, d_before = values[:gates], values[gates : 2 * gates], values[2 * gates :]
         d_before, d_others = d_before[:states], d_before[states:]
         of_each_step = [other.kind == "sequence" for other in others if other.gradient]
         self.sums = [e.add("input", "sum", i) for i in range(of_each_step.count(False))]
 
-        self.distinct = [g for g in range(gates) if dr[g] != dx[g]]
+        used = set(e.needed([*self.after, *values]))
+        self.has_products = not used.isdisjoint(self.r)
+        self.distinct = [g for g in range(gates) if self.has_products and dr[g] != dx[g]]
         d_sequences = [d for d, each in zip(d_others, of_each_step, strict=True) if each]
         added = [d for d, each in zip(d_others, of_each_step, strict=True) if not each]
         sums = [e.add("add", *pair) for pair in zip(self.sums, added, strict=True)]
         outputs = [*dx, *(dr[g] for g in self.distinct), *d_sequences, *d_before, *sums]
         late = {*carried, *given, *self.sums}
-        self.saved = self._choose_saved(outputs, late)
+        # Without products, the inputs of the step are enough to compute its values again.
+        self.saved = self._choose_saved(outputs, late) if self.has_products else []
         forward = Plan(
             e, [*self.after, *self.saved], [*self.x, *self.r, *self.before, *self.others]
         )
@@ -251,7 +258,7 @@ class CellSource:
                 emit.block_function("cell_gradient", e, arguments, outputs),
             ]
         self.operand_of, self.computed = [0] * gates, 0
-        if operands is not None:
+        if operands is not None and self.has_products:
             functions += self._operands(operands, before, more, trained, of_each_step, known)
         self.source = emit.unit(dtype, functions)
 

@@ -86,10 +86,12 @@ class ElementwiseKernel:
         )
         source = emit.unit(self.dtype, [function])
         self._core, self._library = core_and(self.dtype.name, source)
-        self._function = ctypes.cast(self._library.function, c_void_p)
+        pointer = ctypes.cast(self._library.function, c_void_p)
+        self._description = _Function(pointer, self.inputs, self.outputs, addressof(self._single))
+        self._whole_steps = [1] * (self.inputs + self.outputs)
 
     def __call__(
-        self, *arrays: np.ndarray, out: Sequence[np.ndarray | None] | None = None
+        self, *arrays: np.ndarray, out: Sequence[np.ndarray | int | None] | None = None
     ) -> list[np.ndarray]:
         """Compute every output.
 
@@ -98,7 +100,8 @@ class ElementwiseKernel:
         arrays
             One for each input, of one shape; 0-d for a single number.
         out
-            For each output a contiguous array to write to, which may be one of the inputs, or None.
+            For each output a contiguous array to write to, which may be one of the inputs; the
+            number of an input to overwrite if it is contiguous and writeable; or None.
         """
         return self.each([(arrays, out)])[0]
 
@@ -115,33 +118,68 @@ class ElementwiseKernel:
         list of list of numpy.ndarray
             The outputs of each call.
         """
-        width = self.inputs + self.outputs
+        dtype, width = self.dtype, self.inputs + self.outputs
         known: dict[int, int] = {}  # addresses by identity: calls share arrays
         pointers: list[int] = []
         steps: list[int] = []
         sizes: list[tuple[int, ...]] = []
-        kept: list[np.ndarray] = []
+        kept: list[np.ndarray] = []  # the addresses point to them
         found: list[list[np.ndarray]] = []
         for arrays, out in calls:
             self._check_count("takes", arrays, self.inputs)
             first = arrays[self._first]
-            given, whole = self._given(arrays, first.shape, known)
-            results = self._results(out or [None] * self.outputs, first.shape)
-            for a in results:
+            shape, whole = first.shape, True  # whether all arrays are contiguous
+            begin = len(kept)
+            for a, is_array in zip(arrays, self._is_array, strict=True):
                 key = id(a)
-                if key not in known:
-                    known[key] = address(a)
-            kept += given  # the addresses point to them
-            pointers += [known[id(a)] for a in given]
-            pointers += [known[id(a)] for a in results]
+                if not is_array and key in known:
+                    kept.append(a)
+                    pointers.append(known[key])
+                    continue
+                if not is_array:
+                    a = np.asarray(a)
+                if a.dtype != dtype or a.shape != (shape if is_array else ()):
+                    raise ValueError(
+                        f"input {len(kept) - begin} is {a.dtype}{a.shape}, not {dtype}{shape}"
+                    )
+                if not a.flags.c_contiguous:
+                    if has_rows(a):
+                        whole = False
+                    else:
+                        a = np.ascontiguousarray(a)
+                known[key] = at = address(a)
+                kept.append(a)
+                pointers.append(at)
+            results: list[np.ndarray] = []
+            out = out or [None] * self.outputs
+            self._check_count("returns", out, self.outputs)
+            for a in out:
+                if type(a) is int:  # the number of an input: overwrite it if that is possible
+                    a, at = arrays[a], pointers[a - self.inputs - len(results)]
+                    flags = a.flags
+                    if not (flags.c_contiguous and flags.writeable):
+                        a = None
+                elif a is not None:
+                    flags, at = a.flags, address(a)
+                    fits = a.dtype == dtype and a.shape == shape
+                    if not (fits and flags.c_contiguous and flags.writeable):
+                        raise ValueError(
+                            f"an output must be contiguous, writeable and {dtype}{shape}, "
+                            f"got {a.dtype}{a.shape}"
+                        )
+                if a is None:
+                    a = memory.empty(shape, dtype)
+                    at = address(a)
+                results.append(a)
+                pointers.append(at)
             found.append(results)
             if whole:
-                steps += [1] * width
+                steps += self._whole_steps
                 sizes.append((1, first.size))
             else:
-                steps += [a.strides[0] // a.itemsize if a.ndim else 0 for a in given]
-                steps += [first.shape[1]] * self.outputs
-                sizes.append(first.shape)
+                steps += [a.strides[0] // a.itemsize if a.ndim else 0 for a in kept[begin:]]
+                steps += [shape[1]] * self.outputs
+                sizes.append(shape)
         pointer_array, step_array = array("L", pointers), array("l", steps)
         at, step_at = pointer_array.buffer_info()[0], step_array.buffer_info()[0]
         packed: list[int] = []  # four numbers for each call: elementwise_call of src/rows.c
@@ -150,9 +188,8 @@ class ElementwiseKernel:
             at += width * pointer_array.itemsize
             step_at += width * step_array.itemsize
         packed_array = array("L", packed)
-        function = _Function(self._function, self.inputs, self.outputs, addressof(self._single))
         self._core.elementwise(
-            byref(function), packed_array.buffer_info()[0], len(calls), get_num_threads()
+            byref(self._description), packed_array.buffer_info()[0], len(calls), get_num_threads()
         )
         count_call("elementwise")
         return found
@@ -164,55 +201,6 @@ class ElementwiseKernel:
             raise ValueError(
                 f"this compiled kernel {verb} {count} array{plural}, got {len(arrays)}"
             )
-
-    def _given(
-        self, arrays: Sequence[np.ndarray], shape: tuple[int, ...], known: dict
-    ) -> tuple[list[np.ndarray], bool]:
-        """Check the inputs of a call, and add their addresses to `known`.
-
-        Inputs that have no contiguous rows are copied.
-
-        Returns
-        -------
-        given : list of numpy.ndarray
-            The inputs.
-        whole : bool
-            Whether all are contiguous. Otherwise they are matrices with contiguous rows.
-        """
-        dtype, whole = self.dtype, True
-        given: list[np.ndarray] = []
-        for a, is_array in zip(arrays, self._is_array, strict=True):
-            if not is_array:
-                if id(a) in known:
-                    given.append(a)
-                    continue
-                a = np.asarray(a)
-            if a.dtype != dtype or a.shape != (shape if is_array else ()):
-                raise ValueError(f"input {len(given)} is {a.dtype}{a.shape}, not {dtype}{shape}")
-            if not a.flags.c_contiguous:
-                if has_rows(a):
-                    whole = False
-                else:
-                    a = np.ascontiguousarray(a)
-            known[id(a)] = address(a)
-            given.append(a)
-        return given, whole
-
-    def _results(
-        self, out: Sequence[np.ndarray | None], shape: tuple[int, ...]
-    ) -> list[np.ndarray]:
-        """Check the arrays to write to, and create those that are not given."""
-        self._check_count("returns", out, self.outputs)
-        dtype = self.dtype
-        results = [memory.empty(shape, dtype) if a is None else a for a in out]
-        for a in results:
-            fits = a.dtype == dtype and a.shape == shape
-            if not (fits and a.flags.c_contiguous and a.flags.writeable):
-                raise ValueError(
-                    f"an output must be contiguous, writeable and {dtype}{shape}, "
-                    f"got {a.dtype}{a.shape}"
-                )
-        return results
 
 
 def has_rows(array: np.ndarray) -> bool:

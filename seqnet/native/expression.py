@@ -22,30 +22,70 @@ if TYPE_CHECKING:
     from pytensor.scalar.basic import Composite
 
 COMPARISONS = {"lt": "<", "gt": ">", "le": "<=", "ge": ">=", "eq": "==", "neq": "!="}
-MASKS = {*COMPARISONS, "and", "or", "not", "xor"}
-TRANSCENDENTAL = {"exp", "tanh", "sigmoid"}
+MASKS = {*COMPARISONS, "and", "or", "not", "xor", "isnan"}
 
 # Class names of PyTensor's scalar operations -> names here
-SIMPLE = {
-    **{
-        "Add": "add",
-        "Mul": "mul",
-        "Sub": "sub",
-        "TrueDiv": "div",
-        "Neg": "neg",
-        "Sqrt": "sqrt",
-        "Abs": "abs",
-    },
-    **{"Sign": "sign", "Exp": "exp", "Tanh": "tanh", "Sigmoid": "sigmoid", "Switch": "switch"},
-    **{
-        "Maximum": "maximum",
-        "Minimum": "minimum",
-        "ScalarMaximum": "maximum",
-        "ScalarMinimum": "minimum",
-    },
-    **{"LT": "lt", "GT": "gt", "LE": "le", "GE": "ge", "EQ": "eq", "NEQ": "neq"},
-    **{"AND": "and", "OR": "or", "XOR": "xor", "Invert": "not"},
+ARITHMETIC = {
+    "Add": "add",
+    "Mul": "mul",
+    "Sub": "sub",
+    "TrueDiv": "div",
+    "Neg": "neg",
+    "Sqrt": "sqrt",
+    "Abs": "abs",
+    "Sign": "sign",
+    "Switch": "switch",
+    "Maximum": "maximum",
+    "Minimum": "minimum",
+    "ScalarMaximum": "maximum",
+    "ScalarMinimum": "minimum",
+    "Floor": "floor",
+    "Ceil": "ceil",
+    "Trunc": "trunc",
+    "RoundHalfToEven": "rint",
+    "RoundHalfAwayFromZero": "round",
+    "LT": "lt",
+    "GT": "gt",
+    "LE": "le",
+    "GE": "ge",
+    "EQ": "eq",
+    "NEQ": "neq",
+    "AND": "and",
+    "OR": "or",
+    "XOR": "xor",
+    "Invert": "not",
+    "IsNan": "isnan",
 }
+FUNCTIONS = {
+    "Exp": "exp",
+    "Exp2": "exp2",
+    "Expm1": "expm1",
+    "Log": "log",
+    "Log2": "log2",
+    "Log10": "log10",
+    "Log1p": "log1p",
+    "Tanh": "tanh",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Erf": "erf",
+    "Erfc": "erfc",
+    "Sin": "sin",
+    "Cos": "cos",
+    "Tan": "tan",
+    "ArcSin": "asin",
+    "ArcCos": "acos",
+    "ArcTan": "atan",
+    "ArcTan2": "atan2",
+    "Sinh": "sinh",
+    "Cosh": "cosh",
+    "ArcSinh": "asinh",
+    "ArcCosh": "acosh",
+    "ArcTanh": "atanh",
+}
+SIMPLE = ARITHMETIC | FUNCTIONS
+TRANSCENDENTAL = {*FUNCTIONS.values(), "pow"}
+"""Functions whose values a forward pass saves for the gradient, because they are expensive."""
+
 # Operations that have no effect here on a single number, because all arrays have the same shape.
 SHAPES = (
     "DimShuffle",
@@ -58,6 +98,9 @@ SHAPES = (
 )
 
 
+PASSED = ("GradClip", "ZeroGrad", "DisconnectedGrad", "ConsiderConstant")
+"""Operations that return their input, and change its gradient."""
+
 FOLDED = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
 
 
@@ -69,6 +112,7 @@ class Expressions:
         self.nodes: list[tuple] = []
         self._known: dict[tuple, int] = {}
         self._rows: dict[int, bool] = {}
+        self._rounded: set[Variable] | None = None
         self.units = self.add("input", "units", 0)
 
     # ---- building -------------------------------------------------------------------
@@ -119,6 +163,8 @@ class Expressions:
             return self.number(arguments[1 - numbers.index(0.0)])
         if operation in ("sub", "div") and numbers[1] == (0.0 if operation == "sub" else 1.0):
             return self.number(arguments[0])
+        if operation == "switch" and arguments[1] == arguments[2]:
+            return arguments[1]
         if operation == "neg" and numbers[0] is not None:
             return self.constant(-numbers[0])
         return None
@@ -161,11 +207,18 @@ class Expressions:
         return [known[v] if v in known else self._leaf(v) for v in outputs]
 
     def gradients(self, slopes: Sequence, known: dict) -> list[int]:
-        """Return the values of gradients as numbers: 0 for None."""
-        return [
+        """Return the values of gradients as numbers: 0 for None.
+
+        PyTensor's gradient of a comparison is a zero of its own default dtype. What is of that
+        dtype only because of such numbers is computed in the precision of the compiled kernel.
+        """
+        self._rounded = set()
+        found = [
             self.constant(0.0) if s is None else self.number(self.read([s], known)[0])
             for s in slopes
         ]
+        self._rounded = None
+        return found
 
     @staticmethod
     def unavailable(what: str) -> KernelUnavailable:
@@ -179,6 +232,8 @@ class Expressions:
                 f"a compiled kernel cannot be made: {variable} is not one of the declared inputs"
             )
         data = np.asarray(data)
+        if self._rounded is not None:
+            self._rounded.add(variable)
         if data.size != 1 and not (data.size and (data == data.flat[0]).all()):
             raise KernelUnavailable(
                 f"a compiled kernel cannot be made: the constant {variable} is more than one number"
@@ -197,11 +252,15 @@ class Expressions:
             if len(arguments) == 2 and self.value_of(arguments[1]) in (1.0, -1.0):
                 return [self.units]
             raise self.unavailable(f"the step uses a size other than the number of units: {op}")
+        if name in PASSED:
+            return [arguments[0]]
         if name in SHAPES and (
             name == "SpecifyShape"
             or all(getattr(node.inputs[0].type, "broadcastable", ()))
             or has_rows(node)
         ):
+            if self._rounded is not None and node.inputs[0] in self._rounded:
+                self._rounded.update(node.outputs)
             return [arguments[0]]
         raise KernelUnavailable(
             f"a compiled kernel cannot be made: the operation {op} is not elementwise or not known"
@@ -214,10 +273,13 @@ class Expressions:
             return self._composite(cast("Composite", op), arguments)
         output = node.outputs[0].type.dtype
         if output != "bool" and np.dtype(output).kind == "f" and output != self.dtype.name:
-            raise KernelUnavailable(
-                f"a compiled kernel cannot be made: {op} returns {output}, "
-                f"the compiled kernel computes in {self.dtype.name}"
-            )
+            same = [v for v in node.inputs if v.type.dtype == output]
+            if not same or self._rounded is None or not self._rounded.issuperset(same):
+                raise KernelUnavailable(
+                    f"a compiled kernel cannot be made: {op} returns {output}, "
+                    f"the compiled kernel computes in {self.dtype.name}"
+                )
+            self._rounded.update(node.outputs)
         if np.dtype(output).kind not in "fb":
             raise KernelUnavailable(
                 f"a compiled kernel cannot be made: {op} returns {output}; "
@@ -244,7 +306,7 @@ class Expressions:
         operation = SIMPLE[name]
         if operation in ("and", "or", "xor", "not"):
             return [self.add(operation, *map(self.mask, arguments))]
-        if output == "bool" and operation not in COMPARISONS:
+        if output == "bool" and operation not in MASKS:
             raise KernelUnavailable(f"a compiled kernel cannot be made: {op} of bools")
         values = [self.number(a) for a in arguments]
         while operation in ("add", "mul", "maximum", "minimum") and len(values) > 2:
@@ -271,10 +333,7 @@ class Expressions:
         if power == 0.5:
             return self.add("sqrt", base)
         if power is None or power != int(power) or abs(power) > 16:
-            raise KernelUnavailable(
-                "a compiled kernel cannot be made: a power needs a constant exponent, "
-                "0.5 or an integer from -16 to 16"
-            )
+            return self.add("pow", base, self.number(exponent))
         result = None
         for bit in bin(abs(int(power)))[:1:-1]:  # from the least
             if bit == "1":

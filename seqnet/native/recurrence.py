@@ -20,6 +20,7 @@ from .compiler import KernelUnavailable
 from .core import address, core_and, count_call, threads_for
 
 MAX_BLOCKS = 160  # as in src/recurrence.c
+MAX_SIZES = 256  # for which the arguments that calls share are kept
 
 
 class _Sequence(Structure):  # sequence in src/recurrence.c
@@ -53,7 +54,9 @@ class _Arguments(Structure):  # recurrence in src/recurrence.c
         *_fields(c_void_p, "recurrent_kernel", "bias", "initial", "mask"),
         *_fields(c_long, "mask_time_step", "mask_batch_step"),
         *_fields(_Sequence, "projected"),
-        *_fields(c_void_p, "state", "saved"),
+        *_fields(c_void_p, "state"),
+        *_fields(c_long, "state_time_step", "state_batch_step"),
+        *_fields(c_void_p, "saved"),
         *_fields(c_void_p, "gradient", "carried"),
         *_fields(_Sequence, "d_projected"),
         *_fields(c_void_p, "dr", "d_kernel", "d_bias"),
@@ -76,7 +79,7 @@ class RecurrenceGradients(NamedTuple):
     """The gradients that `RecurrenceKernel.backward` returns."""
 
     projected: np.ndarray  # (time, batch, gates * units)
-    recurrent_kernel: np.ndarray  # (units, gates * units)
+    recurrent_kernel: np.ndarray | None  # (units, gates * units)
     recurrent_bias: np.ndarray | None  # (gates * units,)
     initial_states: list[np.ndarray] | None  # (batch, units) each
     others: list[np.ndarray]  # of those that have a gradient, in order
@@ -90,7 +93,8 @@ class RecurrenceKernel:
     step
         ``step(x, r, states) -> new_states`` on tuples of PyTensor variables ``(batch, units)``,
         elementwise: for each gate the projected input ``x`` and ``r = states[0] @ recurrent_kernel
-        + recurrent_bias``. With `others` it takes a fourth tuple, the other arrays.
+        + recurrent_bias``. With `others` it takes a fourth tuple, the other arrays. A step that
+        uses no ``r`` needs no recurrent kernel, and no product is computed.
     gates
         Number of gates.
     states
@@ -111,6 +115,7 @@ class RecurrenceKernel:
     """
 
     _known: ClassVar[dict[tuple, RecurrenceKernel]] = {}
+    state_sizes: ClassVar[None] = None  # they are those of the arrays
 
     @classmethod
     def of(
@@ -151,6 +156,7 @@ class RecurrenceKernel:
             else CellSource(step, gates, states, self.dtype.name, self.others, operands)
         )
         self.saved_values, self.computed = len(cell.saved), cell.computed
+        self.has_products = cell.has_products
         self.needs_projected = cell.needs_projected
         self._distinct = len(cell.distinct)
         kinds = [other.kind for other in self.others if other.gradient]
@@ -168,6 +174,7 @@ class RecurrenceKernel:
         self._slots = (c_long * gates)(*slots)
         self._operand_of = (c_long * gates)(*cell.operand_of)
         self._core, self._library = core_and(self.dtype.name, cell.source)
+        self._elementwise = not cell.has_products and not cell.stages
         self._functions = [
             ctypes.cast(f, c_void_p) for f in (self._library.cell, self._library.cell_gradient)
         ]
@@ -183,6 +190,7 @@ class RecurrenceKernel:
         # Kept here, because ctypes creates such a type again otherwise.
         self._pointers_type, self._sequences_type = c_void_p * states, _Sequence * states
         self._others_type = _Sequence * len(self.others)
+        self._same: dict[tuple[int, ...], tuple[int, _Arguments]] = {}
         self._d_others_type = _Sequence * self._sequences
 
     def _stages_of(self, stages: Sequence[Stage]) -> ctypes.Array:
@@ -206,7 +214,7 @@ class RecurrenceKernel:
     def forward(
         self,
         projected: np.ndarray,
-        recurrent_kernel: np.ndarray,
+        recurrent_kernel: np.ndarray | None = None,
         recurrent_bias: np.ndarray | None = None,
         initial_states: Sequence[np.ndarray] | None = None,
         mask: np.ndarray | None = None,
@@ -222,7 +230,7 @@ class RecurrenceKernel:
             ``(time, batch, gates * units)``: gate ``g`` has the columns from ``g * units``. Any
             strides of time and batch, so that a reversed or transposed view needs no copy.
         recurrent_kernel
-            ``(units, gates * units)``.
+            ``(units, gates * units)``; not needed without `has_products`.
         recurrent_bias
             ``(gates * units,)``.
         initial_states
@@ -232,9 +240,11 @@ class RecurrenceKernel:
         save
             Whether to save the values that `backward` needs.
         out
-            Contiguous ``(time, batch, units)`` for each state, to write to.
+            ``(time, batch, units)`` for each state, to write to: contiguous, as is each returned
+            state. Without `has_products` states may be views of ``(batch, time, units)``.
         others
-            The other arrays that the step takes; sequences with any strides of time and batch.
+            The other arrays that the step takes; sequences with any strides of time and batch. A
+            last axis of 1 is broadcast to the units.
 
         Returns
         -------
@@ -245,18 +255,18 @@ class RecurrenceKernel:
         """
         time, batch, units = self._sizes(projected, recurrent_kernel)
         shape = (time, batch, units)
-        states = (
-            [memory.empty(shape, self.dtype) for _ in range(self.states)]
-            if out is None
-            else list(out)
-        )
-        self._expect("out", states, shape)
+        if out is None:
+            states = [self._empty_like(projected, shape) for _ in range(self.states)]
+        else:
+            states = list(out)
+            self._expect_states("out", states, shape)
         padded = -(-units // self._padding) * self._padding
         values = operands = rows = None
         if save or self._stages[0]:
             slots = time if save else 1
             values = memory.empty((slots, self.saved_values, batch, padded), self.dtype)
-            rows = memory.empty((slots, self._row_values, batch), self.dtype)
+            if self._row_values:
+                rows = memory.empty((slots, self._row_values, batch), self.dtype)
         if self.computed:
             slots = time if save else 2
             operands = memory.empty((self.computed, slots, batch, units), self.dtype)
@@ -281,7 +291,7 @@ class RecurrenceKernel:
 
     def backward(
         self,
-        recurrent_kernel: np.ndarray,
+        recurrent_kernel: np.ndarray | None,
         states: Sequence[np.ndarray],
         saved: Saved,
         grads: Sequence[np.ndarray | None],
@@ -318,11 +328,10 @@ class RecurrenceKernel:
         RecurrenceGradients
             `recurrent_bias` is None without a bias, `initial_states` None without initial states.
         """
-        columns = recurrent_kernel.shape[-1]
         time, batch, units = states[0].shape
-        shape = (time, batch, units)
-        self._expect("states", states, shape)
-        d_projected = memory.empty((time, batch, columns), self.dtype) if out is None else out
+        shape, columns = (time, batch, units), self.gates * units
+        self._expect_states("states", states, shape)
+        d_projected = self._empty_like(projected, (*shape[:2], columns)) if out is None else out
         if projected is None:
             if self.needs_projected:
                 raise ValueError(
@@ -361,12 +370,13 @@ class RecurrenceKernel:
             if self._distinct
             else None
         )
-        d_kernel = memory.empty((units, columns), self.dtype)
+        d_kernel = None if recurrent_kernel is None else memory.empty((units, columns), self.dtype)
         d_bias = None if recurrent_bias is None else memory.empty((columns,), self.dtype)
         a.gradient, a.carried = addressof(given), addressof(pointers)
         a.d_projected = self._sequence(d_projected, "out", d_projected.shape)
-        a.dr, a.d_kernel = dr is not None and address(dr), address(d_kernel)
-        a.d_bias = d_bias is not None and address(d_bias)
+        a.dr = dr is not None and address(dr)
+        if self.has_products and d_kernel is not None:
+            a.d_kernel, a.d_bias = address(d_kernel), d_bias is not None and address(d_bias)
         # Operands of the first step may depend on other arrays, too.
         a.want_initial = initial_states is not None or bool(self.computed and self._sums)
         of_others: list[np.ndarray] = []
@@ -382,16 +392,19 @@ class RecurrenceKernel:
             a.d_other, a.sums = addressof(d_others), address(sums)
         if time and batch and units:
             self._core.recurrence_backward(byref(a), threads)
+            written = self.has_products
             if time == 1 and initial_states is None and d_bias is None and not self.computed:
-                d_kernel[...] = 0
+                written = False
         else:
-            d_kernel[...] = 0
-            if d_bias is not None:
-                d_bias[...] = 0
+            written = False
+        if not written:
+            for d in (d_kernel, d_bias):
+                if d is not None:
+                    d[...] = 0
         count_call("recurrence.backward")
         del keep
         if self.others:
-            of_others = self._gradients_of_others(sums[..., :units], d_sequences)
+            of_others = self._gradients_of_others(sums[..., :units], d_sequences, others)
         return RecurrenceGradients(
             d_projected,
             d_kernel,
@@ -401,24 +414,58 @@ class RecurrenceKernel:
         )
 
     def _gradients_of_others(
-        self, sums: np.ndarray, sequences: list[np.ndarray]
+        self, sums: np.ndarray, sequences: list[np.ndarray], others: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
+        """Return the gradients of the other arrays in the shapes in which they were given."""
         of_sums, of_sequences = iter(sums), iter(sequences)
         found = []
-        for other in self.others:
-            if other.gradient and other.kind == "sequence":
-                found.append(next(of_sequences))
-            elif other.gradient:
+        for other, array in zip(self.others, others, strict=True):
+            if not other.gradient:
+                continue
+            if other.kind == "sequence":
+                gradient = next(of_sequences)
+            else:
                 rows = next(of_sums)
-                found.append(
+                gradient = (
                     rows.sum(axis=0) if other.kind == "vector" else np.ascontiguousarray(rows)
                 )
+            if array.ndim == 0 or array.shape[-1] == 1:
+                gradient = gradient.sum(axis=-1)
+            found.append(gradient.reshape(array.shape))
         return found
 
     # ---- packing the arguments ----------------------------------------------------------
-    def _sizes(self, projected: np.ndarray, recurrent_kernel: np.ndarray) -> tuple[int, int, int]:
-        units = recurrent_kernel.shape[0]
-        if recurrent_kernel.shape != (units, self.gates * units):
+    def _empty_like(self, projected: np.ndarray | None, shape: tuple[int, int, int]) -> np.ndarray:
+        """Return an array (time, batch, ...); if the cell is elementwise, in the order of another.
+
+        The order in memory is (time, batch) or (batch, time).
+        """
+        if self._elementwise and projected is not None:
+            time_step, batch_step, _ = map(abs, projected.strides)
+            if time_step < batch_step:
+                time, batch, size = shape
+                return memory.empty((batch, time, size), self.dtype).transpose(1, 0, 2)
+        return memory.empty(shape, self.dtype)
+
+    def _expect_states(
+        self, name: str, states: Sequence[np.ndarray], shape: tuple[int, int, int]
+    ) -> None:
+        turned = self._elementwise and not all(s.flags.c_contiguous for s in states)
+        if turned:
+            states = [s.transpose(1, 0, 2) for s in states]
+            shape = (shape[1], shape[0], shape[2])
+        self._expect(name, states, shape)
+
+    def _sizes(
+        self, projected: np.ndarray, recurrent_kernel: np.ndarray | None
+    ) -> tuple[int, int, int]:
+        if recurrent_kernel is None:
+            if self.has_products:
+                raise ValueError("the cell multiplies by recurrent_kernel, which is not given")
+            units = projected.shape[-1] // self.gates
+        else:
+            units = recurrent_kernel.shape[0]
+        if recurrent_kernel is not None and recurrent_kernel.shape != (units, self.gates * units):
             raise ValueError(
                 f"recurrent_kernel must be (units, {self.gates} * units), "
                 f"got {recurrent_kernel.shape}"
@@ -432,7 +479,7 @@ class RecurrenceKernel:
     def _arguments(
         self,
         projected: np.ndarray,
-        recurrent_kernel: np.ndarray,
+        recurrent_kernel: np.ndarray | None,
         recurrent_bias: np.ndarray | None,
         initial_states: Sequence[np.ndarray] | None,
         mask: np.ndarray | None,
@@ -443,9 +490,11 @@ class RecurrenceKernel:
     ) -> tuple[tuple, _Arguments]:
         """Return the arrays that must stay alive during the call, and the C structure."""
         time, batch, units = states[0].shape
-        self._expect(
-            "recurrent_kernel", [recurrent_kernel := np.ascontiguousarray(recurrent_kernel)]
-        )
+        if not self.has_products:
+            recurrent_kernel = recurrent_bias = None
+        if recurrent_kernel is not None:
+            recurrent_kernel = np.ascontiguousarray(recurrent_kernel)
+            self._expect("recurrent_kernel", [recurrent_kernel])
         if recurrent_bias is not None:
             self._expect(
                 "recurrent_bias",
@@ -463,20 +512,49 @@ class RecurrenceKernel:
             raise ValueError(
                 f"others must be {len(self.others)} arrays, as the step takes, got {len(others)}"
             )
-        given = self._others_type(
-            *(
-                self._other(array, f"others[{i}]", other.kind, (time, batch, units))
-                for i, (array, other) in enumerate(zip(others, self.others, strict=True))
-            )
-        )
-        operands = self.states + self.computed
-        forward, backward = self._stages
-        size = self._core.recurrence_scratch(
-            batch, units, self.gates, operands, threads, len(forward)
-        )
-        terms = memory.empty((self._terms, batch, 4 * self._padding), self.dtype)
-        scratch = memory.scratch(size * self.dtype.itemsize)
+        sizes = (time, batch, units, threads)
+        same = self._same.get(sizes)
+        if same is None:
+            if len(self._same) >= MAX_SIZES:
+                self._same.clear()
+            same = self._same[sizes] = self._arguments_of(*sizes)
+        size, template = same
+        a = _Arguments.from_buffer_copy(template)
+        a.scratch = memory.scratch(size)
         initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)
+        if recurrent_kernel is not None:
+            a.recurrent_kernel = address(recurrent_kernel)
+        a.state, a.initial = addressof(state_pointers), addressof(initial_pointers)
+        time_step, batch_step, _ = states[0].strides
+        a.state_time_step = time_step // self.dtype.itemsize
+        a.state_batch_step = batch_step // self.dtype.itemsize
+        a.projected = self._sequence(projected, "projected", projected.shape)
+        if recurrent_bias is not None:
+            a.bias = address(recurrent_bias)
+        if mask is not None:
+            a.mask, (a.mask_time_step, a.mask_batch_step) = address(mask), mask.strides
+        given = terms = None
+        if others:
+            others = [
+                wide(array, o.kind, units) for array, o in zip(others, self.others, strict=True)
+            ]
+            given = self._others_type(
+                *(
+                    self._other(array, f"others[{i}]", other.kind, (time, batch, units))
+                    for i, (array, other) in enumerate(zip(others, self.others, strict=True))
+                )
+            )
+            a.other = addressof(given)
+        if self._terms:
+            terms = memory.empty((self._terms, batch, 4 * self._padding), self.dtype)
+            a.terms = address(terms)
+        values, history, rows = saved
+        if values is not None:
+            a.saved, a.saved_slots = address(values), max(1, len(values))
+        if history is not None:
+            a.operand, a.operand_slots = address(history), history.shape[1]
+        if rows is not None:
+            a.rows, a.row_slots = address(rows), max(1, len(rows))
         keep = (
             recurrent_kernel,
             recurrent_bias,
@@ -488,26 +566,46 @@ class RecurrenceKernel:
             others,
             terms,
         )
-        kept, history, rows = saved
-        return keep, _Arguments(
-            *(time, batch, units, self.gates, self.states, self.saved_values, self._distinct),
-            *(addressof(self._slots), *self._functions),
-            *(len(self.others), addressof(given), addressof(self._operand_of)),
-            *(self.computed, *self._operand_functions),
-            *((None, 1) if history is None else (address(history), history.shape[1])),
-            *(len(forward), len(backward), addressof(forward), addressof(backward)),
-            *(self._row_values, 1 if rows is None else max(1, len(rows))),
-            *(None if rows is None else address(rows), address(terms)),
-            1 if kept is None else max(1, len(kept)),
-            *(
-                address(recurrent_kernel),
-                None if recurrent_bias is None else address(recurrent_bias),
-                addressof(initial_pointers),
-            ),
-            *((None, 0, 0) if mask is None else (address(mask), *mask.strides)),
-            *(self._sequence(projected, "projected", projected.shape), addressof(state_pointers)),
-            None if kept is None else address(kept),
-            scratch=scratch,
+        return keep, a
+
+    def _arguments_of(
+        self, time: int, batch: int, units: int, threads: int
+    ) -> tuple[int, _Arguments]:
+        """Return the bytes of scratch memory, and the arguments that calls of a size share."""
+        forward, backward = self._stages
+        operands = self.states + self.computed
+        if self._elementwise:
+            size = self._core.elementwise_scratch(units, self.states, threads)
+        else:
+            size = self._core.recurrence_scratch(
+                batch, units, self.gates, operands, threads, len(forward)
+            )
+        step, step_gradient = self._functions
+        compute_operands, operands_gradient = self._operand_functions
+        return size * self.dtype.itemsize, _Arguments(
+            time=time,
+            batch=batch,
+            units=units,
+            gates=self.gates,
+            states=self.states,
+            saved_values=self.saved_values,
+            distinct=self._distinct,
+            distinct_slot=addressof(self._slots),
+            cell=step,
+            cell_gradient=step_gradient,
+            others=len(self.others),
+            operand_of=addressof(self._operand_of),
+            computed=self.computed,
+            compute_operands=compute_operands,
+            operands_gradient=operands_gradient,
+            stages=len(forward),
+            gradient_stages=len(backward),
+            stage=addressof(forward),
+            gradient_stage=addressof(backward),
+            row_values=self._row_values,
+            operand_slots=1,
+            row_slots=1,
+            saved_slots=1,
         )
 
     def _other(
@@ -554,3 +652,12 @@ class RecurrenceKernel:
                     f"{name} must be contiguous, {self.dtype} and {wanted}, "
                     f"got {array.dtype}{array.shape}"
                 )
+
+
+def wide(array: np.ndarray, kind: str, units: int) -> np.ndarray:
+    """Return an other array with the units as its last axis, which is contiguous."""
+    if kind == "vector":
+        array = array.reshape(-1)
+    if array.shape[-1] == 1 != units:
+        array = np.broadcast_to(array, (*array.shape[:-1], units))
+    return array if array.strides[-1] == array.itemsize else np.ascontiguousarray(array)

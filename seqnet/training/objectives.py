@@ -7,7 +7,7 @@ each objective the loss times the weights of steps, these weights, and the stati
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
@@ -86,7 +86,12 @@ class Objective:
             )
         function, steps = values_function(self.loss), mask
         if isinstance(self.loss, SequenceLoss):
-            function = partial(function, mask=mask)
+            function = partial(self.loss.of_sequences, mask=mask)
+            if self.loss.of_batch and weight is not None:
+                raise ValueError(
+                    f"{what} is one number for a batch, so sample_weight and class_weight cannot "
+                    "be used. With axis=(1, 2) there is a loss for each sequence."
+                )
             steps = None if mask is None else pt.any(mask, axis=1)  # of the values: of sequences
         y = cast(Tensor, y)  # a loss that needs no targets does not look at them
         values = values_of(function, y, output, what)
@@ -127,36 +132,43 @@ class Objective:
         return found
 
 
-def number_of_sums(objectives: Sequence[Objective]) -> int:
-    """Return how many sums a step returns."""
-    return 2 + sum(objective.size for objective in objectives)
+class Objectives(tuple[Objective, ...]):
+    """The objectives of a model, and what their sums give."""
 
+    @cached_property
+    def starts(self) -> list[int]:
+        """The places of the first sums of each objective."""
+        sizes = [objective.size for objective in self]
+        return [2 + sum(sizes[:number]) for number in range(len(sizes))]
 
-def parts_of(objectives: Sequence[Objective], sums: Sequence[Sum]) -> Iterator[Sequence[Sum]]:
-    """Yield the sums of each objective."""
-    start = 2
-    for objective in objectives:
-        yield sums[start : start + objective.size]
-        start += objective.size
+    @cached_property
+    def number_of_sums(self) -> int:
+        """The number of sums that a step returns."""
+        return 2 + sum(objective.size for objective in self)
 
+    def parts(self, sums: Sequence[Sum]) -> list[Sequence[Sum]]:
+        """Return the sums of each objective."""
+        return [sums[at : at + o.size] for at, o in zip(self.starts, self, strict=True)]
 
-def total_loss(objectives: Sequence[Objective], sums: Sequence[Sum]) -> float:
-    """Return the loss that is minimised, penalties included, from sums."""
-    penalty_sum, examples = cast(Sequence[float], sums[:2])
-    loss, start = penalty_sum / (examples or 1.0), 2
-    for objective in objectives:
-        loss += objective.weight * objective.mean_loss(sums[start : start + 2])
-        start += objective.size
-    return loss
+    def has_weight(self, sums: Sequence[Sum]) -> bool:
+        """Return whether any value of a loss has a weight above 0."""
+        return any([sums[at + 1] != 0 for at in self.starts])
 
+    def total_loss(self, sums: Sequence[Sum]) -> float:
+        """Return the loss that is minimised, penalties included, from sums."""
+        penalty_sum, examples = cast(Sequence[float], sums[:2])
+        loss = penalty_sum / (examples or 1.0)
+        for at, objective in zip(self.starts, self, strict=True):
+            loss += objective.weight * objective.mean_loss(sums[at : at + 2])
+        return loss
 
-def log_names(objectives: Sequence[Objective], validation: bool = False) -> list[str]:
-    """Return the names in the logs of an epoch, those of its validation too if it has one."""
-    names = ["loss"]
-    if len(objectives) > 1:
-        names += [f"{objective.prefix}loss" for objective in objectives]
-    names += [name for objective in objectives for name in objective.metric_names]
-    return names + ([f"val_{name}" for name in names] if validation else [])
+    def log_names(self, validation: bool = False) -> list[str]:
+        """Return the names in the logs of an epoch, those of its validation too if it has one."""
+        names = ["loss"]
+        if len(self) > 1:
+            names += [f"{objective.prefix}loss" for objective in self]
+        names += [name for objective in self for name in objective.metric_names]
+        return names + ([f"val_{name}" for name in names] if validation else [])
 
 
 def check_values(

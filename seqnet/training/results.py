@@ -8,25 +8,16 @@ from typing import Any, cast
 
 import numpy as np
 
-from seqnet.training.objectives import (
-    Objective,
-    Sum,
-    log_names,
-    number_of_sums,
-    parts_of,
-    total_loss,
-)
-
-
-def as_sum(value: Any) -> Sum:
-    """Return a sum as a Python number, or as a float64 array if it has axes."""
-    return np.asarray(value, "float64") if np.ndim(value) else float(value)
+from seqnet.training.objectives import Objectives, Sum
 
 
 def sums_of(outputs: Sequence, examples: int) -> list[Sum]:
-    """Return the sums of a step from what its function returns, the penalties first."""
-    penalty, *others = [as_sum(value) for value in outputs]
-    return [penalty * examples, float(examples), *others]
+    """Return the sums of a step from what its function returns, the penalties first.
+
+    A sum is a Python number, or a float64 array if it has axes.
+    """
+    found = [np.asarray(v, "float64") if np.ndim(v) else float(v) for v in outputs]
+    return [found[0] * examples, float(examples), *found[1:]]
 
 
 class TestResult:
@@ -36,13 +27,17 @@ class TestResult:
     ----------
     sums : list of float or float64 array
         As `seqnet.training.objectives` lists them. `Totals` adds them up.
+    states : list of array (samples, units)
+        The last states of recurrent layers, if the step was given first ones.
     """
 
-    __slots__ = ("sums",)
+    __slots__ = ("states", "sums")
     __test__ = False  # not a test, despite its name
 
-    def __init__(self, outputs: Sequence, examples: int):
-        self.sums = sums_of(outputs, examples)
+    def __init__(self, outputs: Sequence, objectives: Objectives, examples: int):
+        values = objectives.number_of_sums - 1
+        self.sums = sums_of(outputs[:values], examples)
+        self.states = outputs[values:]
 
 
 class PredictResult:
@@ -72,6 +67,8 @@ class TrainResult:
     ----------
     sums : list of float or float64 array
         As in `TestResult`.
+    examples : int
+        The number of samples.
     loss : float
         The mean loss of the batch, penalties included.
     gradient_norms : float64 array
@@ -90,6 +87,7 @@ class TrainResult:
 
     __slots__ = (
         "empty",
+        "examples",
         "finite",
         "gradient_norms",
         "joint_norm",
@@ -103,15 +101,15 @@ class TrainResult:
         self,
         outputs: Sequence,
         trained: tuple[bool, ...],
-        objectives: Sequence[Objective],
+        objectives: Objectives,
         examples: int,
     ):
-        values = number_of_sums(objectives) - 1
-        self.trained = trained
+        values = objectives.number_of_sums - 1
+        self.trained, self.examples = trained, examples
         self.sums = sums_of(outputs[:values], examples)
         self.states = outputs[values + 1 :]
-        self.loss = total_loss(objectives, self.sums)
-        self.empty = not any(part[1] for part in parts_of(objectives, self.sums))
+        self.loss = objectives.total_loss(self.sums)
+        self.empty = not objectives.has_weight(self.sums)
         self.gradient_norms = np.sqrt(outputs[values])
         if len(objectives) == 1:  # the gradient was computed of a sum
             self.gradient_norms /= cast(float, self.sums[3]) or 1.0
@@ -131,9 +129,9 @@ class Totals:
     batches : int
     """
 
-    def __init__(self, objectives: Sequence[Objective], *results: Iterable[Sum]):
-        self.objectives = list(objectives)
-        self.sums: list[Sum] = [0.0] * number_of_sums(self.objectives)
+    def __init__(self, objectives: Objectives, *results: Iterable[Sum]):
+        self.objectives = objectives
+        self.sums: list[Sum] = [0.0] * objectives.number_of_sums
         self.batches = 0
         for sums in results:
             self.add(sums)
@@ -146,13 +144,13 @@ class Totals:
     def logs(self, prefix: str = "") -> dict[str, float]:
         """Return the results so far by name; 0 where nothing had any weight."""
         objectives = self.objectives
-        values = [total_loss(objectives, self.sums)]
-        parts = list(parts_of(objectives, self.sums))
+        values = [objectives.total_loss(self.sums)]
+        parts = objectives.parts(self.sums)
         if len(objectives) > 1:
             values += [o.mean_loss(part) for o, part in zip(objectives, parts, strict=True)]
         for objective, part in zip(objectives, parts, strict=True):
             values += objective.results(part, self.batches).values()
-        names = log_names(objectives)
+        names = objectives.log_names()
         return {prefix + name: value for name, value in zip(names, values, strict=True)}
 
     def state_dict(self) -> dict:
@@ -161,4 +159,5 @@ class Totals:
 
     def load_state_dict(self, state: dict) -> None:
         """Restore what `state_dict` returned."""
-        self.sums, self.batches = [as_sum(s) for s in state["sums"]], state["batches"]
+        self.sums = [np.asarray(s, "float64") if np.ndim(s) else float(s) for s in state["sums"]]
+        self.batches = state["batches"]

@@ -29,7 +29,6 @@ from seqnet.saving.model_format import pack, saved_state
 from seqnet.training.code_digest import describe as describe_value
 from seqnet.training.code_digest import digest_of, is_own, own_code
 from seqnet.training.diagnostics import name_norms
-from seqnet.training.objectives import number_of_sums
 from seqnet.version import __version__
 
 if TYPE_CHECKING:
@@ -282,7 +281,7 @@ def checked(function: Callable, *given, path: Path) -> Any:
 def check_fits(trainer: Trainer, header: dict) -> None:
     """Raise ``ValueError`` if a header of the right form does not fit this run."""
     run, model = header[RUN], trainer.model
-    state, sums = run["state"], number_of_sums(model.objectives)
+    state, sums = run["state"], model.objectives.number_of_sums
     if min(state["epoch"], state["batch"], state["order"] or 0) < 0:
         raise ValueError("its position has negative numbers")
     layers = len(list(all_layers(model.layers)))

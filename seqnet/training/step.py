@@ -68,7 +68,10 @@ def arguments(
     arrays, types = [], []
     parts = (batch.inputs, batch.targets, batch.sample_weight, batch.mask)
     for part, tree in zip(PART_NAMES, parts, strict=True):
-        for name, array in () if tree is None else tree_items(tree, part):
+        if tree is None:
+            continue
+        items = tree_items(tree, part) if isinstance(tree, dict) else ((part, tree),)
+        for name, array in items:
             dtype = float_dtype
             if part == "mask":
                 dtype = "bool"
@@ -173,6 +176,9 @@ def compile_train(model: Model, batch: Batch, states: States) -> Callable:
 FUNCTIONS = {compile_train: "training", compile_test: "evaluation", compile_predict: "prediction"}
 """What the functions compile, for messages."""
 
+RUN_FUNCTIONS = {"train": compile_train, "test": compile_test, "predict": compile_predict}
+"""The functions by run."""
+
 
 def loss_sums(
     model: Model, batch: Batch, context: CallContext
@@ -271,13 +277,16 @@ class CompiledSteps:
         function, arrays, structure = self.function(compile_train, batch, states is not None)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TrainResult(outputs, structure.trained, self.model.objectives, len(batch))
+        return TrainResult(outputs, structure.trained, self.model.objectives, len(arrays[0]))
 
-    def test(self, batch: Batch, announce: bool = False) -> TestResult:
-        """Compute the loss and the metrics of a batch."""
-        function, arrays, _ = self.function(compile_test, batch, announce=announce)
+    def test(
+        self, batch: Batch, states: Sequence | None = None, announce: bool = False
+    ) -> TestResult:
+        """Compute the loss and the metrics of a batch; for `states` see `train`."""
+        function, arrays, _ = self.function(compile_test, batch, states is not None, announce)
         with self.model.lock:
-            return TestResult(function(*arrays), len(batch))
+            outputs = function(*arrays, *(states or ()))
+        return TestResult(outputs, self.model.objectives, len(arrays[0]))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
@@ -328,6 +337,11 @@ class CompiledSteps:
                         function = compile_it(self.model, variables, states)
                     self.functions[key] = function
         return function, arrays, structure
+
+    def compiled(self, run: str) -> Callable | None:
+        """Return the function of a run that was compiled last, or None."""
+        found = [f for key, f in self.functions.items() if key[0] is RUN_FUNCTIONS[run]]
+        return found[-1] if found else None
 
     def structure(self) -> Structure:
         """Return the structure of the model, which is collected only after something was set."""

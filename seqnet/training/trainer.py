@@ -28,7 +28,7 @@ from seqnet.training.diagnostics import (
     name_norms,
     nonfinite_weights,
 )
-from seqnet.training.objectives import log_names
+from seqnet.training.objectives import Sum
 from seqnet.training.results import Totals, TrainResult
 from seqnet.training.signals import Interrupted, StopSignals
 from seqnet.training.step import compile_test, compile_train, first_states
@@ -106,7 +106,7 @@ class Trainer:
             {
                 "epochs": arguments.epochs,
                 **data_params(dataset, arguments.batch_size, arguments.steps_per_epoch),
-                "metrics": log_names(model.objectives, validation is not None),
+                "metrics": model.objectives.log_names(validation is not None),
             },
             self,
         )
@@ -170,7 +170,9 @@ class Trainer:
         steps.function(compile_train, first, arguments.tbptt is not None, announce)
         if self.validation is not None:
             first = self.validation.first_batch(arguments.validation_batch_size)
-            steps.function(compile_test, first, announce=announce)
+            if arguments.tbptt is not None:
+                first = next(windows(model, first, arguments.tbptt))
+            steps.function(compile_test, first, arguments.tbptt is not None, announce)
 
     def begin_epoch(self) -> bool:
         """Draw the order of the next epoch; return whether there is a batch for it."""
@@ -211,7 +213,7 @@ class Trainer:
         """Make an update for a batch, or for each of its windows."""
         model, steps, tbptt = self.model, self.model.steps, self.arguments.tbptt
         if tbptt is None:
-            self.record(steps.train(batch), len(batch))
+            self.record(steps.train(batch))
             return
         states: Sequence[np.ndarray] = first_states(model.layers, len(batch))
         for number, window in enumerate(windows(model, batch, tbptt, model.layers)):
@@ -219,18 +221,18 @@ class Trainer:
                 continue  # an update without data would still move the optimizer
             self.window = number
             result = steps.train(window, states)
-            self.record(result, len(batch))
+            self.record(result)
             if not result.finite and model.stop_training:
                 return
             states = result.states
 
-    def record(self, result: TrainResult, samples: int) -> None:
+    def record(self, result: TrainResult) -> None:
         """Add the result of a step, and check for values that are not finite and for spikes."""
         self.totals.add(result.sums)
         self.gradient_norms.add(result.joint_norm, result.gradient_norms, result.trained)
         if not result.finite:
             self.handle_nonfinite(result)
-        elif not result.empty and self.spikes.update(result.loss, samples):
+        elif not result.empty and self.spikes.update(result.loss, result.examples):
             log.warning(
                 "%s: the loss has risen to %.4g (smoothed %.4g), over three times the first, %.4g. "
                 "Is the learning rate of %g too high?",
@@ -252,6 +254,7 @@ class Trainer:
                 arguments.validation_batch_size,
                 self.callbacks,
                 arguments.validation_steps,
+                arguments.tbptt,
                 signals=self.signals,
             )
             self.logs |= totals.logs("val_")
@@ -274,11 +277,11 @@ class Trainer:
             names = ", ".join(self.nonfinite_at_start)
             hints.append(f"When this training began, weights were not finite: {names}.")
         error = numerical_error(self.model, result, self.place, " ".join(hints))
-        hooks = self.callbacks.overriding("on_numerical_error")
-        if not hooks:
+        callbacks = self.callbacks.with_hooks("on_numerical_error")
+        if not callbacks:
             raise error
-        for hook in hooks:
-            hook(error)
+        for callback in callbacks:
+            callback.on_numerical_error(error)
         self.diverged = self.model.stop_training
 
     def interrupted(self) -> str:
@@ -389,11 +392,12 @@ def evaluate(
     batch_size: int,
     callbacks: CallbackList,
     steps: int | None = None,
+    tbptt: int | None = None,
     announce: bool = False,
     signals: StopSignals | None = None,
 ) -> Totals:
     """Return the totals of a model over data; states are carried from batch to batch."""
-    at_batch_end = callbacks.overriding("on_test_batch_end")
+    at_batch_end = [c.on_test_batch_end for c in callbacks.with_hooks("on_test_batch_end")]
     totals = Totals(model.objectives)
     dataset = in_fastest_order(model, dataset, steps)
     callbacks.on_test_begin()
@@ -402,7 +406,8 @@ def evaluate(
         for number, batch in enumerate(batches):
             callbacks.on_test_batch_begin(number)
             with states.in_model():
-                totals.add(model.steps.test(batch, announce).sums)
+                for sums in sums_of_batch(model, batch, tbptt, announce):
+                    totals.add(sums)
             for hook in at_batch_end:
                 hook(number, totals.logs())
             if signals is not None:
@@ -414,6 +419,20 @@ def evaluate(
         log.warning(message)
     callbacks.on_test_end(totals.logs())
     return totals
+
+
+def sums_of_batch(
+    model: Model, batch: Batch, tbptt: int | None, announce: bool
+) -> Iterator[Sequence[Sum]]:
+    """Yield the sums of a batch, or of each of its windows, which need less memory."""
+    if tbptt is None:
+        yield model.steps.test(batch, announce=announce).sums
+        return
+    states: Sequence[np.ndarray] = first_states(model.layers, len(batch))
+    for window in windows(model, batch, tbptt):
+        result = model.steps.test(window, states, announce)
+        states = result.states
+        yield result.sums
 
 
 def predict(

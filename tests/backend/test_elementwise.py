@@ -246,3 +246,20 @@ def test_a_mixed_graph_agrees_for_arbitrary_numbers(mixture, a, b, c):
     ours, theirs = mixture
     values = np.array(a), np.array(b), np.array(c, "int8")
     assert_equal(ours(*values), theirs(*values), tolerance=1e-10)
+
+
+@pytest.mark.parametrize(
+    "dtypes", [("float32", "float32"), ("float64", "float32"), ("int32", "float64")]
+)
+def test_single_numbers_agree_with_pytensor(dtypes):
+    x, y = pt.scalar("x", dtype=dtypes[0]), pt.scalar("y", dtype=dtypes[1])
+    outputs = [
+        pt.cast(3 * x * y - x / 4 + 1, dtypes[1]),
+        pt.sqrt(1 - y**x) / (1 - pt.cast(x, "float32") * y),
+        pt.cast(x * y, "int64") + pt.cast(y > 0, "int8"),
+        pt.switch(pt.gt(x, y), x + y, x * y) / (y - y),  # divided by zero
+    ]
+    values = np.asarray(3, dtypes[0]), np.asarray(0.25, dtypes[1])
+    ours, theirs, nodes = run_both([x, y], outputs, values)
+    assert is_lowered(nodes)
+    assert_equal(ours, theirs)

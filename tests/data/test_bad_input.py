@@ -976,9 +976,9 @@ def test_a_noise_shape_has_the_rank_of_the_input():
         (lambda: optimizers.SGD(momentum=1.0), ValueError, ["momentum", "below 1.0", "1.0"]),
         (lambda: optimizers.Adam(beta_1=1.0), ValueError, ["beta_1", "below 1.0"]),
         (lambda: optimizers.RMSprop(rho=-0.1), ValueError, ["rho", "at least 0"]),
-        (lambda: optimizers.AdaGrad(epsilon=-1e-9), ValueError, ["epsilon"]),
+        (lambda: optimizers.Adagrad(epsilon=-1e-9), ValueError, ["epsilon"]),
         (
-            lambda: optimizers.AdaGrad(initial_accumulator_value=-1),
+            lambda: optimizers.Adagrad(initial_accumulator_value=-1),
             ValueError,
             ["initial_accumulator_value", "negative"],
         ),

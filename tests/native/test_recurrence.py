@@ -236,6 +236,34 @@ def test_any_strides_of_time_and_batch_are_read_and_written_in_place():
     assert (out.base.transpose(1, 0, 2)[::-2] == gradients.projected).all()
 
 
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_a_cell_without_a_product_reads_and_writes_rows_of_steps_and_takes_no_kernel(batch):
+    given = problem("decaying", "float32", 37, batch, 6, bias=False, initial=True, mask=True)
+    kernel = kernel_of("decaying", "float32")
+    assert not kernel.has_products
+    assert not kernel.saved_values
+    states, gradients = run("decaying", "float32", given)
+    rows = np.ascontiguousarray(given["projected"].transpose(1, 0, 2)).transpose(1, 0, 2)
+    options = {name: given[name] for name in ("mask", "others")}
+    options["initial_states"] = given["initial"]
+    again, saved = kernel.forward(rows, **options)
+    more = {"projected": rows, "final_grads": given["final"]}
+    other = kernel.backward(None, again, saved, given["grads"], **more, **options)
+    assert other.recurrent_kernel is None
+    for array in (*again, other.projected):
+        assert array.transpose(1, 0, 2).flags.c_contiguous
+    found = [*again, other.projected, *other.initial_states, *other.others]
+    expected = [*states, gradients.projected, *gradients.initial_states, *gradients.others]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_product_without_a_recurrent_kernel_is_an_error():
+    given = problem("gru", "float32", 3, 2, 2, bias=False, initial=False, mask=False)
+    with pytest.raises(ValueError, match="multiplies by recurrent_kernel"):
+        kernel_of("gru", "float32").forward(given["projected"])
+
+
 def test_without_saving_the_states_are_the_same():
     given = problem("lstm", "float32", 20, 4, 5, bias=False, initial=False, mask=False)
     kernel = kernel_of("lstm", "float32")
@@ -336,8 +364,8 @@ def test_wrong_arguments_are_named():
 
 
 def test_a_step_with_an_unknown_operation_is_refused_by_name():
-    with pytest.raises(native.KernelUnavailable, match="erf"):
-        native.RecurrenceKernel(lambda x, r, s: (pt.erf(x[0] + r[0]),), 1, 1)
+    with pytest.raises(native.KernelUnavailable, match="Psi"):
+        native.RecurrenceKernel(lambda x, r, s: (pt.psi(x[0] + r[0]),), 1, 1)
     with pytest.raises(native.KernelUnavailable, match="not elementwise"):
         native.RecurrenceKernel(lambda x, r, s: (pt.cumsum(x[0] + r[0], axis=1),), 1, 1)
     with pytest.raises(native.KernelUnavailable, match="float32 or float64"):

@@ -18,6 +18,7 @@
  *   - Operands that are not a state are computed once the states of the step before are known, and kept for the gradient
  *     of U. Backwards, the gradient of each arrives in a buffer of its own and is passed on to the states.
  *   - The gradient of another array that is the same at all steps is summed over the steps for each row of the batch.
+ *   - A cell without a product, whose U is NULL, is in elementwise_recurrence.c unless it has sums over the units.
  *   - Where the mask is False the states keep their values, dx is 0 and gradients pass to the previous step.
  *
  * Arrays are (time, batch, gates * units) or (time, batch, units), with the last axis contiguous. `saved` has the values
@@ -56,12 +57,13 @@ typedef struct {
     real *rows;  /* (row_slots, row_values, batch) */
     real *terms; /* (most terms of a stage, batch, PANEL) */
     long saved_slots;
-    const real *recurrent_kernel, *bias; /* (units, gates * units); (gates * units,) or NULL */
+    const real *recurrent_kernel, *bias; /* (units, gates * units) or NULL; (gates * units,) or NULL */
     const real *const *initial; /* a (batch, units) for each state, or NULLs */
     const unsigned char *mask;
     long mask_time_step, mask_batch_step;
     sequence projected;
-    real *const *state; /* a (time, batch, units) for each state */
+    real *const *state; /* a (time, batch, units) for each state, contiguous unless the cell is elementwise */
+    long state_time_step, state_batch_step;
     real *saved;
     /* only backwards */
     const sequence *gradient; /* of each state sequence */
@@ -303,7 +305,7 @@ static void forward_job(void *argument, const team_member *me) {
     real *tiles_of_all = q->scratch + me->index * tile_size * tile_vectors;
     real *bias = q->scratch + me->count * tile_size * tile_vectors;
     real *packed = bias + vector_count(units) * width;
-    for (long j = my.p0; j < my.p1; j += most) {
+    for (long j = my.p0; j < my.p1 && q->recurrent_kernel; j += most) {
         long group = min_long(most, my.p1 - j);
         if (q->bias) pack_group(q, q->bias, 1, j, group, TILE_VECTORS, bias + j * width);
         if (!in_place || (j + group) * LANES > units)
@@ -324,7 +326,7 @@ static void forward_job(void *argument, const team_member *me) {
                     for (long p = 0; p < total; p += step) {
                         long vectors = min_long(step, total - p);
                         const real *h = operand_at(q, q->operand_of[one ? 0 : p / group], t);
-                        long depth = h ? units : 0;
+                        long depth = h && q->recurrent_kernel ? units : 0;
                         const real *b = packed + j * width * units + p * LANES * units;
                         if (direct) b = q->recurrent_kernel + p / group * units + j * LANES;
                         tiles[vectors - 1][end - row - 1](depth, h + row * units * (h != NULL), units, 1, b,
@@ -355,7 +357,7 @@ typedef struct {
 
 static long gate_ranges(const recurrence *q, gate_range *found) {
     long n = 0;
-    for (long g = 0; g < q->gates; g++) {
+    for (long g = 0; g < q->gates && q->recurrent_kernel; g++) {
         long d = q->distinct_slot[g];
         sequence s = q->d_projected;
         s.data += g * q->units;
@@ -497,7 +499,7 @@ static void backward_job(void *argument, const team_member *me) {
     real *carried = q->scratch, *packed = carried + (q->states + q->computed) * q->batch * padded;
     gate_range parts[MAX_BLOCKS];
     long n = gate_ranges(q, parts);
-    for (long j = my.p0; j < my.p1; j += TILE_VECTORS)
+    for (long j = my.p0; j < my.p1 && q->recurrent_kernel; j += TILE_VECTORS)
         pack_transposed(q, j, min_long(TILE_VECTORS, my.p1 - j), packed + j * LANES * columns);
     for (long s = 0; s < q->states; s++) {
         real *dh = carried + (s * q->batch + my.row) * padded + u;
@@ -569,9 +571,20 @@ static long limit_threads(const recurrence *q, long threads) {
     return min_long(by_units, (long)(step / 50e3) + 1);
 }
 
-void recurrence_forward(recurrence *q, long threads) { team_run(forward_job, q, limit_threads(q, threads)); }
+#include "elementwise_recurrence.c"
+
+void recurrence_forward(recurrence *q, long threads) {
+    if (!q->recurrent_kernel && !q->stages)
+        team_run(elementwise_forward, q, elementwise_threads(q, threads));
+    else
+        team_run(forward_job, q, limit_threads(q, threads));
+}
 
 void recurrence_backward(recurrence *q, long threads) {
+    if (!q->recurrent_kernel && !q->stages) {
+        team_run(elementwise_backward, q, elementwise_threads(q, threads));
+        return;
+    }
     team_run(backward_job, q, limit_threads(q, threads));
     if (q->d_kernel) weight_gradients(q, threads);
 }
