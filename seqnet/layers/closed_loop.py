@@ -277,7 +277,7 @@ class ClosedLoop(FedBack):
         states = [(batch, n) for n in cell.state_sizes]
         return [output, *states] if self.return_state else output
 
-    def compute_mask(self, inputs: Any, mask: Any) -> None:
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         return None
 
 
