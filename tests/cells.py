@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 import pytest
 
 from seqnet import registry
-from seqnet.layers import GRU, LSTM, RNN, SRU, GRUCell, Layer, LSTMCell, Recurrent
+from seqnet.layers import GRU, LSTM, RNN, SRU, Cell, GRUCell, Layer, LSTMCell, Recurrent
 from seqnet.layers.layer import snake_case
 from seqnet.ops.step import each_step
 from seqnet.registry import register
@@ -221,6 +221,51 @@ class Zoneout(Recurrent):
 
 
 @register("layer")
+class Network(Recurrent):
+    """A small network from hidden to hidden: ``h2 = tanh(h A + a)``, ``h' = tanh(x + h2 B)``."""
+
+    gates = ("h",)
+    uses_recur = False
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.first = self.add_weight("first", (self.units, 5), "glorot_uniform")
+        self.shift = self.add_weight("shift", (5,), "uniform")
+        self.second = self.add_weight("second", (5, self.units), "glorot_uniform")
+
+    def step(self, x, states, recur):
+        (h,) = states
+        inner = pt.tanh(h @ self.first + self.shift)
+        return (pt.tanh(x[0] + pt.dot(inner, self.second)),)
+
+
+@register("layer")
+class Mixture(Recurrent):
+    """Columns that are taken apart, a product of both states, a softmax, and a largest value."""
+
+    gates = ("a", "b")
+    state_names = ("h", "m")
+
+    @property
+    def state_sizes(self):
+        return (self.units, self.units + 3)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        size = sum(self.state_sizes)
+        self.both = self.add_weight("both", (size, size), "glorot_uniform")
+
+    def step(self, x, states, recur):
+        h, m = states
+        z = pt.dot(pt.concatenate([h, m], axis=1), self.both)
+        share = pt.special.softmax(z[:, self.units :], axis=-1)
+        (r,) = recur(pt.tanh(z[:, : self.units]), "b")
+        new = pt.tanh(x[0] + r - 0.1 * pt.max(h, axis=1, keepdims=True))
+        kept = pt.concatenate([m[:, 1 : self.units + 1] + x[1], 1 - share[:, -3:]], axis=1)
+        return new, share * kept
+
+
+@register("layer")
 class KerasStyleCell(Layer):
     """A cell in the way of Keras: a layer of one step with its own weights and a size of state."""
 
@@ -254,6 +299,8 @@ CELLS = {
     "gru_reset_before": (GRU, {"reset_after": False}),
     "sru_without_rescaling": (SRU, {"rescale": False, "activation": "tanh"}),
     "lstm_peepholes": (LSTM, {"peepholes": True, "output_activation": "relu"}),
+    "lstm_clipped": (LSTM, {"gradient_clip": 0.1, "coupled_gates": True}),
+    "gru_clipped": (GRU, {"gradient_clip": 0.1, "recurrent_activation": "hard_sigmoid"}),
 }
 
 
@@ -267,7 +314,23 @@ class OverCells:
         return RNN(self.cells(units, dtype), **options)
 
 
+def registered_alone():
+    """Return `RNN` of every registered cell of one step that has no layer of its own, by name."""
+    classes = [v for v in registry._registered["layer"].values() if inspect.isclass(v)]
+    alone = [c for c in classes if issubclass(c, Cell) and not issubclass(c, Recurrent)]
+    inside = {base for c in classes if issubclass(c, Recurrent) for base in c.__mro__}
+    return {
+        f"rnn_of_{snake_case(c.__name__)}": (
+            OverCells(c.state_names, lambda units, dtype, c=c: c(units, dtype=dtype), "h"),
+            {},
+        )
+        for c in alone
+        if c not in inside
+    }
+
+
 RNNS = {
+    **registered_alone(),
     "rnn_of_lstm": (
         OverCells(("h", "c"), lambda units, dtype: LSTMCell(units, dtype=dtype), "h"),
         {},
@@ -298,7 +361,7 @@ ALL = CELLS | RNNS
 
 QUICK = (
     *("simple_rnn", "lstm", "gru", "minimal_gated_unit", "zoneout", "layer_norm_lstm"),
-    *("two_sizes", "rnn_of_lstm", "min_gru", "normed_without_product"),
+    *("two_sizes", "rnn_of_lstm", "min_gru", "normed_without_product", "network", "mixture"),
 )
 """The cells that the quick tests run over; all others are in the slow set."""
 

@@ -346,7 +346,7 @@ class Loop(Stateful):
         return [output, *states] if self.return_state else output
 
     def compute_mask(
-        self, inputs: Tensor, mask: Tensor | None
+        self, inputs: Tensor, mask: Tensor | None = None
     ) -> Tensor | list[Tensor | None] | None:
         found = None
         if self.return_sequences and mask is not None:

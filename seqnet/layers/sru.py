@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytensor.tensor as pt
@@ -114,8 +114,9 @@ class SRUCell(Cell):
         recur: Callable[..., tuple[Tensor, ...]],
     ) -> tuple[Tensor, ...]:
         (x_f, x_r, x_c, highway), (_, c) = x, states
-        f = pt.sigmoid(x_f + self.recurrent_kernel[0] * c)
-        r = pt.sigmoid(x_r + self.recurrent_kernel[1] * c)
+        peepholes = cast(Tensor, self.recurrent_kernel)
+        f = pt.sigmoid(x_f + peepholes[0] * c)
+        r = pt.sigmoid(x_r + peepholes[1] * c)
         c = x_c + f * (c - x_c)
         scale = float(np.sqrt(1 + 2 * np.exp(self.highway_bias))) if self.rescale else 1.0
         highway = scale * highway

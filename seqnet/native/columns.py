@@ -68,6 +68,7 @@ class Columns(Expressions):
         super().__init__(dtype)
         self.leaves: dict[Variable, Leaf] = {}
         self.sizes: list[float] = []
+        self._rows: dict[int, bool] = {}
         self._widths: dict[Variable, int | None] = {}
         self._cuts: dict[Variable, frozenset[int]] = {}
         self._shapes: dict[Variable, int] = {}
@@ -77,9 +78,16 @@ class Columns(Expressions):
 
     # ---- queries
     def is_row(self, value: int) -> bool:
-        node = self.nodes[value]
-        one = node[0] in REDUCTIONS or (node[0] == "input" and len(node) == 3)
-        return one or super().is_row(value)
+        """Return whether a value is one number for each row: a sum, or a function of sums."""
+        if value not in self._rows:
+            node = self.nodes[value]
+            arguments = [a for a in self.arguments(value) if self.value_of(a) is None]
+            self._rows[value] = (
+                node[0] in REDUCTIONS
+                or (node[0] == "input" and len(node) == 3)
+                or (bool(arguments) and all(map(self.is_row, arguments)))
+            )
+        return self._rows[value]
 
     def width(self, value: int) -> int | None:
         """Return how many columns a value has; None for one number for each row, and constants."""

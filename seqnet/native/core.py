@@ -69,7 +69,7 @@ SIGNATURES = {
     "elementwise": [c_void_p, c_void_p, c_long, c_long],
     "recurrence_forward": [c_void_p, c_long],
     "recurrence_backward": [c_void_p, c_long],
-    "recurrence_scratch": [c_long] * 6,
+    "recurrence_scratch": [c_long] * 5,
     "run_program": [c_void_p, c_double, c_long],
     "elementwise_scratch": [c_long] * 3,
     "gemm_scratch": [c_long],

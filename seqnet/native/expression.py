@@ -111,9 +111,7 @@ class Expressions:
         self.dtype = np.dtype(dtype)
         self.nodes: list[tuple] = []
         self._known: dict[tuple, int] = {}
-        self._rows: dict[int, bool] = {}
         self._rounded: set[Variable] | None = None
-        self.units = self.add("input", "units", 0)
 
     # ---- building -------------------------------------------------------------------
     def add(self, operation: str, *arguments: int | str) -> int:
@@ -144,10 +142,6 @@ class Expressions:
     def _simplify(self, operation: str, arguments: tuple) -> int | None:
         if operation in ("input", "constant"):
             return None
-        if operation == "sum":
-            (argument,) = arguments
-            fixed = self.is_row(argument) or self.value_of(argument) is not None
-            return self.add("mul", argument, self.units) if fixed else None
         numbers = [self.value_of(a) for a in arguments]
         if operation in FOLDED and None not in numbers:
             with np.errstate(all="ignore"):
@@ -244,20 +238,10 @@ class Expressions:
         op, name = node.op, type(node.op).__name__
         if name == "Elemwise":
             return self._scalar(op.scalar_op, node, arguments)
-        if name == "Sum":
-            return [self._sum(node, self.number(arguments[0]))]
-        if name == "Shape":
-            return [self.add("shape")]
-        if name == "Subtensor" and self.nodes[arguments[0]] == ("shape",):
-            if len(arguments) == 2 and self.value_of(arguments[1]) in (1.0, -1.0):
-                return [self.units]
-            raise self.unavailable(f"the step uses a size other than the number of units: {op}")
         if name in PASSED:
             return [arguments[0]]
         if name in SHAPES and (
-            name == "SpecifyShape"
-            or all(getattr(node.inputs[0].type, "broadcastable", ()))
-            or has_rows(node)
+            name == "SpecifyShape" or all(getattr(node.inputs[0].type, "broadcastable", ()))
         ):
             if self._rounded is not None and node.inputs[0] in self._rounded:
                 self._rounded.update(node.outputs)
@@ -342,26 +326,7 @@ class Expressions:
         result = self.constant(1.0) if result is None else result
         return result if power >= 0 else self.add("div", self.constant(1.0), result)
 
-    def _sum(self, node: Apply, argument: int) -> int:
-        """Add a sum over the units, which has one number for each row."""
-        kind, axes = node.inputs[0].type, node.op.axis
-        if kind.ndim != 2 or axes is None or tuple(axes) != (1,):
-            raise self.unavailable(f"{node.op} is not a sum over the last axis, that of the units")
-        return self.number(argument) if kind.broadcastable[1] else self.add("sum", argument)
-
     # ---- queries --------------------------------------------------------------------
-    def is_row(self, value: int) -> bool:
-        """Return whether a value is one number for each row: a sum, or a function of sums."""
-        if value not in self._rows:
-            operation, *_ = self.nodes[value]
-            arguments = [a for a in self.arguments(value) if self.value_of(a) is None]
-            self._rows[value] = (
-                operation == "sum"
-                or value == self.units
-                or (bool(arguments) and all(map(self.is_row, arguments)))
-            )
-        return self._rows[value]
-
     def arguments(self, value: int) -> tuple[int, ...]:
         """Return the values that a value is computed from."""
         operation, *arguments = self.nodes[value]
@@ -378,11 +343,3 @@ class Expressions:
                 if value not in given:
                     stack.extend(self.arguments(value))
         return sorted(wanted)
-
-
-def has_rows(node: Apply) -> bool:
-    """Return whether a node only adds or removes the last axis, of size 1: (batch,), (batch, 1)."""
-    before, after = node.inputs[0].type, node.outputs[0].type
-    if (before.ndim, after.ndim) == (2, 1):
-        return before.broadcastable[1] and not before.broadcastable[0]
-    return (before.ndim, after.ndim) == (1, 2) and tuple(after.broadcastable) == (False, True)

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from . import memory
-from .cell import CellSource, Other, Stage
+from .cell import CellSource, Other
 from .compiler import KernelUnavailable
 from .core import address, core_and, count_call, threads_for
 
@@ -31,13 +31,6 @@ def _fields(kind: type, *names: str) -> list[tuple[str, type]]:
     return [(name, kind) for name in names]
 
 
-class _Stage(Structure):  # stage in src/recurrence.c
-    _fields_ = [
-        *_fields(c_void_p, "function", "row_function"),
-        *_fields(c_long, "terms", "saved_from", "saved_to", "row_from", "row_to"),
-    ]
-
-
 class _Arguments(Structure):  # recurrence in src/recurrence.c
     _fields_ = [
         *_fields(c_long, "time", "batch", "units", "gates", "states", "saved_values", "distinct"),
@@ -46,11 +39,7 @@ class _Arguments(Structure):  # recurrence in src/recurrence.c
         *_fields(c_void_p, "other", "operand_of"),
         *_fields(c_long, "computed"),
         *_fields(c_void_p, "compute_operands", "operands_gradient", "operand"),
-        *_fields(c_long, "operand_slots", "stages", "gradient_stages"),
-        *_fields(c_void_p, "stage", "gradient_stage"),
-        *_fields(c_long, "row_values", "row_slots"),
-        *_fields(c_void_p, "rows", "terms"),
-        *_fields(c_long, "saved_slots"),
+        *_fields(c_long, "operand_slots", "saved_slots"),
         *_fields(c_void_p, "recurrent_kernel", "bias", "initial", "mask"),
         *_fields(c_long, "mask_time_step", "mask_batch_step"),
         *_fields(_Sequence, "projected"),
@@ -72,7 +61,6 @@ class Saved(NamedTuple):
 
     values: np.ndarray | None  # (time, saved values, batch, padded units)
     operands: np.ndarray | None  # (operands, time, batch, units): those that are not states
-    rows: np.ndarray | None  # (time, row values, batch)
 
 
 class RecurrenceGradients(NamedTuple):
@@ -161,10 +149,7 @@ class RecurrenceKernel:
         self._distinct = len(cell.distinct)
         kinds = [other.kind for other in self.others if other.gradient]
         self._sums, self._sequences = len(cell.sums), kinds.count("sequence")
-        self._row_values = len(cell.rows)
-        self._terms = max((s.terms for s in [*cell.stages, *cell.gradient_stages]), default=0)
         blocks = 2 * gates + 4 * states + self.saved_values + self._distinct + self.computed
-        blocks += self._row_values + self._terms + 1
         if blocks + len(self.others) + len(kinds) > MAX_BLOCKS:
             raise KernelUnavailable(
                 "the cell has too many gates, states, other arrays and intermediate results "
@@ -174,11 +159,10 @@ class RecurrenceKernel:
         self._slots = (c_long * gates)(*slots)
         self._operand_of = (c_long * gates)(*cell.operand_of)
         self._core, self._library = core_and(self.dtype.name, cell.source)
-        self._elementwise = not cell.has_products and not cell.stages
+        self._elementwise = not cell.has_products
         self._functions = [
             ctypes.cast(f, c_void_p) for f in (self._library.cell, self._library.cell_gradient)
         ]
-        self._stages = [self._stages_of(found) for found in (cell.stages, cell.gradient_stages)]
         self._operand_functions: list = [None, None]
         if self.computed:
             library = self._library
@@ -192,17 +176,6 @@ class RecurrenceKernel:
         self._others_type = _Sequence * len(self.others)
         self._same: dict[tuple[int, ...], tuple[int, _Arguments]] = {}
         self._d_others_type = _Sequence * self._sequences
-
-    def _stages_of(self, stages: Sequence[Stage]) -> ctypes.Array:
-        def function(name: str | None) -> c_void_p | None:
-            return None if name is None else ctypes.cast(self._library[name], c_void_p)
-
-        return (_Stage * len(stages))(
-            *(
-                _Stage(function(s.function), function(s.row_function), s.terms, *s.saved, *s.rows)
-                for s in stages
-            )
-        )
 
     def _threads(self, time: int, batch: int, units: int) -> int:
         """Return the most threads to use; the compiled kernel uses fewer where that is faster.
@@ -261,16 +234,13 @@ class RecurrenceKernel:
             states = list(out)
             self._expect_states("out", states, shape)
         padded = -(-units // self._padding) * self._padding
-        values = operands = rows = None
-        if save or self._stages[0]:
-            slots = time if save else 1
-            values = memory.empty((slots, self.saved_values, batch, padded), self.dtype)
-            if self._row_values:
-                rows = memory.empty((slots, self._row_values, batch), self.dtype)
+        values = operands = None
+        if save:
+            values = memory.empty((time, self.saved_values, batch, padded), self.dtype)
         if self.computed:
             slots = time if save else 2
             operands = memory.empty((self.computed, slots, batch, units), self.dtype)
-        saved = Saved(values, operands, rows)
+        saved = Saved(values, operands)
         threads = self._threads(time, batch, units)
         keep, a = self._arguments(
             projected,
@@ -533,7 +503,7 @@ class RecurrenceKernel:
             a.bias = address(recurrent_bias)
         if mask is not None:
             a.mask, (a.mask_time_step, a.mask_batch_step) = address(mask), mask.strides
-        given = terms = None
+        given = None
         if others:
             others = [
                 wide(array, o.kind, units) for array, o in zip(others, self.others, strict=True)
@@ -545,16 +515,11 @@ class RecurrenceKernel:
                 )
             )
             a.other = addressof(given)
-        if self._terms:
-            terms = memory.empty((self._terms, batch, 4 * self._padding), self.dtype)
-            a.terms = address(terms)
-        values, history, rows = saved
+        values, history = saved
         if values is not None:
             a.saved, a.saved_slots = address(values), max(1, len(values))
         if history is not None:
             a.operand, a.operand_slots = address(history), history.shape[1]
-        if rows is not None:
-            a.rows, a.row_slots = address(rows), max(1, len(rows))
         keep = (
             recurrent_kernel,
             recurrent_bias,
@@ -564,7 +529,6 @@ class RecurrenceKernel:
             state_pointers,
             given,
             others,
-            terms,
         )
         return keep, a
 
@@ -572,14 +536,11 @@ class RecurrenceKernel:
         self, time: int, batch: int, units: int, threads: int
     ) -> tuple[int, _Arguments]:
         """Return the bytes of scratch memory, and the arguments that calls of a size share."""
-        forward, backward = self._stages
         operands = self.states + self.computed
         if self._elementwise:
             size = self._core.elementwise_scratch(units, self.states, threads)
         else:
-            size = self._core.recurrence_scratch(
-                batch, units, self.gates, operands, threads, len(forward)
-            )
+            size = self._core.recurrence_scratch(batch, units, self.gates, operands, threads)
         step, step_gradient = self._functions
         compute_operands, operands_gradient = self._operand_functions
         return size * self.dtype.itemsize, _Arguments(
@@ -598,13 +559,7 @@ class RecurrenceKernel:
             computed=self.computed,
             compute_operands=compute_operands,
             operands_gradient=operands_gradient,
-            stages=len(forward),
-            gradient_stages=len(backward),
-            stage=addressof(forward),
-            gradient_stage=addressof(backward),
-            row_values=self._row_values,
             operand_slots=1,
-            row_slots=1,
             saved_slots=1,
         )
 

@@ -216,7 +216,7 @@ class Recurrence(RecurrenceOp):
             kernel, bias = values.get("recurrent_kernel"), values.get("bias")
 
             def product(operand: Tensor, gates: Sequence[str]) -> Tensor:
-                result = pt.dot(operand, step.columns(kernel, gates))
+                result = pt.dot(operand, step.columns(cast("Tensor", kernel), gates))
                 return result if bias is None else result + step.columns(bias, gates)
 
             x, mask = values["projected"], values.get("mask")

@@ -289,6 +289,9 @@ OTHERS = {
     ),
 }
 
+PROGRAMS = {"normed", "normed_alone"}
+"""Cells with sums over the units, which only the kernel of any step has."""
+
 # name: (step for the compiled kernel, gates, states, forward in NumPy, backward in NumPy)
 CELLS = {
     "simple_rnn": (simple_rnn_step, 1, 1, _simple_rnn, _simple_rnn_back),

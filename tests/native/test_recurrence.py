@@ -19,6 +19,29 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 KERNELS = {}
 
 
+def program_of(name, units, dtype):
+    """Return the kernel of any step, with the products of a cell as products of its own."""
+    if (name, units, dtype) not in KERNELS:
+        step, gates, states, _, _ = numpy_cells.CELLS[name]
+        kinds, operands = numpy_cells.OTHERS.get(name, ((), None))[:2]
+        x, r, before, others = (
+            [pt.matrix(dtype=dtype) for _ in range(count)]
+            for count in (gates, gates, states, len(kinds))
+        )
+        more = (tuple(others),) if kinds else ()
+        given = [before[0]] * gates if operands is None else operands(tuple(before), tuple(others))
+        products = [
+            native.StepProduct(given[g], 0, g * units, [r[g]], [units]) for g in range(gates)
+        ]
+        graph = native.StepGraph(
+            *(x, [units] * gates, before, [units] * states),
+            *(others, list(kinds), [units] * len(kinds), products),
+            list(step(tuple(x), tuple(r), tuple(before), *more)),
+        )
+        KERNELS[name, units, dtype] = native.ProgramKernel(graph, dtype)
+    return KERNELS[name, units, dtype]
+
+
 def kernel_of(name, dtype):
     if (name, dtype) not in KERNELS:
         step, gates, states, _, _ = numpy_cells.CELLS[name]
@@ -76,9 +99,11 @@ def expected(name, given):
     )
 
 
-def run(name, dtype, given):
+def run(name, dtype, given, as_program=False):
     """Return states and gradients by the compiled kernel."""
-    kernel = kernel_of(name, dtype)
+    units = given["projected"].shape[2] // numpy_cells.CELLS[name][1]
+    program = as_program or name in numpy_cells.PROGRAMS
+    kernel = program_of(name, units, dtype) if program else kernel_of(name, dtype)
     optional = {
         "recurrent_bias": given["bias"],
         "initial_states": given["initial"],
@@ -86,7 +111,7 @@ def run(name, dtype, given):
         "others": given["others"],
     }
     states, saved = kernel.forward(given["projected"], given["kernel"], **optional)
-    projected = given["projected"] if kernel.needs_projected else None
+    projected = given["projected"] if program or kernel.needs_projected else None
     gradients = kernel.backward(
         given["kernel"],
         states,
@@ -104,9 +129,9 @@ def assert_close(got, wanted, dtype, what):
     assert error < TOLERANCE[dtype], f"{what}: {error}"
 
 
-def check(name, dtype, given):
+def check(name, dtype, given, as_program=False):
     wanted_states, (d_projected, d_kernel, d_bias, d_initial, d_others) = expected(name, given)
-    states, gradients = run(name, dtype, given)
+    states, gradients = run(name, dtype, given, as_program)
     for got, wanted in zip(states, wanted_states, strict=True):
         assert_close(got, wanted, dtype, "states")
     assert_close(gradients.projected, d_projected, dtype, "gradient of projected")
@@ -147,7 +172,17 @@ def restore_threads():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", numpy_cells.CELLS)
 def test_every_size_agrees_with_numpy(name, dtype):
-    check_grid(name, dtype, range(1, 41))
+    program = name in numpy_cells.PROGRAMS  # it is made for each number of units
+    check_grid(name, dtype, (1, 2, 7, 8, 9, 16, 17, 40) if program else range(1, 41))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", numpy_cells.CELLS)
+def test_the_kernel_of_any_step_agrees_with_numpy_too(name, dtype):
+    for n, units in enumerate((1, 7, 8, 17, 33)):
+        options = {"bias": n & 1, "initial": n & 2, "mask": n % 3}
+        given = problem(name, dtype, units, 1 + 9 * n, 1 + n, seed=n, **options)
+        check(name, dtype, given, as_program=True)
 
 
 @pytest.mark.parametrize("variant", range(8))
@@ -276,11 +311,12 @@ def test_without_saving_the_states_are_the_same():
     )
 
 
-def test_masked_input_has_no_effect_even_if_it_is_nan():
+@pytest.mark.parametrize("as_program", [False, True])
+def test_masked_input_has_no_effect_even_if_it_is_nan(as_program):
     given = problem("lstm", "float32", 17, 4, 6, bias=True, initial=True, mask=True)
-    states, gradients = run("lstm", "float32", given)
+    states, gradients = run("lstm", "float32", given, as_program)
     given["projected"][~given["mask"]] = np.nan
-    again, other = run("lstm", "float32", given)
+    again, other = run("lstm", "float32", given, as_program)
     np.testing.assert_array_equal(again[0], states[0])
     np.testing.assert_array_equal(other.recurrent_kernel, gradients.recurrent_kernel)
     np.testing.assert_array_equal(other.projected, gradients.projected)
