@@ -105,7 +105,7 @@ def MultiDropout(  # noqa: N802 -- the name in theano_lstm
         updates[generator], uniform = pt.random.uniform(
             size=sizes, rng=generator, return_next_rng=True
         )
-        masks.append(cast(Tensor, pt.cast(uniform >= dropout, config.floatx())))
+        masks.append(pt.cast(uniform >= dropout, config.floatx()))
     return masks
 
 
@@ -280,7 +280,7 @@ class StackedCells:
                 found.append(x)
                 continue
             try:
-                h = cast(Tensor, pt.as_tensor_variable(next(states)))
+                h = pt.as_tensor_variable(next(states))
             except StopIteration:
                 raise ValueError(
                     f"prev_hiddens has no state for layer {number} ({type(layer).__name__})."

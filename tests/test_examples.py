@@ -255,3 +255,12 @@ def test_the_toy_grammar_is_learned(capsys):
     assert not example.is_grammatical(["the", "cat", "reads", "the", "book", "."])
     written = example.main(["--epochs", "60"])
     assert sum(map(example.is_grammatical, written)) >= 4, capsys.readouterr().out
+
+
+def test_two_moons_are_separated_in_seqnet_as_in_numpy(tmp_path, capsys):
+    picture = tmp_path / "moons.png"
+    accuracy = load("moons").main(["--epochs", "300", "--picture", str(picture)])
+    printed = capsys.readouterr().out
+    assert accuracy > 80
+    assert printed.count("microseconds an epoch") == 3
+    assert picture.exists() == (importlib.util.find_spec("matplotlib") is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytensor.tensor as pt
 
@@ -108,6 +108,11 @@ class Bidirectional(Wrapper, Stateful):
                 )
 
     @property
+    def forward_layer(self) -> Loop:
+        """The half that reads forwards."""
+        return cast(Loop, self.layer)
+
+    @property
     def inner_layers(self) -> tuple[Layer, ...]:
         """The two halves."""
         return (self.layer, self.backward_layer)
@@ -181,7 +186,7 @@ class Bidirectional(Wrapper, Stateful):
         return [*outputs, *last] if self.has_multiple_outputs else outputs[0]
 
     def compute_mask(
-        self, inputs: Tensor, mask: Tensor | None
+        self, inputs: Tensor, mask: Tensor | None = None
     ) -> Tensor | list[Tensor | None] | None:
         found = mask if self.layer.return_sequences else None
         if not self.has_multiple_outputs:

@@ -31,6 +31,7 @@ from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
 from seqnet.layers.evaluation import functions_of
 from seqnet.layers.layer import Layer
+from seqnet.layers.seeded import Seeded
 from seqnet.layers.states import InitialState, given_states
 from seqnet.locking import COMPILING, ForkSafeLock
 from seqnet.ops.step import TracedStep, check_states, each_step, run_step, trace_step
@@ -227,7 +228,7 @@ def one_step(cell: CellLayer) -> Callable:
         return functions["step"]
 
 
-class Cell(CellLayer):
+class Cell(CellLayer, Seeded):
     """The base class of cells. Subclasses define one step; `RNN` applies it along time.
 
     ``cell(x, states)`` computes one step on an input ``(batch, features)`` and a list of states

@@ -71,6 +71,10 @@ class Feedback(CellInLoop):
     def output_size(self) -> int:
         return self.features if self.returns_inputs else self.cell.output_size
 
+    @property
+    def input_size(self) -> int:
+        return self.features if self.owner.takes_sequences else 1
+
     def build_in_loop(self, input_shape: Shape) -> None:
         self.cell.build_in_loop(input_shape)
         self.features = cast(int, input_shape[-1])
@@ -244,7 +248,7 @@ class ClosedLoop(FedBack):
         states = self.start(batch, context, initial_state)
         if states is None:
             states = [cast(Tensor, pt.alloc(zero, batch, open_size(n))) for n in cell.state_sizes]
-        sequence = cast(Tensor, pt.alloc(zero, number, batch, open_size(cell.units)))
+        sequence = cast(Tensor, pt.alloc(zero, number, batch, open_size(1)))
         first = pt.cast(inputs, self.dtype)
         if first.type.shape[1] == 1:
             first = cast(Tensor, pt.alloc(first, batch, open_size(1)))
@@ -277,7 +281,7 @@ class ClosedLoop(FedBack):
         states = [(batch, n) for n in cell.state_sizes]
         return [output, *states] if self.return_state else output
 
-    def compute_mask(self, inputs: Any, mask: Any) -> None:
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         return None
 
 

@@ -44,6 +44,15 @@ class CallContext:
         The number of examples in the batch, where it is not the number of rows.
     run : "train", "test" or "predict"
         Whose carried states stateful layers use; by default according to `training`.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> from seqnet.layers import CallContext, Dropout
+    >>> context = CallContext(training=True)
+    >>> y = Dropout(0.5)(pt.fmatrix("x"), context=context)
+    >>> len(context.updates)  # the next state of the random generator
+    1
     """
 
     training: bool = False

@@ -346,7 +346,7 @@ class Loop(Stateful):
         return [output, *states] if self.return_state else output
 
     def compute_mask(
-        self, inputs: Tensor, mask: Tensor | None
+        self, inputs: Tensor, mask: Tensor | None = None
     ) -> Tensor | list[Tensor | None] | None:
         found = None
         if self.return_sequences and mask is not None:
@@ -402,6 +402,19 @@ class Recurrent(Loop, Cell):  # type: ignore[misc]  # it is called on sequences
         One name for each block of `units` columns of the kernels.
     state_names : tuple of str
         One name for each state; the first is the output.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> class Leaky(seqnet.layers.Recurrent):
+    ...     gates = ("h",)
+    ...     def step(self, x, states, recur):
+    ...         (h,), (x_h,), (r_h,) = states, x, recur(states[0])
+    ...         return (0.9 * h + 0.1 * self.activation(x_h + r_h),)
+    ...
+    >>> model = seqnet.Model([Leaky(4, return_sequences=True)])
+    >>> model.predict(np.zeros((2, 5, 3))).shape
+    (2, 5, 4)
     """
 
     def __init__(self, units: int, **kwargs: Any):

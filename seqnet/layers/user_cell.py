@@ -106,12 +106,18 @@ class LayerOfStep(CellInLoop):
     def __init__(self, layer: Layer):
         self.layer = layer
         self.dtype = layer.dtype
+        self._features: int | None = None
 
     @property
     def output_size(self) -> int:
         return self._output_size
 
+    @property
+    def input_size(self) -> int | None:
+        return self._features
+
     def build_in_loop(self, input_shape: Shape) -> None:
+        self._features = input_shape[-1]
         shape = (input_shape[0], input_shape[-1])
         self.layer.ensure_built(shape)
         if self.layer.generators:

@@ -142,16 +142,16 @@ def _formula(
 ) -> str:
     if value in place:
         i = place[value]
-        given = f"splat(*from[{i}])" if i in single else f"load(from[{i}] + at)"
-        return f"(vmask)({given} != splat(0))" if expressions.is_mask(value) else given
+        number = f"splat(*from[{i}])" if i in single else f"load(from[{i}] + at)"
+        return f"(vmask)({number} != splat(0))" if expressions.is_mask(value) else number
     operation, *arguments = expressions.nodes[value]
     if operation == "constant":
-        number = float.fromhex(arguments[0])
-        if np.isfinite(number):
-            return f"splat(REAL({number!r}))"
+        constant = float.fromhex(arguments[0])
+        if np.isfinite(constant):
+            return f"splat(REAL({constant!r}))"
         return (
             "splat((real)NAN)"
-            if np.isnan(number)
-            else f"splat((real){'-' if number < 0 else ''}INFINITY)"
+            if np.isnan(constant)
+            else f"splat((real){'-' if constant < 0 else ''}INFINITY)"
         )
     return TEMPLATES[operation].format(*(f"v{a}" for a in arguments))

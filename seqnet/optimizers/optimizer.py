@@ -120,6 +120,18 @@ class Optimizer(Versioned, Configurable):
     ------
     ValueError
         If more than one kind of clipping is set, or a number is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> import pytensor.tensor as pt
+    >>> class SignDescent(seqnet.optimizers.Optimizer):
+    ...     def change(self, gradient, h):
+    ...         return -h.learning_rate * pt.sign(gradient), {}
+    ...
+    >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+    >>> model.compile(SignDescent(0.1, clipnorm=1.0), "mse")
+    >>> loss = model.train_on_batch(np.ones((4, 2)), np.ones((4, 1)))
     """
 
     slots: ClassVar[tuple[str, ...]] = ()

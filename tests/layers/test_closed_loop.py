@@ -18,7 +18,6 @@ from seqnet.layers import (
     Embedding,
     GRUCell,
     Layer,
-    LSTMCell,
     ScheduledSampling,
     SimpleRNNCell,
     StackedRNNCells,
@@ -47,19 +46,21 @@ def by_hand(layer, first, steps):
 
 
 @pytest.mark.parametrize(
-    ("unroll", "dtype"),
+    ("path", "dtype"),
     [
-        (False, "float32"),
-        (True, "float64"),
-        pytest.param(False, "float64", marks=pytest.mark.slow),
-        pytest.param(True, "float32", marks=pytest.mark.slow),
+        ({}, "float32"),
+        ({"fused": False}, "float64"),
+        ({"unroll": True}, "float64"),
+        pytest.param({}, "float64", marks=pytest.mark.slow),
+        pytest.param({"fused": False}, "float32", marks=pytest.mark.slow),
+        pytest.param({"unroll": True}, "float32", marks=pytest.mark.slow),
     ],
 )
-def test_a_closed_loop_is_a_loop_by_hand_with_its_gradients(unroll, dtype):
+def test_a_closed_loop_is_a_loop_by_hand_with_its_gradients(path, dtype):
     seqnet.config.set_floatx(dtype)
     cells = [SimpleRNNCell(3), Dense(1)]
-    options = {"unroll": unroll, "return_sequences": True, "return_inputs": True}
-    layer = ClosedLoop(cells, 3, cart, **options)
+    options = {"return_sequences": True, "return_inputs": True}
+    layer = ClosedLoop(cells, 3, cart, **options, **path)
     x = pt.tensor("x", dtype=dtype, shape=(None, 2))
     layer.ensure_built((None, 2))
     y = layer(x)
@@ -132,7 +133,7 @@ class Lookup(Layer):
 def test_the_weights_of_a_next_input_are_trained_and_saved(kind, tmp_path):
     seqnet.set_random_seed(0)
     closed = kind is ClosedLoop
-    cells, feed = [GRUCell(3), Dense(6, "softmax")], Lookup(6, 2)
+    cells, feed = [SimpleRNNCell(3), Dense(6, "softmax")], Lookup(6, 2)
     options = {"steps": 4} if closed else {"rate": 0.7}
     model = seqnet.Model([kind(cells, next_input=feed, return_sequences=True, **options)])
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -170,7 +171,7 @@ def training(layer, x, mask=None, resets=None):
 def sampler(rate):
     seqnet.config.set_floatx("float64")
     seqnet.set_random_seed(5)
-    cells = [LSTMCell(3), Dense(2)]
+    cells = [SimpleRNNCell(3), Dense(2)]
     return ScheduledSampling(cells, cart_like, rate, return_sequences=True)
 
 
@@ -182,12 +183,12 @@ def test_rate_0_is_teacher_forcing_and_rate_1_runs_freely():
     x = RNG.normal(size=(3, 6, 2))
     teacher, free = sampler(0.0), sampler(1.0)
     found, _ = training(teacher, x)
-    plain = RNN(StackedRNNCells([LSTMCell(3), Dense(2)]), return_sequences=True)
+    plain = RNN(StackedRNNCells([SimpleRNNCell(3), Dense(2)]), return_sequences=True)
     plain.ensure_built((None, None, 2))
     plain.set_weights(teacher.get_weights())
     np.testing.assert_allclose(found, plain(x), rtol=1e-12)
     found, _ = training(free, x)
-    closed = ClosedLoop([LSTMCell(3), Dense(2)], 6, cart_like, return_sequences=True)
+    closed = ClosedLoop([SimpleRNNCell(3), Dense(2)], 6, cart_like, return_sequences=True)
     closed.ensure_built((None, 2))
     closed.set_weights(free.get_weights())
     np.testing.assert_allclose(found, closed(x[:, 0]), rtol=1e-12)
@@ -209,7 +210,7 @@ def test_a_rate_between_mixes_inputs_by_chance():
     found, generator = training(layer, x)
     own = generator.uniform(size=(6, 3)) < 0.4
     assert 0 < own[1:].mean() < 1
-    states, fed = [np.zeros((3, 3))] * 2, x[:, 0]
+    states, fed = [np.zeros((3, 3))], x[:, 0]
     for t in range(6):
         inputs = np.where(own[t][:, None] & (t > 0), fed, x[:, t])
         output, states = layer.cell(inputs, states)
@@ -261,3 +262,12 @@ def test_a_closed_loop_cannot_be_run_step_by_step():
     model.build((None, 2))
     with pytest.raises(ValueError, match="makes all steps from one input"):
         model.step(np.zeros((1, 2)))
+
+
+def test_scheduled_sampling_runs_step_by_step():
+    model = seqnet.Model([sampler(1.0)])
+    x, states = RNG.normal(size=(3, 4, 2)), None
+    whole = model.predict(x)
+    for t in range(4):
+        output, states = model.step(x[:, t], states)
+        np.testing.assert_allclose(output, whole[:, t], rtol=1e-10)
