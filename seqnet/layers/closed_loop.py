@@ -64,10 +64,6 @@ class Feedback(CellInLoop):
         return (*self.state_sizes, self.features)[0]
 
     @property
-    def input_size(self) -> int | None:
-        return self.features if self.owner.takes_sequences else None
-
-    @property
     def output_size(self) -> int:
         return self.features if self.returns_inputs else self.cell.output_size
 
