@@ -299,8 +299,10 @@ CELLS = {
     "gru_reset_before": (GRU, {"reset_after": False}),
     "sru_without_rescaling": (SRU, {"rescale": False, "activation": "tanh"}),
     "lstm_peepholes": (LSTM, {"peepholes": True, "output_activation": "relu"}),
-    "lstm_clipped": (LSTM, {"gradient_clip": 0.1, "coupled_gates": True}),
-    "gru_clipped": (GRU, {"gradient_clip": 0.1, "recurrent_activation": "hard_sigmoid"}),
+    "lstm_normalized": (LSTM, {"layer_normalization": True}),
+    "gru_normalized": (GRU, {"layer_normalization": True, "reset_after": False}),
+    "lstm_clipped": (LSTM, {"gradient_clip": 100.0, "coupled_gates": True}),
+    "gru_clipped": (GRU, {"gradient_clip": 100.0, "recurrent_activation": "mish"}),
 }
 
 

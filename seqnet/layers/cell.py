@@ -303,6 +303,7 @@ class Cell(CellLayer, Seeded):
     gates: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ("h",)
     uses_recur: bool = True
+    layer_normalization: bool = False
     dropout = Rate()
     recurrent_dropout = Rate()
     zoneout = Rate()
@@ -377,6 +378,11 @@ class Cell(CellLayer, Seeded):
         return tuple(self.units for _ in self.state_names)
 
     @property
+    def normalized_gates(self) -> tuple[tuple[str, ...], ...]:
+        """The groups of gates that `layer_normalization` normalises together."""
+        return (self.gates,)
+
+    @property
     def zoneout_rates(self) -> tuple[str, ...]:
         """For each state the name of its rate of zoneout."""
         return tuple("zoneout" for _ in self.state_names)
@@ -440,6 +446,9 @@ class Cell(CellLayer, Seeded):
         self.recurrent_bias: Tensor | None = None
         if self.use_bias:
             self.build_bias(columns)
+        if self.layer_normalization:
+            self.input_gain = self.add_weight("input_gain", (columns,), "ones")
+            self.recurrent_gain = self.add_weight("recurrent_gain", (columns,), "ones")
 
     def kernel_columns(self, features: int) -> int:
         """Return the columns of the kernel: `units` for each gate."""
@@ -511,23 +520,54 @@ class Cell(CellLayer, Seeded):
         if mask is not None:
             inputs = pt.cast(inputs, self.dtype)
             inputs = inputs * (mask if inputs.ndim == 2 else mask[:, None, :])
-        return affine(inputs, self.kernel, self.input_bias())
+        if not self.layer_normalization:
+            return affine(inputs, self.kernel, self.input_bias())
+        product, size, bias = affine(inputs, self.kernel), self.units, self.input_bias()
+        columns = [product[..., k * size : (k + 1) * size] for k in range(len(self.gates))]
+        normed = cast(Tensor, pt.concatenate(self.normed(columns, self.input_gain), axis=-1))
+        return normed if bias is None else cast(Tensor, normed + bias)
+
+    def normed(
+        self, values: Sequence[Tensor], gain: Tensor, names: Sequence[str] = ()
+    ) -> list[Tensor]:
+        """Return the values of some gates, (..., units), normalised together within each group."""
+        found = dict(zip(names or self.gates, values, strict=True))
+        for group in self.normalized_gates:
+            inside = {gate: value for gate, value in found.items() if gate in group}
+            if not inside:
+                continue
+            means = [pt.mean(value, axis=-1, keepdims=True) for value in inside.values()]
+            mean = sum(means[1:], means[0]) / len(means)
+            centred = {gate: value - mean for gate, value in inside.items()}
+            squares = [pt.mean(pt.sqr(v), axis=-1, keepdims=True) for v in centred.values()]
+            variance = sum(squares[1:], squares[0]) / len(squares)
+            size = pt.sqrt(variance + np.asarray(0.001, self.dtype))
+            for gate, value in centred.items():
+                place = self.gates.index(gate) * self.units
+                found[gate] = gain[place : place + self.units] * value / size
+        return list(found.values())
 
     def step_with_options(
         self, x: tuple, states: tuple, recur: Callable, drawn: Drawn
     ) -> list[Tensor]:
-        """Return the new states of a step, with zoneout and clipped gradients."""
+        """Return the new states of a step, with the options that all cells have."""
         given, product = x, recur
+        if self.layer_normalization:
+
+            def normed(h: Tensor, *gates: str) -> tuple:
+                return tuple(self.normed(recur(h, *gates), self.recurrent_gain, gates))
+
+            product = normed
         if self.gradient_clip is not None:
             limit = np.dtype(self.dtype).type(self.gradient_clip)
 
             def clipped(values: Sequence[Tensor]) -> tuple:
                 return tuple(grad_clip(v, -limit, limit) for v in values)
 
-            given = clipped(x)
+            given, unclipped = clipped(x), product
 
             def product(h: Tensor, *gates: str) -> tuple:
-                return clipped(recur(h, *gates))
+                return clipped(unclipped(h, *gates))
 
         new = check_states(self.step(given, states, product), self.state_names, describe(self))
         if not self.has_zoneout:

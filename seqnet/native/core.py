@@ -107,13 +107,12 @@ def core(dtype: DTypeLike) -> CoreLibrary:
     return _cores[dtype] if dtype in _cores else _find(dtype)[0]
 
 
-def core_and(dtype: DTypeLike, source: str) -> tuple[CoreLibrary, ctypes.CDLL]:
-    """Return the library of one precision and that of another source.
+def core_and(dtype: DTypeLike, *sources: str) -> tuple[CoreLibrary, list[ctypes.CDLL]]:
+    """Return the library of one precision and those of other sources.
 
-    Both are compiled in parallel if they are not in the cache. The errors are those of `core`.
+    All are compiled in parallel if they are not in the cache. The errors are those of `core`.
     """
-    library, (other,) = _find(dtype, source)
-    return library, other
+    return _find(dtype, *sources)
 
 
 def _find(dtype: DTypeLike, *sources: str) -> tuple[CoreLibrary, list[ctypes.CDLL]]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from ctypes import Structure, addressof, byref, c_long, c_void_p
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -335,7 +335,7 @@ class StepProgram:
                 self.d_others.append(self._joined([slope], [size]))
         self._forward()
         self._backward()
-        self.source = emit.unit(dtype, [*self.forward.sources, *self.backward.sources])
+        self.sources = [emit.unit(dtype, d.sources) for d in (self.forward, self.backward)]
 
     def _checked(self, segments: list[Segment], size: int) -> list[Segment]:
         if segments[-1].end != size:
@@ -664,26 +664,24 @@ class ProgramKernel:
         If the step uses an operation that is not supported, or there is no compiler.
     """
 
-    _libraries: ClassVar[dict] = {}
-
     def __init__(self, step: StepGraph, dtype: str) -> None:
         self.step, self.dtype = step, np.dtype(dtype)
         self.gates, self.states = len(step.inputs), len(step.states)
         self.others = tuple(step.kinds)
         self.state_sizes = tuple(step.state_sizes)
         program = self.program = StepProgram(step, self.dtype.name, 64 // self.dtype.itemsize)
-        self._core, library = core_and(self.dtype.name, program.source)
+        self._core, libraries = core_and(self.dtype.name, *program.sources)
         self._sizes = np.array(program.expressions.sizes or [0.0], self.dtype)
         widest = max([1, *step.state_sizes])
         self._zeros = np.zeros(widest, self.dtype)
-        self._forward = _Packed(program.forward, program.arenas, library, [])
+        self._forward = _Packed(program.forward, program.arenas, libraries[0], [])
         self._weights = [
             (p, program.operand_places[p], place)
             for p, place in enumerate(program.gradient_places)
             if place is not None
         ]
         more = [b for _, *pair in self._weights for b in pair]
-        self._backward = _Packed(program.backward, program.arenas, library, more)
+        self._backward = _Packed(program.backward, program.arenas, libraries[1], more)
         self._depths = [segments[-1].end for segments in program.operands]
         widths = [sum(p.widths) for p in step.products]
         self._packed = [

@@ -158,7 +158,7 @@ class RecurrenceKernel:
         slots = [cell.distinct.index(g) if g in cell.distinct else -1 for g in range(gates)]
         self._slots = (c_long * gates)(*slots)
         self._operand_of = (c_long * gates)(*cell.operand_of)
-        self._core, self._library = core_and(self.dtype.name, cell.source)
+        self._core, (self._library,) = core_and(self.dtype.name, cell.source)
         self._elementwise = not cell.has_products
         self._functions = [
             ctypes.cast(f, c_void_p) for f in (self._library.cell, self._library.cell_gradient)

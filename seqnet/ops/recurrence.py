@@ -186,8 +186,10 @@ class RecurrenceOp(GraphOp):
         # The size is symbolic. A static size of 1 would make the type of the state broadcastable,
         # unlike the type that the step returns.
         batch = given["projected"].shape[1]
+        # That of a weight, if there is one, because that of the input depends on earlier loops.
+        symbol = given["recurrent_kernel"].shape[0] if "recurrent_kernel" in given else batch
         zero = np.asarray(0, dtype=self.step.dtype)
-        return [pt.alloc(zero, batch, size + 0 * batch) for size in self.step.state_sizes]
+        return [pt.alloc(zero, batch, size + 0 * symbol) for size in self.step.state_sizes]
 
     def in_order(self, sequence: Tensor) -> Tensor:
         """Reverse a sequence if the loop runs backwards."""
@@ -247,10 +249,8 @@ class Recurrence(RecurrenceOp):
 
     def shapes(self, projected: SymbolicShape, *others: SymbolicShape) -> list[SymbolicShape]:
         time, batch, _ = projected
-        sizes = [size + 0 * batch for size in self.step.state_sizes]
-        products = [
-            (time, batch, len(p.gates) * self.step.units + 0 * batch) for p in self.step.products
-        ]
+        sizes = self.step.state_sizes
+        products = [(time, batch, len(p.gates) * self.step.units) for p in self.step.products]
         operands = [(time, batch, sizes[0]) for _ in products]
         histories, lasts = [(time, batch, n) for n in sizes], [(batch, n) for n in sizes]
         return [*histories, *lasts, *products, *operands]

@@ -1,4 +1,4 @@
-"""Zoneout and clipped gradients within recurrent layers, on every path, against NumPy."""
+"""Zoneout, layer normalisation and clipped gradients, on every path, against NumPy."""
 
 import copy
 
@@ -98,6 +98,51 @@ def test_gradients_are_clipped_at_each_step_before_they_are_passed_on(path):
     np.testing.assert_allclose(d_kernel, np.einsum("btf,tbu->fu", X, d_z), rtol=1e-11)
     np.testing.assert_allclose(d_recurrent, np.einsum("bth,tbu->hu", before, d_z), rtol=1e-11)
     np.testing.assert_allclose(d_bias, d_z.sum(axis=(0, 1)), rtol=1e-11)
+
+
+def normalise(x):
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 0.001)
+
+
+@EVERY_PATH
+def test_layer_normalization_of_an_lstm_is_that_of_ba_et_al(path):
+    layer = made(LSTM, path, layer_normalization=True)
+    rng = np.random.default_rng(2)
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
+    kernel, recurrent, bias, g_x, g_h, g_c, b_c = layer.get_weights()
+    h, c, outputs = np.zeros((3, 2)), np.zeros((3, 2)), []
+    for t in range(4):
+        z = g_x * normalise(X[:, t] @ kernel) + g_h * normalise(h @ recurrent) + bias
+        i, f, g, o = np.split(z, 4, axis=1)
+        cell = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        output = sigmoid(o) * np.tanh(g_c * normalise(cell) + b_c)
+        on = MASK[:, t, None]
+        h, c = np.where(on, output, h), np.where(on, cell, c)
+        outputs.append(h)
+    np.testing.assert_allclose(run(layer, True)[0], np.stack(outputs, axis=1), rtol=1e-10)
+
+
+@EVERY_PATH
+def test_layer_normalization_of_a_gru_normalises_the_candidate_apart(path):
+    layer = made(GRU, path, layer_normalization=True)
+    rng = np.random.default_rng(2)
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
+    kernel, recurrent, (bias, _), g_x, g_h = layer.get_weights()
+    layer.set_weights([kernel, recurrent, np.stack([bias, 0 * bias]), g_x, g_h])
+
+    def normed(product, gain):
+        return gain * np.hstack([normalise(product[:, :4]), normalise(product[:, 4:])])
+
+    h, outputs = np.zeros((3, 2)), []
+    for t in range(4):
+        x = np.split(normed(X[:, t] @ kernel, g_x) + bias, 3, axis=1)
+        r = np.split(normed(h @ recurrent, g_h), 3, axis=1)
+        z, reset = sigmoid(x[0] + r[0]), sigmoid(x[1] + r[1])
+        new = z * h + (1 - z) * np.tanh(x[2] + reset * r[2])
+        h = np.where(MASK[:, t, None], new, h)
+        outputs.append(h)
+    np.testing.assert_allclose(run(layer, True)[0], np.stack(outputs, axis=1), rtol=1e-10)
 
 
 @pytest.mark.parametrize("cls", [LSTM, GRU])
