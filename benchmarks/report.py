@@ -190,23 +190,21 @@ def memory(records: list[dict]) -> str:
 
 
 def unroll_vs_scan(records: list[dict]) -> str:
+    lengths = sorted({r["length"] for r in records})
     rows = []
-    for r in records:
-        case = [f"{r['vocabulary']:,}", f"{r['length']}{star(r)}"]
-        rows += [[*case, side, "", "not in the time allowed", ""] for side in r["refused"]]
-        for side, found in r["sides"].items():
-            differ = r["gradients_differ_by"].get(side)
-            rows.append(
-                [
-                    *case,
-                    side,
-                    number(found["step_ms"]["median"]),
-                    number(found["compile_s"]),
-                    "" if differ is None else f"{differ:.1e}",
-                ]
-            )
-    heads = ["vocabulary", "time steps", "form", "step, ms", "compile, s", "gradients differ by"]
-    return markdown(heads, rows)
+    for vocabulary in sorted({r["vocabulary"] for r in records}):
+        by_length = {r["length"]: r for r in records if r["vocabulary"] == vocabulary}
+        sides = dict.fromkeys(s for r in by_length.values() for s in [*r["sides"], *r["refused"]])
+        mark = "*" if any(r["busy"] for r in by_length.values()) else ""
+        for side in sides:
+            found = [by_length.get(n, {"sides": {}})["sides"].get(side) for n in lengths]
+            steps = [number(f["step_ms"]["median"]) if f else "-" for f in found]
+            compiling = [number(f["compile_s"]) if f else "-" for f in found]
+            differ = [r["gradients_differ_by"].get(side, 0.0) for r in by_length.values()]
+            largest = f"{max(differ):.1e}" if max(differ) else ""
+            rows.append([f"{vocabulary:,}{mark}", side, *steps, *compiling, largest])
+    heads = [f"{what}, {n} steps" for what in ("run, ms", "compile, s") for n in lengths]
+    return markdown(["vocabulary", "form", *heads, "gradients differ by"], rows)
 
 
 def mlp(records: list[dict]) -> str:
