@@ -46,19 +46,21 @@ def by_hand(layer, first, steps):
 
 
 @pytest.mark.parametrize(
-    ("unroll", "dtype"),
+    ("path", "dtype"),
     [
-        (False, "float32"),
-        (True, "float64"),
-        pytest.param(False, "float64", marks=pytest.mark.slow),
-        pytest.param(True, "float32", marks=pytest.mark.slow),
+        ({}, "float32"),
+        ({"fused": False}, "float64"),
+        ({"unroll": True}, "float64"),
+        pytest.param({}, "float64", marks=pytest.mark.slow),
+        pytest.param({"fused": False}, "float32", marks=pytest.mark.slow),
+        pytest.param({"unroll": True}, "float32", marks=pytest.mark.slow),
     ],
 )
-def test_a_closed_loop_is_a_loop_by_hand_with_its_gradients(unroll, dtype):
+def test_a_closed_loop_is_a_loop_by_hand_with_its_gradients(path, dtype):
     seqnet.config.set_floatx(dtype)
     cells = [SimpleRNNCell(3), Dense(1)]
-    options = {"unroll": unroll, "return_sequences": True, "return_inputs": True}
-    layer = ClosedLoop(cells, 3, cart, **options)
+    options = {"return_sequences": True, "return_inputs": True}
+    layer = ClosedLoop(cells, 3, cart, **options, **path)
     x = pt.tensor("x", dtype=dtype, shape=(None, 2))
     layer.ensure_built((None, 2))
     y = layer(x)
