@@ -48,3 +48,13 @@ def test_tables_are_generated_from_saved_results(results):
     assert found.returncode == 0, found.stderr
     for name in SMALL:
         assert f"### {name}\n\n|" in found.stdout
+
+
+@pytest.mark.optional("matplotlib")
+def test_charts_are_drawn_from_saved_results(results, tmp_path):
+    for name in ("compare", "unroll_vs_scan"):
+        picture = tmp_path / f"{name}.png"
+        command = [sys.executable, str(FOLDER / "chart.py"), str(results), str(picture)]
+        found = subprocess.run([*command, "--of", name], capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr
+        assert picture.stat().st_size > 1000
