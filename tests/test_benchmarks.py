@@ -31,12 +31,17 @@ def results(tmp_path_factory):
     return tmp_path_factory.mktemp("benchmarks") / "results.jsonl"
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_benchmarks_save_their_printed_results(name, results):
+def run_small(name, results):
     command = [sys.executable, str(FOLDER / f"{name}.py"), *SMALL[name].split()]
     command += ["--wait", "0", "--save", str(results)]
     found = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr
+    return found
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_benchmarks_save_their_printed_results(name, results):
+    found = run_small(name, results)
     records = [json.loads(line) for line in found.stdout.splitlines()]
     assert {r["question"] for r in records} == {name}
     assert results.read_text().endswith(found.stdout)
@@ -48,3 +53,15 @@ def test_tables_are_generated_from_saved_results(results):
     assert found.returncode == 0, found.stderr
     for name in SMALL:
         assert f"### {name}\n\n|" in found.stdout
+
+
+@pytest.mark.optional("matplotlib")
+def test_charts_are_drawn_from_saved_results(tmp_path):
+    results = tmp_path / "results.jsonl"
+    for name in ("compare", "unroll_vs_scan"):
+        run_small(name, results)
+        picture = tmp_path / f"{name}.png"
+        command = [sys.executable, str(FOLDER / "chart.py"), str(results), str(picture)]
+        found = subprocess.run([*command, "--of", name], capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr
+        assert picture.stat().st_size > 1000

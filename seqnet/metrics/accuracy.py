@@ -30,7 +30,14 @@ class Accuracy(MeanMetric):
 
 @register("metric", "sparse_categorical_accuracy", "sparse_accuracy")
 class SparseCategoricalAccuracy(Accuracy):
-    """Share of steps whose most probable class is the target class number."""
+    """Share of steps whose most probable class is the target class number.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.metrics.SparseCategoricalAccuracy()([1, 0], [[0.2, 0.8], [0.4, 0.6]])
+    0.5
+    """
 
     registered_name = "sparse_categorical_accuracy"
 
@@ -41,7 +48,14 @@ class SparseCategoricalAccuracy(Accuracy):
 
 @register("metric", "categorical_accuracy")
 class CategoricalAccuracy(Accuracy):
-    """Share of steps whose most probable class is the target's largest entry."""
+    """Share of steps whose most probable class is the target's largest entry.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.metrics.CategoricalAccuracy()([[0, 1], [1, 0]], [[0.2, 0.8], [0.4, 0.6]])
+    0.5
+    """
 
     registered_name = "categorical_accuracy"
 
@@ -56,6 +70,12 @@ class BinaryAccuracy(Accuracy):
     """Share of outputs that are above `threshold` where the target is 1, and not where it is 0.
 
     It is averaged over the last axis. Targets above 0.5 count as 1. The threshold may be of logits.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.metrics.BinaryAccuracy()([0, 1, 1, 1], [0.9, 0.2, 0.7, 0.8])
+    0.5
     """
 
     registered_name = "binary_accuracy"

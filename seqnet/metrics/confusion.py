@@ -180,7 +180,14 @@ class TruePositives(Counted):
 
 @register("metric", "true_negatives")
 class TrueNegatives(Counted):
-    """The weighted number of negative targets with an output not above the threshold."""
+    """The weighted number of negative targets with an output not above the threshold.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.metrics.TrueNegatives()([0, 1, 1, 1], [0.9, 0.2, 0.7, 0.8])
+    0.0
+    """
 
     registered_name = "true_negatives"
     direction = "max"
@@ -189,7 +196,14 @@ class TrueNegatives(Counted):
 
 @register("metric", "false_positives")
 class FalsePositives(Counted):
-    """The weighted number of negative targets with an output above the threshold."""
+    """The weighted number of negative targets with an output above the threshold.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.metrics.FalsePositives()([0, 1, 1, 1], [0.9, 0.2, 0.7, 0.8])
+    1.0
+    """
 
     registered_name = "false_positives"
     direction = "min"
@@ -198,7 +212,14 @@ class FalsePositives(Counted):
 
 @register("metric", "false_negatives")
 class FalseNegatives(Counted):
-    """The weighted number of positive targets with an output not above the threshold."""
+    """The weighted number of positive targets with an output not above the threshold.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.metrics.FalseNegatives()([0, 1, 1, 1], [0.9, 0.2, 0.7, 0.8])
+    1.0
+    """
 
     registered_name = "false_negatives"
     direction = "min"

@@ -61,7 +61,14 @@ class MeanAbsoluteError(LossMetric):
 
 @register("metric", "mean_absolute_percentage_error", "mape")
 class MeanAbsolutePercentageError(LossMetric):
-    """Mean of the absolute errors in percent of the targets."""
+    """Mean of the absolute errors in percent of the targets.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.MeanAbsolutePercentageError()([[1.0, 2.0]], [[1.5, 2.0]]), 4)
+    25.0
+    """
 
     registered_name = "mean_absolute_percentage_error"
     loss = losses.MeanAbsolutePercentageError
@@ -69,7 +76,14 @@ class MeanAbsolutePercentageError(LossMetric):
 
 @register("metric", "mean_squared_logarithmic_error", "msle")
 class MeanSquaredLogarithmicError(LossMetric):
-    """Mean of the squared differences of ``log(1 + y)``."""
+    """Mean of the squared differences of ``log(1 + y)``.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.MeanSquaredLogarithmicError()([[0.0, 3.0]], [[1.0, 3.0]]), 4)
+    0.2402
+    """
 
     registered_name = "mean_squared_logarithmic_error"
     loss = losses.MeanSquaredLogarithmicError
@@ -77,7 +91,14 @@ class MeanSquaredLogarithmicError(LossMetric):
 
 @register("metric", "logcosh", "log_cosh", "log_cosh_error")
 class LogCoshError(LossMetric):
-    """Mean of ``log(cosh(y_pred - y_true))``."""
+    """Mean of ``log(cosh(y_pred - y_true))``.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.LogCoshError()([[0.0, 1.0]], [[1.0, 1.0]]), 4)
+    0.2169
+    """
 
     registered_name = "logcosh"
     loss = losses.LogCosh
@@ -85,7 +106,14 @@ class LogCoshError(LossMetric):
 
 @register("metric", "hinge")
 class Hinge(LossMetric):
-    """Mean of ``max(0, 1 - y_true y_pred)`` for targets -1 and 1, or 0 and 1."""
+    """Mean of ``max(0, 1 - y_true y_pred)`` for targets -1 and 1, or 0 and 1.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.Hinge()([[-1.0, 1.0]], [[0.5, 0.5]]), 4)
+    1.0
+    """
 
     registered_name = "hinge"
     loss = losses.Hinge
@@ -93,7 +121,14 @@ class Hinge(LossMetric):
 
 @register("metric", "squared_hinge")
 class SquaredHinge(LossMetric):
-    """Mean of ``max(0, 1 - y_true y_pred)^2`` for targets -1 and 1, or 0 and 1."""
+    """Mean of ``max(0, 1 - y_true y_pred)^2`` for targets -1 and 1, or 0 and 1.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.SquaredHinge()([[-1.0, 1.0]], [[0.5, 0.5]]), 4)
+    1.25
+    """
 
     registered_name = "squared_hinge"
     loss = losses.SquaredHinge
@@ -101,7 +136,14 @@ class SquaredHinge(LossMetric):
 
 @register("metric", "categorical_hinge")
 class CategoricalHinge(LossMetric):
-    """Mean of the margin between the target class and the best other class."""
+    """Mean of the margin between the target class and the best other class.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.CategoricalHinge()([[0.0, 1.0, 0.0]], [[0.2, 0.5, 0.3]]), 4)
+    0.8
+    """
 
     registered_name = "categorical_hinge"
     loss = losses.CategoricalHinge
@@ -109,7 +151,14 @@ class CategoricalHinge(LossMetric):
 
 @register("metric", "poisson")
 class Poisson(LossMetric):
-    """Mean of ``y_pred - y_true log(y_pred)``."""
+    """Mean of ``y_pred - y_true log(y_pred)``.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.Poisson()([[1.0, 2.0]], [[1.0, 4.0]]), 4)
+    1.1137
+    """
 
     registered_name = "poisson"
     loss = losses.Poisson
@@ -117,7 +166,14 @@ class Poisson(LossMetric):
 
 @register("metric", "kl_divergence", "kld", "kullback_leibler_divergence")
 class KLDivergence(LossMetric):
-    """Mean Kullback-Leibler divergence ``sum_k y_k log(y_k / p_k)``."""
+    """Mean Kullback-Leibler divergence ``sum_k y_k log(y_k / p_k)``.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.KLDivergence()([[0.5, 0.5]], [[0.25, 0.75]]), 4)
+    0.1438
+    """
 
     registered_name = "kl_divergence"
     loss = losses.KLDivergence
@@ -183,6 +239,12 @@ class BinaryCrossentropy(LossMetric):
         As in `Metric`.
     from_logits : bool
     label_smoothing : float
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.BinaryCrossentropy()([0, 1, 1], [0.1, 0.9, 0.6]), 4)
+    0.2405
     """
 
     registered_name = "binary_crossentropy"
@@ -211,6 +273,12 @@ class CategoricalCrossentropy(LossMetric):
     label_smoothing : float
     axis : int
         The axis of the classes.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.CategoricalCrossentropy()([[0.0, 1.0, 0.0]], [[0.2, 0.5, 0.3]]), 4)
+    0.6931
     """
 
     registered_name = "categorical_crossentropy"
@@ -241,6 +309,12 @@ class SparseCategoricalCrossentropy(LossMetric):
         Steps of this class do not count.
     axis : int
         The axis of the classes.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.SparseCategoricalCrossentropy()([1, 0], [[0.2, 0.8], [0.6, 0.4]]), 4)
+    0.367
     """
 
     registered_name = "sparse_categorical_crossentropy"

@@ -250,7 +250,7 @@ def test_a_mask_may_be_an_array():
 def test_masking_of_several_axes_of_steps():
     x = np.ones((1, 2, 3, 2))
     x[0, 1, 1:] = 0
-    inputs = seqnet.Input((2, 3, 2))
+    inputs = seqnet.Input((None, None, 2))
     masked = seqnet.layers.Masking()(inputs)
     model = seqnet.Model(inputs, seqnet.layers.TimeDistributed(seqnet.layers.LSTM(2))(masked))
     found = model.predict(x)
