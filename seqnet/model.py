@@ -1061,7 +1061,8 @@ class Model:
         a dictionary of results by name is returned. The hooks of `callbacks` whose names begin with
         ``on_test`` are called. `tbptt` divides each batch into windows of this many steps and
         passes states from window to window: the result is the same, and the memory does not depend
-        on the length of the sequences.
+        on the length of the sequences. Only the penalties of an `activity_regularizer` are averaged
+        over the windows.
         """
         batch_size = self._batch_size(batch_size)
         steps, tbptt = check_optional_count(steps, "steps"), check_optional_count(tbptt, "tbptt")
