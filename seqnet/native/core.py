@@ -46,6 +46,7 @@ class CoreLibrary(Protocol):
     elementwise_scratch: Callable[..., int]
     first_outside: Callable[..., int]
     vector_bytes: Callable[[], int]
+    bfloat16_products: Callable[[], int]
     gemm_scratch_size: int  # elements of scratch memory that a product needs for each thread
 
 
@@ -69,16 +70,20 @@ SIGNATURES = {
     "elementwise": [c_void_p, c_void_p, c_long, c_long],
     "recurrence_forward": [c_void_p, c_long],
     "recurrence_backward": [c_void_p, c_long],
-    "recurrence_scratch": [c_long] * 5,
+    "recurrence_scratch": [c_long] * 6,
     "run_program": [c_void_p, c_double, c_long],
     "elementwise_scratch": [c_long] * 3,
     "gemm_scratch": [c_long],
     "first_outside": [c_void_p, c_long, c_long],
     "vector_bytes": [],
+    "bfloat16_products": [],
     "attach_team": [c_void_p, c_void_p],
 }
 RETURNS = dict.fromkeys(
-    ("recurrence_scratch", "elementwise_scratch", "gemm_scratch", "first_outside", "vector_bytes"),
+    (
+        *("recurrence_scratch", "elementwise_scratch", "gemm_scratch"),
+        *("first_outside", "vector_bytes", "bfloat16_products"),
+    ),
     c_long,
 )
 
@@ -171,6 +176,19 @@ def available() -> tuple[bool, str]:
 def vector_bytes(dtype: DTypeLike = "float32") -> int:
     """Return the width of the vectors that the library was compiled for: 16, 32 or 64 bytes."""
     return core(dtype).vector_bytes()
+
+
+def bfloat16_products() -> str:
+    """Return how products of bfloat16 operands are computed here.
+
+    Returns
+    -------
+    str
+        ``"instruction"`` if the processor has AVX-512 BF16, ``"emulated"`` if the environment
+        variable ``SEQNET_BFLOAT16`` is ``"emulate"``: the same bits, slowly. Empty if there is no
+        instruction and no emulation was asked for: such products take longer than those in float32.
+    """
+    return ("", "instruction", "emulated")[core("float32").bfloat16_products()]
 
 
 def available_cores() -> int:

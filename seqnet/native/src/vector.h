@@ -127,6 +127,9 @@ INLINE vreal v_abs(vreal x) { return (vreal)((vmask)x & ~SIGN_BIT); }
 INLINE vreal v_copysign(vreal size, vreal sign) {
     return (vreal)(((vmask)size & ~SIGN_BIT) | ((vmask)sign & SIGN_BIT));
 }
+INLINE vreal v_normal(vreal x) { /* numbers smaller than LEAST_NORMAL become zero, with their sign */
+    return (vreal)((vmask)x & ((vmask)(v_abs(x) >= splat(LEAST_NORMAL)) | v_isnan(x) | SIGN_BIT));
+}
 INLINE vreal v_sign(vreal x) { /* -1, 0 or 1; NaN stays NaN */
     return v_select((vmask)(x == splat(0)) | v_isnan(x), x, v_copysign(splat(REAL(1.0)), x));
 }
