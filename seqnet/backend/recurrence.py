@@ -26,7 +26,7 @@ from pytensor.tensor.math import Dot
 from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.type import TensorType
 
-from seqnet.backend.kernel_ops import KERNELS, native
+from seqnet.backend.kernel_ops import function_of, native, uses_bfloat16
 from seqnet.ops.affine import Affine
 from seqnet.ops.graph_op import SymbolicShape, apply_op, like
 from seqnet.ops.lookup_affine import LookupAffine
@@ -99,7 +99,13 @@ def elementwise_kernel(step: TracedStep) -> native.RecurrenceKernel | None:
     try:
         others = [other_of(extra, step.dtype) for extra in step.extras]
         return native.RecurrenceKernel.of(
-            elementwise_step, len(step.gates), len(step.states), step.dtype, others, operands_of
+            elementwise_step,
+            len(step.gates),
+            len(step.states),
+            step.dtype,
+            others,
+            operands_of,
+            bfloat16=step.bfloat16 and uses_bfloat16(),
         )
     except native.KernelUnavailable:
         return None
@@ -527,7 +533,7 @@ def last_states(node: Apply, compiled: Kernel) -> list[Variable]:
         if shuffled.op.new_order == (1, 0, 2) and affine is not None:
             place = SEQUENCES.get(type(affine.op), -1)
             if place >= 0:
-                source, project = affine.inputs, KERNELS[type(affine.op)]
+                source, project = affine.inputs, function_of(affine.op)
     options = (project, len(source), max(place, 0))
     forward = KernelLastStates(compiled, op.names, op.backwards, *options, units=op.step.units)
     return apply_op(forward, *source, *others)

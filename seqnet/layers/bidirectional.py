@@ -98,7 +98,7 @@ class Bidirectional(Wrapper, Stateful):
                 "The two halves of a Bidirectional read in opposite directions: give "
                 f"backward_layer go_backwards={not forth.go_backwards}."
             )
-        same = ["return_sequences", "return_state", "stateful", "dtype"]
+        same = ["return_sequences", "return_state", "stateful", "dtype_policy"]
         same += ["units"] if self.merge_mode in ("sum", "mul", "ave") else []
         for name in same:
             if getattr(forth, name) != getattr(back, name):
