@@ -207,5 +207,5 @@ def same_arguments(value: Any, **changes: Any) -> Any:
         return [same_arguments(item) for item in value]
     if not isinstance(value, Layer):
         return value
-    arguments = {name: same_arguments(getattr(value, name)) for name in value.parameters()}
+    arguments = {name: same_arguments(v) for name, v in value.current_arguments().items()}
     return type(value)(**(arguments | changes))

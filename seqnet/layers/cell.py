@@ -23,7 +23,7 @@ from pytensor.gradient import grad_clip
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import graph_inputs
 
-from seqnet import activations, backend, constraints, initializers, regularizers
+from seqnet import activations, backend, config, constraints, initializers, regularizers
 from seqnet.checks import check_bool, check_count, check_fits, check_number
 from seqnet.hyperparameters import Rate, numbers_of
 from seqnet.layers.calling import describe
@@ -608,7 +608,7 @@ class Cell(CellLayer, Seeded):
             describe(self),
             self.state_sizes,
             drawn[1],
-            bfloat16=self.compute_dtype == "bfloat16",
+            bfloat16=self.dtype_policy == config.MIXED,
         )
         if step.products and not self.uses_recur:
             raise ValueError(
@@ -664,6 +664,7 @@ def trace_with_output(
             what,
             (*sizes, *last.values()),
             input_size=cell.input_size,
+            bfloat16=cell.dtype_policy == config.MIXED,
         )
 
     whole = traced(own_output=True)

@@ -587,8 +587,8 @@ class Layer(Versioned, Configurable):
         """
         return "bfloat16" if self.dtype_policy == config.MIXED else self.dtype
 
-    def get_config(self) -> dict[str, Any]:
-        found = super().get_config()
+    def current_arguments(self) -> dict[str, Any]:
+        found = super().current_arguments()
         return found | {"dtype": self.dtype_policy} if "dtype" in found else found
 
     def rename(self, name: str) -> None:
