@@ -27,6 +27,7 @@ from seqnet.backend.kernel_ops import use_softmax_kernels
 from seqnet.backend.lowering import ChooseKernels, LowerForVM, inline_inner_graphs, work_in_place
 from seqnet.backend.recurrence import why_not_fused
 from seqnet.locking import COMPILING
+from seqnet.ops.bfloat16 import RoundToBfloat16
 from seqnet.ops.recurrence import Recurrence
 from seqnet.ops.schedule import ScheduledRate, rate_at
 from seqnet.ops.unrolled import UnrolledStep
@@ -123,6 +124,41 @@ def register_for_jax() -> None:
 
         return lambda step: jax.pure_callback(rate, result, step)
 
+    @dispatch.jax_funcify.register(RoundToBfloat16)
+    def rounded(op: RoundToBfloat16, **_: Any) -> Callable:
+        least = np.finfo("float32").smallest_normal
+
+        def function(x: Any) -> Any:
+            nearest = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+            return jax.numpy.where(abs(x) < least, x * 0, nearest)
+
+        return function
+
+
+@cache
+def register_for_numba() -> None:
+    """Tell PyTensor's Numba linker how to round to bfloat16."""
+    dispatch = importlib.import_module("pytensor.link.numba.dispatch.basic")
+
+    @dispatch.register_funcify_default_op_cache_key(RoundToBfloat16)
+    def rounded(op: RoundToBfloat16, **_: Any) -> Callable:
+        @dispatch.numba_njit
+        def function(x):  # type: ignore[no-untyped-def]
+            values = np.ascontiguousarray(x).ravel()
+            bits, out = values.view(np.uint32), np.empty_like(values)
+            to = out.view(np.uint32)
+            for i in range(values.size):
+                word = bits[i]
+                if np.isnan(values[i]):
+                    to[i] = word
+                elif word & 0x7F800000:
+                    to[i] = (word + (0x7FFF + ((word >> 16) & 1))) & 0xFFFF0000
+                else:
+                    to[i] = word & 0x80000000
+            return out.reshape(x.shape)
+
+        return function
+
 
 def mode() -> Mode:
     """Return the PyTensor mode of the configured backend.
@@ -144,6 +180,8 @@ def mode() -> Mode:
         register_for_jax()
         rewriters = dfs_rewriter(reduce_in_own_type), dfs_rewriter(without_check)
         return get_mode("JAX").register(*((rewriter, 49.4) for rewriter in rewriters))
+    if name == "numba":
+        register_for_numba()
     return get_mode(name.upper())
 
 
