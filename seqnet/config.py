@@ -78,8 +78,8 @@ def set_floatx(dtype: str) -> None:
     name = check_float_dtype(dtype)
     if _settings["mixed"] and name == "float64":
         raise ValueError(
-            f"The dtype policy is {MIXED!r}, whose weights are float32, so the float type cannot be "
-            "float64. Call seqnet.config.set_dtype_policy('float64') instead."
+            f"The dtype policy is {MIXED!r}, whose weights are float32, so the float type cannot "
+            "be float64. Call seqnet.config.set_dtype_policy('float64') instead."
         )
     _settings["floatx"] = name
 

@@ -90,7 +90,7 @@ def shape_back(rows: np.ndarray, shape: tuple[int, ...], order: tuple[int, ...])
 
 
 def compute_affine(
-    x: Array, kernel: Array, bias: Array | None = None, bfloat16: bool = False
+    x: Array, kernel: Array, bias: Array | None = None, *, bfloat16: bool = False
 ) -> tuple[Array]:
     """Return ``x @ kernel + bias`` over the last axis."""
     order = memory_order(x)
@@ -98,7 +98,9 @@ def compute_affine(
     return (shape_back(rows, x.shape, order),)
 
 
-def compute_affine_gradient(x: Array, gradient: Array, bfloat16: bool = False) -> tuple[Array, ...]:
+def compute_affine_gradient(
+    x: Array, gradient: Array, *, bfloat16: bool = False
+) -> tuple[Array, ...]:
     """Return the gradients of an affine map's kernel and bias."""
     order = memory_order(x)
     return native.gemm(
@@ -146,7 +148,7 @@ def compute_lookup_affine(
 
 
 def compute_lookup_affine_gradient(
-    table: Array, ids: Array, kernel: Array, gradient: Array, bfloat16: bool = False
+    table: Array, ids: Array, kernel: Array, gradient: Array, *, bfloat16: bool = False
 ) -> tuple[Array, ...]:
     """Return the gradients of a table, a kernel and a bias, in the order with less work.
 

@@ -23,7 +23,7 @@ from pytensor.tensor.random.type import RandomType
 
 from seqnet import config
 from seqnet.backend.kernel_ops import native as native_code
-from seqnet.backend.kernel_ops import use_softmax_kernels
+from seqnet.backend.kernel_ops import use_softmax_kernels, uses_bfloat16
 from seqnet.backend.lowering import ChooseKernels, LowerForVM, inline_inner_graphs, work_in_place
 from seqnet.backend.recurrence import why_not_fused
 from seqnet.locking import COMPILING
@@ -81,6 +81,15 @@ def native() -> ModuleType | None:
         log_once(f"The compiled kernels are not used: {reason}")
         return None
     return native_code
+
+
+def rounds_to_bfloat16() -> bool:
+    """Return whether the configured backend rounds the operands of products in bfloat16.
+
+    Compiled kernels do so where the processor has an instruction for it. All other backends do.
+    """
+    kernels = native()
+    return kernels is None or uses_bfloat16()
 
 
 def needs_sizes() -> bool:
@@ -143,7 +152,7 @@ def register_for_numba() -> None:
     @dispatch.register_funcify_default_op_cache_key(RoundToBfloat16)
     def rounded(op: RoundToBfloat16, **_: Any) -> Callable:
         @dispatch.numba_njit
-        def function(x):  # type: ignore[no-untyped-def]
+        def function(x: Array) -> Array:
             values = np.ascontiguousarray(x).ravel()
             bits, out = values.view(np.uint32), np.empty_like(values)
             to = out.view(np.uint32)

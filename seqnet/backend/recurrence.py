@@ -143,8 +143,8 @@ def graph_of(step: TracedStep) -> native.StepGraph:
     results = [pt.matrix(dtype=step.dtype) for _ in dots]
     values |= dict(zip((node.outputs[0] for node in dots), results, strict=True))
     if rounds:  # as `seqnet.ops.bfloat16.dot` does; the recurrent kernel is rounded before the loop
-        columns = [v for product in step.products for v in product.values]
-        values |= {v: RoundGradient()(v) for v in columns}
+        of_kernel = [v for product in step.products for v in product.values]
+        values |= {v: RoundGradient()(v) for v in of_kernel}
     found = rebuild([*outputs, *(node.inputs[0] for node in dots)], values)
     count, own = len(step.new_states), len(step.products)
     new_states, operands = found[:count], found[count:]
@@ -191,7 +191,7 @@ def rounded_inputs(op: Recurrence, inputs: Sequence[Variable]) -> list[Variable]
     step, names = op.step, set()
     if step.bfloat16 and step.products and uses_bfloat16():
         names.add("recurrent_kernel")
-    places = {extra.placeholder: k for k, extra in enumerate(step.extras)}
+    places: dict[Variable, int] = {e.placeholder: k for k, e in enumerate(step.extras)}
     outputs = inlined([*step.new_states, *(product.operand for product in step.products)])
     names |= {f"extra{places[node.inputs[0]]}" for node in rounded_extras(step, outputs)}
     return [

@@ -114,6 +114,12 @@ def affine(
     are rounded, see `Layer.compute_dtype`.
     """
     bfloat16 = compute_dtype == "bfloat16"
+    if bfloat16 and inputs.dtype == "float64":
+        raise ValueError(
+            "A layer with the policy 'mixed_bfloat16' has an input of float64, which would lose "
+            "most of its digits: give the layers before it, or the input, the dtype float32, or this "
+            "layer dtype='float64'."
+        )
     if inputs.dtype != kernel.dtype:
         inputs = pt.cast(inputs, kernel.dtype)
     weights = [kernel] if bias is None else [kernel, bias]

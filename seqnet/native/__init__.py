@@ -18,8 +18,9 @@ nothing else of seqnet. Without it, seqnet works but is slower.
 The C files in ``src/``: ``core.c`` is the library of one precision and includes ``gemm.c``,
 ``recurrence.c`` (with ``elementwise_recurrence.c``), ``program.c``, ``rows.c`` (softmax,
 embeddings, elementwise functions and norms), ``chain.c`` (linear chains) and ``ctc.c``. ``tile.h``
-is the inner loop of matrix products, ``pairs.h`` rounds their operands to bfloat16, ``vector.h`` defines vectors and their functions, ``team.c``
-the threads, ``block.h`` and ``generated.h`` the interface of generated code.
+is the inner loop of matrix products, ``pairs.h`` rounds their operands to bfloat16, ``vector.h``
+defines vectors and their functions, ``team.c`` the threads, ``block.h`` and ``generated.h`` the
+interface of generated code.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ from __future__ import annotations
 from .cell import Other
 from .chain import chain_backward, chain_best, chain_forward
 from .compiler import KernelUnavailable
-from .core import available, bfloat16_products, calls, get_num_threads, set_num_threads, vector_bytes
+from .core import (
+    available,
+    bfloat16_products,
+    calls,
+    get_num_threads,
+    set_num_threads,
+    vector_bytes,
+)
 from .ctc import ctc_loss
 from .dense import gemm
 from .elementwise import ElementwiseKernel
