@@ -141,7 +141,8 @@ def check_dtype_policy(policy: str) -> str:
     except ValueError as error:
         if not isinstance(policy, str):
             raise
-        near = difflib.get_close_matches(policy, DTYPE_POLICIES, n=1, cutoff=0.5)
+        near = [name for name in DTYPE_POLICIES if policy and policy.lower() in name]
+        near = near or difflib.get_close_matches(policy, DTYPE_POLICIES, n=1, cutoff=0.5)
         likely = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"There is no dtype policy {policy!r}; choose one of {', '.join(DTYPE_POLICIES)}."

@@ -117,8 +117,8 @@ def affine(
     if bfloat16 and inputs.dtype == "float64":
         raise ValueError(
             "A layer with the policy 'mixed_bfloat16' has an input of float64, which would lose "
-            "most of its digits: give the layers before it, or the input, the dtype float32, or this "
-            "layer dtype='float64'."
+            "most of its digits: give the layers before it, or the input, the dtype float32, or "
+            "this layer dtype='float64'."
         )
     if inputs.dtype != kernel.dtype:
         inputs = pt.cast(inputs, kernel.dtype)
