@@ -141,7 +141,7 @@ def compare(options, size: str, report: Report) -> dict:
 
 def main(arguments=None) -> None:
     options = parse(arguments)
-    report = Report("compare", options)
+    report = Report("compare_bfloat16" if "bfloat16" in options.side else "compare", options)
     rows = [["size", "side", "step ms", "quartiles", f"{options.side} / it", "spread", "first s"]]
     for size in options.sizes:
         record = compare(options, size, report)

@@ -92,6 +92,10 @@ def compare(records: list[dict]) -> str:
     return markdown(["", "system", "step, ms", "first row / system", "first step, s"], rows)
 
 
+def compare_bfloat16(records: list[dict]) -> str:
+    return compare(records)
+
+
 def roofline(records: list[dict]) -> str:
     """Return the table of steps and ceilings, with a line for each ceiling."""
     rows = []
@@ -334,6 +338,7 @@ TABLES: dict[str, Callable] = {
     f.__name__: f
     for f in (
         compare,
+        compare_bfloat16,
         roofline,
         mixed_precision,
         compile_time,
