@@ -28,6 +28,7 @@ from seqnet.data.adapters import Adapter
 from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Data, Dataset, RowDataset
 from seqnet.data.ragged import choose_lengths
+from seqnet.data.resident import check_resident
 from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.graph import Graph, StepsSource, has_steps
 from seqnet.hyperparameters import names_of
@@ -911,6 +912,7 @@ class Model:
         mask: Data | None = None,
         lengths: Data | None = None,
         tbptt: int | None = None,
+        resident: bool = False,
     ) -> History:
         """Train on arrays, rows outside memory, or a stream of batches.
 
@@ -976,6 +978,10 @@ class Model:
             an update for each. States and the masks of `dropout` and `recurrent_dropout` are passed
             from window to window; gradients are not. Windows that consist only of padding are
             skipped. The validation is computed in such windows, too.
+        resident : bool
+            Keep the data in shared variables during the training, and take batches by row numbers
+            within the compiled functions. Results are the same. The data goes to the device once,
+            and not with each batch; without a device it saves little. For arrays, without `tbptt`.
 
         Returns
         -------
@@ -996,7 +1002,7 @@ class Model:
             if validation_batch_size is None
             else self._batch_size(validation_batch_size, "validation_batch_size"),
             epochs, initial_epoch, shuffle, tbptt, verbose, validation_freq, steps_per_epoch,
-            validation_steps, class_weight,
+            validation_steps, class_weight, resident,
         )  # fmt: skip
         callbacks, verbose = check_callbacks(callbacks), arguments.verbose
         remaining = arguments.epochs - arguments.initial_epoch
@@ -1023,6 +1029,12 @@ class Model:
                 dataset = dataset.map(ClassWeight(class_weight, self))
             if tbptt is not None:
                 check_windows(self, dataset.first_batch(arguments.batch_size))
+            if arguments.resident:
+                check_resident(dataset, "X", tbptt)
+                dataset = opened.enter_context(self.steps.resident(dataset, "train"))
+                if validation is not None:
+                    check_resident(validation, "validation_data", tbptt)
+                    validation = opened.enter_context(self.steps.resident(validation, "test"))
             history = self.history = History()
             called = CallbackList(callbacks, [history, *reports(verbose, callbacks)])
             opened.callback(called.close)
