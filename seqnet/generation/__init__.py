@@ -2,7 +2,7 @@
 
 from seqnet.generation.ctc import ctc_beam_search_decode, ctc_greedy_decode
 from seqnet.generation.decoding import Decoder, Hypothesis
-from seqnet.generation.sampling import generate, sample
+from seqnet.generation.sampling import sample
 from seqnet.generation.stepping import Stepper
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "Stepper",
     "ctc_beam_search_decode",
     "ctc_greedy_decode",
-    "generate",
     "sample",
 ]
 

@@ -40,7 +40,7 @@ from .program import ProgramKernel, StepGraph, StepProduct
 from .recording import Recording, recording
 from .recurrence import RecurrenceGradients, RecurrenceKernel
 from .softmax import log_softmax, softmax, softmax_cross_entropy
-from .steps import Drawn, Sampling, Steps
+from .steps import Drawn, Steps
 
 __all__ = [
     "Drawn",
@@ -51,7 +51,6 @@ __all__ = [
     "Recording",
     "RecurrenceGradients",
     "RecurrenceKernel",
-    "Sampling",
     "StepGraph",
     "StepProduct",
     "Steps",

@@ -36,17 +36,6 @@ class _Arguments(Structure):  # steps in src/steps.c
     ]
 
 
-class Sampling(NamedTuple):
-    """How a class is drawn from probabilities."""
-
-    temperature: float = 1.0
-    """Divides the logarithms of the probabilities; 0 selects the most probable class."""
-    top_k: int | None = None
-    """Draw only from so many classes, the most probable ones."""
-    top_p: float | None = None
-    """Draw only from the most probable classes whose total probability reaches this value."""
-
-
 class Drawn(NamedTuple):
     """What was drawn in some steps."""
 
@@ -104,14 +93,25 @@ class Steps:
         a.steps, a.given, a.drawn = len(numbers), address(numbers), None
         self._core.run_steps(ctypes.byref(a), get_num_threads())
 
-    def draw(self, uniform: np.ndarray, how: Sampling) -> Drawn:
+    def draw(
+        self,
+        uniform: np.ndarray,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Drawn:
         """Run some steps, each of which reads what the one before has drawn.
 
         Parameters
         ----------
         uniform : float64 (steps, rows)
             Random numbers of at least 0 and less than 1.
-        how : Sampling
+        temperature
+            Divides the logarithms of the probabilities; 0 selects the most probable class.
+        top_k
+            Draw only from so many classes, the most probable ones.
+        top_p
+            Draw only from the most probable classes whose total probability reaches this value.
         """
         uniform = np.ascontiguousarray(uniform, np.float64)
         steps, classes, threads = len(uniform), self.classes, get_num_threads()
@@ -119,8 +119,8 @@ class Steps:
         scratch = np.empty((threads, 2 * classes))
         a = self._arguments
         a.steps, a.given = steps, None
-        a.temperature, a.top_p = how.temperature, 1 if how.top_p is None else how.top_p
-        a.top_k = classes if how.top_k is None else min(how.top_k, classes)
+        a.temperature, a.top_p = temperature, 1 if top_p is None else top_p
+        a.top_k = classes if top_k is None else min(top_k, classes)
         a.uniform, a.scratch = address(uniform), address(scratch)
         a.drawn, a.log_p = address(numbers), address(log_p)
         self._core.run_steps(ctypes.byref(a), threads)
