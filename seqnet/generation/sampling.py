@@ -135,5 +135,3 @@ def no_probabilities(p: Array) -> ValueError:
         f"{p.max():.4g} that add up to {p.sum(dtype='float64'):.4g}. The model must end with a "
         "softmax."
     )
-
-

@@ -1,7 +1,7 @@
 """Generation of sequences with a model of the next number, many steps in one call.
 
-A step of the model is noted as a list of calls of compiled kernels (`seqnet.backend.capture`), which
-are repeated together with the drawing of numbers. If a step is more than kernels, it runs in
+A step of the model is noted as a list of calls of compiled kernels (`seqnet.backend.capture`),
+which are repeated together with the drawing of numbers. If a step is more than kernels, it runs in
 Python, and a message says why.
 """
 

@@ -19,9 +19,10 @@ nothing else of seqnet. Without it, seqnet works but is slower.
 
 The C files in ``src/``: ``core.c`` is the library of one precision and includes ``gemm.c``,
 ``recurrence.c`` (with ``elementwise_recurrence.c``), ``program.c``, ``rows.c`` (softmax,
-embeddings, elementwise functions and norms), ``chain.c`` (linear chains), ``ctc.c`` and ``steps.c``. ``tile.h``
-is the inner loop of matrix products, ``row.h`` that of a single row, ``vector.h`` defines vectors and their functions, ``team.c``
-the threads, ``block.h`` and ``generated.h`` the interface of generated code.
+embeddings, elementwise functions and norms), ``chain.c`` (linear chains), ``ctc.c`` and ``steps.c``
+(repeated steps). ``tile.h`` is the inner loop of matrix products, ``row.h`` that of a single row,
+``vector.h`` defines vectors and their functions, ``team.c`` the threads, ``block.h`` and
+``generated.h`` the interface of generated code.
 """
 
 from __future__ import annotations
