@@ -7,7 +7,7 @@ the error says which operation is neither.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,7 +100,7 @@ def performed(node: Apply, inputs: Sequence[Array]) -> list[Array]:
 
 
 def run_node(
-    node: Apply, inputs: Sequence[Array], varying: Collection[Variable], repeats: int, noted: Any
+    node: Apply, inputs: Sequence[Array], varying: Set[Variable], repeats: int, noted: Any
 ) -> list[Array]:
     """Return the outputs of a node that depends on the arguments, or raise."""
     op = node.op

@@ -199,7 +199,7 @@ def numbers_of(value: Any, vocabulary: Vocabulary | None, name: str) -> Array:
                 "model.vocabulary = seqnet.text.CharacterVocabulary.of(text), or pass numbers."
             )
         try:
-            return np.asarray(vocabulary.encode(value))  # type: ignore[arg-type]
+            return np.asarray(vocabulary.encode(value))
         except (ValueError, TypeError) as error:
             raise type(error)(f"{name}: {error}") from None
     found = list(value)

@@ -92,7 +92,10 @@ class CapturedEngine:
         if self.probabilities.ndim != 2 or not all(a.flags.c_contiguous for a in contiguous):
             raise NotCapturedError("an output of a step is not contiguous")
         pairs = list(zip(after, self.states, strict=True))
-        self.steps = backend.native().Steps(found.noted, self.ids, self.probabilities, pairs)
+        kernels = backend.native()
+        if kernels is None:
+            raise NotCapturedError("the compiled kernels are not used")
+        self.steps = kernels.Steps(found.noted, self.ids, self.probabilities, pairs)
         self.check(writer)
         for mine, first in zip(self.states, states, strict=True):
             mine[...] = first

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import Structure, byref
 from typing import Any
@@ -27,7 +27,7 @@ class Recording:
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
-        self.calls: list[tuple[Callable, Structure, int]] = []
+        self.calls: list[tuple[Any, Structure, int]] = []
         self.kept: list[Any] = []
 
 
@@ -63,7 +63,7 @@ def here() -> Recording | None:
     return found if found is not None and found.thread == threading.get_ident() else None
 
 
-def run(function: Callable, arguments: Structure, threads: int, *kept: Any) -> None:
+def run(function: Any, arguments: Structure, threads: int, *kept: Any) -> None:
     """Call a compiled kernel, whose arguments refer to what is in `kept`."""
     function(byref(arguments), threads)
     if _current is not None and (found := here()):

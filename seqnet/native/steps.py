@@ -73,10 +73,10 @@ class Steps:
         self.rows, self.classes = rows, classes
         made = [] if noted is None else noted.calls
         self._calls = (_Call * len(made))(
-            *((ctypes.cast(f, c_void_p), addressof(a), threads) for f, a, threads in made)
+            *(_Call(ctypes.cast(f, c_void_p), addressof(a), n) for f, a, n in made)
         )
         self._copies = (_Copy * len(states))(
-            *((address(after), address(before), before.nbytes) for after, before in states)
+            *(_Copy(address(after), address(before), before.nbytes) for after, before in states)
         )
         self._kept = (noted, ids, probabilities, list(states))
         self._core = core(probabilities.dtype)
