@@ -48,7 +48,12 @@ def main(arguments=None) -> None:
     add("--cell", default="lstm", choices=["simple_rnn", "gru", "lstm"])
     add("--temperature", type=float, default=1.0)
     add("--streams", default="1", help="sequences side by side, several with commas")
-    add("--count", type=int, default=2000, help="characters in a turn, of all streams")
+    add(
+        "--count",
+        type=int,
+        default=2000,
+        help="characters in a turn, of all streams; at least 100 of each",
+    )
     add("--rounds", type=int, default=8)
     options = result.parse_args(arguments)
     settings = {**size_settings(options.size), "cell": options.cell}
@@ -72,7 +77,7 @@ def main(arguments=None) -> None:
                 for how in WAYS[side]:
                     time.sleep(SETTLE_S)
                     asked = {"temperature": options.temperature, "streams": streams, "how": how}
-                    count = max(1, options.count // streams)
+                    count = max(100, options.count // streams)
                     found = worker.call("generate", count=count, **asked)
                     rates.setdefault((streams, side, how), []).append(found["per_second"])
     for streams in sizes:
