@@ -246,7 +246,7 @@ def generation(records: list[dict]) -> str:
     for r in records:
         s = r["settings"]
         for found in r["per_second"]:
-            what = f"{s['layers']} x {s['units']} {s['cell']}{star(r)}"
+            what = f"{s['layers']} x {s['units']} {s['cell']}, {r['streams']} streams{star(r)}"
             how = f"{found['side']}, {found['how']}"
             rows.append([what, how, *[f"{found[k]:,.0f}" for k in ("median", "q1", "q3")]])
     return markdown(["model", "system", "characters a second", "quartile", "quartile"], rows)
