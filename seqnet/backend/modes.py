@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytensor
 from pytensor.compile.mode import OPT_FAST_RUN, Mode, get_mode
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
@@ -192,6 +193,15 @@ def mode() -> Mode:
     if name == "numba":
         register_for_numba()
     return get_mode(name.upper())
+
+
+def put(variable: SharedVariable, array: Array) -> None:
+    """Set a shared variable to an array that nothing changes; with JAX, on its device."""
+    if config.backend() == "jax":
+        jax = importlib.import_module("jax")
+        variable.container.storage[0] = jax.device_put(array)
+    else:
+        variable.set_value(array, borrow=True)
 
 
 def needs_seeds(variable: Variable) -> bool:

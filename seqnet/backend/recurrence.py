@@ -23,6 +23,7 @@ from pytensor.link.c.type import generic
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.math import Dot
+from pytensor.tensor.rewriting.ofg import inline_ofg_node
 from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.type import TensorType
 
@@ -254,9 +255,7 @@ def inlined(outputs: Sequence[Variable]) -> list:
                 values[node.outputs[0]] = node.inputs[0]
                 break
             if isinstance(node.op, OpFromGraph):
-                inner = node.op.fgraph
-                given = dict(zip(inner.inputs, node.inputs, strict=True))
-                values.update(zip(node.outputs, rebuild(inner.outputs, given), strict=True))
+                values.update(zip(node.outputs, inline_ofg_node(node), strict=True))
                 break
         if not values:
             return list(outputs)
@@ -491,6 +490,12 @@ class KernelRecurrence(KernelOfRecurrence):
         return Apply(self, list(inputs), [*outputs, generic()])
 
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
+        count = self.compiled.states
+        for k, value in enumerate(self.views(inputs)):
+            outputs[k][0] = value.copy() if count <= k < 2 * count else value
+
+    def views(self, inputs: Sequence[Array]) -> list:
+        """Return the outputs; the last states are views of the histories."""
         given = named(self.names, inputs, self.compiled.states)
         projected, mask = given["projected"], given["mask"]
         histories, saved = self.compiled.forward(
@@ -502,11 +507,7 @@ class KernelRecurrence(KernelOfRecurrence):
             save=self.save,
             others=self.others(inputs),
         )
-        for storage, history in zip(outputs, histories, strict=False):
-            storage[0] = history
-        for storage, history in zip(outputs[len(histories) :], histories, strict=False):
-            storage[0] = history[-1].copy()
-        outputs[-1][0] = saved
+        return [*histories, *(history[-1] for history in histories), saved]
 
     # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
     def infer_shape(self, *given: Any) -> list[SymbolicShape | None]:
@@ -564,6 +565,11 @@ class KernelLastStates(KernelOfRecurrence):
         return Apply(self, list(inputs), [kind() for kind in kinds])
 
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
+        for storage, state in zip(outputs, self.views(inputs), strict=True):
+            storage[0] = state.copy()  # its memory may be that of a whole part
+
+    def views(self, inputs: Sequence[Array]) -> list:
+        """Return the outputs as views of the last part of the histories."""
         source = list(inputs[: self.inputs])
         given = dict(zip(self.names[1:], inputs[self.inputs :], strict=True))
         axis = 0 if self.project is None else 1
@@ -594,9 +600,8 @@ class KernelLastStates(KernelOfRecurrence):
                 save=False,
                 others=self.others((projected, *part.values())),
             )
-            states = [history[-1].copy() for history in histories]
-        for storage, state in zip(outputs, cast(list, states), strict=True):
-            storage[0] = state
+            states = [history[-1] for history in histories]
+        return cast(list, states)
 
     def is_sequence(self, name: str) -> bool:
         """Return whether an input is an extra of the step with a value for each step."""

@@ -10,6 +10,8 @@
  * the processor has it and vectors have 64 bytes. The code for other machines computes the same bits, if the processor
  * multiplies and adds with a single rounding. SEQNET_BFLOAT16=emulate selects it.
  */
+#ifndef SEQNET_PAIRS_H
+#define SEQNET_PAIRS_H
 #include "vector.h"
 
 #if REAL_BITS == 32 && VECTOR_BYTES == 64 && defined(__AVX512BF16__) && defined(__AVX512BW__) && !defined(EMULATE_BFLOAT16)
@@ -100,3 +102,4 @@ static void pack_pairs_transposed(const real *from, long step, long depth, long 
         }
     }
 }
+#endif

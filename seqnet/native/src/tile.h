@@ -8,6 +8,8 @@
  *
  * The tiles of `pair_tiles` do the same with words of two bfloat16 numbers: see pairs.h.
  */
+#ifndef SEQNET_TILE_H
+#define SEQNET_TILE_H
 #include "vector.h"
 #include "pairs.h"
 
@@ -94,3 +96,4 @@ static tile_table pair_tiles[TILE_VECTORS] = TILE_TABLE(pair_tile);
 /* Rows are divided into tiles of nearly equal height: 32 rows are 5+5+6+5+5+6, not five times 6 and a slow 2. */
 INLINE long tile_count(long rows) { return (rows + TILE_ROWS - 1) / TILE_ROWS; }
 INLINE long tile_start(long rows, long i) { return rows * i / tile_count(rows); }
+#endif
