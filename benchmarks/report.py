@@ -246,7 +246,7 @@ def generation(records: list[dict]) -> str:
     for r in records:
         s = r["settings"]
         for found in r["per_second"]:
-            what = f"{s['layers']} x {s['units']} {s['cell']}{star(r)}"
+            what = f"{s['layers']} x {s['units']} {s['cell']}, {r['streams']} streams{star(r)}"
             how = f"{found['side']}, {found['how']}"
             rows.append([what, how, *[f"{found[k]:,.0f}" for k in ("median", "q1", "q3")]])
     return markdown(["model", "system", "characters a second", "quartile", "quartile"], rows)
@@ -265,6 +265,27 @@ def with_peer(records: list[dict], what: str, measured: str) -> str:
 
 def sequence_losses(records: list[dict]) -> str:
     return with_peer(records, "loss", "loss and gradient, ms")
+
+
+def cells(records: list[dict]) -> str:
+    rows = []
+    for record in records:
+        for name, found in record["cells"].items():
+            step, best = milliseconds(found["step_ms"]), number(found["best_ms"])
+            compared = "" if found["ratio_to"] == name else found["ratio_to"]
+            beside = ratio(found["ratio"]) if compared else ""
+            rows.append([f"{name}{star(record)}", step, best, beside, compared])
+    heads = ["cell", "training step, ms", "shortest, ms", "ratio", "to"]
+    return markdown(heads, rows)
+
+
+def cells_long(records: list[dict]) -> str:
+    rows = []
+    for record in records:
+        for name, found in record["layers"].items():
+            step = milliseconds(found["step_ms"])
+            rows.append([f"{name}{star(record)}", step, ratio(found["ratio"])])
+    return markdown(["layer", "training step, ms", "layer / minGRU"], rows)
 
 
 def attention(records: list[dict]) -> str:
@@ -309,6 +330,8 @@ TABLES: dict[str, Callable] = {
         generation,
         sequence_losses,
         attention,
+        cells,
+        cells_long,
     )
 }
 

@@ -20,7 +20,7 @@ from seqnet.generation.splitting import Kind, Split
 from seqnet.layers import CallContext
 from seqnet.layers.states import all_layers
 from seqnet.layers.symbolic import put_values
-from seqnet.locking import COMPILING
+from seqnet.locking import compiling
 from seqnet.signature import Signature, Structure
 from seqnet.training.step import CompiledSteps, last_states, recurrent_layers, symbolic_states
 from seqnet.types import Array, Tensor
@@ -199,7 +199,7 @@ class SteppedModel:
         """Return the function of one step for values of some types, compiled at first use."""
         key = (config.backend(), *types)
         if key not in self.functions:
-            with COMPILING:
+            with compiling():
                 self.functions[key] = self.compile_step(types)
         return self.functions[key]
 
@@ -260,7 +260,7 @@ def part_of(model: Model, split: Split, shapes: Sequence, stepped: Sequence[int]
         Structure(tuple(f"value_{k}" for k in range(len(split.once.outputs))), "list"),
         tuple(signature.input_variables[k] for k in places),
     )
-    part.graph, part.layers = split.once, model.layers
+    part.graph, part._layers = split.once, model.layers
     part.input_shape = part.signature.inputs.pack([shapes[k] for k in places])
     part.lock = model.lock
     part.steps = CompiledSteps(part)

@@ -24,7 +24,7 @@ from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Loop
 from seqnet.layers.states import layers_in_time
-from seqnet.locking import COMPILING
+from seqnet.locking import COMPILING, compiling
 from seqnet.regularizers import penalty as penalty_of
 from seqnet.training.announcing import announced
 from seqnet.training.results import PredictResult, TestResult, TrainResult
@@ -384,7 +384,7 @@ class CompiledSteps:
         key = (compile_it, types, depends, with_states, name)
         function = self.functions.get(key)
         if function is None:
-            with COMPILING:
+            with compiling():
                 function = self.functions.get(key)  # another thread may have compiled it meanwhile
                 if function is None:
                     states = symbolic_states(self.model.layers) if with_states else {}

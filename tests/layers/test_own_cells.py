@@ -220,7 +220,7 @@ def test_an_invalid_step_is_refused_by_name(name):
 
 
 @pytest.mark.parametrize("options", [{}, {"fused": False}, {"unroll": True}], ids=str)
-@pytest.mark.parametrize("cls", [SimpleRNN, GRU])
+@pytest.mark.parametrize("cls", [SimpleRNN, pytest.param(GRU, marks=pytest.mark.slow)])
 def test_a_gradient_of_a_gradient_is_the_numerical_one(cls, options):
     layer = cls(2, dtype="float64", return_sequences=True, **options)
     x = symbolic()
@@ -352,3 +352,26 @@ def test_a_kernel_keeps_no_graph():
     del step
     gc.collect()
     assert variable() is None
+
+
+@pytest.mark.parametrize("options", [{}, {"layer_normalization": True}], ids=["lstm", "products"])
+def test_a_step_of_the_same_structure_has_the_same_kernel(options):
+    """Other weights need no new kernel; another activation does."""
+
+    def kernel_of(layer):
+        layer.build((None, None, 2))
+        return compiled_kernel(layer.trace(layer.no_masks()).step)
+
+    first = kernel_of(LSTM(3, **options))
+    assert kernel_of(LSTM(3, **options)) is first
+    assert kernel_of(LSTM(3, activation="sigmoid", **options)) is not first
+
+
+def test_a_step_with_another_constant_has_another_kernel():
+    def kernel_of(leak):
+        layer = leaking("attribute", leak)
+        layer.build((None, None, 2))
+        return compiled_kernel(layer.trace(layer.no_masks()).step)
+
+    assert kernel_of(0.5) is kernel_of(0.5)
+    assert kernel_of(0.5) is not kernel_of(0.25)

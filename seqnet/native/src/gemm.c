@@ -144,6 +144,14 @@ static void gemm_job(void *argument, const team_member *me) {
         if (g->bias && g->accumulate)
             for (long m = m0; m < m1; m++)
                 for (long n = n0; n < n1; n++) g->c[m * g->c_row + n] += g->bias[n];
+        if (b_in_place && m1 - m0 == 1 && a_in_place) { /* all whole vectors of columns; the rest is below */
+            long columns = (n1 - n0) / LANES * LANES;
+            real *c = g->c + m0 * g->c_row + n0;
+            const real *init = g->accumulate ? c : g->bias ? g->bias + n0 : NULL;
+            if (columns)
+                row_product(g->k, g->a.data + m0 * g->a.step, 1, g->b.data + n0, g->b.k_step, columns, init, c);
+            n0 += columns;
+        }
         long block = b_in_place ? IN_PLACE_BLOCK : DEPTH_BLOCK;
         for (long k0 = 0; k0 == 0 || k0 < g->k; k0 += block) {
             long depth = g->k - k0 < block ? g->k - k0 : block;
