@@ -148,8 +148,12 @@ static void gemm_job(void *argument, const team_member *me) {
             long columns = (n1 - n0) / LANES * LANES;
             real *c = g->c + m0 * g->c_row + n0;
             const real *init = g->accumulate ? c : g->bias ? g->bias + n0 : NULL;
-            if (columns)
-                row_product(g->k, g->a.data + m0 * g->a.step, 1, g->b.data + n0, g->b.k_step, columns, init, c);
+            for (long k0 = 0; columns && (k0 == 0 || k0 < g->k); k0 += DEPTH_BLOCK) {
+                long depth = g->k - k0 < DEPTH_BLOCK ? g->k - k0 : DEPTH_BLOCK;
+                row_product(depth, g->a.data + m0 * g->a.step + k0, 1, g->b.data + n0 + k0 * g->b.k_step, g->b.k_step,
+                            columns, k0 ? NULL : init, k0 ? sums : c);
+                if (k0) add_block(sums, columns, 1, columns, c, g->c_row);
+            }
             n0 += columns;
         }
         long block = b_in_place ? IN_PLACE_BLOCK : DEPTH_BLOCK;
