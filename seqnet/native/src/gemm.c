@@ -98,7 +98,7 @@ static void add_column_sums(const real *packed, long depth, long width, long fir
     }
 }
 
-static void add_block(const real *from, long from_row, long rows, long width, real *to, long to_row) {
+static void add_rows(const real *from, long from_row, long rows, long width, real *to, long to_row) {
     for (long r = 0; r < rows; r++)
         for (long i = 0; i < width; i++) to[r * to_row + i] += from[r * from_row + i];
 }
@@ -121,7 +121,7 @@ static void product(long rows, long width, long depth, const real *a, long a_row
         }
         for (long r = 0; from && r < height; r++) copy_short(edge + r * PANEL, from + r * init_row, width);
         tile(depth, tile_a, row_step, k_step, b, b_k, from ? edge : NULL, PANEL, edge, PANEL);
-        if (add) add_block(edge, PANEL, height, width, to, c_row);
+        if (add) add_rows(edge, PANEL, height, width, to, c_row);
         for (long r = 0; !add && r < height; r++) copy_short(to + r * c_row, edge + r * PANEL, width);
     }
 }
@@ -152,7 +152,7 @@ static void gemm_job(void *argument, const team_member *me) {
                 long depth = g->k - k0 < DEPTH_BLOCK ? g->k - k0 : DEPTH_BLOCK;
                 row_product(depth, g->a.data + m0 * g->a.step + k0, 1, g->b.data + n0 + k0 * g->b.k_step, g->b.k_step,
                             columns, k0 ? NULL : init, k0 ? sums : c);
-                if (k0) add_block(sums, columns, 1, columns, c, g->c_row);
+                if (k0) add_rows(sums, columns, 1, columns, c, g->c_row);
             }
             n0 += columns;
         }
@@ -189,7 +189,7 @@ static void gemm_job(void *argument, const team_member *me) {
                     product(rows, width, depth, a, g->a.step, 1, !a_in_place, b, b_k, init, n1 - n0, sum, n1 - n0, 0,
                             edge);
                     if ((k0 + depth) % DEPTH_BLOCK == 0 || k0 + depth == g->k)
-                        add_block(sum, n1 - n0, rows, width, c, g->c_row);
+                        add_rows(sum, n1 - n0, rows, width, c, g->c_row);
                 }
             }
         }
