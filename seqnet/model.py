@@ -28,6 +28,7 @@ from seqnet.data.adapters import Adapter
 from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Data, Dataset, RowDataset
 from seqnet.data.ragged import choose_lengths
+from seqnet.data.resident import check_resident
 from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.generation.generating import prepare
 from seqnet.generation.writing import Allowed
@@ -90,6 +91,8 @@ class Model:
     name : str
     layers : list of Layer, optional
         The layers of a stack, by name.
+    trainable : bool
+        False freezes all layers.
 
     Attributes
     ----------
@@ -136,7 +139,9 @@ class Model:
         name: str = "model",
         *,
         layers: Iterable[Layer] | None = None,
+        trainable: bool = True,
     ):
+        check_bool(trainable, "trainable")
         if not isinstance(name, str):
             raise TypeError(
                 f"A model takes its layers in one list; its name must be text, not {name!r}."
@@ -156,16 +161,21 @@ class Model:
         self.last_run: str | None = None
         self.gradient_norms = GradientNorms()
         self.weight_prefix = ""
+        self._first: InputVariable | None = None
         self._layer: ModelLayer | None = None
         self._sources: list[StepsSource | None] | None = None
         self._aligned: list[set[int]] | None = None
         self._called: tuple[Any, ...] | None = None
         self.signature = Signature()
         self.graph = Graph.of_stack([])
-        self.layers: list[Layer] = []
+        self._layers: list[Layer] = []
         self.steps = CompiledSteps(self)
-        if layers is not None:
-            inputs = layers
+        self._fill(inputs if layers is None else layers, outputs)
+        if not trainable:
+            self.trainable = False
+
+    def _fill(self, inputs: Any, outputs: Any) -> None:
+        """Add the layers of the arguments of the constructor."""
         if outputs is not None:
             self.connect(inputs, outputs)
             return
@@ -184,11 +194,23 @@ class Model:
 
     # ---- layers
 
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, in the order of the stack or of the graph."""
+        return self._layers
+
+    @layers.setter
+    def layers(self, value: object) -> None:
+        raise AttributeError(
+            "The layers of a model cannot be set. A stack changes with add and pop; another graph "
+            "is a new model."
+        )
+
     def connect(self, inputs: Any, outputs: Any) -> None:
         """Make the graph of an empty model, between symbolic inputs and outputs."""
         self.signature = Signature.between(inputs, outputs)
         self.graph = Graph.between(self.signature.input_variables, self.signature.output_variables)
-        self.layers = self.graph.layers
+        self._layers = self.graph.layers
         name_layers(self.layers)
         self._check_shared()
         self.signature = self.signature.with_names()
@@ -243,6 +265,8 @@ class Model:
             )
         there = {id(other) for other in all_layers(self.layers)}
         for part in all_layers([layer]):
+            if part is self._layer:
+                raise ValueError(f"The model {self.name!r} cannot be a layer inside itself.")
             if id(part) in there:
                 raise ValueError(f"Layer {part.display_name!r} is already in this model.")
         name_layers([*self.layers, layer])
@@ -256,7 +280,7 @@ class Model:
     def _begin_with(self, first: InputVariable) -> None:
         if self.layers or self.input_shape is not None:
             raise ValueError("An Input is the first in a stack of layers, and there is only one.")
-        self.input_shape = first.batch_shape
+        self._first, self.input_shape = first, first.batch_shape
         self.signature = Signature.of_stack(first)
 
     def pop(self) -> Layer:
@@ -343,7 +367,9 @@ class Model:
         if not self.built:
             raise ValueError("The model is not built, so it has no symbolic inputs or outputs yet.")
         if self._called is None or self._called[0] is not self.graph:
-            x: Any = Input(batch_shape=self.input_shape, name=self.input_names[0])
+            x: Any = self._first
+            if x is None:
+                x = Input(batch_shape=self.input_shape, name=self.input_names[0])
             y = x
             for layer in self.layers:
                 y = layer(y)
@@ -891,6 +917,7 @@ class Model:
         mask: Data | None = None,
         lengths: Data | None = None,
         tbptt: int | None = None,
+        resident: bool = False,
     ) -> History:
         """Train on arrays, rows outside memory, or a stream of batches.
 
@@ -956,6 +983,10 @@ class Model:
             an update for each. States and the masks of `dropout` and `recurrent_dropout` are passed
             from window to window; gradients are not. Windows that consist only of padding are
             skipped. The validation is computed in such windows, too.
+        resident : bool
+            Keep the data in shared variables during the training, and take batches by row numbers
+            within the compiled functions. Results are the same. The data goes to the device once,
+            and not with each batch; without a device it saves little. For arrays, without `tbptt`.
 
         Returns
         -------
@@ -976,7 +1007,7 @@ class Model:
             if validation_batch_size is None
             else self._batch_size(validation_batch_size, "validation_batch_size"),
             epochs, initial_epoch, shuffle, tbptt, verbose, validation_freq, steps_per_epoch,
-            validation_steps, class_weight,
+            validation_steps, class_weight, resident,
         )  # fmt: skip
         callbacks, verbose = check_callbacks(callbacks), arguments.verbose
         remaining = arguments.epochs - arguments.initial_epoch
@@ -1003,6 +1034,12 @@ class Model:
                 dataset = dataset.map(ClassWeight(class_weight, self))
             if tbptt is not None:
                 check_windows(self, dataset.first_batch(arguments.batch_size))
+            if arguments.resident:
+                check_resident(dataset, "X", tbptt)
+                dataset = opened.enter_context(self.steps.resident(dataset, "train"))
+                if validation is not None:
+                    check_resident(validation, "validation_data", tbptt)
+                    validation = opened.enter_context(self.steps.resident(validation, "test"))
             history = self.history = History()
             called = CallbackList(callbacks, [history, *reports(verbose, callbacks)])
             opened.callback(called.close)
@@ -1357,12 +1394,18 @@ class Model:
         """
         return json.dumps(self.get_config(), **options)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike, overwrite: bool = True) -> None:
         """Save the model to an HDF5 file: layers, weights, metadata, and the state of training.
 
         A temporary file is written and renamed, so that a failure does not change an existing file.
         The next update of a model that is loaded from the file equals the next update of this
         model.
+
+        Parameters
+        ----------
+        path : path
+        overwrite : bool
+            False makes an existing file an error.
 
         Raises
         ------
@@ -1374,12 +1417,17 @@ class Model:
             read-only.
         """
         self._built_weights("save")
+        check_new(path, overwrite)
         with self.lock:  # held while the file is written, so that no copy of the weights is needed
             hdf5.write(path, *pack(self))
 
-    def save_weights(self, path: str | os.PathLike) -> None:
-        """Save the weights to an HDF5 file atomically, each under the name ``layer/weight``."""
+    def save_weights(self, path: str | os.PathLike, overwrite: bool = True) -> None:
+        """Save the weights to an HDF5 file atomically, each under the name ``layer/weight``.
+
+        `overwrite` as for `save`.
+        """
         self._built_weights("save")
+        check_new(path, overwrite)
         with self.lock:
             arrays = {f"weights/{name}": value for name, value in self._weights_by_name().items()}
             hdf5.write(path, {"kind": "weights"}, arrays)
@@ -1566,6 +1614,14 @@ class Model:
 
 Sequential = Model
 """Another name of `Model`, for stacks of layers as in Keras."""
+
+
+def check_new(path: str | os.PathLike, overwrite: bool) -> None:
+    """Raise if a file is there and must not be replaced."""
+    if not check_bool(overwrite, "overwrite") and os.path.exists(path):
+        raise FileExistsError(
+            f"{os.fspath(path)!r} exists, and overwrite=False keeps it. Save under another name."
+        )
 
 
 def name_layers(layers: Sequence[Layer]) -> None:

@@ -23,6 +23,7 @@ from pytensor.link.c.type import generic
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.math import Dot
+from pytensor.tensor.rewriting.ofg import inline_ofg_node
 from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.type import TensorType
 
@@ -206,9 +207,7 @@ def inlined(outputs: Sequence[Variable]) -> list:
         values: dict = {}
         for node in io_toposort([], list(outputs)):
             if isinstance(node.op, OpFromGraph):
-                inner = node.op.fgraph
-                given = dict(zip(inner.inputs, node.inputs, strict=True))
-                values.update(zip(node.outputs, rebuild(inner.outputs, given), strict=True))
+                values.update(zip(node.outputs, inline_ofg_node(node), strict=True))
                 break
         if not values:
             return list(outputs)

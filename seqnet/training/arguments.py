@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.checks import check_count
+from seqnet.checks import check_bool, check_count
 from seqnet.data.dataset import Dataset
 from seqnet.data.stream import is_stream
 from seqnet.data.validation import described
@@ -29,6 +29,7 @@ class FitArguments:
     steps_per_epoch: int | None
     validation_steps: int | None
     class_weight: Mapping | None
+    resident: bool
 
     @classmethod
     def check(
@@ -44,6 +45,7 @@ class FitArguments:
         steps_per_epoch: int | None,
         validation_steps: int | None,
         class_weight: Mapping | None,
+        resident: bool,
     ) -> FitArguments:
         """Return the arguments, or raise ``ValueError`` or ``TypeError`` for an invalid one."""
         if validation_batch_size is None:
@@ -61,6 +63,7 @@ class FitArguments:
             check_optional_count(steps_per_epoch, "steps_per_epoch"),
             check_optional_count(validation_steps, "validation_steps"),
             class_weight,
+            check_bool(resident, "resident"),
         )
 
     def validates_after(self, epoch: int) -> bool:
@@ -73,7 +76,7 @@ class FitArguments:
     def fixed(self) -> dict:
         """Return the arguments that a resumed run must repeat, as JSON can hold them."""
         values = asdict(self)
-        del values["epochs"], values["verbose"]
+        del values["epochs"], values["verbose"], values["resident"]
         if self.class_weight is not None:
             values["class_weight"] = plain_weights(self.class_weight)
         return values

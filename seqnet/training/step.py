@@ -7,15 +7,18 @@ compiled call. Sums come back, never means, so that the logs of an epoch are exa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 
 from seqnet import backend, config
-from seqnet.data.dataset import PART_NAMES, Batch, tree_items
+from seqnet.data.dataset import PART_NAMES, Batch, Dataset, tree_items
+from seqnet.data.resident import ResidentDataset, Selection
 from seqnet.hyperparameters import version
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
@@ -94,6 +97,30 @@ def symbolic_batch(batch: Batch, types: tuple[ArrayType, ...]) -> Batch:
     """Return a batch of variables of some types, with the structure of a batch of arrays."""
     variables = iter([pt.tensor(t.name, dtype=t.dtype, shape=t.shape) for t in types])
     return batch.map(lambda array: next(variables))
+
+
+class SelectedBatch(Batch):
+    """A batch of variables that are rows of shared variables; `leaves` is what selects them."""
+
+    __slots__ = ("rows",)
+    rows: list[Tensor]
+
+    def leaves(self) -> list:
+        """Return the row numbers, if there are any."""
+        return self.rows
+
+
+def symbolic_selection(selection: Selection) -> SelectedBatch:
+    """Return the variables of a selection: those of all samples, or rows of these."""
+    rows: list[Tensor] = []
+    data = selection.data
+    if selection.rows is not None:
+        size = len(selection) if backend.needs_sizes() else None
+        rows = [pt.tensor("rows", dtype="int64", shape=(size,))]
+        data = data.map(lambda variable: variable[rows[0]])
+    batch = SelectedBatch(*data.parts())
+    batch.rows = rows
+    return batch
 
 
 def recurrent_layers(layers: Iterable) -> list[Loop]:
@@ -250,6 +277,7 @@ class CompiledSteps:
         self.model = model
         self.functions: dict[tuple, Callable] = {}
         self.stepping: dict[str, Any] = {}  # see `seqnet.training.stepping`
+        self.residents: dict[tuple, list] = {}  # shared variables of data, by kind
         self.leaves: tuple | None = None  # see `seqnet.data.adapters`
         self.accepted: dict[tuple, tuple] = {}  # output shapes, by the kind of arrays
         self._structure: tuple[tuple, Structure] | None = None
@@ -259,34 +287,60 @@ class CompiledSteps:
         empty: dict[str, Any] = {
             "functions": {},
             "stepping": {},
+            "residents": {},
             "leaves": None,
             "accepted": {},
             "_structure": None,
         }
         return {"model": self.model, **empty}
 
-    def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
+    @contextmanager
+    def resident(self, dataset: Dataset, run: str) -> Iterator[ResidentDataset]:
+        """Keep arrays in shared variables inside the block, for a run; see `Model.fit`.
+
+        A later call with arrays of the same kind uses the same variables and functions.
+        """
+        data = dataset.as_batch()
+        fixed_sizes = backend.needs_sizes()
+        arrays, types = arguments(data, self.float_dtype, self.fixed_length, fixed_sizes)
+        kind = (*types, run)
+        if kind not in self.residents:
+            self.residents[kind] = [
+                pytensor.shared(a, name=t.name, shape=t.shape, borrow=True)
+                for a, t in zip(arrays, types, strict=True)
+            ]
+        variables = self.residents[kind]
+        each = iter(variables)
+        try:
+            for variable, array in zip(variables, arrays, strict=True):
+                backend.put(variable, array)
+            yield ResidentDataset(dataset, data.map(lambda _: next(each)), kind)
+        finally:
+            for variable in variables:  # the variables and the functions remain, without the data
+                variable.container.storage[0] = None
+
+    def train(self, batch: Batch | Selection, states: Sequence | None = None) -> TrainResult:
         """Update the weights for a batch.
 
         Parameters
         ----------
-        batch : Batch
+        batch : Batch or Selection
         states : list of array (samples, units), optional
             What recurrent layers start from; then the result has their last states.
         """
         function, arrays, structure = self.function(compile_train, batch, states is not None)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TrainResult(outputs, structure.trained, self.model.objectives, len(arrays[0]))
+        return TrainResult(outputs, structure.trained, self.model.objectives, len(batch))
 
     def test(
-        self, batch: Batch, states: Sequence | None = None, announce: bool = False
+        self, batch: Batch | Selection, states: Sequence | None = None, announce: bool = False
     ) -> TestResult:
         """Compute the loss and the metrics of a batch; for `states` see `train`."""
         function, arrays, _ = self.function(compile_test, batch, states is not None, announce)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TestResult(outputs, self.model.objectives, len(arrays[0]))
+        return TestResult(outputs, self.model.objectives, len(batch))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
@@ -298,7 +352,7 @@ class CompiledSteps:
     def function(
         self,
         compile_it: Callable,
-        batch: Batch,
+        batch: Batch | Selection,
         with_states: bool = False,
         announce: bool = False,
     ) -> tuple[Callable, list[Array], Structure]:
@@ -308,7 +362,7 @@ class CompiledSteps:
         ----------
         compile_it : function
             `compile_train`, `compile_test` or `compile_predict`.
-        batch : Batch
+        batch : Batch or Selection
         with_states : bool
             Whether it takes first states and returns the last ones.
         announce : bool
@@ -320,7 +374,11 @@ class CompiledSteps:
             What to call, the arrays of the batch to call it with, and what it was compiled for.
         """
         name = config.backend()
-        arrays, types = arguments(batch, self.float_dtype, self.fixed_length, name == "jax")
+        if isinstance(batch, Selection):
+            arrays = [] if batch.rows is None else [batch.rows]
+            types: tuple = (*batch.kind, backend.needs_sizes() and len(batch), len(arrays))
+        else:
+            arrays, types = arguments(batch, self.float_dtype, self.fixed_length, name == "jax")
         structure = self.structure()
         depends = structure if compile_it is compile_train else structure.layers
         key = (compile_it, types, depends, with_states, name)
@@ -330,7 +388,10 @@ class CompiledSteps:
                 function = self.functions.get(key)  # another thread may have compiled it meanwhile
                 if function is None:
                     states = symbolic_states(self.model.layers) if with_states else {}
-                    variables = symbolic_batch(batch, types)
+                    if isinstance(batch, Selection):
+                        variables: Batch = symbolic_selection(batch)
+                    else:
+                        variables = symbolic_batch(batch, types)
                     with announced(
                         FUNCTIONS.get(compile_it, ""), announce
                     ):  # kernels are compiled, too

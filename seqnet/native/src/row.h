@@ -9,7 +9,7 @@
 
 #define ROWS_AT_ONCE 8
 
-INLINE void add_rows(const int rows, const real *a, long a_k, const real *b, long b_k, long columns, const real *from, real *c) {
+INLINE void add_products(const int rows, const real *a, long a_k, const real *b, long b_k, long columns, const real *from, real *c) {
     vreal x[ROWS_AT_ONCE];
 #pragma GCC unroll 8
     for (int k = 0; k < rows; k++) x[k] = splat(a[k * a_k]);
@@ -24,6 +24,6 @@ INLINE void add_rows(const int rows, const real *a, long a_k, const real *b, lon
 static void row_product(long depth, const real *a, long a_k, const real *b, long b_k, long columns, const real *init, real *c) {
     long k = 0;
     for (; k + ROWS_AT_ONCE <= depth; k += ROWS_AT_ONCE, init = c)
-        add_rows(ROWS_AT_ONCE, a + k * a_k, a_k, b + k * b_k, b_k, columns, init, c);
-    for (; k < depth || !k; k++, init = c) add_rows(k < depth, a + k * a_k, a_k, b + k * b_k, b_k, columns, init, c);
+        add_products(ROWS_AT_ONCE, a + k * a_k, a_k, b + k * b_k, b_k, columns, init, c);
+    for (; k < depth || !k; k++, init = c) add_products(k < depth, a + k * a_k, a_k, b + k * b_k, b_k, columns, init, c);
 }
