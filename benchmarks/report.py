@@ -372,7 +372,17 @@ TABLES: dict[str, Callable] = {
 
 def tables(by_question: dict[str, list[dict]]) -> dict[str, str]:
     found = {"machine": machine(by_question)}
-    return found | {n: make(by_question[n]) for n, make in TABLES.items() if n in by_question}
+    for name, make in TABLES.items():
+        if name in by_question:
+            found[name] = f"{make(by_question[name])}\n\n{where(by_question[name])}"
+    return found
+
+
+def where(records: list[dict]) -> str:
+    """Return the machine and the day of some records, as the line below their table."""
+    machines = sorted({r["machine"]["cpu"] for r in records})
+    days = sorted({r["when"][:10] for r in records})
+    return f"*{', '.join(machines)}; {' to '.join(dict.fromkeys((days[0], days[-1])))}*"
 
 
 def fill(text: str, name: str, content: str) -> str | None:
@@ -385,9 +395,17 @@ def fill(text: str, name: str, content: str) -> str | None:
 
 
 def fill_documents(found: dict[str, str], paths: list[Path]) -> None:
-    """Replace each table in the documents that have a place for it."""
+    """Replace each table in the documents that have a place for it.
+
+    The list of machines and versions is replaced where all tables of the document are.
+    """
     texts = {path: path.read_text() for path in paths}
+    begin = re.escape(MARKS[0]).replace(r"\{0\}", r"(\w+)")
+    whole = {path: set(re.findall(begin, text)) <= set(found) for path, text in texts.items()}
     for name, content in found.items():
+        if name == "machine":
+            texts |= {p: fill(t, name, content) or t for p, t in texts.items() if whole[p]}
+            continue
         places = {path: fill(text, name, content) for path, text in texts.items()}
         filled = {path: text for path, text in places.items() if text is not None}
         if not filled:
