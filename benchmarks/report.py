@@ -38,7 +38,7 @@ def read(paths: list[Path]) -> dict[str, list[dict]]:
                 "way",
                 "form",
             )
-            key = [record.get(n) for n in (*names, "vocabulary", "settings")]
+            key = [record.get(n) for n in (*names, "vocabulary", "settings", "streams")]
             key.append(sorted(record["sides"]) if "sides" in record else None)
             table = by_question.setdefault(record["question"], {})
             table[json.dumps(key, sort_keys=True)] = record
@@ -283,7 +283,8 @@ def generation(records: list[dict]) -> str:
     for r in records:
         s = r["settings"]
         for found in r["per_second"]:
-            what = f"{s['layers']} x {s['units']} {s['cell']}, {r['streams']} streams{star(r)}"
+            streams = f"{r['streams']} stream{'s' * (r['streams'] > 1)}"
+            what = f"{s['layers']} x {s['units']} {s['cell']}, {streams}{star(r)}"
             how = f"{found['side']}, {found['how']}"
             rows.append([what, how, *[f"{found[k]:,.0f}" for k in ("median", "q1", "q3")]])
     return markdown(["model", "system", "characters a second", "quartile", "quartile"], rows)

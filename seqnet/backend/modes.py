@@ -42,6 +42,12 @@ def vm_mode(with_kernels: bool, looped: bool = False) -> Mode:
     """Return seqnet's own mode: PyTensor's Python virtual machine, with seqnet's compiled kernels.
 
     `looped` selects the mode of functions that run at every step of a loop.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.backend.vm_mode(with_kernels=False).linker.__class__.__name__
+    'VMLinker'
     """
     linker = VMLinker(use_cloop=False, c_thunks=False, allow_gc=True)
 
@@ -74,7 +80,16 @@ def vm_mode(with_kernels: bool, looped: bool = False) -> Mode:
 
 
 def native() -> ModuleType | None:
-    """Return `seqnet.native` if the backend uses compiled kernels and they work here, else None."""
+    """Return `seqnet.native` if the backend uses compiled kernels and they work here, else None.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.set_backend("numpy")
+    >>> seqnet.backend.native() is None
+    True
+    >>> seqnet.config.set_backend("auto")
+    """
     if config.backend() != "auto" or native_code is None:
         return None
     usable, reason = native_code.available()
@@ -94,13 +109,27 @@ def rounds_to_bfloat16() -> bool:
 
 
 def needs_sizes() -> bool:
-    """Return whether the configured backend compiles only for fixed sizes of all arrays."""
+    """Return whether the configured backend compiles only for fixed sizes of all arrays.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.backend.needs_sizes()
+    False
+    """
     return config.backend() == "jax"
 
 
 @cache
 def log_once(message: str) -> None:
-    """Log a warning once in this process."""
+    """Log a warning once in this process.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> for _ in range(2):
+    ...     seqnet.backend.log_once("This computer has no GPU.")
+    """
     log.warning(message)
 
 
@@ -196,7 +225,16 @@ def mode() -> Mode:
 
 
 def put(variable: SharedVariable, array: Array) -> None:
-    """Set a shared variable to an array that nothing changes; with JAX, on its device."""
+    """Set a shared variable to an array that nothing changes; with JAX, on its device.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, seqnet
+    >>> data = pytensor.shared(np.zeros((2, 3)), shape=(None, 3))
+    >>> seqnet.backend.put(data, np.ones((5, 3)))
+    >>> data.get_value().shape
+    (5, 3)
+    """
     if config.backend() == "jax":
         jax = importlib.import_module("jax")
         variable.container.storage[0] = jax.device_put(array)
@@ -205,7 +243,14 @@ def put(variable: SharedVariable, array: Array) -> None:
 
 
 def needs_seeds(variable: Variable) -> bool:
-    """Return whether a variable is a random generator that compiled functions cannot update."""
+    """Return whether a variable is a random generator that compiled functions cannot update.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, seqnet
+    >>> seqnet.backend.needs_seeds(pytensor.shared(np.random.default_rng(0)))
+    False
+    """
     return config.backend() == "jax" and isinstance(variable.type, RandomType)
 
 
@@ -213,6 +258,14 @@ def seeding(function: Callable, generators: Sequence) -> Callable:
     """Return a JAX function whose random numbers are drawn from keys of the shared generators.
 
     PyTensor's JAX linker copies generators into each function, where they cannot be saved or reset.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, seqnet
+    >>> generator = pytensor.shared(np.random.default_rng(0))
+    >>> function = seqnet.backend.seeding(lambda x, key: key["jax_state"].shape, [generator])
+    >>> function(1.0)
+    (2,)
     """
 
     def call(*arguments: Array) -> list[Array]:
@@ -227,7 +280,19 @@ def seeding(function: Callable, generators: Sequence) -> Callable:
 
 
 def execution_mode(op: Recurrence) -> str:
-    """Return how the configured backend runs a recurrence: fused, unrolled or as a scan."""
+    """Return how the configured backend runs a recurrence: fused, unrolled or as a scan.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> layer = seqnet.layers.SimpleRNN(2, unroll=True)
+    >>> y = layer(pt.zeros((1, 3, 2)))
+    >>> nodes = seqnet.backend.modes.ancestors([y])
+    >>> ops = [v.owner.op for v in nodes if v.owner]
+    >>> kind = seqnet.ops.recurrence.Recurrence
+    >>> [seqnet.backend.execution_mode(op) for op in ops if isinstance(op, kind)]
+    ['unroll']
+    """
     if op.unroll:
         return "unroll"
     reason = why_not(op)

@@ -150,6 +150,12 @@ class Epoch:
         continues after them.
     contiguous : bool
         Each batch consists of neighbouring rows, and only the order of the batches is shuffled.
+
+    Examples
+    --------
+    >>> from seqnet.data import Epoch
+    >>> list(Epoch(batch_size=2, first=1).select(["a", "b", "c"]))
+    ['b', 'c']
     """
 
     batch_size: int = 32

@@ -18,7 +18,7 @@ from . import memory
 from .cell import CellSource, Other
 from .compiler import KernelUnavailable
 from .core import address, core_and, count_call, threads_for
-from .recording import run
+from .recording import here, run
 
 MAX_BLOCKS = 160  # as in src/recurrence.c
 MAX_SIZES = 256  # for which the arguments that calls share are kept
@@ -54,6 +54,7 @@ class _Arguments(Structure):  # recurrence in src/recurrence.c
         *_fields(c_void_p, "d_other", "sums"),
         *_fields(c_long, "want_initial", "bfloat16"),
         *_fields(c_void_p, "scratch"),
+        *_fields(c_long, "keeps_packed", "packed_for"),
     ]
 
 
@@ -502,6 +503,7 @@ class RecurrenceKernel:
         size, template = same
         a = _Arguments.from_buffer_copy(template)
         a.scratch = memory.scratch(size)
+        a.keeps_packed = here() is not None  # a call that is noted is repeated with these weights
         initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)
         if recurrent_kernel is not None:
             a.recurrent_kernel = address(recurrent_kernel)

@@ -63,6 +63,8 @@ typedef struct {
     long want_initial;
     long bfloat16; /* round the operands of all products */
     real *scratch;
+    /* A call that is repeated with the same weights packs U once: for this number of members (0: not yet). */
+    long keeps_packed, packed_for;
 } recurrence;
 
 static long vector_count(long units) { return (units + LANES - 1) / LANES; }
@@ -256,21 +258,22 @@ static void round_operands(const recurrence *q, const part *my, long t, word *wo
 }
 
 static void forward_job(void *argument, const team_member *me) {
-    const recurrence *q = argument;
+    recurrence *q = argument;
     /* With few rows in total, packing takes longer than it saves: read U in place. */
-    long units = q->units;
-    int in_place = q->time * q->batch <= FEW_ROWS && !q->bfloat16, one = one_operand(q); /* if not one, panels are of one gate each */
+    long units = q->units, packed_before = q->packed_for == me->count;
+    int in_place = q->time * q->batch <= FEW_ROWS && !q->bfloat16 && !q->keeps_packed;
+    int one = one_operand(q); /* if not one, panels are of one gate each */
     int by_row = in_place && q->batch == 1 && units % LANES == 0; /* read whole rows of U */
     long most = by_row ? ROW_VECTORS : in_place || !one ? TILE_VECTORS : group_vectors(q->gates);
     long columns = q->gates * units;
     part my = part_of(q, me, most);
     long width = q->gates * LANES; /* columns of one vector of units */
     long tile_size = (TILE_ROWS + 1) * width * TILE_VECTORS;
-    real *tile = q->scratch + me->index * tile_size, *bias = q->scratch + me->count * tile_size;
-    real *packed = bias + vector_count(units) * width;
     long all = q->bfloat16 ? words_of_units(q) : units; /* the depth of a product */
-    word *words = (word *)(packed + vector_count(units) * width * all);
-    for (long j = my.p0; j < my.p1 && q->recurrent_kernel; j += most) {
+    real *bias = q->scratch, *packed = bias + vector_count(units) * width;
+    real *tile = packed + vector_count(units) * width * all + me->index * tile_size;
+    word *words = (word *)(packed + vector_count(units) * width * all + me->count * tile_size);
+    for (long j = my.p0; j < my.p1 && q->recurrent_kernel && !packed_before; j += most) {
         long group = min_long(most, my.p1 - j);
         if (q->bias) pack_group(q, q->bias, 1, j, group, TILE_VECTORS, bias + j * width);
         if (q->bfloat16)
@@ -315,6 +318,7 @@ static void forward_job(void *argument, const team_member *me) {
         if (t + 1 < q->time && q->bfloat16) round_operands(q, &my, t + 1, words);
         if (!my.rows) team_barrier(me);
     }
+    if (me->index == 0 && q->keeps_packed) q->packed_for = me->count; /* all members have passed a barrier */
 }
 
 /* ---- backwards ------------------------------------------------------------------------ */
