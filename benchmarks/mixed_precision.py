@@ -23,6 +23,7 @@ import seqnet
 from seqnet.layers import LSTM, Dense, Embedding
 
 LENGTH, BATCH = 32, 32
+STEPS = {"characters": 600, "words": 200}
 UNITS = {"characters": (32, 128), "words": (64, 128)}  # of the embedding and of the LSTM
 RARE = 2  # a word is one of the vocabulary if there are more of it
 POLICIES = ("float32", "mixed_bfloat16")
@@ -37,11 +38,12 @@ def numbers(kind: str) -> tuple[np.ndarray, int]:
     return np.array([known.get(part, 0) for part in parts], "int32"), len(known) + 1
 
 
-def loss_after(kind: str, policy: str, seed: int, steps: int) -> float:
+def loss_after(
+    kind: str, text: np.ndarray, count: int, policy: str, seed: int, steps: int
+) -> float:
     """Return the loss on the rest of the text after training."""
     seqnet.config.set_dtype_policy(policy)
     seqnet.set_random_seed(seed)
-    text, count = numbers(kind)
     embedding, units = UNITS[kind]
     model = seqnet.Model(
         [
@@ -66,18 +68,22 @@ def main(arguments=None) -> None:
     result = parser(__doc__)
     result.add_argument("--kinds", default="characters,words")
     result.add_argument("--seeds", type=int, default=5)
-    result.add_argument("--steps", type=int, default=600)
+    result.add_argument("--steps", type=int, help="by default 600 of characters, 200 of words")
     options = result.parse_args(arguments)
     report = Report("mixed_precision", options)
     rows = [["model", "policy", "mean loss", "least", "most", "largest difference of a seed"]]
     for kind in options.kinds.split(","):
+        steps = STEPS[kind] if options.steps is None else options.steps
+        text, count = numbers(kind)
         losses = {
-            policy: [loss_after(kind, policy, seed, options.steps) for seed in range(options.seeds)]
+            policy: [
+                loss_after(kind, text, count, policy, seed, steps) for seed in range(options.seeds)
+            ]
             for policy in POLICIES
         }
         pairs = zip(*losses.values(), strict=True)
         difference = max(abs(one - other) for one, other in pairs)
-        report.add(size=kind, steps=options.steps, losses=losses, difference=difference)
+        report.add(size=kind, steps=steps, losses=losses, difference=difference)
         for policy, found in losses.items():
             own = f"{difference:.4f}" if policy != "float32" else ""
             spread = [f"{value:.4f}" for value in (np.mean(found), min(found), max(found))]

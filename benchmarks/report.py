@@ -117,8 +117,15 @@ def mixed_precision(records: list[dict]) -> str:
             mean = sum(losses) / len(losses)
             own = f"{r['difference']:.4f}" if policy != "float32" else ""
             spread = f"{min(losses):.4f} to {max(losses):.4f}"
-            rows.append([r["size"], policy, f"{mean:.4f}", spread, own])
-    heads = ["model", "policy", "mean loss", "of all seeds", "largest difference of a seed"]
+            rows.append([r["size"], r["steps"], policy, f"{mean:.4f}", spread, own])
+    heads = [
+        "model",
+        "steps",
+        "policy",
+        "mean loss",
+        "of all seeds",
+        "largest difference of a seed",
+    ]
     return markdown(heads, rows)
 
 

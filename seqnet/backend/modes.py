@@ -103,6 +103,14 @@ def rounds_to_bfloat16() -> bool:
     """Return whether the configured backend rounds the operands of products in bfloat16.
 
     Compiled kernels do so where the processor has an instruction for it. All other backends do.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.set_backend("numpy")
+    >>> seqnet.backend.rounds_to_bfloat16()
+    True
+    >>> seqnet.config.set_backend("auto")
     """
     kernels = native()
     return kernels is None or uses_bfloat16()
