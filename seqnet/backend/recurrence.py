@@ -88,6 +88,7 @@ def structure_of(step: TracedStep) -> tuple | None:
     ]
     return (
         (step.gates, step.units, step.dtype, step.state_sizes, step.input_sizes),
+        step.bfloat16 and uses_bfloat16(),
         tuple(product.gates for product in step.products),
         tuple(v.type for v in roots),
         tuple(nodes),
