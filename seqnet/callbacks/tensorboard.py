@@ -40,6 +40,7 @@ class TensorBoard(Callback):
     """
 
     adds = ()
+    first_rank_only = True
 
     def __init__(
         self,

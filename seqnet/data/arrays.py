@@ -31,7 +31,7 @@ class ArrayDataset(RowDataset):
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches; each costs only the indexing of the arrays."""
         for rows in self.epoch_rows(epoch):
-            yield self.data.take(rows)
+            yield self.load_for(epoch, rows)
 
     def split(self, share: float) -> tuple[ArrayDataset, ArrayDataset]:
         row = self.split_row(share)

@@ -254,21 +254,45 @@ class Optimizer(Versioned, Configurable):
         sparse_rows : bool
             Whether tables may be updated row by row if only some rows are looked up.
         """
+        values, ids = self.sums(loss, weights, [sparse_rows] * len(weights))
+        return self.means(weights, values, ids, over)
+
+    def sums(
+        self, loss: Tensor, weights: Sequence, sparse_rows: Sequence[bool]
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Return the gradients of `loss`, and the rows that they belong to; see `Gradients`.
+
+        Parameters
+        ----------
+        loss : symbolic scalar
+        weights : list of shared variables
+        sparse_rows : list of bool
+            For each weight, whether it may be updated row by row.
+        """
         found = cast(
             "list[Tensor]", pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
         )
         touched = [
-            touched_rows(w, g) if sparse_rows and self.updates_rows(w) else None
-            for w, g in zip(weights, found, strict=True)
+            touched_rows(w, g) if sparse and self.updates_rows(w) else None
+            for w, g, sparse in zip(weights, found, sparse_rows, strict=True)
         ]
         values = [g if t is None else t.gradients for g, t in zip(found, touched, strict=True)]
-        squares = squared_norms(values)
+        return values, [None if t is None else t.ids for t in touched]
+
+    def means(
+        self,
+        weights: Sequence,
+        values: Sequence[Tensor],
+        ids: Sequence[Tensor | None],
+        over: Tensor | None = None,
+    ) -> Gradients:
+        """Return gradients that are divided by `over`, with their norms."""
+        squares = squared_norms(list(values))
         norms = pt.sqrt(squares)
         if over is not None:
             values = [v / pt.cast(over, v.dtype) for v in values]
             norms = norms / pt.cast(over, "float64")
-        ids = [None if t is None else t.ids for t in touched]
-        return Gradients(list(weights), values, ids, norms, squares)
+        return Gradients(list(weights), list(values), list(ids), norms, squares)
 
     def descend(self, gradients: Gradients) -> Updates:
         """Return ``{shared variable: new value}`` for one step down these gradients."""

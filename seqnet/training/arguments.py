@@ -12,6 +12,7 @@ from seqnet.checks import check_count
 from seqnet.data.dataset import Dataset
 from seqnet.data.stream import is_stream
 from seqnet.data.validation import described
+from seqnet.distributed import current
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class FitArguments:
     steps_per_epoch: int | None
     validation_steps: int | None
     class_weight: Mapping | None
+    accumulate: int = 1
 
     @classmethod
     def check(
@@ -44,6 +46,7 @@ class FitArguments:
         steps_per_epoch: int | None,
         validation_steps: int | None,
         class_weight: Mapping | None,
+        accumulate: int = 1,
     ) -> FitArguments:
         """Return the arguments, or raise ``ValueError`` or ``TypeError`` for an invalid one."""
         if validation_batch_size is None:
@@ -61,6 +64,7 @@ class FitArguments:
             check_optional_count(steps_per_epoch, "steps_per_epoch"),
             check_optional_count(validation_steps, "validation_steps"),
             class_weight,
+            check_count(accumulate, "accumulate"),
         )
 
     def validates_after(self, epoch: int) -> bool:
@@ -73,7 +77,7 @@ class FitArguments:
     def fixed(self) -> dict:
         """Return the arguments that a resumed run must repeat, as JSON can hold them."""
         values = asdict(self)
-        del values["epochs"], values["verbose"]
+        del values["epochs"], values["verbose"], values["accumulate"]
         if self.class_weight is not None:
             values["class_weight"] = plain_weights(self.class_weight)
         return values
@@ -111,7 +115,7 @@ def validation_arguments(given: Any) -> tuple:
 
 
 def check_verbose(value: int | str) -> int:
-    """Return 0, 1 or 2 for `verbose`; Keras's ``"auto"`` is 1."""
+    """Return 0, 1 or 2 for `verbose`: Keras's ``"auto"`` is 1, and only rank 0 reports."""
     if isinstance(value, str) and value == "auto":
         return 1
     if not isinstance(value, (int, float, np.number)) or value not in (0, 1, 2):
@@ -119,7 +123,7 @@ def check_verbose(value: int | str) -> int:
             "verbose is 0 (silent), 1 (a progress bar) or 2 (a line for each epoch), got "
             f"{value!r}."
         )
-    return int(value)
+    return int(value) if current().rank == 0 else 0
 
 
 def check_shuffle(value: bool | str) -> bool | str:

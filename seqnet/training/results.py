@@ -95,20 +95,20 @@ class TrainResult:
 
     def __init__(
         self,
-        outputs: Sequence,
+        sums: list[Sum],
+        squares: Array,
+        states: list[Array],
         trained: tuple[bool, ...],
         objectives: Objectives,
-        examples: int,
+        over: float = 1.0,
     ):
-        values = objectives.number_of_sums - 1
-        self.trained, self.examples = trained, examples
-        self.sums = sums_of(outputs[:values], examples)
-        self.states = outputs[values + 1 :]
-        self.loss = objectives.total_loss(self.sums)
-        self.empty = not objectives.has_weight(self.sums)
-        self.gradient_norms = np.sqrt(outputs[values])
-        if len(objectives) == 1:  # the gradient was computed of a sum
-            self.gradient_norms /= cast(float, self.sums[3]) or 1.0
+        self.trained, self.examples = trained, int(cast(float, sums[1]))
+        self.sums, self.states = sums, states
+        self.loss = objectives.total_loss(sums)
+        self.empty = not objectives.has_weight(sums)
+        self.gradient_norms = np.sqrt(squares)
+        if over != 1.0:
+            self.gradient_norms /= over
         self.joint_norm = math.sqrt(self.gradient_norms.dot(self.gradient_norms))
         self.finite = math.isfinite(self.loss + self.joint_norm) or (
             math.isfinite(self.loss) and bool(np.isfinite(self.gradient_norms).all())

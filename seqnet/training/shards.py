@@ -1,0 +1,355 @@
+"""Steps of a batch that is cut into shards, which one or several processes compute.
+
+A shard is some rows of a batch. Sums of losses, weights, metrics and gradients are added up over all
+shards and divided once, so that the result is that of the whole batch. Shards have the lengths of the
+whole batch and draw its random numbers (`CallContext.share`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from seqnet import config
+from seqnet.data.dataset import Batch, Place
+from seqnet.distributed import World, current
+from seqnet.layers.states import carried_states
+from seqnet.training.objectives import Objectives, Sum
+from seqnet.training.results import PredictResult, TestResult, TrainResult, sums_of
+from seqnet.training.step import (
+    CompiledSteps,
+    compile_gradient,
+    compile_predict,
+    compile_test,
+    compile_test_part,
+    compile_train,
+    compile_weights,
+)
+from seqnet.types import Array
+
+
+def own_part(batch: Batch) -> Batch:
+    """Return the rows of a batch that this rank computes."""
+    return batch if batch.place is not None else batch.part(*current().part(len(batch)))
+
+
+@dataclass
+class Shard:
+    """Some rows of a batch, and the states that recurrent layers start from.
+
+    Attributes
+    ----------
+    batch : Batch
+        With its place.
+    own : slice
+        Where the rows are among those of this rank.
+    states : list of array (rows, units)
+    """
+
+    batch: Batch
+    own: slice
+    states: list[Array]
+
+    @property
+    def place(self) -> Place:
+        """Where the rows are in the whole batch."""
+        return cast(Place, self.batch.place)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no row; then the batch is one that only stands for the shapes."""
+        return self.place.start == self.place.stop
+
+    def whole(self, overs: Array) -> list[Array]:
+        """Return the values of `Whole.given`."""
+        return [np.asarray(self.place.start), np.asarray(self.place.total), overs]
+
+
+def shards_of(
+    world: World, batch: Batch, states: Sequence | None, accumulate: int = 1
+) -> list[Shard]:
+    """Return the shards of a batch that this rank computes; an empty one if it has none."""
+    batch = own_part(batch)
+    start, stop, total = cast(Place, batch.place)
+    found = []
+    for first, last in world.cuts(total, accumulate) or [(start, stop)]:
+        own = slice(first - start, last - start) if last > first else slice(0, 1)
+        found.append(Shard(batch.part(first, last), own, [s[own] for s in states or ()]))
+    return found
+
+
+class Flat:
+    """Arrays of some shards as one array for each dtype, so that few are exchanged.
+
+    Parameters
+    ----------
+    arrays : list of array
+        Their shapes and dtypes.
+    """
+
+    def __init__(self, arrays: Sequence[Array]):
+        self.like = list(arrays)
+        self.dtypes = list(dict.fromkeys(array.dtype for array in arrays))
+
+    def pack(self, arrays: Sequence[Array]) -> list[Array]:
+        """Return the elements of arrays, one new array for each dtype."""
+        return [np.concatenate([a.ravel() for a in arrays if a.dtype == d]) for d in self.dtypes]
+
+    def unpack(self, packed: Sequence[Array]) -> list[Array]:
+        """Return what `pack` was given."""
+        places = dict(zip(self.dtypes, [0] * len(self.dtypes), strict=True))
+        by_dtype, found = dict(zip(self.dtypes, packed, strict=True)), []
+        for array in self.like:
+            at = places[array.dtype]
+            places[array.dtype] = at + array.size
+            found.append(by_dtype[array.dtype][at : at + array.size].reshape(array.shape))
+        return found
+
+
+def total_of(world: World, shards: Sequence[Shard], arrays: Sequence[list[Array]]) -> list[Array]:
+    """Return the sums of arrays over all shards of all ranks.
+
+    Parameters
+    ----------
+    world : World
+    shards : list of Shard
+    arrays : list of lists of array
+        The arrays of each shard.
+    """
+    flat = Flat(arrays[0])
+    packed = [
+        [np.zeros_like(p) for p in flat.pack(of_shard)] if shard.empty else flat.pack(of_shard)
+        for shard, of_shard in zip(shards, arrays, strict=True)
+    ]
+    if not world.shards:
+        for more in packed[1:]:
+            for one, other in zip(packed[0], more, strict=True):
+                one += other
+        del packed[1:]
+    return flat.unpack(world.total(packed))
+
+
+def sum_rows(ids: Array, rows: Array) -> tuple[Array, Array]:
+    """Return unique numbers of rows, and the sum of the rows (n, width) of each.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.training.shards import sum_rows
+    >>> ids, rows = sum_rows(np.array([7, 2, 7]), np.array([[1.0], [2.0], [3.0]]))
+    >>> ids.tolist(), rows.tolist()
+    ([2, 7], [[2.0], [4.0]])
+    """
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    first = np.flatnonzero(np.diff(ids, prepend=-1))
+    if len(first) == len(ids):
+        return ids, rows[order]
+    return ids[first], np.add.reduceat(rows[order], first, axis=0)
+
+
+class ShardedSteps(CompiledSteps):
+    """The compiled steps of a model, for batches that may be cut into shards.
+
+    A batch that is not cut is computed by one call of one compiled function.
+    """
+
+    last_rows: dict[str, int]
+
+    def train(
+        self, batch: Batch, states: Sequence | None = None, accumulate: int = 1
+    ) -> TrainResult:
+        """Update the weights for a batch.
+
+        Parameters
+        ----------
+        batch : Batch
+        states : list of array (samples, units), optional
+            What recurrent layers start from; then the result has their last states.
+        accumulate : int
+            The number of parts that each process computes one after another.
+        """
+        world = current()
+        if not world.cuts_batches(accumulate):
+            return super().train(batch, states)
+        refuse_fixed_sizes()
+        objectives, stateful = self.model.objectives, states is not None
+        shards = shards_of(world, batch, states, accumulate)
+        rows = shards[0].place.total
+        with self.model.lock:
+            step, _, structure = self.function(compile_gradient, shards[0].batch, stateful)
+            overs = np.ones(len(objectives))
+            if step.needs_overs:
+                overs = self.overs(world, shards)
+            values = objectives.number_of_sums - 1
+            gradients, sums, last = [], [], []
+            for shard in self.each(shards, "train"):
+                step, arrays, _ = self.function(compile_gradient, shard.batch, stateful)
+                outputs = step.function(*arrays, *shard.whole(overs), *shard.states)
+                sums.append(sums_of(outputs[:values], len(arrays[0])))
+                end = values + len(step.sparse) + sum(step.sparse)
+                gradients.append(by_weight(outputs[values:end], step.sparse))
+                if not shard.empty or not last:
+                    last.append(outputs[end:])
+            world.meet("a step of training", rows)
+            total = self.total_sums(world, shards, sums)
+            over = float(weights_of(objectives, total)[0]) if len(objectives) == 1 else 1.0
+            squares = np.zeros(0)
+            if gradients[0]:
+                found = self.total_gradients(world, shards, gradients, step.sparse)
+                (squares,) = self.update(step.sparse)(np.asarray(over), *found)
+        states = [np.concatenate(parts) for parts in zip(*last, strict=True)]
+        return TrainResult(total, squares, states, structure.trained, objectives, over)
+
+    def prepare(
+        self, batch: Batch, with_states: bool, accumulate: int, announce: bool = False
+    ) -> None:
+        """Compile what trains with a batch."""
+        world = current()
+        if not world.cuts_batches(accumulate):
+            self.function(compile_train, batch, with_states, announce)
+            return
+        refuse_fixed_sizes()
+        batch = own_part(batch)
+        step, *_ = self.function(compile_gradient, batch, with_states, announce)
+        if step.sparse:
+            self.update(step.sparse)
+
+    def test(self, batch: Batch, announce: bool = False) -> TestResult:
+        """Compute the loss and the metrics of a batch."""
+        world = current()
+        if not world.cuts_batches():
+            return super().test(batch, announce)
+        of_sum = any(objective.reduction == "sum" for objective in self.model.objectives)
+        compile_it = compile_test_part if of_sum else compile_test
+        shards, found = shards_of(world, batch, None), []
+        with self.model.lock:
+            for shard in self.each(shards, "test"):
+                function, arrays, _ = self.function(compile_it, shard.batch, announce=announce)
+                found.append(sums_of(function(*arrays), len(arrays[0])))
+            world.meet("a step of evaluation", shards[0].place.total)
+            return TestResult(self.total_sums(world, shards, found))
+
+    def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
+        """Compute the output for a batch, which all ranks get."""
+        world = current()
+        if not world.cuts_batches():
+            return super().predict(batch, announce)
+        shards, found = shards_of(world, batch, None), []
+        with self.model.lock:
+            for shard in self.each(shards, "predict"):
+                inputs = Batch(shard.batch.inputs, mask=shard.batch.mask)
+                function, arrays, _ = self.function(compile_predict, inputs, announce=announce)
+                outputs = function(*arrays)
+                found.append([o[:0] for o in outputs] if shard.empty else outputs)
+            world.meet("a step of prediction", shards[0].place.total)
+            whole = [world.joined(np.concatenate(parts)) for parts in zip(*found, strict=True)]
+        return PredictResult(whole, self.model.output_names)
+
+    # ---- parts of these
+
+    def each(self, shards: Sequence[Shard], run: str) -> Iterator[Shard]:
+        """Yield shards; before each, set its carried states, and its generators to those of all."""
+        carried = carried_states(self.model.layers)
+        rows, known = shards[0].place.total, vars(self).setdefault("last_rows", {})
+        if known.setdefault(run, rows) != rows:
+            for one in carried:
+                one.reset(run)
+        known[run] = rows
+        if len(shards) == 1:
+            yield shards[0]
+            return
+        layers = self.model.layers if run == "train" else []
+        generators = [generator for layer in layers for generator in layer.generators]
+        drawn = [generator.get_value() for generator in generators]
+        before = [one.get(run) for one in carried]
+        after: list[list[list[Array]]] = []
+        for number, shard in enumerate(shards):
+            if number:
+                for generator, value in zip(generators, drawn, strict=True):
+                    generator.set_value(value)
+            for one, states in zip(carried, before, strict=True):
+                one.set([state[shard.own] for state in states], run)
+            yield shard
+            if not shard.empty:
+                after.append([one.get(run) for one in carried])
+        for number, one in enumerate(carried if after else ()):
+            parts = [of_shard[number] for of_shard in after]
+            one.set([np.concatenate(states) for states in zip(*parts, strict=True)], run)
+
+    def overs(self, world: World, shards: Sequence[Shard]) -> Array:
+        """Return what the sum of each objective of a batch is divided by."""
+        found = []
+        for shard in shards:
+            function, arrays, _ = self.function(compile_weights, shard.batch)
+            found.append([np.array([float(weight) for weight in function(*arrays)])])
+        world.meet("the weights of a step of training", shards[0].place.total)
+        (weights,) = total_of(world, shards, found)
+        return divisors(self.model.objectives, weights)
+
+    def total_sums(
+        self, world: World, shards: Sequence[Shard], sums: Sequence[list[Sum]]
+    ) -> list[Sum]:
+        """Return the sums of a whole batch."""
+        arrays = [[np.asarray(s, dtype="float64") for s in of_shard] for of_shard in sums]
+        found = total_of(world, shards, arrays)
+        total: list[Sum] = [a if a.ndim else float(a) for a in found]
+        for start, objective in zip(
+            self.model.objectives.starts, self.model.objectives, strict=True
+        ):
+            if objective.reduction == "sum":
+                total[start] *= total[start + 1] or 1.0  # as the sums of a whole batch
+        return total
+
+    def total_gradients(
+        self,
+        world: World,
+        shards: Sequence[Shard],
+        gradients: Sequence[list[tuple]],
+        sparse: Sequence[bool],
+    ) -> list[Array]:
+        """Return the sums of gradients over all shards, as the update takes them."""
+        dense = [[v for ids, v in of_shard if ids is None] for of_shard in gradients]
+        whole = iter(total_of(world, shards, dense) if dense[0] else [])
+        found = []
+        for number, is_sparse in enumerate(sparse):
+            if not is_sparse:
+                found.append(next(whole))
+                continue
+            real = [
+                of_shard[number] if not shard.empty else tuple(a[:0] for a in of_shard[number])
+                for shard, of_shard in zip(shards, gradients, strict=True)
+            ]
+            ids, rows = [world.joined(np.concatenate(parts)) for parts in zip(*real, strict=True)]
+            found += sum_rows(ids, rows)
+        return found
+
+
+def by_weight(outputs: Sequence[Array], sparse: Sequence[bool]) -> list[tuple]:
+    """Return (numbers of rows or None, gradient) of each weight."""
+    left = iter(outputs)
+    return [(next(left) if is_sparse else None, next(left)) for is_sparse in sparse]
+
+
+def weights_of(objectives: Objectives, sums: Sequence[Sum]) -> Array:
+    """Return what the sum of each objective is divided by, from the sums of a whole batch."""
+    weights = np.array([sums[start + 1] for start in objectives.starts], dtype="float64")
+    return divisors(objectives, weights)
+
+
+def divisors(objectives: Objectives, weights: Array) -> Array:
+    """Return the weights of objectives as divisors: 1 where there is no weight, or no division."""
+    is_sum = np.array([objective.reduction == "sum" for objective in objectives])
+    return np.where(is_sum | (weights <= 0), 1.0, weights)
+
+
+def refuse_fixed_sizes() -> None:
+    """Raise ``ValueError`` if the backend cannot compute parts of a batch."""
+    if config.backend() == "jax":
+        raise ValueError(
+            "The backend 'jax' computes a batch at once, not in parts: use another backend for "
+            "accumulate, distribute and deterministic sums."
+        )
