@@ -21,6 +21,7 @@ from seqnet import (
 )
 from seqnet.config import set_random_seed
 from seqnet.distributed import distribute
+from seqnet.environment import info
 from seqnet.layers.symbolic import Input
 from seqnet.model import Model, Sequential, clone_model, load_model, model_from_json
 from seqnet.training.diagnostics import NumericalError
@@ -41,6 +42,7 @@ __all__ = [
     "distribute",
     "distributed",
     "generation",
+    "info",
     "initializers",
     "layers",
     "load_model",

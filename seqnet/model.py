@@ -896,10 +896,11 @@ class Model:
             from window to window; gradients are not. Windows that consist only of padding are
             skipped.
         accumulate : int
-            Gradient accumulation: compute each batch in this many parts, one after another, and make
-            one update with the sum of their gradients. The result is that of the whole batch, and
-            only the values of one part are in memory. (Keras's ``gradient_accumulation_steps=k``
-            with batches of n samples is ``batch_size=k * n, accumulate=k``.)
+            Gradient accumulation: compute each batch in this many parts, one after another, and
+            make one update with the sum of their gradients. The result is that of the whole batch,
+            and only the values of one part are in memory. Keras's
+            ``gradient_accumulation_steps=k`` with batches of n samples is ``batch_size=k * n,
+            accumulate=k``.
 
         Returns
         -------

@@ -50,16 +50,17 @@ def distribute(engine: str = "mpi", *, deterministic: bool | int = False) -> Wor
 
     The rest of the script is the same on all ranks and stays as it is. `batch_size` is the size of
     the whole batch, of which each rank computes its share of the rows. Weights, losses, metrics and
-    predictions are those of one process, to rounding, on all ranks. Rank 0 shows progress and writes
-    the files of callbacks.
+    predictions are those of one process, to rounding, on all ranks. Rank 0 shows progress and
+    writes the files of callbacks.
 
     Parameters
     ----------
     engine : "mpi"
         MPI, through the package mpi4py: ``pip install "seqnet[mpi]"``.
     deterministic : bool or int
-        Make sums bit for bit the same with any number of ranks, 1 included: each batch is cut into 8
-        shards, or into that many, which are added in a fixed order. More ranks than shards are idle.
+        Make sums bit for bit the same with any number of ranks, 1 included: each batch is cut into
+        8 shards, or into that many, which are added in a fixed order. Ranks beyond the number of
+        shards are idle.
 
     Returns
     -------
@@ -162,8 +163,8 @@ class MPIWorld(World):
             )
         elif header[4] != -header[5]:
             raise RuntimeError(
-                f"The ranks have batches of different sizes ({-header[5]} to {header[4]} rows). Each "
-                "rank is given the same data, all of it, and takes its share by itself."
+                f"The ranks have batches of different sizes ({-header[5]} to {header[4]} rows). "
+                "Each rank is given the same data, all of it, and takes its share by itself."
             )
 
     def _exchange(self, exchange: Callable, *arrays: Array) -> Any:
@@ -235,8 +236,8 @@ class MPIWorld(World):
         unlike = [rank for rank, other in enumerate(texts) if other != texts[0]]
         if unlike:
             raise ValueError(
-                f"Rank {unlike[0]} has {what} that rank 0 does not have. Each rank is given the same "
-                "data, all of it, and takes its share by itself."
+                f"Rank {unlike[0]} has {what} that rank 0 does not have. Each rank is given the "
+                "same data, all of it, and takes its share by itself."
             )
 
     def stopping(self, signals: Any) -> int | None:

@@ -1,8 +1,9 @@
 """What the processes of one training do together.
 
-Each batch is cut into shards, consecutive rows that are computed one after another. Each process, a
-rank, computes some of the shards. Sums over shards are added up; nothing else is exchanged in a step.
-A `World` of one rank has the same methods, so that the training does not ask how many there are.
+Each batch is cut into shards, consecutive rows that are computed one after another. Each process,
+a rank, computes some of the shards. Sums over shards are added up; nothing else is exchanged in a
+step. A `World` of one rank has the same methods, so that the training does not ask how many there
+are.
 """
 
 from __future__ import annotations

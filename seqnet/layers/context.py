@@ -163,8 +163,8 @@ class CallContext:
         """Draw values from a layer's generator, and store its next value.
 
         A first axis of symbolic size has the rows of the batch, perhaps several for each: of a part
-        of a batch, the values of the whole batch are drawn, and those of the part are taken. So they
-        belong to the row, and not to the part. A first axis of a fixed size is shared by all rows.
+        of a batch, the values of the whole batch are drawn, and those of the part are taken. So
+        they belong to the row, and not to the part. A first axis of fixed size is for all rows.
 
         Parameters
         ----------

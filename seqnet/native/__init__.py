@@ -25,7 +25,7 @@ from __future__ import annotations
 from .cell import Other
 from .chain import chain_backward, chain_best, chain_forward
 from .compiler import KernelUnavailable
-from .core import available, calls, get_num_threads, set_num_threads, vector_bytes
+from .core import available, calls, get_num_threads, info, set_num_threads, vector_bytes
 from .ctc import ctc_loss
 from .dense import gemm
 from .elementwise import ElementwiseKernel
@@ -52,6 +52,7 @@ __all__ = [
     "gather",
     "gemm",
     "get_num_threads",
+    "info",
     "log_softmax",
     "scatter_add",
     "set_num_threads",

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from seqnet.training.objectives import Objectives, Sum
+from seqnet.types import Array
 
 
 def sums_of(outputs: Sequence, examples: int) -> list[Sum]:
@@ -32,8 +33,8 @@ class TestResult:
     __slots__ = ("sums",)
     __test__ = False  # not a test, despite its name
 
-    def __init__(self, outputs: Sequence, examples: int):
-        self.sums = sums_of(outputs, examples)
+    def __init__(self, sums: list[Sum]):
+        self.sums = sums
 
 
 class PredictResult:

@@ -1,8 +1,8 @@
 """Steps of a batch that is cut into shards, which one or several processes compute.
 
-A shard is some rows of a batch. Sums of losses, weights, metrics and gradients are added up over all
-shards and divided once, so that the result is that of the whole batch. Shards have the lengths of the
-whole batch and draw its random numbers (`CallContext.share`).
+A shard is some rows of a batch. Sums of losses, weights, metrics and gradients are added up over
+all shards and divided once, so that the result is that of the whole batch. Shards have the lengths
+of the whole batch and draw its random numbers (`CallContext.share`).
 """
 
 from __future__ import annotations

@@ -465,7 +465,7 @@ class CompiledSteps:
         """Compute the loss and the metrics of a batch."""
         function, arrays, _ = self.function(compile_test, batch, announce=announce)
         with self.model.lock:
-            return TestResult(function(*arrays), len(arrays[0]))
+            return TestResult(sums_of(function(*arrays), len(arrays[0])))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""

@@ -171,10 +171,8 @@ class Trainer:
         model, world = self.model, self.world
         if world.size == 1:
             return
-        data = json.dumps(
-            [self.dataset.fingerprint(), self.validation and self.validation.fingerprint()]
-        )
-        world.same(data, "data")
+        datasets = [d for d in (self.dataset, self.validation) if d is not None]
+        world.same(json.dumps([d.fingerprint() for d in datasets]), "data")
         state = model.state_dict()
         del state["states"]  # of rows, which belong to ranks
         state["random"] = config.random_generator().bit_generator.state
