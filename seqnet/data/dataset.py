@@ -138,7 +138,9 @@ class Batch:
 
     def map(self, function: Callable) -> Batch:
         """Return a batch with a function applied to each array."""
-        return Batch(*[map_tree(function, part) for part in self.parts()], place=self.place)
+        found = Batch(*[map_tree(function, part) for part in self.parts()])
+        found.place = self.place
+        return found
 
     def take(self, rows: RowSelection) -> Batch:
         """Return the samples of some rows (a slice or an array of numbers)."""

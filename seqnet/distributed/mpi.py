@@ -335,5 +335,6 @@ def share_cores(of_ranks: list[list[int]]) -> None:
         return
     own = cores()
     sharing = sum(bool(own & set(others)) for others in of_ranks)
-    if backend.native() is not None:
-        backend.native().set_num_threads(max(1, len(own) // sharing))
+    kernels = backend.native()
+    if kernels is not None:
+        kernels.set_num_threads(max(1, len(own) // sharing))

@@ -185,7 +185,9 @@ class ShardedSteps(CompiledSteps):
             if step.needs_overs:
                 overs = self.overs(world, shards)
             values = objectives.number_of_sums - 1
-            gradients, sums, last = [], [], []
+            gradients: list[list[tuple]] = []
+            sums: list[list[Sum]] = []
+            last: list[list[Array]] = []
             for shard in self.each(shards, "train"):
                 step, arrays, _ = self.function(compile_gradient, shard.batch, stateful)
                 outputs = step.function(*arrays, *shard.whole(overs), *shard.states)

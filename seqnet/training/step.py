@@ -368,7 +368,7 @@ def compile_update(model: Model, sparse: Sequence[bool]) -> Callable:
     if regularized:
         of_weights = [p for (_, w), p in penalties.items() if w in regularized]
         total = sum([pt.cast(p, model.dtype) for p in of_weights], pt.zeros((), model.dtype))
-        found = dict(zip(regularized, pytensor.grad(total, regularized), strict=True))
+        found = dict(zip(regularized, cast(list, pytensor.grad(total, regularized)), strict=True))
         values = [
             v + pt.cast(over, v.dtype) * pt.cast(found[w], v.dtype) if w in found else v
             for w, v in zip(weights, values, strict=True)
@@ -458,7 +458,7 @@ class CompiledSteps:
         values = objectives.number_of_sums - 1
         sums = sums_of(outputs[:values], len(arrays[0]))
         over = (cast(float, sums[3]) or 1.0) if len(objectives) == 1 else 1.0  # of a sum
-        states, trained = outputs[values + 1 :], structure.trained
+        states, trained = list(outputs[values + 1 :]), structure.trained
         return TrainResult(sums, outputs[values], states, trained, objectives, over)
 
     def test(self, batch: Batch, announce: bool = False) -> TestResult:
