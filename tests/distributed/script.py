@@ -56,7 +56,7 @@ def sequences():
 
 
 def words():
-    """A table of which rows are exchanged, with a slot that idle rows miss, and fewer rows than ranks."""
+    """Tables of which rows are exchanged; a batch of fewer rows than ranks."""
     rng = np.random.default_rng(0)
     X, y = rng.integers(0, 3000, (17, 6)), rng.normal(size=(17, 1))
     found = {}

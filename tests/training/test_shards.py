@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,7 +96,7 @@ def test_windows_of_steps():
 
 def test_a_layer_that_needs_whole_batches_is_an_error():
     model = seqnet.Model([Dense(3), BatchNormalization(), Dense(1)])
-    with pytest.raises(ValueError, match="'batch_normalization' computes .* from a whole batch"):
+    with pytest.raises(ValueError, match=r"'batch_normalization' computes .* from a whole batch"):
         model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, accumulate=2)
 
 
@@ -141,7 +143,7 @@ def test_sums_do_not_depend_on_how_a_batch_is_cut(cuts):
 
     class Cut(World):
         def cuts(self, rows, accumulate=1):
-            return list(zip(edges, edges[1:], strict=False))
+            return list(pairwise(edges))
 
     shards = shards_of(Cut(), batch, None)
     arrays = [[s.batch.inputs.sum(0), np.array(len(s.batch), "float64")] for s in shards]
