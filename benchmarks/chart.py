@@ -1,6 +1,10 @@
-"""Draw a bar chart of the LSTM step times saved by compare.py (needs matplotlib).
+"""Draw bar charts of saved results (needs matplotlib).
 
-python benchmarks/chart.py results.jsonl docs/performance.png
+    python benchmarks/chart.py results.jsonl docs/performance.png
+    python benchmarks/chart.py results.jsonl docs/unrolling.png --of unroll_vs_scan
+
+The first shows the LSTM step times of compare.py, the second the two charts of reference 000: run
+times, and compile times on a logarithmic scale.
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import report
 from harness import SIZES
@@ -35,8 +40,8 @@ def by_size(records: list[dict]) -> dict[str, dict[str, tuple[float, float]]]:
     return found
 
 
-def draw(records: list[dict], path: Path) -> None:
-    """Draw one group of bars per size: the step time of each system relative to seqnet's."""
+def pyplot() -> Any:
+    """Return matplotlib's pyplot, for drawing into files."""
     try:
         import matplotlib
     except ImportError:
@@ -44,11 +49,16 @@ def draw(records: list[dict], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def compare(records: list[dict], path: Path) -> None:
+    """Draw one group of bars per size: the step time of each system relative to seqnet's."""
     found = by_size(records)
     sizes = [name for name in SIZES if name in found]
     sides = list(dict.fromkeys(side for peers in found.values() for side in peers))
     width = 0.85 / len(sides)
-    figure, axis = pyplot.subplots(figsize=(10, 4.5))
+    figure, axis = pyplot().subplots(figsize=(10, 4.5))
     for k, side in enumerate(sides):
         places = [n for n, size in enumerate(sizes) if side in found[size]]
         bars = axis.bar(
@@ -73,17 +83,66 @@ def draw(records: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+COLOURS = {
+    "theano": ("#9e6b1f", "#dda63a", "#f3d9a4"),
+    "pytensor": ("#1f5a9e", "#4a90d9", "#aecdf0"),
+    "seqnet": ("#14602f", "#2f9e55", "#8fd6a8"),
+    "numpy": ("#777777",),
+}
+
+
+def unroll_vs_scan(records: list[dict], path: Path) -> None:
+    """Draw one group of bars per length: the best step above, and the compile time below."""
+    vocabularies = sorted({r["vocabulary"] for r in records})
+    lengths = sorted({r["length"] for r in records})
+    sides = list(dict.fromkeys(s for r in records for s in r["sides"]))
+    width = 0.84 / len(sides)
+    figure, axes = pyplot().subplots(2, len(vocabularies), figsize=(10, 6.6), squeeze=False)
+    shades = {system: iter(colours) for system, colours in COLOURS.items()}
+    for k, side in enumerate(sides):
+        system, _, form = side.partition(":tutorial")
+        colour = next(shades[system])
+        label = f"{system} {form.removeprefix('-')}".strip()
+        for column, vocabulary in enumerate(vocabularies):
+            of_length = {
+                r["length"]: r["sides"][side]
+                for r in records
+                if r["vocabulary"] == vocabulary and side in r["sides"]
+            }
+            places = [lengths.index(n) + width * (k - (len(sides) - 1) / 2) for n in of_length]
+            best = [found["best_ms"] / 1e3 for found in of_length.values()]
+            compiling = [found["compile_s"] for found in of_length.values()]
+            axes[0, column].bar(places, best, width, color=colour, label=label)
+            if system != "numpy":  # which compiles nothing
+                axes[1, column].bar(places, compiling, width, color=colour)
+    for column, vocabulary in enumerate(vocabularies):
+        axes[0, column].set(title=f"vocabulary {vocabulary:,}", ylabel="run time of a step, s")
+        axes[1, column].set(ylabel="compile time, s", yscale="log", xlabel="steps of the sequence")
+        for axis in axes[:, column]:
+            axis.set_xticks(range(len(lengths)), [str(n) for n in lengths])
+            axis.grid(axis="y", alpha=0.4)
+            axis.set_axisbelow(True)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=5, fontsize=9, frameon=False)
+    figure.tight_layout(rect=(0, 0.09, 1, 1))  # the legend is below the charts
+    figure.savefig(path, dpi=110)
+
+
+CHARTS = {"compare": compare, "unroll_vs_scan": unroll_vs_scan}
+
+
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="+", type=Path, help="what compare.py saved")
+    parser.add_argument("files", nargs="+", type=Path, help="saved results")
     parser.add_argument("picture", type=Path)
+    parser.add_argument("--of", choices=CHARTS, default="compare", help="what to draw")
     options = parser.parse_args(arguments)
-    records = report.read(options.files).get("compare")
+    records = report.read(options.files).get(options.of)
     if not records:
-        sys.exit("There is nothing of compare.py in these files.")
-    draw(records, options.picture)
+        sys.exit(f"There is nothing of {options.of}.py in these files.")
+    CHARTS[options.of](records, options.picture)
 
 
 if __name__ == "__main__":

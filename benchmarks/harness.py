@@ -66,16 +66,25 @@ SIDES = {
     "theano": Side("theano"),
     "pytensor": Side("pytensor"),
     "pytensor_ml": Side("pytensor_ml"),
+    # One recurrent layer of any kind; see workers/recurrence_worker.py and cells.py.
+    **{f"{s}:recurrence": Side("recurrence", {"system": s}) for s in ("seqnet", "pytorch")},
     # The losses of whole sequences; see workers/losses_worker.py and sequence_losses.py.
     **{f"{s}:losses": Side("losses", {"system": s}) for s in ("seqnet", "pytorch")},
     # An encoder-decoder with attention; see workers/attention_worker.py and attention.py.
     **{f"{s}:attention": Side("attention", {"system": s}) for s in ("seqnet", "pytorch")},
+    # The perceptron of reference 003; see workers/mlp_worker.py and mlp.py.
+    **{f"{s}:mlp": Side("mlp", {"system": s}) for s in ("seqnet", "numpy", "pytorch")},
     # Reference 000's experiment; see workers/tutorial_worker.py and unroll_vs_scan.py.
     **{
         f"{system}:tutorial-{form}": Side("tutorial", {"form": form, "system": system})
         for system in ("pytensor", "theano")
         for form in ("unroll", "scan", "scan-hoisted")
     },
+    **{
+        f"seqnet:tutorial-{form}": Side("tutorial", {"form": form, "system": "seqnet"})
+        for form in ("unroll", "scan", "fused")
+    },
+    "numpy:tutorial": Side("tutorial", {"form": "loop", "system": "numpy"}),
 }
 
 
@@ -126,7 +135,7 @@ class Worker:
 
     @staticmethod
     def _python(worker: str):
-        if worker in ("seqnet", "pytensor"):
+        if worker in ("seqnet", "pytensor", "numpy"):
             return sys.executable
         python = environments.python_of(worker)
         if python is None:

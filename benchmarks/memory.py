@@ -1,13 +1,15 @@
-"""Measure the peak memory of training.
+"""Measure the peak memory of training, and of predictions of the last output.
 
     python benchmarks/memory.py
 
 Each result is from a separate process: the largest resident size after some steps, and its growth
-after the imports.
+after the imports. A prediction is of `--predicted` steps of 64 units, 8 sequences of 8 features;
+its growth is that after a prediction of 100 steps, without the array of the inputs.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 
 from harness import SIDES, Report, Worker, WorkerError, parser, size_settings, table
@@ -21,6 +23,7 @@ def main(arguments=None) -> None:
     add("--lengths", default="50,500")
     add("--cell", default="lstm", choices=["simple_rnn", "gru", "lstm"])
     add("--steps", type=int, default=30)
+    add("--predicted", type=int, default=50_000, help="steps of a prediction; 0 for none")
     options = result.parse_args(arguments)
     report = Report("memory", options)
     report.quiet = True  # memory does not depend on other load
@@ -45,6 +48,14 @@ def main(arguments=None) -> None:
             )  # fmt: skip
             figures = (found["peak_mb"], found["after_import_mb"], growth)
             rows.append([options.size, length, side, *[f"{f:.0f}" for f in figures]])
+    for side in ("seqnet", "seqnet:scan") if options.predicted else ():
+        settings = {**size_settings(options.size), "cell": options.cell, "length": 2}
+        with Worker(side, settings) as worker:
+            size = {"rows": 8, "steps": options.predicted, "units": 64, "features": 8}
+            found = worker.ask("call predict_last " + json.dumps(size))["result"]
+        report.add(size="predict", length=options.predicted, side=side, **found)
+        figures = (found[f"{key}_mb"] for key in ("peak", "after_import", "growth"))
+        rows.append(["predict", options.predicted, side, *[f"{f:.0f}" for f in figures]])
     table(rows)
 
 

@@ -1,10 +1,10 @@
 """Convert saved results to the tables of docs/performance.md.
 
-    python benchmarks/report.py results.jsonl                              # prints the tables
-    python benchmarks/report.py results.jsonl --fill docs/performance.md   # replaces the tables
+    python benchmarks/report.py results.jsonl
+    python benchmarks/report.py results.jsonl --fill docs/performance.md docs/unrolling.md
 
-Of repeated measurements the last one is used. Results measured while other processes used the
-machine have an asterisk.
+The first prints tables, the second replaces those of documents. Of repeated measurements the last
+one is used. Results measured while other processes used the machine have an asterisk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ def read(paths: list[Path]) -> dict[str, list[dict]]:
     for path in paths:
         for line in path.read_text().splitlines():
             record = json.loads(line)
-            names = ("part", "size", "side", "steps", "verbose", "optimizer", "length", "way")
+            names = (
+                "part",
+                "size",
+                "side",
+                "steps",
+                "verbose",
+                "optimizer",
+                "length",
+                "way",
+                "form",
+            )
             key = [record.get(n) for n in (*names, "vocabulary", "settings")]
             key.append(sorted(record["sides"]) if "sides" in record else None)
             table = by_question.setdefault(record["question"], {})
@@ -140,7 +150,7 @@ def callbacks_cost(records: list[dict]) -> str:
 def ragged(records: list[dict]) -> str:
     rows = []
     for r in records:
-        shares = {"list": ratio(r["list_over_padded"])}
+        shares = {way: ratio(found) for way, found in r["over_padded"].items()}
         for way, found in r["epoch_s"].items():
             steps = f"{r['steps'][way]:,}"
             rows.append([way + star(r), steps, milliseconds(found), shares.get(way, "")])
@@ -171,7 +181,7 @@ def embedding_rows(records: list[dict]) -> str:
 
 def memory(records: list[dict]) -> str:
     rows = [
-        [f"{r['size']}, length {r['length']}", r["side"]]
+        [f"{r['size']}, length {r['length']:,}", r["side"]]
         + [number(r[key]) for key in ("peak_mb", "after_import_mb", "growth_mb")]
         for r in records
         if "error" not in r
@@ -180,22 +190,47 @@ def memory(records: list[dict]) -> str:
 
 
 def unroll_vs_scan(records: list[dict]) -> str:
+    lengths = sorted({r["length"] for r in records})
+    rows = []
+    for vocabulary in sorted({r["vocabulary"] for r in records}):
+        by_length = {r["length"]: r for r in records if r["vocabulary"] == vocabulary}
+        sides = dict.fromkeys(s for r in by_length.values() for s in [*r["sides"], *r["refused"]])
+        mark = "*" if any(r["busy"] for r in by_length.values()) else ""
+        for side in sides:
+            found = [by_length.get(n, {"sides": {}})["sides"].get(side) for n in lengths]
+            steps = [number(f["step_ms"]["median"]) if f else "-" for f in found]
+            compiling = [number(f["compile_s"]) if f else "-" for f in found]
+            differ = [r["gradients_differ_by"].get(side, 0.0) for r in by_length.values()]
+            largest = f"{max(differ):.1e}" if max(differ) else ""
+            rows.append([f"{vocabulary:,}{mark}", side, *steps, *compiling, largest])
+    heads = [f"{what}, {n} steps" for what in ("run, ms", "compile, s") for n in lengths]
+    return markdown(["vocabulary", "form", *heads, "gradients differ by"], rows)
+
+
+def mlp(records: list[dict]) -> str:
+    rows = [
+        [
+            side + star(r),
+            milliseconds(found["step_ms"]),
+            ratio(found["ratio"]) if found["ratio"] else "",
+        ]
+        for r in records
+        for side, found in r["sides"].items()
+    ]
+    return markdown(["system", "step, ms", "first row / system"], rows)
+
+
+def scan_profile(records: list[dict]) -> str:
     rows = []
     for r in records:
-        for side, found in r["sides"].items():
-            differ = r["gradients_differ_by"].get(side)
-            rows.append(
-                [
-                    f"{r['vocabulary']:,}",
-                    f"{r['length']}{star(r)}",
-                    side,
-                    number(found["step_ms"]["median"]),
-                    number(found["compile_s"]),
-                    "" if differ is None else f"{differ:.1e}",
-                ]
-            )
-    heads = ["vocabulary", "time steps", "form", "step, ms", "compile, s", "gradients differ by"]
-    return markdown(heads, rows)
+        whole = sum(line["ms"] for line in r["lines"])
+        for line in r["lines"]:
+            if line["ms"] < 0.1 * whole:
+                continue
+            form = f"{r['vocabulary']:,}, {r['form']}{star(r)}"
+            cells = [line[k] for k in ("loop", "operation", "shape", "calls")]
+            rows.append([form, *cells, number(line["ms"])])
+    return markdown(["vocabulary, form", "loop", "operation", "result", "calls", "ms"], rows)
 
 
 def generation(records: list[dict]) -> str:
@@ -237,8 +272,9 @@ def machine(by_question: dict[str, list[dict]]) -> str:
         for r in records
     }
     versions: dict[str, set] = {}
-    for side in (s for r in by_question.get("compare", []) for s in r["sides"].values()):
-        for name, version in side["versions"].items():
+    of_sides = [side for r in records for side in r.get("sides", {}).values()]
+    for side in of_sides:
+        for name, version in side.get("versions", {}).items():
             if name not in ("python", "numpy", "threads", "recurrence"):
                 versions.setdefault(name, set()).add(str(version))
     dates = sorted({r["when"][:10] for r in records})
@@ -259,6 +295,8 @@ TABLES: dict[str, Callable] = {
         embedding_rows,
         memory,
         unroll_vs_scan,
+        scan_profile,
+        mlp,
         generation,
         sequence_losses,
         attention,
@@ -271,13 +309,28 @@ def tables(by_question: dict[str, list[dict]]) -> dict[str, str]:
     return found | {n: make(by_question[n]) for n, make in TABLES.items() if n in by_question}
 
 
-def fill(text: str, name: str, content: str, path: Path) -> str:
-    """Return a document with the content between the markers of a table replaced."""
+def fill(text: str, name: str, content: str) -> str | None:
+    """Return a document with the content between the markers of a table replaced, or None."""
     begin, end = (mark.format(name) for mark in MARKS)
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     if not pattern.search(text):
-        sys.exit(f"{path} has no place for {name}: it needs the lines\n{begin}\n{end}")
+        return None
     return pattern.sub(lambda _: f"{begin}\n\n{content}\n\n{end}", text)
+
+
+def fill_documents(found: dict[str, str], paths: list[Path]) -> None:
+    """Replace each table in the documents that have a place for it."""
+    texts = {path: path.read_text() for path in paths}
+    for name, content in found.items():
+        places = {path: fill(text, name, content) for path, text in texts.items()}
+        filled = {path: text for path, text in places.items() if text is not None}
+        if not filled:
+            lines = "\n".join(mark.format(name) for mark in MARKS)
+            sys.exit(f"No document has a place for {name}: it needs the lines\n{lines}")
+        texts |= filled
+        print(f"{name}: {', '.join(map(str, filled))}")
+    for path, text in texts.items():
+        path.write_text(text)
 
 
 def main(arguments=None) -> None:
@@ -285,17 +338,15 @@ def main(arguments=None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("files", nargs="+", type=Path, help="what the benchmarks saved")
-    parser.add_argument("--fill", type=Path, metavar="FILE", help="a document to put tables into")
+    parser.add_argument(
+        "--fill", type=Path, nargs="+", metavar="FILE", help="documents to put tables into"
+    )
     options = parser.parse_args(arguments)
     found = tables(read(options.files))
     if options.fill is None:
         print("\n\n".join(f"### {name}\n\n{content}" for name, content in found.items()))
         return
-    text = options.fill.read_text()
-    for name, content in found.items():
-        text = fill(text, name, content, options.fill)
-    options.fill.write_text(text)
-    print(f"{options.fill}: filled {', '.join(found)}")
+    fill_documents(found, options.fill)
 
 
 if __name__ == "__main__":

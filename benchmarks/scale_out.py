@@ -2,9 +2,9 @@
 
     python benchmarks/scale_out.py --mpiexec mpiexec
 
-Each measurement is a process, or two, of its own; the sides alternate. A step is one update with the
-whole batch, which has the same size on all sides. PyTorch is measured with DistributedDataParallel
-over gloo, if there is an environment for it (see `environments.py`).
+Each measurement is a process, or two, of its own; the sides alternate. A step is one update with
+the whole batch, which has the same size on all sides. PyTorch is measured with
+DistributedDataParallel over gloo, if there is an environment for it (see `environments.py`).
 """
 
 from __future__ import annotations

@@ -11,6 +11,10 @@ phonemes, without stress marks as in the literature, with attention to the lette
 words is held out. A pronunciation is found by beam search. The phoneme error rate is the edit
 distance to the closest pronunciation of the word in the dictionary, divided by its length; the
 word error rate is the share of words whose pronunciation is none of the dictionary's.
+
+The 15 epochs took 32.5 minutes on 2 CPU cores, beside other programs, and finding the 12,492
+held-out words 11 s. The phoneme error rate was 6.82 % and the word error rate 28.95 %. The
+literature's word error rates, on other words, are in `LITERATURE`: 20.24 to 25.8 %.
 """
 
 from __future__ import annotations
@@ -27,14 +31,17 @@ from seqnet.generation import Decoder
 from seqnet.layers import LSTM, Attention, Bidirectional, Concatenate, Dense, Dropout, Embedding
 from seqnet.text import CharacterVocabulary
 
-# Phoneme and word error rates in % on CMUdict, of another version and with other test words.
+# Word error rates in % on CMUdict, of another version and with other test words.
 # Yao and Zweig, "Sequence-to-sequence neural net models for grapheme-to-phoneme conversion",
 # arXiv:1506.00196; Rao, Peng, Sak and Beaufays, "Grapheme-to-phoneme conversion using long
-# short-term memory recurrent neural networks", ICASSP 2015.
+# short-term memory recurrent neural networks", ICASSP 2015; Toshniwal and Livescu, "Jointly
+# learning to align and convert graphemes to phonemes with neural attention models",
+# arXiv:1610.06540.
 LITERATURE = {
-    "LSTM in two directions over given alignments (Yao and Zweig, 2015)": (5.45, 23.55),
-    "LSTM in two directions with CTC (Rao et al., 2015)": (None, 25.8),
-    "the same with a joint n-gram model (Rao et al., 2015)": (None, 21.3),
+    "LSTM in two directions over given alignments (Yao and Zweig, 2015)": 23.55,
+    "LSTM in two directions with CTC (Rao et al., 2015)": 25.8,
+    "the same with a joint n-gram model (Rao et al., 2015)": 21.3,
+    "several encoder-decoders with attention (Toshniwal and Livescu, 2016)": 20.24,
 }
 START, STOP = 0, 1
 
@@ -48,7 +55,7 @@ def parse(arguments=None) -> argparse.Namespace:
     add("--words", type=int, help="use only so many words, drawn at random")
     add("--units", type=int, default=256)
     add("--dropout", type=float, default=0.3)
-    add("--epochs", type=int, default=10)
+    add("--epochs", type=int, default=15)
     add("--batch-size", type=int, default=128)
     add("--learning-rate", type=float, default=0.002)
     add("--beam-width", type=int, default=3)
@@ -153,9 +160,8 @@ def main(arguments=None) -> tuple[float, float]:
         f"pronunciations {decoding:.0f} s. "
         f"Phoneme error rate {phoneme_rate:.2f} %, word error rate {word_rate:.2f} %."
     )
-    for name, (of_phonemes, of_words) in LITERATURE.items():
-        text = "" if of_phonemes is None else f"phonemes {of_phonemes} %, "
-        print(f"    {name}: {text}words {of_words} %")
+    for name, rate in LITERATURE.items():
+        print(f"    {name}: words {rate} %")
     return phoneme_rate, word_rate
 
 

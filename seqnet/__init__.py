@@ -17,6 +17,7 @@ from seqnet import (
     optimizers,
     regularizers,
     text,
+    theano_lstm,
     utils,
 )
 from seqnet.config import set_random_seed
@@ -53,6 +54,7 @@ __all__ = [
     "regularizers",
     "set_random_seed",
     "text",
+    "theano_lstm",
     "utils",
 ]
 

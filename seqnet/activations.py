@@ -70,43 +70,99 @@ def above(x: Tensor, threshold: float = 0.0) -> Tensor:
 
 @register("activation")
 def linear(x: Tensor) -> Tensor:
-    """Return `x` itself."""
+    """Return `x` itself.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.linear(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-1.0, 0.25, 2.0]
+    """
     return x
 
 
 @register("activation")
 def tanh(x: Tensor) -> Tensor:
-    """Hyperbolic tangent."""
+    """Hyperbolic tangent.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.tanh(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-0.762, 0.245, 0.964]
+    """
     return pt.tanh(x)
 
 
 @register("activation")
 def sigmoid(x: Tensor) -> Tensor:
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.sigmoid(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [0.269, 0.562, 0.881]
+    """
     return pt.sigmoid(x)
 
 
 @register("activation")
 def hard_sigmoid(x: Tensor) -> Tensor:
-    """Piecewise linear sigmoid: x/6 + 1/2, cut to [0, 1] (Keras 3)."""
+    """Piecewise linear sigmoid: x/6 + 1/2, cut to [0, 1] (Keras 3).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.hard_sigmoid(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [0.333, 0.542, 0.833]
+    """
     return pt.clip(x / constant(6.0, x) + constant(0.5, x), constant(0.0, x), constant(1.0, x))
 
 
 @register("activation")
 def hard_tanh(x: Tensor) -> Tensor:
-    """Return x, cut to [-1, 1]."""
+    """Return x, cut to [-1, 1].
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.hard_tanh(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-1.0, 0.25, 1.0]
+    """
     return pt.clip(x, constant(-1.0, x), constant(1.0, x))
 
 
 @register("activation")
 def tanh_shrink(x: Tensor) -> Tensor:
-    """Return x - tanh(x)."""
+    """Return x - tanh(x).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.tanh_shrink(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-0.238, 0.005, 1.036]
+    """
     return x - pt.tanh(x)
 
 
 @register("activation")
 def log_sigmoid(x: Tensor) -> Tensor:
-    """Logarithm of the sigmoid: -log(1 + exp(-x))."""
+    """Logarithm of the sigmoid: -log(1 + exp(-x)).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.log_sigmoid(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-1.313, -0.576, -0.127]
+    """
     return -pt.softplus(-x)
 
 
@@ -118,6 +174,13 @@ def relu(
 
     It is ``max_value`` from there on, x above ``threshold``, and
     ``negative_slope * (x - threshold)`` elsewhere.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.relu(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [0.0, 0.25, 2.0]
     """
     if negative_slope == 0 and max_value is None and threshold == 0:
         return pt.maximum(x, 0)
@@ -128,87 +191,199 @@ def relu(
 
 @register("activation")
 def relu6(x: Tensor) -> Tensor:
-    """Return x, cut to [0, 6]."""
+    """Return x, cut to [0, 6].
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.relu6(pt.as_tensor_variable([-1.0, 0.25, 8.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [0.0, 0.25, 6.0]
+    """
     return pt.clip(x, constant(0.0, x), constant(6.0, x))
 
 
 @register("activation")
 def leaky_relu(x: Tensor, negative_slope: float = 0.2) -> Tensor:
-    """Return x where it is positive, negative_slope x elsewhere."""
+    """Return x where it is positive, negative_slope x elsewhere.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.leaky_relu(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-0.2, 0.25, 2.0]
+    """
     return pt.switch(above(x), x, constant(negative_slope, x) * x)
 
 
 @register("activation")
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """Return x where it is positive, alpha (exp(x) - 1) elsewhere (Clevert et al., 2016)."""
+    """Return x where it is positive, alpha (exp(x) - 1) elsewhere (Clevert et al., 2016).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.elu(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-0.632, 0.25, 2.0]
+    """
     below = pt.expm1(pt.minimum(x, 0))
     return pt.switch(above(x), x, below if alpha == 1 else constant(alpha, x) * below)
 
 
 @register("activation")
 def selu(x: Tensor) -> Tensor:
-    """Return 1.0507 elu(x, 1.67326), which keeps mean 0 and variance 1 (Klambauer et al., 2017)."""
+    """Return 1.0507 elu(x, 1.67326), which keeps mean 0 and variance 1 (Klambauer et al., 2017).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.selu(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-1.111, 0.263, 2.101]
+    """
     return constant(1.0507009873554805, x) * elu(x, 1.6732632423543772)
 
 
 @register("activation")
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """Return x where it is positive, alpha (exp(x / alpha) - 1) elsewhere (Barron, 2017)."""
+    """Return x where it is positive, alpha (exp(x / alpha) - 1) elsewhere (Barron, 2017).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.celu(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-0.632, 0.25, 2.0]
+    """
     scale = constant(alpha, x)
     return pt.switch(above(x), x, scale * pt.expm1(pt.minimum(x, 0) / scale))
 
 
 @register("activation")
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x))."""
+    """log(1 + exp(x)).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.softplus(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [0.313, 0.826, 2.127]
+    """
     return pt.softplus(x)
 
 
 @register("activation")
 def softsign(x: Tensor) -> Tensor:
-    """Return ``x / (1 + |x|)``."""
+    """Return ``x / (1 + |x|)``.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.softsign(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-0.5, 0.2, 0.667]
+    """
     return x / (1 + pt.abs(x))
 
 
 @register("activation")
 def exponential(x: Tensor) -> Tensor:
-    """exp(x)."""
+    """exp(x).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.exponential(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [0.368, 1.284, 7.389]
+    """
     return pt.exp(x)
 
 
 @register("activation", "swish")
 def silu(x: Tensor) -> Tensor:
-    """Return x sigmoid(x)."""
+    """Return x sigmoid(x).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.silu(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-0.269, 0.141, 1.762]
+    """
     return x * pt.sigmoid(x)
 
 
 @register("activation", "hard_swish")
 def hard_silu(x: Tensor) -> Tensor:
-    """Return x hard_sigmoid(x) (Howard et al., 2019)."""
+    """Return x hard_sigmoid(x) (Howard et al., 2019).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.hard_silu(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-0.333, 0.135, 1.667]
+    """
     return x * hard_sigmoid(x)
 
 
 @register("activation")
 def mish(x: Tensor) -> Tensor:
-    """Return x tanh(softplus(x)) (Misra, 2019)."""
+    """Return x tanh(softplus(x)) (Misra, 2019).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.mish(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-0.303, 0.17, 1.944]
+    """
     return x * pt.tanh(pt.softplus(x))
 
 
 @register("activation")
 def squareplus(x: Tensor, b: float = 4.0) -> Tensor:
-    """Return (x + sqrt(x^2 + b)) / 2 (Barron, 2021)."""
+    """Return (x + sqrt(x^2 + b)) / 2 (Barron, 2021).
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.squareplus(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [0.618, 1.133, 2.414]
+    """
     return constant(0.5, x) * (x + pt.sqrt(pt.sqr(x) + constant(b, x)))
 
 
 @register("activation")
 def hard_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
-    """Return x where its size is above the threshold, 0 elsewhere."""
+    """Return x where its size is above the threshold, 0 elsewhere.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.hard_shrink(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-1.0, 0.0, 2.0]
+    """
     return pt.switch(above(pt.abs(x), threshold), x, constant(0.0, x))
 
 
 @register("activation")
 def soft_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
-    """Move x towards 0 by the threshold: ``sign(x) max(|x| - threshold, 0)``."""
+    """Move x towards 0 by the threshold: ``sign(x) max(|x| - threshold, 0)``.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.soft_shrink(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-0.5, 0.0, 1.5]
+    """
     limit = constant(threshold, x)
     return x - pt.clip(x, -limit, limit)
 
@@ -218,6 +393,13 @@ def gelu(x: Tensor, approximate: bool = False) -> Tensor:
     """Return x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel, 2016).
 
     The approximation is theirs: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.gelu(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-0.159, 0.15, 1.954]
     """
     if approximate:
         inner = constant((2 / np.pi) ** 0.5, x) * (x + constant(0.044715, x) * x * x * x)
@@ -227,13 +409,29 @@ def gelu(x: Tensor, approximate: bool = False) -> Tensor:
 
 @register("activation")
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """Exponentials normalised over an axis, by default the last one."""
+    """Exponentials normalised over an axis, by default the last one.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.softmax(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [0.041, 0.142, 0.817]
+    """
     return pt.special.softmax(x, axis=axis)
 
 
 @register("activation")
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
-    """Logarithm of the softmax over an axis, by default the last one."""
+    """Logarithm of the softmax over an axis, by default the last one.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> y = seqnet.activations.log_softmax(pt.as_tensor_variable([-1.0, 0.25, 2.0]))
+    >>> y.eval(mode=seqnet.backend.mode()).round(3).tolist()
+    [-3.202, -1.952, -0.202]
+    """
     return pt.special.log_softmax(x, axis=axis)
 
 

@@ -59,7 +59,16 @@ def floatx() -> str:
 
 
 def set_floatx(dtype: str) -> None:
-    """Set the float type of layers created after the call: ``"float32"`` or ``"float64"``."""
+    """Set the float type of layers created after the call: ``"float32"`` or ``"float64"``.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.set_floatx("float64")
+    >>> seqnet.layers.Dense(2).dtype
+    'float64'
+    >>> seqnet.config.set_floatx("float32")
+    """
     _settings["floatx"] = check_float_dtype(dtype)
 
 
@@ -75,19 +84,42 @@ def check_float_dtype(dtype: str) -> str:
 
 
 def epsilon() -> float:
-    """Return the small constant that keeps logarithms and divisions finite (1e-7)."""
+    """Return the small constant that keeps logarithms and divisions finite (1e-7).
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.epsilon()
+    1e-07
+    """
     return _settings["epsilon"]
 
 
 def set_epsilon(value: float) -> None:
-    """Set the small constant, a number above 0 and below 1."""
+    """Set the small constant, a number above 0 and below 1.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.set_epsilon(1e-8)
+    >>> seqnet.config.epsilon()
+    1e-08
+    >>> seqnet.config.set_epsilon(1e-7)
+    """
     if not 0 < check_number(value, "epsilon") < 1:
         raise ValueError(f"epsilon must be above zero and below one, got {value!r}.")
     _settings["epsilon"] = float(value)
 
 
 def backend() -> str:
-    """Return the name of the backend that compiles functions (see `BACKENDS`)."""
+    """Return the name of the backend that compiles functions (see `BACKENDS`).
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.backend()
+    'auto'
+    """
     return _settings["backend"]
 
 
@@ -106,6 +138,14 @@ def set_backend(name: str) -> None:
         If the name is not known.
     ModuleNotFoundError
         If it is ``"jax"`` and jax is not installed.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.set_backend("numpy")  # no compiled kernels
+    >>> seqnet.config.backend()
+    'numpy'
+    >>> seqnet.config.set_backend("auto")
     """
     if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"Unknown backend {name!r}; choose one of {', '.join(BACKENDS)}.")
@@ -115,7 +155,14 @@ def set_backend(name: str) -> None:
 
 
 def prefetch() -> int:
-    """Return how many batches are read ahead of the training, where data is not in memory."""
+    """Return how many batches are read ahead of the training, where data is not in memory.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.prefetch()
+    3
+    """
     return _settings["prefetch"]
 
 
@@ -131,6 +178,12 @@ def set_prefetch(batches: int) -> None:
     ------
     ValueError, TypeError
         If it is not an integer, or negative.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.set_prefetch(0)  # read in the thread of the training
+    >>> seqnet.config.set_prefetch(3)
     """
     _settings["prefetch"] = check_count(batches, "prefetch", 0)
 
@@ -153,10 +206,28 @@ def set_random_seed(seed: int) -> None:
 
 
 def random_seed() -> int | None:
-    """Return the last argument of `set_random_seed`, None if it was not called."""
+    """Return the last argument of `set_random_seed`, None if it was not called.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.set_random_seed(7)
+    >>> seqnet.config.random_seed()
+    7
+    """
     return _seed
 
 
 def random_generator() -> np.random.Generator:
-    """Return the NumPy generator of all random numbers of seqnet."""
+    """Return the NumPy generator of all random numbers of seqnet.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.set_random_seed(7)
+    >>> first = seqnet.config.random_generator().integers(100)
+    >>> seqnet.set_random_seed(7)
+    >>> bool(seqnet.config.random_generator().integers(100) == first)
+    True
+    """
     return _random

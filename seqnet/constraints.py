@@ -169,7 +169,16 @@ def check_axis(axis: Any) -> int | list[int]:
 
 
 def get(identifier: Identifier | None) -> Callable | None:
-    """Return the constraint of a name, a saved configuration or an object; None stays None."""
+    """Return the constraint of a name, a saved configuration or an object; None stays None.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.constraints.get("non_neg")
+    NonNeg()
+    >>> seqnet.constraints.get(None) is None
+    True
+    """
     return None if identifier is None else _get("constraint", identifier)
 
 

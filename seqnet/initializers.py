@@ -25,7 +25,7 @@ from seqnet import config
 from seqnet.checks import check_number
 from seqnet.registry import Configurable, Identifier, refuse_arguments, register
 from seqnet.registry import get as _get
-from seqnet.types import Array
+from seqnet.types import Array, ArrayLike
 
 __all__ = [
     "Constant",
@@ -41,6 +41,7 @@ __all__ = [
     "Orthogonal",
     "RandomNormal",
     "RandomUniform",
+    "TruncatedNormal",
     "VarianceScaling",
     "Zeros",
     "draw",
@@ -49,7 +50,19 @@ __all__ = [
 
 
 class Initializer(Configurable):
-    """The base class of initializers: ``initializer(shape, rng, dtype)`` returns an array."""
+    """The base class of initializers: ``initializer(shape, rng, dtype)`` returns an array.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> class Alternating(seqnet.initializers.Initializer):
+    ...     def draw(self, shape, rng):
+    ...         return np.resize([1.0, -1.0], shape)
+    ...
+    >>> Alternating()((2, 3)).tolist()
+    [[1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]]
+    >>> layer = seqnet.layers.Dense(2, kernel_initializer=Alternating())
+    """
 
     def __init__(self, **unknown: Any):
         hint = (
@@ -74,7 +87,14 @@ class Initializer(Configurable):
 
 @register("initializer", "zeros")
 class Zeros(Initializer):
-    """All zeros."""
+    """All zeros.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.initializers.Zeros()((2, 2)).tolist()
+    [[0.0, 0.0], [0.0, 0.0]]
+    """
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return np.zeros(shape)
@@ -82,7 +102,14 @@ class Zeros(Initializer):
 
 @register("initializer", "ones")
 class Ones(Initializer):
-    """All ones."""
+    """All ones.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.initializers.Ones()((2, 2)).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return np.ones(shape)
@@ -90,19 +117,51 @@ class Ones(Initializer):
 
 @register("initializer", "constant")
 class Constant(Initializer):
-    """One number everywhere."""
+    """One number everywhere, or the numbers of an array, such as a table of word vectors.
 
-    def __init__(self, value: float = 0.0, **unknown: Any):
+    The configuration in a saved model contains the array. For a very large one, set the weights of
+    the layer after `build` instead.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> vectors = np.eye(3, 2)
+    >>> start = seqnet.initializers.Constant(vectors)
+    >>> layer = seqnet.layers.Embedding(3, 2, embeddings_initializer=start, trainable=False)
+    """
+
+    def __init__(self, value: float | ArrayLike = 0.0, **unknown: Any):
         super().__init__(**unknown)
-        self.value = check_number(value, "The value of Constant")
+        self.value: float | Array
+        if np.ndim(value):
+            self.value = np.asarray(value)
+            if self.value.dtype.kind not in "fiub":
+                raise TypeError(f"The value of Constant holds numbers, got {self.value.dtype}.")
+        else:
+            self.value = check_number(value, "The value of Constant")
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        if isinstance(self.value, np.ndarray) and self.value.shape != shape:
+            raise ValueError(
+                f"The array of Constant has the shape {self.value.shape}, and the weight {shape}."
+            )
         return np.full(shape, self.value)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"value": np.asarray(self.value).tolist()}
 
 
 @register("initializer", "uniform", "random_uniform")
 class RandomUniform(Initializer):
-    """Uniform between two bounds (Keras's default: -0.05 to 0.05)."""
+    """Uniform between two bounds (Keras's default: -0.05 to 0.05).
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> values = seqnet.initializers.RandomUniform()((200, 100), np.random.default_rng(0))
+    >>> values.shape, round(float(values.std()), 3), round(float(abs(values).max()), 3)
+    ((200, 100), 0.029, 0.05)
+    """
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, **unknown: Any):
         super().__init__(**unknown)
@@ -117,7 +176,15 @@ class RandomUniform(Initializer):
 
 @register("initializer", "normal", "random_normal")
 class RandomNormal(Initializer):
-    """Normal with a mean and a standard deviation (Keras's default: 0 and 0.05)."""
+    """Normal with a mean and a standard deviation (Keras's default: 0 and 0.05).
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> values = seqnet.initializers.RandomNormal()((200, 100), np.random.default_rng(0))
+    >>> values.shape, round(float(values.std()), 3), round(float(abs(values).max()), 3)
+    ((200, 100), 0.05, 0.201)
+    """
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, **unknown: Any):
         super().__init__(**unknown)
@@ -128,6 +195,30 @@ class RandomNormal(Initializer):
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         return rng.normal(self.mean, self.stddev, shape)
+
+
+@register("initializer", "truncated_normal")
+class TruncatedNormal(RandomNormal):
+    """Normal with a mean and a deviation; values beyond two deviations are drawn again.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> values = seqnet.initializers.TruncatedNormal()((200, 100), np.random.default_rng(0))
+    >>> values.shape, round(float(values.std()), 3), round(float(abs(values).max()), 3)
+    ((200, 100), 0.044, 0.1)
+    """
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        return self.mean + self.stddev * truncated(shape, rng)
+
+
+def truncated(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Return values of the standard normal distribution between -2 and 2."""
+    values = np.asarray(rng.normal(0.0, 1.0, shape))
+    while (far := np.abs(values) > 2).any():
+        values[far] = rng.normal(0.0, 1.0, int(far.sum()))
+    return values
 
 
 class VarianceScaling(Initializer):
@@ -145,59 +236,111 @@ class VarianceScaling(Initializer):
         if self.distribution == "uniform":
             limit = np.sqrt(3 * variance)
             return rng.uniform(-limit, limit, shape)
-        # Values beyond two deviations are drawn again; the factor is the deviation of the
-        # truncated distribution.
-        values = rng.normal(0.0, 1.0, shape)
-        while (far := np.abs(values) > 2).any():
-            values[far] = rng.normal(0.0, 1.0, int(far.sum()))
-        return values * np.sqrt(variance) / 0.87962566103423978
+        # The factor is the deviation of the truncated distribution.
+        return truncated(shape, rng) * np.sqrt(variance) / 0.87962566103423978
 
 
 @register("initializer", "glorot_uniform")
 class GlorotUniform(VarianceScaling):
-    """Uniform, variance 2 / (fan_in + fan_out) (Glorot and Bengio, 2010)."""
+    """Uniform, variance 2 / (fan_in + fan_out) (Glorot and Bengio, 2010).
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> values = seqnet.initializers.GlorotUniform()((200, 100), np.random.default_rng(0))
+    >>> values.shape, round(float(values.std()), 3), round(float(abs(values).max()), 3)
+    ((200, 100), 0.081, 0.141)
+    """
 
     scale, mode, distribution = 1.0, "fan_avg", "uniform"
 
 
 @register("initializer", "glorot_normal")
 class GlorotNormal(VarianceScaling):
-    """Truncated normal, variance 2 / (fan_in + fan_out) (Glorot and Bengio, 2010)."""
+    """Truncated normal, variance 2 / (fan_in + fan_out) (Glorot and Bengio, 2010).
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> values = seqnet.initializers.GlorotNormal()((200, 100), np.random.default_rng(0))
+    >>> values.shape, round(float(values.std()), 3), round(float(abs(values).max()), 3)
+    ((200, 100), 0.081, 0.186)
+    """
 
     scale, mode, distribution = 1.0, "fan_avg", "normal"
 
 
 @register("initializer", "he_uniform")
 class HeUniform(VarianceScaling):
-    """Uniform, variance 2 / fan_in (He et al., 2015)."""
+    """Uniform, variance 2 / fan_in (He et al., 2015).
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> values = seqnet.initializers.HeUniform()((200, 100), np.random.default_rng(0))
+    >>> values.shape, round(float(values.std()), 3), round(float(abs(values).max()), 3)
+    ((200, 100), 0.1, 0.173)
+    """
 
     scale, mode, distribution = 2.0, "fan_in", "uniform"
 
 
 @register("initializer", "he_normal")
 class HeNormal(VarianceScaling):
-    """Truncated normal, variance 2 / fan_in (He et al., 2015)."""
+    """Truncated normal, variance 2 / fan_in (He et al., 2015).
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> values = seqnet.initializers.HeNormal()((200, 100), np.random.default_rng(0))
+    >>> values.shape, round(float(values.std()), 3), round(float(abs(values).max()), 3)
+    ((200, 100), 0.1, 0.227)
+    """
 
     scale, mode, distribution = 2.0, "fan_in", "normal"
 
 
 @register("initializer", "lecun_uniform")
 class LecunUniform(VarianceScaling):
-    """Uniform, variance 1 / fan_in (LeCun et al., 1998)."""
+    """Uniform, variance 1 / fan_in (LeCun et al., 1998).
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> values = seqnet.initializers.LecunUniform()((200, 100), np.random.default_rng(0))
+    >>> values.shape, round(float(values.std()), 3), round(float(abs(values).max()), 3)
+    ((200, 100), 0.07, 0.122)
+    """
 
     scale, mode, distribution = 1.0, "fan_in", "uniform"
 
 
 @register("initializer", "lecun_normal")
 class LecunNormal(VarianceScaling):
-    """Truncated normal, variance 1 / fan_in (LeCun et al., 1998)."""
+    """Truncated normal, variance 1 / fan_in (LeCun et al., 1998).
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> values = seqnet.initializers.LecunNormal()((200, 100), np.random.default_rng(0))
+    >>> values.shape, round(float(values.std()), 3), round(float(abs(values).max()), 3)
+    ((200, 100), 0.07, 0.161)
+    """
 
     scale, mode, distribution = 1.0, "fan_in", "normal"
 
 
 @register("initializer", "orthogonal")
 class Orthogonal(Initializer):
-    """A matrix with orthonormal rows or columns times `gain` (Saxe et al., 2013)."""
+    """A matrix with orthonormal rows or columns times `gain` (Saxe et al., 2013).
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> values = seqnet.initializers.Orthogonal()((3, 3), np.random.default_rng(0))
+    >>> (values @ values.T).round(3).tolist() == np.eye(3).tolist()
+    True
+    """
 
     def __init__(self, gain: float = 1.0, **unknown: Any):
         super().__init__(**unknown)
@@ -214,7 +357,14 @@ class Orthogonal(Initializer):
 
 @register("initializer", "identity")
 class Identity(Initializer):
-    """The identity matrix times `gain`."""
+    """The identity matrix times `gain`.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.initializers.Identity()((2, 2)).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
 
     def __init__(self, gain: float = 1.0, **unknown: Any):
         super().__init__(**unknown)

@@ -54,6 +54,7 @@ IGNORED: dict[str, tuple[Any, ...]] = {
     "consume_less": (ANY,),
     "data_format": (None, "channels_last"),
     "decay": (0, 0.0),
+    "flash_attention": (ANY,),
     "implementation": (ANY,),
     "input_length": (ANY,),
     "jit_compile": (ANY,),
@@ -63,13 +64,14 @@ IGNORED: dict[str, tuple[Any, ...]] = {
     "renorm": (False,),
     "run_eagerly": (ANY,),
     "sample_weight_mode": (None, "temporal"),
+    "sliding_window": (None,),
     "sparse": (None, False),
     "steps_per_execution": (None, 1),
     "synchronized": (False,),
     "time_major": (False,),
     "use_cudnn": (ANY,),
+    "use_gate": (False,),
     "use_multiprocessing": (ANY,),
-    "weights": (None,),
     "workers": (ANY,),
     "zero_output_for_mask": (False,),
 }
@@ -85,6 +87,13 @@ GONE = {
     "to_yaml": "to_json",
 }
 """Methods of models that are gone, and what to call."""
+
+GONE_OF_LAYERS = {
+    "get_losses_for": "losses",
+    "reset_state": "reset_states",
+    "states": "get_states(run) and set_states(values, run)",
+}
+"""Methods and attributes of layers that are gone, and what to call."""
 
 
 def accepted(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -119,6 +128,11 @@ def accepted(options: Mapping[str, Any], known: Collection[str]) -> dict[str, An
             name = new
         found[name] = value
     return found
+
+
+def without_name(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Return arguments without ``name``, which optimizers and schedules have in Keras only."""
+    return {name: v for name, v in options.items() if name != "name" or name in known}
 
 
 def is_ignored(name: str, value: Any) -> bool:

@@ -26,7 +26,7 @@ from seqnet.callbacks.progress import reports
 from seqnet.checks import check_bool, check_count, check_shape
 from seqnet.data.adapters import Adapter
 from seqnet.data.class_weight import ClassWeight
-from seqnet.data.dataset import Batch, Data, Dataset
+from seqnet.data.dataset import Batch, Data, Dataset, RowDataset
 from seqnet.data.ragged import choose_lengths
 from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.graph import Graph, StepsSource, has_steps
@@ -66,6 +66,7 @@ from seqnet.training.objectives import (
 )
 from seqnet.training.results import Totals
 from seqnet.training.shards import ShardedSteps
+from seqnet.training.step import RUN_FUNCTIONS
 from seqnet.training.stepping import OneStep
 from seqnet.training.tbptt import check_windows
 from seqnet.types import ArrayLike, Shape
@@ -189,6 +190,7 @@ class Model:
         self.signature = self.signature.with_names()
         shapes = [variable.batch_shape for variable in self.signature.input_variables]
         self.input_shape = self.signature.inputs.pack(shapes)
+        _ = self.input_specs  # raises if a dtype does not fit
 
     def _check_shared(self) -> None:
         """Raise unless the shared variables of the graph have names of their own."""
@@ -221,8 +223,9 @@ class Model:
         if isinstance(layer, InputVariable):
             self._begin_with(layer)
             return
+        first: Any = None
         if isinstance(layer, Model):
-            layer = layer.as_layer()
+            first, layer = layer.input_shape, layer.as_layer()
         if not isinstance(layer, Layer):
             raise TypeError(
                 f"A model takes layers (objects of seqnet.layers.Layer), got {layer!r}."
@@ -241,15 +244,16 @@ class Model:
         name_layers([*self.layers, layer])
         self.layers.append(layer)
         self._set_stack()
-        if self.input_shape is not None or layer.input_shape is not None:
-            first = (layer.batch_size, *(layer.input_shape or ()))
+        if layer.input_shape is not None:
+            first = (layer.batch_size, *layer.input_shape)
+        if self.input_shape is not None or isinstance(first, tuple):
             self._build_from(self.input_shape or first)
 
     def _begin_with(self, first: InputVariable) -> None:
         if self.layers or self.input_shape is not None:
             raise ValueError("An Input is the first in a stack of layers, and there is only one.")
         self.input_shape = first.batch_shape
-        self.signature = Signature.of_stack(first.name)
+        self.signature = Signature.of_stack(first)
 
     def pop(self) -> Layer:
         """Remove the last layer of a stack, and return it."""
@@ -361,6 +365,7 @@ class Model:
     def build(self, input_shape: Any = None) -> None:
         """Create the weights for inputs of shape ``(batch, ...)``; None for sizes that vary.
 
+        The size of the batch is not used.
         With several inputs, the shapes are a list or a dictionary by name. By default the shape is
         the known `input_shape`.
         """
@@ -370,7 +375,7 @@ class Model:
         if self.is_empty:
             raise ValueError("The model has no layers; add some first.")
         inputs = self.signature.inputs
-        shapes = [check_shape(s, "input_shape") for s in inputs.leaves(input_shape)]
+        shapes = [(None, *check_shape(s, "input_shape")[1:]) for s in inputs.leaves(input_shape)]
         if self.signature.is_functional:
             for spec, shape in zip(self.input_specs.values(), shapes, strict=True):
                 spec.check_shape(shape)
@@ -412,6 +417,13 @@ class Model:
             names, shapes, chosen, self.graph.consumers, strict=True
         ):
             integers = any(layer.integer_input for layer in layers)
+            if (dtype, self.dtype) == ("float64", "float32"):
+                raise ValueError(
+                    f"The input {name!r} has the dtype float64, but the model computes in float32, "
+                    "which would round its values. Call seqnet.config.set_floatx('float64') before "
+                    "the layers are made, or leave the dtype out and pass values that float32 can "
+                    "hold, such as times since the first one."
+                )
             found[name] = InputSpec(
                 name,
                 shape,
@@ -488,7 +500,8 @@ class Model:
         (`CallContext.updates`).
         """
         if depends_on_input(inputs):
-            return self.as_layer()(inputs, mask=mask, training=training)
+            found = self.as_layer()(inputs, mask=mask, training=training)
+            return self.signature.outputs.pack(found if isinstance(found, list) else [found])
         if context is None and not holds_variables((inputs, mask)):
             if training:
                 return evaluate(self, inputs, (), mask, {}, training)
@@ -665,6 +678,44 @@ class Model:
             self._aligned = self.graph.aligned_inputs(shapes)
         return [[self.input_names[k] for k in sorted(numbers)] for numbers in self._aligned]
 
+    def function(self, run: str = "train") -> Callable:
+        """Return the compiled PyTensor function of a step, to print its graph or its profile.
+
+        It takes the arrays of a batch, and changes the weights if it is that of training. With the
+        backend ``"jax"`` it is an ordinary function.
+
+        Parameters
+        ----------
+        run : "train", "test" or "predict"
+            Of several functions, for several kinds of batches, the last one that was compiled.
+
+        Raises
+        ------
+        ValueError
+            If none has been compiled: functions are compiled when data is known.
+
+        Examples
+        --------
+        >>> import numpy as np, pytensor, seqnet
+        >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> loss = model.train_on_batch(np.ones((4, 2)), np.ones((4, 1)))
+        >>> function = model.function("train")
+        >>> [str(v) for v in function.maker.fgraph.inputs[:2]]
+        ['X', 'y']
+        >>> text = pytensor.dprint(function, file="str")
+        """
+        if run not in RUN_FUNCTIONS:
+            known = ", ".join(map(repr, RUN_FUNCTIONS))
+            raise ValueError(f"run is one of {known}, got {run!r}.")
+        found = self.steps.compiled(run)
+        if found is None:
+            raise ValueError(
+                f"No function has been compiled for {run!r} yet: call fit, evaluate or predict, or "
+                f"{run}_on_batch, with data first."
+            )
+        return found
+
     # ---- training
 
     @takes_keras_names
@@ -725,6 +776,11 @@ class Model:
     def metrics(self) -> list:
         """The metrics of all outputs."""
         return [metric for objective in self.objectives for metric in objective.metrics]
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of the results of `evaluate`, in their order."""
+        return self.objectives.log_names()
 
     def set_objectives(self, found: Mapping[str, Callable | None]) -> None:
         """Create the objectives and the requested metrics, once the losses are known."""
@@ -814,7 +870,7 @@ class Model:
         self,
         X: Data,
         y: Data | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         epochs: int = 1,
         verbose: int | str = 1,
         callbacks: Sequence[Callback] = (),
@@ -852,7 +908,9 @@ class Model:
             cross-entropy, otherwise an array of the shape of the output. For a list of sequences,
             targets for each step are a list of the same lengths.
             With several outputs, a dictionary by output name, or a list.
-        batch_size, epochs : int
+        batch_size : int, optional
+            By default 32, or the batch size of an `Input` that has one; then it is the only one.
+        epochs : int
         verbose : 0, 1 or 2
             Silent, a progress bar for each epoch (replaced by a `ProgressBar` among the callbacks),
             or one line for each epoch with its time. ``"auto"`` means 1.
@@ -894,7 +952,7 @@ class Model:
             Truncated backpropagation: divide each batch into windows of this many steps and make
             an update for each. States and the masks of `dropout` and `recurrent_dropout` are passed
             from window to window; gradients are not. Windows that consist only of padding are
-            skipped.
+            skipped. The validation is computed in such windows, too.
         accumulate : int
             Gradient accumulation: compute each batch in this many parts, one after another, and
             make one update with the sum of their gradients. The result is that of the whole batch,
@@ -916,8 +974,10 @@ class Model:
             If another call of `fit` is training the model.
         """
         arguments = FitArguments.check(
-            batch_size, validation_batch_size, epochs, initial_epoch, shuffle, tbptt, verbose,
-            validation_freq, steps_per_epoch, validation_steps, class_weight, accumulate,
+            self._batch_size(batch_size),
+            None if validation_batch_size is None else self._batch_size(validation_batch_size),
+            epochs, initial_epoch, shuffle, tbptt, verbose, validation_freq, steps_per_epoch,
+            validation_steps, class_weight, accumulate,
         )  # fmt: skip
         callbacks, verbose = check_callbacks(callbacks), arguments.verbose
         remaining = arguments.epochs - arguments.initial_epoch
@@ -939,6 +999,8 @@ class Model:
                 dataset, validation = dataset.split(validation_split)
             if validation is not None:
                 check_repeatable(validation, validation_steps, "validation_steps", remaining)
+                self._check_samples(validation)
+            self._check_samples(dataset)
             if class_weight is not None:
                 dataset = dataset.map(ClassWeight(class_weight, self))
             if tbptt is not None:
@@ -949,12 +1011,47 @@ class Model:
             training.Trainer(self, dataset, validation, arguments, called).fit()
         return history
 
+    @property
+    def fixed_batch_size(self) -> int | None:
+        """The batch size of the inputs, None if it may be any."""
+        shapes = self.signature.inputs.leaves(self.input_shape)
+        return next((shape[0] for shape in shapes if shape and shape[0] is not None), None)
+
+    def _batch_size(self, given: int | None) -> int:
+        """Return the batch size that the user chooses, or the default; raise if it does not fit."""
+        fixed = self.fixed_batch_size
+        if given is None:
+            return fixed or 32
+        if fixed not in (None, check_count(given, "batch_size")):
+            raise ValueError(f"batch_size={given} does not fit: {about_fixed(fixed)}.")
+        return given
+
+    def _check_samples(self, dataset: Dataset) -> None:
+        """Raise ``ValueError`` if rows cannot be divided into batches of the size of the inputs."""
+        fixed = self.fixed_batch_size
+        if fixed is not None and isinstance(dataset, RowDataset) and len(dataset) % fixed:
+            raise ValueError(
+                f"{len(dataset)} samples cannot be divided into batches of {fixed}: "
+                f"{about_fixed(fixed)}."
+            )
+
+    def check_batch(self, count: int) -> None:
+        """Raise ``ValueError`` if a batch does not have the size of the inputs."""
+        fixed = self.fixed_batch_size
+        if fixed not in (None, count):
+            raise ValueError(f"the batch has {count} samples: {about_fixed(fixed)}.")
+
+    def _one_batch(self, dataset: Any) -> Batch:
+        batch: Batch = dataset.as_batch()
+        self.check_batch(len(dataset))
+        return batch
+
     @takes_keras_names
     def evaluate(
         self,
         X: Data,
         y: Data | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         verbose: int | str = 0,
         sample_weight: Data | None = None,
         steps: int | None = None,
@@ -962,16 +1059,19 @@ class Model:
         mask: Data | None = None,
         lengths: Data | None = None,
         callbacks: Sequence[Callback] = (),
+        tbptt: int | None = None,
     ) -> float | list[float] | dict[str, float]:
         """Return the loss, or [loss, metrics...] if there are metrics, over all of the data.
 
         X and y are the same as for `fit`; `steps` is the number of batches to evaluate; `verbose`
         shows a progress bar (1) or prints a line (2). The model is not changed. With `return_dict`,
         a dictionary of results by name is returned. The hooks of `callbacks` whose names begin with
-        ``on_test`` are called.
+        ``on_test`` are called. `tbptt` divides each batch into windows of this many steps and
+        passes states from window to window: the result is the same, and the memory does not depend
+        on the length of the sequences.
         """
-        batch_size = check_count(batch_size, "batch_size")
-        steps = check_optional_count(steps, "steps")
+        batch_size = self._batch_size(batch_size)
+        steps, tbptt = check_optional_count(steps, "steps"), check_optional_count(tbptt, "tbptt")
         verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
         announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
         with ExitStack() as opened:
@@ -980,15 +1080,18 @@ class Model:
             dataset = adapter.dataset(X, y, sample_weight, mask, lengths)
             opened.callback(dataset.close)
             opened.callback(called.close)
+            self._check_samples(dataset)
             called.set_up(self, training.data_params(dataset, batch_size, steps))
-            totals = training.evaluate(self, dataset, batch_size, called, steps, announce)
+            if tbptt is not None:
+                check_windows(self, dataset.first_batch(batch_size))
+            totals = training.evaluate(self, dataset, batch_size, called, steps, tbptt, announce)
         return report(totals, return_dict)
 
     @takes_keras_names
     def predict(
         self,
         X: Data,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         verbose: int | str = 0,
         steps: int | None = None,
         mask: Data | None = None,
@@ -1004,7 +1107,7 @@ class Model:
         of `callbacks` whose names begin with ``on_predict`` are called; ``logs["outputs"]`` are the
         outputs of a batch.
         """
-        batch_size = check_count(batch_size, "batch_size")
+        batch_size = self._batch_size(batch_size)
         steps = check_optional_count(steps, "steps")
         verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
         announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
@@ -1014,6 +1117,7 @@ class Model:
             dataset = adapter.dataset(X, mask=mask, lengths=lengths)
             opened.callback(dataset.close)
             opened.callback(called.close)
+            self._check_samples(dataset)
             called.set_up(self, training.data_params(dataset, batch_size, steps))
             found = training.predict(self, dataset, batch_size, called, steps, announce)
         return self.signature.outputs.as_declared(found)
@@ -1030,7 +1134,7 @@ class Model:
     ) -> float | list[float] | dict[str, float]:
         """Make one update; return the loss and metrics before the update, as `evaluate` does."""
         with distributed.current().together():
-            batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
+            batch = self._one_batch(Adapter(self).dataset(X, y, sample_weight, mask, lengths))
             result, norms = self.steps.train(batch), GradientNorms()
             norms.add(result.joint_norm, result.gradient_norms, result.trained)
             self.gradient_norms = norms
@@ -1050,7 +1154,7 @@ class Model:
     ) -> float | list[float] | dict[str, float]:
         """Return the loss and metrics of one batch, as `evaluate` does."""
         with distributed.current().together():
-            batch = Adapter(self).dataset(X, y, sample_weight, mask, lengths).as_batch()
+            batch = self._one_batch(Adapter(self).dataset(X, y, sample_weight, mask, lengths))
             result = self.steps.test(batch)
         return report(Totals(self.objectives, result.sums), return_dict)
 
@@ -1061,7 +1165,7 @@ class Model:
         """Return the outputs for one batch, as `predict` does."""
         with distributed.current().together():
             dataset = Adapter(self, targets=False).dataset(X, mask=mask, lengths=lengths)
-            found = dataset.join([self.steps.predict(dataset.as_batch()).output])
+            found = dataset.join([self.steps.predict(self._one_batch(dataset)).output])
         return self.signature.outputs.as_declared(found)
 
     def step(self, X: Data, states: Sequence[ArrayLike] | None = None) -> tuple[Any, list]:
@@ -1403,6 +1507,14 @@ def report(totals: Totals, return_dict: bool) -> float | list[float] | dict[str,
         return logs
     values = list(logs.values())
     return values if len(values) > 1 else values[0]
+
+
+def about_fixed(size: int | None) -> str:
+    """Return why batches have one size, and what to do."""
+    return (
+        f"the model was made for batches of {size} (batch_size= or batch_shape= of an Input or of "
+        "the first layer); leave it out, or give None, for batches of any size"
+    )
 
 
 def inform(message: str, announce: bool) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "model"
 """The name of a model without a name."""
 
+OF_MODEL = ("get_layer", "inputs", "layers", "outputs", "summary")
+"""Attributes of the model that its layer has, too."""
+
 
 @registry.register("layer")
 class ModelLayer(Layer):
@@ -48,6 +51,11 @@ class ModelLayer(Layer):
         layer: ModelLayer = found.as_layer()
         layer.rename(name)
         return layer
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OF_MODEL and "model" in vars(self):
+            return getattr(self.model, name)
+        return super().__getattr__(name)
 
     @property
     def display_name(self) -> str:
@@ -145,7 +153,7 @@ class ModelLayer(Layer):
         found = [shapes[k] for k in model.graph.outputs]
         return found if self.has_multiple_outputs else found[0]
 
-    def compute_mask(self, inputs: Any, mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         model, structure = self.model, self.model.signature.inputs
         shapes = structure.leaves(model.input_shape)
         known = model.graph.masks(shapes, structure.leaves(mask))

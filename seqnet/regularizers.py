@@ -27,7 +27,14 @@ __all__ = [
 
 @register("regularizer", "l1_l2")
 class L1L2(Configurable):
-    """``l1 * sum|w| + l2 * sum w^2`` (Keras's definition: no factor one half)."""
+    """``l1 * sum|w| + l2 * sum w^2`` (Keras's definition: no factor one half).
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> penalty = seqnet.regularizers.L1L2(l1=0.01, l2=0.001)
+    >>> layer = seqnet.layers.LSTM(8, kernel_regularizer=penalty, recurrent_regularizer="l2")
+    """
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0):
         self.l1, self.l2 = check_number(l1, "l1"), check_number(l2, "l2")
@@ -47,7 +54,13 @@ class L1L2(Configurable):
 
 @register("regularizer", "l1")
 class L1(L1L2):
-    """``l1 * sum|w|``."""
+    """``l1 * sum|w|``.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> layer = seqnet.layers.Dense(2, kernel_regularizer=seqnet.regularizers.L1(0.01))
+    """
 
     def __init__(self, l1: float = 0.01):
         super().__init__(l1=l1)
@@ -93,5 +106,14 @@ def penalty(
 
 
 def get(identifier: Identifier | None) -> Callable | None:
-    """Return the regularizer of a name, a saved configuration or an object; None stays None."""
+    """Return the regularizer of a name, a saved configuration or an object; None stays None.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.regularizers.get("l2")
+    L2(l2=0.01)
+    >>> seqnet.regularizers.get(None) is None
+    True
+    """
     return None if identifier is None else _get("regularizer", identifier)

@@ -100,12 +100,15 @@ class Signature:
     inputs, outputs : Structure
     input_variables, output_variables : tuple of variables
         The variables that the model was made from; none for a stack of layers.
+    stack_dtype : str, optional
+        The dtype of the `Input` that a stack of layers begins with, if one was asked for.
     """
 
     inputs: Structure = field(default_factory=lambda: Structure(("input_layer",)))
     outputs: Structure = field(default_factory=lambda: Structure(("output",)))
     input_variables: tuple[InputVariable, ...] = ()
     output_variables: tuple[Variable, ...] = ()
+    stack_dtype: str | None = None
 
     @property
     def is_functional(self) -> bool:
@@ -115,12 +118,12 @@ class Signature:
     @property
     def input_dtypes(self) -> list[str | None]:
         """The dtypes that were asked for, by input; None where the layers decide."""
-        return [v.chosen_dtype for v in self.input_variables] or [None]
+        return [v.chosen_dtype for v in self.input_variables] or [self.stack_dtype]
 
     @classmethod
-    def of_stack(cls, input_name: str | None) -> Signature:
-        """Return the signature of a stack of layers whose input may have a name."""
-        return cls(Structure((input_name or "input_layer",)))
+    def of_stack(cls, first: InputVariable) -> Signature:
+        """Return the signature of a stack of layers that begins with an `Input`."""
+        return cls(Structure((first.name or "input_layer",)), stack_dtype=first.chosen_dtype)
 
     @classmethod
     def between(cls, inputs: Any, outputs: Any) -> Signature:

@@ -1,7 +1,8 @@
-"""Character vocabularies, and training examples from long texts."""
+"""Vocabularies of characters and words, and training examples from long texts."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,9 +12,11 @@ from seqnet.data.validation import as_array
 
 __all__ = [
     "CharacterVocabulary",
+    "WordVocabulary",
     "bigram_cross_entropy",
     "forbidden_transitions",
     "next_step_examples",
+    "streams",
 ]
 
 
@@ -91,6 +94,91 @@ class CharacterVocabulary:
         return "".join(self.characters[n] for n in numbers)
 
 
+class WordVocabulary:
+    """A mapping between words and integers, with a number for all unknown words.
+
+    Parameters
+    ----------
+    words : list of str
+        Each word once; its index is its number.
+    unknown : str
+        The word that stands for all others; put before the others if `words` does not hold it.
+
+    Examples
+    --------
+    >>> from seqnet.text import WordVocabulary
+    >>> vocabulary = WordVocabulary.of("the cat sat on the mat".split(), size=4)
+    >>> vocabulary.words
+    ('<unk>', 'the', 'cat', 'sat')
+    >>> vocabulary.encode(["the", "dog", "sat"]).tolist()
+    [1, 0, 3]
+    >>> vocabulary.decode([1, 0, 3])
+    ['the', '<unk>', 'sat']
+    """
+
+    def __init__(self, words: Iterable[str], unknown: str = "<unk>"):
+        words = [words] if isinstance(words, str) else list(words)
+        if not isinstance(unknown, str):
+            raise TypeError(f"unknown is a word, got {unknown!r}.")
+        for word in words:
+            if not isinstance(word, str):
+                raise TypeError(f"A vocabulary holds words, got {word!r}.")
+        if unknown not in words:
+            words.insert(0, unknown)
+        if len(set(words)) != len(words):
+            raise ValueError(
+                f"A vocabulary holds each word once; {Counter(words).most_common(1)[0][0]!r} is "
+                "there twice."
+            )
+        self.words, self.unknown = tuple(words), unknown
+        self._numbers = {word: number for number, word in enumerate(words)}
+
+    @classmethod
+    def of(
+        cls, words: Iterable[str], size: int | None = None, unknown: str = "<unk>"
+    ) -> WordVocabulary:
+        """Return the vocabulary of a text, given as its words in order.
+
+        Parameters
+        ----------
+        words : list of str
+            The text. ``text.split()`` cuts a string at blanks.
+        size : int, optional
+            Keep only the most frequent words, so many that the vocabulary has this size; of two
+            equally frequent words the first one in the text is kept.
+        unknown : str
+            The word that stands for all others.
+        """
+        if isinstance(words, str):
+            raise TypeError("WordVocabulary.of takes a list of words: pass text.split().")
+        counts = Counter(words)
+        counts.pop(unknown, None)
+        kept = None if size is None else check_count(size, "size") - 1
+        return cls([unknown, *(word for word, _ in counts.most_common(kept))], unknown)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, words: Iterable[str]) -> np.ndarray:
+        """Return the numbers of words, int32 (length,); that of `unknown` for unknown ones."""
+        if isinstance(words, str):
+            raise TypeError("A vocabulary of words encodes a list of words: pass text.split().")
+        other = self._numbers[self.unknown]
+        return np.array([self._numbers.get(word, other) for word in words], "int32")
+
+    def decode(self, numbers: Iterable[int]) -> list[str]:
+        """Return the words of some numbers.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If they are not a sequence of numbers of words.
+        """
+        numbers = list(numbers)
+        check_numbers(numbers, len(self), "numbers")
+        return [self.words[n] for n in numbers]
+
+
 def check_numbers(numbers: Sequence[int] | np.ndarray, count: int, name: str) -> None:
     """Raise if numbers are not one sequence of integers in ``[0, count)``."""
     if len(numbers) == 0:
@@ -142,6 +230,64 @@ def next_step_examples(numbers: np.ndarray, length: int) -> tuple[np.ndarray, np
     x = numbers[: count * length].reshape(count, length)
     y = numbers[1 : count * length + 1].reshape(count, length)
     return x, y
+
+
+def streams(
+    numbers: np.ndarray, rows: int, steps: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut one long sequence into parallel rows, each a contiguous part of it.
+
+    A model that carries its states reads all rows side by side, and so a long text in few steps.
+    There are two ways: ``fit(X, y, batch_size=rows, tbptt=steps)`` with whole rows, and layers
+    with ``stateful=True`` on rows that are already cut, with ``batch_size=rows`` and
+    ``shuffle=False``.
+
+    Parameters
+    ----------
+    numbers : array (total,)
+        The remainder at the end that does not fill the rows is dropped.
+    rows : int
+        The size of a batch.
+    steps : int, optional
+        Cut the rows into windows of this many steps, in the order of time: first the first window
+        of all rows, and so on. Row k of each batch of `rows` samples continues row k of the one
+        before.
+
+    Returns
+    -------
+    (X, y), each (rows, time), or with `steps` (windows * rows, steps)
+        ``y[n, t]`` follows ``X[n, t]`` in the sequence.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.text import streams
+    >>> X, y = streams(np.arange(9), 2)
+    >>> X.tolist(), y.tolist()
+    ([[0, 1, 2, 3], [4, 5, 6, 7]], [[1, 2, 3, 4], [5, 6, 7, 8]])
+    >>> X, y = streams(np.arange(9), 2, steps=2)
+    >>> X.tolist()
+    [[0, 1], [4, 5], [2, 3], [6, 7]]
+    """
+    numbers = as_array(numbers, "numbers")
+    rows = check_count(rows, "rows")
+    size = 1 if steps is None else check_count(steps, "steps")
+    if numbers.ndim != 1:
+        raise ValueError(f"numbers must be one sequence, got the shape {numbers.shape}.")
+    length = (len(numbers) - 1) // rows // size * size
+    if length < 1:
+        raise ValueError(
+            f"A sequence of {len(numbers)} numbers is too short for {rows} rows of {size} steps "
+            "and the number after each."
+        )
+    x, y = (numbers[k : k + rows * length].reshape(rows, length) for k in (0, 1))
+    if steps is None:
+        return x, y
+
+    def windows(array: np.ndarray) -> np.ndarray:
+        return array.reshape(rows, -1, size).swapaxes(0, 1).reshape(-1, size)
+
+    return windows(x), windows(y)
 
 
 def bigram_cross_entropy(train: np.ndarray, test: np.ndarray, classes: int) -> float:

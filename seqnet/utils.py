@@ -70,7 +70,14 @@ def model_to_dot(
     dpi: int = 200,
     show_layer_activations: bool = False,
 ) -> Any:
-    """Return the graph of a model as a ``pydot.Dot``; the arguments are those of `plot_model`."""
+    """Return the graph of a model as a ``pydot.Dot``; the arguments are those of `plot_model`.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> model = seqnet.Model([seqnet.layers.Dense(2, input_shape=(3,))])
+    >>> dot = seqnet.utils.model_to_dot(model, show_shapes=True)  # doctest: +SKIP
+    """
     pydot = load_pydot()
     if rankdir not in DIRECTIONS:
         raise ValueError(f"rankdir is one of {', '.join(DIRECTIONS)}, got {rankdir!r}.")

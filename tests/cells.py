@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 import pytest
 
 from seqnet import registry
-from seqnet.layers import GRU, LSTM, RNN, GRUCell, Layer, LSTMCell, Recurrent
+from seqnet.layers import GRU, LSTM, RNN, SRU, Cell, GRUCell, Layer, LSTMCell, Recurrent
 from seqnet.layers.layer import snake_case
 from seqnet.ops.step import each_step
 from seqnet.registry import register
@@ -73,8 +73,22 @@ class Peephole(Recurrent):
 
 
 @register("layer")
-class MinGRU(Recurrent):
-    """The minGRU of Feng et al. (2024): gates depend only on the input."""
+class GateByGate(Recurrent):
+    """Calls `recur` once for each gate."""
+
+    gates = ("c", "g")
+
+    def step(self, x, states, recur):
+        (h,) = states
+        (r_g,) = recur(h, "g")
+        (r_c,) = recur(h, "c")
+        c, g = pt.tanh(x[0] + r_c), pt.sigmoid(x[1] + r_g + 1.0)
+        return [g * h + (1 - g) * c]
+
+
+@register("layer")
+class UnusedKernel(Recurrent):
+    """It has a recurrent kernel, and no product with it."""
 
     gates = ("z", "h")
 
@@ -85,17 +99,17 @@ class MinGRU(Recurrent):
 
 
 @register("layer")
-class UGRNN(Recurrent):
-    """The UGRNN of Collins et al. (2017): one update gate, one `recur` call per gate."""
+class NormedWithoutProduct(Recurrent):
+    """Sums over the units, and no product."""
 
-    gates = ("c", "g")
+    gates = ("h", "f")
+    state_names = ("h", "c")
+    uses_recur = False
 
     def step(self, x, states, recur):
-        (h,) = states
-        (r_g,) = recur(h, "g")
-        (r_c,) = recur(h, "c")
-        c, g = pt.tanh(x[0] + r_c), pt.sigmoid(x[1] + r_g + 1.0)
-        return [g * h + (1 - g) * c]
+        h, c = states
+        c = pt.sigmoid(x[1]) * layer_norm(c, 1.0) + x[0]
+        return 0.5 * h + pt.tanh(c), c
 
 
 @register("layer")
@@ -188,12 +202,12 @@ class Zoneout(Recurrent):
     gates = ("h",)
     kept = 0.4
 
-    def run(self, sequence, mask, states, drawn):
+    def run(self, sequence, *others):
         # Neither random nor different from step to step, so that it is the same on every path and
         # for every part of a sequence.
         kept = pt.cast(pt.eq(pt.arange(self.units) % 3, 0), self.dtype)
         self.keep = kept + pt.zeros((*tuple(sequence.shape)[:2], self.units), self.dtype)
-        return super().run(sequence, mask, states, drawn)
+        return super().run(sequence, *others)
 
     def trace(self, drawn):
         if not hasattr(self, "keep"):
@@ -204,6 +218,51 @@ class Zoneout(Recurrent):
         (h,) = states
         keep = each_step(self.keep)
         return (keep * h + (1 - keep) * pt.tanh(x[0] + recur(h)[0]),)
+
+
+@register("layer")
+class Network(Recurrent):
+    """A small network from hidden to hidden: ``h2 = tanh(h A + a)``, ``h' = tanh(x + h2 B)``."""
+
+    gates = ("h",)
+    uses_recur = False
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.first = self.add_weight("first", (self.units, 5), "glorot_uniform")
+        self.shift = self.add_weight("shift", (5,), "uniform")
+        self.second = self.add_weight("second", (5, self.units), "glorot_uniform")
+
+    def step(self, x, states, recur):
+        (h,) = states
+        inner = pt.tanh(h @ self.first + self.shift)
+        return (pt.tanh(x[0] + pt.dot(inner, self.second)),)
+
+
+@register("layer")
+class Mixture(Recurrent):
+    """Columns that are taken apart, a product of both states, a softmax, and a largest value."""
+
+    gates = ("a", "b")
+    state_names = ("h", "m")
+
+    @property
+    def state_sizes(self):
+        return (self.units, self.units + 3)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        size = sum(self.state_sizes)
+        self.both = self.add_weight("both", (size, size), "glorot_uniform")
+
+    def step(self, x, states, recur):
+        h, m = states
+        z = pt.dot(pt.concatenate([h, m], axis=1), self.both)
+        share = pt.special.softmax(z[:, self.units :], axis=-1)
+        (r,) = recur(pt.tanh(z[:, : self.units]), "b")
+        new = pt.tanh(x[0] + r - 0.1 * pt.max(h, axis=1, keepdims=True))
+        kept = pt.concatenate([m[:, 1 : self.units + 1] + x[1], 1 - share[:, -3:]], axis=1)
+        return new, share * kept
 
 
 @register("layer")
@@ -238,7 +297,12 @@ def registered_cells():
 CELLS = {
     **registered_cells(),
     "gru_reset_before": (GRU, {"reset_after": False}),
+    "sru_without_rescaling": (SRU, {"rescale": False, "activation": "tanh"}),
     "lstm_peepholes": (LSTM, {"peepholes": True, "output_activation": "relu"}),
+    "lstm_normalized": (LSTM, {"layer_normalization": True}),
+    "gru_normalized": (GRU, {"layer_normalization": True, "reset_after": False}),
+    "lstm_clipped": (LSTM, {"gradient_clip": 100.0, "coupled_gates": True}),
+    "gru_clipped": (GRU, {"gradient_clip": 100.0, "recurrent_activation": "mish"}),
 }
 
 
@@ -252,7 +316,23 @@ class OverCells:
         return RNN(self.cells(units, dtype), **options)
 
 
+def registered_alone():
+    """Return `RNN` of every registered cell of one step that has no layer of its own, by name."""
+    classes = [v for v in registry._registered["layer"].values() if inspect.isclass(v)]
+    alone = [c for c in classes if issubclass(c, Cell) and not issubclass(c, Recurrent)]
+    inside = {base for c in classes if issubclass(c, Recurrent) for base in c.__mro__}
+    return {
+        f"rnn_of_{snake_case(c.__name__)}": (
+            OverCells(c.state_names, lambda units, dtype, c=c: c(units, dtype=dtype), "h"),
+            {},
+        )
+        for c in alone
+        if c not in inside
+    }
+
+
 RNNS = {
+    **registered_alone(),
     "rnn_of_lstm": (
         OverCells(("h", "c"), lambda units, dtype: LSTMCell(units, dtype=dtype), "h"),
         {},
@@ -281,10 +361,7 @@ RNNS = {
 ALL = CELLS | RNNS
 
 
-QUICK = (
-    *("simple_rnn", "lstm", "gru", "minimal_gated_unit", "zoneout", "layer_norm_lstm"),
-    *("two_sizes", "rnn_of_lstm"),
-)
+QUICK = ("lstm", "gru", "two_sizes", "layer_norm_lstm", "min_gru", "network")
 """The cells that the quick tests run over; all others are in the slow set."""
 
 

@@ -47,6 +47,7 @@ from seqnet.native import memory
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 CHILD_SECONDS = 120
+PROGRAM_UNITS = (1, 13, 16, 70)  # of the kernels of any step
 PRELOADED = {"address": "libasan.so", "thread": "libtsan.so"}
 
 
@@ -116,9 +117,11 @@ def call_recurrence(random: np.random.Generator) -> None:
         sizes = (int(random.integers(64, 130)), int(random.integers(16, 40)), 6)
     options = {key: bool(random.integers(2)) for key in ("bias", "initial", "mask")}
     seed = int(random.integers(1 << 30))
-    test_recurrence.check(
-        name, dtype, test_recurrence.problem(name, dtype, *sizes, seed=seed, **options)
-    )
+    program = random.integers(3) == 0 or name in numpy_cells.PROGRAMS
+    if program:  # it is made for each number of units
+        sizes = (int(random.choice(PROGRAM_UNITS)), *sizes[1:])
+    given = test_recurrence.problem(name, dtype, *sizes, seed=seed, **options)
+    test_recurrence.check(name, dtype, given, as_program=bool(program))
 
 
 @cache
@@ -275,7 +278,10 @@ def prepare() -> None:
     """Compile all sources that the calls need."""
     for dtype in TOLERANCE:
         for name in numpy_cells.CELLS:
-            test_recurrence.kernel_of(name, dtype)
+            if name not in numpy_cells.PROGRAMS:
+                test_recurrence.kernel_of(name, dtype)
+            for units in PROGRAM_UNITS:
+                test_recurrence.program_of(name, units, dtype)
         for ndim in (1, 2, 3):
             elementwise_kernel(dtype, ndim)
 

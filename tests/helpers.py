@@ -125,6 +125,8 @@ def random_arrays(cell, batch, time, units, features=3, mask=None, seed=0):
     states = zip(layer.state_names, layer.state_sizes, strict=True)
     shapes |= {f"{name}0": (batch, size) for name, size in states}
     arrays = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    if "n0" in arrays:  # a normaliser is a sum of positive numbers
+        arrays["n0"] = 0.5 + abs(arrays["n0"])
     return arrays if mask is None else arrays | {"mask": mask}
 
 

@@ -59,6 +59,34 @@ def test_the_text_example_accepts_any_text_and_unroll(tmp_path, capsys):
     assert set(model.metadata["vocabulary"]) == set(corpus.read_text(encoding="utf-8"))
 
 
+def test_the_recipe_of_char_rnn(tmp_path, capsys):
+    example = load("text_generation")
+    found = example.parse(["--char-rnn", "--units", "8"])
+    assert (found.units, found.layers, found.rho, found.clip_value) == (8, 2, 0.95, 5)
+    assert example.parse([]).rho == 0.9
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("grun, blau, gelb und rot; " * 30)
+    checkpoint = tmp_path / "colours.h5"
+    settings = "--units 6 --length 10 --batch-size 4 --sample 5 --embedding 4"
+    files = ["--corpus", str(corpus), "--checkpoint", str(checkpoint)]
+    carried = "--epochs 3 --decay-after 1 --decay 0.5"
+    example.main(["--char-rnn", *settings.split(), *carried.split(), *files, "--prime", ""])
+    printed = capsys.readouterr().out
+    model = seqnet.load_model(checkpoint)
+    assert model.stateful
+    assert model.optimizer.learning_rate == pytest.approx(0.002 / 4)
+    assert "Epoch 3" in printed
+
+    more = [*settings.split(), "--corpus", str(corpus), "--checkpoint", str(tmp_path / "more.h5")]
+    example.main([*more, "--epochs", "1", "--init-from", str(checkpoint)])
+    first = float(re.search(r"(\d+\.\d+) nats", capsys.readouterr().out).group(1))
+    last = float(re.findall(r"(\d+\.\d+) nats", printed)[-1])
+    assert first < last  # it did not start from new weights
+    corpus.write_text("violett! " * 90)
+    with pytest.raises(SystemExit, match=r"3 characters that the vocabulary of .* lacks: '!iv'"):
+        example.main([*more, "--init-from", str(checkpoint)])
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -164,3 +192,75 @@ def test_the_speakers_are_classified_as_well_as_in_the_literature(tmp_path):
     example = load("sequence_classification")
     accuracy = example.main(["--epochs", "25", "--curve", str(tmp_path / "curve.png")])
     assert accuracy >= min(example.LITERATURE.values())
+
+
+def test_the_recipe_of_zaremba_trains_on_words(tmp_path, capsys):
+    example = load("word_language_model")
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("The cat sat on the mat.\nA dog, it ran!\n" * 600)
+    checkpoint = tmp_path / "words.h5"
+    settings = (
+        "--units 12 --steps 5 --epochs 6 --sample 6 --dropout 0.1 --scale 0.5 --vocabulary 14"
+    )
+    files = ["--corpus", str(corpus), "--checkpoint", str(checkpoint)]
+    perplexity = example.main([*settings.split(), *files])
+    printed = capsys.readouterr().out
+    assert perplexity < 3, printed
+    rates = [float(x) for x in re.findall(r"learning rate ([\d.]+)", printed)]
+    assert rates == [1, 1, 1, 1, 0.5, 0.25]
+    model = seqnet.load_model(checkpoint)
+    assert len(model.metadata["vocabulary"]) == 14
+    assert "% unknown" in printed
+
+
+def test_the_loss_of_zaremba_is_a_sum_over_the_steps_of_a_window():
+    example = load("word_language_model")
+    recipe = example.RECIPES["small"]._replace(units=4, steps=3)
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 7, (2, 2, 3))
+
+    def gradients(weight):
+        seqnet.set_random_seed(0)
+        model = example.build(recipe, 7)
+        model.compile("sgd", "sparse_categorical_crossentropy", loss_weights=weight)
+        model.build((None, None))
+        before = model.get_weights()
+        assert max(abs(w).max() for w in before) <= 0.1
+        model.optimizer.learning_rate = 1.0
+        model.train_on_batch(X, y)
+        return [a - b for a, b in zip(before, model.get_weights(), strict=True)]
+
+    for summed, mean in zip(gradients(3.0), gradients(1.0), strict=True):
+        np.testing.assert_allclose(summed, 3 * mean, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("unroll", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_double_pendulum_is_controlled_through_its_equations(unroll, tmp_path, capsys):
+    example = load("double_pendulum")
+    settings = "--steps 30 --units 4 --starts 64 --epochs 12 --batch-size 32"
+    picture = tmp_path / "angles.png"
+    options = [*settings.split(), "--picture", str(picture), *(["--unroll"] if unroll else [])]
+    without, controlled = example.main(options)
+    assert controlled < 0.9 * without
+    assert "without a torque" in capsys.readouterr().out
+    assert picture.exists() == (importlib.util.find_spec("matplotlib") is not None)
+
+
+def test_the_toy_grammar_is_learned(capsys):
+    example = load("grammar")
+    rng = np.random.default_rng(0)
+    sentences = [example.sentence(rng) for _ in range(50)]
+    assert all(example.is_grammatical(words) for words in sentences)
+    assert len({len(words) for words in sentences}) > 3
+    assert not example.is_grammatical(["the", "cat", "reads", "the", "book", "."])
+    written = example.main(["--epochs", "60"])
+    assert sum(map(example.is_grammatical, written)) >= 4, capsys.readouterr().out
+
+
+def test_two_moons_are_separated_in_seqnet_as_in_numpy(tmp_path, capsys):
+    picture = tmp_path / "moons.png"
+    accuracy = load("moons").main(["--epochs", "300", "--picture", str(picture)])
+    printed = capsys.readouterr().out
+    assert accuracy > 80
+    assert printed.count("microseconds an epoch") == 3
+    assert picture.exists() == (importlib.util.find_spec("matplotlib") is not None)

@@ -76,7 +76,7 @@ def test_a_shared_embedding_trains_like_a_dense_table():
             {"a": a, "b": b},
             Dense(1, kernel_initializer="ones")(Add()([gru(table(a)), gru(table(b))])),
         )
-        model.compile(seqnet.optimizers.AdaGrad(0.1), "mse")
+        model.compile(seqnet.optimizers.Adagrad(0.1), "mse")
         data = {"a": np.array([[1, 2, 3, 1], [4, 4, 0, 8]]), "b": np.array([[1, 5], [4, 2]])}
         for _ in range(3):
             model.train_on_batch(data, np.array([[1.0], [-1.0]]))

@@ -138,3 +138,127 @@ def test_steps_may_have_targets_of_zeros():
     assert whole == pytest.approx(part * 2 / 3, rel=1e-5)
     with pytest.raises(ValueError, match="adds up to 0"):
         model.evaluate(X[:, 0], y[:, 2])
+
+
+def test_names_of_the_results_of_evaluate():
+    x = seqnet.Input((2,))
+    model = seqnet.Model(x, {"a": seqnet.layers.Dense(1)(x), "b": seqnet.layers.Dense(1)(x)})
+    model.compile("sgd", "mse", metrics={"b": ["mae"]})
+    X, y = np.ones((2, 2)), np.ones((2, 1))
+    results = model.evaluate(X, {"a": y, "b": y}, return_dict=True)
+    assert model.metrics_names == list(results) == ["loss", "a_loss", "b_loss", "b_mae"]
+
+
+def test_masks_of_zeros_and_ones_are_masks():
+    x = np.array([[[1.0], [3.0], [8.0]]])
+    pool = seqnet.layers.GlobalAveragePooling1D()
+    for mask in (np.array([[1, 1, 0]]), np.array([[1.0, 1.0, 0.0]]), [[1, 1, 0]]):
+        assert pool(x, mask=mask).tolist() == pool(x, mask).tolist() == [[2.0]]
+    attention = seqnet.layers.Attention()
+    first, last = np.array([[1, 0, 0]]), np.array([[0, 0, 1]])
+    assert attention([x, x], mask=[first, last])[:, 0].tolist() == [[8.0]]
+    with pytest.raises(TypeError, match=r"must be bool.*the numbers 0 and 1; got the dtype float"):
+        pool(x, mask=np.array([[0.5, 1.0, 0.0]]))
+
+
+def test_a_model_inside_a_stack_keeps_its_attributes():
+    inner = seqnet.Sequential([Dense(3, input_shape=(2,))])
+    outer = seqnet.Sequential([inner, Dense(1)])
+    assert (outer.input_shape, outer.output_shape) == ((None, 2), (None, 1))
+    assert outer.layers[0].layers == inner.layers
+    inner.trainable = False
+    assert len(outer.trainable_weights) == 2
+    inner.trainable = True
+    assert len(outer.trainable_weights) == 4
+
+
+def test_a_model_called_on_an_input_returns_the_structure_of_its_outputs():
+    x = seqnet.Input((2,))
+    inner = seqnet.Model(x, {"a": Dense(1)(x), "b": Dense(3)(x)})
+    y = seqnet.Input((2,))
+    outer = seqnet.Model(y, inner(y)["b"])
+    data = np.ones((4, 2), "float32")
+    np.testing.assert_array_equal(outer.predict(data), inner.predict(data)["b"])
+    again = seqnet.Model.from_config(outer.get_config())
+    again.set_weights(outer.get_weights())
+    np.testing.assert_array_equal(again.predict(data), outer.predict(data))
+
+
+def test_layers_name_what_to_call_instead():
+    layer = LSTM(2, stateful=True)
+    with pytest.raises(AttributeError, match="has no 'reset_state'; call reset_states"):
+        layer.reset_state()
+    with pytest.raises(AttributeError, match="has no 'states'; call get_states"):
+        layer.states  # noqa: B018
+    both = seqnet.layers.Bidirectional(LSTM(2))
+    assert both.forward_layer is both.layer
+
+
+def test_masks_are_computed_by_hand():
+    x = np.array([[[1.0], [0.0]]])
+    assert seqnet.layers.Masking().compute_mask(x).eval().tolist() == [[True, False]]
+    assert seqnet.layers.Concatenate().compute_mask([x, x], [None, None]) is None
+    assert Dense(1).compute_mask(x) is None
+
+
+def test_first_weights_are_given_to_layers():
+    table = np.arange(6.0).reshape(3, 2)
+    kernel, bias = np.full((2, 1), 2.0), np.array([5.0])
+    for weights in (table, [table]):
+        model = seqnet.Sequential(
+            [Embedding(3, 2, weights=weights, trainable=False), Dense(1, weights=[kernel, bias])]
+        )
+        assert model.predict(np.array([[0, 2]])).tolist() == [[[7.0], [23.0]]]
+    assert "weights" not in model.layers[0].get_config()
+    with pytest.raises(ValueError, match=r"has shape \(4, 2\), but got \(3, 2\)"):
+        Embedding(4, 2, weights=[table])(np.array([1]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda seed: Dropout(0.5, seed=seed),
+        lambda seed: seqnet.layers.SpatialDropout1D(0.5, seed=seed),
+        lambda seed: seqnet.layers.GaussianNoise(1.0, seed=seed),
+        lambda seed: SimpleRNN(
+            3, dropout=0.5, seed=seed, kernel_initializer="ones", recurrent_initializer="zeros"
+        ),
+    ],
+)
+def test_a_seed_of_a_layer_decides_its_random_numbers(make):
+    x = np.ones((2, 5, 8), "float32")
+    results = [make(seed)(x, training=True) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(results[0], results[1])
+    assert (results[0] != results[2]).any()
+    layer = make(7)
+    assert type(layer).from_config(layer.get_config()).seed == 7
+    with pytest.raises(ValueError, match="seed must be at least 0"):
+        make(-1)
+
+
+def test_multi_head_attention_takes_the_arguments_of_keras():
+    layer = seqnet.layers.MultiHeadAttention(
+        2, 3, kernel_constraint="non_neg", bias_constraint="non_neg", flash_attention=False,
+        sliding_window=None, use_gate=False, seed=3, dropout=0.1,
+    )  # fmt: skip
+    model = seqnet.Model(x := seqnet.Input((4, 5)), layer(x, x))
+    model.compile(seqnet.optimizers.SGD(10.0), "mse")
+    model.train_on_batch(np.random.default_rng(0).normal(size=(2, 4, 5)), np.zeros((2, 4, 5)))
+    assert all((w >= 0).all() for w in model.get_weights())
+    with pytest.raises(TypeError, match="takes no argument 'sliding_window'"):
+        seqnet.layers.MultiHeadAttention(2, 3, sliding_window=4)
+
+
+@pytest.mark.parametrize("layer", ["LayerNormalization", "BatchNormalization", "Conv1D"])
+def test_constraints_of_layers_hold_after_an_update(layer):
+    names = ("kernel", "bias") if layer == "Conv1D" else ("gamma", "beta")
+    sizes = (2, 3) if layer == "Conv1D" else ()
+    options = {f"{name}_constraint": "non_neg" for name in names}
+    made = getattr(seqnet.layers, layer)(*sizes, **options)
+    model = seqnet.Model([made])
+    model.compile(seqnet.optimizers.SGD(100.0), "mse")
+    x = np.random.default_rng(0).normal(size=(4, 6, 2))
+    model.train_on_batch(x, -np.ones(model.predict(x).shape))
+    weights = [w.get_value() for w in made.trainable_weights]
+    assert len(weights) == 2
+    assert all((w >= 0).all() and (w == 0).any() for w in weights)

@@ -110,6 +110,18 @@ class Trainer:
         x, y = self.batches[number % len(self.batches)]
         return float(self.model.train_on_batch(x, y))
 
+    def predict_last(self, rows, steps, units, features):
+        """Return the memory that predicting the last output of long sequences takes."""
+        how = PATHS[getattr(self.settings, "path", None)]
+        layer = CELLS[self.settings.cell](units, **how)
+        model = seqnet.Model([layer])
+        x = np.random.default_rng(0).normal(size=(rows, steps, features)).astype("float32")
+        model.predict(x[:, :100], verbose=0)
+        before = protocol.peak_mb()
+        model.predict(x, verbose=0)
+        peak = protocol.peak_mb()
+        return {"peak_mb": peak, "after_import_mb": before, "growth_mb": peak - before}
+
     def overhead(self, batches, verbose):
         """Return milliseconds per batch for the compiled function, train_on_batch and fit."""
         x, y = self.examples(batches)

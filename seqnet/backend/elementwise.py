@@ -18,11 +18,25 @@ from pytensor.graph.traversal import ancestors
 from pytensor.scalar import basic as scalar
 from pytensor.scalar.math import Sigmoid, Softplus
 from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.math import Sum
 from pytensor.tensor.type import TensorType
 
 from seqnet.backend.kernel_ops import native
 from seqnet.ops.graph_op import SymbolicShape, apply_op
 from seqnet.types import Array
+
+
+class NumpySum(Sum):
+    """A sum that accumulates in a wider dtype without a copy of its input in that dtype."""
+
+    def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
+        found = np.add.reduce(inputs[0], axis=self.axis, dtype=self.acc_dtype)
+        outputs[0][0] = np.asarray(found, dtype=node.outputs[0].type.dtype)
+
+    @classmethod
+    def of(cls, op: Sum) -> NumpySum:
+        """Return the same sum as an Op of this class."""
+        return cls(axis=op.axis, dtype=op.dtype, acc_dtype=op.acc_dtype)
 
 
 def _sigmoid(x: Array) -> Array:

@@ -19,10 +19,10 @@ from pytensor.graph.op import ComputeMapType, Op, StorageMapType, ThunkType
 from pytensor.graph.rewriting.basic import GraphRewriter, dfs_rewriter, node_rewriter
 from pytensor.scan.op import Scan
 from pytensor.tensor.elemwise import Elemwise
-from pytensor.tensor.math import Dot
+from pytensor.tensor.math import Dot, Sum
 from pytensor.tensor.rewriting.ofg import inline_ofg_node
 
-from seqnet.backend.elementwise import lower_elementwise
+from seqnet.backend.elementwise import NumpySum, lower_elementwise
 from seqnet.backend.kernel_ops import (
     KERNELS,
     KernelOp,
@@ -149,6 +149,8 @@ class LowerForVM(GraphRewriter):
         for node in list(fgraph.toposort()):
             if isinstance(node.op, Elemwise):
                 self.lower_elemwise(fgraph, node)
+            elif type(node.op) is Sum and node.op.acc_dtype is not None:
+                node.op = NumpySum.of(node.op)
             elif isinstance(node.op, Scan):
                 node.op = VMScan.of(node.op, self.inner_mode())
             elif isinstance(node.op, KernelOp) and (alone := without_slope(node.op.run)):

@@ -125,7 +125,16 @@ def register_for_jax() -> None:
 
 
 def mode() -> Mode:
-    """Return the PyTensor mode of the configured backend."""
+    """Return the PyTensor mode of the configured backend.
+
+    Examples
+    --------
+    >>> import pytensor, pytensor.tensor as pt, seqnet
+    >>> x = pt.dvector("x")
+    >>> f = pytensor.function([x], pt.sum(x**2), mode=seqnet.backend.mode())
+    >>> float(f([3.0, 4.0]))
+    25.0
+    """
     name = config.backend()
     if name in ("auto", "numpy"):
         return vm_mode(with_kernels=native() is not None)
@@ -199,6 +208,20 @@ def compile(
         New values of shared variables.
     name : str
         Name of the function in messages and profiles.
+
+    Returns
+    -------
+    function
+        It takes arrays of exactly the types of the inputs, which it does not check, and returns a
+        list. ``pytensor.function(..., mode=seqnet.backend.mode())`` makes one that checks.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor.tensor as pt, seqnet
+    >>> x = pt.dvector("x")
+    >>> f = seqnet.backend.compile([x], [pt.sum(x**2)], name="squares")
+    >>> float(f(np.array([3.0, 4.0]))[0])
+    25.0
     """
     updates = dict(updates or {})
     check_fused([*outputs, *updates.values()])

@@ -8,19 +8,28 @@ recurrences of a graph run this way. All others are built as loops.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import pytensor.tensor as pt
+from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op, OutputStorageType
-from pytensor.graph.traversal import graph_inputs
+from pytensor.graph.traversal import ancestors, graph_inputs, io_toposort
 from pytensor.link.c.type import generic
+from pytensor.tensor.blockwise import Blockwise
+from pytensor.tensor.elemwise import DimShuffle
+from pytensor.tensor.math import Dot
+from pytensor.tensor.sharedvar import TensorSharedVariable
+from pytensor.tensor.type import TensorType
 
-from seqnet.backend.kernel_ops import native
+from seqnet.backend.kernel_ops import KERNELS, native
+from seqnet.ops.affine import Affine
 from seqnet.ops.graph_op import SymbolicShape, apply_op, like
+from seqnet.ops.lookup_affine import LookupAffine
 from seqnet.ops.recurrence import Recurrence, RecurrenceGradient
 from seqnet.ops.step import Extra, TracedStep, rebuild
 from seqnet.types import Array, Tensor
@@ -29,8 +38,11 @@ log = logging.getLogger("seqnet")
 
 _found: WeakKeyDictionary = WeakKeyDictionary()
 
+Kernel: TypeAlias = "native.RecurrenceKernel | native.ProgramKernel"
+"""A recurrence that is elementwise beside one product, or one of any step."""
 
-def compiled_kernel(step: TracedStep) -> native.RecurrenceKernel | str:
+
+def compiled_kernel(step: TracedStep) -> Kernel | str:
     """Return the kernel compiled from a step, or the reason why it cannot be compiled."""
     if step not in _found:
         try:
@@ -40,27 +52,27 @@ def compiled_kernel(step: TracedStep) -> native.RecurrenceKernel | str:
     return _found[step]
 
 
-def compile_step(step: TracedStep) -> native.RecurrenceKernel:
+def compile_step(step: TracedStep) -> Kernel:
     """Return the kernel compiled from a step, or raise `KernelUnavailable` with the reason."""
-    others = [other_of(extra, step.dtype) for extra in step.extras]
-    if set(step.state_sizes) != {step.units}:
-        raise native.KernelUnavailable("its states differ in size")
+    kernel = elementwise_kernel(step)
+    return native.ProgramKernel(graph_of(step), step.dtype) if kernel is None else kernel
+
+
+def elementwise_kernel(step: TracedStep) -> native.RecurrenceKernel | None:
+    """Return the kernel of a step that is elementwise beside one product of the states, or None."""
+    if {*step.state_sizes, *step.input_sizes} != {step.units}:
+        return None
     fixed = {*step.states, *(extra.placeholder for extra in step.extras)}
     operands: list[Tensor | None] = [None] * len(step.gates)
     for product in step.products:
         for gate in product.gates:
             place = step.gates.index(gate)
             if operands[place] not in (None, source := product.operand.owner.inputs[0]):
-                raise native.KernelUnavailable(
-                    f"the step multiplies two values by the recurrent kernel of the gate {gate!r}"
-                )
+                return None
             operands[place] = source
         roots = graph_inputs([product.operand])
         if any(v not in fixed and not isinstance(v, Constant) for v in roots):
-            raise native.KernelUnavailable(
-                "the step multiplies what depends on its input or on another product by the "
-                "recurrent kernel"
-            )
+            return None
 
     def values(states: Sequence[Tensor], extras: Sequence[Tensor]) -> dict:
         placeholders = [extra.placeholder for extra in step.extras]
@@ -84,9 +96,160 @@ def compile_step(step: TracedStep) -> native.RecurrenceKernel:
         known = values(states, extras)
         return [None if v is None else rebuild([v], known)[0] for v in operands]
 
-    return native.RecurrenceKernel.of(
-        elementwise_step, len(step.gates), len(step.states), step.dtype, others, operands_of
+    try:
+        others = [other_of(extra, step.dtype) for extra in step.extras]
+        return native.RecurrenceKernel.of(
+            elementwise_step, len(step.gates), len(step.states), step.dtype, others, operands_of
+        )
+    except native.KernelUnavailable:
+        return None
+
+
+def graph_of(step: TracedStep) -> native.StepGraph:
+    """Return a step as a kernel of any products takes it, or raise `KernelUnavailable`."""
+    outputs = inlined([*step.new_states, *(product.operand for product in step.products)])
+    nodes = io_toposort([], outputs)
+    places: dict[Variable, int] = {e.placeholder: k for k, e in enumerate(step.extras)}
+    dots = [node for node in nodes if is_product(node)]
+    matrices = set()
+    for node in dots:
+        left, right = node.inputs
+        if right not in places or step.extras[places[right]].of_each_step or right.type.ndim != 2:
+            raise native.KernelUnavailable(
+                f"its step multiplies {named_variable(left)} by {named_variable(right)}, which is "
+                "not a matrix that is the same at every step"
+            )
+        matrices.add(right)
+    values: dict = {}
+    others, kinds, sizes = [], [], list[Any]()
+    for extra in step.extras:
+        v = extra.placeholder
+        kind, size = layout_of(extra, step.dtype, nodes, v in matrices)
+        new = TensorType(step.dtype, (None, 1 if size is None else None))(name=v.name)
+        others.append(new)
+        kinds.append(kind)
+        sizes.append(size)
+        if v not in matrices:
+            values |= {v: new} if v.type.ndim == 2 else dict.fromkeys(widened(v, nodes), new)
+    results = [pt.matrix(dtype=step.dtype) for _ in dots]
+    values |= dict(zip((node.outputs[0] for node in dots), results, strict=True))
+    found = rebuild([*outputs, *(node.inputs[0] for node in dots)], values)
+    count, own = len(step.new_states), len(step.products)
+    new_states, operands = found[:count], found[count:]
+    products = []
+    for product, operand in zip(step.products, operands, strict=False):
+        for start, gates in adjacent(product.gates, step.gates):
+            columns: list = [product.values[product.gates.index(gate)] for gate in gates]
+            widths = [step.units] * len(gates)
+            products.append(native.StepProduct(operand, 0, start * step.units, columns, widths))
+    for node, operand, result in zip(dots, operands[own:], results, strict=True):
+        place = places[node.inputs[1]]
+        products.append(native.StepProduct(operand, 1 + place, 0, [result], [sizes[place]]))
+    return native.StepGraph(
+        step.inputs,
+        step.input_sizes,
+        step.states,
+        step.state_sizes,
+        others,
+        kinds,
+        sizes,
+        in_order(products),
+        new_states,
     )
+
+
+def inlined(outputs: Sequence[Variable]) -> list:
+    """Return a graph with the Ops that are defined by graphs replaced by these, as softmax is."""
+    while True:
+        values: dict = {}
+        for node in io_toposort([], list(outputs)):
+            if isinstance(node.op, OpFromGraph):
+                inner = node.op.fgraph
+                given = dict(zip(inner.inputs, node.inputs, strict=True))
+                values.update(zip(node.outputs, rebuild(inner.outputs, given), strict=True))
+                break
+        if not values:
+            return list(outputs)
+        outputs = rebuild(outputs, values)
+
+
+def is_product(node: Apply) -> bool:
+    """Return whether a node is a product of two matrices."""
+    op = node.op.core_op if isinstance(node.op, Blockwise) else node.op
+    return isinstance(op, Dot) and all(v.type.ndim == 2 for v in node.inputs)
+
+
+def named_variable(variable: Variable) -> str:
+    """Return how a message names a variable of a step."""
+    return variable.name or str(variable)
+
+
+def layout_of(
+    extra: Extra, dtype: str, nodes: Sequence[Apply], is_matrix: bool
+) -> tuple[native.Other, int | None]:
+    """Return how a kernel takes an extra, and its columns; None is one number for each row."""
+    placeholder = extra.placeholder
+    kind, name = placeholder.type, named_variable(extra.variable)
+    sizes = known_sizes(extra.variable)
+    if is_matrix:
+        if None in sizes:
+            raise native.KernelUnavailable(
+                f"its step multiplies by a matrix of unknown size: {name}"
+            )
+        return native.Other("matrix", extra.has_gradient), sizes[1]
+    other = other_of(extra, dtype)
+    rows = 1 if extra.of_each_step else 0
+    if kind.ndim <= rows or (kind.ndim == 2 and kind.broadcastable[1]):
+        return other, None
+    size = sizes[-1]
+    if size is None:  # that of an elementwise operation
+        clients = [n.outputs[0].type for n in nodes if placeholder in n.inputs]
+        size = next((t.shape[1] for t in clients if t.ndim == 2 and t.shape[1]), None)
+    if size is None:
+        raise native.KernelUnavailable(f"its step uses a variable of unknown size: {name}")
+    return other, size
+
+
+def known_sizes(variable: Variable) -> tuple:
+    """Return the shape of a variable as far as it is known; sizes of weights are known."""
+    shared = [v for v in graph_inputs([variable]) if isinstance(v, TensorSharedVariable)]
+    values = {v: TensorType(v.dtype, v.get_value(borrow=True).shape)() for v in shared}
+    return rebuild([variable], values)[0].type.shape
+
+
+def widened(variable: Variable, nodes: Sequence[Apply]) -> list[Variable]:
+    """Return a variable of fewer axes as its clients see it, with two axes."""
+    return [
+        node.outputs[0]
+        for node in nodes
+        if isinstance(node.op, DimShuffle)
+        and node.inputs[0] is variable
+        and node.outputs[0].type.ndim == 2
+    ]
+
+
+def adjacent(asked: Sequence[str], gates: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """Return gates in runs whose columns are adjacent, each with the place of its first."""
+    runs: list[tuple[int, list[str]]] = []
+    for gate in asked:
+        place = gates.index(gate)
+        if runs and place == runs[-1][0] + len(runs[-1][1]):
+            runs[-1][1].append(gate)
+        else:
+            runs.append((place, [gate]))
+    return runs
+
+
+def in_order(products: Sequence[native.StepProduct]) -> list[native.StepProduct]:
+    """Return products in an order in which each operand is known."""
+    rest, found = list(products), []
+    below = {id(p): set(ancestors([p.operand])) for p in rest}
+    while rest:
+        waiting = {v for p in rest for v in p.values}
+        ready = [p for p in rest if not below[id(p)] & waiting]
+        found += ready
+        rest = [p for p in rest if p not in ready]
+    return found
 
 
 def other_of(extra: Extra, dtype: str) -> native.Other:
@@ -131,7 +294,12 @@ def lower_recurrences(fgraph: FunctionGraph) -> None:
             if op.fused == "auto" and not op.unroll:
                 log.info("Layer %r runs as a scan: %s.", op.layer, reason)
             continue
-        compiled = cast("native.RecurrenceKernel", compiled_kernel(op.step))
+        compiled = cast("Kernel", compiled_kernel(op.step))
+        if not gradients and not any(fgraph.clients[v] for v in node.outputs[:count]):
+            lasts = last_states(node, compiled)
+            pairs = zip(node.outputs[count : 2 * count], lasts, strict=True)
+            fgraph.replace_all_validate(list(pairs), reason="lower_recurrences")
+            continue
         forward = KernelRecurrence(compiled, op.names, op.backwards, save=bool(gradients))
         *states, saved = apply_op(forward, *node.inputs)
         replaced = list(zip(node.outputs[: 2 * count], states, strict=True))
@@ -166,9 +334,17 @@ def gradients_of(fgraph: FunctionGraph, node: Apply) -> list[Apply] | None:
 class KernelOfRecurrence(Op):
     """The base class of `KernelRecurrence` and `KernelRecurrenceGradient`."""
 
-    compiled: native.RecurrenceKernel
+    compiled: Kernel
     names: tuple[str, ...]
     backwards: bool
+
+    def state_sizes(self, columns: Any) -> list:
+        """Return the size of each state, given the columns of the projected input."""
+        known = self.compiled.state_sizes
+        if known is not None:
+            return [*known]
+        units = None if columns is None else columns // self.compiled.gates
+        return [units] * self.compiled.states
 
     def has_gradient(self, name: str) -> bool:
         """Return whether the gradient of an input is computed."""
@@ -177,23 +353,15 @@ class KernelOfRecurrence(Op):
         return name != "mask"
 
     def others(self, inputs: Sequence[Array]) -> list[Array]:
-        """Return the other arrays as the kernel takes them; sizes of 1 are broadcast to all units.
+        """Return the other arrays that the step takes, sequences in the order of the loop."""
+        given = dict(zip(self.names, inputs, strict=False))
+        return [
+            self.in_order(given[f"extra{k}"], other) for k, other in enumerate(self.compiled.others)
+        ]
 
-        The arrays of a kernel are (units,), (batch, units) and (time, batch, units).
-        """
-        given, units = dict(zip(self.names, inputs, strict=False)), len(inputs[1])
-        found = []
-        for k, other in enumerate(self.compiled.others):
-            array = given[f"extra{k}"]
-            if other.kind == "vector":
-                array = array.reshape(-1)
-            if array.shape[-1] == 1:
-                array = np.broadcast_to(array, (*array.shape[:-1], units))
-            if array.strides[-1] != array.itemsize:
-                array = np.ascontiguousarray(array)
-            backwards = self.backwards and other.kind == "sequence"
-            found.append(array[::-1] if backwards else array)
-        return found
+    def in_order(self, array: Array, other: native.Other) -> Array:
+        """Reverse a sequence if the loop runs backwards."""
+        return array[::-1] if self.backwards and other.kind == "sequence" else array
 
 
 class KernelRecurrence(KernelOfRecurrence):
@@ -203,7 +371,7 @@ class KernelRecurrence(KernelOfRecurrence):
 
     Parameters
     ----------
-    compiled : seqnet.native.RecurrenceKernel
+    compiled : seqnet.native.RecurrenceKernel or seqnet.native.ProgramKernel
     names : tuple of str
         The meaning of each input; see `seqnet.ops.recurrence.RecurrenceOp`.
     backwards : bool
@@ -215,7 +383,7 @@ class KernelRecurrence(KernelOfRecurrence):
     __props__ = ("compiled", "names", "backwards", "save")
 
     def __init__(
-        self, compiled: native.RecurrenceKernel, names: tuple[str, ...], backwards: bool, save: bool
+        self, compiled: Kernel, names: tuple[str, ...], backwards: bool, save: bool
     ) -> None:
         self.compiled, self.names, self.backwards, self.save = compiled, names, backwards, save
 
@@ -223,11 +391,10 @@ class KernelRecurrence(KernelOfRecurrence):
         return f"KernelRecurrence({', '.join(self.names)})"
 
     def make_node(self, *inputs: Variable) -> Apply:
-        projected, recurrent_kernel = inputs[:2]
-        time, batch, _ = projected.type.shape
-        units, states = recurrent_kernel.type.shape[0], self.compiled.states
-        outputs: list[Variable] = [like(projected, 3, (time, batch), units) for _ in range(states)]
-        outputs += [like(projected, 2, (batch,), units) for _ in range(states)]
+        time, batch, columns = inputs[0].type.shape
+        sizes = open_sizes(self.state_sizes(columns))
+        outputs: list[Variable] = [like(inputs[0], 3, (time, batch), n) for n in sizes]
+        outputs += [like(inputs[0], 2, (batch,), n) for n in sizes]
         return Apply(self, list(inputs), [*outputs, generic()])
 
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
@@ -251,9 +418,123 @@ class KernelRecurrence(KernelOfRecurrence):
     # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
     def infer_shape(self, *given: Any) -> list[SymbolicShape | None]:
         shapes = given[-1]
-        (time, batch, _), units = shapes[0], shapes[1][0]
-        states = self.compiled.states
-        return [(time, batch, units)] * states + [(batch, units)] * states + [None]
+        time, batch, columns = shapes[0]
+        sizes = self.state_sizes(columns)
+        return [*((time, batch, n) for n in sizes), *((batch, n) for n in sizes), None]
+
+
+STEPS_OF_PART, SIZE_OF_PART = 256, 2**20
+"""A part of a sequence has this number of steps, or as many more as have this number of values."""
+
+
+class KernelLastStates(KernelOfRecurrence):
+    """The last states of a recurrence, in memory that does not grow with the number of steps.
+
+    The sequence is divided into parts, each of which starts from the last states of the part
+    before. The input of each part is projected when it is needed.
+
+    Parameters
+    ----------
+    compiled, names, backwards
+        See `KernelRecurrence`.
+    project : callable, optional
+        Computes the projected input, ``(batch, time, gates * units)``, from the first `inputs`
+        inputs of the node, of which the one at `sequence` has steps, ``(batch, time, ...)``.
+        Without it, the first input is the projected input as `KernelRecurrence` takes it.
+    inputs, sequence : int
+    units : int
+    """
+
+    __props__ = ("compiled", "names", "backwards", "project", "inputs", "sequence", "units")
+
+    def __init__(
+        self,
+        compiled: Kernel,
+        names: tuple[str, ...],
+        backwards: bool,
+        project: Callable | None = None,
+        inputs: int = 1,
+        sequence: int = 0,
+        *,
+        units: int,
+    ) -> None:
+        self.compiled, self.names, self.backwards = compiled, names, backwards
+        self.project, self.inputs, self.sequence = project, inputs, sequence
+        self.units = units
+
+    def __str__(self) -> str:
+        return f"KernelLastStates({', '.join(self.names)})"
+
+    def make_node(self, *inputs: Variable) -> Apply:
+        sizes = open_sizes(self.state_sizes(self.compiled.gates * self.units))
+        kinds = [TensorType(self.compiled.dtype.name, (None, n)) for n in sizes]
+        return Apply(self, list(inputs), [kind() for kind in kinds])
+
+    def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
+        source = list(inputs[: self.inputs])
+        given = dict(zip(self.names[1:], inputs[self.inputs :], strict=True))
+        axis = 0 if self.project is None else 1
+        time, batch = source[self.sequence].shape[axis], source[self.sequence].shape[1 - axis]
+        columns = self.compiled.gates * self.units
+        size = max(STEPS_OF_PART, SIZE_OF_PART // max(1, batch * columns))
+        states: list | None = None
+        if "state0" in given:
+            states = [given[f"state{k}"] for k in range(self.compiled.states)]
+        in_time = {n for n in given if n == "mask" or self.is_sequence(n)}
+        for first in range(0, time, size):
+            last = min(first + size, time)
+            steps = slice(time - last, time - first) if self.backwards else slice(first, last)
+            if self.project is None:
+                projected = source[0][steps]
+            else:
+                parts = list(source)
+                parts[self.sequence] = source[self.sequence][:, steps]
+                projected = self.project(*parts)[0].transpose(1, 0, 2)
+            part = {n: v[steps] if n in in_time else v for n, v in given.items()}
+            mask = part.get("mask")
+            histories, _ = self.compiled.forward(
+                projected[::-1] if self.backwards else projected,
+                given.get("recurrent_kernel"),
+                given.get("bias"),
+                states,
+                mask[::-1] if mask is not None and self.backwards else mask,
+                save=False,
+                others=self.others((projected, *part.values())),
+            )
+            states = [history[-1].copy() for history in histories]
+        for storage, state in zip(outputs, cast(list, states), strict=True):
+            storage[0] = state
+
+    def is_sequence(self, name: str) -> bool:
+        """Return whether an input is an extra of the step with a value for each step."""
+        return name.startswith("extra") and self.compiled.others[int(name[5:])].kind == "sequence"
+
+    # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
+    def infer_shape(self, *given: Any) -> list[SymbolicShape]:
+        shapes = given[-1]
+        batch = shapes[self.sequence][1 if self.project is None else 0]
+        sizes = self.state_sizes(self.compiled.gates * self.units)
+        return [(batch, n + 0 * batch) for n in sizes]
+
+
+def last_states(node: Apply, compiled: Kernel) -> list[Variable]:
+    """Return the last states of a recurrence whose other outputs are not used."""
+    op, (projected, *others) = node.op, node.inputs
+    source, project, place = [projected], None, 0
+    shuffled = projected.owner
+    if shuffled is not None and isinstance(shuffled.op, DimShuffle):
+        affine = shuffled.inputs[0].owner
+        if shuffled.op.new_order == (1, 0, 2) and affine is not None:
+            place = SEQUENCES.get(type(affine.op), -1)
+            if place >= 0:
+                source, project = affine.inputs, KERNELS[type(affine.op)]
+    options = (project, len(source), max(place, 0))
+    forward = KernelLastStates(compiled, op.names, op.backwards, *options, units=op.step.units)
+    return apply_op(forward, *source, *others)
+
+
+SEQUENCES: dict[type[Op], int] = {Affine: 0, LookupAffine: 1}
+"""Which input has the steps, of Ops that project the input of a recurrence."""
 
 
 class KernelRecurrenceGradient(KernelOfRecurrence):
@@ -267,7 +548,7 @@ class KernelRecurrenceGradient(KernelOfRecurrence):
 
     def __init__(
         self,
-        compiled: native.RecurrenceKernel,
+        compiled: Kernel,
         names: tuple[str, ...],
         present: tuple[bool, ...],
         backwards: bool,
@@ -294,7 +575,7 @@ class KernelRecurrenceGradient(KernelOfRecurrence):
         result = self.compiled.backward(
             given["recurrent_kernel"],
             inputs[count : count + states],
-            cast("native.recurrence.Saved", inputs[count + states]),
+            cast("Any", inputs[count + states]),
             [None if g is None else rows_contiguous(g) for g in grads[:states]],
             projected=projected,
             recurrent_bias=given["bias"],
@@ -304,33 +585,24 @@ class KernelRecurrenceGradient(KernelOfRecurrence):
             others=self.others(inputs),
         )
         of_projected = result.projected[::-1] if self.backwards else result.projected
-        values: list[Array | None] = [of_projected, result.recurrent_kernel]
+        values: list[Array | None] = [of_projected]
+        values += [] if given["recurrent_kernel"] is None else [result.recurrent_kernel]
         values += [] if given["bias"] is None else [result.recurrent_bias]
         values += result.initial_states or []
-        values += self.gradients_of_others(result.others, inputs)
+        trained = [other for other in self.compiled.others if other.gradient]
+        values += [self.in_order(d, o) for d, o in zip(result.others, trained, strict=True)]
         for storage, value in zip(outputs, values, strict=True):
             storage[0] = value
-
-    def gradients_of_others(
-        self, gradients: Sequence[Array], inputs: Sequence[Array]
-    ) -> list[Array]:
-        """Return the gradients of the other arrays in the shapes in which they were given."""
-        given = dict(zip(self.names, inputs, strict=False))
-        trained = [k for k, other in enumerate(self.compiled.others) if other.gradient]
-        found = []
-        for k, gradient in zip(trained, gradients, strict=True):
-            array = given[f"extra{k}"]
-            if array.ndim == 0 or array.shape[-1] == 1:
-                gradient = gradient.sum(axis=-1)
-            if self.backwards and self.compiled.others[k].kind == "sequence":
-                gradient = gradient[::-1]
-            found.append(gradient.reshape(array.shape))
-        return found
 
     # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
     def infer_shape(self, *given: Any) -> list[SymbolicShape]:
         shapes = given[-1]
         return [s for n, s in zip(self.names, shapes, strict=False) if self.has_gradient(n)]
+
+
+def open_sizes(sizes: Sequence) -> list:
+    """Return static sizes of axes; one of 1 is unknown, because it would be broadcastable."""
+    return [None if n == 1 else n for n in sizes]
 
 
 def named(names: tuple[str, ...], inputs: Sequence[Array], states: int) -> dict:
@@ -339,7 +611,7 @@ def named(names: tuple[str, ...], inputs: Sequence[Array], states: int) -> dict:
     initial = [given.get(f"state{k}") for k in range(states)]
     return {
         "projected": given["projected"],
-        "recurrent_kernel": given["recurrent_kernel"],
+        "recurrent_kernel": given.get("recurrent_kernel"),
         "bias": given.get("bias"),
         "initial_states": None if initial[0] is None else initial,
         "mask": given.get("mask"),

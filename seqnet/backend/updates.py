@@ -54,6 +54,10 @@ class SharedUpdates(Op):
             old = [k * self.inputs + i for k, each in enumerate(updated) for i in each]
             self.destroy_map = {output: [i] for output, i in enumerate(old)}
 
+    def __str__(self) -> str:
+        where = ", inplace" if self.inplace else ""
+        return f"SharedUpdates{{{len(self.updated)} weights{where}}}"
+
     def in_place(self) -> SharedUpdates:
         """Return the Op that works in place."""
         return SharedUpdates(self.kernel, self.updated, inplace=True)

@@ -537,7 +537,9 @@ class Adapter:
 
         def prepare(raw: Any) -> Dataset:
             parts = batch_parts(raw, self.targets, self.model)
-            return first.dataset(*parts)
+            found = first.dataset(*parts)
+            self.model.check_batch(len(found))  # type: ignore[arg-type]
+            return found
 
         stream = open_stream(source, prepare, self.name, self.continues)
         try:

@@ -218,6 +218,22 @@ class Dataset(ABC):
 
     `Model.fit`, `Model.evaluate` and `Model.predict` accept a data set as ``X``, and check each of
     its batches like arrays.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> from seqnet.data import Batch, Dataset
+    >>> class Noise(Dataset):
+    ...     def batches(self, epoch):
+    ...         rng = np.random.default_rng(0)
+    ...         for _ in range(3):
+    ...             x = rng.normal(size=(epoch.batch_size, 2))
+    ...             yield Batch(x, x.sum(axis=1, keepdims=True))
+    ...
+    >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+    >>> history = model.fit(Noise(), batch_size=8, epochs=2, verbose=0)
+    >>> len(history.history["loss"])
+    2
     """
 
     name = "X"

@@ -74,7 +74,7 @@ class InputLeaf:
             sequences = StepColumn.of(x, names.x)
             return sequences, None if mask is None else self.mask_of_steps(sequences, mask)
         if lengths is None:
-            x = as_array(x, names.x)
+            x = self.with_last_axis(as_array(x, names.x))
         else:
             x, lengths = with_lengths(x, mask, lengths, names)
         if len(x) == 0:
@@ -85,6 +85,16 @@ class InputLeaf:
             return RowColumn(x), None if mask is None else self.mask_of_rows(x, mask)
         layout = Layout.of(lengths)
         return StepColumn(x[layout.places(x.shape[1])[1]], layout), None
+
+    def with_last_axis(self, x: np.ndarray) -> np.ndarray:
+        """Return an array with or without an axis of one at the end, as the input has it.
+
+        An array (5, 1) for an input (batch, time, 1) stays as it is, because it may be one sample.
+        """
+        shape = self.spec.shape
+        if shape is None or (len(shape) > x.ndim and x.shape[-1] == 1):
+            return x
+        return aligned(x, shape)
 
     def mask_of_steps(self, sequences: StepColumn, mask: Any) -> StepColumn:
         """Return the mask of sequences of different lengths."""
@@ -107,7 +117,10 @@ class InputLeaf:
         return RowColumn(mask)
 
     def checked(self, column: Column, mask: Column | None) -> Column:
-        """Return the inputs, if the layers and the float type can hold those that count."""
+        """Return the inputs, if the layers and the float type can hold those that count.
+
+        For an input of integers, floats that are whole numbers become integers.
+        """
 
         def check(values: np.ndarray, name: str):
             self.spec.check_input(values, name)
@@ -116,7 +129,13 @@ class InputLeaf:
         def counted():
             return None if mask is None else mask.values
 
-        kept = check_counted(column.values, column.checking(check), self.names.x, counted)
+        values, name = column.values, self.names.x
+        if self.spec.dtype == "int32" and values.dtype.kind == "f":
+            whole = check_counted(values, column.checking(self.spec.check_whole), name, counted)
+            values = whole.astype("int32")
+        elif self.spec.dtype == "bool":
+            values = as_mask(values, name)
+        kept = check_counted(values, column.checking(check), name, counted)
         return column if kept is column.values else replace(column, values=kept)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.checks import check_finite
+from seqnet.checks import WrongValueError, check_finite, first_place
 from seqnet.layers.layer import Layer
 from seqnet.types import Shape
 
@@ -63,6 +63,19 @@ class InputSpec:
             raise ValueError(
                 f"The input {self.name!r} takes arrays of shape {spelled(wanted)}, got "
                 f"{spelled(shape)}."
+            )
+
+    def check_whole(self, values: np.ndarray, name: str) -> None:
+        """Raise ``ValueError`` unless floats are whole numbers, for an input of integers."""
+        wrong = (values != np.floor(values)) | ~(np.abs(values) < 2**31)
+        if wrong.any():
+            where, whose = first_place(wrong), f"the input {self.name!r} of the dtype int32"
+            for layer in self.layers:
+                if layer.integer_input:
+                    whose = f"the {type(layer).__name__} layer {layer.display_name!r}"
+            raise WrongValueError(
+                f"{name} holds {values[where]} at {{where}}, but {whose} takes whole numbers.",
+                where,
             )
 
     def check_input(self, values: np.ndarray, name: str) -> None:

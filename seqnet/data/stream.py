@@ -226,14 +226,20 @@ def batch_parts(raw: Any, targets: bool, model: Model) -> tuple:
         if not isinstance(raw, (tuple, list)) or len(raw) not in (2, 3):
             raise TypeError(f"a batch is (x, y) or (x, y, sample_weight), got {described(raw)}.")
         return tuple(raw)
+    names = model.input_names
     if isinstance(raw, tuple):
-        return raw[:1]
+        first = raw[0] if raw else None
+        # (a, b) is both inputs, and (x, y) has an x that holds both.
+        whole = isinstance(first, dict) or (
+            isinstance(first, (list, tuple)) and len(first) == len(names)
+        )
+        return raw[:1] if len(names) != len(raw) or len(names) == 1 or whole else (list(raw),)
     if not isinstance(raw, list) or not raw:
         return (raw,)
     # A list contains sequences of different lengths, or several inputs, except that loaders return
     # tuples as lists.
-    if len(model.input_names) > 1:
-        loaded = len(raw) != len(model.input_names) or isinstance(raw[0], dict)
+    if len(names) > 1:
+        loaded = len(raw) != len(names) or isinstance(raw[0], dict)
     else:
         loaded = model.input_shape is not None and np.ndim(raw[0]) == len(model.input_shape)
     return tuple(raw[:1]) if loaded else (raw,)

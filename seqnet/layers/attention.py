@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet import activations, initializers, regularizers
+from seqnet import activations, constraints, initializers, regularizers
 from seqnet.activations import constant
 from seqnet.checks import check_bool, check_count
 from seqnet.hyperparameters import Rate, numbers_of
@@ -21,6 +21,7 @@ from seqnet.layers.calling import describe, items_of
 from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
 from seqnet.layers.layer import Layer
+from seqnet.layers.seeded import Seeded
 from seqnet.ops.additive import AdditiveScores
 from seqnet.registry import Identifier, register
 from seqnet.types import Shape, Tensor
@@ -92,7 +93,7 @@ def set_to_zero(outputs: Tensor, mask: Tensor | None) -> Tensor:
 
 
 @register("layer")
-class Attention(Layer):
+class Attention(Seeded):
     """Dot-product attention: weighted means of values, from how queries and keys fit.
 
     Called on ``[query, value]`` or ``[query, value, key]``, of the shapes ``(batch, queries,
@@ -114,6 +115,8 @@ class Attention(Layer):
     score_mode : "dot" or "concat"
     dropout : float
         Share of the weights that training sets to zero, in ``[0, 1)``.
+    seed : int, optional
+        As for `Dropout`.
 
     Notes
     -----
@@ -232,6 +235,8 @@ class AdditiveAttention(Attention):
         Whether `scale` is a trained weight; otherwise it is 1.
     dropout : float
         Share of the weights that training sets to zero, in ``[0, 1)``.
+    seed : int, optional
+        As for `Dropout`.
 
     Notes
     -----
@@ -271,7 +276,7 @@ class AdditiveAttention(Attention):
 
 
 @register("layer")
-class MultiHeadAttention(Layer):
+class MultiHeadAttention(Seeded):
     """Several dot-product attentions side by side, of projections of the same sequences.
 
     Called as ``layer(query, value, key=None)``, of the shapes ``(batch, queries, features)``,
@@ -304,6 +309,10 @@ class MultiHeadAttention(Layer):
         The axis of the steps; only 1, the time axis, is supported.
     kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer
         Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
+    kernel_constraint, bias_constraint
+        Names or objects of `seqnet.constraints`.
+    seed : int, optional
+        As for `Dropout`.
 
     Notes
     -----
@@ -344,6 +353,8 @@ class MultiHeadAttention(Layer):
         bias_initializer: Identifier = "zeros",
         kernel_regularizer: Identifier | None = None,
         bias_regularizer: Identifier | None = None,
+        kernel_constraint: Identifier | None = None,
+        bias_constraint: Identifier | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -369,6 +380,8 @@ class MultiHeadAttention(Layer):
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
 
     def build(  # type: ignore[override]
         self,
@@ -410,11 +423,16 @@ class MultiHeadAttention(Layer):
             (*inputs, *outputs),
             self.kernel_initializer,
             regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
         )
         bias = None
         if self.use_bias:
             bias = self.add_weight(
-                f"{name}_bias", outputs, self.bias_initializer, regularizer=self.bias_regularizer
+                f"{name}_bias",
+                outputs,
+                self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
             )
         return kernel, bias
 

@@ -43,6 +43,8 @@ class BatchNormalization(Normalization):
         Whether there is a beta, and a gamma; both have the shape (features,).
     beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer
         Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
+    beta_constraint, gamma_constraint
+        Names or objects of `seqnet.constraints`.
     moving_mean_initializer, moving_variance_initializer
         Names or objects of `seqnet.initializers`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytensor.tensor as pt
 
@@ -15,7 +15,7 @@ from seqnet.layers.states import InitialState, Stateful
 from seqnet.layers.wrapper import Wrapper
 from seqnet.ops.recurrence import Recurrence
 from seqnet.registry import register
-from seqnet.types import Shape, Tensor
+from seqnet.types import Shape, Tensor, TensorLike
 
 MERGES = {
     "concat": lambda forth, back: pt.concatenate([forth, back], axis=-1),
@@ -51,7 +51,8 @@ class Bidirectional(Wrapper, Stateful):
     -----
     With `return_state` a call returns ``[output, *forward states, *backward states]``, in the order
     in which `initial_state` takes them. With `stateful` both halves carry their states; only those
-    of the forward half continue a longer sequence.
+    of the forward half continue a longer sequence. With `resets`, the forward half starts anew at
+    the first step of each sequence in a row, and the backward half at the last one.
 
     Examples
     --------
@@ -107,6 +108,11 @@ class Bidirectional(Wrapper, Stateful):
                 )
 
     @property
+    def forward_layer(self) -> Loop:
+        """The half that reads forwards."""
+        return cast(Loop, self.layer)
+
+    @property
     def inner_layers(self) -> tuple[Layer, ...]:
         """The two halves."""
         return (self.layer, self.backward_layer)
@@ -136,11 +142,12 @@ class Bidirectional(Wrapper, Stateful):
         mask: Tensor | None,
         context: CallContext,
         initial_state: InitialState | None = None,
+        resets: TensorLike | None = None,
     ) -> Tensor | list[Tensor]:
         outputs: list[Tensor] = []
         last: list[Tensor] = []
         for half, given in zip(self.inner_layers, self.halves_of(initial_state), strict=True):
-            result = half(inputs, mask=mask, context=context, initial_state=given)
+            result = half(inputs, mask=mask, context=context, initial_state=given, resets=resets)
             output, *states = result if isinstance(result, list) else [result]
             outputs.append(output[:, ::-1] if half.reverses_time else output)
             last += states
@@ -162,11 +169,12 @@ class Bidirectional(Wrapper, Stateful):
         first = len(self.layer.state_names)
         return (list(states[:first]), list(states[first:]))
 
-    def compute_output_shape(self, input_shape: Shape) -> Any:
+    def compute_output_shape(self, input_shape: Shape, resets_shape: Shape | None = None) -> Any:
         outputs: list[Shape] = []
         last: list[Shape] = []
-        for half in (self.layer, self.backward_layer):
-            output, *states = items_of(half.compute_output_shape(input_shape))
+        halves: tuple[Any, ...] = self.inner_layers
+        for half in halves:
+            output, *states = items_of(half.compute_output_shape(input_shape, resets_shape))
             outputs.append(output)
             last += states
         if self.merge_mode == "concat":
@@ -178,7 +186,7 @@ class Bidirectional(Wrapper, Stateful):
         return [*outputs, *last] if self.has_multiple_outputs else outputs[0]
 
     def compute_mask(
-        self, inputs: Tensor, mask: Tensor | None
+        self, inputs: Tensor, mask: Tensor | None = None
     ) -> Tensor | list[Tensor | None] | None:
         found = mask if self.layer.return_sequences else None
         if not self.has_multiple_outputs:

@@ -17,6 +17,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
+from seqnet.keras_names import GONE_OF_LAYERS
 from seqnet.layers.context import CallContext
 from seqnet.losses.logits import cast_output
 from seqnet.regularizers import penalty
@@ -218,6 +219,32 @@ def check_masks(
     return mask, {**options, **masks}
 
 
+def bool_masks(
+    layer: Layer, others: Sequence, mask: Any, options: Mapping[str, Any]
+) -> tuple[list, Any, dict[str, Any]]:
+    """Return the arguments of a call with masks of the numbers 0 and 1 as bool arrays."""
+    names = signature_of_call(type(layer).call).positional
+    places = [name.endswith("mask") for name in names[: len(others)]]
+    places += [False] * (len(others) - len(places))
+    return (
+        [as_bools(v) if is_mask else v for v, is_mask in zip(others, places, strict=True)],
+        as_bools(mask),
+        {k: as_bools(v) if k.endswith("mask") else v for k, v in options.items()},
+    )
+
+
+def as_bools(mask: Any) -> Any:
+    """Return an array of the numbers 0 and 1 as bools, also in a list; all else as it is."""
+    if is_list(mask) or isinstance(mask, dict):
+        return map_several(as_bools, list(mask) if isinstance(mask, tuple) else mask)
+    if mask is None or isinstance(mask, Variable):
+        return mask
+    array = np.asarray(mask)
+    if array.dtype.kind not in "iuf" or ((array != 0) & (array != 1)).any():
+        return mask
+    return array.astype(bool)
+
+
 def is_list(value: object) -> bool:
     """Return whether a mask is a list or tuple with one mask for each input."""
     return isinstance(value, (list, tuple)) and (
@@ -236,7 +263,8 @@ def checked_mask(
     about = f"The mask of layer {layer.display_name!r} ({type(layer).__name__})"
     if mask.dtype != "bool":
         raise TypeError(
-            f"{about} must be bool, True where there is data, got the dtype {mask.dtype}."
+            f"{about} must be bool, True where there is data, or an array of the numbers 0 and 1; "
+            f"got the dtype {mask.dtype}."
         )
     sizes, wanted = mask.type.shape, inputs.type.shape
     sequences = layer.input_axes[1:2] == ("time",)
@@ -443,8 +471,9 @@ def why_missing(layer: Layer, name: str) -> str:
     kind, own = type(layer).__name__, vars(layer)
     if "built" not in own:
         return f"{kind}.__init__ must call super().__init__(**kwargs) before anything else."
-    text = f"Layer {layer.display_name!r} ({kind}) has no {name!r}."
-    if own["built"]:
+    instead = f"; call {GONE_OF_LAYERS[name]}" if name in GONE_OF_LAYERS else ""
+    text = f"Layer {layer.display_name!r} ({kind}) has no {name!r}{instead}."
+    if own["built"] or instead:
         return text
     return (
         f"{text} It is not built: weights are made at the first call, by Model.build, or from "

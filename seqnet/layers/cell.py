@@ -12,26 +12,29 @@ with one block of columns of the kernels for each gate.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.gradient import grad_clip
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import graph_inputs
 
 from seqnet import activations, backend, constraints, initializers, regularizers
-from seqnet.checks import check_bool, check_count, check_fits
+from seqnet.checks import check_bool, check_count, check_fits, check_number
 from seqnet.hyperparameters import Rate, numbers_of
 from seqnet.layers.calling import describe
 from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
 from seqnet.layers.evaluation import functions_of
 from seqnet.layers.layer import Layer
+from seqnet.layers.seeded import Seeded
 from seqnet.layers.states import InitialState, given_states
 from seqnet.locking import COMPILING, ForkSafeLock
-from seqnet.ops.step import TracedStep, check_states, run_step, trace_step
+from seqnet.ops.step import TracedStep, check_states, each_step, run_step, trace_step
 from seqnet.ops.step import drawn as before
 from seqnet.registry import Identifier
 from seqnet.types import Array, ArrayLike, Shape, Tensor
@@ -39,8 +42,9 @@ from seqnet.types import Array, ArrayLike, Shape, Tensor
 Drawn: TypeAlias = tuple
 """Dropout masks that are drawn before the loop, of a stack in one tuple for each cell.
 
-Those of a `Cell` are the mask of the input (batch, features) or None, and a tuple of the masks of
-the recurrent products (batch, size): none, one for all gates, or one for each gate.
+Those of a `Cell` are the mask of the input (batch, features) or None; a tuple of the masks of the
+recurrent products (batch, size): none, one for all gates, or one for each gate; and None or a tuple
+of the masks of zoneout, one for each state, (time, batch, size) or for one step (batch, size).
 """
 
 
@@ -74,12 +78,23 @@ class CellInLoop(ABC):
         """The size of the output, the last axis; by default that of the first state."""
         return self.state_sizes[0]
 
+    @property
+    def input_size(self) -> int | None:
+        """The last axis of what the loop reads, for each gate; None is `units`."""
+        return None
+
     @abstractmethod
     def trace(self, drawn: Drawn) -> LoopStep:
         """Return the graph of one step, given the dropout masks of the pass."""
 
-    def draw(self, features: Tensor | int, batch: Tensor, context: CallContext) -> Drawn:
-        """Draw the dropout masks of a pass, which hold for all of its steps."""
+    def draw(
+        self,
+        features: Tensor | int,
+        batch: Tensor,
+        context: CallContext,
+        steps: Tensor | int | None = None,
+    ) -> Drawn:
+        """Draw the masks of a pass: for all of its steps, or of each of them; None is one step."""
         return ()
 
     def no_masks(self) -> Drawn:
@@ -90,9 +105,9 @@ class CellInLoop(ABC):
         """Return what the loop reads: (batch, ..., size) for inputs (batch, ..., features)."""
         return inputs
 
-    @abstractmethod
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        """Return the recurrent kernel and its bias or None."""
+    def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return the recurrent kernel and its bias, None for what the cell does not have."""
+        return None, None
 
     @abstractmethod
     def build_in_loop(self, input_shape: Shape) -> None:
@@ -213,7 +228,7 @@ def one_step(cell: CellLayer) -> Callable:
         return functions["step"]
 
 
-class Cell(CellLayer):
+class Cell(CellLayer, Seeded):
     """The base class of cells. Subclasses define one step; `RNN` applies it along time.
 
     ``cell(x, states)`` computes one step on an input ``(batch, features)`` and a list of states
@@ -243,6 +258,15 @@ class Cell(CellLayer):
         theoretically grounded application of dropout in recurrent neural networks" (2016).
     recurrent_dropout_per_gate : bool
         Draw a mask of `recurrent_dropout` for each gate instead of one for all gates.
+    zoneout : float
+        Probability that a unit of a state keeps its value at a step of training, drawn for each
+        unit, sequence and step. Otherwise each state is its expectation ``z h + (1 - z) h'``, with
+        h before and h' after the step. Source: Krueger et al., "Zoneout: regularizing RNNs by
+        randomly preserving hidden activations" (2017).
+    gradient_clip : float, optional
+        Clip the gradients of the projected input and of the recurrent products to ``[-c, c]`` at
+        each step, before they are passed on to the step before. Source: Graves, "Generating
+        sequences with recurrent neural networks" (2013).
 
     Attributes
     ----------
@@ -250,6 +274,14 @@ class Cell(CellLayer):
         One name for each block of `units` columns of the kernels.
     state_names : tuple of str
         One name for each state; the first is the output.
+    uses_recur : bool
+        Whether the step calls `recur`. A cell whose class sets False has no recurrent kernel, and
+        the arguments for it are errors; its loop over time has no matrix product.
+
+    Raises
+    ------
+    ValueError
+        If an argument is invalid, or is one for the recurrent kernel and the cell has none.
 
     Examples
     --------
@@ -270,8 +302,11 @@ class Cell(CellLayer):
 
     gates: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ("h",)
+    uses_recur: bool = True
+    layer_normalization: bool = False
     dropout = Rate()
     recurrent_dropout = Rate()
+    zoneout = Rate()
 
     def __init__(
         self,
@@ -291,6 +326,8 @@ class Cell(CellLayer):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         recurrent_dropout_per_gate: bool = False,
+        zoneout: float = 0.0,
+        gradient_clip: float | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -311,6 +348,29 @@ class Cell(CellLayer):
         self.recurrent_dropout_per_gate = check_bool(
             recurrent_dropout_per_gate, "recurrent_dropout_per_gate"
         )
+        self.zoneout = zoneout
+        if gradient_clip is not None and check_number(gradient_clip, "gradient_clip") <= 0:
+            raise ValueError(f"gradient_clip must be above 0 or None, got {gradient_clip!r}.")
+        self.gradient_clip = gradient_clip
+        if not self.uses_recur:
+            given = {
+                "recurrent_initializer": not isinstance(
+                    self.recurrent_initializer, initializers.Orthogonal
+                ),
+                "recurrent_regularizer": recurrent_regularizer is not None,
+                "recurrent_constraint": recurrent_constraint is not None,
+                "recurrent_dropout": recurrent_dropout,
+                "recurrent_dropout_per_gate": recurrent_dropout_per_gate,
+            }
+            self.refuse_recurrent([name for name, is_given in given.items() if is_given])
+
+    def refuse_recurrent(self, names: Sequence[str]) -> None:
+        """Raise ``ValueError`` if there are arguments for a kernel that does not exist."""
+        if names:
+            raise ValueError(
+                f"{type(self).__name__} has no recurrent kernel, because its step has no product "
+                f"with the state, so {names[0]} has no effect: leave it out."
+            )
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -318,18 +378,32 @@ class Cell(CellLayer):
         return tuple(self.units for _ in self.state_names)
 
     @property
+    def normalized_gates(self) -> tuple[tuple[str, ...], ...]:
+        """The groups of gates that `layer_normalization` normalises together."""
+        return (self.gates,)
+
+    @property
+    def zoneout_rates(self) -> tuple[str, ...]:
+        """For each state the name of its rate of zoneout."""
+        return tuple("zoneout" for _ in self.state_names)
+
+    @property
+    def has_zoneout(self) -> bool:
+        """Whether a rate of zoneout is above 0."""
+        return any(getattr(self, name) for name in self.zoneout_rates)
+
+    @property
     def generators(self) -> list[SharedVariable]:
-        """The generator of the dropout masks, if a rate is above 0."""
-        if not (self.dropout or self.recurrent_dropout):
-            return []
-        if self.built and not self._generators:  # the rates were 0 when it was built
+        """The generator of the dropout masks, and that of zoneout, if rates are above 0."""
+        count = 2 if self.has_zoneout else 1 if self.dropout or self.recurrent_dropout else 0
+        while self.built and len(self._generators) < count:
             self.add_generator()
-        return self._generators
+        return self._generators[:count]
 
     @property
     def sequence_generators(self) -> list[SharedVariable]:  # type: ignore[override]
-        """The generator: both kinds of dropout draw one mask for each sequence."""
-        return self.generators
+        """The generator of both kinds of dropout, which draw one mask for each sequence."""
+        return self.generators[:1]
 
     # ---- for cells to define
 
@@ -357,7 +431,7 @@ class Cell(CellLayer):
 
     def build(self, input_shape: Shape) -> None:
         features = self.needed_features(input_shape)
-        columns = len(self.gates) * self.units
+        columns = self.kernel_columns(features)
         self.kernel = self.add_weight(
             "kernel",
             (features, columns),
@@ -365,19 +439,30 @@ class Cell(CellLayer):
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
-        self.recurrent_kernel = self.add_weight(
-            "recurrent_kernel",
-            (self.state_sizes[0], columns),
-            self.recurrent_initializer,
-            regularizer=self.recurrent_regularizer,
-            constraint=self.recurrent_constraint,
-        )
+        self.recurrent_kernel: Tensor | None = None
+        if self.uses_recur:
+            self.add_recurrent_kernel((self.state_sizes[0], columns))
         self.bias: Tensor | None = None
         self.recurrent_bias: Tensor | None = None
         if self.use_bias:
             self.build_bias(columns)
-        if self.dropout or self.recurrent_dropout:
-            self.add_generator()
+        if self.layer_normalization:
+            self.input_gain = self.add_weight("input_gain", (columns,), "ones")
+            self.recurrent_gain = self.add_weight("recurrent_gain", (columns,), "ones")
+
+    def kernel_columns(self, features: int) -> int:
+        """Return the columns of the kernel: `units` for each gate."""
+        return len(self.gates) * self.units
+
+    def add_recurrent_kernel(self, shape: tuple[int, ...]) -> None:
+        """Create the recurrent kernel, with the arguments that are for it."""
+        self.recurrent_kernel = self.add_weight(
+            "recurrent_kernel",
+            shape,
+            self.recurrent_initializer,
+            regularizer=self.recurrent_regularizer,
+            constraint=self.recurrent_constraint,
+        )
 
     def build_bias(self, columns: int) -> None:
         """Create the bias; cells with more than one override this."""
@@ -396,41 +481,124 @@ class Cell(CellLayer):
     # ---- one step
 
     def no_masks(self) -> Drawn:
-        return (None, ())
+        return (None, (), None)
 
-    def draw(self, features: Tensor | int, batch: Tensor, context: CallContext) -> Drawn:
+    def draw(
+        self,
+        features: Tensor | int,
+        batch: Tensor,
+        context: CallContext,
+        steps: Tensor | int | None = None,
+    ) -> Drawn:
         def mask(name: str, size: Tensor | int) -> Tensor:
             rate = numbers_of(self)[name]
             return context.dropout_mask(self.generators[0], (batch, size), rate, self.dtype)
 
-        of_input, of_state = self.no_masks()
+        of_input, of_state, kept = self.no_masks()
         if context.training and self.dropout:
             of_input = mask("dropout", features)
         if context.training and self.recurrent_dropout:
+            if not self.uses_recur:
+                self.refuse_recurrent(["recurrent_dropout"])
             count = len(self.gates) if self.recurrent_dropout_per_gate else 1
-            rows = self.recurrent_kernel.shape[0]
+            rows = self.state_sizes[0]
             of_state = tuple(mask("recurrent_dropout", rows) for _ in range(count))
-        return of_input, of_state
+        if context.training and self.has_zoneout:
+            generator, leading = self.generators[1], (batch,) if steps is None else (steps, batch)
+            kept = tuple(
+                pt.cast(
+                    context.uniform(generator, (*leading, open_size(size)), self.dtype)
+                    < numbers_of(self)[rate],
+                    self.dtype,
+                )
+                for size, rate in zip(self.state_sizes, self.zoneout_rates, strict=True)
+            )
+        return of_input, of_state, kept
 
     def project(self, inputs: Tensor, drawn: Drawn) -> Tensor:
-        mask, _ = drawn
+        mask, *_ = drawn
         if mask is not None:
             inputs = pt.cast(inputs, self.dtype)
             inputs = inputs * (mask if inputs.ndim == 2 else mask[:, None, :])
-        return affine(inputs, self.kernel, self.input_bias())
+        if not self.layer_normalization:
+            return affine(inputs, self.kernel, self.input_bias())
+        product, size, bias = affine(inputs, self.kernel), self.units, self.input_bias()
+        columns = [product[..., k * size : (k + 1) * size] for k in range(len(self.gates))]
+        normed = cast(Tensor, pt.concatenate(self.normed(columns, self.input_gain), axis=-1))
+        return normed if bias is None else cast(Tensor, normed + bias)
 
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        return self.recurrent_kernel, self.recurrent_bias
+    def normed(
+        self, values: Sequence[Tensor], gain: Tensor, names: Sequence[str] = ()
+    ) -> list[Tensor]:
+        """Return the values of some gates, (..., units), normalised together within each group."""
+        found = dict(zip(names or self.gates, values, strict=True))
+        for group in self.normalized_gates:
+            inside = {gate: value for gate, value in found.items() if gate in group}
+            if not inside:
+                continue
+            means = [pt.mean(value, axis=-1, keepdims=True) for value in inside.values()]
+            mean = sum(means[1:], means[0]) / len(means)
+            centred = {gate: value - mean for gate, value in inside.items()}
+            squares = [pt.mean(pt.sqr(v), axis=-1, keepdims=True) for v in centred.values()]
+            variance = sum(squares[1:], squares[0]) / len(squares)
+            size = pt.sqrt(variance + np.asarray(0.001, self.dtype))
+            for gate, value in centred.items():
+                place = self.gates.index(gate) * self.units
+                found[gate] = gain[place : place + self.units] * value / size
+        return list(found.values())
+
+    def step_with_options(
+        self, x: tuple, states: tuple, recur: Callable, drawn: Drawn
+    ) -> list[Tensor]:
+        """Return the new states of a step, with the options that all cells have."""
+        given, product = x, recur
+        if self.layer_normalization:
+
+            def normed(h: Tensor, *gates: str) -> tuple:
+                return tuple(self.normed(recur(h, *gates), self.recurrent_gain, gates))
+
+            product = normed
+        if self.gradient_clip is not None:
+            limit = np.dtype(self.dtype).type(self.gradient_clip)
+
+            def clipped(values: Sequence[Tensor]) -> tuple:
+                return tuple(grad_clip(v, -limit, limit) for v in values)
+
+            given, unclipped = clipped(x), product
+
+            def product(h: Tensor, *gates: str) -> tuple:
+                return clipped(unclipped(h, *gates))
+
+        new = check_states(self.step(given, states, product), self.state_names, describe(self))
+        if not self.has_zoneout:
+            return new
+        *_, masks = drawn
+        found = []
+        for k, (old, value, name) in enumerate(zip(states, new, self.zoneout_rates, strict=True)):
+            if not getattr(self, name):
+                found.append(value)
+                continue
+            if masks is None:
+                kept = pt.cast(numbers_of(self)[name], self.dtype)
+            elif masks[k].ndim == 2:
+                kept = before(masks[k])
+            else:
+                kept = each_step(masks[k], gradient=False)
+            found.append(kept * old + (1 - kept) * value)
+        return found
+
+    def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
+        return (self.recurrent_kernel, self.recurrent_bias) if self.uses_recur else (None, None)
 
     def within(
         self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn
     ) -> tuple[Tensor, list[Tensor]]:
-        new = check_states(self.step(x, tuple(states), recur), self.state_names, describe(self))
+        new = self.step_with_options(x, tuple(states), recur, drawn)
         return new[0], new
 
     def trace(self, drawn: Drawn) -> LoopStep:
         step = trace_step(
-            self.step,
+            lambda x, states, recur: self.step_with_options(x, states, recur, drawn),
             self.gates,
             self.state_names,
             self.units,
@@ -439,6 +607,11 @@ class Cell(CellLayer):
             self.state_sizes,
             drawn[1],
         )
+        if step.products and not self.uses_recur:
+            raise ValueError(
+                f"{describe(self)} calls recur in its step, but its class has uses_recur = False, "
+                "so it has no recurrent kernel. Remove one of the two."
+            )
         check_extras(self, step)
         return LoopStep(step, 0, len(self.state_names))
 
@@ -448,7 +621,7 @@ class Cell(CellLayer):
         step, kernel, bias = self.trace(drawn).step, *self.recurrent_weights()
 
         def product(operand: Tensor, gates: Sequence[str]) -> Tensor:
-            result = pt.dot(operand, step.columns(kernel, gates))
+            result = pt.dot(operand, step.columns(cast(Tensor, kernel), gates))
             return result if bias is None else result + step.columns(bias, gates)
 
         new, _, _ = run_step(
@@ -461,33 +634,54 @@ class Cell(CellLayer):
         return new[0], new
 
 
-def trace_with_output(cell: CellInLoop, drawn: Drawn, what: str) -> LoopStep:
-    """Return the graph of one step of a cell whose output may be none of its states."""
+def trace_with_output(
+    cell: CellInLoop, drawn: Drawn, what: str, more: Mapping[str, int] | None = None
+) -> LoopStep:
+    """Return the graph of one step of a cell whose output may be none of its states.
+
+    `more` has the sizes of values, by name, that `within` takes and returns after the states.
+    """
     count = len(cell.state_names)
+    names = (*cell.state_names, *(more or ()))
+    sizes = (*cell.state_sizes, *(more or {}).values())
     place: list[int] = []
 
     def traced(own_output: bool) -> TracedStep:
         def step(x: tuple, states: tuple, recur: Callable) -> list[Tensor]:
-            output, new = cell.within(x, states[:count], recur, drawn)
+            output, new = cell.within(x, states[: len(names)], recur, drawn)
             place[:] = [k for k, state in enumerate(new) if state is output]
             return [*new, output] if own_output else new
 
-        names, sizes = cell.state_names, cell.state_sizes
-        if own_output:
-            names, sizes = (*names, "output"), (*sizes, cell.output_size)
-        return trace_step(step, cell.gates, names, cell.units, cell.dtype, what, sizes)
+        last = {"output": cell.output_size} if own_output else {}
+        return trace_step(
+            step,
+            cell.gates,
+            (*names, *last),
+            cell.units,
+            cell.dtype,
+            what,
+            (*sizes, *last.values()),
+            input_size=cell.input_size,
+        )
 
     whole = traced(own_output=True)
     if not place:
-        return LoopStep(whole, count, count)
+        return LoopStep(whole, len(names), count)
     return LoopStep(traced(own_output=False), place[-1], count)
+
+
+def open_size(size: int) -> int | Tensor:
+    """Return a size of an array; an axis of the size one does not become broadcastable."""
+    return size if size != 1 else pytensor.shared(np.int64(1))
 
 
 def marked(drawn: Drawn) -> Drawn:
     """Return masks, in nested tuples, as a step within a loop uses them."""
 
     def mark(mask: Any) -> Any:
-        return marked(mask) if isinstance(mask, tuple) else None if mask is None else before(mask)
+        if mask is None or isinstance(mask, tuple):
+            return None if mask is None else marked(mask)
+        return before(mask) if mask.ndim == 2 else each_step(mask, gradient=False)
 
     return tuple(mark(mask) for mask in drawn)
 

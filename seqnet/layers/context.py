@@ -49,6 +49,15 @@ class CallContext:
         each row are then those of these rows within the whole batch.
     run : "train", "test" or "predict"
         Whose carried states stateful layers use; by default according to `training`.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> from seqnet.layers import CallContext, Dropout
+    >>> context = CallContext(training=True)
+    >>> y = Dropout(0.5)(pt.fmatrix("x"), context=context)
+    >>> len(context.updates)  # the next state of the random generator
+    1
     """
 
     training: bool = False

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytensor.tensor as pt
 
-from seqnet import activations, initializers, regularizers
+from seqnet import activations, constraints, initializers, regularizers
 from seqnet.checks import check_bool, check_count
 from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
@@ -48,6 +48,8 @@ class Conv1D(Windowed):
     kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer
         Names or objects of `seqnet.initializers` and `seqnet.regularizers`. The kernel has the
         shape (kernel_size, features / groups, filters).
+    kernel_constraint, bias_constraint
+        Names or objects of `seqnet.constraints`.
 
     Notes
     -----
@@ -82,6 +84,8 @@ class Conv1D(Windowed):
         bias_initializer: Identifier = "zeros",
         kernel_regularizer: Identifier | None = None,
         bias_regularizer: Identifier | None = None,
+        kernel_constraint: Identifier | None = None,
+        bias_constraint: Identifier | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -106,6 +110,8 @@ class Conv1D(Windowed):
         self.bias_initializer = initializers.get(bias_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
 
     def build(self, input_shape: Shape) -> None:
         features = self.needed_features(input_shape)
@@ -119,11 +125,16 @@ class Conv1D(Windowed):
             (self.kernel_size, features // self.groups, self.filters),
             self.kernel_initializer,
             regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
         )
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
-                "bias", (self.filters,), self.bias_initializer, regularizer=self.bias_regularizer
+                "bias",
+                (self.filters,),
+                self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
             )
 
     def output_size(self, features: int | None) -> int | None:

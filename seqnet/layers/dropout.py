@@ -10,13 +10,13 @@ from pytensor.compile.sharedvalue import SharedVariable
 from seqnet.checks import check_shape
 from seqnet.hyperparameters import Rate, numbers_of
 from seqnet.layers.context import CallContext
-from seqnet.layers.layer import Layer
+from seqnet.layers.seeded import Seeded
 from seqnet.registry import register
 from seqnet.types import Shape, Tensor
 
 
 @register("layer")
-class Dropout(Layer):
+class Dropout(Seeded):
     """Set a share of the inputs to zero during training and scale the rest up.
 
     Kept values are multiplied by ``1 / (1 - rate)`` (inverted dropout, Srivastava et al., 2014),
@@ -30,6 +30,8 @@ class Dropout(Layer):
     noise_shape : tuple, optional
         Shape of the mask, None for the input's own size and 1 for "the same along this axis":
         ``(None, 1, None)`` draws one mask per sequence.
+    seed : int, optional
+        Where its random numbers start; by default they follow from `seqnet.set_random_seed`.
 
     Examples
     --------
@@ -97,6 +99,8 @@ class SpatialDropout1D(Dropout):
     ----------
     rate : float
         Share that is dropped, in ``[0, 1)``; see `Dropout`.
+    seed : int, optional
+        As for `Dropout`.
 
     Examples
     --------

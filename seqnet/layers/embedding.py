@@ -95,7 +95,7 @@ class Embedding(Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape, self.output_dim)
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor | None:
         if not self.mask_zero:
             return mask
         return masks_together(mask, pt.neq(inputs, 0))

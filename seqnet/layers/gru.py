@@ -35,6 +35,12 @@ class GRUCell(Cell):
         Of the two gates, by default sigmoid.
     reset_after : bool
         Apply the reset gate after the recurrent product (the default of Keras 3).
+    layer_normalization : bool
+        Normalise the products with the input and with the state over the units of the two gates,
+        and of the candidate,
+        ``gain (x - mean) / sqrt(variance + 0.001)``, before they and the bias are added.
+        Weights: `input_gain` and `recurrent_gain` (3 units,). Source: Ba, Kiros and
+        Hinton, "Layer normalization" (2016).
     **kwargs
         See `Cell`.
 
@@ -56,11 +62,17 @@ class GRUCell(Cell):
         *,
         recurrent_activation: Identifier | None = "sigmoid",
         reset_after: bool = True,
+        layer_normalization: bool = False,
         **kwargs: Any,
     ):
         super().__init__(units, **kwargs)
         self.recurrent_activation = activations.get(recurrent_activation)
         self.reset_after = check_bool(reset_after, "reset_after")
+        self.layer_normalization = check_bool(layer_normalization, "layer_normalization")
+
+    @property
+    def normalized_gates(self) -> tuple[tuple[str, ...], ...]:
+        return (("z", "r"), ("h",))
 
     def build_bias(self, columns: int) -> None:
         self.bias = self.add_weight(

@@ -133,7 +133,7 @@ class Lambda(Layer):
     def call(self, inputs: Any, mask: Any, context: CallContext) -> Tensor:
         return self.apply(inputs, mask)
 
-    def compute_mask(self, inputs: Any, mask: Any) -> Tensor | None:
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Tensor | None:
         return items_of(mask)[0] if self.passes_mask_on else None
 
     def compute_output_shape(self, input_shape: Any) -> Shape:

@@ -29,6 +29,7 @@ from seqnet.layers.calling import (
     argument_masks,
     argument_shapes,
     bind_arguments,
+    bool_masks,
     call_layer,
     check_masks,
     check_several,
@@ -71,11 +72,29 @@ class Layer(Versioned, Configurable):
         in the batch and added to the loss (as in Keras 3). Masked steps enter as zeros.
     batch_size : int, optional
         The number of examples, if `input_shape` is given and it is fixed.
+    weights : list of array, or array, optional
+        The first values of the weights, in the order of `get_weights`, such as ``[matrix]`` for an
+        `Embedding`. They are not part of `get_config`.
 
     Notes
     -----
     As in Keras, ``batch_input_shape`` stands for `batch_size` and `input_shape`, and ``input_dim``
     and ``input_length`` for the sizes of `input_shape`.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> class Scale(seqnet.layers.Layer):
+    ...     def build(self, input_shape):
+    ...         self.scale = self.add_weight("scale", (input_shape[-1],), "ones")
+    ...     def call(self, inputs):
+    ...         return inputs * self.scale
+    ...
+    >>> Scale()(np.array([[1.0, 2.0]])).tolist()
+    [[1.0, 2.0]]
+    >>> model = seqnet.Model([Scale(), seqnet.layers.Dense(1)])
+    >>> model.predict(np.ones((3, 2))).shape
+    (3, 1)
     """
 
     # Subclasses set the following attributes, or compute them as properties.
@@ -124,6 +143,7 @@ class Layer(Versioned, Configurable):
         trainable: bool = True,
         activity_regularizer: Identifier | None = None,
         batch_size: int | None = None,
+        weights: Sequence[ArrayLike] | None = None,
         **unknown: Any,
     ):
         refuse_arguments(type(self), unknown)
@@ -139,6 +159,7 @@ class Layer(Versioned, Configurable):
         self._is_building = False
         self._recorded: tuple[Any, Any] | None = None
         self._held: tuple[Layer, ...] = ()
+        self._first_weights = [weights] if isinstance(weights, np.ndarray) else weights
         self.weights: list[TensorSharedVariable] = []
         self._fixed: list[TensorSharedVariable] = []
         self.penalties: list[tuple[Callable, TensorSharedVariable]] = []
@@ -149,6 +170,10 @@ class Layer(Versioned, Configurable):
         super().__init_subclass__(**options)
         if "build" in vars(cls):
             cls.build = building(cls.build)  # type: ignore[method-assign]
+
+    @classmethod
+    def parameters(cls) -> list[str]:
+        return [name for name in super().parameters() if name != "weights"]
 
     @classmethod
     def accepted_arguments(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +219,7 @@ class Layer(Versioned, Configurable):
         output = trial_output(self, input_shape, CallContext())
         return shapes_of(output)
 
-    def compute_mask(self, inputs: Any, mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """Return the mask of the output, or a list of one mask or None for each of several outputs.
 
         `inputs` and `mask` are lists if the layer is called on a list. By default the output has
@@ -290,12 +315,15 @@ class Layer(Versioned, Configurable):
         return weight
 
     def add_generator(self) -> SharedVariable:
-        """Create and register a shared random generator, seeded from seqnet's random source."""
-        seed = int(config.random_generator().integers(2**63))
+        """Create and register a shared random generator, seeded by `next_seed`."""
         name = f"{self.display_name}/generator"
-        generator = pytensor.shared(np.random.default_rng(seed), name=name)
+        generator = pytensor.shared(np.random.default_rng(self.next_seed()), name=name)
         self._generators.append(generator)
         return generator
+
+    def next_seed(self) -> int | list[int]:
+        """Return the seed of a new generator, from seqnet's random source."""
+        return int(config.random_generator().integers(2**63))
 
     @property
     def trainable(self) -> bool:
@@ -403,6 +431,9 @@ class Layer(Versioned, Configurable):
                 self._is_building = False
             self.build_held(input_shape, **shapes)
             self.built = True
+            if self._first_weights is not None:
+                self.set_weights(self._first_weights)
+                self._first_weights = None
 
     def build_held(self, input_shape: Shapes, **shapes: Shapes) -> None:
         """Name and build the inner layers, and register their weights."""
@@ -499,6 +530,7 @@ class Layer(Versioned, Configurable):
         training : bool, optional
             Whether the layer runs in training mode, if there is no `context`.
         """
+        others, mask, options = bool_masks(self, others, mask, options)  # type: ignore[assignment]
         if context is None and not holds_variables((inputs, others, mask, options)):
             training = check_bool(training or False, "training")
             return evaluate(self, inputs, others, mask, options, training)

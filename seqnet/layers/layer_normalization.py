@@ -32,6 +32,8 @@ class LayerNormalization(Normalization):
         Whether there is a beta, and a gamma; both have the shape of the axes.
     beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer
         Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
+    beta_constraint, gamma_constraint
+        Names or objects of `seqnet.constraints`.
 
     Examples
     --------

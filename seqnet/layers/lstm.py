@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations
 from seqnet.checks import check_bool, check_count
+from seqnet.hyperparameters import Rate
 from seqnet.layers.cell import Cell
+from seqnet.layers.moments import moments
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import Identifier, register
 from seqnet.types import Array, Shape, Tensor
@@ -55,6 +58,15 @@ class LSTMCell(Cell):
         `recurrent_kernel` as many rows. Source: Sak, Senior and Beaufays, "Long short-term memory
         recurrent neural network architectures for large scale acoustic modeling" (2014), without
         the non-recurrent projection.
+    cell_zoneout : float
+        The rate of `zoneout` of the cell c. That of the argument `zoneout` is of the output h.
+    layer_normalization : bool
+        Normalise the products with the input and with the state over the units of all gates,
+        ``gain (x - mean) / sqrt(variance + 0.001)``, before they and the bias are added; and
+        the cell in the equation of ``h'``.
+        Weights: `input_gain` and `recurrent_gain` (4 units,),
+        `cell_gain` and `cell_shift` (units,). Source: Ba, Kiros and
+        Hinton, "Layer normalization" (2016).
     **kwargs
         See `Cell`.
 
@@ -69,6 +81,7 @@ class LSTMCell(Cell):
 
     gates: tuple[str, ...] = ("i", "f", "c", "o")
     state_names = ("h", "c")
+    cell_zoneout = Rate()
 
     def __init__(
         self,
@@ -80,6 +93,8 @@ class LSTMCell(Cell):
         peepholes: bool = False,
         coupled_gates: bool = False,
         projection: int | None = None,
+        cell_zoneout: float = 0.0,
+        layer_normalization: bool = False,
         **kwargs: Any,
     ):
         super().__init__(units, **kwargs)
@@ -93,6 +108,12 @@ class LSTMCell(Cell):
         self.projection = None if projection is None else check_count(projection, "projection")
         if self.coupled_gates:
             self.gates = ("i", "c", "o")
+        self.cell_zoneout = cell_zoneout
+        self.layer_normalization = check_bool(layer_normalization, "layer_normalization")
+
+    @property
+    def zoneout_rates(self) -> tuple[str, ...]:
+        return ("zoneout", "cell_zoneout")
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -105,6 +126,9 @@ class LSTMCell(Cell):
             self.peephole_kernel = self.add_weight(
                 "peephole_kernel", (rows, self.units), self.recurrent_initializer
             )
+        if self.layer_normalization:
+            self.cell_gain = self.add_weight("cell_gain", (self.units,), "ones")
+            self.cell_shift = self.add_weight("cell_shift", (self.units,), "zeros")
         if self.projection:
             self.projection_kernel = self.add_weight(
                 "projection_kernel", (self.units, self.projection), self.kernel_initializer
@@ -133,8 +157,16 @@ class LSTMCell(Cell):
         i = gate("i", c)
         f = 1 - i if self.coupled_gates else gate("f", c)
         c = f * c + i * self.activation(z["c"])
-        h = gate("o", c) * self.output_activation(c)
+        h = gate("o", c) * self.output_activation(self.normed_cell(c))
         return pt.dot(h, self.projection_kernel) if self.projection else h, c
+
+    def normed_cell(self, c: Tensor) -> Tensor:
+        """Return the cell, with `layer_normalization` normalised over the units."""
+        if not self.layer_normalization:
+            return c
+        mean, variance, _ = moments(c, (1,))
+        size = pt.sqrt(variance + np.asarray(0.001, self.dtype))
+        return self.cell_gain * (c - mean) / size + self.cell_shift
 
     def peephole_rows(self) -> list[Tensor]:
         """Return the weights of the peepholes, (units,) for each gate; none without peepholes."""

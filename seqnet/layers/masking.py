@@ -19,8 +19,8 @@ from seqnet.types import Array, Shape, Tensor
 class Masking(Layer):
     """Mark steps as padding: those whose features all equal `mask_value`.
 
-    Input and output ``(batch, time, features)``; later layers get the mask, and the masked steps
-    become zero (as in Keras).
+    Input and output ``(batch, time, features)``, or with more axes before the features, whose masks
+    have them too. Later layers get the mask, and the masked steps become zero (as in Keras).
 
     Parameters
     ----------
@@ -41,14 +41,19 @@ class Masking(Layer):
         if not np.isfinite(self.mask_value):
             raise ValueError(f"mask_value must be finite, got {mask_value}.")
 
+    def check_axes(self, input_shape: Any) -> None:
+        if len(input_shape) < 3:
+            super().check_axes(input_shape)
+
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
         present = self.compute_mask(inputs, mask)
-        return pt.switch(present[:, :, None], inputs, np.asarray(0, dtype=inputs.dtype))
+        return pt.switch(present[..., None], inputs, np.asarray(0, dtype=inputs.dtype))
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        inputs = pt.as_tensor_variable(inputs)
         floats = inputs if inputs.dtype.startswith("float") else pt.cast(inputs, self.dtype)
         value = np.asarray(self.mask_value, dtype=floats.dtype)
         present = pt.any(pt.neq(floats, value), axis=-1)

@@ -28,6 +28,16 @@ class Merge(Layer):
     Inputs have fitting shapes: equal, or 1 where another is larger. An input with fewer axes is
     repeated along the axes after the batch: ``(batch, features)`` fits ``(batch, time, features)``.
     Integers are cast to the layer's dtype. Subclasses define `merge`.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> class Difference(seqnet.layers.Merge):
+    ...     def merge(self, inputs):
+    ...         return abs(inputs[0] - inputs[1])
+    ...
+    >>> Difference()([np.array([[1.0, 5.0]]), np.array([[3.0, 4.0]])]).tolist()
+    [[2.0, 1.0]]
     """
 
     takes_several_inputs = True
@@ -67,7 +77,7 @@ class Merge(Layer):
             return known.pop()
         return None if None in sizes else 1
 
-    def compute_mask(self, inputs: Any, mask: Any) -> Tensor | None:
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Tensor | None:
         if mask is None:
             return None
         return reduce(masks_together, map(repeatable, items_of(inputs), items_of(mask)))
@@ -248,10 +258,10 @@ class Concatenate(Merge):
         shape = [next((n for n in found if n is not None), None) for found in sizes]
         return (*shape[:joined], length, *shape[joined + 1 :])
 
-    def compute_mask(self, inputs: Any, mask: Any) -> Tensor | None:
-        if mask is None:
-            return None
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Tensor | None:
         variables, masks = items_of(inputs), items_of(mask)
+        if all(m is None for m in masks):
+            return None
         axis = self.axis % pt.as_tensor_variable(variables[0]).ndim
         rank = max(m.ndim for m in masks if m is not None)
         if axis >= rank:
@@ -359,7 +369,7 @@ class Dot(Merge):
         ]
         return (batches.pop() if batches else None, *(kept or [1]))
 
-    def compute_mask(self, inputs: Any, mask: Any) -> Tensor | None:
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Tensor | None:
         if mask is None:
             return None
         variables = [pt.as_tensor_variable(v) for v in items_of(inputs)]

@@ -8,12 +8,12 @@ import pytensor.tensor as pt
 
 from seqnet.hyperparameters import Hyperparameter, Rate, numbers_of
 from seqnet.layers.context import CallContext
-from seqnet.layers.layer import Layer
+from seqnet.layers.seeded import Seeded
 from seqnet.registry import register
 from seqnet.types import Shape, Tensor
 
 
-class Noise(Layer):
+class Noise(Seeded):
     """The base of layers that draw a normal value for each element while training."""
 
     takes_several_inputs = False
@@ -34,6 +34,8 @@ class GaussianNoise(Noise):
     stddev : float
         Their standard deviation. It can be set at any time, also during training; a new graph is
         compiled only if it becomes 0 or was 0.
+    seed : int, optional
+        As for `Dropout`.
 
     Examples
     --------
@@ -67,6 +69,8 @@ class GaussianDropout(Noise):
     rate : float
         In ``[0, 1)``. It can be set at any time, also during training; a new graph is compiled only
         if it becomes 0 or was 0.
+    seed : int, optional
+        As for `Dropout`.
 
     Examples
     --------

@@ -9,7 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
-from seqnet import initializers, regularizers
+from seqnet import constraints, initializers, regularizers
 from seqnet.checks import check_bool, check_number
 from seqnet.layers.calling import own_axis
 from seqnet.layers.layer import Layer
@@ -27,6 +27,8 @@ class Normalization(Layer):
         Whether there is a beta, and a gamma.
     beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer
         Names or objects of `seqnet.initializers` and `seqnet.regularizers`.
+    beta_constraint, gamma_constraint
+        Names or objects of `seqnet.constraints`.
     """
 
     takes_several_inputs = False
@@ -40,6 +42,8 @@ class Normalization(Layer):
         gamma_initializer: Identifier = "ones",
         beta_regularizer: Identifier | None = None,
         gamma_regularizer: Identifier | None = None,
+        beta_constraint: Identifier | None = None,
+        gamma_constraint: Identifier | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -52,6 +56,8 @@ class Normalization(Layer):
         self.gamma_initializer = initializers.get(gamma_initializer)
         self.beta_regularizer = regularizers.get(beta_regularizer)
         self.gamma_regularizer = regularizers.get(gamma_regularizer)
+        self.beta_constraint = constraints.get(beta_constraint)
+        self.gamma_constraint = constraints.get(gamma_constraint)
 
     def parameter_axes(self, ndim: int) -> list[int]:
         """Return the axes, from 0, along which gamma and beta have a value each."""
@@ -87,11 +93,19 @@ class Normalization(Layer):
         self.gamma = self.beta = None
         if self.scale:
             self.gamma = self.add_weight(
-                "gamma", shape, self.gamma_initializer, regularizer=self.gamma_regularizer
+                "gamma",
+                shape,
+                self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
             )
         if self.center:
             self.beta = self.add_weight(
-                "beta", shape, self.beta_initializer, regularizer=self.beta_regularizer
+                "beta",
+                shape,
+                self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
             )
 
     def along(self, weight: TensorSharedVariable | Tensor, ndim: int) -> Tensor:

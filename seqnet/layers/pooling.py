@@ -143,7 +143,7 @@ class GlobalPooling1D(Layer):
         batch, _, features = input_shape
         return (batch, 1, features) if self.keepdims else (batch, features)
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> None:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> None:
         return None
 
 

@@ -27,13 +27,16 @@ from typing import Any, cast
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.checks import check_bool, check_number
+from seqnet.checks import check_bool, check_count, check_number
 from seqnet.initializers import Constant
-from seqnet.layers.cell import Cell, CellInLoop, Drawn
+from seqnet.layers.calling import describe
+from seqnet.layers.cell import Cell, CellInLoop, Drawn, open_size
 from seqnet.layers.context import CallContext
+from seqnet.layers.layer import Layer
 from seqnet.layers.states import RUNS, CarriedStates, InitialState, Stateful, given_states
+from seqnet.ops.flags import last_steps, resets_in_effect, with_gradient_steps, with_resets
 from seqnet.ops.recurrence import Recurrence, recurrence
-from seqnet.types import Shape, Tensor
+from seqnet.types import Shape, Tensor, TensorLike
 
 
 class Loop(Stateful):
@@ -74,6 +77,10 @@ class Loop(Stateful):
         before.
     return_in_order : bool
         With `go_backwards` and `return_sequences`, return the outputs in the order of the input.
+    gradient_steps : int, optional
+        Backpropagate through the last `gradient_steps` steps of each row only, in the order in
+        which they are computed; by default through all. Masked steps do not count. The outputs of
+        earlier steps have no gradient, and their inputs neither.
     """
 
     input_axes: tuple[str, ...] = ("batch", "time", "features")
@@ -92,6 +99,7 @@ class Loop(Stateful):
         initial_state_value: float = 0.0,
         zero_output_for_mask: bool = False,
         return_in_order: bool = False,
+        gradient_steps: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
@@ -112,6 +120,9 @@ class Loop(Stateful):
         self.initial_state_value = check_number(initial_state_value, "initial_state_value")
         self.zero_output_for_mask = check_bool(zero_output_for_mask, "zero_output_for_mask")
         self.return_in_order = check_bool(return_in_order, "return_in_order")
+        self.gradient_steps = (
+            None if gradient_steps is None else check_count(gradient_steps, "gradient_steps")
+        )
         if self.fused is True and unroll:
             raise ValueError("fused=True and unroll=True contradict each other: choose one.")
         if stateful and learn_initial_state:
@@ -173,27 +184,39 @@ class Loop(Stateful):
         mask: Tensor | None,
         context: CallContext,
         initial_state: InitialState | None = None,
+        resets: TensorLike | None = None,
     ) -> Tensor | list[Tensor]:
         """Return the output, with `return_state` the list ``[output, *last states]``.
 
         `initial_state` is a list of one variable or array for each state, ``(batch, size)`` or
         ``(size,)`` for all sequences; it takes precedence over carried, learned and zero states.
+
+        `resets` is ``(batch, time)`` of bool, True at the first step of each of several sequences
+        in one row. The layer starts anew there, from learned states if it has them and otherwise
+        from `initial_state_value`; a layer with `go_backwards` starts anew at the last step of
+        each sequence. A masked step is not computed, so a reset there takes effect at the next
+        step that is.
         """
         batch = inputs.shape[0]
-        drawn = self.loop_cell.draw(inputs.shape[2], batch, context)
+        time_mask = None if mask is None else mask.transpose(1, 0)
+        anew, pending = None, None
+        if resets is not None:
+            flags = checked_resets(self, resets, inputs.type.shape).transpose(1, 0)
+            anew, pending = resets_in_effect(flags, time_mask, self.go_backwards)
+        drawn = self.drawn_for(inputs, time_mask, anew, context)
         projected = self.loop_cell.project(inputs, drawn)
         sequence = projected.transpose(1, 0, 2)  # (time, batch, gates * units)
-        time_mask = None if mask is None else mask.transpose(1, 0)
         states = self.start(batch, context, initial_state)
-        history, output, last = self.run(sequence, time_mask, states, drawn)
+        history, output, last = self.run(sequence, time_mask, states, drawn, anew)
+        carried = last if pending is None else self.restarted(pending, last)
         if self in context.initial_states and self in context.final_states:
             raise ValueError(
                 f"Layer {self.display_name!r} is called twice in one model, but tbptt and step by "
                 "step computation carry one state for each layer. Use two layers."
             )
-        context.final_states[self] = last
+        context.final_states[self] = carried
         if self.carries(context) and self not in context.initial_states:
-            cast(CarriedStates, self.carried).store(context, last)
+            cast(CarriedStates, self.carried).store(context, carried)
         if self.return_sequences:
             output = history.transpose(1, 0, 2)
             if self.return_in_order and self.go_backwards:
@@ -203,8 +226,20 @@ class Loop(Stateful):
                 output = pt.switch(order[:, :, None], output, np.asarray(0, output.dtype))
         return [output, *last] if self.return_state else output
 
+    def drawn_for(
+        self, inputs: Tensor, mask: Tensor | None, resets: Tensor | None, context: CallContext
+    ) -> Drawn:
+        """Return what is drawn before the loop; the flags are (time, batch)."""
+        batch, steps, features = inputs.shape[0], inputs.shape[1], inputs.shape[2]
+        return self.loop_cell.draw(features, batch, context, steps)
+
     def run(
-        self, sequence: Tensor, mask: Tensor | None, states: list[Tensor] | None, drawn: Drawn
+        self,
+        sequence: Tensor,
+        mask: Tensor | None,
+        states: list[Tensor] | None,
+        drawn: Drawn,
+        resets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the outputs (time, batch, size), the last output and the last states."""
         cell = self.loop_cell
@@ -217,10 +252,17 @@ class Loop(Stateful):
                 "unroll=False."
             )
         step, place, count = cell.trace(drawn)
-        if states is not None and count < len(step.states):
-            output = np.asarray(0, self.dtype)
-            before = pt.alloc(output, sequence.shape[1], cell.output_size)
-            states = [*states, cast(Tensor, before)]
+        if resets is not None:
+            none = [np.asarray(0, self.dtype)] * (len(step.states) - count)
+            step = with_resets(step, resets, [*self.own_states(), *none])
+        if self.gradient_steps is not None:
+            kept = last_steps(sequence, mask, self.gradient_steps, self.go_backwards)
+            step = with_gradient_steps(step, kept)
+        if states is not None:
+            zero = np.asarray(0, self.dtype)
+            sizes = map(open_size, step.state_sizes[len(states) :])
+            others = [pt.alloc(zero, sequence.shape[1], size) for size in sizes]
+            states = [*states, *cast("list[Tensor]", others)]
         histories, last = recurrence(
             step,
             sequence,
@@ -254,23 +296,27 @@ class Loop(Stateful):
             states = given_states(self, given, cell.state_names, cell.state_sizes)
         elif self.carries(context):
             return cast(CarriedStates, self.carried).start(context, batch)
-        elif self.learn_initial_state:
-            states = list(self.initial_state)
-        elif self.initial_state_value:
-            value = np.asarray(self.initial_state_value, self.dtype)
-            states = [cast(Tensor, pt.alloc(value, size)) for size in cell.state_sizes]
+        elif self.learn_initial_state or self.initial_state_value:
+            states = self.own_states()
         else:
             return None
         # The size as a symbol: a known size of 1 would make the state a broadcastable type.
-        units = cell.recurrent_weights()[0].shape[0]
-        sizes = [
-            units if n == cell.state_sizes[0] else state.shape[-1]
-            for n, state in zip(cell.state_sizes, states, strict=True)
-        ]
         return [
-            cast(Tensor, pt.alloc(state, batch, size))
-            for state, size in zip(states, sizes, strict=True)
+            cast(Tensor, pt.alloc(state, batch, size + 0 * batch))
+            for state, size in zip(states, cell.state_sizes, strict=True)
         ]
+
+    def own_states(self) -> list:
+        """Return the states that the layer itself starts from: weights (1, size), or numbers."""
+        if self.learn_initial_state:
+            return [pt.shape_padleft(weight) for weight in self.initial_state]
+        value = np.asarray(self.initial_state_value, self.dtype)
+        return [value for _ in self.loop_cell.state_sizes]
+
+    def restarted(self, rows: Tensor, states: list[Tensor]) -> list[Tensor]:
+        """Return states (batch, size) in which some rows, (batch,) bool, have the layer's own."""
+        pairs = zip(self.own_states(), states, strict=True)
+        return [cast(Tensor, pt.switch(rows[:, None], own, state)) for own, state in pairs]
 
     def carries(self, context: CallContext) -> bool:
         """Return whether a pass starts from carried states."""
@@ -289,8 +335,10 @@ class Loop(Stateful):
             for size in self.loop_cell.state_sizes
         ]
 
-    def compute_output_shape(self, input_shape: Shape) -> Any:
+    def compute_output_shape(self, input_shape: Shape, resets_shape: Shape | None = None) -> Any:
         cell = self.loop_cell
+        if resets_shape is not None:
+            check_resets_shape(self, resets_shape, input_shape)
         batch, time, _ = input_shape
         size = cell.output_size
         output = (batch, time, size) if self.return_sequences else (batch, size)
@@ -298,13 +346,35 @@ class Loop(Stateful):
         return [output, *states] if self.return_state else output
 
     def compute_mask(
-        self, inputs: Tensor, mask: Tensor | None
+        self, inputs: Tensor, mask: Tensor | None = None
     ) -> Tensor | list[Tensor | None] | None:
         found = None
         if self.return_sequences and mask is not None:
             found = mask[:, ::-1] if self.reverses_time else mask
         states = len(self.loop_cell.state_names)
         return [found, *[None] * states] if self.return_state else found
+
+
+def checked_resets(layer: Layer, resets: TensorLike, input_shape: Shape) -> Tensor:
+    """Return where sequences begin as a bool variable (batch, time), or raise."""
+    flags = pt.as_tensor_variable(resets)
+    check_resets_shape(layer, flags.type.shape, input_shape)
+    if np.dtype(flags.dtype).kind not in "biu":
+        raise TypeError(
+            f"The resets of {describe(layer)} are bool, True at the first step of each sequence, "
+            f"got the dtype {flags.dtype}. The input of a model is Input((None,), dtype='bool')."
+        )
+    return cast(Tensor, pt.neq(flags, 0))
+
+
+def check_resets_shape(layer: Layer, shape: Shape, input_shape: Shape) -> None:
+    """Raise ``ValueError`` unless resets have the shape (batch, time) of an input."""
+    pairs = zip(shape, input_shape, strict=False)
+    if len(shape) != 2 or not all(None in pair or pair[0] == pair[1] for pair in pairs):
+        raise ValueError(
+            f"The resets of {describe(layer)} have the shape {tuple(shape)}, and its input "
+            f"{tuple(input_shape)}: they need one value for each step, (batch, time)."
+        )
 
 
 CARRYING_RUNS: dict[Any, tuple[str, ...]] = {"training": ("train",), "evaluation": RUNS[1:]}
@@ -332,6 +402,19 @@ class Recurrent(Loop, Cell):  # type: ignore[misc]  # it is called on sequences
         One name for each block of `units` columns of the kernels.
     state_names : tuple of str
         One name for each state; the first is the output.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> class Leaky(seqnet.layers.Recurrent):
+    ...     gates = ("h",)
+    ...     def step(self, x, states, recur):
+    ...         (h,), (x_h,), (r_h,) = states, x, recur(states[0])
+    ...         return (0.9 * h + 0.1 * self.activation(x_h + r_h),)
+    ...
+    >>> model = seqnet.Model([Leaky(4, return_sequences=True)])
+    >>> model.predict(np.zeros((2, 5, 3))).shape
+    (2, 5, 4)
     """
 
     def __init__(self, units: int, **kwargs: Any):

@@ -77,7 +77,7 @@ class ZeroPadding1D(Resized):
         longer = None if steps is None else steps + self.before + self.after
         return (batch, longer, features)
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor | None:
         if mask is None:
             return None
         reach = self.before + self.after
@@ -132,7 +132,7 @@ class Cropping1D(Resized):
             )
         return (batch, fewer, features)
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor | None:
         if mask is None:
             return None
         reach = self.before + self.after
@@ -178,5 +178,5 @@ class UpSampling1D(Layer):
         batch, steps, features = input_shape
         return (batch, None if steps is None else steps * self.size, features)
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor | None:
         return None if mask is None else self.repeated(mask)

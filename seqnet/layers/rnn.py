@@ -59,6 +59,10 @@ class RNN(Loop):
         The value of all states before the first step.
     return_in_order : bool
         With `go_backwards` and `return_sequences`, return the outputs in the order of the input.
+    gradient_steps : int, optional
+        Backpropagate through the last `gradient_steps` steps of each row only, in the order in
+        which they are computed; by default through all. Masked steps do not count. The outputs of
+        earlier steps have no gradient, and their inputs neither.
     **kwargs
         See `Layer`; the dtype is that of the cell.
 
@@ -90,7 +94,7 @@ class RNN(Loop):
 
     def __init__(self, cell: Layer | Sequence[Layer], **kwargs: Any):
         single: Any = StackedRNNCells(cell) if isinstance(cell, (list, tuple)) else cell
-        loop = cell_in_loop(single, "RNN")
+        loop = self.loop_of(single)
         super().__init__(**({"dtype": loop.dtype} | kwargs))
         self.cell: Layer = single
         self._loop = loop
@@ -100,6 +104,13 @@ class RNN(Loop):
             )
         if "trainable" in kwargs and not self.trainable:
             self.trainable = False
+
+    def loop_of(self, cell: Layer) -> CellInLoop:
+        """Return the cell of the loop, or raise."""
+        loop = cell_in_loop(cell, "RNN")
+        if not loop.state_names:
+            raise TypeError("RNN takes a cell that has a state, and none of this stack has one.")
+        return loop
 
     @classmethod
     def _revive(cls, value: Any, custom_objects: dict[str, Any] | None) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pytensor.compile.sharedvalue import SharedVariable
 
+from seqnet.checks import check_bool
 from seqnet.layers.calling import describe
 from seqnet.layers.cell import CellInLoop, CellLayer, Drawn, LoopStep, marked, trace_with_output
 from seqnet.layers.context import CallContext
@@ -26,7 +27,17 @@ class StackedRNNCells(CellLayer):
     Parameters
     ----------
     cells : list of cells
-        Objects of `Cell`, recurrent layers, or layers of your own that `RNN` takes as cells.
+        Objects of `Cell`, recurrent layers, or layers of your own that `RNN` takes as cells. Layers
+        without states, such as `Dense`, are applied at each step.
+    residual : bool
+        Each cell after the first adds its input to its output: ``y_k = y_(k-1) + cell_k(y_(k-1))``,
+        so all cells need one size of output. The states are those of the cells, without the sum.
+        Source: Wu et al., "Google's neural machine translation system" (2016), section 3.1.
+
+    Raises
+    ------
+    ValueError
+        If a cell is there twice, or dtypes differ, or with `residual` sizes of outputs differ.
 
     Attributes
     ----------
@@ -45,7 +56,7 @@ class StackedRNNCells(CellLayer):
     (2, 3)
     """
 
-    def __init__(self, cells: Sequence[Layer], **kwargs: Any):
+    def __init__(self, cells: Sequence[Layer], *, residual: bool = False, **kwargs: Any):
         if not isinstance(cells, (list, tuple)) or not cells:
             raise TypeError(f"StackedRNNCells takes a list of cells, got {cells!r}.")
         kwargs.setdefault("dtype", getattr(cells[0], "dtype", None))
@@ -56,7 +67,8 @@ class StackedRNNCells(CellLayer):
                 "A stack has the same cell twice, so that both would share their weights: make "
                 "an object for each."
             )
-        self._loops = [cell_in_loop(cell, "StackedRNNCells") for cell in cells]
+        self._loops = [cell_in_loop(cell, "StackedRNNCells", stateless=True) for cell in cells]
+        self.residual = check_bool(residual, "residual")
         for cell in cells[1:]:
             if cell.dtype != self.dtype:
                 raise ValueError(
@@ -78,7 +90,7 @@ class StackedRNNCells(CellLayer):
     @property
     def units(self) -> int:  # type: ignore[override]
         """The size of the blocks of columns of the first cell's kernels."""
-        return self._loops[0].units
+        return self._loops[0].units or self.state_sizes[0]
 
     @property
     def output_size(self) -> int:
@@ -97,24 +109,40 @@ class StackedRNNCells(CellLayer):
             loop.build_in_loop(shape)
             self.enter(cell)
             shape = (input_shape[0], loop.output_size)
+        sizes = [loop.output_size for loop in self._loops]
+        if self.residual and len(set(sizes)) > 1:
+            raise ValueError(
+                "A stack with residual=True adds outputs of neighbouring cells, so all must have "
+                f"one size, got {', '.join(map(str, sizes))}."
+            )
 
     # ---- one step
 
     def no_masks(self) -> Drawn:
         return tuple(cell.no_masks() for cell in self._loops)
 
-    def draw(self, features: Tensor | int, batch: Tensor, context: CallContext) -> Drawn:
+    def draw(
+        self,
+        features: Tensor | int,
+        batch: Tensor,
+        context: CallContext,
+        steps: Tensor | int | None = None,
+    ) -> Drawn:
         drawn = []
         for cell in self._loops:
-            drawn.append(cell.draw(features, batch, context))
+            drawn.append(cell.draw(features, batch, context, steps))
             features = cell.output_size
         return tuple(drawn)
 
     def project(self, inputs: Tensor, drawn: Drawn) -> Tensor:
         return self._loops[0].project(inputs, drawn[0])
 
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
+    def recurrent_weights(self) -> tuple[Tensor | None, Tensor | None]:
         return self._loops[0].recurrent_weights()
+
+    @property
+    def input_size(self) -> int | None:
+        return self._loops[0].input_size
 
     @property
     def gates(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -135,7 +163,8 @@ class StackedRNNCells(CellLayer):
         output, found = first.within(x, own, recur, drawn[0])
         found = list(found)
         for (cell, own), masks in zip(others, drawn[1:], strict=True):
-            output, new = cell.advance(output, own, marked(masks))
+            above, new = cell.advance(output, own, marked(masks))
+            output = output + above if self.residual else above
             found += new
         return output, found
 
@@ -145,8 +174,10 @@ class StackedRNNCells(CellLayer):
     def advance(
         self, inputs: Tensor, states: Sequence[Tensor], drawn: Drawn
     ) -> tuple[Tensor, list[Tensor]]:
-        found: list[Tensor] = []
+        output, found = None, []
         for (cell, own), masks in zip(self.parts(states), drawn, strict=True):
-            inputs, new = cell.advance(inputs, own, masks)
+            below = inputs if output is None else output
+            above, new = cell.advance(below, own, masks)
+            output = output + above if self.residual and output is not None else above
             found += new
-        return inputs, found
+        return cast("Tensor", output), found

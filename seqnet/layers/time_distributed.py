@@ -110,7 +110,7 @@ class TimeDistributed(Wrapper):
         inner = self.layer.compute_output_shape((None, *input_shape[2:]))
         return (*input_shape[:2], *inner[1:])
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor | None:
         sizes = tuple(inputs.shape)
         steps = inputs.reshape((-1, *sizes[2:]), ndim=inputs.ndim - 1)
         inner = self.layer.compute_mask(steps, self.inner_mask(mask))

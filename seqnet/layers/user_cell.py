@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import registry
@@ -53,6 +52,7 @@ class UserCell(CellInLoop):
         size = getattr(layer, "output_size", None)
         self._output_size = self._sizes[0] if size is None else check_count(size, "output_size")
         self.units = self._sizes[0]
+        self._features: int | None = None
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -62,15 +62,15 @@ class UserCell(CellInLoop):
     def output_size(self) -> int:
         return self._output_size
 
+    @property
+    def input_size(self) -> int | None:
+        return self._features
+
     def build_in_loop(self, input_shape: Shape) -> None:
+        self._features = input_shape[-1]
         batch = input_shape[0]
         shapes: list[Shape] = [(batch, size) for size in self._sizes]
         self.layer.ensure_built((batch, input_shape[-1]), states_shape=shapes)
-
-    def recurrent_weights(self) -> tuple[Tensor, Tensor | None]:
-        """Return zeros: the step multiplies by its own weights."""
-        zero = np.asarray(0, self.dtype)
-        return cast(Tensor, pt.alloc(zero, self.units, self.units)), None
 
     def within(
         self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn
@@ -95,17 +95,77 @@ class UserCell(CellInLoop):
         return output, check_states(new if isinstance(new, list) else [new], self.state_names, what)
 
 
-def cell_in_loop(cell: Any, owner: str) -> CellInLoop:
-    """Return what a recurrent layer needs of a cell that a user passes, or raise."""
+class LayerOfStep(CellInLoop):
+    """A layer without states, such as `Dense`, that is applied at each step of a loop."""
+
+    gates = ("x",)
+    state_names = ()
+    state_sizes = ()
+    units = 0
+
+    def __init__(self, layer: Layer):
+        self.layer = layer
+        self.dtype = layer.dtype
+        self._features: int | None = None
+
+    @property
+    def output_size(self) -> int:
+        return self._output_size
+
+    @property
+    def input_size(self) -> int | None:
+        return self._features
+
+    def build_in_loop(self, input_shape: Shape) -> None:
+        self._features = input_shape[-1]
+        shape = (input_shape[0], input_shape[-1])
+        self.layer.ensure_built(shape)
+        if self.layer.generators:
+            raise ValueError(
+                f"{describe(self.layer)} draws random numbers, but within a loop it would draw "
+                "none. Use the dropout and recurrent_dropout of the cells."
+            )
+        found = self.layer.compute_output_shape(shape)
+        if len(found) != 2 or found[1] is None:
+            raise ValueError(
+                f"{describe(self.layer)} must return (batch, features) for one step {shape}, got "
+                f"the shape {found}."
+            )
+        self._output_size = int(found[1])
+
+    def trace(self, drawn: Drawn) -> LoopStep:
+        raise TypeError(f"{describe(self.layer)} has no state.")
+
+    def within(
+        self, x: tuple[Tensor, ...], states: Sequence[Tensor], recur: Callable, drawn: Drawn
+    ) -> tuple[Tensor, list[Tensor]]:
+        return self.advance(x[0], states, drawn)
+
+    def advance(
+        self, inputs: Tensor, states: Sequence[Tensor], drawn: Drawn
+    ) -> tuple[Tensor, list[Tensor]]:
+        output = call_layer(self.layer, inputs, None, CallContext(), {})
+        if isinstance(output, list):
+            raise TypeError(f"{describe(self.layer)} must return one output for each step.")
+        return output, []
+
+
+def cell_in_loop(cell: Any, owner: str, stateless: bool = False) -> CellInLoop:
+    """Return what a recurrent layer needs of a cell that a user passes, or raise.
+
+    With `stateless` it may be a layer without states, too.
+    """
     if isinstance(cell, CellLayer):
         cell.check_as_cell()
         return cell
-    if not isinstance(cell, Layer) or "states" not in signature_of_call(type(cell).call).takes:
-        raise TypeError(
-            f"{owner} takes cells: objects of Cell such as LSTMCell(4), or layers with "
-            f"call(inputs, states) and state_size; got {cell!r}."
-        )
-    return UserCell(cell)
+    if isinstance(cell, Layer) and "states" in signature_of_call(type(cell).call).takes:
+        return UserCell(cell)
+    if stateless and isinstance(cell, Layer) and cell.input_axes[1:2] != ("time",):
+        return LayerOfStep(cell)
+    raise TypeError(
+        f"{owner} takes cells: objects of Cell such as LSTMCell(4), or layers with "
+        f"call(inputs, states) and state_size; got {cell!r}."
+    )
 
 
 def revived_cell(value: Any, custom_objects: dict[str, Any] | None) -> Any:

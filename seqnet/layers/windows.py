@@ -85,7 +85,7 @@ class Windowed(Layer):
         """Return the number of features of the output."""
         return features
 
-    def compute_mask(self, inputs: Tensor, mask: Tensor | None) -> Tensor | None:
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor | None:
         if mask is None:
             return None
         if self.padding == "valid":

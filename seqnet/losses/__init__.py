@@ -30,6 +30,10 @@ from seqnet.losses.focal import (
     binary_focal_crossentropy,
     categorical_focal_crossentropy,
 )
+from seqnet.losses.generalized import (
+    CategoricalGeneralizedCrossEntropy,
+    categorical_generalized_cross_entropy,
+)
 from seqnet.losses.hinge import (
     CategoricalHinge,
     Hinge,
@@ -42,6 +46,7 @@ from seqnet.losses.identity import Identity
 from seqnet.losses.logits import sigmoid_logits, softmax_logits
 from seqnet.losses.loss import FUNCTIONS, Loss, SequenceLoss, values_function
 from seqnet.losses.masked import MaskedLoss, masked_loss
+from seqnet.losses.overlap import Dice, Tversky, dice, tversky
 from seqnet.losses.probabilistic import KLDivergence, Poisson, kl_divergence, poisson
 from seqnet.losses.regression import (
     CosineSimilarity,
@@ -72,8 +77,10 @@ __all__ = [
     "CRFLoss",
     "CategoricalCrossentropy",
     "CategoricalFocalCrossentropy",
+    "CategoricalGeneralizedCrossEntropy",
     "CategoricalHinge",
     "CosineSimilarity",
+    "Dice",
     "Hinge",
     "Huber",
     "Identity",
@@ -89,13 +96,16 @@ __all__ = [
     "SequenceLoss",
     "SparseCategoricalCrossentropy",
     "SquaredHinge",
+    "Tversky",
     "binary_crossentropy",
     "binary_focal_crossentropy",
     "categorical_crossentropy",
     "categorical_focal_crossentropy",
+    "categorical_generalized_cross_entropy",
     "categorical_hinge",
     "cosine_similarity",
     "ctc",
+    "dice",
     "get",
     "guess",
     "hinge",
@@ -110,6 +120,7 @@ __all__ = [
     "poisson",
     "sparse_categorical_crossentropy",
     "squared_hinge",
+    "tversky",
     "values_function",
 ]
 

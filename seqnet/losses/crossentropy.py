@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytensor.tensor as pt
@@ -87,15 +87,18 @@ class SparseCategoricalCrossentropy(Loss):
         counted = self.counted(y_true)
         if counted is not None:
             y_true = pt.switch(counted, y_true, pt.zeros_like(y_true))
+        values = self.of_class(y_true, y_pred)
+        return values if counted is None else pt.switch(counted, values, pt.zeros_like(values))
+
+    def of_class(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Return minus the log probability of class numbers; the classes are the last axis."""
         logits = y_pred if self.from_logits else softmax_logits(y_pred)
         sampled = sampled_crossentropy(y_pred, y_true)
         if sampled is not None:
-            values = sampled
-        elif logits is None:
-            values = -pick_class(log_probabilities(y_pred), y_true)
-        else:
-            values = SoftmaxCrossEntropy()(logits, y_true)
-        return values if counted is None else pt.switch(counted, values, pt.zeros_like(values))
+            return sampled
+        if logits is None:
+            return -pick_class(log_probabilities(y_pred), y_true)
+        return cast(Tensor, SoftmaxCrossEntropy()(logits, y_true))
 
     def counted(self, y_true: Tensor) -> Tensor | None:
         return None if self.ignore_class is None else pt.neq(y_true, self.ignore_class)

@@ -236,6 +236,9 @@ class SequenceLoss(Loss):
     targets_have_steps = True
     """Whether there is a target for each step of the predictions."""
 
+    of_batch: bool = False
+    """Whether there is one value for all sequences of a batch, which takes no sample weights."""
+
     @abstractmethod
     def call(self, y_true: Tensor, y_pred: Tensor, mask: TensorLike | None = None) -> Tensor:
         """Return the value of each sequence: without weights, not reduced."""
@@ -247,6 +250,13 @@ class SequenceLoss(Loss):
         y_true, y_pred = pt.as_tensor_variable(y_true), pt.as_tensor_variable(y_pred)
         y_pred = y_pred if self.dtype is None else cast_output(y_pred, self.dtype)
         return self.call(y_true, y_pred, mask)
+
+    def of_sequences(self, y_true: Tensor, y_pred: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return a value for each sequence: the mean value of a batch, if that is all there is."""
+        values = self.values(y_true, y_pred, mask)
+        if not self.of_batch:
+            return values
+        return pt.mean(values) + pt.zeros((y_pred.shape[0],), values.dtype)
 
     def check_steps(self, y: Array, steps: Array, name: str) -> None:
         """Raise ``ValueError`` if targets do not go with the numbers of steps (samples,)."""

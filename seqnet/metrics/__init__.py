@@ -18,6 +18,11 @@ from seqnet.metrics.accuracy import (
     SparseCategoricalAccuracy,
     SparseTopKCategoricalAccuracy,
     TopKCategoricalAccuracy,
+    binary_accuracy,
+    categorical_accuracy,
+    sparse_categorical_accuracy,
+    sparse_top_k_categorical_accuracy,
+    top_k_categorical_accuracy,
 )
 from seqnet.metrics.auc import AUC
 from seqnet.metrics.by_name import check_scalar, get, metric_or_loss
@@ -89,9 +94,14 @@ __all__ = [
     "TopKCategoricalAccuracy",
     "TrueNegatives",
     "TruePositives",
+    "binary_accuracy",
+    "categorical_accuracy",
     "check_scalar",
     "divide_no_nan",
     "get",
     "metric_or_loss",
+    "sparse_categorical_accuracy",
+    "sparse_top_k_categorical_accuracy",
+    "top_k_categorical_accuracy",
     "weighted_sum",
 ]

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
+from seqnet import backend, config
 from seqnet.checks import check_bool, check_count, check_number
+from seqnet.losses.loss import as_numbers
 from seqnet.losses.targets import paired
 from seqnet.metrics.mean import MeanMetric
 from seqnet.metrics.metric import Metric
 from seqnet.registry import register
-from seqnet.types import Tensor
+from seqnet.types import Array, Tensor, TensorLike
+
+FUNCTIONS: dict[Callable, type[Metric]] = {}
+"""The accuracies as functions, and the classes that stand for them in a model."""
 
 
 class Accuracy(MeanMetric):
@@ -21,7 +30,14 @@ class Accuracy(MeanMetric):
 
 @register("metric", "sparse_categorical_accuracy", "sparse_accuracy")
 class SparseCategoricalAccuracy(Accuracy):
-    """Share of steps whose most probable class is the target class number."""
+    """Share of steps whose most probable class is the target class number.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.metrics.SparseCategoricalAccuracy()([1, 0], [[0.2, 0.8], [0.4, 0.6]])
+    0.5
+    """
 
     registered_name = "sparse_categorical_accuracy"
 
@@ -32,7 +48,14 @@ class SparseCategoricalAccuracy(Accuracy):
 
 @register("metric", "categorical_accuracy")
 class CategoricalAccuracy(Accuracy):
-    """Share of steps whose most probable class is the target's largest entry."""
+    """Share of steps whose most probable class is the target's largest entry.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.metrics.CategoricalAccuracy()([[0, 1], [1, 0]], [[0.2, 0.8], [0.4, 0.6]])
+    0.5
+    """
 
     registered_name = "categorical_accuracy"
 
@@ -44,7 +67,16 @@ class CategoricalAccuracy(Accuracy):
 
 @register("metric", "binary_accuracy")
 class BinaryAccuracy(Accuracy):
-    """Share of outputs on the target's side of `threshold`, averaged over the last axis."""
+    """Share of outputs that are above `threshold` where the target is 1, and not where it is 0.
+
+    It is averaged over the last axis. Targets above 0.5 count as 1. The threshold may be of logits.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.metrics.BinaryAccuracy()([0, 1, 1, 1], [0.9, 0.2, 0.7, 0.8])
+    0.5
+    """
 
     registered_name = "binary_accuracy"
 
@@ -56,7 +88,7 @@ class BinaryAccuracy(Accuracy):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         y_true, y_pred = paired(y_true, y_pred, self.name)
-        same = pt.eq(y_pred > np.asarray(self.threshold, y_pred.dtype), y_true > self.threshold)
+        same = pt.eq(y_pred > np.asarray(self.threshold, y_pred.dtype), y_true > 0.5)
         return pt.mean(pt.cast(same, y_pred.dtype), axis=-1)
 
     def of_logits(self) -> Metric:
@@ -145,3 +177,37 @@ class SparseTopKCategoricalAccuracy(TopK):
             same = pt.any(pt.eq(y_true[..., None], y_pred[..., : self.k]), axis=-1)
             return pt.cast(same, y_pred.dtype)
         return self.found(y_true, y_pred)
+
+
+def function_of(cls: type[Accuracy]) -> Callable[..., Tensor | Array]:
+    """Return an accuracy as a function of ``(y_true, y_pred, ...)`` that returns values."""
+
+    def function(y_true: TensorLike, y_pred: TensorLike, **options: Any) -> Tensor | Array:
+        metric = cls(**options)
+        if isinstance(y_true, Variable) or isinstance(y_pred, Variable):
+            return metric.call(pt.as_tensor_variable(y_true), pt.as_tensor_variable(y_pred))
+        given = [
+            as_numbers(value, name, config.floatx())
+            for value, name in ((y_true, "y_true"), (y_pred, "y_pred"))
+        ]
+        variables = [pt.tensor(dtype=a.dtype, shape=a.shape) for a in given]
+        return backend.compile(variables, [metric.call(*variables)], name=metric.name)(*given)[0][
+            ()
+        ]
+
+    function.__name__ = function.__qualname__ = cls.registered_name
+    function.__module__ = cls.__module__
+    function.__doc__ = (
+        f"Return the values of `{cls.__name__}` for each example or step.\n\n"
+        f"Other arguments are those of `{cls.__name__}`, by name. Arrays give an array, PyTensor\n"
+        "variables a variable. In `seqnet.Model.compile` it stands for the class."
+    )
+    FUNCTIONS[function] = cls
+    return function
+
+
+binary_accuracy = function_of(BinaryAccuracy)
+categorical_accuracy = function_of(CategoricalAccuracy)
+sparse_categorical_accuracy = function_of(SparseCategoricalAccuracy)
+top_k_categorical_accuracy = function_of(TopKCategoricalAccuracy)
+sparse_top_k_categorical_accuracy = function_of(SparseTopKCategoricalAccuracy)

@@ -10,6 +10,7 @@ import pytensor.tensor as pt
 from seqnet import losses, registry
 from seqnet.losses.crossentropy import DistributionLoss, ProbabilityLoss
 from seqnet.metrics.accuracy import (
+    FUNCTIONS,
     BinaryAccuracy,
     CategoricalAccuracy,
     SparseCategoricalAccuracy,
@@ -130,19 +131,20 @@ def chosen(
 
 def metric_or_loss(identifier: Identifier, custom_objects: dict | None = None) -> Callable:
     """Return the metric, or else the loss, of a name, a saved configuration or an object."""
+    known = FUNCTIONS.get(identifier) if callable(identifier) else None
     try:
-        return registry.get("metric", identifier, custom_objects)
+        return registry.get("metric", known or identifier, custom_objects)
     except ValueError as unknown:
         try:
             return registry.get("loss", identifier, custom_objects)
         except ValueError:
             if not isinstance(identifier, str):
                 raise unknown from None
-    known = {n for kind in ("metric", "loss") for n in registry.names(kind)}
-    known = {n for n in known if n.islower()} | {*ACCURACY, *CROSSENTROPY}
-    near = difflib.get_close_matches(identifier.lower(), sorted(known), n=3, cutoff=0.4)
+    found = {n for kind in ("metric", "loss") for n in registry.names(kind)}
+    listed = sorted({n for n in found if n.islower()} | {*ACCURACY, *CROSSENTROPY})
+    near = difflib.get_close_matches(identifier.lower(), listed, n=3, cutoff=0.4)
     hint = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
     raise ValueError(
-        f"Unknown metric {identifier!r}.{hint} Known: {', '.join(sorted(known))}. One of your own "
+        f"Unknown metric {identifier!r}.{hint} Known: {', '.join(listed)}. One of your own "
         "is passed as an object, or by name in custom_objects= when it comes from a file."
     )

@@ -113,14 +113,19 @@ class ConfusionMetric(Metric):
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor
     ) -> dict[str, Tensor]:
         y_true, y_pred = paired(y_true, y_pred, self.name)
+        outputs = y_pred.type.shape[-1]
         if self.top_k is not None:
+            if outputs is not None and self.top_k > outputs:
+                raise ValueError(
+                    f"{self.name} has top_k={self.top_k}, but there are {outputs} outputs. One "
+                    "example of several outputs has the shape (1, outputs)."
+                )
             order = pt.argsort(pt.argsort(-y_pred, axis=-1, kind="stable"), axis=-1)
             y_pred = pt.switch(order < self.top_k, y_pred, np.asarray(LOWEST, y_pred.dtype))
         if self.class_id is not None:
-            classes = y_pred.type.shape[-1]
-            if classes is not None and self.class_id >= classes:
+            if outputs is not None and self.class_id >= outputs:
                 raise ValueError(
-                    f"{self.name} has class_id={self.class_id}, but there are {classes} outputs."
+                    f"{self.name} has class_id={self.class_id}, but there are {outputs} outputs."
                 )
             y_true, y_pred = y_true[..., [self.class_id]], y_pred[..., [self.class_id]]
         weights = sample_weight[..., None] + pt.zeros_like(y_pred)
@@ -143,7 +148,15 @@ class ConfusionMetric(Metric):
 
 
 class Counted(ConfusionMetric):
-    """The base class of the four numbers of the confusion matrix."""
+    """The base class of the four weighted numbers of the confusion matrix.
+
+    Parameters
+    ----------
+    thresholds : float or list of float, optional
+        From 0 to 1, by default 0.5.
+    name, dtype : str, optional
+        As in `Metric`.
+    """
 
     def ratio(self, count: Any) -> Array:
         return count
@@ -152,13 +165,6 @@ class Counted(ConfusionMetric):
 @register("metric", "true_positives")
 class TruePositives(Counted):
     """The weighted number of positive targets with an output above the threshold.
-
-    Parameters
-    ----------
-    thresholds : float or list of float, optional
-        From 0 to 1, by default 0.5.
-    name, dtype : str, optional
-        As in `Metric`.
 
     Examples
     --------
@@ -176,12 +182,11 @@ class TruePositives(Counted):
 class TrueNegatives(Counted):
     """The weighted number of negative targets with an output not above the threshold.
 
-    Parameters
-    ----------
-    thresholds : float or list of float, optional
-        From 0 to 1, by default 0.5.
-    name, dtype : str, optional
-        As in `Metric`.
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.metrics.TrueNegatives()([0, 1, 1, 1], [0.9, 0.2, 0.7, 0.8])
+    0.0
     """
 
     registered_name = "true_negatives"
@@ -193,12 +198,11 @@ class TrueNegatives(Counted):
 class FalsePositives(Counted):
     """The weighted number of negative targets with an output above the threshold.
 
-    Parameters
-    ----------
-    thresholds : float or list of float, optional
-        From 0 to 1, by default 0.5.
-    name, dtype : str, optional
-        As in `Metric`.
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.metrics.FalsePositives()([0, 1, 1, 1], [0.9, 0.2, 0.7, 0.8])
+    1.0
     """
 
     registered_name = "false_positives"
@@ -210,12 +214,11 @@ class FalsePositives(Counted):
 class FalseNegatives(Counted):
     """The weighted number of positive targets with an output not above the threshold.
 
-    Parameters
-    ----------
-    thresholds : float or list of float, optional
-        From 0 to 1, by default 0.5.
-    name, dtype : str, optional
-        As in `Metric`.
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.metrics.FalseNegatives()([0, 1, 1, 1], [0.9, 0.2, 0.7, 0.8])
+    1.0
     """
 
     registered_name = "false_negatives"

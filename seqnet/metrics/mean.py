@@ -178,7 +178,7 @@ class MeanMetricWrapper(MeanMetric):
     ) -> list[Tensor]:
         if not isinstance(self.fn, losses.SequenceLoss):
             return super().graph(y_true, y_pred, weight, mask)
-        values = self.fn.values(y_true, self.converted(y_pred), mask)
+        values = self.fn.of_sequences(y_true, self.converted(y_pred), mask)
         sequences = None if mask is None else pt.any(mask, axis=1)
         return ValuesMetric.graph(self, values, weight, sequences)
 

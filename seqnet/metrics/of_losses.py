@@ -12,7 +12,15 @@ from seqnet.registry import register
 
 
 class LossMetric(MeanMetricWrapper):
-    """The base class of metrics that are the mean of a loss."""
+    """The base class of metrics that are the mean of a loss over all steps.
+
+    The formula is that of `loss`, a class of `seqnet.losses`.
+
+    Parameters
+    ----------
+    name, dtype : str, optional
+        As in `Metric`.
+    """
 
     direction = "min"
     loss: type[losses.Loss]
@@ -24,13 +32,6 @@ class LossMetric(MeanMetricWrapper):
 @register("metric", "mean_squared_error", "mse")
 class MeanSquaredError(LossMetric):
     """Mean of the squared errors, over the last axis and all steps.
-
-    See `seqnet.losses.MeanSquaredError`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
 
     Examples
     --------
@@ -47,13 +48,6 @@ class MeanSquaredError(LossMetric):
 class MeanAbsoluteError(LossMetric):
     """Mean of the absolute errors, over the last axis and all steps.
 
-    See `seqnet.losses.MeanAbsoluteError`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
-
     Examples
     --------
     >>> import seqnet
@@ -69,12 +63,11 @@ class MeanAbsoluteError(LossMetric):
 class MeanAbsolutePercentageError(LossMetric):
     """Mean of the absolute errors in percent of the targets.
 
-    See `seqnet.losses.MeanAbsolutePercentageError`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.MeanAbsolutePercentageError()([[1.0, 2.0]], [[1.5, 2.0]]), 4)
+    25.0
     """
 
     registered_name = "mean_absolute_percentage_error"
@@ -85,12 +78,11 @@ class MeanAbsolutePercentageError(LossMetric):
 class MeanSquaredLogarithmicError(LossMetric):
     """Mean of the squared differences of ``log(1 + y)``.
 
-    See `seqnet.losses.MeanSquaredLogarithmicError`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.MeanSquaredLogarithmicError()([[0.0, 3.0]], [[1.0, 3.0]]), 4)
+    0.2402
     """
 
     registered_name = "mean_squared_logarithmic_error"
@@ -101,12 +93,11 @@ class MeanSquaredLogarithmicError(LossMetric):
 class LogCoshError(LossMetric):
     """Mean of ``log(cosh(y_pred - y_true))``.
 
-    See `seqnet.losses.LogCosh`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.LogCoshError()([[0.0, 1.0]], [[1.0, 1.0]]), 4)
+    0.2169
     """
 
     registered_name = "logcosh"
@@ -117,12 +108,11 @@ class LogCoshError(LossMetric):
 class Hinge(LossMetric):
     """Mean of ``max(0, 1 - y_true y_pred)`` for targets -1 and 1, or 0 and 1.
 
-    See `seqnet.losses.Hinge`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.Hinge()([[-1.0, 1.0]], [[0.5, 0.5]]), 4)
+    1.0
     """
 
     registered_name = "hinge"
@@ -133,12 +123,11 @@ class Hinge(LossMetric):
 class SquaredHinge(LossMetric):
     """Mean of ``max(0, 1 - y_true y_pred)^2`` for targets -1 and 1, or 0 and 1.
 
-    See `seqnet.losses.SquaredHinge`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.SquaredHinge()([[-1.0, 1.0]], [[0.5, 0.5]]), 4)
+    1.25
     """
 
     registered_name = "squared_hinge"
@@ -149,12 +138,11 @@ class SquaredHinge(LossMetric):
 class CategoricalHinge(LossMetric):
     """Mean of the margin between the target class and the best other class.
 
-    See `seqnet.losses.CategoricalHinge`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.CategoricalHinge()([[0.0, 1.0, 0.0]], [[0.2, 0.5, 0.3]]), 4)
+    0.8
     """
 
     registered_name = "categorical_hinge"
@@ -165,12 +153,11 @@ class CategoricalHinge(LossMetric):
 class Poisson(LossMetric):
     """Mean of ``y_pred - y_true log(y_pred)``.
 
-    See `seqnet.losses.Poisson`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.Poisson()([[1.0, 2.0]], [[1.0, 4.0]]), 4)
+    1.1137
     """
 
     registered_name = "poisson"
@@ -181,12 +168,11 @@ class Poisson(LossMetric):
 class KLDivergence(LossMetric):
     """Mean Kullback-Leibler divergence ``sum_k y_k log(y_k / p_k)``.
 
-    See `seqnet.losses.KLDivergence`.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.KLDivergence()([[0.5, 0.5]], [[0.25, 0.75]]), 4)
+    0.1438
     """
 
     registered_name = "kl_divergence"
@@ -196,11 +182,6 @@ class KLDivergence(LossMetric):
 @register("metric", "root_mean_squared_error", "rmse")
 class RootMeanSquaredError(LossMetric):
     """The square root of the mean squared error over the last axis and all steps.
-
-    Parameters
-    ----------
-    name, dtype : str, optional
-        As in `Metric`.
 
     Examples
     --------
@@ -258,6 +239,12 @@ class BinaryCrossentropy(LossMetric):
         As in `Metric`.
     from_logits : bool
     label_smoothing : float
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.BinaryCrossentropy()([0, 1, 1], [0.1, 0.9, 0.6]), 4)
+    0.2405
     """
 
     registered_name = "binary_crossentropy"
@@ -286,6 +273,12 @@ class CategoricalCrossentropy(LossMetric):
     label_smoothing : float
     axis : int
         The axis of the classes.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.CategoricalCrossentropy()([[0.0, 1.0, 0.0]], [[0.2, 0.5, 0.3]]), 4)
+    0.6931
     """
 
     registered_name = "categorical_crossentropy"
@@ -316,6 +309,12 @@ class SparseCategoricalCrossentropy(LossMetric):
         Steps of this class do not count.
     axis : int
         The axis of the classes.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> round(seqnet.metrics.SparseCategoricalCrossentropy()([1, 0], [[0.2, 0.8], [0.6, 0.4]]), 4)
+    0.367
     """
 
     registered_name = "sparse_categorical_crossentropy"

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
-from ctypes import c_long, c_void_p
+from ctypes import c_double, c_long, c_void_p
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -42,6 +42,8 @@ class CoreLibrary(Protocol):
     recurrence_forward: Callable[..., None]
     recurrence_backward: Callable[..., None]
     recurrence_scratch: Callable[..., int]
+    run_program: Callable[..., None]
+    elementwise_scratch: Callable[..., int]
     first_outside: Callable[..., int]
     vector_bytes: Callable[[], int]
     gemm_scratch_size: int  # elements of scratch memory that a product needs for each thread
@@ -67,14 +69,17 @@ SIGNATURES = {
     "elementwise": [c_void_p, c_void_p, c_long, c_long],
     "recurrence_forward": [c_void_p, c_long],
     "recurrence_backward": [c_void_p, c_long],
-    "recurrence_scratch": [c_long] * 6,
+    "recurrence_scratch": [c_long] * 5,
+    "run_program": [c_void_p, c_double, c_long],
+    "elementwise_scratch": [c_long] * 3,
     "gemm_scratch": [c_long],
     "first_outside": [c_void_p, c_long, c_long],
     "vector_bytes": [],
     "attach_team": [c_void_p, c_void_p],
 }
 RETURNS = dict.fromkeys(
-    ("recurrence_scratch", "gemm_scratch", "first_outside", "vector_bytes"), c_long
+    ("recurrence_scratch", "elementwise_scratch", "gemm_scratch", "first_outside", "vector_bytes"),
+    c_long,
 )
 
 SINGLE_THREAD_WORK = 20_000
@@ -102,13 +107,12 @@ def core(dtype: DTypeLike) -> CoreLibrary:
     return _cores[dtype] if dtype in _cores else _find(dtype)[0]
 
 
-def core_and(dtype: DTypeLike, source: str) -> tuple[CoreLibrary, ctypes.CDLL]:
-    """Return the library of one precision and that of another source.
+def core_and(dtype: DTypeLike, *sources: str) -> tuple[CoreLibrary, list[ctypes.CDLL]]:
+    """Return the library of one precision and those of other sources.
 
-    Both are compiled in parallel if they are not in the cache. The errors are those of `core`.
+    All are compiled in parallel if they are not in the cache. The errors are those of `core`.
     """
-    library, (other,) = _find(dtype, source)
-    return library, other
+    return _find(dtype, *sources)
 
 
 def _find(dtype: DTypeLike, *sources: str) -> tuple[CoreLibrary, list[ctypes.CDLL]]:

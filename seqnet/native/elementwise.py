@@ -85,7 +85,7 @@ class ElementwiseKernel:
             "function", e, values, [e.number(v) for v in results], single
         )
         source = emit.unit(self.dtype, [function])
-        self._core, self._library = core_and(self.dtype.name, source)
+        self._core, (self._library,) = core_and(self.dtype.name, source)
         pointer = ctypes.cast(self._library.function, c_void_p)
         self._description = _Function(pointer, self.inputs, self.outputs, addressof(self._single))
         self._whole_steps = [1] * (self.inputs + self.outputs)

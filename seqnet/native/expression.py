@@ -22,30 +22,70 @@ if TYPE_CHECKING:
     from pytensor.scalar.basic import Composite
 
 COMPARISONS = {"lt": "<", "gt": ">", "le": "<=", "ge": ">=", "eq": "==", "neq": "!="}
-MASKS = {*COMPARISONS, "and", "or", "not", "xor"}
-TRANSCENDENTAL = {"exp", "tanh", "sigmoid"}
+MASKS = {*COMPARISONS, "and", "or", "not", "xor", "isnan"}
 
 # Class names of PyTensor's scalar operations -> names here
-SIMPLE = {
-    **{
-        "Add": "add",
-        "Mul": "mul",
-        "Sub": "sub",
-        "TrueDiv": "div",
-        "Neg": "neg",
-        "Sqrt": "sqrt",
-        "Abs": "abs",
-    },
-    **{"Sign": "sign", "Exp": "exp", "Tanh": "tanh", "Sigmoid": "sigmoid", "Switch": "switch"},
-    **{
-        "Maximum": "maximum",
-        "Minimum": "minimum",
-        "ScalarMaximum": "maximum",
-        "ScalarMinimum": "minimum",
-    },
-    **{"LT": "lt", "GT": "gt", "LE": "le", "GE": "ge", "EQ": "eq", "NEQ": "neq"},
-    **{"AND": "and", "OR": "or", "XOR": "xor", "Invert": "not"},
+ARITHMETIC = {
+    "Add": "add",
+    "Mul": "mul",
+    "Sub": "sub",
+    "TrueDiv": "div",
+    "Neg": "neg",
+    "Sqrt": "sqrt",
+    "Abs": "abs",
+    "Sign": "sign",
+    "Switch": "switch",
+    "Maximum": "maximum",
+    "Minimum": "minimum",
+    "ScalarMaximum": "maximum",
+    "ScalarMinimum": "minimum",
+    "Floor": "floor",
+    "Ceil": "ceil",
+    "Trunc": "trunc",
+    "RoundHalfToEven": "rint",
+    "RoundHalfAwayFromZero": "round",
+    "LT": "lt",
+    "GT": "gt",
+    "LE": "le",
+    "GE": "ge",
+    "EQ": "eq",
+    "NEQ": "neq",
+    "AND": "and",
+    "OR": "or",
+    "XOR": "xor",
+    "Invert": "not",
+    "IsNan": "isnan",
 }
+FUNCTIONS = {
+    "Exp": "exp",
+    "Exp2": "exp2",
+    "Expm1": "expm1",
+    "Log": "log",
+    "Log2": "log2",
+    "Log10": "log10",
+    "Log1p": "log1p",
+    "Tanh": "tanh",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Erf": "erf",
+    "Erfc": "erfc",
+    "Sin": "sin",
+    "Cos": "cos",
+    "Tan": "tan",
+    "ArcSin": "asin",
+    "ArcCos": "acos",
+    "ArcTan": "atan",
+    "ArcTan2": "atan2",
+    "Sinh": "sinh",
+    "Cosh": "cosh",
+    "ArcSinh": "asinh",
+    "ArcCosh": "acosh",
+    "ArcTanh": "atanh",
+}
+SIMPLE = ARITHMETIC | FUNCTIONS
+TRANSCENDENTAL = {*FUNCTIONS.values(), "pow"}
+"""Functions whose values a forward pass saves for the gradient, because they are expensive."""
+
 # Operations that have no effect here on a single number, because all arrays have the same shape.
 SHAPES = (
     "DimShuffle",
@@ -58,6 +98,9 @@ SHAPES = (
 )
 
 
+PASSED = ("GradClip", "ZeroGrad", "DisconnectedGrad", "ConsiderConstant")
+"""Operations that return their input, and change its gradient."""
+
 FOLDED = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
 
 
@@ -68,8 +111,7 @@ class Expressions:
         self.dtype = np.dtype(dtype)
         self.nodes: list[tuple] = []
         self._known: dict[tuple, int] = {}
-        self._rows: dict[int, bool] = {}
-        self.units = self.add("input", "units", 0)
+        self._rounded: set[Variable] | None = None
 
     # ---- building -------------------------------------------------------------------
     def add(self, operation: str, *arguments: int | str) -> int:
@@ -100,10 +142,6 @@ class Expressions:
     def _simplify(self, operation: str, arguments: tuple) -> int | None:
         if operation in ("input", "constant"):
             return None
-        if operation == "sum":
-            (argument,) = arguments
-            fixed = self.is_row(argument) or self.value_of(argument) is not None
-            return self.add("mul", argument, self.units) if fixed else None
         numbers = [self.value_of(a) for a in arguments]
         if operation in FOLDED and None not in numbers:
             with np.errstate(all="ignore"):
@@ -119,6 +157,8 @@ class Expressions:
             return self.number(arguments[1 - numbers.index(0.0)])
         if operation in ("sub", "div") and numbers[1] == (0.0 if operation == "sub" else 1.0):
             return self.number(arguments[0])
+        if operation == "switch" and arguments[1] == arguments[2]:
+            return arguments[1]
         if operation == "neg" and numbers[0] is not None:
             return self.constant(-numbers[0])
         return None
@@ -161,11 +201,18 @@ class Expressions:
         return [known[v] if v in known else self._leaf(v) for v in outputs]
 
     def gradients(self, slopes: Sequence, known: dict) -> list[int]:
-        """Return the values of gradients as numbers: 0 for None."""
-        return [
+        """Return the values of gradients as numbers: 0 for None.
+
+        PyTensor's gradient of a comparison is a zero of its own default dtype. What is of that
+        dtype only because of such numbers is computed in the precision of the compiled kernel.
+        """
+        self._rounded = set()
+        found = [
             self.constant(0.0) if s is None else self.number(self.read([s], known)[0])
             for s in slopes
         ]
+        self._rounded = None
+        return found
 
     @staticmethod
     def unavailable(what: str) -> KernelUnavailable:
@@ -179,6 +226,8 @@ class Expressions:
                 f"a compiled kernel cannot be made: {variable} is not one of the declared inputs"
             )
         data = np.asarray(data)
+        if self._rounded is not None:
+            self._rounded.add(variable)
         if data.size != 1 and not (data.size and (data == data.flat[0]).all()):
             raise KernelUnavailable(
                 f"a compiled kernel cannot be made: the constant {variable} is more than one number"
@@ -189,19 +238,13 @@ class Expressions:
         op, name = node.op, type(node.op).__name__
         if name == "Elemwise":
             return self._scalar(op.scalar_op, node, arguments)
-        if name == "Sum":
-            return [self._sum(node, self.number(arguments[0]))]
-        if name == "Shape":
-            return [self.add("shape")]
-        if name == "Subtensor" and self.nodes[arguments[0]] == ("shape",):
-            if len(arguments) == 2 and self.value_of(arguments[1]) in (1.0, -1.0):
-                return [self.units]
-            raise self.unavailable(f"the step uses a size other than the number of units: {op}")
+        if name in PASSED:
+            return [arguments[0]]
         if name in SHAPES and (
-            name == "SpecifyShape"
-            or all(getattr(node.inputs[0].type, "broadcastable", ()))
-            or has_rows(node)
+            name == "SpecifyShape" or all(getattr(node.inputs[0].type, "broadcastable", ()))
         ):
+            if self._rounded is not None and node.inputs[0] in self._rounded:
+                self._rounded.update(node.outputs)
             return [arguments[0]]
         raise KernelUnavailable(
             f"a compiled kernel cannot be made: the operation {op} is not elementwise or not known"
@@ -214,10 +257,13 @@ class Expressions:
             return self._composite(cast("Composite", op), arguments)
         output = node.outputs[0].type.dtype
         if output != "bool" and np.dtype(output).kind == "f" and output != self.dtype.name:
-            raise KernelUnavailable(
-                f"a compiled kernel cannot be made: {op} returns {output}, "
-                f"the compiled kernel computes in {self.dtype.name}"
-            )
+            same = [v for v in node.inputs if v.type.dtype == output]
+            if not same or self._rounded is None or not self._rounded.issuperset(same):
+                raise KernelUnavailable(
+                    f"a compiled kernel cannot be made: {op} returns {output}, "
+                    f"the compiled kernel computes in {self.dtype.name}"
+                )
+            self._rounded.update(node.outputs)
         if np.dtype(output).kind not in "fb":
             raise KernelUnavailable(
                 f"a compiled kernel cannot be made: {op} returns {output}; "
@@ -244,7 +290,7 @@ class Expressions:
         operation = SIMPLE[name]
         if operation in ("and", "or", "xor", "not"):
             return [self.add(operation, *map(self.mask, arguments))]
-        if output == "bool" and operation not in COMPARISONS:
+        if output == "bool" and operation not in MASKS:
             raise KernelUnavailable(f"a compiled kernel cannot be made: {op} of bools")
         values = [self.number(a) for a in arguments]
         while operation in ("add", "mul", "maximum", "minimum") and len(values) > 2:
@@ -271,10 +317,7 @@ class Expressions:
         if power == 0.5:
             return self.add("sqrt", base)
         if power is None or power != int(power) or abs(power) > 16:
-            raise KernelUnavailable(
-                "a compiled kernel cannot be made: a power needs a constant exponent, "
-                "0.5 or an integer from -16 to 16"
-            )
+            return self.add("pow", base, self.number(exponent))
         result = None
         for bit in bin(abs(int(power)))[:1:-1]:  # from the least
             if bit == "1":
@@ -283,26 +326,7 @@ class Expressions:
         result = self.constant(1.0) if result is None else result
         return result if power >= 0 else self.add("div", self.constant(1.0), result)
 
-    def _sum(self, node: Apply, argument: int) -> int:
-        """Add a sum over the units, which has one number for each row."""
-        kind, axes = node.inputs[0].type, node.op.axis
-        if kind.ndim != 2 or axes is None or tuple(axes) != (1,):
-            raise self.unavailable(f"{node.op} is not a sum over the last axis, that of the units")
-        return self.number(argument) if kind.broadcastable[1] else self.add("sum", argument)
-
     # ---- queries --------------------------------------------------------------------
-    def is_row(self, value: int) -> bool:
-        """Return whether a value is one number for each row: a sum, or a function of sums."""
-        if value not in self._rows:
-            operation, *_ = self.nodes[value]
-            arguments = [a for a in self.arguments(value) if self.value_of(a) is None]
-            self._rows[value] = (
-                operation == "sum"
-                or value == self.units
-                or (bool(arguments) and all(map(self.is_row, arguments)))
-            )
-        return self._rows[value]
-
     def arguments(self, value: int) -> tuple[int, ...]:
         """Return the values that a value is computed from."""
         operation, *arguments = self.nodes[value]
@@ -319,11 +343,3 @@ class Expressions:
                 if value not in given:
                     stack.extend(self.arguments(value))
         return sorted(wanted)
-
-
-def has_rows(node: Apply) -> bool:
-    """Return whether a node only adds or removes the last axis, of size 1: (batch,), (batch, 1)."""
-    before, after = node.inputs[0].type, node.outputs[0].type
-    if (before.ndim, after.ndim) == (2, 1):
-        return before.broadcastable[1] and not before.broadcastable[0]
-    return (before.ndim, after.ndim) == (1, 2) and tuple(after.broadcastable) == (False, True)

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from . import memory
-from .cell import CellSource, Other, Stage
+from .cell import CellSource, Other
 from .compiler import KernelUnavailable
 from .core import address, core_and, count_call, threads_for
 
@@ -31,13 +31,6 @@ def _fields(kind: type, *names: str) -> list[tuple[str, type]]:
     return [(name, kind) for name in names]
 
 
-class _Stage(Structure):  # stage in src/recurrence.c
-    _fields_ = [
-        *_fields(c_void_p, "function", "row_function"),
-        *_fields(c_long, "terms", "saved_from", "saved_to", "row_from", "row_to"),
-    ]
-
-
 class _Arguments(Structure):  # recurrence in src/recurrence.c
     _fields_ = [
         *_fields(c_long, "time", "batch", "units", "gates", "states", "saved_values", "distinct"),
@@ -46,15 +39,13 @@ class _Arguments(Structure):  # recurrence in src/recurrence.c
         *_fields(c_void_p, "other", "operand_of"),
         *_fields(c_long, "computed"),
         *_fields(c_void_p, "compute_operands", "operands_gradient", "operand"),
-        *_fields(c_long, "operand_slots", "stages", "gradient_stages"),
-        *_fields(c_void_p, "stage", "gradient_stage"),
-        *_fields(c_long, "row_values", "row_slots"),
-        *_fields(c_void_p, "rows", "terms"),
-        *_fields(c_long, "saved_slots"),
+        *_fields(c_long, "operand_slots", "saved_slots"),
         *_fields(c_void_p, "recurrent_kernel", "bias", "initial", "mask"),
         *_fields(c_long, "mask_time_step", "mask_batch_step"),
         *_fields(_Sequence, "projected"),
-        *_fields(c_void_p, "state", "saved"),
+        *_fields(c_void_p, "state"),
+        *_fields(c_long, "state_time_step", "state_batch_step"),
+        *_fields(c_void_p, "saved"),
         *_fields(c_void_p, "gradient", "carried"),
         *_fields(_Sequence, "d_projected"),
         *_fields(c_void_p, "dr", "d_kernel", "d_bias"),
@@ -70,14 +61,13 @@ class Saved(NamedTuple):
 
     values: np.ndarray | None  # (time, saved values, batch, padded units)
     operands: np.ndarray | None  # (operands, time, batch, units): those that are not states
-    rows: np.ndarray | None  # (time, row values, batch)
 
 
 class RecurrenceGradients(NamedTuple):
     """The gradients that `RecurrenceKernel.backward` returns."""
 
     projected: np.ndarray  # (time, batch, gates * units)
-    recurrent_kernel: np.ndarray  # (units, gates * units)
+    recurrent_kernel: np.ndarray | None  # (units, gates * units)
     recurrent_bias: np.ndarray | None  # (gates * units,)
     initial_states: list[np.ndarray] | None  # (batch, units) each
     others: list[np.ndarray]  # of those that have a gradient, in order
@@ -91,7 +81,8 @@ class RecurrenceKernel:
     step
         ``step(x, r, states) -> new_states`` on tuples of PyTensor variables ``(batch, units)``,
         elementwise: for each gate the projected input ``x`` and ``r = states[0] @ recurrent_kernel
-        + recurrent_bias``. With `others` it takes a fourth tuple, the other arrays.
+        + recurrent_bias``. With `others` it takes a fourth tuple, the other arrays. A step that
+        uses no ``r`` needs no recurrent kernel, and no product is computed.
     gates
         Number of gates.
     states
@@ -112,6 +103,7 @@ class RecurrenceKernel:
     """
 
     _known: ClassVar[dict[tuple, RecurrenceKernel]] = {}
+    state_sizes: ClassVar[None] = None  # they are those of the arrays
 
     @classmethod
     def of(
@@ -152,14 +144,12 @@ class RecurrenceKernel:
             else CellSource(step, gates, states, self.dtype.name, self.others, operands)
         )
         self.saved_values, self.computed = len(cell.saved), cell.computed
+        self.has_products = cell.has_products
         self.needs_projected = cell.needs_projected
         self._distinct = len(cell.distinct)
         kinds = [other.kind for other in self.others if other.gradient]
         self._sums, self._sequences = len(cell.sums), kinds.count("sequence")
-        self._row_values = len(cell.rows)
-        self._terms = max((s.terms for s in [*cell.stages, *cell.gradient_stages]), default=0)
         blocks = 2 * gates + 4 * states + self.saved_values + self._distinct + self.computed
-        blocks += self._row_values + self._terms + 1
         if blocks + len(self.others) + len(kinds) > MAX_BLOCKS:
             raise KernelUnavailable(
                 "the cell has too many gates, states, other arrays and intermediate results "
@@ -168,11 +158,11 @@ class RecurrenceKernel:
         slots = [cell.distinct.index(g) if g in cell.distinct else -1 for g in range(gates)]
         self._slots = (c_long * gates)(*slots)
         self._operand_of = (c_long * gates)(*cell.operand_of)
-        self._core, self._library = core_and(self.dtype.name, cell.source)
+        self._core, (self._library,) = core_and(self.dtype.name, cell.source)
+        self._elementwise = not cell.has_products
         self._functions = [
             ctypes.cast(f, c_void_p) for f in (self._library.cell, self._library.cell_gradient)
         ]
-        self._stages = [self._stages_of(found) for found in (cell.stages, cell.gradient_stages)]
         self._operand_functions: list = [None, None]
         if self.computed:
             library = self._library
@@ -187,17 +177,6 @@ class RecurrenceKernel:
         self._same: dict[tuple[int, ...], tuple[int, _Arguments]] = {}
         self._d_others_type = _Sequence * self._sequences
 
-    def _stages_of(self, stages: Sequence[Stage]) -> ctypes.Array:
-        def function(name: str | None) -> c_void_p | None:
-            return None if name is None else ctypes.cast(self._library[name], c_void_p)
-
-        return (_Stage * len(stages))(
-            *(
-                _Stage(function(s.function), function(s.row_function), s.terms, *s.saved, *s.rows)
-                for s in stages
-            )
-        )
-
     def _threads(self, time: int, batch: int, units: int) -> int:
         """Return the most threads to use; the compiled kernel uses fewer where that is faster.
 
@@ -208,7 +187,7 @@ class RecurrenceKernel:
     def forward(
         self,
         projected: np.ndarray,
-        recurrent_kernel: np.ndarray,
+        recurrent_kernel: np.ndarray | None = None,
         recurrent_bias: np.ndarray | None = None,
         initial_states: Sequence[np.ndarray] | None = None,
         mask: np.ndarray | None = None,
@@ -224,7 +203,7 @@ class RecurrenceKernel:
             ``(time, batch, gates * units)``: gate ``g`` has the columns from ``g * units``. Any
             strides of time and batch, so that a reversed or transposed view needs no copy.
         recurrent_kernel
-            ``(units, gates * units)``.
+            ``(units, gates * units)``; not needed without `has_products`.
         recurrent_bias
             ``(gates * units,)``.
         initial_states
@@ -234,9 +213,11 @@ class RecurrenceKernel:
         save
             Whether to save the values that `backward` needs.
         out
-            Contiguous ``(time, batch, units)`` for each state, to write to.
+            ``(time, batch, units)`` for each state, to write to: contiguous, as is each returned
+            state. Without `has_products` states may be views of ``(batch, time, units)``.
         others
-            The other arrays that the step takes; sequences with any strides of time and batch.
+            The other arrays that the step takes; sequences with any strides of time and batch. A
+            last axis of 1 is broadcast to the units.
 
         Returns
         -------
@@ -248,21 +229,18 @@ class RecurrenceKernel:
         time, batch, units = self._sizes(projected, recurrent_kernel)
         shape = (time, batch, units)
         if out is None:
-            states = [memory.empty(shape, self.dtype) for _ in range(self.states)]
+            states = [self._empty_like(projected, shape) for _ in range(self.states)]
         else:
             states = list(out)
-            self._expect("out", states, shape)
+            self._expect_states("out", states, shape)
         padded = -(-units // self._padding) * self._padding
-        values = operands = rows = None
-        if save or self._stages[0]:
-            slots = time if save else 1
-            values = memory.empty((slots, self.saved_values, batch, padded), self.dtype)
-            if self._row_values:
-                rows = memory.empty((slots, self._row_values, batch), self.dtype)
+        values = operands = None
+        if save:
+            values = memory.empty((time, self.saved_values, batch, padded), self.dtype)
         if self.computed:
             slots = time if save else 2
             operands = memory.empty((self.computed, slots, batch, units), self.dtype)
-        saved = Saved(values, operands, rows)
+        saved = Saved(values, operands)
         threads = self._threads(time, batch, units)
         keep, a = self._arguments(
             projected,
@@ -283,7 +261,7 @@ class RecurrenceKernel:
 
     def backward(
         self,
-        recurrent_kernel: np.ndarray,
+        recurrent_kernel: np.ndarray | None,
         states: Sequence[np.ndarray],
         saved: Saved,
         grads: Sequence[np.ndarray | None],
@@ -320,11 +298,10 @@ class RecurrenceKernel:
         RecurrenceGradients
             `recurrent_bias` is None without a bias, `initial_states` None without initial states.
         """
-        columns = recurrent_kernel.shape[-1]
         time, batch, units = states[0].shape
-        shape = (time, batch, units)
-        self._expect("states", states, shape)
-        d_projected = memory.empty((time, batch, columns), self.dtype) if out is None else out
+        shape, columns = (time, batch, units), self.gates * units
+        self._expect_states("states", states, shape)
+        d_projected = self._empty_like(projected, (*shape[:2], columns)) if out is None else out
         if projected is None:
             if self.needs_projected:
                 raise ValueError(
@@ -363,12 +340,13 @@ class RecurrenceKernel:
             if self._distinct
             else None
         )
-        d_kernel = memory.empty((units, columns), self.dtype)
+        d_kernel = None if recurrent_kernel is None else memory.empty((units, columns), self.dtype)
         d_bias = None if recurrent_bias is None else memory.empty((columns,), self.dtype)
         a.gradient, a.carried = addressof(given), addressof(pointers)
         a.d_projected = self._sequence(d_projected, "out", d_projected.shape)
-        a.dr, a.d_kernel = dr is not None and address(dr), address(d_kernel)
-        a.d_bias = d_bias is not None and address(d_bias)
+        a.dr = dr is not None and address(dr)
+        if self.has_products and d_kernel is not None:
+            a.d_kernel, a.d_bias = address(d_kernel), d_bias is not None and address(d_bias)
         # Operands of the first step may depend on other arrays, too.
         a.want_initial = initial_states is not None or bool(self.computed and self._sums)
         of_others: list[np.ndarray] = []
@@ -384,16 +362,19 @@ class RecurrenceKernel:
             a.d_other, a.sums = addressof(d_others), address(sums)
         if time and batch and units:
             self._core.recurrence_backward(byref(a), threads)
+            written = self.has_products
             if time == 1 and initial_states is None and d_bias is None and not self.computed:
-                d_kernel[...] = 0
+                written = False
         else:
-            d_kernel[...] = 0
-            if d_bias is not None:
-                d_bias[...] = 0
+            written = False
+        if not written:
+            for d in (d_kernel, d_bias):
+                if d is not None:
+                    d[...] = 0
         count_call("recurrence.backward")
         del keep
         if self.others:
-            of_others = self._gradients_of_others(sums[..., :units], d_sequences)
+            of_others = self._gradients_of_others(sums[..., :units], d_sequences, others)
         return RecurrenceGradients(
             d_projected,
             d_kernel,
@@ -403,24 +384,58 @@ class RecurrenceKernel:
         )
 
     def _gradients_of_others(
-        self, sums: np.ndarray, sequences: list[np.ndarray]
+        self, sums: np.ndarray, sequences: list[np.ndarray], others: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
+        """Return the gradients of the other arrays in the shapes in which they were given."""
         of_sums, of_sequences = iter(sums), iter(sequences)
         found = []
-        for other in self.others:
-            if other.gradient and other.kind == "sequence":
-                found.append(next(of_sequences))
-            elif other.gradient:
+        for other, array in zip(self.others, others, strict=True):
+            if not other.gradient:
+                continue
+            if other.kind == "sequence":
+                gradient = next(of_sequences)
+            else:
                 rows = next(of_sums)
-                found.append(
+                gradient = (
                     rows.sum(axis=0) if other.kind == "vector" else np.ascontiguousarray(rows)
                 )
+            if array.ndim == 0 or array.shape[-1] == 1:
+                gradient = gradient.sum(axis=-1)
+            found.append(gradient.reshape(array.shape))
         return found
 
     # ---- packing the arguments ----------------------------------------------------------
-    def _sizes(self, projected: np.ndarray, recurrent_kernel: np.ndarray) -> tuple[int, int, int]:
-        units = recurrent_kernel.shape[0]
-        if recurrent_kernel.shape != (units, self.gates * units):
+    def _empty_like(self, projected: np.ndarray | None, shape: tuple[int, int, int]) -> np.ndarray:
+        """Return an array (time, batch, ...); if the cell is elementwise, in the order of another.
+
+        The order in memory is (time, batch) or (batch, time).
+        """
+        if self._elementwise and projected is not None:
+            time_step, batch_step, _ = map(abs, projected.strides)
+            if time_step < batch_step:
+                time, batch, size = shape
+                return memory.empty((batch, time, size), self.dtype).transpose(1, 0, 2)
+        return memory.empty(shape, self.dtype)
+
+    def _expect_states(
+        self, name: str, states: Sequence[np.ndarray], shape: tuple[int, int, int]
+    ) -> None:
+        turned = self._elementwise and not all(s.flags.c_contiguous for s in states)
+        if turned:
+            states = [s.transpose(1, 0, 2) for s in states]
+            shape = (shape[1], shape[0], shape[2])
+        self._expect(name, states, shape)
+
+    def _sizes(
+        self, projected: np.ndarray, recurrent_kernel: np.ndarray | None
+    ) -> tuple[int, int, int]:
+        if recurrent_kernel is None:
+            if self.has_products:
+                raise ValueError("the cell multiplies by recurrent_kernel, which is not given")
+            units = projected.shape[-1] // self.gates
+        else:
+            units = recurrent_kernel.shape[0]
+        if recurrent_kernel is not None and recurrent_kernel.shape != (units, self.gates * units):
             raise ValueError(
                 f"recurrent_kernel must be (units, {self.gates} * units), "
                 f"got {recurrent_kernel.shape}"
@@ -434,7 +449,7 @@ class RecurrenceKernel:
     def _arguments(
         self,
         projected: np.ndarray,
-        recurrent_kernel: np.ndarray,
+        recurrent_kernel: np.ndarray | None,
         recurrent_bias: np.ndarray | None,
         initial_states: Sequence[np.ndarray] | None,
         mask: np.ndarray | None,
@@ -445,9 +460,11 @@ class RecurrenceKernel:
     ) -> tuple[tuple, _Arguments]:
         """Return the arrays that must stay alive during the call, and the C structure."""
         time, batch, units = states[0].shape
-        self._expect(
-            "recurrent_kernel", [recurrent_kernel := np.ascontiguousarray(recurrent_kernel)]
-        )
+        if not self.has_products:
+            recurrent_kernel = recurrent_bias = None
+        if recurrent_kernel is not None:
+            recurrent_kernel = np.ascontiguousarray(recurrent_kernel)
+            self._expect("recurrent_kernel", [recurrent_kernel])
         if recurrent_bias is not None:
             self._expect(
                 "recurrent_bias",
@@ -475,15 +492,22 @@ class RecurrenceKernel:
         a = _Arguments.from_buffer_copy(template)
         a.scratch = memory.scratch(size)
         initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)
-        a.recurrent_kernel, a.state = address(recurrent_kernel), addressof(state_pointers)
-        a.initial = addressof(initial_pointers)
+        if recurrent_kernel is not None:
+            a.recurrent_kernel = address(recurrent_kernel)
+        a.state, a.initial = addressof(state_pointers), addressof(initial_pointers)
+        time_step, batch_step, _ = states[0].strides
+        a.state_time_step = time_step // self.dtype.itemsize
+        a.state_batch_step = batch_step // self.dtype.itemsize
         a.projected = self._sequence(projected, "projected", projected.shape)
         if recurrent_bias is not None:
             a.bias = address(recurrent_bias)
         if mask is not None:
             a.mask, (a.mask_time_step, a.mask_batch_step) = address(mask), mask.strides
-        given = terms = None
+        given = None
         if others:
+            others = [
+                wide(array, o.kind, units) for array, o in zip(others, self.others, strict=True)
+            ]
             given = self._others_type(
                 *(
                     self._other(array, f"others[{i}]", other.kind, (time, batch, units))
@@ -491,16 +515,11 @@ class RecurrenceKernel:
                 )
             )
             a.other = addressof(given)
-        if self._terms:
-            terms = memory.empty((self._terms, batch, 4 * self._padding), self.dtype)
-            a.terms = address(terms)
-        values, history, rows = saved
+        values, history = saved
         if values is not None:
             a.saved, a.saved_slots = address(values), max(1, len(values))
         if history is not None:
             a.operand, a.operand_slots = address(history), history.shape[1]
-        if rows is not None:
-            a.rows, a.row_slots = address(rows), max(1, len(rows))
         keep = (
             recurrent_kernel,
             recurrent_bias,
@@ -510,7 +529,6 @@ class RecurrenceKernel:
             state_pointers,
             given,
             others,
-            terms,
         )
         return keep, a
 
@@ -518,11 +536,11 @@ class RecurrenceKernel:
         self, time: int, batch: int, units: int, threads: int
     ) -> tuple[int, _Arguments]:
         """Return the bytes of scratch memory, and the arguments that calls of a size share."""
-        forward, backward = self._stages
         operands = self.states + self.computed
-        size = self._core.recurrence_scratch(
-            batch, units, self.gates, operands, threads, len(forward)
-        )
+        if self._elementwise:
+            size = self._core.elementwise_scratch(units, self.states, threads)
+        else:
+            size = self._core.recurrence_scratch(batch, units, self.gates, operands, threads)
         step, step_gradient = self._functions
         compute_operands, operands_gradient = self._operand_functions
         return size * self.dtype.itemsize, _Arguments(
@@ -541,13 +559,7 @@ class RecurrenceKernel:
             computed=self.computed,
             compute_operands=compute_operands,
             operands_gradient=operands_gradient,
-            stages=len(forward),
-            gradient_stages=len(backward),
-            stage=addressof(forward),
-            gradient_stage=addressof(backward),
-            row_values=self._row_values,
             operand_slots=1,
-            row_slots=1,
             saved_slots=1,
         )
 
@@ -595,3 +607,12 @@ class RecurrenceKernel:
                     f"{name} must be contiguous, {self.dtype} and {wanted}, "
                     f"got {array.dtype}{array.shape}"
                 )
+
+
+def wide(array: np.ndarray, kind: str, units: int) -> np.ndarray:
+    """Return an other array with the units as its last axis, which is contiguous."""
+    if kind == "vector":
+        array = array.reshape(-1)
+    if array.shape[-1] == 1 != units:
+        array = np.broadcast_to(array, (*array.shape[:-1], units))
+    return array if array.strides[-1] == array.itemsize else np.ascontiguousarray(array)

@@ -89,8 +89,8 @@ class RecurrenceOp(GraphOp):
     ----------
     step : TracedStep
     names : tuple of str
-        The inputs of the recurrence, in order: ``projected`` (time, batch, gates * units) and
-        ``recurrent_kernel`` (units, gates * units); then, if present, ``bias`` (gates * units,),
+        The inputs of the recurrence, in order: ``projected`` (time, batch, gates * units); then, if
+        present, ``recurrent_kernel`` (units, gates * units) and ``bias`` (gates * units,),
         the initial states ``state0``, ``state1``, ... (batch, size), ``mask`` (time, batch) bool,
         and the other variables that the step uses, ``extra0``, ...
     unroll : bool
@@ -185,14 +185,11 @@ class RecurrenceOp(GraphOp):
             return [given[f"state{k}"] for k in range(len(self.step.states))]
         # The size is symbolic. A static size of 1 would make the type of the state broadcastable,
         # unlike the type that the step returns.
-        batch, rows = given["projected"].shape[1], given["recurrent_kernel"].shape[0]
+        batch = given["projected"].shape[1]
+        # That of a weight, if there is one, because that of the input depends on earlier loops.
+        symbol = given["recurrent_kernel"].shape[0] if "recurrent_kernel" in given else batch
         zero = np.asarray(0, dtype=self.step.dtype)
-        sizes = [self.size(n, rows) for n in self.step.state_sizes]
-        return [pt.alloc(zero, batch, size) for size in sizes]
-
-    def size(self, number: int, rows: Any) -> Any:
-        """Return a size as a symbol; the recurrent kernel has as many rows as the first state."""
-        return rows if number == self.step.state_sizes[0] else number + 0 * rows
+        return [pt.alloc(zero, batch, size + 0 * symbol) for size in self.step.state_sizes]
 
     def in_order(self, sequence: Tensor) -> Tensor:
         """Reverse a sequence if the loop runs backwards."""
@@ -218,10 +215,10 @@ class Recurrence(RecurrenceOp):
             values = dict(zip(sequences, now, strict=True)) | dict(
                 zip(constants, fixed, strict=True)
             )
-            kernel, bias = values["recurrent_kernel"], values.get("bias")
+            kernel, bias = values.get("recurrent_kernel"), values.get("bias")
 
             def product(operand: Tensor, gates: Sequence[str]) -> Tensor:
-                result = pt.dot(operand, step.columns(kernel, gates))
+                result = pt.dot(operand, step.columns(cast("Tensor", kernel), gates))
                 return result if bias is None else result + step.columns(bias, gates)
 
             x, mask = values["projected"], values.get("mask")
@@ -240,26 +237,21 @@ class Recurrence(RecurrenceOp):
         histories, kept = found[: len(states)], found[len(states) :]
         return [*histories, *(h[-1] for h in histories), *kept]
 
-    def outputs_for(
-        self, projected: Tensor, recurrent_kernel: Tensor, *others: Tensor
-    ) -> list[Tensor]:
+    def outputs_for(self, projected: Tensor, *others: Tensor) -> list[Tensor]:
         time, batch, _ = projected.type.shape
-        units = recurrent_kernel.type.shape[0]
         sizes = [None if n == 1 else n for n in self.step.state_sizes]
         histories = [like(projected, 3, (time, batch), n) for n in sizes]
         lasts = [like(projected, 2, (batch,), n) for n in sizes]
         products = [like(projected, 3, (time, batch)) for _ in self.step.products]
-        operands = [like(projected, 3, (time, batch), units) for _ in self.step.products]
+        rows = others[0].type.shape[0] if self.step.products else None
+        operands = [like(projected, 3, (time, batch), rows) for _ in self.step.products]
         return [*histories, *lasts, *products, *operands]
 
-    def shapes(
-        self, projected: SymbolicShape, recurrent_kernel: SymbolicShape, *others: SymbolicShape
-    ) -> list[SymbolicShape]:
-        (time, batch, _), rows = projected, recurrent_kernel[0]
-        sizes = [self.size(n, rows) for n in self.step.state_sizes]
-        units = self.size(self.step.units, rows)
-        products = [(time, batch, len(p.gates) * units) for p in self.step.products]
-        operands = [(time, batch, rows) for _ in products]
+    def shapes(self, projected: SymbolicShape, *others: SymbolicShape) -> list[SymbolicShape]:
+        time, batch, _ = projected
+        sizes = self.step.state_sizes
+        products = [(time, batch, len(p.gates) * self.step.units) for p in self.step.products]
+        operands = [(time, batch, sizes[0]) for _ in products]
         histories, lasts = [(time, batch, n) for n in sizes], [(batch, n) for n in sizes]
         return [*histories, *lasts, *products, *operands]
 
@@ -342,7 +334,7 @@ class RecurrenceGradient(RecurrenceOp):
                 d if of_history is None else d + next(given_now)
                 for d, of_history in zip(carried, of_histories, strict=True)
             ]
-            x, kernel = named["projected"], named["recurrent_kernel"]
+            x, kernel = named["projected"], named.get("recurrent_kernel")
             extras, mask = self.extras(named), named.get("mask")
             return step_gradient(step, x, old, products, d_new, kernel, extras, mask)
 
@@ -355,10 +347,11 @@ class RecurrenceGradient(RecurrenceOp):
         d_states, d_projected, found = found[:count], found[count], found[count + 1 :]
         d_products, d_extras = found[: len(values)], found[len(values) :]
         gradients = {"projected": self.in_order(d_projected)}
-        gradients["recurrent_kernel"] = self.assemble(
-            [pt.dot(flat(u).T, flat(d)) for u, d in zip(operands, d_products, strict=True)],
-            given["recurrent_kernel"],
-        )
+        if "recurrent_kernel" in given:
+            gradients["recurrent_kernel"] = self.assemble(
+                [pt.dot(flat(u).T, flat(d)) for u, d in zip(operands, d_products, strict=True)],
+                given["recurrent_kernel"],
+            )
         if "bias" in given:
             sums = [flat(d).sum(axis=0) for d in d_products]
             gradients["bias"] = self.assemble(sums, given["bias"])
@@ -399,7 +392,7 @@ class RecurrenceGradient(RecurrenceOp):
 def recurrence(
     step: TracedStep,
     projected: Tensor,
-    recurrent_kernel: Tensor,
+    recurrent_kernel: Tensor | None = None,
     bias: Tensor | None = None,
     states: Sequence | None = None,
     mask: Tensor | None = None,
@@ -416,8 +409,8 @@ def recurrence(
     step : TracedStep
     projected : variable (time, batch, gates * units)
         The projected input.
-    recurrent_kernel : variable (units, gates * units)
-        The recurrent kernel.
+    recurrent_kernel : variable (units, gates * units), optional
+        The recurrent kernel. A step without a product with it takes none.
     bias : variable (gates * units,), optional
         Added to the product with the recurrent kernel.
     states : list of variables, each (batch, units), optional
@@ -432,7 +425,9 @@ def recurrence(
     histories : list of variables, each (time, batch, units)
     lasts : list of variables, each (batch, units)
     """
-    inputs = {"projected": projected, "recurrent_kernel": recurrent_kernel}
+    inputs = {"projected": projected}
+    if recurrent_kernel is not None:
+        inputs["recurrent_kernel"] = recurrent_kernel
     if bias is not None:
         inputs["bias"] = bias
     inputs |= {f"state{k}": state for k, state in enumerate(states or ())}

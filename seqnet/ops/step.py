@@ -144,6 +144,8 @@ class TracedStep:
         In the order in which the step computes them.
     new_states : list of variables, each (batch, size)
         The states after the step, of dtype `dtype`.
+    input_sizes : tuple of int
+        The last axis of each input; `units` unless the step gets its input as it is.
     extras : list of Extra
         Other variables that the step uses, such as its own weights. What the step computes from
         them alone is computed before the loop.
@@ -158,6 +160,7 @@ class TracedStep:
     products: list[Product]
     new_states: list[Tensor]
     extras: list[Extra]
+    input_sizes: tuple[int, ...]
 
     def split(self, joined: Tensor, gates: Sequence[str] | None = None) -> list:
         """Split (batch, gates * units) into a (batch, units) array for each gate."""
@@ -186,6 +189,7 @@ def trace_step(
     name: str = "The cell",
     state_sizes: Sequence[int] | None = None,
     dropout: Sequence[Tensor] = (),
+    input_size: int | None = None,
 ) -> TracedStep:
     """Call a step once on placeholders and return its graph.
 
@@ -206,6 +210,8 @@ def trace_step(
     dropout : sequence of variables, each (batch, units), optional
         Dropout masks of the operands of all products with the recurrent kernel, drawn before the
         loop: one for all gates, or one for each gate.
+    input_size : int, optional
+        The last axis of the input of each gate; `units` by default.
 
     Raises
     ------
@@ -214,7 +220,8 @@ def trace_step(
     """
     gates = tuple(gates)
     sizes = tuple(state_sizes or (units for _ in state_names))
-    inputs = [pt.matrix(f"x_{gate}", dtype=dtype) for gate in gates]
+    widths = tuple(input_size or units for _ in gates)
+    inputs = [placeholder(f"x_{g}", n, dtype) for g, n in zip(gates, widths, strict=True)]
     states = [placeholder(*pair, dtype) for pair in zip(state_names, sizes, strict=True)]
     products: list[Product] = []
 
@@ -253,7 +260,8 @@ def trace_step(
     check_shapes(new, state_names, sizes, name)
     # Copies, so that a state that is returned unchanged is a new variable as well.
     new = [copied(v) for v in new]
-    return TracedStep(gates, units, dtype, sizes, inputs, states, products, new, extras + others)
+    extras += others
+    return TracedStep(gates, units, dtype, sizes, inputs, states, products, new, extras, widths)
 
 
 def without_markers(outputs: Sequence) -> tuple[list, list[Extra]]:
@@ -440,7 +448,7 @@ def step_gradient(
     old: Sequence[Tensor],
     products: Sequence[Tensor],
     d_new: Sequence[Tensor],
-    recurrent_kernel: Tensor,
+    recurrent_kernel: Tensor | None,
     extras: Sequence = (),
     mask: Tensor | None = None,
 ) -> list:
@@ -478,12 +486,13 @@ def step_gradient(
             disconnected_inputs="ignore",
             return_disconnected="zero",
         )
-        return cast("list[Tensor]", found)
+        # PyTensor's gradient of a comparison is a zero of its own default dtype.
+        return in_precision(cast("list[Tensor]", found), step.dtype)
 
     for k in reversed(range(len(step.products))):
         product = step.products[k]
         d_products[k] = join(gradients(product.values))
-        kernel = step.columns(recurrent_kernel, product.gates)
+        kernel = step.columns(cast("Tensor", recurrent_kernel), product.gates)
         known[product.operand] = pt.dot(d_products[k], kernel.T)
     trained = [e.placeholder for e in step.extras if e.has_gradient]
     found = gradients([*step.states, *step.inputs, *trained])

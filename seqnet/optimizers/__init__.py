@@ -2,8 +2,8 @@
 
 from seqnet.hyperparameters import Hyperparameter
 from seqnet.optimizers import schedules
-from seqnet.optimizers.adadelta import AdaDelta
-from seqnet.optimizers.adagrad import AdaGrad
+from seqnet.optimizers.adadelta import Adadelta
+from seqnet.optimizers.adagrad import Adagrad
 from seqnet.optimizers.adam import Adam
 from seqnet.optimizers.adamax import Adamax
 from seqnet.optimizers.adamw import AdamW
@@ -15,10 +15,14 @@ from seqnet.optimizers.sgd import SGD
 from seqnet.registry import Identifier
 from seqnet.registry import get as _get
 
+AdaGrad, AdaDelta = Adagrad, Adadelta  # the spelling of the papers
+
 __all__ = [
     "SGD",
     "AdaDelta",
     "AdaGrad",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
     "Adamax",

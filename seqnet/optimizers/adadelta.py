@@ -1,4 +1,4 @@
-"""AdaDelta."""
+"""Adadelta."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seqnet.types import Tensor
 
 
 @register("optimizer", "adadelta")
-class AdaDelta(Optimizer):
+class Adadelta(Optimizer):
     """Zeiler's method, "ADADELTA: an adaptive learning rate method" (2012), algorithm 1::
 
         s' = rho s + (1 - rho) g^2
@@ -37,7 +37,7 @@ class AdaDelta(Optimizer):
     Examples
     --------
     >>> import seqnet
-    >>> seqnet.optimizers.AdaDelta(clipnorm=5.0).rho
+    >>> seqnet.optimizers.Adadelta(clipnorm=5.0).rho
     0.95
     """
 

@@ -1,4 +1,4 @@
-"""AdaGrad."""
+"""Adagrad."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seqnet.types import Array, Tensor
 
 
 @register("optimizer", "adagrad")
-class AdaGrad(Optimizer):
+class Adagrad(Optimizer):
     """``s' = s + g^2;  w' = w - r g / sqrt(s' + epsilon)`` (Duchi, Hazan and Singer, 2011).
 
     The constant is inside the root, as in theano_lstm, Lasagne and Keras 3; Keras 1 and PyTorch
@@ -36,7 +36,7 @@ class AdaGrad(Optimizer):
     Examples
     --------
     >>> import seqnet
-    >>> seqnet.optimizers.AdaGrad().learning_rate
+    >>> seqnet.optimizers.Adagrad().learning_rate
     0.01
     """
 

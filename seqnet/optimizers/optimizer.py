@@ -12,7 +12,7 @@ import difflib
 import inspect
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, cast
 
@@ -23,9 +23,11 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
+from seqnet import backend
 from seqnet.checks import check_bool, check_count
 from seqnet.constraints import constrain, constraint_of
 from seqnet.hyperparameters import Hyperparameter, Versioned, names_of, numbers_of
+from seqnet.keras_names import without_name
 from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.ops.norms import squared_norms
 from seqnet.ops.schedule import ScheduledRate
@@ -118,6 +120,18 @@ class Optimizer(Versioned, Configurable):
     ------
     ValueError
         If more than one kind of clipping is set, or a number is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> import pytensor.tensor as pt
+    >>> class SignDescent(seqnet.optimizers.Optimizer):
+    ...     def change(self, gradient, h):
+    ...         return -h.learning_rate * pt.sign(gradient), {}
+    ...
+    >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+    >>> model.compile(SignDescent(0.1, clipnorm=1.0), "mse")
+    >>> loss = model.train_on_batch(np.ones((4, 2)), np.ones((4, 1)))
     """
 
     slots: ClassVar[tuple[str, ...]] = ()
@@ -272,6 +286,8 @@ class Optimizer(Versioned, Configurable):
         found = cast(
             "list[Tensor]", pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
         )
+        # A list of numbers in a graph makes float64 gradients of float32 weights.
+        found = [pt.cast(g, w.dtype) for g, w in zip(found, weights, strict=True)]
         touched = [
             touched_rows(w, g) if sparse and self.updates_rows(w) else None
             for w, g, sparse in zip(weights, found, sparse_rows, strict=True)
@@ -293,6 +309,60 @@ class Optimizer(Versioned, Configurable):
             values = [v / pt.cast(over, v.dtype) for v in values]
             norms = norms / pt.cast(over, "float64")
         return Gradients(list(weights), list(values), list(ids), norms, squares)
+
+    def apply_gradients(
+        self, grads_and_vars: Iterable[tuple[TensorLike, TensorSharedVariable]]
+    ) -> Updates | None:
+        """Update weights by gradients of your own, with all that this optimizer does to gradients.
+
+        Parameters
+        ----------
+        grads_and_vars : list of (gradient, weight)
+            Arrays of the weights' shapes, or PyTensor variables. Weights are shared variables, of
+            a model or your own; their names differ.
+
+        Returns
+        -------
+        dict, optional
+            With PyTensor variables nothing is computed: the updates ``{shared variable: new
+            value}`` are returned. With arrays the weights and the optimizer's state are changed, by
+            a function that is compiled at first use, and the result is None.
+
+        Raises
+        ------
+        ValueError
+            If there is no gradient, or one does not have the shape of its weight.
+
+        Examples
+        --------
+        >>> import numpy as np, pytensor, seqnet
+        >>> weight = pytensor.shared(np.array([1.0, 2.0]), name="weight")
+        >>> optimizer = seqnet.optimizers.SGD(0.5)
+        >>> optimizer.apply_gradients([([2.0, -2.0], weight)])
+        >>> weight.get_value().tolist()
+        [0.0, 3.0]
+        """
+        pairs = list(grads_and_vars)
+        if not pairs:
+            raise ValueError("apply_gradients takes a list of (gradient, weight), got none.")
+        weights = [weight for _, weight in pairs]
+        if any(isinstance(gradient, Variable) for gradient, _ in pairs):
+            return self.descend(whole(weights, [given(g, w, pt.as_tensor) for g, w in pairs]))
+        arrays = [given(gradient, weight, np.asarray) for gradient, weight in pairs]
+        key = (self.structure(), *map(id, weights))
+        applied = vars(self).get("_applied")
+        if applied is None or applied[0] != key:
+            variables = [pt.tensor(dtype=w.dtype, shape=w.type.shape) for w in weights]
+            updates = self.descend(whole(weights, variables))
+            function = backend.compile(variables, [], updates=updates, name="apply_gradients")
+            # The weights are kept, so that their ids are not used again.
+            applied = vars(self)["_applied"] = (key, function, weights)
+        applied[1](*arrays)
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to copy and pickle, without a compiled function."""
+        return {name: value for name, value in vars(self).items() if name != "_applied"}
 
     def descend(self, gradients: Gradients) -> Updates:
         """Return ``{shared variable: new value}`` for one step down these gradients."""
@@ -471,7 +541,8 @@ class Optimizer(Versioned, Configurable):
         if self.owners.setdefault(weight.name, weight) is not weight:
             raise ValueError(
                 f"This {type(self).__name__} has trained another weight named {weight.name}. Make "
-                "a new optimizer for each model."
+                "a new optimizer for each model, and give shared variables of your own different "
+                "names."
             )
         if weight.name not in table:
             first = weight.get_value(borrow=True)
@@ -533,6 +604,10 @@ class Optimizer(Versioned, Configurable):
         for weight in weights:
             if weight.name in averages:
                 weight.set_value(averages[weight.name].get_value())
+
+    @classmethod
+    def accepted_arguments(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return super().accepted_arguments(without_name(options, cls.signature()))
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -640,6 +715,33 @@ def check_name(owner: str, name: str, hyperparameters: list[str]) -> None:
             f"{owner} has no {name!r}. Did you mean {meant!r}? A custom optimizer declares an "
             "attribute with such a name in its class."
         )
+
+
+def whole(weights: Sequence[TensorSharedVariable], values: list[Tensor]) -> Gradients:
+    """Return the gradients of whole weights from their values."""
+    squares = squared_norms(values)
+    return Gradients(list(weights), values, [None] * len(values), pt.sqrt(squares), squares)
+
+
+def given(gradient: Any, weight: Any, convert: Callable) -> Any:
+    """Return a gradient as an array or variable of its weight's dtype, or raise."""
+    if not isinstance(weight, SharedVariable):
+        raise TypeError(
+            f"apply_gradients takes pairs (gradient, weight) with a weight that is a shared "
+            f"variable, such as layer.kernel, got {type(weight).__name__}."
+        )
+    if gradient is None:
+        raise ValueError(f"The weight {weight.name!r} has no gradient; leave it out.")
+    value = convert(gradient)
+    shape = value.shape if isinstance(value, np.ndarray) else value.type.shape
+    wanted = weight.get_value(borrow=True).shape
+    sizes = zip(shape, wanted, strict=False)
+    if len(shape) != len(wanted) or any(s not in (None, w) for s, w in sizes):
+        raise ValueError(
+            f"The gradient of the weight {weight.name!r} has the shape {shape}, and the weight "
+            f"{wanted}."
+        )
+    return value.astype(weight.type.dtype)
 
 
 def set_rows(table: Tensor, ids: Tensor, rows: Tensor) -> Tensor:

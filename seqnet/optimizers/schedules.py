@@ -15,6 +15,7 @@ import numpy as np
 
 from seqnet.checks import check_bool, check_count, check_not_negative, check_number
 from seqnet.hyperparameters import Hyperparameter
+from seqnet.keras_names import without_name
 from seqnet.ops.schedule import rate_at
 from seqnet.registry import Configurable, Identifier, register
 from seqnet.registry import get as _get
@@ -64,6 +65,10 @@ class LearningRateSchedule(Configurable):
         step : int
             The number of updates before this one: 0 for the first.
         """
+
+    @classmethod
+    def accepted_arguments(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return super().accepted_arguments(without_name(options, cls.signature()))
 
     def __repr__(self) -> str:
         given = [n for n in self.parameters() if hasattr(self, n)]

@@ -41,7 +41,9 @@ def config_of(model: Model, complete: bool = True) -> dict[str, Any]:
     """
     found = {"name": model.name, "layers": [registry.serialize(layer) for layer in model.layers]}
     if not model.signature.is_functional:
-        return found | {"input_shape": model.input_shape, "input_name": model.input_names[0]}
+        found |= {"input_shape": model.input_shape, "input_name": model.input_names[0]}
+        dtype = model.signature.stack_dtype
+        return found if dtype is None else found | {"input_dtype": dtype}
     if complete:
         check_once(model)
     graph, ins, outs = model.graph, model.signature.inputs, model.signature.outputs
@@ -180,8 +182,9 @@ def restore(model: Model, config: dict[str, Any], custom_objects: dict | None) -
         return
     name, shape = config.get("input_name", "input_layer"), config["input_shape"]
     shape = None if shape is None else check_shape(shape, "input_shape")
-    if name != "input_layer" and shape is not None:
-        model.add(Input(batch_shape=shape, name=name))
+    dtype = config.get("input_dtype")
+    if shape is not None and (name != "input_layer" or dtype is not None or shape[0] is not None):
+        model.add(Input(batch_shape=shape, dtype=dtype, name=name))
     for layer in layers:
         model.add(layer)
     if shape is not None and layers:

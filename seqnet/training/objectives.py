@@ -99,7 +99,12 @@ class Objective:
             )
         function, steps = values_function(self.loss), mask
         if isinstance(self.loss, SequenceLoss):
-            function = partial(function, mask=mask)
+            function = partial(self.loss.of_sequences, mask=mask)
+            if self.loss.of_batch and weight is not None:
+                raise ValueError(
+                    f"{what} is one number for a batch, so sample_weight and class_weight cannot "
+                    "be used. With axis=(1, 2) there is a loss for each sequence."
+                )
             steps = None if mask is None else pt.any(mask, axis=1)  # of the values: of sequences
         y = cast(Tensor, y)  # a loss that needs no targets does not look at them
         values = values_of(function, y, output, what)

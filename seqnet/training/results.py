@@ -28,13 +28,15 @@ class TestResult:
     ----------
     sums : list of float or float64 array
         As `seqnet.training.objectives` lists them. `Totals` adds them up.
+    states : list of array (samples, units)
+        The last states of recurrent layers, if the step was given first ones.
     """
 
-    __slots__ = ("sums",)
+    __slots__ = ("states", "sums")
     __test__ = False  # not a test, despite its name
 
-    def __init__(self, sums: list[Sum]):
-        self.sums = sums
+    def __init__(self, sums: list[Sum], states: Sequence[Array] = ()):
+        self.sums, self.states = sums, list(states)
 
 
 class PredictResult:

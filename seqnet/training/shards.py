@@ -194,8 +194,7 @@ class ShardedSteps(CompiledSteps):
                 sums.append(sums_of(outputs[:values], len(arrays[0])))
                 end = values + len(step.sparse) + sum(step.sparse)
                 gradients.append(by_weight(outputs[values:end], step.sparse))
-                if not shard.empty or not last:
-                    last.append(outputs[end:])
+                last.append(outputs[end:])
             world.meet("a step of training", rows)
             total = self.total_sums(world, shards, sums)
             over = float(weights_of(objectives, total)[0]) if len(objectives) == 1 else 1.0
@@ -203,8 +202,8 @@ class ShardedSteps(CompiledSteps):
             if gradients[0]:
                 found = self.total_gradients(world, shards, gradients, step.sparse)
                 (squares,) = self.update(step.sparse)(np.asarray(over), *found)
-        states = [np.concatenate(parts) for parts in zip(*last, strict=True)]
-        return TrainResult(total, squares, states, structure.trained, objectives, over)
+        ends = last_states(shards, last)
+        return TrainResult(total, squares, ends, structure.trained, objectives, over)
 
     def prepare(
         self, batch: Batch, with_states: bool, accumulate: int, announce: bool = False
@@ -220,27 +219,38 @@ class ShardedSteps(CompiledSteps):
         if step.sparse:
             self.update(step.sparse)
 
-    def test(self, batch: Batch, announce: bool = False) -> TestResult:
-        """Compute the loss and the metrics of a batch."""
+    def test(
+        self, batch: Batch, states: Sequence | None = None, announce: bool = False
+    ) -> TestResult:
+        """Compute the loss and the metrics of a batch; for `states` see `train`."""
         world = current()
         if not world.cuts_batches():
-            return super().test(batch, announce)
+            return super().test(batch, states, announce)
         of_sum = any(objective.reduction == "sum" for objective in self.model.objectives)
         compile_it = compile_test_part if of_sum else compile_test
-        shards, found = shards_of(world, batch, None), []
+        values = self.model.objectives.number_of_sums - 1
+        shards = shards_of(world, batch, states)
+        found: list[list[Sum]] = []
+        last: list[list[Array]] = []
         with self.model.lock:
             for shard in self.each(shards, "test"):
-                function, arrays, _ = self.function(compile_it, shard.batch, announce=announce)
-                found.append(sums_of(function(*arrays), len(arrays[0])))
+                function, arrays, _ = self.function(
+                    compile_it, shard.batch, states is not None, announce
+                )
+                outputs = function(*arrays, *shard.states)
+                found.append(sums_of(outputs[:values], len(arrays[0])))
+                last.append(outputs[values:])
             world.meet("a step of evaluation", shards[0].place.total)
-            return TestResult(self.total_sums(world, shards, found))
+            total = self.total_sums(world, shards, found)
+        return TestResult(total, last_states(shards, last))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch, which all ranks get."""
         world = current()
         if not world.cuts_batches():
             return super().predict(batch, announce)
-        shards, found = shards_of(world, batch, None), []
+        shards = shards_of(world, batch, None)
+        found: list[list[Array]] = []
         with self.model.lock:
             for shard in self.each(shards, "predict"):
                 inputs = Batch(shard.batch.inputs, mask=shard.batch.mask)
@@ -328,6 +338,12 @@ class ShardedSteps(CompiledSteps):
             ids, rows = [world.joined(np.concatenate(parts)) for parts in zip(*real, strict=True)]
             found += sum_rows(ids, rows)
         return found
+
+
+def last_states(shards: Sequence[Shard], states: Sequence[Sequence[Array]]) -> list[Array]:
+    """Return the last states of the rows of this rank, from those of each shard."""
+    of_rows = [s for shard, s in zip(shards, states, strict=True) if not shard.empty]
+    return [np.concatenate(parts) for parts in zip(*(of_rows or states[:1]), strict=True)]
 
 
 def by_weight(outputs: Sequence[Array], sparse: Sequence[bool]) -> list[tuple]:

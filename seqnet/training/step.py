@@ -226,6 +226,10 @@ def weight_penalties(model: Model) -> dict[tuple, Tensor]:
     return {pair: penalty_of(*pair) for pair in pairs}
 
 
+RUN_FUNCTIONS = {"train": compile_train, "test": compile_test, "predict": compile_predict}
+"""The functions by run."""
+
+
 def loss_sums(
     model: Model, batch: Batch, context: CallContext, whole: Whole | None = None
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
@@ -461,11 +465,15 @@ class CompiledSteps:
         states, trained = list(outputs[values + 1 :]), structure.trained
         return TrainResult(sums, outputs[values], states, trained, objectives, over)
 
-    def test(self, batch: Batch, announce: bool = False) -> TestResult:
-        """Compute the loss and the metrics of a batch."""
-        function, arrays, _ = self.function(compile_test, batch, announce=announce)
+    def test(
+        self, batch: Batch, states: Sequence | None = None, announce: bool = False
+    ) -> TestResult:
+        """Compute the loss and the metrics of a batch; for `states` see `train`."""
+        function, arrays, _ = self.function(compile_test, batch, states is not None, announce)
         with self.model.lock:
-            return TestResult(sums_of(function(*arrays), len(arrays[0])))
+            outputs = function(*arrays, *(states or ()))
+        values = self.model.objectives.number_of_sums - 1
+        return TestResult(sums_of(outputs[:values], len(arrays[0])), outputs[values:])
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
@@ -525,6 +533,11 @@ class CompiledSteps:
             with COMPILING:
                 self.updates[key] = compile_update(self.model, sparse)
         return self.updates[key]
+
+    def compiled(self, run: str) -> Callable | None:
+        """Return the function of a run that was compiled last, or None."""
+        found = [f for key, f in self.functions.items() if key[0] is RUN_FUNCTIONS[run]]
+        return found[-1] if found else None
 
     def structure(self) -> Structure:
         """Return the structure of the model, which is collected only after something was set."""

@@ -113,7 +113,8 @@ class OneStep:
             axes = ", those of the model's input without time" if timed else ""
             raise ValueError(f"{name} must have {rank} axes{axes}; got the shape {values.shape}.")
         dtype = spec.layers[0].dtype if spec.layers else spec.dtype
-        check_fits(values, name, dtype)
+        if dtype != "bool":
+            check_fits(values, name, dtype)
         return np.asarray(values[:, None] if timed else values, dtype=spec.dtype)
 
     def checked_states(self, states: Sequence[ArrayLike], rows: int) -> list[Array]:
@@ -141,8 +142,8 @@ class OneStep:
 
 
 def is_sequence(spec: InputSpec) -> bool:
-    """Return whether an input of several has an axis of time: numbers, or rows of features."""
-    return spec.rank > 2 or (spec.rank == 2 and spec.dtype == "int32")
+    """Return whether an input of several has an axis of time: numbers, flags, rows of features."""
+    return spec.rank > 2 or (spec.rank == 2 and spec.dtype in ("int32", "bool"))
 
 
 def shape_of(spec: InputSpec) -> Shape:

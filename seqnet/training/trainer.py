@@ -30,6 +30,7 @@ from seqnet.training.diagnostics import (
     name_norms,
     nonfinite_weights,
 )
+from seqnet.training.objectives import Sum
 from seqnet.training.results import Totals, TrainResult
 from seqnet.training.shards import own_part
 from seqnet.training.signals import Interrupted, StopSignals
@@ -190,7 +191,9 @@ class Trainer:
         steps.prepare(first, arguments.tbptt is not None, arguments.accumulate, announce)
         if self.validation is not None:
             first = self.validation.first_batch(arguments.validation_batch_size)
-            steps.function(compile_test, first, announce=announce)
+            if arguments.tbptt is not None:
+                first = next(windows(model, first, arguments.tbptt))
+            steps.function(compile_test, first, arguments.tbptt is not None, announce)
 
     def begin_epoch(self) -> bool:
         """Draw the order of the next epoch; return whether there is a batch for it."""
@@ -275,6 +278,7 @@ class Trainer:
                 arguments.validation_batch_size,
                 self.callbacks,
                 arguments.validation_steps,
+                arguments.tbptt,
                 check=self.check_signals,
             )
             self.logs |= totals.logs("val_")
@@ -440,6 +444,7 @@ def evaluate(
     batch_size: int,
     callbacks: CallbackList,
     steps: int | None = None,
+    tbptt: int | None = None,
     announce: bool = False,
     check: Callable | None = None,
 ) -> Totals:
@@ -457,7 +462,8 @@ def evaluate(
         for number, batch in enumerate(batches):
             callbacks.on_test_batch_begin(number)
             with states.in_model():
-                totals.add(model.steps.test(batch, announce).sums)
+                for sums in sums_of_batch(model, batch, tbptt, announce):
+                    totals.add(sums)
             for hook in at_batch_end:
                 hook(number, totals.logs())
             if check is not None:
@@ -469,6 +475,21 @@ def evaluate(
         log.warning(message)
     callbacks.on_test_end(totals.logs())
     return totals
+
+
+def sums_of_batch(
+    model: Model, batch: Batch, tbptt: int | None, announce: bool
+) -> Iterator[Sequence[Sum]]:
+    """Yield the sums of a batch, or of each of its windows, which need less memory."""
+    if tbptt is None:
+        yield model.steps.test(batch, announce=announce).sums
+        return
+    batch = own_part(batch) if current().size > 1 else batch
+    states: Sequence[np.ndarray] = first_states(model.layers, len(batch))
+    for window in windows(model, batch, tbptt):
+        result = model.steps.test(window, states, announce)
+        states = result.states
+        yield result.sums
 
 
 def predict(

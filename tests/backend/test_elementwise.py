@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytensor.tensor.elemwise import Elemwise
 
-from seqnet.backend.elementwise import NumpyElemwise
+from seqnet.backend.elementwise import NumpyElemwise, NumpySum
 
 # PyTensor's own modes search for a BLAS library.
 pytestmark = pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS")
@@ -263,3 +263,15 @@ def test_single_numbers_agree_with_pytensor(dtypes):
     ours, theirs, nodes = run_both([x, y], outputs, values)
     assert is_lowered(nodes)
     assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("axis", [None, 0, -1, (0, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "int8", "bool", "float64"])
+def test_sums_are_those_of_pytensor_without_a_copy_of_their_input(axis, dtype):
+    x = pt.tensor3("x", dtype=dtype)
+    values = np.random.default_rng(0).normal(scale=20, size=(3, 4, 5)).astype(dtype)
+    for value in (values, values.transpose(1, 0, 2)[::-1], values[:, :0]):
+        ours, theirs, nodes = run_both([x], [pt.sum(x, axis=axis)], [value])
+        assert_equal(ours, theirs)
+        assert ours[0].dtype == theirs[0].dtype
+        assert any(isinstance(node.op, NumpySum) for node in nodes) or dtype == "float64"

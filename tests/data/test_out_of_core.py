@@ -327,7 +327,7 @@ def test_a_wrong_value_in_validation_data_is_named_by_row():
     ("x", "y", "error", "parts"),
     [
         (Shaped(TOKENS), CLASSES[:5], ValueError, ["same number", "23 in X", "5 in y"]),
-        (Shaped(TOKENS.astype(float)), CLASSES, TypeError, ["integers", "float64"]),
+        (Shaped(TOKENS + 0.5), CLASSES, ValueError, ["X holds", "whole numbers"]),
         (Shaped(TOKENS), CLASSES.astype(float), TypeError, ["y", "integer class numbers"]),
         (Shaped(TOKENS[:0]), CLASSES[:0], ValueError, ["X is empty"]),
         (Sliced(["ab"] * 23), CLASSES, TypeError, ["X must be an array of numbers"]),

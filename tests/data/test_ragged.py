@@ -789,6 +789,27 @@ def test_windows_carry_states_and_losses_equal_those_of_the_whole_sequence(size)
     np.testing.assert_allclose(history["val_loss"][0], expected[0])
 
 
+@paths
+def test_evaluation_by_windows_gives_the_result_of_whole_sequences(path, monkeypatch):
+    model = follower(rate=0.0, path=path)
+    mask = np.arange(7) < np.array([[7], [1], [4], [6]])
+    expected = model.evaluate(SERIES, SUMS, mask=mask)
+    seen, test = [], CompiledSteps.test
+
+    def recording(self, batch, *others, **options):
+        seen.append(batch.inputs.shape[1])
+        return test(self, batch, *others, **options)
+
+    monkeypatch.setattr(CompiledSteps, "test", recording)
+    found = model.evaluate(SERIES, SUMS, batch_size=3, mask=mask, tbptt=3)
+    np.testing.assert_allclose(found, expected)
+    history = model.fit(SERIES, SUMS, validation_data=(SERIES, SUMS, None), tbptt=3, verbose=0)
+    assert max(seen) == 3
+    np.testing.assert_allclose(history.history["val_loss"], model.evaluate(SERIES, SUMS)[0])
+    with pytest.raises(ValueError, match="must have an output at each step"):
+        seqnet.Model([LSTM(3)]).evaluate(SERIES, SUMS[:, 0, [0, 0, 0]], tbptt=2)
+
+
 def test_windows_of_ragged_batches_train_like_the_sequence_alone():
     model, other = follower(), follower()
     model.fit([SERIES[0, :5]], [SUMS[0, :5]], tbptt=2, verbose=0)

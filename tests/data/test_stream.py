@@ -475,7 +475,7 @@ def test_fewer_batches_to_evaluate_than_steps_cause_a_warning(caplog):
         ((TOKENS[:5] + 6, CLASSES[:5]), ValueError, ["Batch 3 of X: X holds", "input_dim=6"]),
         ((TOKENS[:5], CLASSES[:4]), ValueError, ["Batch 3 of X", "5 in X", "4 in y"]),
         ((TOKENS[:5], CLASSES[:5] + 3), ValueError, ["Batch 3 of X: y holds class"]),
-        ((TOKENS[:5].astype(float), CLASSES[:5]), TypeError, ["Batch 3 of X: X must be integers"]),
+        ((TOKENS[:5] + 0.5, CLASSES[:5]), ValueError, ["Batch 3 of X: X holds", "whole numbers"]),
         ((TOKENS[:5], CLASSES[:5], -np.ones(5)), ValueError, ["Batch 3", "sample_weight"]),
         (TOKENS[:5], TypeError, ["Batch 3 of X: a batch is (x, y)", "array of shape (5,"]),
         ((TOKENS[:5],), TypeError, ["Batch 3 of X: a batch is (x, y)", "tuple of 1"]),

@@ -75,8 +75,8 @@ def test_fused_is_auto_true_or_false(value):
         (lambda: regularizers.L1(-0.1), ValueError, "l1 must be at least 0"),
         (lambda: regularizers.L1L2(l2=np.nan), ValueError, "l2 must be at least 0 and finite"),
         (lambda: Masking(None), TypeError, "mask_value must be a number"),
-        (lambda: optimizers.AdaGrad(0.1, "0"), TypeError, "initial_accumulator_value must be a n"),
-        (lambda: optimizers.AdaGrad(0.1, np.nan), ValueError, "initial_accumulator_value must be"),
+        (lambda: optimizers.Adagrad(0.1, "0"), TypeError, "initial_accumulator_value must be a n"),
+        (lambda: optimizers.Adagrad(0.1, np.nan), ValueError, "initial_accumulator_value must be"),
     ],
 )
 def test_parts_check_their_numbers(make, error, message):

@@ -227,7 +227,7 @@ def test_a_mask_that_a_layer_cannot_use_is_refused():
     with pytest.raises(ValueError, match=r"mask of layer 'lstm' \(LSTM\) has the shape"):
         model.predict(TOKENS)
     with pytest.raises(TypeError, match=r"must be bool.*float32"):
-        LSTM(2)(x, mask=np.ones((3, 3)))
+        LSTM(2)(x, mask=np.full((3, 3), 0.5))
     with pytest.raises(ValueError, match=r"\(None, 4\), and its input \(None, 3, 2\)"):
         LSTM(2)(x, mask=np.ones((3, 4), bool))
     with pytest.raises(ValueError, match=r"\(None,\), and its input \(None, 3, 2\)"):
@@ -245,3 +245,15 @@ def test_a_mask_may_be_an_array():
     array, nested, cut = outputs
     np.testing.assert_array_equal(array, nested)
     np.testing.assert_allclose(array[:1], cut, rtol=1e-12)
+
+
+def test_masking_of_several_axes_of_steps():
+    x = np.ones((1, 2, 3, 2))
+    x[0, 1, 1:] = 0
+    inputs = seqnet.Input((None, None, 2))
+    masked = seqnet.layers.Masking()(inputs)
+    model = seqnet.Model(inputs, seqnet.layers.TimeDistributed(seqnet.layers.LSTM(2))(masked))
+    found = model.predict(x)
+    np.testing.assert_allclose(model.predict(x[:, 1:, :1]), found[:, 1:], rtol=1e-6)
+    with pytest.raises(ValueError, match="rank 3"):
+        seqnet.layers.Masking()(np.ones((2, 3)))

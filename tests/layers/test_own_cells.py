@@ -1,17 +1,19 @@
 """Custom cells: kernels, gates and errors."""
 
+import re
+
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from cells import ALL, Leaky, TwoSizes
-from helpers import assert_same, random_arrays, run_cell
+from cells import ALL, KerasStyleCell, Leaky
+from helpers import assert_same, example_layer, random_arrays, run_cell
 from pytensor.scan.op import Scan
 
 import seqnet
 from seqnet import backend
 from seqnet.backend.recurrence import KernelRecurrence
-from seqnet.layers import GRU, LSTM, Dense, Embedding, Recurrent, SimpleRNN
+from seqnet.layers import GRU, LSTM, RNN, Dense, Embedding, Recurrent, SimpleRNN
 
 X = np.random.default_rng(0).normal(size=(2, 4, 3))
 
@@ -115,6 +117,69 @@ def test_recur_returns_the_requested_gates_in_order(asked, path):
         assert not result["d_recurrent_kernel"][:, 2 * k : 2 * k + 2].any()
 
 
+NATIVE = pytest.mark.skipif(backend.native() is None, reason="needs compiled kernels")
+
+
+@NATIVE
+@pytest.mark.parametrize("cell", ALL)
+def test_every_cell_of_the_contract_tests_is_a_kernel(cell):
+    cls, own = ALL[cell]
+    assert example_layer(cls, 2, 3, own).runs_as(backend.execution_mode) == "fused"
+
+
+NO_KERNEL = {
+    "a product of two states": (
+        lambda h, m: pt.dot(h, pt.dot(h.T, m)),
+        "multiplies .* by .*, which is not a matrix that is the same at every step",
+    ),
+    "an operation along the batch": (
+        lambda h, m: h - pt.mean(h, axis=0, keepdims=True),
+        "axis=0",
+    ),
+    "other rows": (lambda h, m: h + m[::-1], "takes rows of the batch"),
+    "every other column": (
+        lambda h, m: pt.concatenate([m[:, ::2], m[:, ::2]], axis=1),
+        "columns that are not adjacent",
+    ),
+    "an operation that is unknown": (lambda h, m: pt.sort(h, axis=1), "SortOp.* not elementwise"),
+}
+
+
+@NATIVE
+@pytest.mark.parametrize("name", NO_KERNEL)
+def test_what_cannot_be_a_kernel_says_so_by_name_and_runs_as_a_scan(name):
+    function, reason = NO_KERNEL[name]
+
+    class Other(Recurrent):
+        gates = ("h", "m")
+        state_names = ("h", "m")
+
+        def step(self, x, states, recur):
+            h, m = states
+            a, b = recur(h)
+            return 0.1 * function(h, m) + pt.tanh(x[0] + a), pt.tanh(x[1] + b)
+
+    layer = Other(4, dtype="float64")
+    layer.ensure_built((None, None, 3))
+    assert re.fullmatch(rf"scan \(.*{reason}.*\)", layer.runs_as(backend.execution_mode))
+    assert np.isfinite(outputs(layer)[0]).all()
+
+
+def test_numbers_of_padding_do_not_reach_weights_of_a_step_that_reads_its_input():
+    """The step multiplies its input itself, so that the gradient has a product with the padding."""
+    layer = RNN(KerasStyleCell(3, dtype="float64"), return_sequences=True)
+    x, mask = symbolic(), np.array([[True, True, False, False], [True, False, True, True]])
+    y = layer(x, mask=pt.constant(mask))
+    wanted = [
+        y,
+        *pytensor.grad(pt.sum(pt.switch(pt.constant(mask)[:, :, None], y, 0)), layer.weights),
+    ]
+    function = backend.compile([x], wanted, name="test")
+    padded = np.where(mask[:, :, None], X, np.nan)
+    for found, expected in zip(function(padded), function(X), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 WRONG_STEPS = {
     "one state too few": (lambda x, states, recur: (), r"a tuple of its 1 new states \(h\).*got 0"),
     "no tuple": (lambda x, states, recur: states[0], "must return a tuple.*got TensorVariable"),
@@ -204,8 +269,16 @@ def test_graphs_give_the_same_results_in_all_modes():
 
 
 def test_fused_true_is_refused_before_compiling_if_impossible():
-    layer = TwoSizes(2, dtype="float64", fused=True, name="slow")
-    with pytest.raises(ValueError, match="'slow' has fused=True, but its states differ in size"):
+    class Summing(Recurrent):
+        gates = ("h",)
+
+        def step(self, x, states, recur):
+            return (pt.tanh(x[0] + recur(pt.cumsum(states[0], axis=1))[0]),)
+
+    layer = Summing(2, dtype="float64", fused=True, name="slow")
+    with pytest.raises(
+        ValueError, match=r"'slow' has fused=True, but .*Cumsum.* is not elementwise"
+    ):
         backend.compile([x := symbolic()], [layer(x)], name="test")
 
 

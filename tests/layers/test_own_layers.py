@@ -244,8 +244,9 @@ def test_integers_reach_a_wrapped_embedding():
     assert model.predict(tokens).shape == (2, 1)
     lists = model.predict([tokens[0], tokens[1, :1]])
     np.testing.assert_allclose(lists[0], model.predict(tokens)[0], rtol=1e-5)
-    with pytest.raises(TypeError, match="X must be integers for the Embedding"):
-        model.predict(tokens.astype(float))
+    np.testing.assert_array_equal(model.predict(tokens.astype(float)), model.predict(tokens))
+    with pytest.raises(ValueError, match=r"X holds 1.5 at \(0, 0, 0\).*takes whole numbers"):
+        model.predict(tokens + 0.5)
     tokens[1, 0, 1] = 4
     with pytest.raises(ValueError, match=r"X holds 4 at \(1, 0, 1\).*0 to 3"):
         model.predict(tokens)

@@ -37,7 +37,7 @@ def test_values_and_gradients_equal_those_of_keras(case, dtype):
     variables = [
         pt.tensor("y", dtype=y.dtype, shape=(None,) * y.ndim),
         pt.tensor("p", dtype=dtype, shape=(None, None, 5)),
-        pt.matrix("w", dtype=dtype),
+        pt.tensor("w", dtype=dtype, shape=(None,) * arrays["weights"].ndim),
     ]
     values = loss.call(*variables[:2])
     weights = step_weights(values, variables[2], loss.counted(variables[0]))
@@ -122,6 +122,8 @@ EXTREME = [
     losses.Poisson(),
     losses.MeanSquaredLogarithmicError(),
     losses.MeanAbsolutePercentageError(),
+    losses.Dice(axis=1),
+    losses.Tversky(0.3, 0.7, axis=1),
 ]
 
 

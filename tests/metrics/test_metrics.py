@@ -35,6 +35,42 @@ def test_the_threshold_of_binary_accuracy_can_be_set():
     assert values_of(metric, BITS.astype(float)).shape == expected.shape
 
 
+@pytest.mark.parametrize("threshold", [-1.5, 0.0, 2.0])
+def test_the_threshold_of_binary_accuracy_may_be_of_logits(threshold):
+    """Targets of 0 and 1 are on the right side of any threshold of predictions."""
+    metric = metrics.BinaryAccuracy(threshold=threshold)
+    right = metric([[1, 0, 0, 1]], [[5.0, -5.0, 5.0, -5.0]])
+    assert right == 0.5
+
+
+@pytest.mark.parametrize("cls", [metrics.Precision, metrics.Recall])
+def test_top_k_of_fewer_outputs_is_an_error(cls):
+    with pytest.raises(ValueError, match=r"top_k=3, but there are 1 outputs.*\(1, outputs\)"):
+        cls(top_k=3)([0, 1, 1, 0], [0.2, 0.1, 0.5, 0.0])
+    assert cls(top_k=1)([[0, 1, 1, 0]], [[0.2, 0.1, 0.5, 0.0]]) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "y", "expected"),
+    [
+        ("binary_accuracy", {"threshold": 0.35}, [[0, 1, 1], [0, 0, 1]], [2 / 3, 2 / 3]),
+        ("categorical_accuracy", {}, [[0, 0, 1], [0, 0, 1]], [1, 0]),
+        ("sparse_categorical_accuracy", {}, [2, 2], [1, 0]),
+        ("top_k_categorical_accuracy", {"k": 2}, [[0, 1, 0], [0, 0, 1]], [1, 1]),
+        ("sparse_top_k_categorical_accuracy", {"k": 2}, [0, 2], [0, 1]),
+    ],
+)
+def test_accuracies_as_functions(name, options, y, expected):
+    p = np.array([[0.1, 0.3, 0.6], [0.5, 0.1, 0.4]], "float32")
+    function = getattr(metrics, name)
+    found = function(y, p, **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.dtype == "float32"
+    variable = function(pt.as_tensor(np.array(y)), pt.as_tensor(p), **options)
+    np.testing.assert_allclose(variable.eval(mode=seqnet.backend.mode()), expected, rtol=1e-6)
+    assert type(metrics.get(function)) is type(metrics.get(name))
+
+
 def test_perplexity_is_the_exponential_of_the_mean_for_both_kinds_of_targets():
     metric = metrics.get("perplexity")
     sparse = values_of(metric, LABELS)

@@ -64,6 +64,19 @@ def normed_step(x, r, states, others):
     return (normalise(new, pt.mean, pt.sqrt) + others[0],)
 
 
+def decaying_step(x, r, states, others):
+    """Two states that decay, without a product."""
+    (h, m), (rate, shift, keep) = states, others
+    keep = 0.5 * pt.tanh(keep)
+    h = h + pt.sigmoid(x[0] + rate * pt.tanh(m)) * keep * (x[1] - h)
+    return h, 0.5 * m + h + shift
+
+
+def normed_alone_step(x, r, states, others):
+    """A normalised state, without a product."""
+    return (x[0] + normalise(states[0], pt.mean, pt.sqrt) * others[0],)
+
+
 def normalise(v, mean, sqrt):
     centred = v - mean(v, axis=-1, keepdims=True)
     return centred / sqrt(mean(centred * centred, axis=-1, keepdims=True) + np.float32(0.1))
@@ -204,6 +217,42 @@ def _normed_operands_back(states, others, d):
     return [d[0] + d[1]], [None]
 
 
+def _decaying(x, r, states, others):
+    (h, m), (rate, shift, keep) = states, others
+    t, keep = np.tanh(m), 0.5 * np.tanh(keep)
+    z = sigmoid(x[0] + rate * t)
+    new = h + z * keep * (x[1] - h)
+    return [new, 0.5 * m + new + shift], (z, x[1] - h, t, rate, keep)
+
+
+def _decaying_back(tape, d):
+    z, difference, t, rate, keep = tape
+    d_new = d[0] + d[1]
+    da = d_new * keep * difference * z * (1 - z)
+    dx = [da, d_new * z * keep]
+    d_before = [d_new * (1 - z * keep), 0.5 * d[1] + da * rate * (1 - t * t)]
+    return dx, [0 * da] * 2, d_before, [da * t, d[1], None]
+
+
+def _normed_alone(x, r, states, others):
+    h = states[0]
+    normed = normalise(h, np.mean, np.sqrt)
+    return [x[0] + normed * others[0]], (h, normed, others[0])
+
+
+def _normed_alone_back(tape, d):
+    h, normed, gain = tape
+    return [d[0]], [0 * d[0]], [_normalise_back(h, normed, d[0] * gain)], [d[0] * normed]
+
+
+def _no_operands(states, others):
+    return [states[0]] * 2
+
+
+def _no_operands_back(states, others, d):
+    return [0 * s for s in states], [None] * len(others)
+
+
 # Cells with other arrays: (their kinds, operands for the compiled kernel, operands in NumPy, and
 # their gradients: of the states and of the other arrays)
 OTHERS = {
@@ -226,7 +275,22 @@ OTHERS = {
         _gained_operands_back,
     ),
     "normed": ([Other("vector")], None, _normed_operands, _normed_operands_back),
+    "decaying": (
+        [Other("vector"), Other("sequence"), Other("batch", False)],
+        None,
+        _no_operands,
+        _no_operands_back,
+    ),
+    "normed_alone": (
+        [Other("vector")],
+        None,
+        lambda states, others: [states[0]],
+        _no_operands_back,
+    ),
 }
+
+PROGRAMS = {"normed", "normed_alone"}
+"""Cells with sums over the units, which only the kernel of any step has."""
 
 # name: (step for the compiled kernel, gates, states, forward in NumPy, backward in NumPy)
 CELLS = {
@@ -237,6 +301,8 @@ CELLS = {
     "rich": (rich_step, 4, 2, _rich, _rich_back),
     "gained": (gained_step, 1, 1, _gained, _gained_back),
     "normed": (normed_step, 2, 1, _normed, _normed_back),
+    "decaying": (decaying_step, 2, 2, _decaying, _decaying_back),
+    "normed_alone": (normed_alone_step, 1, 1, _normed_alone, _normed_alone_back),
 }
 
 

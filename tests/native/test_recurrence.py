@@ -19,6 +19,29 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 KERNELS = {}
 
 
+def program_of(name, units, dtype):
+    """Return the kernel of any step, with the products of a cell as products of its own."""
+    if (name, units, dtype) not in KERNELS:
+        step, gates, states, _, _ = numpy_cells.CELLS[name]
+        kinds, operands = numpy_cells.OTHERS.get(name, ((), None))[:2]
+        x, r, before, others = (
+            [pt.matrix(dtype=dtype) for _ in range(count)]
+            for count in (gates, gates, states, len(kinds))
+        )
+        more = (tuple(others),) if kinds else ()
+        given = [before[0]] * gates if operands is None else operands(tuple(before), tuple(others))
+        products = [
+            native.StepProduct(given[g], 0, g * units, [r[g]], [units]) for g in range(gates)
+        ]
+        graph = native.StepGraph(
+            *(x, [units] * gates, before, [units] * states),
+            *(others, list(kinds), [units] * len(kinds), products),
+            list(step(tuple(x), tuple(r), tuple(before), *more)),
+        )
+        KERNELS[name, units, dtype] = native.ProgramKernel(graph, dtype)
+    return KERNELS[name, units, dtype]
+
+
 def kernel_of(name, dtype):
     if (name, dtype) not in KERNELS:
         step, gates, states, _, _ = numpy_cells.CELLS[name]
@@ -76,9 +99,11 @@ def expected(name, given):
     )
 
 
-def run(name, dtype, given):
+def run(name, dtype, given, as_program=False):
     """Return states and gradients by the compiled kernel."""
-    kernel = kernel_of(name, dtype)
+    units = given["projected"].shape[2] // numpy_cells.CELLS[name][1]
+    program = as_program or name in numpy_cells.PROGRAMS
+    kernel = program_of(name, units, dtype) if program else kernel_of(name, dtype)
     optional = {
         "recurrent_bias": given["bias"],
         "initial_states": given["initial"],
@@ -86,7 +111,7 @@ def run(name, dtype, given):
         "others": given["others"],
     }
     states, saved = kernel.forward(given["projected"], given["kernel"], **optional)
-    projected = given["projected"] if kernel.needs_projected else None
+    projected = given["projected"] if program or kernel.needs_projected else None
     gradients = kernel.backward(
         given["kernel"],
         states,
@@ -104,9 +129,9 @@ def assert_close(got, wanted, dtype, what):
     assert error < TOLERANCE[dtype], f"{what}: {error}"
 
 
-def check(name, dtype, given):
+def check(name, dtype, given, as_program=False):
     wanted_states, (d_projected, d_kernel, d_bias, d_initial, d_others) = expected(name, given)
-    states, gradients = run(name, dtype, given)
+    states, gradients = run(name, dtype, given, as_program)
     for got, wanted in zip(states, wanted_states, strict=True):
         assert_close(got, wanted, dtype, "states")
     assert_close(gradients.projected, d_projected, dtype, "gradient of projected")
@@ -147,7 +172,17 @@ def restore_threads():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", numpy_cells.CELLS)
 def test_every_size_agrees_with_numpy(name, dtype):
-    check_grid(name, dtype, range(1, 41))
+    program = name in numpy_cells.PROGRAMS  # it is made for each number of units
+    check_grid(name, dtype, (1, 2, 7, 8, 9, 16, 17, 40) if program else range(1, 41))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", numpy_cells.CELLS)
+def test_the_kernel_of_any_step_agrees_with_numpy_too(name, dtype):
+    for n, units in enumerate((1, 7, 8, 17, 33)):
+        options = {"bias": n & 1, "initial": n & 2, "mask": n % 3}
+        given = problem(name, dtype, units, 1 + 9 * n, 1 + n, seed=n, **options)
+        check(name, dtype, given, as_program=True)
 
 
 @pytest.mark.parametrize("variant", range(8))
@@ -236,6 +271,34 @@ def test_any_strides_of_time_and_batch_are_read_and_written_in_place():
     assert (out.base.transpose(1, 0, 2)[::-2] == gradients.projected).all()
 
 
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_a_cell_without_a_product_reads_and_writes_rows_of_steps_and_takes_no_kernel(batch):
+    given = problem("decaying", "float32", 37, batch, 6, bias=False, initial=True, mask=True)
+    kernel = kernel_of("decaying", "float32")
+    assert not kernel.has_products
+    assert not kernel.saved_values
+    states, gradients = run("decaying", "float32", given)
+    rows = np.ascontiguousarray(given["projected"].transpose(1, 0, 2)).transpose(1, 0, 2)
+    options = {name: given[name] for name in ("mask", "others")}
+    options["initial_states"] = given["initial"]
+    again, saved = kernel.forward(rows, **options)
+    more = {"projected": rows, "final_grads": given["final"]}
+    other = kernel.backward(None, again, saved, given["grads"], **more, **options)
+    assert other.recurrent_kernel is None
+    for array in (*again, other.projected):
+        assert array.transpose(1, 0, 2).flags.c_contiguous
+    found = [*again, other.projected, *other.initial_states, *other.others]
+    expected = [*states, gradients.projected, *gradients.initial_states, *gradients.others]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_product_without_a_recurrent_kernel_is_an_error():
+    given = problem("gru", "float32", 3, 2, 2, bias=False, initial=False, mask=False)
+    with pytest.raises(ValueError, match="multiplies by recurrent_kernel"):
+        kernel_of("gru", "float32").forward(given["projected"])
+
+
 def test_without_saving_the_states_are_the_same():
     given = problem("lstm", "float32", 20, 4, 5, bias=False, initial=False, mask=False)
     kernel = kernel_of("lstm", "float32")
@@ -248,11 +311,12 @@ def test_without_saving_the_states_are_the_same():
     )
 
 
-def test_masked_input_has_no_effect_even_if_it_is_nan():
+@pytest.mark.parametrize("as_program", [False, True])
+def test_masked_input_has_no_effect_even_if_it_is_nan(as_program):
     given = problem("lstm", "float32", 17, 4, 6, bias=True, initial=True, mask=True)
-    states, gradients = run("lstm", "float32", given)
+    states, gradients = run("lstm", "float32", given, as_program)
     given["projected"][~given["mask"]] = np.nan
-    again, other = run("lstm", "float32", given)
+    again, other = run("lstm", "float32", given, as_program)
     np.testing.assert_array_equal(again[0], states[0])
     np.testing.assert_array_equal(other.recurrent_kernel, gradients.recurrent_kernel)
     np.testing.assert_array_equal(other.projected, gradients.projected)
@@ -336,8 +400,8 @@ def test_wrong_arguments_are_named():
 
 
 def test_a_step_with_an_unknown_operation_is_refused_by_name():
-    with pytest.raises(native.KernelUnavailable, match="erf"):
-        native.RecurrenceKernel(lambda x, r, s: (pt.erf(x[0] + r[0]),), 1, 1)
+    with pytest.raises(native.KernelUnavailable, match="Psi"):
+        native.RecurrenceKernel(lambda x, r, s: (pt.psi(x[0] + r[0]),), 1, 1)
     with pytest.raises(native.KernelUnavailable, match="not elementwise"):
         native.RecurrenceKernel(lambda x, r, s: (pt.cumsum(x[0] + r[0], axis=1),), 1, 1)
     with pytest.raises(native.KernelUnavailable, match="float32 or float64"):

@@ -14,8 +14,8 @@ from seqnet import backend, optimizers
 from seqnet.layers import Dense
 from seqnet.optimizers import (
     SGD,
-    AdaDelta,
-    AdaGrad,
+    Adadelta,
+    Adagrad,
     Adam,
     Adamax,
     AdamW,
@@ -28,7 +28,7 @@ from seqnet.optimizers import (
 from seqnet.registry import register
 
 KERAS = load_arrays("keras")
-OLDEST = {"sgd": SGD, "adagrad": AdaGrad, "adadelta": AdaDelta, "rmsprop": RMSprop, "adam": Adam}
+OLDEST = {"sgd": SGD, "adagrad": Adagrad, "adadelta": Adadelta, "rmsprop": RMSprop, "adam": Adam}
 """Those of which `reference.numpy_training` has the formula."""
 CLASSES = OLDEST | {"adamw": AdamW, "adamax": Adamax, "nadam": Nadam, "lion": Lion}
 EVERY_OPTIMIZER = pytest.mark.parametrize("cls", list(CLASSES.values()))
@@ -356,7 +356,7 @@ def test_an_optimizer_round_trips_through_its_configuration(cls):
 
 
 def test_defaults_equal_those_of_the_papers_and_of_keras():
-    assert AdaDelta().get_config() == {
+    assert Adadelta().get_config() == {
         "learning_rate": 1.0,
         "rho": 0.95,
         "epsilon": 1e-6,
@@ -368,7 +368,7 @@ def test_defaults_equal_those_of_the_papers_and_of_keras():
         "ema_momentum": 0.99,
         "ema_overwrite_frequency": None,
     }
-    assert AdaGrad().initial_accumulator_value == 0.0
+    assert Adagrad().initial_accumulator_value == 0.0
     assert (Adam().learning_rate, Adam().beta_1, Adam().beta_2, Adam().epsilon) == (
         0.001,
         0.9,

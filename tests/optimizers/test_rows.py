@@ -14,8 +14,8 @@ ROWS = 2000
 MAKERS = {
     "sgd": lambda: optimizers.SGD(0.1),
     "sgd clipped": lambda: optimizers.SGD(0.1, global_clipnorm=0.1),
-    "adagrad": lambda: optimizers.AdaGrad(0.05),
-    "adadelta": lambda: optimizers.AdaDelta(clipnorm=0.05),
+    "adagrad": lambda: optimizers.Adagrad(0.05),
+    "adadelta": lambda: optimizers.Adadelta(clipnorm=0.05),
     "rmsprop": lambda: optimizers.RMSprop(0.01),
     "rmsprop centered": lambda: optimizers.RMSprop(0.01, centered=True),
     "rmsprop by a schedule": lambda: optimizers.RMSprop(lambda step: 0.1 / (1 + step)),
@@ -67,7 +67,7 @@ def test_row_updates_equal_updates_of_the_whole_table(make_optimizer, monkeypatc
 
 
 def test_only_the_rows_that_were_looked_up_are_computed():
-    model = make(optimizers.AdaDelta())
+    model = make(optimizers.Adadelta())
     for x, y in batches():
         model.train_on_batch(x, y)
     (function,) = model.steps.functions.values()
@@ -87,7 +87,7 @@ def test_optimizers_that_change_idle_rows_update_all_rows():
 
 
 def test_a_loaded_model_applies_the_missed_decay_of_idle_rows(tmp_path):
-    model = train(make(optimizers.AdaDelta()))
+    model = train(make(optimizers.Adadelta()))
     model.save(tmp_path / "model.h5")
     again = seqnet.load_model(tmp_path / "model.h5")
     for x, y in batches():

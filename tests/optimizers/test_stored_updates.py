@@ -14,7 +14,6 @@ from seqnet.optimizers import schedules
 STORED = load_arrays("optimizers")
 CASES = [name for name in STORED if name.startswith(("keras_", "pytorch_"))]
 SCHEDULES = [name for name in STORED if name.startswith("schedule_")]
-NAMES = {"Adagrad": "AdaGrad", "Adadelta": "AdaDelta"}
 
 
 def make(name, arguments, options):
@@ -22,7 +21,7 @@ def make(name, arguments, options):
     if isinstance(arguments["learning_rate"], list):
         schedule, config = arguments["learning_rate"]
         arguments["learning_rate"] = getattr(schedules, schedule)(**config)
-    optimizer = getattr(optimizers, NAMES.get(name, name))(**arguments)
+    optimizer = getattr(optimizers, name)(**arguments)
     optimizer.exclude_from_weight_decay(var_names=options.get("exclude"))
     return optimizer
 

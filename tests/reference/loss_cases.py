@@ -64,6 +64,16 @@ CASES = {
         LOGITS | {"ignore_class": -1},
         "labels_logits",
     ),
+    "generalized_cross_entropy": ("CategoricalGeneralizedCrossEntropy", {}, "label_shares"),
+    "generalized_cross_entropy_q": (
+        "CategoricalGeneralizedCrossEntropy",
+        {"q": 0.9},
+        "label_shares",
+    ),
+    "dice": ("Dice", {"axis": (1, 2)}, "overlap"),
+    "dice_axis": ("Dice", {"axis": (2,)}, "probabilities"),
+    "tversky": ("Tversky", {"axis": (1, 2)}, "overlap"),
+    "tversky_axis": ("Tversky", {"alpha": 0.2, "beta": 0.7, "axis": (2,)}, "probabilities"),
 }
 
 
@@ -80,7 +90,7 @@ def inputs(case):
         predictions = predictions * 1000.0
     if kind in ("counts", "distributions", "labels"):
         predictions = positive
-    if kind == "probabilities":
+    if kind in ("probabilities", "label_shares", "overlap"):
         predictions = float32_values(rng.uniform(0.05, 0.95, shape))
     if kind == "labels_logits":
         labels[0, 1] = labels[2, 3] = -1
@@ -93,10 +103,12 @@ def inputs(case):
         "distributions": float32_values(rng.dirichlet(np.ones(5), shape[:2])),
         "labels": labels,
         "labels_logits": labels,
+        "label_shares": labels,
+        "overlap": (positive > 1.5).astype(float),
     }.get(kind)
-    weights_shape = (3, 5) if CASES[case][1].get("axis") == 1 else (3, 4)
+    weights_shape = {1: (3, 5), (1, 2): (3,)}.get(CASES[case][1].get("axis"), (3, 4))
     weights = float32_values(rng.uniform(0.2, 3.0, weights_shape))
-    weights[1, 2] = 0
+    weights[(1, 2)[: weights.ndim]] = 0
     return {
         "targets": normal(rng, shape) if targets is None else targets,
         "predictions": predictions,

@@ -32,7 +32,7 @@ def model():
         ]
     )
     model.compile(
-        seqnet.optimizers.AdaDelta(clipnorm=1.0), "sparse_categorical_crossentropy", ["accuracy"]
+        seqnet.optimizers.Adadelta(clipnorm=1.0), "sparse_categorical_crossentropy", ["accuracy"]
     )
     x = np.array([[1, 2, 3, 0], [4, 3, 2, 1]])
     model.fit(x, x % 3, epochs=1, verbose=0, shuffle=False)

@@ -44,8 +44,8 @@ def trained():
 
 OPTIMIZERS = [
     seqnet.optimizers.SGD(0.1, momentum=0.9, nesterov=True, global_clipnorm=1.0),
-    seqnet.optimizers.AdaGrad(clipvalue=0.1),
-    seqnet.optimizers.AdaDelta(clipnorm=0.5),
+    seqnet.optimizers.Adagrad(clipvalue=0.1),
+    seqnet.optimizers.Adadelta(clipnorm=0.5),
     seqnet.optimizers.RMSprop(),
     seqnet.optimizers.Adam(0.01),
 ]

@@ -20,10 +20,13 @@ from seqnet.callbacks import BackupAndRestore, Callback
 from seqnet.layers import (
     GRU,
     LSTM,
+    BatchNormalization,
     Bidirectional,
+    Concatenate,
     Dense,
     Dropout,
     Embedding,
+    GlobalAveragePooling1D,
     Masking,
     SimpleRNN,
 )
@@ -309,6 +312,51 @@ def test_training_stopped_after_any_batch_continues_bit_for_bit(kind, backend, t
     for number, copy in enumerate(backup.copies):
         model = training.fresh() if number == 5 else training.used(model)
         assert_equal(training.run(model, EveryBatch(copy)), expected)
+
+
+class GraphTraining(Training):
+    """A training of a model with two inputs, sequences of different lengths, and two outputs."""
+
+    def __init__(self):
+        x = {"words": [x[:, 0] > 0 for x in RAGGED], "features": SERIES[:, 0]}
+        x["words"] = [words.astype("int32") for words in x["words"]]
+        y = {"tags": [words * 2 for words in x["words"]], "kind": VALUES[:, :1] > 0}
+        options = {
+            "validation_split": 0.3,
+            "class_weight": {"kind": {0: 1.0, 1: 2.0}},
+            "sample_weight": {"tags": np.linspace(0, 1, 14)},
+        }
+        optimizer = seqnet.optimizers.Adam(0.1, use_ema=True)
+        super().__init__(lambda: self.graph().layers, optimizer, (x, y), options, [])
+
+    def graph(self):
+        words = seqnet.Input((None,), dtype="int32", name="words")
+        features = seqnet.Input((3,), name="features")
+        steps = LSTM(2, return_sequences=True, recurrent_dropout=0.2)(Embedding(2, 2)(words))
+        joined = Concatenate()([GlobalAveragePooling1D()(steps), Dropout(0.3)(features)])
+        kind = Dense(1, activation="sigmoid")(BatchNormalization()(joined))
+        tags = Dense(3, activation="softmax")(steps)
+        return seqnet.Model([words, features], {"tags": tags, "kind": kind})
+
+    def fresh(self):
+        seqnet.set_random_seed(1)
+        model = self.graph()
+        losses = {"tags": "sparse_categorical_crossentropy", "kind": "binary_crossentropy"}
+        optimizer = type(self.optimizer).from_config(self.numbers)
+        model.compile(optimizer, losses, {"kind": ["AUC"]}, loss_weights={"kind": 0.3})
+        return model
+
+
+def test_a_model_of_several_inputs_and_outputs_continues_bit_for_bit(tmp_path):
+    training = GraphTraining()
+    backup = EveryBatch(tmp_path / "run.h5", copies=True)
+    model = training.fresh()
+    expected = training.run(model, backup)
+    assert len(backup.copies) >= 8
+    assert "history val_kind_AUC" in expected
+    for number in (1, 4, 7):  # within an epoch
+        result = training.run(training.used(model), EveryBatch(backup.copies[number]))
+        assert_equal(result, expected)
 
 
 # ------------------------------------------------------------------------------ interruptions

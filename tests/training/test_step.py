@@ -1,14 +1,16 @@
 """Compiled steps: accepted arrays and results."""
 
 import copy
+import re
 import threading
 
 import numpy as np
+import pytensor
 import pytest
 
 import seqnet
 from seqnet.data import Batch
-from seqnet.layers import GRU, Bidirectional, Dense, Dropout, Embedding, Layer
+from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Dropout, Embedding, Layer
 from seqnet.training.step import Structure, arguments, first_states, symbolic_batch
 
 RNG = np.random.default_rng(20261124)
@@ -173,3 +175,23 @@ def test_a_setting_changed_during_collection_is_not_missed():
     model = seqnet.Model([Slow(), last])
     assert model.steps.structure().layers[0] == (True,)
     assert model.steps.structure().layers[0] == (False,)
+
+
+def test_the_compiled_functions_are_public_with_clean_names():
+    model = seqnet.Model([Embedding(9, 3), LSTM(4), Dense(2, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    with pytest.raises(ValueError, match="compiled for 'train' yet: call fit, evaluate or predict"):
+        model.function()
+    X, y = np.array([[1, 2, 3], [4, 5, 6]]), np.array([0, 1])
+    with pytensor.config.change_flags(profile=True):
+        model.fit(X, y, verbose=0)
+    model.evaluate(X, y)
+    model.predict(X)
+    function = model.function("train")
+    for run in ("train", "test", "predict"):
+        text = pytensor.dprint(model.function(run), file="str")
+        assert "lstm/recurrent_kernel" in text
+        assert not re.search("0x|seqnet\\.|/site-packages", text)
+    assert function.profile.fct_callcount == 1
+    with pytest.raises(ValueError, match="one of 'train', 'test', 'predict', got 'fit'"):
+        model.function("fit")

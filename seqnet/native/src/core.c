@@ -21,6 +21,7 @@ void attach_team(team_run_function *run, team_barrier_function *barrier) {
 
 #include "gemm.c"
 #include "recurrence.c"
+#include "program.c"
 #include "rows.c"
 #include "chain.c"
 #include "ctc.c"

@@ -12,12 +12,10 @@
  *     adjacent, and the cell is applied to a tile while it is in the L1 cache.
  *   - Backwards, a thread's units of dh are the product of every gate's dr with its rows of U, again followed by the
  *     gradient of the cell. The weight gradients are one product each over all steps, at the end.
- *   - A cell with sums over the units runs in stages. Each stage computes what the next sums are of, for all units of some
- *     rows; then come the sums, and elementwise functions of them, which have one number for each row ("row values").
- *     Threads divide the rows only.
  *   - Operands that are not a state are computed once the states of the step before are known, and kept for the gradient
  *     of U. Backwards, the gradient of each arrives in a buffer of its own and is passed on to the states.
  *   - The gradient of another array that is the same at all steps is summed over the steps for each row of the batch.
+ *   - A cell without a product, whose U is NULL, is in elementwise_recurrence.c unless it has sums over the units.
  *   - Where the mask is False the states keep their values, dx is 0 and gradients pass to the previous step.
  *
  * Arrays are (time, batch, gates * units) or (time, batch, units), with the last axis contiguous. `saved` has the values
@@ -29,14 +27,6 @@ typedef struct {
     real *data;
     long time_step, batch_step;
 } sequence; /* data is NULL if there is none; the steps are 0 where all times or rows have the same values */
-
-/* A part of a cell between two sums over the units. First, row_function computes row values [row_from, row_to) from those
- * before. Then `function`, which the last stage does not have, computes what the row values [row_to, row_to + terms) are
- * the sums of, and saved values [saved_from, saved_to). */
-typedef struct {
-    block_function *function, *row_function;
-    long terms, saved_from, saved_to, row_from, row_to;
-} stage;
 
 typedef struct {
     long time, batch, units, gates, states, saved_values, distinct;
@@ -50,18 +40,14 @@ typedef struct {
     block_function *compute_operands, *operands_gradient;
     real *operand; /* (computed, operand_slots, batch, units): step t is in slot t % operand_slots */
     long operand_slots;
-    long stages, gradient_stages; /* 0: a cell without sums over the units */
-    const stage *stage, *gradient_stage;
-    long row_values, row_slots;
-    real *rows;  /* (row_slots, row_values, batch) */
-    real *terms; /* (most terms of a stage, batch, PANEL) */
     long saved_slots;
-    const real *recurrent_kernel, *bias; /* (units, gates * units); (gates * units,) or NULL */
+    const real *recurrent_kernel, *bias; /* (units, gates * units) or NULL; (gates * units,) or NULL */
     const real *const *initial; /* a (batch, units) for each state, or NULLs */
     const unsigned char *mask;
     long mask_time_step, mask_batch_step;
     sequence projected;
-    real *const *state; /* a (time, batch, units) for each state */
+    real *const *state; /* a (time, batch, units) for each state, contiguous unless the cell is elementwise */
+    long state_time_step, state_batch_step;
     real *saved;
     /* only backwards */
     const sequence *gradient; /* of each state sequence */
@@ -145,7 +131,7 @@ typedef struct {
 
 static part part_of(const recurrence *q, const team_member *me, long group) {
     long vectors = vector_count(q->units), groups = (vectors + group - 1) / group;
-    if (q->stages || splits_rows(q, me->count))
+    if (splits_rows(q, me->count))
         return (part){1, share_start(q->batch, me), share_end(q->batch, me), 0, vectors, share_start(groups, me) * group,
                       min_long(share_end(groups, me) * group, vectors)};
     long j0 = share_start(vectors, me), j1 = share_end(vectors, me);
@@ -176,51 +162,9 @@ static real *saved_at(const recurrence *q, long value, long t, long row, long u)
     return q->saved + (((t % q->saved_slots) * q->saved_values + value) * q->batch + row) * padded + u;
 }
 
-static real *row_values_at(const recurrence *q, long value, long t, long row) {
-    return q->rows + ((t % q->row_slots) * q->row_values + value) * q->batch + row;
-}
-
-/* The row values as arguments of a cell: one number for each row. The last argument is the number of units. */
-static long row_inputs(const recurrence *q, long t, long row, const real *units, block *in) {
-    for (long k = 0; k < q->row_values; k++) in[k] = (block){row_values_at(q, k, t, row), 1};
-    in[q->row_values] = (block){(real *)units, 0};
-    return q->row_values + 1;
-}
-
-static void run_row_function(const recurrence *q, const stage *s, long t, long row, long rows) {
-    const real units = (real)q->units;
-    block in[MAX_BLOCKS], out[MAX_BLOCKS];
-    if (!s->row_function) return;
-    row_inputs(q, t, row, &units, in);
-    for (long k = s->row_from; k < s->row_to; k++) out[k - s->row_from] = (block){row_values_at(q, k, t, row), 0};
-    s->row_function(1, rows, in, out);
-}
-
-/* Run a stage on some rows of one group of units, the first of which is u. */
-static void run_stage(const recurrence *q, const stage *s, long t, long row, long rows, long u, long columns,
-                      const block *in) {
-    long padded = vector_count(q->units) * LANES;
-    block out[MAX_BLOCKS];
-    for (long k = 0; k < s->terms; k++) out[k] = (block){q->terms + (k * q->batch + row) * PANEL, PANEL};
-    for (long k = s->saved_from; k < s->saved_to; k++)
-        out[s->terms + k - s->saved_from] = (block){saved_at(q, k, t, row, u), padded};
-    s->function(rows, columns, in, out);
-    for (long k = 0; k < s->terms; k++)
-        for (long r = 0; r < rows; r++) {
-            const real *from = out[k].data + r * PANEL;
-            real *to = row_values_at(q, s->row_to + k, t, row + r), rest = 0;
-            vreal sum = splat(0);
-            long c = 0;
-            for (; c + LANES <= columns; c += LANES) sum += load(from + c);
-            for (; c < columns; c++) rest += from[c];
-            *to = (u ? *to : 0) + (v_sum(sum) + rest);
-        }
-}
-
 /* The arguments of the cell; r is in `tile`, whose first row is that of `row`. */
-static void cell_inputs(const recurrence *q, long t, long row, long u, long group, const real *tile, const real *units,
-                        block *in) {
-    long tile_row = q->gates * group * LANES, n = 0, padded = vector_count(q->units) * LANES;
+static void cell_inputs(const recurrence *q, long t, long row, long u, long group, const real *tile, block *in) {
+    long tile_row = q->gates * group * LANES, n = 0;
     for (long g = 0; g < q->gates; g++) {
         in[n + g] = block_at(&q->projected, t, row, u);
         in[n + g].data += g * q->units;
@@ -229,29 +173,24 @@ static void cell_inputs(const recurrence *q, long t, long row, long u, long grou
     n += 2 * q->gates;
     for (long s = 0; s < q->states; s++) in[n++] = state_before(q, s, t, row, u);
     for (long i = 0; i < q->others; i++) in[n++] = block_at(&q->other[i], t, row, u);
-    if (!q->stages) return;
-    for (long s = 0; s < q->saved_values; s++) in[n++] = (block){saved_at(q, s, t, row, u), padded};
-    row_inputs(q, t, row, units, in + n);
 }
 
 /* Apply the cell to rows [row, end) of one group; r is in `tile`. */
 static void apply_cell(const recurrence *q, long t, long row, long end, long j, long group, const real *tile) {
     long u = j * LANES, units = q->units, columns = min_long(group * LANES, units - u), padded = vector_count(units) * LANES;
     long tile_row = q->gates * group * LANES, first = row, before = 2 * q->gates;
-    long saved_from = q->stages ? q->stage[q->stages - 1].saved_from : 0;
-    const real number = (real)units;
     block in[MAX_BLOCKS], out[MAX_BLOCKS];
     while (row < end) {
         int on;
         long rows = rows_with_same_mask(q, t, row, end, &on), at = (t * q->batch + row) * units + u;
-        cell_inputs(q, t, row, u, group, tile + (row - first) * tile_row, &number, in);
+        cell_inputs(q, t, row, u, group, tile + (row - first) * tile_row, in);
         for (long s = 0; s < q->states; s++) {
             const block *old = &in[before + s];
             out[s] = (block){q->state[s] + at, units};
             if (!on) copy_rows(rows, columns, old->row ? old->data : NULL, units, out[s].data, units);
         }
-        for (long s = saved_from; s < q->saved_values; s++)
-            out[q->states + s - saved_from] = (block){saved_at(q, s, t, row, u), padded};
+        for (long s = 0; s < q->saved_values; s++)
+            out[q->states + s] = (block){saved_at(q, s, t, row, u), padded};
         if (!q->saved) /* not needed: they overwrite one another after the tile */
             for (long s = 0; s < q->saved_values; s++)
                 out[q->states + s] = (block){(real *)tile + TILE_ROWS * tile_row, 0};
@@ -273,37 +212,17 @@ static void compute_operands(const recurrence *q, const part *my, long t) {
     }
 }
 
-/* Apply the cell in stages to rows [row, end); r is in tiles of all groups, one after another. */
-static void apply_stages(const recurrence *q, long t, long row, long end, long most, const real *tile) {
-    long vectors = vector_count(q->units), tile_size = (TILE_ROWS + 1) * q->gates * LANES;
-    const real units = (real)q->units;
-    block in[MAX_BLOCKS];
-    for (const stage *s = q->stage; s < q->stage + q->stages; s++) {
-        run_row_function(q, s, t, row, end - row);
-        for (long j = 0; j < vectors; j += most) {
-            long group = min_long(most, vectors - j), u = j * LANES, columns = min_long(group * LANES, q->units - u);
-            if (s->function) {
-                cell_inputs(q, t, row, u, group, tile + j * tile_size, &units, in);
-                run_stage(q, s, t, row, end - row, u, columns, in);
-            } else
-                apply_cell(q, t, row, end, j, group, tile + j * tile_size);
-        }
-    }
-}
-
 static void forward_job(void *argument, const team_member *me) {
     const recurrence *q = argument;
     /* With few rows in total, packing takes longer than it saves: read U in place. */
-    int in_place = q->time * q->batch <= FEW_ROWS, staged = q->stages != 0;
-    int one = one_operand(q) && !staged; /* if not one, panels are of one gate each */
+    int in_place = q->time * q->batch <= FEW_ROWS, one = one_operand(q); /* if not one, panels are of one gate each */
     long most = in_place || !one ? TILE_VECTORS : group_vectors(q->gates), units = q->units, columns = q->gates * units;
     part my = part_of(q, me, most);
     long width = q->gates * LANES; /* columns of one vector of units */
-    long tile_size = (TILE_ROWS + 1) * width, tile_vectors = staged ? vector_count(units) : TILE_VECTORS;
-    real *tiles_of_all = q->scratch + me->index * tile_size * tile_vectors;
-    real *bias = q->scratch + me->count * tile_size * tile_vectors;
+    long tile_size = (TILE_ROWS + 1) * width * TILE_VECTORS;
+    real *tile = q->scratch + me->index * tile_size, *bias = q->scratch + me->count * tile_size;
     real *packed = bias + vector_count(units) * width;
-    for (long j = my.p0; j < my.p1; j += most) {
+    for (long j = my.p0; j < my.p1 && q->recurrent_kernel; j += most) {
         long group = min_long(most, my.p1 - j);
         if (q->bias) pack_group(q, q->bias, 1, j, group, TILE_VECTORS, bias + j * width);
         if (!in_place || (j + group) * LANES > units)
@@ -312,32 +231,25 @@ static void forward_job(void *argument, const team_member *me) {
     compute_operands(q, &my, 0);
     if (my.rows || q->computed) team_barrier(me);
     for (long t = 0; t < q->time; t++) {
-        long all = tile_count(my.end - my.row), parts = staged ? all : 1; /* in stages, all units of one tile of rows */
-        for (long part = 0; part < parts; part++) {
-            for (long j = my.j0; j < my.j1; j += most) {
-                long group = min_long(most, my.j1 - j), total = q->gates * group;
-                int direct = in_place && (j + group) * LANES <= units;
-                real *tile = tiles_of_all + (staged ? j * tile_size : 0);
-                for (long i = staged ? part : 0; i < (staged ? part + 1 : all); i++) {
-                    long row = my.row + tile_start(my.end - my.row, i), end = my.row + tile_start(my.end - my.row, i + 1);
-                    long step = direct || !one ? group : TILE_VECTORS;
-                    for (long p = 0; p < total; p += step) {
-                        long vectors = min_long(step, total - p);
-                        const real *h = operand_at(q, q->operand_of[one ? 0 : p / group], t);
-                        long depth = h ? units : 0;
-                        const real *b = packed + j * width * units + p * LANES * units;
-                        if (direct) b = q->recurrent_kernel + p / group * units + j * LANES;
-                        tiles[vectors - 1][end - row - 1](depth, h + row * units * (h != NULL), units, 1, b,
-                                                          direct ? columns : vectors * LANES,
-                                                          q->bias ? bias + j * width + p * LANES : NULL, 0,
-                                                          tile + p * LANES, total * LANES);
-                    }
-                    if (!staged) apply_cell(q, t, row, end, j, group, tile);
+        for (long j = my.j0; j < my.j1; j += most) {
+            long group = min_long(most, my.j1 - j), total = q->gates * group;
+            int direct = in_place && (j + group) * LANES <= units;
+            for (long i = 0; i < tile_count(my.end - my.row); i++) {
+                long row = my.row + tile_start(my.end - my.row, i), end = my.row + tile_start(my.end - my.row, i + 1);
+                long step = direct || !one ? group : TILE_VECTORS;
+                for (long p = 0; p < total; p += step) {
+                    long vectors = min_long(step, total - p);
+                    const real *h = operand_at(q, q->operand_of[one ? 0 : p / group], t);
+                    long depth = h && q->recurrent_kernel ? units : 0;
+                    const real *b = packed + j * width * units + p * LANES * units;
+                    if (direct) b = q->recurrent_kernel + p / group * units + j * LANES;
+                    tiles[vectors - 1][end - row - 1](depth, h + row * units * (h != NULL), units, 1, b,
+                                                      direct ? columns : vectors * LANES,
+                                                      q->bias ? bias + j * width + p * LANES : NULL, 0,
+                                                      tile + p * LANES, total * LANES);
                 }
+                apply_cell(q, t, row, end, j, group, tile);
             }
-            if (staged)
-                apply_stages(q, t, my.row + tile_start(my.end - my.row, part),
-                             my.row + tile_start(my.end - my.row, part + 1), most, tiles_of_all);
         }
         if (t + 1 < q->time) compute_operands(q, &my, t + 1);
         if (!my.rows) team_barrier(me);
@@ -355,7 +267,7 @@ typedef struct {
 
 static long gate_ranges(const recurrence *q, gate_range *found) {
     long n = 0;
-    for (long g = 0; g < q->gates; g++) {
+    for (long g = 0; g < q->gates && q->recurrent_kernel; g++) {
         long d = q->distinct_slot[g];
         sequence s = q->d_projected;
         s.data += g * q->units;
@@ -419,7 +331,7 @@ static void pass_operands(const recurrence *q, const part *my, long t, long j, l
 }
 
 /* The arguments of the gradient of the cell. `carried` (states, batch, padded) has the gradients of the states. */
-static void gradient_inputs(const recurrence *q, long t, long row, long u, real *carried, const real *units, block *in) {
+static void gradient_inputs(const recurrence *q, long t, long row, long u, real *carried, block *in) {
     long padded = vector_count(q->units) * LANES, n = 0, size = q->batch * q->units;
     for (long g = 0; g < q->gates; g++, n++) {
         in[n] = block_at(&q->projected, t, row, u);
@@ -433,19 +345,17 @@ static void gradient_inputs(const recurrence *q, long t, long row, long u, real 
     for (long s = 0; s < q->states; s++)
         in[n++] = q->gradient[s].data ? block_at(&q->gradient[s], t, row, u) : (block){(real *)zeros, 0};
     for (long i = 0; i < q->other_sums; i++) in[n++] = (block){q->sums + (i * q->batch + row) * padded + u, padded};
-    if (q->stages) row_inputs(q, t, row, units, in + n);
 }
 
 /* Apply the gradient of the cell at step t to the rows of one group. `carried` has the gradients of the states after the
  * step, and then of those before it. */
 static void apply_gradient(const recurrence *q, const part *my, long t, long j, long columns, real *carried) {
     long u = j * LANES, units = q->units, padded = vector_count(units) * LANES;
-    const real number = (real)units;
     block in[MAX_BLOCKS], out[MAX_BLOCKS];
     for (long row = my->row; row < my->end;) {
         int on, m = 0;
         long rows = rows_with_same_mask(q, t, row, my->end, &on);
-        gradient_inputs(q, t, row, u, carried, &number, in);
+        gradient_inputs(q, t, row, u, carried, in);
         for (long g = 0; g < q->gates; g++, m++) {
             out[m] = block_at(&q->d_projected, t, row, u);
             out[m].data += g * units;
@@ -471,24 +381,6 @@ static void apply_gradient(const recurrence *q, const part *my, long t, long j, 
     }
 }
 
-/* Apply the gradient of a cell in stages, to all units of a thread's rows. */
-static void apply_gradient_stages(const recurrence *q, const part *my, long t, real *carried) {
-    long vectors = vector_count(q->units), rows = my->end - my->row;
-    const real units = (real)q->units;
-    block in[MAX_BLOCKS];
-    for (const stage *s = q->gradient_stage; s < q->gradient_stage + q->gradient_stages; s++) {
-        run_row_function(q, s, t, my->row, rows);
-        for (long j = 0; j < vectors; j += TILE_VECTORS) {
-            long u = j * LANES, columns = min_long(min_long(TILE_VECTORS, vectors - j) * LANES, q->units - u);
-            if (s->function) {
-                gradient_inputs(q, t, my->row, u, carried, &units, in);
-                run_stage(q, s, t, my->row, rows, u, columns, in);
-            } else
-                apply_gradient(q, my, t, j, columns, carried);
-        }
-    }
-}
-
 static void backward_job(void *argument, const team_member *me) {
     const recurrence *q = argument;
     long units = q->units, padded = vector_count(units) * LANES, columns = q->gates * units;
@@ -497,7 +389,7 @@ static void backward_job(void *argument, const team_member *me) {
     real *carried = q->scratch, *packed = carried + (q->states + q->computed) * q->batch * padded;
     gate_range parts[MAX_BLOCKS];
     long n = gate_ranges(q, parts);
-    for (long j = my.p0; j < my.p1; j += TILE_VECTORS)
+    for (long j = my.p0; j < my.p1 && q->recurrent_kernel; j += TILE_VECTORS)
         pack_transposed(q, j, min_long(TILE_VECTORS, my.p1 - j), packed + j * LANES * columns);
     for (long s = 0; s < q->states; s++) {
         real *dh = carried + (s * q->batch + my.row) * padded + u;
@@ -513,9 +405,8 @@ static void backward_job(void *argument, const team_member *me) {
                 add_product(q, &my, parts, n, t + 1, group, packed + j * LANES * columns, carried + j * LANES, padded);
                 pass_operands(q, &my, t, j, width, carried);
             }
-            if (t >= 0 && !q->stages) apply_gradient(q, &my, t, j, width, carried);
+            if (t >= 0) apply_gradient(q, &my, t, j, width, carried);
         }
-        if (t >= 0 && q->stages) apply_gradient_stages(q, &my, t, carried);
         if (t >= 0 && !my.rows) team_barrier(me);
     }
     for (long s = 0; s < q->states; s++)
@@ -552,9 +443,9 @@ static void weight_gradients(const recurrence *q, long threads) {
 }
 
 /* Scratch memory, in elements, that is enough for both directions; `operands` counts the states, too. */
-long recurrence_scratch(long batch, long units, long gates, long operands, long threads, long staged) {
+long recurrence_scratch(long batch, long units, long gates, long operands, long threads) {
     long padded = vector_count(units) * LANES;
-    long forward = threads * (TILE_ROWS + 1) * gates * (staged ? padded : PANEL) + padded * gates * (units + 1);
+    long forward = threads * (TILE_ROWS + 1) * gates * PANEL + padded * gates * (units + 1);
     long backward = padded * (operands * batch + gates * units), weights = threads * GEMM_SCRATCH;
     long most = forward > backward ? forward : backward;
     return (most > weights ? most : weights) + 64;
@@ -564,14 +455,24 @@ long recurrence_scratch(long batch, long units, long gates, long operands, long 
 static long limit_threads(const recurrence *q, long threads) {
     double step = 2.0 * (double)q->batch * q->units * q->gates * (q->units + 64);
     long by_units = min_long(threads, vector_count(q->units)), by_rows = min_long(threads, q->batch / MIN_ROWS);
-    if (q->stages) return min_long(min_long(threads, q->batch), (long)(step * q->time / 4e6) + 1);
     if (by_rows >= by_units && splits_rows(q, by_rows)) return min_long(by_rows, (long)(step * q->time / 4e6) + 1);
     return min_long(by_units, (long)(step / 50e3) + 1);
 }
 
-void recurrence_forward(recurrence *q, long threads) { team_run(forward_job, q, limit_threads(q, threads)); }
+#include "elementwise_recurrence.c"
+
+void recurrence_forward(recurrence *q, long threads) {
+    if (!q->recurrent_kernel)
+        team_run(elementwise_forward, q, elementwise_threads(q, threads));
+    else
+        team_run(forward_job, q, limit_threads(q, threads));
+}
 
 void recurrence_backward(recurrence *q, long threads) {
+    if (!q->recurrent_kernel) {
+        team_run(elementwise_backward, q, elementwise_threads(q, threads));
+        return;
+    }
     team_run(backward_job, q, limit_threads(q, threads));
     if (q->d_kernel) weight_gradients(q, threads);
 }
