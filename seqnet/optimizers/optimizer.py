@@ -156,7 +156,9 @@ class Optimizer(Versioned, Configurable):
         ema_overwrite_frequency: int | None = None,
         **unknown: Any,
     ):
-        refuse_arguments(type(self), unknown)
+        accumulates = "gradient_accumulation_steps" in unknown
+        hint = " Gradients are accumulated by fit(accumulate=k)." if accumulates else ""
+        refuse_arguments(type(self), unknown, hint=hint)
         reserved = sorted({AVERAGE, "weight"} & set(self.slots))
         if reserved:
             raise ValueError(f"{type(self).__name__} cannot have a slot named {reserved[0]!r}.")

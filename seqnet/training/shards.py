@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from seqnet.training.step import (
     compile_weights,
 )
 from seqnet.types import Array
+
+if TYPE_CHECKING:
+    from seqnet.model import Model
 
 
 def own_part(batch: Batch) -> Batch:
@@ -155,9 +158,23 @@ class ShardedSteps(CompiledSteps):
     """The compiled steps of a model, for batches that may be cut into shards.
 
     A batch that is not cut is computed by one call of one compiled function.
+
+    Parameters
+    ----------
+    model : Model
+
+    Attributes
+    ----------
+    last_rows : dict
+        The rows of the last batch of each run: layers carry states between batches of equal sizes.
     """
 
-    last_rows: dict[str, int]
+    def __init__(self, model: Model):
+        super().__init__(model)
+        self.last_rows: dict[str, int] = {}
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "last_rows": {}}
 
     def train(
         self, batch: Batch, states: Sequence | None = None, accumulate: int = 1
@@ -266,11 +283,11 @@ class ShardedSteps(CompiledSteps):
     def each(self, shards: Sequence[Shard], run: str) -> Iterator[Shard]:
         """Yield shards; before each, set its carried states, and its generators to those of all."""
         carried = carried_states(self.model.layers)
-        rows, known = shards[0].place.total, vars(self).setdefault("last_rows", {})
-        if known.setdefault(run, rows) != rows:
+        rows = shards[0].place.total
+        if self.last_rows.setdefault(run, rows) != rows:
             for one in carried:
                 one.reset(run)
-        known[run] = rows
+        self.last_rows[run] = rows
         if len(shards) == 1:
             yield shards[0]
             return

@@ -371,7 +371,11 @@ class Trainer:
         if self.world.size == 1 or not state["states"]:
             return state
         self.world.meet("the file of a run")
-        joined = {name: self.world.joined(rows) for name, rows in state["states"].items()}
+        joined = {}
+        for name, rows in state["states"].items():
+            total = self.model.steps.last_rows.get(name.partition("/")[0], 0)
+            start, stop = self.world.part(total)
+            joined[name] = self.world.joined(rows[: stop - start])
         return state | {"states": joined}
 
     def own_rows(self, state: dict) -> dict:
@@ -379,6 +383,8 @@ class Trainer:
         if self.world.size == 1:
             return state
         states = state.get("states", {})
+        for name, rows in states.items():
+            self.model.steps.last_rows[name.partition("/")[0]] = len(rows)
         own = {name: rows[slice(*self.world.part(len(rows)))] for name, rows in states.items()}
         return state | {"states": own}
 
