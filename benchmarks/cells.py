@@ -142,7 +142,7 @@ def main(arguments=None) -> None:
     result = parser(__doc__)
     for name in ("units", "batch", "length", "features", "rounds", "steps"):
         result.add_argument(f"--{name}", type=int)
-    result.add_argument("--cases", help="names of CASES and PEERS, separated by commas")
+    result.add_argument("--cases", help="names of CASES and PEERS, separated by semicolons")
     result.add_argument("--long", action="store_true", help="minGRU and GRU at 1,000 steps")
     options = result.parse_args(arguments)
     defaults = {"units": 128, "batch": 32, "length": 50, "features": 64, "rounds": 12, "steps": 20}
@@ -154,7 +154,7 @@ def main(arguments=None) -> None:
     if options.long:
         compare_long(options)
         return
-    chosen = options.cases.split(",") if options.cases else [*CASES, *PEERS]
+    chosen = options.cases.split(";") if options.cases else [*CASES, *PEERS]
     sizes = {n: getattr(options, n) for n in ("units", "batch", "length", "features")}
     rng, report = np.random.default_rng(0), Report("cells", options)
     x = rng.normal(size=(options.batch, options.length, options.features)).astype("float32")

@@ -975,7 +975,9 @@ class Model:
         """
         arguments = FitArguments.check(
             self._batch_size(batch_size),
-            None if validation_batch_size is None else self._batch_size(validation_batch_size),
+            None
+            if validation_batch_size is None
+            else self._batch_size(validation_batch_size, "validation_batch_size"),
             epochs, initial_epoch, shuffle, tbptt, verbose, validation_freq, steps_per_epoch,
             validation_steps, class_weight, accumulate,
         )  # fmt: skip
@@ -1017,13 +1019,13 @@ class Model:
         shapes = self.signature.inputs.leaves(self.input_shape)
         return next((shape[0] for shape in shapes if shape and shape[0] is not None), None)
 
-    def _batch_size(self, given: int | None) -> int:
+    def _batch_size(self, given: int | None, name: str = "batch_size") -> int:
         """Return the batch size that the user chooses, or the default; raise if it does not fit."""
         fixed = self.fixed_batch_size
         if given is None:
             return fixed or 32
-        if fixed not in (None, check_count(given, "batch_size")):
-            raise ValueError(f"batch_size={given} does not fit: {about_fixed(fixed)}.")
+        if fixed not in (None, check_count(given, name)):
+            raise ValueError(f"{name}={given} does not fit: {about_fixed(fixed)}.")
         return given
 
     def _check_samples(self, dataset: Dataset) -> None:
@@ -1068,7 +1070,8 @@ class Model:
         a dictionary of results by name is returned. The hooks of `callbacks` whose names begin with
         ``on_test`` are called. `tbptt` divides each batch into windows of this many steps and
         passes states from window to window: the result is the same, and the memory does not depend
-        on the length of the sequences.
+        on the length of the sequences. Only the penalties of an `activity_regularizer` are averaged
+        over the windows.
         """
         batch_size = self._batch_size(batch_size)
         steps, tbptt = check_optional_count(steps, "steps"), check_optional_count(tbptt, "tbptt")

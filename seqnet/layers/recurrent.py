@@ -301,9 +301,15 @@ class Loop(Stateful):
         else:
             return None
         # The size as a symbol: a known size of 1 would make the state a broadcastable type.
+        kernel, sizes = cell.recurrent_weights()[0], []
+        for number, state in zip(cell.state_sizes, states, strict=True):
+            if kernel is not None and number == cell.state_sizes[0]:
+                sizes.append(kernel.shape[0])
+            else:
+                sizes.append(state.shape[-1] if state.ndim else number + 0 * batch)
         return [
-            cast(Tensor, pt.alloc(state, batch, size + 0 * batch))
-            for state, size in zip(states, cell.state_sizes, strict=True)
+            cast(Tensor, pt.alloc(state, batch, size))
+            for state, size in zip(states, sizes, strict=True)
         ]
 
     def own_states(self) -> list:

@@ -187,9 +187,14 @@ class RecurrenceOp(GraphOp):
         # unlike the type that the step returns.
         batch = given["projected"].shape[1]
         # That of a weight, if there is one, because that of the input depends on earlier loops.
-        symbol = given["recurrent_kernel"].shape[0] if "recurrent_kernel" in given else batch
-        zero = np.asarray(0, dtype=self.step.dtype)
-        return [pt.alloc(zero, batch, size + 0 * symbol) for size in self.step.state_sizes]
+        rows = given["recurrent_kernel"].shape[0] if "recurrent_kernel" in given else None
+        symbol, zero = batch if rows is None else rows, np.asarray(0, dtype=self.step.dtype)
+        return [pt.alloc(zero, batch, self.size(n, rows, symbol)) for n in self.step.state_sizes]
+
+    def size(self, number: int, rows: Any, symbol: Any) -> Any:
+        """Return a size as a symbol; the recurrent kernel has as many rows as the first state."""
+        same = rows is not None and number == self.step.state_sizes[0]
+        return rows if same else number + 0 * symbol
 
     def in_order(self, sequence: Tensor) -> Tensor:
         """Reverse a sequence if the loop runs backwards."""
@@ -249,7 +254,10 @@ class Recurrence(RecurrenceOp):
 
     def shapes(self, projected: SymbolicShape, *others: SymbolicShape) -> list[SymbolicShape]:
         time, batch, _ = projected
-        sizes = self.step.state_sizes
+        rows = others[0][0] if self.step.products else None
+        sizes: list[Any] = list(self.step.state_sizes)
+        if rows is not None:
+            sizes = [self.size(n, rows, rows) for n in sizes]
         products = [(time, batch, len(p.gates) * self.step.units) for p in self.step.products]
         operands = [(time, batch, sizes[0]) for _ in products]
         histories, lasts = [(time, batch, n) for n in sizes], [(batch, n) for n in sizes]

@@ -316,6 +316,7 @@ def test_weights_and_all_masks_are_combined():
 TARGETS = {
     "sparse": lambda rng, n: rng.integers(0, CLASSES, n),
     "perplexity": lambda rng, n: rng.integers(0, CLASSES, n),
+    "categorical_generalized": lambda rng, n: rng.integers(0, CLASSES, n),
     "categorical": lambda rng, n: rng.dirichlet(np.ones(CLASSES), n),
     "binary": lambda rng, n: rng.integers(0, 2, (n, CLASSES)),
     "hinge": lambda rng, n: rng.integers(0, 2, (n, CLASSES)),
@@ -323,6 +324,7 @@ TARGETS = {
 }
 for kind in ("precision", "recall", "auc", "f1", "fbeta", "true", "false", "hinge", "squared_h"):
     TARGETS[kind] = TARGETS["binary"]
+INTEGERS = ("sparse", "perplexity", "categorical_generalized")
 AVERAGED = {
     "f1_score": seqnet.metrics.F1Score("macro"),
     "fbeta_score": seqnet.metrics.FBetaScore("weighted", beta=2.0),
@@ -335,7 +337,8 @@ AVERAGED = {
         name
         for name in (*registry.names("metric"), *registry.names("loss"))
         # These have other targets, and tests of their own.
-        if name.islower() and name not in ("masked_loss", "crf_loss", "ctc", "identity")
+        if name.islower()
+        and name not in ("masked_loss", "crf_loss", "ctc", "identity", "dice", "tversky")
     ],
 )
 def test_every_metric_and_loss_uses_weights_and_ignores_padding(name):
@@ -348,7 +351,7 @@ def test_every_metric_and_loss_uses_weights_and_ignores_padding(name):
     x = [rng.normal(size=(n, 2)) for n in lengths]
     y = [target(rng, n) for n in lengths]
     weights = [rng.choice([0.0, 0.5, 2.0], n) for n in lengths]
-    loss = "sparse_categorical_crossentropy" if kind in ("sparse", "perplexity") else "mse"
+    loss = "sparse_categorical_crossentropy" if kind in INTEGERS else "mse"
     model.compile("sgd", loss, metrics=[AVERAGED.get(name, name)])
     found = model.evaluate(x, y, batch_size=2, sample_weight=weights)
     metric = AVERAGED.get(name) or seqnet.metrics.get(name)

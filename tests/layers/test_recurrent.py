@@ -224,7 +224,7 @@ def test_gradients_are_the_numerical_ones(cell):
 @over_cells(CELLS)
 def test_a_layer_round_trips_through_its_configuration(cell):
     cls, own = CELLS[cell]
-    layer = cls(3, activation="relu", go_backwards=True, name="mine", **own)
+    layer = cls(3, go_backwards=True, name="mine", **{"activation": "relu", **own})
     again = cls.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     assert again.activation is layer.activation

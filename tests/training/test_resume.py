@@ -461,11 +461,11 @@ def test_an_interruption_during_the_validation_comes_before_its_end(small, tmp_p
     path, model, tested = tmp_path / "run.h5", again(), []
     test = model.steps.test
 
-    def interrupt(*given):
+    def interrupt(*given, **options):
         tested.append(given)
         if len(tested) == 7:
             os.kill(os.getpid(), signal.SIGINT)
-        return test(*given)
+        return test(*given, **options)
 
     monkeypatch.setattr(model.steps, "test", interrupt)
     with pytest.raises(KeyboardInterrupt, match="after batch 5 of epoch 2"):
