@@ -361,7 +361,7 @@ RNNS = {
 ALL = CELLS | RNNS
 
 
-QUICK = ("lstm", "gru", "two_sizes", "layer_norm_lstm", "min_gru", "network")
+QUICK = ("lstm", "gru", "two_sizes", "min_gru", "network")
 """The cells that the quick tests run over; all others are in the slow set."""
 
 

@@ -39,6 +39,7 @@ def run_small(name, results):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_benchmarks_save_their_printed_results(name, results):
     found = run_small(name, results)
@@ -47,6 +48,7 @@ def test_benchmarks_save_their_printed_results(name, results):
     assert results.read_text().endswith(found.stdout)
 
 
+@pytest.mark.slow
 def test_tables_are_generated_from_saved_results(results):
     command = [sys.executable, str(FOLDER / "report.py"), str(results)]
     found = subprocess.run(command, capture_output=True, text=True)

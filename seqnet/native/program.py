@@ -665,11 +665,15 @@ class ProgramKernel:
     """
 
     def __init__(self, step: StepGraph, dtype: str) -> None:
-        self.step, self.dtype = step, np.dtype(dtype)
+        # PyTensor keeps Ops, and with them their kernels, for the life of the process. A kernel
+        # therefore keeps no variables, which would keep a whole graph.
+        self.dtype = np.dtype(dtype)
         self.gates, self.states = len(step.inputs), len(step.states)
         self.others = tuple(step.kinds)
-        self.state_sizes = tuple(step.state_sizes)
-        program = self.program = StepProgram(step, self.dtype.name, 64 // self.dtype.itemsize)
+        self.state_sizes, self.other_sizes = tuple(step.state_sizes), tuple(step.other_sizes)
+        self._input_columns = sum(step.input_sizes)
+        self._products = [(p.matrix, p.start, sum(p.widths)) for p in step.products]
+        program = StepProgram(step, self.dtype.name, 64 // self.dtype.itemsize)
         self._core, libraries = core_and(self.dtype.name, *program.sources)
         self._sizes = np.array(program.expressions.sizes or [0.0], self.dtype)
         widest = max([1, *step.state_sizes])
@@ -683,7 +687,8 @@ class ProgramKernel:
         more = [b for _, *pair in self._weights for b in pair]
         self._backward = _Packed(program.backward, program.arenas, libraries[1], more)
         self._depths = [segments[-1].end for segments in program.operands]
-        widths = [sum(p.widths) for p in step.products]
+        self._arenas, self._sums, self._incoming = program.arenas, program.sums, program.incoming
+        widths = [columns for _, _, columns in self._products]
         self._packed = [
             max(n * pad(k), (k + 1) * pad(n)) for k, n in zip(self._depths, widths, strict=True)
         ]
@@ -708,7 +713,7 @@ class ProgramKernel:
             history[0] = 0 if initial_states is None else initial_states[k]
             histories.append(history)
         slots = time if save else 1
-        kept = memory.empty((slots * batch * self.program.arenas.totals["kept"],), self.dtype)
+        kept = memory.empty((slots * batch * self._arenas.totals["kept"],), self.dtype)
         if time and batch:
             arrays, alive = self._given(projected, others, histories)
             arenas = {"kept": (kept, slots)}
@@ -733,7 +738,7 @@ class ProgramKernel:
         others: Sequence[np.ndarray] = (),
     ) -> RecurrenceGradients:
         """Return the gradients of all arguments; see `RecurrenceKernel.backward`."""
-        step, totals = self.step, self.program.arenas.totals
+        totals = self._arenas.totals
         time, batch = projected.shape[:2]
         d_projected = memory.empty(projected.shape, self.dtype)
         d_others: list[np.ndarray | None] = [None] * len(others)
@@ -742,7 +747,7 @@ class ProgramKernel:
         for k, other in enumerate(self.others):
             if not other.gradient or other.kind == "matrix":
                 continue
-            size = step.other_sizes[k]
+            size = self.other_sizes[k]
             if other.kind == "sequence":
                 last = () if size is None else (size,)
                 d_others[k] = found = memory.empty((time, batch, *last), self.dtype)
@@ -784,9 +789,9 @@ class ProgramKernel:
             d_initial = [
                 self._block(found, start, size, batch).copy() for start, size in self._carried()
             ]
-        for k, place in self.program.sums.items():
-            start, _ = self.program.arenas.widths["sums", place.number]
-            columns = step.other_sizes[k]
+        for k, place in self._sums.items():
+            start, _ = self._arenas.widths["sums", place.number]
+            columns = self.other_sizes[k]
             if columns is None:
                 total = sums[start * batch : (start + 1) * batch].reshape(batch, 1)
             else:
@@ -801,10 +806,10 @@ class ProgramKernel:
         return RecurrenceGradients(d_projected, d_kernel, d_bias, d_initial, used)
 
     def _carried(self) -> list[tuple[int, int]]:
-        widths = self.program.arenas.widths
+        widths = self._arenas.widths
         return [
             (widths["carried", b.number][0], size)
-            for b, size in zip(self.program.incoming, self.state_sizes, strict=True)
+            for b, size in zip(self._incoming, self.state_sizes, strict=True)
         ]
 
     def _block(self, arena: np.ndarray, start: int, size: int, batch: int) -> np.ndarray:
@@ -821,7 +826,7 @@ class ProgramKernel:
     ) -> tuple[dict, list[np.ndarray]]:
         """Return the places of the arrays of both directions, and arrays that must stay alive."""
         time, batch = projected.shape[:2]
-        self._check("projected", projected, (time, batch, sum(self.step.input_sizes)))
+        self._check("projected", projected, (time, batch, self._input_columns))
         if len(others) != len(self.others):
             raise ValueError(f"others must be {len(self.others)} arrays, got {len(others)}")
         arrays = {("x", 0): sequence(projected)}
@@ -835,7 +840,7 @@ class ProgramKernel:
         for k, (array, other) in enumerate(zip(others, self.others, strict=True)):
             if other.kind == "matrix":
                 continue
-            columns = self.step.other_sizes[k]
+            columns = self.other_sizes[k]
             shape = (time, batch) if other.kind == "sequence" else (batch,)
             if columns is None:
                 array = np.ascontiguousarray(
@@ -871,7 +876,7 @@ class ProgramKernel:
     ) -> None:
         """Run the instructions of a direction on all steps."""
         time, batch = sizes
-        item, totals = self.dtype.itemsize, self.program.arenas.totals
+        item, totals = self.dtype.itemsize, self._arenas.totals
         work = self._work * batch * time * (2 if backwards else 1)
         threads = get_num_threads() if work > 100_000 else 1
         scratch_size = batch * totals["scratch"] + 64
@@ -890,18 +895,17 @@ class ProgramKernel:
         )
         at = scratch + scratch_size * item
         kept, structures = [], []
-        for product, depth, room in zip(
-            self.step.products, self._depths, self._packed, strict=True
+        for (number, start, columns), depth, room in zip(
+            self._products, self._depths, self._packed, strict=True
         ):
-            array: Any = matrices[2][product.matrix - 1] if product.matrix else matrices[0]
+            array: Any = matrices[2][number - 1] if number else matrices[0]
             if array.strides[-1] != item and array.size:
                 array = np.ascontiguousarray(array)
             kept.append(array)
             bias = None
-            if not product.matrix and matrices[1] is not None:
-                bias = address(matrices[1]) + product.start * item
-            columns = sum(product.widths)
-            data = address(array) + product.start * item
+            if not number and matrices[1] is not None:
+                bias = address(matrices[1]) + start * item
+            data = address(array) + start * item
             structures.append(
                 _Matrix(
                     *(data, array.strides[0] // item, depth, columns, int(backwards), bias, at),
@@ -913,14 +917,14 @@ class ProgramKernel:
         jobs = []
         d_kernel, d_bias, d_others = gradients or (None, None, ())
         for p, operand, place in self._weights if gradients else ():
-            product = self.step.products[p]
+            number, start, columns = self._products[p]
             array, sums = d_kernel, d_bias
-            if product.matrix:
-                array, sums = d_others[product.matrix - 1], None
+            if number:
+                array, sums = d_others[number - 1], None
             if array is None:
                 continue
-            to, columns = address(array) + product.start * item, sum(product.widths)
-            at_sums = None if sums is None else address(sums) + product.start * item
+            to = address(array) + start * item
+            at_sums = None if sums is None else address(sums) + start * item
             numbers = packed.number(operand), packed.number(place)
             jobs.append(
                 _WeightGradient(*numbers, self._depths[p], columns, to, array.shape[1], at_sums)

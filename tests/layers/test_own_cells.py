@@ -1,6 +1,8 @@
 """Custom cells: kernels, gates and errors."""
 
+import gc
 import re
+import weakref
 
 import numpy as np
 import pytensor
@@ -11,8 +13,8 @@ from helpers import assert_same, example_layer, random_arrays, run_cell
 from pytensor.scan.op import Scan
 
 import seqnet
-from seqnet import backend
-from seqnet.backend.recurrence import KernelRecurrence
+from seqnet import backend, native
+from seqnet.backend.recurrence import KernelRecurrence, compiled_kernel
 from seqnet.layers import GRU, LSTM, RNN, Dense, Embedding, Recurrent, SimpleRNN
 
 X = np.random.default_rng(0).normal(size=(2, 4, 3))
@@ -337,3 +339,16 @@ def test_paths_agree_where_states_are_swapped_or_returned_unchanged():
             assert_same(run_cell("swapping", arrays, path), scanned, 1e-13)
     finally:
         del ALL["swapping"]
+
+
+def test_a_kernel_keeps_no_graph():
+    """PyTensor keeps the Ops of kernels for the life of the process."""
+    layer = LSTM(3, layer_normalization=True)
+    layer.build((None, None, 2))
+    step = layer.trace(layer.no_masks()).step
+    kernel = compiled_kernel(step)
+    assert isinstance(kernel, native.ProgramKernel)
+    variable = weakref.ref(step.inputs[0])
+    del step
+    gc.collect()
+    assert variable() is None

@@ -414,7 +414,7 @@ def test_padding_reaches_the_second_of_two_stacked_layers():
 
 # PyTensor's own modes search for a BLAS library.
 @pytest.mark.filterwarnings("ignore:PyTensor could not link to a BLAS")
-@pytest.mark.parametrize("mode", ["FAST_COMPILE", "NUMBA"])
+@pytest.mark.parametrize("mode", ["FAST_COMPILE", pytest.param("NUMBA", marks=pytest.mark.slow)])
 def test_pytensors_own_modes_give_the_same_values_and_gradients(mode):
     if mode == "NUMBA":  # which takes minutes to compile all of a scan
         arrays, length, path = random_arrays("simple_rnn", 4, 2, 2), 2, "unroll"

@@ -17,9 +17,13 @@ from seqnet.native import memory
 MEGABYTE = (1 << 18,), "float32"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left():
+    gc.collect()  # the models of earlier tests; slow where there are many
+
+
 @pytest.fixture(autouse=True)
-def nothing_unused():
-    gc.collect()
+def nothing_unused(nothing_left):
     native.free_memory()
     yield
     native.free_memory()

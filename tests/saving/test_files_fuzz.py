@@ -18,6 +18,8 @@ from seqnet.regularizers import L2
 from seqnet.saving import hdf5
 from seqnet.saving.model_format import pack
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model():
