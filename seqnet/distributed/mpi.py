@@ -21,7 +21,7 @@ import numpy as np
 
 from seqnet import backend, config
 from seqnet.checks import check_bool, check_count
-from seqnet.distributed.world import RankError, World, current, enter
+from seqnet.distributed.world import RankError, Sums, World, current, enter
 from seqnet.types import Array
 
 log = logging.getLogger("seqnet")
@@ -180,16 +180,14 @@ class MPIWorld(World):
             self.traffic.bytes += sum(array.nbytes for array in arrays)
             self.traffic.seconds += time.perf_counter() - began
 
-    def total(self, shards: Sequence[Sequence[Array]]) -> list[Array]:
-        if self.shards:
-            return self._tree(shards)
-        (arrays,) = shards
-        for array in arrays:
+    def total(self, sums: Sums) -> list[Array]:
+        arrays = super().total(sums)
+        for array in () if self.shards else arrays:
             if array.size:
                 self._exchange(
                     lambda a=array: self.comm.Allreduce(self.mpi.IN_PLACE, a, self.mpi.SUM), array
                 )
-        return list(arrays)
+        return arrays
 
     def _move(self, arrays: list[Array], like: list[Array], source: int, to: int) -> list[Array]:
         if self.rank == source:

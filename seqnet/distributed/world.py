@@ -8,7 +8,7 @@ are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,15 @@ SHARDS = 8
 """The number of shards of a batch where sums must not depend on the number of ranks."""
 
 
+Sums = dict[tuple[int, int], list[Array]]
+"""Arrays that are added up over some shards, by the first shard and the one after the last."""
+
+
 class RankError(RuntimeError):
     """Another rank failed; the message says which and why."""
+
+    def __init__(self, message: str):
+        super().__init__(message)
 
 
 @dataclass
@@ -122,37 +129,53 @@ class World:
             The rows of the batch, which must be the same on all ranks.
         """
 
-    def total(self, shards: Sequence[Sequence[Array]]) -> list[Array]:
-        """Return the sums of arrays over all shards of all ranks.
+    def own_sums(self, shards: Iterable[list[Array]]) -> Sums:
+        """Add up arrays over the shards of this rank, as far as the order of additions permits.
 
         Parameters
         ----------
-        shards : list of lists of array
-            The same arrays for each shard of this rank, which may be overwritten. If the order of
-            additions does not matter, one list that is already the sum of all. A rank without
-            shards passes one list of arrays of the same shapes, which is not added.
-        """
-        if self.shards:
-            return self._tree(shards)
-        return list(shards[0])
+        shards : iterable of lists of array
+            The same arrays for each shard, which may be overwritten. A rank without shards passes
+            one list of arrays, which have the shapes and are not added.
 
-    def _tree(self, shards: Sequence[Sequence[Array]]) -> list[Array]:
-        """Add up the shards in pairs of neighbours: ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7))."""
+        Returns
+        -------
+        dict
+            Sums by range of shards. There is one, unless `shards` is fixed.
+        """
+        pairs = pairs_of(0, self.shards)
+        found: list[tuple[int, int, list[Array]]] = []
+        for number, arrays in enumerate(shards, self.own_shards().start):
+            start, stop = number, number + 1
+            while found and (not self.shards or (found[-1][0], start, stop) in pairs):
+                start, _, before = found.pop()
+                arrays = added(before, arrays)
+            found.append((start, stop, arrays))
+        return {(start, stop): arrays for start, stop, arrays in found}
+
+    def total(self, sums: Sums) -> list[Array]:
+        """Return the sums of arrays over the shards of all ranks, from those of `own_sums`.
+
+        With a fixed number of shards, neighbours are added in pairs, and so on: ((0 + 1) + (2 +
+        3)) + ((4 + 5) + (6 + 7)).
+        """
+        like = next(iter(sums.values()))
+        if not self.shards:
+            return like
         owners = [rank for rank in range(self.size) for _ in self.own_shards(rank=rank)]
-        own = dict(zip(self.own_shards(), shards, strict=False))
 
         def add(start: int, stop: int) -> list[Array]:
-            if stop - start == 1:
-                return list(own.get(start, ()))
+            """Return the sum of some shards on the rank of the first, and nothing on others."""
+            if owners[start] == owners[stop - 1]:
+                return sums.get((start, stop), [])
             middle = (start + stop) // 2
             left, right = add(start, middle), add(middle, stop)
             to, source = owners[start], owners[middle]
             if to != source:
-                right = self._move(right, left, source, to)
-            return [a + b for a, b in zip(left, right, strict=True)] if self.rank == to else []
+                right = self._move(right, like, source, to)
+            return added(left, right) if self.rank == to else []
 
-        found = add(0, self.shards)
-        return self._spread(found, shards[0], owners[0])
+        return self._spread(add(0, self.shards), like, owners[0])
 
     def _move(self, arrays: list[Array], like: list[Array], source: int, to: int) -> list[Array]:
         """Send arrays from a rank to another, which gets arrays `like` its own."""
@@ -194,6 +217,21 @@ class World:
     def together(self) -> Iterator[None]:
         """Tell the other ranks if the block fails."""
         yield
+
+
+def pairs_of(start: int, stop: int) -> set[tuple[int, int, int]]:
+    """Return which sums of a fixed number of shards are added: start, middle and stop of each."""
+    middle = (start + stop) // 2
+    if middle == start:
+        return set()
+    return {(start, middle, stop)} | pairs_of(start, middle) | pairs_of(middle, stop)
+
+
+def added(arrays: list[Array], others: Sequence[Array]) -> list[Array]:
+    """Add other arrays to some, in place, and return these."""
+    for array, other in zip(arrays, others, strict=True):
+        array += other
+    return arrays
 
 
 _current = World()

@@ -270,11 +270,12 @@ class Optimizer(Versioned, Configurable):
         sparse_rows : bool
             Whether tables may be updated row by row if only some rows are looked up.
         """
-        values, ids = self.sums(loss, weights, [sparse_rows] * len(weights))
+        by_row = [sparse_rows and self.updates_rows(weight) for weight in weights]
+        values, ids = self.sums(loss, weights, by_row)
         return self.means(weights, values, ids, over)
 
     def sums(
-        self, loss: Tensor, weights: Sequence, sparse_rows: Sequence[bool]
+        self, loss: Tensor, weights: Sequence, by_row: Sequence[bool]
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         """Return the gradients of `loss`, and the rows that they belong to; see `Gradients`.
 
@@ -282,8 +283,8 @@ class Optimizer(Versioned, Configurable):
         ----------
         loss : symbolic scalar
         weights : list of shared variables
-        sparse_rows : list of bool
-            For each weight, whether it may be updated row by row.
+        by_row : list of bool
+            For each weight, whether to return only those rows of a table that have a gradient.
         """
         found = cast(
             "list[Tensor]", pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
@@ -291,8 +292,8 @@ class Optimizer(Versioned, Configurable):
         # A list of numbers in a graph makes float64 gradients of float32 weights.
         found = [pt.cast(g, w.dtype) for g, w in zip(found, weights, strict=True)]
         touched = [
-            touched_rows(w, g) if sparse and self.updates_rows(w) else None
-            for w, g, sparse in zip(weights, found, sparse_rows, strict=True)
+            touched_rows(w, g) if rows else None
+            for w, g, rows in zip(weights, found, by_row, strict=True)
         ]
         values = [g if t is None else t.gradients for g, t in zip(found, touched, strict=True)]
         return values, [None if t is None else t.ids for t in touched]

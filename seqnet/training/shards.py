@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -68,7 +69,8 @@ class Shard:
 
     def whole(self, overs: Array) -> list[Array]:
         """Return the values of `Whole.given`."""
-        return [np.asarray(self.place.start), np.asarray(self.place.total), overs]
+        start, _, total = self.place
+        return [np.asarray(min(start, total - 1)), np.asarray(total), overs]
 
 
 def shards_of(
@@ -112,46 +114,33 @@ class Flat:
         return found
 
 
-def total_of(world: World, shards: Sequence[Shard], arrays: Sequence[list[Array]]) -> list[Array]:
+def total_of(
+    world: World, shards: Sequence[Shard], values: Iterator[list[Array]], purpose: str
+) -> list[Array]:
     """Return the sums of arrays over all shards of all ranks.
 
     Parameters
     ----------
     world : World
     shards : list of Shard
-    arrays : list of lists of array
-        The arrays of each shard.
+        Those of this rank.
+    values : iterator of lists of array
+        The arrays of each shard, which are added up as they come.
+    purpose : str
+        See `World.meet`.
     """
-    flat = Flat(arrays[0])
-    packed = [
-        [np.zeros_like(p) for p in flat.pack(of_shard)] if shard.empty else flat.pack(of_shard)
-        for shard, of_shard in zip(shards, arrays, strict=True)
-    ]
-    if not world.shards:
-        for more in packed[1:]:
-            for one, other in zip(packed[0], more, strict=True):
-                one += other
-        del packed[1:]
-    return flat.unpack(world.total(packed))
+    flat = None
 
+    def packed() -> Iterator[list[Array]]:
+        nonlocal flat
+        for shard, arrays in zip(shards, values, strict=True):
+            flat = flat or Flat(arrays)
+            found = flat.pack(arrays)
+            yield [np.zeros_like(array) for array in found] if shard.empty else found
 
-def sum_rows(ids: Array, rows: Array) -> tuple[Array, Array]:
-    """Return unique numbers of rows, and the sum of the rows (n, width) of each.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from seqnet.training.shards import sum_rows
-    >>> ids, rows = sum_rows(np.array([7, 2, 7]), np.array([[1.0], [2.0], [3.0]]))
-    >>> ids.tolist(), rows.tolist()
-    ([2, 7], [[2.0], [4.0]])
-    """
-    order = np.argsort(ids, kind="stable")
-    ids = ids[order]
-    first = np.flatnonzero(np.diff(ids, prepend=-1))
-    if len(first) == len(ids):
-        return ids, rows[order]
-    return ids[first], np.add.reduceat(rows[order], first, axis=0)
+    sums = world.own_sums(packed())
+    world.meet(purpose, shards[0].place.total)
+    return cast(Flat, flat).unpack(world.total(sums))
 
 
 class ShardedSteps(CompiledSteps):
@@ -194,31 +183,32 @@ class ShardedSteps(CompiledSteps):
             return super().train(batch, states)
         refuse_fixed_sizes()
         objectives, stateful = self.model.objectives, states is not None
+        count = objectives.number_of_sums
         shards = shards_of(world, batch, states, accumulate)
-        rows = shards[0].place.total
         with self.model.lock:
             step, _, structure = self.function(compile_gradient, shards[0].batch, stateful)
-            overs = np.ones(len(objectives))
-            if step.needs_overs:
-                overs = self.overs(world, shards)
-            values = objectives.number_of_sums - 1
-            gradients: list[list[tuple]] = []
-            sums: list[list[Sum]] = []
+            overs = self.overs(world, shards) if step.needs_overs else np.ones(len(objectives))
+            rows: list[list[Array]] = []
             last: list[list[Array]] = []
-            for shard in self.each(shards, "train"):
-                step, arrays, _ = self.function(compile_gradient, shard.batch, stateful)
-                outputs = step.function(*arrays, *shard.whole(overs), *shard.states)
-                sums.append(sums_of(outputs[:values], len(arrays[0])))
-                end = values + len(step.sparse) + sum(step.sparse)
-                gradients.append(by_weight(outputs[values:end], step.sparse))
-                last.append(outputs[end:])
-            world.meet("a step of training", rows)
-            total = self.total_sums(world, shards, sums)
+
+            def values() -> Iterator[list[Array]]:
+                for shard in self.each(shards, "train"):
+                    step, arrays, _ = self.function(compile_gradient, shard.batch, stateful)
+                    outputs = iter(step.function(*arrays, *shard.whole(overs), *shard.states))
+                    sums = sums_of(list(islice(outputs, count - 1)), len(arrays[0]))
+                    dense, of_tables = gradients_of(outputs, step.sparse)
+                    rows.append([table[:0] if shard.empty else table for table in of_tables])
+                    last.append(list(outputs))
+                    yield [*as_arrays(sums), *dense]
+
+            found = total_of(world, shards, values(), "a step of training")
+            total = self.whole_sums(found[:count])
             over = float(weights_of(objectives, total)[0]) if len(objectives) == 1 else 1.0
             squares = np.zeros(0)
-            if gradients[0]:
-                found = self.total_gradients(world, shards, gradients, step.sparse)
-                (squares,) = self.update(step.sparse)(np.asarray(over), *found)
+            if step.sparse:
+                tables = [joined_rows(world, parts) for parts in zip(*rows, strict=True)]
+                gradients = in_order(found[count:], tables, step.sparse)
+                (squares,) = self.update(step.sparse)(np.asarray(over), *gradients)
         ends = last_states(shards, last)
         return TrainResult(total, squares, ends, structure.trained, objectives, over)
 
@@ -245,20 +235,21 @@ class ShardedSteps(CompiledSteps):
             return super().test(batch, states, announce)
         of_sum = any(objective.reduction == "sum" for objective in self.model.objectives)
         compile_it = compile_test_part if of_sum else compile_test
-        values = self.model.objectives.number_of_sums - 1
+        count = self.model.objectives.number_of_sums
         shards = shards_of(world, batch, states)
-        found: list[list[Sum]] = []
         last: list[list[Array]] = []
-        with self.model.lock:
+
+        def values() -> Iterator[list[Array]]:
             for shard in self.each(shards, "test"):
                 function, arrays, _ = self.function(
                     compile_it, shard.batch, states is not None, announce
                 )
                 outputs = function(*arrays, *shard.states)
-                found.append(sums_of(outputs[:values], len(arrays[0])))
-                last.append(outputs[values:])
-            world.meet("a step of evaluation", shards[0].place.total)
-            total = self.total_sums(world, shards, found)
+                last.append(outputs[count - 1 :])
+                yield as_arrays(sums_of(outputs[: count - 1], len(arrays[0])))
+
+        with self.model.lock:
+            total = self.whole_sums(total_of(world, shards, values(), "a step of evaluation"))
         return TestResult(total, last_states(shards, last))
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
@@ -311,50 +302,23 @@ class ShardedSteps(CompiledSteps):
 
     def overs(self, world: World, shards: Sequence[Shard]) -> Array:
         """Return what the sum of each objective of a batch is divided by."""
-        found = []
-        for shard in shards:
-            function, arrays, _ = self.function(compile_weights, shard.batch)
-            found.append([np.array([float(weight) for weight in function(*arrays)])])
-        world.meet("the weights of a step of training", shards[0].place.total)
-        (weights,) = total_of(world, shards, found)
+
+        def values() -> Iterator[list[Array]]:
+            for shard in shards:
+                function, arrays, _ = self.function(compile_weights, shard.batch)
+                yield [np.array([float(weight) for weight in function(*arrays)])]
+
+        (weights,) = total_of(world, shards, values(), "the weights of a step of training")
         return divisors(self.model.objectives, weights)
 
-    def total_sums(
-        self, world: World, shards: Sequence[Shard], sums: Sequence[list[Sum]]
-    ) -> list[Sum]:
-        """Return the sums of a whole batch."""
-        arrays = [[np.asarray(s, dtype="float64") for s in of_shard] for of_shard in sums]
-        found = total_of(world, shards, arrays)
-        total: list[Sum] = [a if a.ndim else float(a) for a in found]
-        for start, objective in zip(
-            self.model.objectives.starts, self.model.objectives, strict=True
-        ):
+    def whole_sums(self, sums: Sequence[Array]) -> list[Sum]:
+        """Return the sums of a whole batch from those that were added up over its shards."""
+        total: list[Sum] = [array if array.ndim else float(array) for array in sums]
+        objectives = self.model.objectives
+        for start, objective in zip(objectives.starts, objectives, strict=True):
             if objective.reduction == "sum":
-                total[start] *= total[start + 1] or 1.0  # as the sums of a whole batch
+                total[start] *= total[start + 1] or 1.0  # as the step of a whole batch does
         return total
-
-    def total_gradients(
-        self,
-        world: World,
-        shards: Sequence[Shard],
-        gradients: Sequence[list[tuple]],
-        sparse: Sequence[bool],
-    ) -> list[Array]:
-        """Return the sums of gradients over all shards, as the update takes them."""
-        dense = [[v for ids, v in of_shard if ids is None] for of_shard in gradients]
-        whole = iter(total_of(world, shards, dense) if dense[0] else [])
-        found = []
-        for number, is_sparse in enumerate(sparse):
-            if not is_sparse:
-                found.append(next(whole))
-                continue
-            real = [
-                of_shard[number] if not shard.empty else tuple(a[:0] for a in of_shard[number])
-                for shard, of_shard in zip(shards, gradients, strict=True)
-            ]
-            ids, rows = [world.joined(np.concatenate(parts)) for parts in zip(*real, strict=True)]
-            found += sum_rows(ids, rows)
-        return found
 
 
 def last_states(shards: Sequence[Shard], states: Sequence[Sequence[Array]]) -> list[Array]:
@@ -363,10 +327,79 @@ def last_states(shards: Sequence[Shard], states: Sequence[Sequence[Array]]) -> l
     return [np.concatenate(parts) for parts in zip(*(of_rows or states[:1]), strict=True)]
 
 
-def by_weight(outputs: Sequence[Array], sparse: Sequence[bool]) -> list[tuple]:
-    """Return (numbers of rows or None, gradient) of each weight."""
-    left = iter(outputs)
-    return [(next(left) if is_sparse else None, next(left)) for is_sparse in sparse]
+def as_arrays(sums: Sequence[Sum]) -> list[Array]:
+    """Return sums as float64 arrays."""
+    return [np.asarray(value, dtype="float64") for value in sums]
+
+
+# ---- gradients: of tables, only the rows that were looked up
+
+
+def gradients_of(
+    outputs: Iterator[Array], sparse: Sequence[bool]
+) -> tuple[list[Array], list[Array]]:
+    """Return the gradients that a `GradientStep` returns, the whole ones and those of tables.
+
+    The gradient of a table is an array of records: the ``id`` of a row, and the ``row``. So both
+    are exchanged together.
+    """
+    dense, tables = [], []
+    for is_sparse in sparse:
+        if is_sparse:
+            tables.append(records(next(outputs), next(outputs)))
+        else:
+            dense.append(next(outputs))
+    return dense, tables
+
+
+def records(ids: Array, rows: Array) -> Array:
+    """Return the numbers of rows (n,), and the rows (n, width), as an array of n records."""
+    found = np.empty(len(ids), dtype=[("id", "int64"), ("row", rows.dtype, rows.shape[1:])])
+    found["id"], found["row"] = ids, rows
+    return found
+
+
+def summed(given: Array) -> Array:
+    """Return the records of unique numbers of rows, each with the sum of its rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.training.shards import records, summed
+    >>> found = summed(records(np.array([7, 2, 7]), np.array([[1.0], [2.0], [3.0]])))
+    >>> found["id"].tolist(), found["row"].tolist()
+    ([2, 7], [[2.0], [4.0]])
+    """
+    given = given[np.argsort(given["id"], kind="stable")]
+    first = np.flatnonzero(np.diff(given["id"], prepend=-1))
+    if len(first) == len(given):
+        return given
+    return records(given["id"][first], np.add.reduceat(given["row"], first, axis=0))
+
+
+def joined_rows(world: World, parts: Sequence[Array]) -> Array:
+    """Return the gradient of a table, from those of the shards of this rank and of the others.
+
+    A sum that must not depend on the number of ranks has the rows of all shards in their order.
+    """
+    own = np.concatenate(parts)
+    if len(parts) > 1 and not world.shards:
+        own = summed(own)
+    return summed(world.joined(own))
+
+
+def in_order(
+    dense: Sequence[Array], tables: Sequence[Array], sparse: Sequence[bool]
+) -> list[Array]:
+    """Return gradients in the order of the weights, as `compile_update` takes them."""
+    whole, by_row, found = iter(dense), iter(tables), []
+    for is_sparse in sparse:
+        if is_sparse:
+            table = next(by_row)
+            found += [table["id"], table["row"]]
+        else:
+            found.append(next(whole))
+    return found
 
 
 def weights_of(objectives: Objectives, sums: Sequence[Sum]) -> Array:

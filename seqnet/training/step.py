@@ -24,6 +24,7 @@ from seqnet.layers.recurrent import Loop
 from seqnet.layers.states import layers_in_time
 from seqnet.locking import COMPILING
 from seqnet.ops.count import Count
+from seqnet.optimizers.optimizer import set_rows
 from seqnet.regularizers import penalty as penalty_of
 from seqnet.training.announcing import announced
 from seqnet.training.results import PredictResult, TestResult, TrainResult, sums_of
@@ -311,10 +312,8 @@ def compile_gradient(model: Model, batch: Batch, states: States) -> GradientStep
     values: list[Tensor] = []
     ids: list[Tensor | None] = []
     if weights:
-        regularized = {weight for _, weight in weight_penalties(model)}
-        rows = backend.native() is not None
-        allowed = [rows and weight not in regularized for weight in weights]
-        values, ids = model.optimizer.sums(total, weights, allowed)
+        tables = [backend.native() is not None] * len(weights)
+        values, ids = model.optimizer.sums(total, weights, tables)
     found = [v for pair in zip(ids, values, strict=True) for v in pair if v is not None]
     means = [objective for objective in model.objectives if objective.reduction != "sum"]
     function = compile_step(batch, states, [*sums, *found], context, "training", whole.given)
@@ -361,14 +360,20 @@ def compile_update(model: Model, sparse: Sequence[bool]) -> Callable:
     The gradients are those of `GradientStep`, added up; they are divided by `over`.
     """
     weights, over = trained_weights(model), pt.dscalar("over")
-    values, ids = [], []
-    for weight, rows in zip(weights, sparse, strict=True):
-        shape = (None, *weight.type.shape[1:]) if rows else weight.type.shape
+    values: list[Tensor] = []
+    ids: list[Tensor | None] = []
+    for weight, by_row in zip(weights, sparse, strict=True):
+        shape = (None, *weight.type.shape[1:]) if by_row else weight.type.shape
         values.append(pt.tensor(f"{weight.name}/gradient", dtype=weight.dtype, shape=shape))
-        ids.append(pt.lvector(f"{weight.name}/rows") if rows else None)
+        ids.append(pt.lvector(f"{weight.name}/rows") if by_row else None)
     given = [v for pair in zip(ids, values, strict=True) for v in pair if v is not None]
     penalties = weight_penalties(model)
     regularized = [w for w in weights if any(w is weight for _, weight in penalties)]
+    for place, (weight, rows) in enumerate(zip(weights, ids, strict=True)):
+        whole = weight in regularized or not model.optimizer.updates_rows(weight)
+        if rows is not None and whole:
+            values[place] = set_rows(pt.zeros_like(weight), rows, values[place])
+            ids[place] = None
     if regularized:
         of_weights = [p for (_, w), p in penalties.items() if w in regularized]
         total = sum([pt.cast(p, model.dtype) for p in of_weights], pt.zeros((), model.dtype))

@@ -14,7 +14,7 @@ from seqnet.data import Batch
 from seqnet.data.dataset import Place
 from seqnet.distributed import World, world
 from seqnet.layers import GRU, LSTM, BatchNormalization, Dense, Dropout, Embedding
-from seqnet.training.shards import shards_of, sum_rows, total_of
+from seqnet.training.shards import shards_of
 
 RNG = np.random.default_rng(0)
 RAGGED = [RNG.normal(size=(n, 4)) for n in RNG.integers(2, 9, 11)]
@@ -106,11 +106,16 @@ def test_accumulate_is_a_number_of_parts():
 
 
 class Ranks(World):
-    """A rank of several in one process."""
+    """A rank of several in one process, which leaves what it sends in a dictionary."""
 
-    def __init__(self, rank, size, deterministic=False):
+    def __init__(self, rank, size, deterministic=False, mail=None):
         super().__init__(deterministic)
-        self.rank, self.size = rank, size
+        self.rank, self.size, self.mail = rank, size, mail
+
+    def _move(self, arrays, like, source, to):
+        if self.rank == source:
+            self.mail.setdefault((source, to), []).append(arrays)
+        return self.mail[source, to].pop(0) if self.rank == to else []
 
 
 @given(
@@ -133,31 +138,61 @@ def test_each_row_belongs_to_one_shard(rows, size, accumulate, fixed):
     assert np.concatenate(found).tolist() == x.tolist()
 
 
-@given(cuts=st.lists(st.integers(0, 20), max_size=6))
-@settings(max_examples=30)
-def test_sums_do_not_depend_on_how_a_batch_is_cut(cuts):
-    x = np.random.default_rng(1).normal(size=(20, 3))
-    ids = np.random.default_rng(2).integers(0, 6, 20)
-    edges = [0, *sorted(cuts), 20]
-    batch = Batch(x)
+class Cut(World):
+    """A world of one that cuts batches at given rows."""
 
-    class Cut(World):
-        def cuts(self, rows, accumulate=1):
-            return list(pairwise(edges))
+    def __init__(self, edges, deterministic=False):
+        super().__init__(deterministic)
+        self.edges = edges
 
-    shards = shards_of(Cut(), batch, None)
-    arrays = [[s.batch.inputs.sum(0), np.array(len(s.batch), "float64")] for s in shards]
-    total, count = total_of(Cut(), shards, arrays)
-    np.testing.assert_allclose(total, x.sum(0))
-    assert count == 20
-    unique, rows = sum_rows(ids, x)
-    expected = np.zeros((6, 3))
-    np.add.at(expected, ids, x)
-    np.testing.assert_allclose(rows, expected[unique])
-    assert (np.diff(unique) > 0).all()
+    def cuts(self, rows, accumulate=1):
+        return list(pairwise([0, *self.edges, rows]))
+
+    def cuts_batches(self, accumulate=1):
+        return True
 
 
-def test_fixed_shards_are_added_in_pairs():
-    parts = [[np.array([2.0**-k])] for k in (0, 30, 53, 53)]
-    (found,) = World(4).total(parts)
-    assert found[0] == (1 + 2.0**-30) + (2.0**-53 + 2.0**-53)
+@pytest.fixture(scope="module")
+def step_of():
+    """Return a function of (world, batch) that makes an update; it returns sums and weights."""
+    seqnet.set_random_seed(5)
+    layers = [Embedding(2000, 3, mask_zero=True), GRU(4, return_sequences=True, dropout=0.3)]
+    model = seqnet.Model([*layers, Dense(2, activity_regularizer="l2")])
+    model.compile(seqnet.optimizers.SGD(0.1, global_clipnorm=0.5), "mse", ["mae"])
+    model.build((None, None))
+    state = model.state_dict()
+
+    def step(ranks, batch):
+        model.load_state_dict(state)
+        before, world._current = world._current, ranks
+        try:
+            result = model.steps.train(batch)
+        finally:
+            world._current = before
+        return [np.array(result.joint_norm), *map(np.array, result.sums), *model.get_weights()]
+
+    return step
+
+
+@given(seed=st.integers(0, 99), rows=st.integers(1, 9), data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_sums_and_updates_do_not_depend_on_how_a_batch_is_cut(step_of, seed, rows, data):
+    edges = sorted(data.draw(st.lists(st.integers(0, rows), max_size=5), label="edges"))
+    rng = np.random.default_rng(seed)
+    X = rng.integers(0, 2000, (rows, 4)) * (rng.random((rows, 4)) < 0.7)  # 0 is padding
+    X[:, 0] += 1  # not only padding
+    batch = Batch(X, rng.normal(size=(rows, 4, 2)), rng.integers(0, 3, rows).astype("float32"))
+    close(step_of(Cut(edges), batch), step_of(World(), batch))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 8])
+def test_fixed_shards_are_added_in_the_same_pairs_by_any_number_of_ranks(count):
+    values = np.random.default_rng(0).normal(size=count) * 10.0 ** np.arange(count)
+    (whole,) = World(count).total(World(count).own_sums([np.array([v])] for v in values))
+    for size in (1, 2, 3, 5, 9):
+        mail, found = {}, None
+        for number in reversed(range(size)):  # a rank sends to lower ones only
+            rank = Ranks(number, size, count, mail)
+            own = [[np.array([values[k]])] for k in rank.own_shards() or [0]]
+            found = rank.total(rank.own_sums(own)) or found
+        assert found == [whole]
