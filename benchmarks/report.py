@@ -259,6 +259,27 @@ def sequence_losses(records: list[dict]) -> str:
     return with_peer(records, "loss", "loss and gradient, ms")
 
 
+def cells(records: list[dict]) -> str:
+    rows = []
+    for record in records:
+        for name, found in record["cells"].items():
+            step, best = milliseconds(found["step_ms"]), number(found["best_ms"])
+            compared = "" if found["ratio_to"] == name else found["ratio_to"]
+            beside = ratio(found["ratio"]) if compared else ""
+            rows.append([f"{name}{star(record)}", step, best, beside, compared])
+    heads = ["cell", "training step, ms", "shortest, ms", "ratio", "to"]
+    return markdown(heads, rows)
+
+
+def cells_long(records: list[dict]) -> str:
+    rows = []
+    for record in records:
+        for name, found in record["layers"].items():
+            step = milliseconds(found["step_ms"])
+            rows.append([f"{name}{star(record)}", step, ratio(found["ratio"])])
+    return markdown(["layer", "training step, ms", "layer / minGRU"], rows)
+
+
 def attention(records: list[dict]) -> str:
     return with_peer(records, "model", "training step, ms")
 
@@ -300,6 +321,8 @@ TABLES: dict[str, Callable] = {
         generation,
         sequence_losses,
         attention,
+        cells,
+        cells_long,
     )
 }
 

@@ -1,5 +1,7 @@
 """Custom losses and metrics, in both precisions, with and without kernels."""
 
+import itertools
+
 import numpy as np
 import pytensor.tensor as pt
 import pytest
@@ -66,11 +68,19 @@ def by_numpy(function):
 OWN = [power, mean_power, weighted_columns, weighted_classes, projected, huber, Scaled()]
 
 
+def backends_and_types():
+    """Yield every backend with every precision and kind of targets; the quick set has four."""
+    quick = [("auto", "float32", "integers"), ("numpy", "float64", "integers")]
+    quick += [("auto", "float64", "floats"), ("numpy", "float32", "floats")]
+    kinds = ("auto", "numpy"), ("float32", "float64"), ("floats", "integers")
+    for case in itertools.product(*kinds):
+        yield pytest.param(*case, marks=() if case in quick else pytest.mark.slow)
+
+
 @pytest.mark.parametrize("loss", OWN, ids=lambda f: getattr(f, "__name__", "scaled"))
-@pytest.mark.parametrize("targets", [Y, Y.astype("int64")], ids=["floats", "integers"])
-@pytest.mark.parametrize("chosen", ["auto", "numpy"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_plain_numbers_and_numpy_arrays_work_in_losses(loss, targets, chosen, dtype):
+@pytest.mark.parametrize(("chosen", "dtype", "kind"), list(backends_and_types()))
+def test_plain_numbers_and_numpy_arrays_work_in_losses(loss, chosen, dtype, kind):
+    targets = Y if kind == "floats" else Y.astype("int64")
     seqnet.config.set_floatx(dtype)
     seqnet.config.set_backend(chosen)
     model = seqnet.Model([Dense(4, "tanh"), Dense(3, "softmax")])

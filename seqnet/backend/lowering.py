@@ -35,7 +35,7 @@ from seqnet.backend.updates import SharedUpdates, merge_updates
 from seqnet.ops.affine import Affine
 from seqnet.ops.graph_op import apply_op
 from seqnet.ops.lookup import SetRows
-from seqnet.ops.unrolled import OpaqueGraph, StackSteps, UnrolledStep
+from seqnet.ops.unrolled import StackSteps, UnrolledStep, UnstackSteps
 
 
 class ChooseKernels(GraphRewriter):
@@ -80,7 +80,8 @@ def inline_inner_graph(fgraph: FunctionGraph, node: Apply) -> list[Variable] | b
 
     Otherwise the virtual machine would compile the inner graph with PyTensor's default linker.
     """
-    return False if isinstance(node.op, OpaqueGraph) else inline_ofg_node(node)
+    kept = isinstance(node.op, (UnrolledStep, UnstackSteps, StackSteps))
+    return False if kept else inline_ofg_node(node)
 
 
 inline_inner_graphs = dfs_rewriter(inline_inner_graph)

@@ -26,7 +26,7 @@ from seqnet.backend.kernel_ops import native as native_code
 from seqnet.backend.kernel_ops import use_softmax_kernels
 from seqnet.backend.lowering import ChooseKernels, LowerForVM, inline_inner_graphs, work_in_place
 from seqnet.backend.recurrence import why_not_fused
-from seqnet.locking import COMPILING
+from seqnet.locking import compiling
 from seqnet.ops.recurrence import Recurrence
 from seqnet.ops.schedule import ScheduledRate, rate_at
 from seqnet.ops.unrolled import UnrolledStep
@@ -227,7 +227,7 @@ def compile(
     check_fused([*outputs, *updates.values()])
     seeded = [v for v in updates if needs_seeds(v)]
     given = {generator: generator.type() for generator in seeded}
-    with COMPILING:
+    with compiling():
         function = pytensor.function(
             [*inputs, *given.values()],
             list(outputs),

@@ -20,7 +20,7 @@ from seqnet.generation.splitting import Kind, Split
 from seqnet.layers import CallContext
 from seqnet.layers.states import all_layers
 from seqnet.layers.symbolic import put_values
-from seqnet.locking import COMPILING
+from seqnet.locking import compiling
 from seqnet.signature import Signature, Structure
 from seqnet.training.shards import ShardedSteps
 from seqnet.training.step import last_states, recurrent_layers, symbolic_states
@@ -200,7 +200,7 @@ class SteppedModel:
         """Return the function of one step for values of some types, compiled at first use."""
         key = (config.backend(), *types)
         if key not in self.functions:
-            with COMPILING:
+            with compiling():
                 self.functions[key] = self.compile_step(types)
         return self.functions[key]
 

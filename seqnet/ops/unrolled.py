@@ -8,7 +8,8 @@ thousand steps is a graph of a few thousand nodes, and the step is compiled once
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 import pytensor.tensor as pt
@@ -16,24 +17,13 @@ from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.op import OutputStorageType
 from pytensor.tensor.exceptions import ShapeError
+from pytensor.tensor.type import TensorType
 
-from seqnet.ops.graph_op import SymbolicShape
+from seqnet.ops.graph_op import GraphOp, SymbolicShape, apply_op
 from seqnet.types import Array, Tensor
 
 
-class OpaqueGraph(OpFromGraph):
-    """A graph that stays one node and is not inlined. It is equal only to itself."""
-
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __str__(self) -> str:
-        return type(self).__name__
-
-
-class UnrolledStep(OpaqueGraph):
+class UnrolledStep(OpFromGraph):
     """One step of a loop: from sequence values, states and constants to the outputs of the body."""
 
     @classmethod
@@ -53,6 +43,19 @@ class UnrolledStep(OpaqueGraph):
     run: Callable | None = None
     """The compiled inner graph, set by the backend."""
 
+    @cached_property
+    def graph_hash(self) -> int:
+        """The hash of the inner graph: each of many nodes asks for it."""
+        return super().__hash__()
+
+    __eq__ = OpFromGraph.__eq__
+
+    def __hash__(self) -> int:
+        return self.graph_hash
+
+    def __str__(self) -> str:
+        return type(self).__name__
+
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
         if self.run is None:
             super().perform(node, inputs, outputs)
@@ -65,14 +68,25 @@ class UnrolledStep(OpaqueGraph):
         raise ShapeError
 
 
-class UnstackSteps(OpaqueGraph):
+class UnstackSteps(GraphOp):
     """Split a sequence (time, ...) into its steps (...)."""
 
-    def __init__(self, variable: Variable, length: int) -> None:
+    __props__ = ("length",)
+    is_inline = False
+
+    def __init__(self, length: int) -> None:
         self.length = length
-        whole = variable.type()
-        super().__init__([whole], [whole[t] for t in range(length)])
         self.view_map = {t: [0] for t in range(length)}
+
+    def define(self, whole: Tensor) -> list[Tensor]:
+        return [whole[t] for t in range(self.length)]
+
+    def outputs_for(self, whole: Tensor) -> list[Tensor]:
+        step = TensorType(whole.type.dtype, whole.type.shape[1:])
+        return [step() for _ in range(self.length)]
+
+    def shapes(self, whole: SymbolicShape) -> list[SymbolicShape]:
+        return [whole[1:]] * self.length
 
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
         (whole,) = inputs
@@ -83,11 +97,6 @@ class UnstackSteps(OpaqueGraph):
         for storage, value in zip(outputs, whole, strict=True):
             storage[0] = value
 
-    # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
-    def infer_shape(self, *given: Any) -> list[SymbolicShape]:
-        shapes = given[-1]
-        return [shapes[0][1:]] * self.length
-
     def pullback(
         self, inputs: Sequence[Variable], outputs: Sequence[Variable], gradients: Sequence[Variable]
     ) -> list[Variable]:
@@ -96,24 +105,28 @@ class UnstackSteps(OpaqueGraph):
         return [stack_steps(known)]
 
 
-class StackSteps(OpaqueGraph):
+class StackSteps(GraphOp):
     """Stack steps (...) to a sequence (time, ...)."""
 
-    def __init__(self, steps: Sequence) -> None:
-        parts = [v.type() for v in steps]
-        super().__init__(parts, [pt.stack(parts, axis=0)])
+    __props__ = ()
+    is_inline = False
 
     empty: Callable = staticmethod(np.empty)
     """Allocates the output; a backend may set a faster function."""
 
+    def define(self, *steps: Tensor) -> list[Tensor]:
+        return [pt.stack(steps, axis=0)]
+
+    def outputs_for(self, *steps: Tensor) -> list[Tensor]:
+        first = steps[0].type
+        return [TensorType(first.dtype, (len(steps), *first.shape))()]
+
+    def shapes(self, *steps: SymbolicShape) -> list[SymbolicShape]:
+        return [(len(steps), *steps[0])]
+
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
         shape = (len(inputs), *inputs[0].shape)
         outputs[0][0] = np.stack(inputs, out=self.empty(shape, inputs[0].dtype))
-
-    # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
-    def infer_shape(self, *given: Any) -> list[SymbolicShape]:
-        node, shapes = given[-2:]
-        return [(len(node.inputs), *shapes[0])]
 
     def pullback(
         self, inputs: Sequence[Variable], outputs: Sequence[Variable], gradients: Sequence[Variable]
@@ -123,9 +136,9 @@ class StackSteps(OpaqueGraph):
 
 def unstack_steps(variable: Variable, length: int) -> list:
     """Return the steps (...) of a sequence (time, ...)."""
-    return UnstackSteps(variable, length)(variable, return_list=True)
+    return apply_op(UnstackSteps(length), variable)
 
 
 def stack_steps(steps: Sequence) -> Tensor:
     """Return steps (...) stacked to a sequence (time, ...)."""
-    return StackSteps(steps)(*steps)
+    return cast("Tensor", StackSteps()(*steps))

@@ -22,7 +22,7 @@ from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Loop
 from seqnet.layers.states import layers_in_time
-from seqnet.locking import COMPILING
+from seqnet.locking import COMPILING, compiling
 from seqnet.ops.count import Count
 from seqnet.optimizers.optimizer import set_rows
 from seqnet.regularizers import penalty as penalty_of
@@ -519,7 +519,7 @@ class CompiledSteps:
         key = (compile_it, types, depends, with_states, name)
         function = self.functions.get(key)
         if function is None:
-            with COMPILING:
+            with compiling():
                 function = self.functions.get(key)  # another thread may have compiled it meanwhile
                 if function is None:
                     states = symbolic_states(self.model.layers) if with_states else {}
@@ -535,7 +535,7 @@ class CompiledSteps:
         """Return the function of `compile_update`, compiled if it is the first of its kind."""
         key = (sparse, self.structure(), config.backend())
         if key not in self.updates:
-            with COMPILING:
+            with compiling():
                 self.updates[key] = compile_update(self.model, sparse)
         return self.updates[key]
 

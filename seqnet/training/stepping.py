@@ -13,7 +13,7 @@ from seqnet.checks import check_fits
 from seqnet.data.dataset import Batch
 from seqnet.data.spec import InputSpec
 from seqnet.data.validation import as_array
-from seqnet.locking import COMPILING
+from seqnet.locking import compiling
 from seqnet.training.step import compile_predict, first_states, recurrent_layers, symbolic_states
 from seqnet.types import Array, ArrayLike, Shape
 
@@ -47,7 +47,7 @@ class OneStep:
         self.specs = list(model.input_specs.values())
         self.layers, self.lock = list(model.layers), model.lock
         self.timed = [len(self.specs) == 1 or is_sequence(spec) for spec in self.specs]
-        with COMPILING:
+        with compiling():
             variables = [self.variable(*pair) for pair in zip(self.specs, self.timed, strict=True)]
             states = symbolic_states(self.layers)
             batch = Batch(self.structures[0].to_batch(variables))

@@ -22,6 +22,9 @@ TIME = 6  # of padded arrays; sequences are shorter
 CLASSES = 4
 
 paths = pytest.mark.parametrize("path", PATHS)
+paths_in_depth = pytest.mark.parametrize(
+    "path", ["fused", *(pytest.param(path, marks=pytest.mark.slow) for path in ("scan", "unroll"))]
+)
 some_lengths = st.lists(st.integers(1, 4), min_size=1, max_size=4)
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=8, deadline=None)
@@ -133,7 +136,7 @@ def test_a_ragged_batch_equals_its_sequences_one_at_a_time(path, lengths, seed):
         np.testing.assert_allclose(p, model.predict(xi[None])[0], rtol=1e-9)
 
 
-@paths
+@paths_in_depth
 @few
 @given(lengths=some_lengths, seed=seeds)
 def test_the_output_for_a_ragged_sequence_equals_that_of_the_sequence_alone(path, lengths, seed):
@@ -212,7 +215,7 @@ def test_padding_changes_nothing_in_float32_and_in_bidirectional_layers(path, le
         np.testing.assert_allclose(ragged, model.predict(xi[None])[0], rtol=1e-5)
 
 
-@paths
+@paths_in_depth
 @pytest.mark.parametrize("found_by", ["mask_zero", "masking"])
 def test_padding_detected_by_a_layer_changes_nothing(path, found_by):
     seqnet.set_random_seed(5)
@@ -239,7 +242,7 @@ def test_padding_detected_by_a_layer_changes_nothing(path, found_by):
         np.testing.assert_allclose(p[m], alone, rtol=1e-9)
 
 
-@paths
+@paths_in_depth
 def test_padding_changes_no_bit_if_the_arithmetic_is_the_same(path):
     """A list, an array with lengths, and an array with a mask give the same batch."""
     model = both_ways(path)
@@ -255,7 +258,7 @@ def test_padding_changes_no_bit_if_the_arithmetic_is_the_same(path):
         np.testing.assert_array_equal(a, b)
 
 
-@paths
+@paths_in_depth
 @few
 @given(lengths=some_lengths, seed=seeds)
 def test_lengths_equal_a_mask_of_padding_at_the_end(path, lengths, seed):
@@ -276,7 +279,7 @@ def test_lengths_equal_a_mask_of_padding_at_the_end(path, lengths, seed):
             np.testing.assert_allclose(p[: len(alone)], alone, rtol=1e-9)
 
 
-@paths
+@paths_in_depth
 def test_a_batch_of_masked_steps_has_loss_zero_and_no_update(path):
     model = tagger(path)
     x, y = np.ones((2, TIME), int), np.full((2, TIME), -1)
@@ -792,7 +795,7 @@ def test_windows_carry_states_and_losses_equal_those_of_the_whole_sequence(size)
     np.testing.assert_allclose(history["val_loss"][0], expected[0])
 
 
-@paths
+@paths_in_depth
 def test_evaluation_by_windows_gives_the_result_of_whole_sequences(path, monkeypatch):
     model = follower(rate=0.0, path=path)
     mask = np.arange(7) < np.array([[7], [1], [4], [6]])
@@ -824,7 +827,7 @@ def test_windows_of_ragged_batches_train_like_the_sequence_alone():
     same(model.get_weights(), other.get_weights())
 
 
-@paths
+@paths_in_depth
 @pytest.mark.parametrize("size", [1, 3])
 def test_windows_use_the_dropout_masks_of_the_whole_sequence(path, size):
     """Without updates in between, the loss of all windows equals that of the whole sequence."""

@@ -220,7 +220,7 @@ def test_an_invalid_step_is_refused_by_name(name):
 
 
 @pytest.mark.parametrize("options", [{}, {"fused": False}, {"unroll": True}], ids=str)
-@pytest.mark.parametrize("cls", [SimpleRNN, GRU])
+@pytest.mark.parametrize("cls", [SimpleRNN, pytest.param(GRU, marks=pytest.mark.slow)])
 def test_a_gradient_of_a_gradient_is_the_numerical_one(cls, options):
     layer = cls(2, dtype="float64", return_sequences=True, **options)
     x = symbolic()

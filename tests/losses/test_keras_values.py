@@ -29,7 +29,7 @@ def tolerance(dtype):
 
 
 @pytest.mark.parametrize("case", loss_cases.CASES)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def test_values_and_gradients_equal_those_of_keras(case, dtype):
     """The values, weighted mean and sum, and their gradients, as in a training step."""
     arrays, loss = KERAS[case], make(case)
