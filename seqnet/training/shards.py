@@ -206,7 +206,7 @@ class ShardedSteps(CompiledSteps):
             over = float(weights_of(objectives, total)[0]) if len(objectives) == 1 else 1.0
             squares = np.zeros(0)
             if step.sparse:
-                tables = [joined_rows(world, parts) for parts in zip(*rows, strict=True)]
+                tables = [world.joined(np.concatenate(parts)) for parts in zip(*rows, strict=True)]
                 gradients = in_order(found[count:], tables, step.sparse)
                 (squares,) = self.update(step.sparse)(np.asarray(over), *gradients)
         ends = last_states(shards, last)
@@ -357,35 +357,6 @@ def records(ids: Array, rows: Array) -> Array:
     found = np.empty(len(ids), dtype=[("id", "int64"), ("row", rows.dtype, rows.shape[1:])])
     found["id"], found["row"] = ids, rows
     return found
-
-
-def summed(given: Array) -> Array:
-    """Return the records of unique numbers of rows, each with the sum of its rows.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from seqnet.training.shards import records, summed
-    >>> found = summed(records(np.array([7, 2, 7]), np.array([[1.0], [2.0], [3.0]])))
-    >>> found["id"].tolist(), found["row"].tolist()
-    ([2, 7], [[2.0], [4.0]])
-    """
-    given = given[np.argsort(given["id"], kind="stable")]
-    first = np.flatnonzero(np.diff(given["id"], prepend=-1))
-    if len(first) == len(given):
-        return given
-    return records(given["id"][first], np.add.reduceat(given["row"], first, axis=0))
-
-
-def joined_rows(world: World, parts: Sequence[Array]) -> Array:
-    """Return the gradient of a table, from those of the shards of this rank and of the others.
-
-    A sum that must not depend on the number of ranks has the rows of all shards in their order.
-    """
-    own = np.concatenate(parts)
-    if len(parts) > 1 and not world.shards:
-        own = summed(own)
-    return summed(world.joined(own))
 
 
 def in_order(

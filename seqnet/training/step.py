@@ -24,6 +24,7 @@ from seqnet.layers.recurrent import Loop
 from seqnet.layers.states import layers_in_time
 from seqnet.locking import COMPILING, compiling
 from seqnet.ops.count import Count
+from seqnet.ops.lookup import SumRows
 from seqnet.optimizers.optimizer import set_rows
 from seqnet.regularizers import penalty as penalty_of
 from seqnet.training.announcing import announced
@@ -357,7 +358,8 @@ def compile_test_part(model: Model, batch: Batch, states: States) -> Callable:
 def compile_update(model: Model, sparse: Sequence[bool]) -> Callable:
     """Compile ``over, gradients... -> squared norms`` and the update.
 
-    The gradients are those of `GradientStep`, added up; they are divided by `over`.
+    The gradients are those of `GradientStep`, added up; they are divided by `over`. Those of a table
+    are the rows of all parts, one after another.
     """
     weights, over = trained_weights(model), pt.dscalar("over")
     values: list[Tensor] = []
@@ -370,10 +372,11 @@ def compile_update(model: Model, sparse: Sequence[bool]) -> Callable:
     penalties = weight_penalties(model)
     regularized = [w for w in weights if any(w is weight for _, weight in penalties)]
     for place, (weight, rows) in enumerate(zip(weights, ids, strict=True)):
-        whole = weight in regularized or not model.optimizer.updates_rows(weight)
-        if rows is not None and whole:
-            values[place] = set_rows(pt.zeros_like(weight), rows, values[place])
-            ids[place] = None
+        if rows is None:
+            continue
+        ids[place], values[place] = unique, summed = cast(list, SumRows()(values[place], rows))
+        if weight in regularized or not model.optimizer.updates_rows(weight):
+            ids[place], values[place] = None, set_rows(pt.zeros_like(weight), unique, summed)
     if regularized:
         of_weights = [p for (_, w), p in penalties.items() if w in regularized]
         total = sum([pt.cast(p, model.dtype) for p in of_weights], pt.zeros((), model.dtype))
