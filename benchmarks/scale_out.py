@@ -6,6 +6,10 @@ A step is one update with the whole batch, which has the same size on all sides.
 turns in one run; `speed` is that of two processes, in units of that of one, in the same round.
 PyTorch is measured with DistributedDataParallel over gloo, if there is an environment for it (see
 `environments.py`).
+
+    python benchmarks/scale_out.py --rates 1000mbit,100mbit      # as root, on Linux
+
+compares a model of the time (`exchange_s`) with processes in network namespaces.
 """
 
 from __future__ import annotations
@@ -13,9 +17,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +32,15 @@ from harness import SETTLE_S, SIZES, Report, parser, spread, table
 HERE = Path(__file__).resolve()
 MODELS = {**{name: SIZES[name] for name in ("A", "B")}, "words": (100_000, 128, 256, 1, 32, 35)}
 """Vocabulary, embedding, units, layers, batch, length: a language model of each."""
+
+
+FEW_ROWS = 1024
+"""Tables with fewer rows are exchanged whole."""
+
+SMALL_BYTES = 72
+"""What is sent of sums and news in a step of these models."""
+
+HOSTS = "-hosts"
 
 
 def classes(name: str) -> int:
@@ -73,6 +88,17 @@ class Seqnet:
 
     def exchanged(self) -> dict:
         return dict(vars(self.world.traffic))
+
+    def facts(self) -> dict:
+        """Return what the model of the time needs to know."""
+        tables = [w.get_value(borrow=True) for w in self.model.weights]
+        dense = sum(w.nbytes for w in tables if len(w) < FEW_ROWS)
+        meets = []
+        for _ in range(200):
+            began = time.perf_counter()
+            self.world.meet("a step of training")
+            meets.append(time.perf_counter() - began)
+        return {"dense_bytes": dense, "latency_s": float(np.median(meets[100:]))}
 
 
 class Torch:
@@ -125,10 +151,17 @@ class Torch:
     def exchanged(self) -> dict:
         return {}
 
+    def facts(self) -> dict:
+        return {}
+
 
 def work(kind: str, name: str) -> None:
     """Make the numbers of steps that come in lines; print the time of one, and what it sent."""
     trainer = Seqnet(name) if kind == "seqnet" else Torch(name)
+    trainer.step()
+    facts = trainer.facts()
+    if trainer.rank == 0:
+        print(json.dumps(facts), flush=True)
     while True:
         line = sys.stdin.readline() if trainer.rank == 0 else ""
         steps = trainer.told(int(line or 0))
@@ -160,6 +193,8 @@ class Side:
 
     def __init__(self, start: list[str], kind: str, name: str, threads: int):
         variables = {"OMP_NUM_THREADS": str(threads), "MASTER_ADDR": "127.0.0.1"}
+        if HOSTS in start:
+            variables["UCX_TLS"] = "tcp"  # not the memory, which the "machines" share
         self.process = subprocess.Popen(
             [*start, str(HERE), "--work", f"{kind}:{name}"],
             env={**os.environ, **variables},
@@ -167,11 +202,15 @@ class Side:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.facts = self.answer()
 
     def steps(self, count: int) -> dict:
         """Make steps and return the time of one in ms, with messages, bytes and seconds in them."""
         self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self.process.args} ended.")
@@ -228,8 +267,11 @@ def compare(name: str, options, report: Report) -> list[list]:
         for peer in ("seqnet", "PyTorch")
         if f"{peer}, 1 x 2" in ms
     }
+    facts = sides["seqnet, 2 x 1"].facts
     report.add(
         model=name,
+        **facts,
+        row_bytes=max(0.0, sent["bytes"] - facts["dense_bytes"] - SMALL_BYTES),
         ms={side: spread(values) for side, values in ms.items()},
         speed=speed,
         sent=sent,
@@ -247,18 +289,117 @@ def compare(name: str, options, report: Report) -> list[list]:
     return rows
 
 
+# ---- a model of the time, and networks of limited rates to check it
+
+
+def exchange_s(
+    ranks: int, dense_bytes: float, row_bytes: float, latency_s: float, bits_per_s: float
+) -> float:
+    """Return how long the exchanges of a step take, in seconds.
+
+    Sums are made by recursive halving and doubling; rows are passed on in a tree. A rank sends and
+    receives at the same time.
+
+    Parameters
+    ----------
+    ranks : int
+    dense_bytes : float
+        Of the gradients that are added up.
+    row_bytes : float
+        Of the rows of tables that one rank contributes.
+    latency_s : float
+        Of one message.
+    bits_per_s : float
+    """
+    rounds = math.ceil(math.log2(ranks)) if ranks > 1 else 0
+    messages = rounds * (2 + 2 + (2 if row_bytes else 0))  # two small ones, the sum, the rows
+    volume = 2 * (ranks - 1) / ranks * dense_bytes + (ranks - 1) * row_bytes
+    return messages * latency_s + 8 * volume / bits_per_s
+
+
+def shell(text: str) -> None:
+    subprocess.run(text.split(), check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def network(ranks: int, rate: str):
+    """Make a network namespace for each rank, with links of a rate; yield how to start ranks.
+
+    It needs Linux, the rights of root, and the commands ip and tc.
+    """
+    with contextlib.ExitStack() as stack:
+        shell("ip link add seqnet type bridge")
+        stack.callback(shell, "ip link del seqnet")
+        shell("ip addr add 10.77.0.254/24 dev seqnet")
+        shell("ip link set seqnet up")
+        for n in range(1, ranks + 1):
+            shell(f"ip netns add seqnet{n}")
+            stack.callback(shell, f"ip netns del seqnet{n}")
+            shell(f"ip link add seqnet{n} type veth peer name eth0 netns seqnet{n}")
+            shell(f"ip link set seqnet{n} master seqnet up")
+            shell(f"ip -n seqnet{n} addr add 10.77.0.{n}/24 dev eth0")
+            shell(f"ip -n seqnet{n} link set eth0 up")
+            shell(f"ip -n seqnet{n} link set lo up")
+            if rate != "unlimited":
+                limit = f"tbf rate {rate} burst 128kb latency 100ms"
+                shell(f"ip netns exec seqnet{n} tc qdisc add dev eth0 root {limit}")
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        launcher = folder / "launcher"
+        launcher.write_text(
+            "#!/bin/sh\nwhile case $1 in -*) ;; *) false; esac; do shift; done\n"
+            'host=${1##*.}; shift; exec ip netns exec seqnet$host sh -c "$*"\n'
+        )
+        launcher.chmod(0o755)
+        hosts = ",".join(f"10.77.0.{n}" for n in range(1, ranks + 1))
+        how = f"{HOSTS} {hosts} -iface seqnet -launcher ssh -launcher-exec {launcher}"
+        yield [*how.split(), "-n", str(ranks)]
+
+
+def check_rates(name: str, options, report: Report) -> list[list]:
+    """Compare the model of the time with runs at limited rates; return rows of a table."""
+    rows, alone = [], None
+    for rate in ("unlimited", *options.rates.split(",")):
+        with network(options.ranks, rate) as start:
+            given = [options.mpiexec, *start, sys.executable], "seqnet", name, 1
+            with Side(*given) as side:
+                side.steps(2)
+                count = max(3, int(options.seconds * 1e3 / side.steps(3)["ms"]))
+                turns = [side.steps(count) for _ in range(options.rounds)]
+        ms = spread([turn["ms"] for turn in turns])
+        dense = side.facts["dense_bytes"]
+        sent = float(np.median([turn["bytes"] for turn in turns]))
+        if alone is None:
+            latency = side.facts["latency_s"] / math.ceil(math.log2(options.ranks))
+            alone = ms["median"] - 1e3 * float(np.median([turn["seconds"] for turn in turns]))
+            continue
+        by_row = max(0.0, sent - dense - SMALL_BYTES)
+        bits = float(rate.removesuffix("mbit")) * 1e6
+        expected = alone + 1e3 * exchange_s(options.ranks, dense, by_row, latency, bits)
+        report.add(model=name, ranks=options.ranks, rate=rate, ms=ms, predicted_ms=expected)
+        rows.append([name, rate, f"{ms['median']:.1f}", f"{expected:.1f}"])
+    return rows
+
+
 def main(arguments=None) -> None:
     result = parser(__doc__)
     result.add_argument("--models", default="A,B,words")
     result.add_argument("--mpiexec", default=str(Path(sys.executable).parent / "mpiexec"))
     result.add_argument("--rounds", type=int, default=7)
     result.add_argument("--seconds", type=float, default=0.7, help="of each turn")
+    result.add_argument("--rates", help="check the model at these rates instead: 1000mbit,100mbit")
+    result.add_argument("--ranks", type=int, default=2, help="with --rates")
     result.add_argument("--work", help=argparse.SUPPRESS)
     options = result.parse_args(arguments)
     if options.work:
         work(*options.work.split(":"))
         return
     report = Report("scale_out", options)
+    if options.rates:
+        rows = [["model", "rate", "ms", "predicted"]]
+        for name in options.models.split(","):
+            rows += check_rates(name, options, report)
+        table(rows)
+        return
     rows = [["model", "processes x threads", "ms", "speed", "messages", "kB", "exchanging"]]
     for name in options.models.split(","):
         rows += compare(name, options, report)
