@@ -336,6 +336,7 @@ def network(ranks: int, rate: str):
             shell(f"ip netns add seqnet{n}")
             stack.callback(shell, f"ip netns del seqnet{n}")
             shell(f"ip link add seqnet{n} type veth peer name eth0 netns seqnet{n}")
+            stack.callback(shell, f"ip link del seqnet{n}")
             shell(f"ip link set seqnet{n} master seqnet up")
             shell(f"ip -n seqnet{n} addr add 10.77.0.{n}/24 dev eth0")
             shell(f"ip -n seqnet{n} link set eth0 up")
