@@ -143,7 +143,8 @@ def scale_out(records: list[dict], path: Path) -> None:
     for axis, (title, (bits, latency)) in zip(axes, NETWORKS.items(), strict=True):
         for name, r in found.items():
             alone = r["ms"]["seqnet, 1 x 2"]["median"] / 1e3
-            sizes = r["dense_bytes"], 2 * r["row_bytes"]  # measured with half of a batch
+            rows = 2 * r["row_bytes"]  # measured with half of a batch
+            sizes = r["dense_bytes"], rows, r["table_bytes"]
             times = [alone + exchange_s(n, *sizes, latency, bits) for n in machines]
             axis.plot(machines, [100 * alone / t for t in times], marker="o", label=name)
         axis.set(title=title, xscale="log", xlabel="machines", ylim=(0, 105))

@@ -37,7 +37,7 @@ MODELS = {**{name: SIZES[name] for name in ("A", "B")}, "words": (100_000, 128, 
 FEW_ROWS = 1024
 """Tables with fewer rows are exchanged whole."""
 
-SMALL_BYTES = 72
+SMALL_BYTES = 128
 """What is sent of sums and news in a step of these models."""
 
 HOSTS = "-hosts"
@@ -91,14 +91,16 @@ class Seqnet:
 
     def facts(self) -> dict:
         """Return what the model of the time needs to know."""
-        tables = [w.get_value(borrow=True) for w in self.model.weights]
-        dense = sum(w.nbytes for w in tables if len(w) < FEW_ROWS)
+        weights = [w.get_value(borrow=True) for w in self.model.weights]
+        tables = sum(w.nbytes for w in weights if w.ndim == 2 and len(w) >= FEW_ROWS)
+        dense = sum(w.nbytes for w in weights) - tables
         meets = []
         for _ in range(200):
             began = time.perf_counter()
             self.world.meet("a step of training")
             meets.append(time.perf_counter() - began)
-        return {"dense_bytes": dense, "latency_s": float(np.median(meets[100:]))}
+        latency = float(np.median(meets[100:]))
+        return {"dense_bytes": dense, "table_bytes": tables, "latency_s": latency}
 
 
 class Torch:
@@ -293,7 +295,12 @@ def compare(name: str, options, report: Report) -> list[list]:
 
 
 def exchange_s(
-    ranks: int, dense_bytes: float, row_bytes: float, latency_s: float, bits_per_s: float
+    ranks: int,
+    dense_bytes: float,
+    row_bytes: float,
+    table_bytes: float,
+    latency_s: float,
+    bits_per_s: float,
 ) -> float:
     """Return how long the exchanges of a step take, in seconds.
 
@@ -307,12 +314,16 @@ def exchange_s(
         Of the gradients that are added up.
     row_bytes : float
         Of the rows of tables that one rank contributes.
+    table_bytes : float
+        Of these tables, which are added up whole if all rows are more than they have.
     latency_s : float
         Of one message.
     bits_per_s : float
     """
     rounds = math.ceil(math.log2(ranks)) if ranks > 1 else 0
     messages = rounds * (2 + 2 + (2 if row_bytes else 0))  # two small ones, the sum, the rows
+    if ranks * row_bytes > table_bytes:
+        dense_bytes, row_bytes = dense_bytes + table_bytes, 0
     volume = 2 * (ranks - 1) / ranks * dense_bytes + (ranks - 1) * row_bytes
     return messages * latency_s + 8 * volume / bits_per_s
 
@@ -367,7 +378,7 @@ def check_rates(name: str, options, report: Report) -> list[list]:
                 count = max(3, int(options.seconds * 1e3 / side.steps(3)["ms"]))
                 turns = [side.steps(count) for _ in range(options.rounds)]
         ms = spread([turn["ms"] for turn in turns])
-        dense = side.facts["dense_bytes"]
+        dense, table = side.facts["dense_bytes"], side.facts["table_bytes"]
         sent = float(np.median([turn["bytes"] for turn in turns]))
         if alone is None:
             latency = side.facts["latency_s"] / math.ceil(math.log2(options.ranks))
@@ -375,7 +386,7 @@ def check_rates(name: str, options, report: Report) -> list[list]:
             continue
         by_row = max(0.0, sent - dense - SMALL_BYTES)
         bits = float(rate.removesuffix("mbit")) * 1e6
-        expected = alone + 1e3 * exchange_s(options.ranks, dense, by_row, latency, bits)
+        expected = alone + 1e3 * exchange_s(options.ranks, dense, by_row, table, latency, bits)
         report.add(model=name, ranks=options.ranks, rate=rate, ms=ms, predicted_ms=expected)
         rows.append([name, rate, f"{ms['median']:.1f}", f"{expected:.1f}"])
     return rows

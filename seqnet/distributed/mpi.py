@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import platform
 import sys
 import time
 import traceback
@@ -133,12 +134,22 @@ class MPIWorld(World):
         self.ranks_here = here.size
         share_cores(here.allgather(sorted(cores())))
         here.Free()
+        self._introduce()
         if self.rank > 0:
             log.addFilter(errors_only)
         state = self.comm.bcast(config.random_generator().bit_generator.state)
         config.random_generator().bit_generator.state = state
         sys.excepthook = self._hook(sys.excepthook)
         atexit.register(self._leave)
+
+    def _introduce(self) -> None:
+        """Print which process each rank is: mpiexec names a process that died, not its rank."""
+        processes = self.comm.gather((platform.node(), os.getpid()))
+        machines: dict[str, list[str]] = {}
+        for rank, (machine, process) in enumerate(processes or ()):
+            machines.setdefault(machine, []).append(f"rank {rank} is process {process}")
+        for machine, ranks in machines.items():
+            print(f"{machine}: {', '.join(ranks)}", file=sys.stderr, flush=True)
 
     # ---- exchanges
 
@@ -207,13 +218,17 @@ class MPIWorld(World):
                 self._exchange(lambda a=array: self.comm.Bcast(a, source), array)
         return arrays
 
-    def joined(self, array: Array) -> Array:
+    def counts(self, count: int) -> list[int]:
+        found, own = np.empty(self.size, dtype="int64"), np.array([count], dtype="int64")
+        self._exchange(lambda: self.comm.Allgather(own, found), own)
+        return found.tolist()
+
+    def joined(self, array: Array, counts: Sequence[int] | None = None) -> Array:
         array = np.ascontiguousarray(array)
-        counts = np.empty(self.size, dtype="int64")
-        own = np.array([len(array)], dtype="int64")
-        self._exchange(lambda: self.comm.Allgather(own, counts), own)
-        result = np.empty((int(counts.sum()), *array.shape[1:]), dtype=array.dtype)
-        view = [result.reshape(-1).view("uint8"), counts * row_bytes(array), self.mpi.BYTE]
+        counts = self.counts(len(array)) if counts is None else counts
+        result = np.empty((sum(counts), *array.shape[1:]), dtype=array.dtype)
+        sizes = np.asarray(counts) * row_bytes(array)
+        view = [result.reshape(-1).view("uint8"), sizes, self.mpi.BYTE]
         given = array.reshape(-1).view("uint8")
         self._exchange(lambda: self.comm.Allgatherv(given, view), array)
         return result

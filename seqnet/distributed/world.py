@@ -185,8 +185,12 @@ class World:
         """Send arrays of a rank to all."""
         return arrays
 
-    def joined(self, array: Array) -> Array:
-        """Return the rows of all ranks, one after another."""
+    def counts(self, count: int) -> list[int]:
+        """Return a number of each rank."""
+        return [count]
+
+    def joined(self, array: Array, counts: Sequence[int] | None = None) -> Array:
+        """Return the rows of all ranks, one after another; `counts` if the numbers are known."""
         return array
 
     def broadcast(self, value: Any) -> Any:

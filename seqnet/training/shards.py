@@ -206,7 +206,10 @@ class ShardedSteps(CompiledSteps):
             over = float(weights_of(objectives, total)[0]) if len(objectives) == 1 else 1.0
             squares = np.zeros(0)
             if step.sparse:
-                tables = [world.joined(np.concatenate(parts)) for parts in zip(*rows, strict=True)]
+                tables = [
+                    total_rows(world, np.concatenate(parts), height)
+                    for height, *parts in zip(step.heights, *rows, strict=True)
+                ]
                 gradients = in_order(found[count:], tables, step.sparse)
                 (squares,) = self.update(step.sparse)(np.asarray(over), *gradients)
         ends = last_states(shards, last)
@@ -357,6 +360,21 @@ def records(ids: Array, rows: Array) -> Array:
     found = np.empty(len(ids), dtype=[("id", "int64"), ("row", rows.dtype, rows.shape[1:])])
     found["id"], found["row"] = ids, rows
     return found
+
+
+def total_rows(world: World, own: Array, height: int) -> Array:
+    """Return the gradient of a table of some height, from the records of this rank and of others.
+
+    They are the rows of all ranks, one after another. If these are more than the table has, sums of
+    whole tables are exchanged, unless they must not depend on the number of ranks.
+    """
+    counts = world.counts(len(own))
+    if world.shards or sum(counts) <= height or world.size == 1:
+        return world.joined(own, counts)
+    table = np.zeros((height, *own["row"].shape[1:]), dtype=own["row"].dtype)
+    np.add.at(table, own["id"], own["row"])
+    (table,) = world.total({(0, 0): [table]})
+    return records(np.arange(height), table)
 
 
 def in_order(

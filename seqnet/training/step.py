@@ -294,12 +294,15 @@ class GradientStep(NamedTuple):
         their gradients.
     sparse : tuple of bool
         Which gradients are such rows, one for each trained weight.
+    heights : tuple of int
+        The rows of each of these tables.
     needs_overs : bool
         Whether the gradient depends on `Whole.overs`. If not, it is divided in the end.
     """
 
     function: Callable
     sparse: tuple[bool, ...]
+    heights: tuple[int, ...]
     needs_overs: bool
 
 
@@ -319,7 +322,10 @@ def compile_gradient(model: Model, batch: Batch, states: States) -> GradientStep
     means = [objective for objective in model.objectives if objective.reduction != "sum"]
     function = compile_step(batch, states, [*sums, *found], context, "training", whole.given)
     needs_overs = bool(means) and (len(model.objectives) > 1 or bool(context.losses))
-    return GradientStep(function, tuple(i is not None for i in ids), needs_overs)
+    sparse = tuple(i is not None for i in ids)
+    looked_up = [w for w, by_row in zip(weights, sparse, strict=True) if by_row]
+    heights = tuple(len(table.get_value(borrow=True)) for table in looked_up)
+    return GradientStep(function, sparse, heights, needs_overs)
 
 
 def check_separable(model: Model, context: CallContext) -> None:
@@ -358,8 +364,8 @@ def compile_test_part(model: Model, batch: Batch, states: States) -> Callable:
 def compile_update(model: Model, sparse: Sequence[bool]) -> Callable:
     """Compile ``over, gradients... -> squared norms`` and the update.
 
-    The gradients are those of `GradientStep`, added up; they are divided by `over`. Those of a table
-    are the rows of all parts, one after another.
+    The gradients are those of `GradientStep`, added up; they are divided by `over`. Those of a
+    table are the rows of all parts, one after another.
     """
     weights, over = trained_weights(model), pt.dscalar("over")
     values: list[Tensor] = []
