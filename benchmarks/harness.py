@@ -85,6 +85,7 @@ SIDES = {
         for form in ("unroll", "scan", "fused")
     },
     "numpy:tutorial": Side("tutorial", {"form": "loop", "system": "numpy"}),
+    "numpy:tutorial-float64": Side("tutorial", {"form": "float64", "system": "numpy"}),
 }
 
 

@@ -203,11 +203,19 @@ def unroll_vs_scan(records: list[dict]) -> str:
             found = [by_length.get(n, {"sides": {}})["sides"].get(side) for n in lengths]
             steps = [number(f["step_ms"]["median"]) if f else "-" for f in found]
             compiling = [number(f["compile_s"]) if f else "-" for f in found]
-            differ = [r["gradients_differ_by"].get(side, 0.0) for r in by_length.values()]
-            largest = f"{max(differ):.1e}" if max(differ) else ""
-            rows.append([f"{vocabulary:,}{mark}", side, *steps, *compiling, largest])
+            rows.append([f"{vocabulary:,}{mark}", side, *steps, *compiling])
     heads = [f"{what}, {n} steps" for what in ("run, ms", "compile, s") for n in lengths]
-    return markdown(["vocabulary", "form", *heads, "gradients differ by"], rows)
+    return markdown(["vocabulary", "form", *heads], rows)
+
+
+def unroll_accuracy(records: list[dict]) -> str:
+    rows = []
+    for r in records:
+        for side, error in r["errors"].items():
+            differs = f"{r['differ'][side]:.1e}" if side in r["differ"] else ""
+            rows.append([f"{r['vocabulary']:,}", side, f"{error:.1e}", differs])
+    heads = ["vocabulary", "form", "from float64", "from the first form of the system"]
+    return markdown(heads, rows)
 
 
 def mlp(records: list[dict]) -> str:
@@ -241,7 +249,7 @@ def generation(records: list[dict]) -> str:
     for r in records:
         s = r["settings"]
         for found in r["per_second"]:
-            what = f"{s['layers']} x {s['units']} {s['cell']}{star(r)}"
+            what = f"{s['layers']} x {s['units']} {s['cell']}, {r['streams']} streams{star(r)}"
             how = f"{found['side']}, {found['how']}"
             rows.append([what, how, *[f"{found[k]:,.0f}" for k in ("median", "q1", "q3")]])
     return markdown(["model", "system", "characters a second", "quartile", "quartile"], rows)
@@ -319,6 +327,7 @@ TABLES: dict[str, Callable] = {
         embedding_rows,
         memory,
         unroll_vs_scan,
+        unroll_accuracy,
         scan_profile,
         mlp,
         generation,

@@ -15,7 +15,6 @@ import argparse
 import numpy as np
 
 import seqnet
-from seqnet.generation import generate
 from seqnet.layers import Dense, Embedding, SimpleRNN
 from seqnet.text import WordVocabulary
 
@@ -88,12 +87,13 @@ def main(arguments=None) -> list[list[str]]:
     first, last = history["perplexity"][0], history["perplexity"][-1]
     print(f"Perplexity of a word: {first:.2f} in the first epoch, {last:.2f} in the last.")
 
+    model.vocabulary = vocabulary
+    starts = [["the", noun] for noun in NOUNS]
     written = []
-    stop = vocabulary.encode(["."])
-    for noun in NOUNS:
-        start = ["the", noun]
-        found = generate(model, vocabulary.encode(start), 200, temperature=0, stop=stop)
-        written.append(start + vocabulary.decode(list(found)))
+    for start, found in zip(
+        starts, model.generate(starts, 200, temperature=0, stop=["."]), strict=True
+    ):
+        written.append(start + found)
         mark = "" if is_grammatical(written[-1]) else "   (not in the grammar)"
         print("  " + " ".join(written[-1]) + mark)
     return written

@@ -6,6 +6,7 @@ downloaded. Examples:
     python examples/text_generation.py                       # trains and samples after each epoch
     python examples/text_generation.py --corpus FILE         # any UTF-8 text
     python examples/text_generation.py --load text.h5 --prime "The "   # generates without training
+    python examples/text_generation.py --load text.h5 --samples 5      # five texts side by side
     python examples/text_generation.py --char-rnn            # the recipe of Karpathy's char-rnn
     python examples/text_generation.py --init-from text.h5   # trains a saved model further
 
@@ -30,7 +31,6 @@ import numpy as np
 
 import seqnet
 from seqnet.callbacks import BackupAndRestore, Callback, LearningRateScheduler, ProgressBar
-from seqnet.generation import Stepper, generate
 from seqnet.layers import LSTM, Dense, Dropout, Embedding, Softmax
 from seqnet.text import CharacterVocabulary, bigram_cross_entropy, next_step_examples, streams
 
@@ -93,6 +93,7 @@ def parse(arguments=None) -> argparse.Namespace:
         help="0 always selects the most probable character",
     )
     add("--sample", type=int, default=300, help="number of characters to generate")
+    add("--samples", type=int, default=1, help="number of texts to generate side by side")
     add(
         "--prime",
         help="the start of the generated text, by default the first word of the corpus; if it is "
@@ -144,39 +145,36 @@ def compile_for(options, model: seqnet.Model) -> None:
     model.compile(optimizer, "sparse_categorical_crossentropy")
 
 
-def load(path: Path) -> tuple[seqnet.Model, CharacterVocabulary]:
-    """Return a saved model and its vocabulary."""
+def load(path: Path) -> seqnet.Model:
+    """Return a saved model, with its vocabulary."""
     model = seqnet.load_model(path)
-    if "vocabulary" not in model.metadata:
+    if model.vocabulary is None:
         sys.exit(f"{path} holds no vocabulary; was it saved by this script?")
-    return model, CharacterVocabulary(model.metadata["vocabulary"])
+    return model
 
 
-def write(model, vocabulary, options, stepper=None) -> None:
-    """Print a text that the model generates, character by character."""
+def write(model, options) -> None:
+    """Print a text that the model generates, character by character, or several texts."""
     prime = model.metadata["first word"] if options.prime is None else options.prime
     if not prime:  # nothing to start from: all characters are equally probable
-        prime = str(np.random.default_rng(options.seed).choice(list(vocabulary.characters)))
-    numbers = generate(
-        model,
-        vocabulary.encode(prime),
-        options.sample,
-        temperature=options.temperature,
-        seed=options.seed,
-        stepper=stepper,
-    )
+        prime = np.random.default_rng(options.seed).choice(list(model.vocabulary.characters))
+    how = {"temperature": options.temperature, "seed": options.seed}
+    if options.samples > 1:
+        primes = [str(prime)] * options.samples
+        for text in model.generate(primes, options.sample, **how):
+            print(f"{prime}{text}\n{'-' * 40}", flush=True)
+        return
     print(prime, end="", flush=True)
-    for number in numbers:
-        print(vocabulary.characters[number], end="", flush=True)
+    for character in model.generate(str(prime), options.sample, stream=True, **how):
+        print(character, end="", flush=True)
     print("\n", flush=True)
 
 
 class AfterEachEpoch(Callback):
     """Evaluate the model on held-out text, save it, and generate a sample."""
 
-    def __init__(self, options, vocabulary, baseline: float):
-        self.options, self.vocabulary, self.baseline = options, vocabulary, baseline
-        self.stepper = None
+    def __init__(self, options, baseline: float):
+        self.options, self.baseline = options, baseline
 
     def on_epoch_end(self, epoch, logs=None):
         self.model.save(self.options.checkpoint)
@@ -186,8 +184,7 @@ class AfterEachEpoch(Callback):
             f"character; a bigram table needs {self.baseline:.3f}. It writes:\n",
             flush=True,
         )
-        self.stepper = self.stepper or Stepper(self.model)
-        write(self.model, self.vocabulary, self.options, self.stepper)
+        write(self.model, self.options)
 
 
 def train(options) -> seqnet.Model:
@@ -195,7 +192,8 @@ def train(options) -> seqnet.Model:
     vocabulary = CharacterVocabulary.of(text)
     model = None
     if options.init_from:
-        model, vocabulary = load(options.init_from)
+        model = load(options.init_from)
+        vocabulary = model.vocabulary
         options.carry = model.stateful
         if unknown := sorted(set(text) - set(vocabulary.characters)):
             sys.exit(
@@ -223,7 +221,7 @@ def train(options) -> seqnet.Model:
 
     model = model or build(options, len(vocabulary))
     compile_for(options, model)
-    model.metadata["vocabulary"] = vocabulary.characters
+    model.vocabulary = vocabulary
     model.metadata["first word"] = re.match(r"\s*\S*\s?", text).group()
     model.build((None, options.length))
     model.summary()
@@ -244,7 +242,7 @@ def train(options) -> seqnet.Model:
         callbacks=[
             ProgressBar(unit="char", per_batch=options.batch_size * options.length),
             LearningRateScheduler(rate),
-            AfterEachEpoch(options, vocabulary, baseline),
+            AfterEachEpoch(options, baseline),
             BackupAndRestore(options.checkpoint.with_suffix(".backup.h5")),
         ],
     )
@@ -261,7 +259,7 @@ def main(arguments=None) -> None:
     if options.load is None:
         train(options)
     else:
-        write(*load(options.load), options)
+        write(load(options.load), options)
 
 
 if __name__ == "__main__":

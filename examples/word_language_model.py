@@ -28,7 +28,6 @@ from typing import NamedTuple
 
 import seqnet
 from seqnet.callbacks import Callback, LearningRateScheduler
-from seqnet.generation import generate
 from seqnet.initializers import RandomUniform
 from seqnet.layers import LSTM, Dense, Dropout, Embedding
 from seqnet.text import WordVocabulary, streams
@@ -192,9 +191,9 @@ def main(arguments=None) -> float:
     perplexity = found["perplexity"]
     bits = math.log2(perplexity)
     print(f"Perplexity {perplexity:.1f} ({bits:.2f} bits per word) on the test text. It writes:\n")
-    start = vocabulary.encode(["<eos>"])
-    written = generate(model, start, options.sample, temperature=0.8, seed=options.seed)
-    print(" ".join(vocabulary.decode(list(written))).replace("<eos>", "\n"))
+    model.vocabulary = vocabulary
+    written = model.generate(["<eos>"], options.sample, temperature=0.8, seed=options.seed)
+    print(" ".join(written).replace("<eos>", "\n"))
     return perplexity
 
 

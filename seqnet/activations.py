@@ -3,7 +3,8 @@
 The names are Keras 3's. ``hard_sigmoid`` has Keras 3's slope of 1/6; Keras 1 and 2 and Theano
 used 1/5 (see `docs/differences.md`).
 
-A layer takes the name or the function; a function can also be called on any variable:
+A layer takes the name or the function; a function can also be called on any variable, or on an
+array, which gives an array:
 
 >>> import pytensor.tensor as pt
 >>> from seqnet import activations
@@ -11,15 +12,21 @@ A layer takes the name or the function; a function can also be called on any var
 >>> layers = [Dense(8, activation="gelu"), Dense(8, activation=activations.mish)]
 >>> activations.softmax(pt.matrix("x"), axis=0).ndim
 2
+>>> activations.relu([-1.0, 2.0]).tolist()
+[0.0, 2.0]
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
 
+from seqnet import backend, config
 from seqnet.registry import Identifier, register
 from seqnet.registry import get as _get
 from seqnet.types import Array, Tensor
@@ -54,6 +61,9 @@ __all__ = [
 ]
 
 
+Function = TypeVar("Function", bound=Callable)
+
+
 def constant(value: float, x: Tensor) -> Array:
     """Return a number in the float type of `x`: a plain 0.2 would make the result float64."""
     return np.asarray(value, dtype=x.dtype if x.dtype.startswith("float") else "float64")
@@ -66,6 +76,30 @@ def above(x: Tensor, threshold: float = 0.0) -> Tensor:
     graph float64. The gradient of its sign has the dtype of x.
     """
     return pt.gt(pt.sign(x if threshold == 0 else x - constant(threshold, x)), 0)
+
+
+def activation(*names: str) -> Callable[[Function], Function]:
+    """Decorator: register an activation, by its name and others, which takes arrays, too."""
+
+    def enter(function: Function) -> Function:
+        @wraps(function)
+        def called(x: Any, *arguments: Any, **options: Any) -> Any:
+            if isinstance(x, Variable):
+                return function(x, *arguments, **options)
+            values = np.asarray(x)
+            if values.dtype.kind not in "fiub":
+                raise TypeError(
+                    f"The activation {function.__name__} takes a PyTensor variable or an array of "
+                    f"numbers, got {str(x)[:100]!r} of type {type(x).__name__}."
+                )
+            values = values if values.dtype.kind == "f" else values.astype(config.floatx())
+            x = pt.tensor(dtype=values.dtype, shape=(None,) * values.ndim)
+            outputs = [function(x, *arguments, **options)]
+            return backend.compile([x], outputs, name=function.__name__)(values)[0]
+
+        return register("activation", *names)(called)
+
+    return enter
 
 
 @register("activation")
@@ -82,7 +116,7 @@ def linear(x: Tensor) -> Tensor:
     return x
 
 
-@register("activation")
+@activation()
 def tanh(x: Tensor) -> Tensor:
     """Hyperbolic tangent.
 
@@ -96,7 +130,7 @@ def tanh(x: Tensor) -> Tensor:
     return pt.tanh(x)
 
 
-@register("activation")
+@activation()
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(-x)).
 
@@ -110,7 +144,7 @@ def sigmoid(x: Tensor) -> Tensor:
     return pt.sigmoid(x)
 
 
-@register("activation")
+@activation()
 def hard_sigmoid(x: Tensor) -> Tensor:
     """Piecewise linear sigmoid: x/6 + 1/2, cut to [0, 1] (Keras 3).
 
@@ -124,7 +158,7 @@ def hard_sigmoid(x: Tensor) -> Tensor:
     return pt.clip(x / constant(6.0, x) + constant(0.5, x), constant(0.0, x), constant(1.0, x))
 
 
-@register("activation")
+@activation()
 def hard_tanh(x: Tensor) -> Tensor:
     """Return x, cut to [-1, 1].
 
@@ -138,7 +172,7 @@ def hard_tanh(x: Tensor) -> Tensor:
     return pt.clip(x, constant(-1.0, x), constant(1.0, x))
 
 
-@register("activation")
+@activation()
 def tanh_shrink(x: Tensor) -> Tensor:
     """Return x - tanh(x).
 
@@ -152,7 +186,7 @@ def tanh_shrink(x: Tensor) -> Tensor:
     return x - pt.tanh(x)
 
 
-@register("activation")
+@activation()
 def log_sigmoid(x: Tensor) -> Tensor:
     """Logarithm of the sigmoid: -log(1 + exp(-x)).
 
@@ -166,7 +200,7 @@ def log_sigmoid(x: Tensor) -> Tensor:
     return -pt.softplus(-x)
 
 
-@register("activation")
+@activation()
 def relu(
     x: Tensor, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
 ) -> Tensor:
@@ -189,7 +223,7 @@ def relu(
     return pt.switch(above(x, threshold), upper, lower)
 
 
-@register("activation")
+@activation()
 def relu6(x: Tensor) -> Tensor:
     """Return x, cut to [0, 6].
 
@@ -203,7 +237,7 @@ def relu6(x: Tensor) -> Tensor:
     return pt.clip(x, constant(0.0, x), constant(6.0, x))
 
 
-@register("activation")
+@activation()
 def leaky_relu(x: Tensor, negative_slope: float = 0.2) -> Tensor:
     """Return x where it is positive, negative_slope x elsewhere.
 
@@ -217,7 +251,7 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.2) -> Tensor:
     return pt.switch(above(x), x, constant(negative_slope, x) * x)
 
 
-@register("activation")
+@activation()
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """Return x where it is positive, alpha (exp(x) - 1) elsewhere (Clevert et al., 2016).
 
@@ -232,7 +266,7 @@ def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     return pt.switch(above(x), x, below if alpha == 1 else constant(alpha, x) * below)
 
 
-@register("activation")
+@activation()
 def selu(x: Tensor) -> Tensor:
     """Return 1.0507 elu(x, 1.67326), which keeps mean 0 and variance 1 (Klambauer et al., 2017).
 
@@ -246,7 +280,7 @@ def selu(x: Tensor) -> Tensor:
     return constant(1.0507009873554805, x) * elu(x, 1.6732632423543772)
 
 
-@register("activation")
+@activation()
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """Return x where it is positive, alpha (exp(x / alpha) - 1) elsewhere (Barron, 2017).
 
@@ -261,7 +295,7 @@ def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     return pt.switch(above(x), x, scale * pt.expm1(pt.minimum(x, 0) / scale))
 
 
-@register("activation")
+@activation()
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)).
 
@@ -275,7 +309,7 @@ def softplus(x: Tensor) -> Tensor:
     return pt.softplus(x)
 
 
-@register("activation")
+@activation()
 def softsign(x: Tensor) -> Tensor:
     """Return ``x / (1 + |x|)``.
 
@@ -289,7 +323,7 @@ def softsign(x: Tensor) -> Tensor:
     return x / (1 + pt.abs(x))
 
 
-@register("activation")
+@activation()
 def exponential(x: Tensor) -> Tensor:
     """exp(x).
 
@@ -303,7 +337,7 @@ def exponential(x: Tensor) -> Tensor:
     return pt.exp(x)
 
 
-@register("activation", "swish")
+@activation("swish")
 def silu(x: Tensor) -> Tensor:
     """Return x sigmoid(x).
 
@@ -317,7 +351,7 @@ def silu(x: Tensor) -> Tensor:
     return x * pt.sigmoid(x)
 
 
-@register("activation", "hard_swish")
+@activation("hard_swish")
 def hard_silu(x: Tensor) -> Tensor:
     """Return x hard_sigmoid(x) (Howard et al., 2019).
 
@@ -331,7 +365,7 @@ def hard_silu(x: Tensor) -> Tensor:
     return x * hard_sigmoid(x)
 
 
-@register("activation")
+@activation()
 def mish(x: Tensor) -> Tensor:
     """Return x tanh(softplus(x)) (Misra, 2019).
 
@@ -345,7 +379,7 @@ def mish(x: Tensor) -> Tensor:
     return x * pt.tanh(pt.softplus(x))
 
 
-@register("activation")
+@activation()
 def squareplus(x: Tensor, b: float = 4.0) -> Tensor:
     """Return (x + sqrt(x^2 + b)) / 2 (Barron, 2021).
 
@@ -359,7 +393,7 @@ def squareplus(x: Tensor, b: float = 4.0) -> Tensor:
     return constant(0.5, x) * (x + pt.sqrt(pt.sqr(x) + constant(b, x)))
 
 
-@register("activation")
+@activation()
 def hard_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
     """Return x where its size is above the threshold, 0 elsewhere.
 
@@ -373,7 +407,7 @@ def hard_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
     return pt.switch(above(pt.abs(x), threshold), x, constant(0.0, x))
 
 
-@register("activation")
+@activation()
 def soft_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
     """Move x towards 0 by the threshold: ``sign(x) max(|x| - threshold, 0)``.
 
@@ -388,7 +422,7 @@ def soft_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
     return x - pt.clip(x, -limit, limit)
 
 
-@register("activation")
+@activation()
 def gelu(x: Tensor, approximate: bool = False) -> Tensor:
     """Return x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel, 2016).
 
@@ -407,7 +441,7 @@ def gelu(x: Tensor, approximate: bool = False) -> Tensor:
     return constant(0.5, x) * x * (1 + pt.erf(x * constant(0.5**0.5, x)))
 
 
-@register("activation")
+@activation()
 def softmax(x: Tensor, axis: int = -1) -> Tensor:
     """Exponentials normalised over an axis, by default the last one.
 
@@ -421,7 +455,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
     return pt.special.softmax(x, axis=axis)
 
 
-@register("activation")
+@activation()
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
     """Logarithm of the softmax over an axis, by default the last one.
 

@@ -491,9 +491,10 @@ def keeps_steps(
     if isinstance(op, Elemwise):
         return all(inputs[k].ndim == output.ndim for k in masked)
     if isinstance(op, Join):
-        axis = inputs[0]
-        joined = isinstance(axis, Constant) and int(axis.data) % output.ndim
-        return joined is not False and joined >= rank
+        axis = getattr(op, "axis", None)  # since PyTensor 3.1; before, the first input
+        if axis is None and isinstance(inputs[0], Constant):
+            axis = int(inputs[0].data)
+        return axis is not None and axis % output.ndim >= rank
     if isinstance(op, CAReduce):
         axes = op.axis
         return axes is not None and all(axis % inputs[0].ndim >= rank for axis in axes)

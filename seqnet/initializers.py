@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from seqnet import config
-from seqnet.checks import check_number
+from seqnet.checks import check_count, check_number
 from seqnet.registry import Configurable, Identifier, refuse_arguments, register
 from seqnet.registry import get as _get
 from seqnet.types import Array, ArrayLike
@@ -39,6 +39,7 @@ __all__ = [
     "LecunUniform",
     "Ones",
     "Orthogonal",
+    "RandomInitializer",
     "RandomNormal",
     "RandomUniform",
     "TruncatedNormal",
@@ -65,10 +66,7 @@ class Initializer(Configurable):
     """
 
     def __init__(self, **unknown: Any):
-        hint = (
-            " All random numbers follow from seqnet.set_random_seed." if "seed" in unknown else ""
-        )
-        refuse_arguments(type(self), unknown, hint=hint)
+        refuse_arguments(type(self), unknown)
 
     def __call__(
         self,
@@ -83,6 +81,38 @@ class Initializer(Configurable):
     @abstractmethod
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """Return float64 values of the given shape."""
+
+
+class RandomInitializer(Initializer):
+    """The base class of initializers that draw random numbers.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Where the random numbers start: the same shape then gives the same values in each call. By
+        default they follow from `seqnet.set_random_seed`, and differ from weight to weight.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> draw = seqnet.initializers.GlorotUniform(seed=1)
+    >>> bool((draw((2, 3)) == draw((2, 3))).all())
+    True
+    """
+
+    def __init__(self, seed: int | None = None, **unknown: Any):
+        super().__init__(**unknown)
+        self.seed = None if seed is None else check_count(seed, "seed", minimum=0)
+
+    def __call__(
+        self,
+        shape: Sequence[int],
+        rng: np.random.Generator | None = None,
+        dtype: str | None = None,
+    ) -> np.ndarray:
+        """Return an array of `shape`, drawn from the `seed`, or else from `rng`."""
+        rng = rng if self.seed is None else np.random.default_rng(self.seed)
+        return super().__call__(shape, rng, dtype)
 
 
 @register("initializer", "zeros")
@@ -152,7 +182,7 @@ class Constant(Initializer):
 
 
 @register("initializer", "uniform", "random_uniform")
-class RandomUniform(Initializer):
+class RandomUniform(RandomInitializer):
     """Uniform between two bounds (Keras's default: -0.05 to 0.05).
 
     Examples
@@ -163,8 +193,10 @@ class RandomUniform(Initializer):
     ((200, 100), 0.029, 0.05)
     """
 
-    def __init__(self, minval: float = -0.05, maxval: float = 0.05, **unknown: Any):
-        super().__init__(**unknown)
+    def __init__(
+        self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None, **unknown: Any
+    ):
+        super().__init__(seed, **unknown)
         self.minval = check_number(minval, "minval")
         self.maxval = check_number(maxval, "maxval")
         if not self.minval <= self.maxval < np.inf:
@@ -175,7 +207,7 @@ class RandomUniform(Initializer):
 
 
 @register("initializer", "normal", "random_normal")
-class RandomNormal(Initializer):
+class RandomNormal(RandomInitializer):
     """Normal with a mean and a standard deviation (Keras's default: 0 and 0.05).
 
     Examples
@@ -186,8 +218,10 @@ class RandomNormal(Initializer):
     ((200, 100), 0.05, 0.201)
     """
 
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05, **unknown: Any):
-        super().__init__(**unknown)
+    def __init__(
+        self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None, **unknown: Any
+    ):
+        super().__init__(seed, **unknown)
         self.mean = check_number(mean, "mean")
         self.stddev = check_number(stddev, "stddev")
         if not 0 <= self.stddev < np.inf:
@@ -221,7 +255,7 @@ def truncated(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     return values
 
 
-class VarianceScaling(Initializer):
+class VarianceScaling(RandomInitializer):
     """Zero-mean values with variance ``scale / n``, `n` being a fan of the weight's shape."""
 
     scale: float
@@ -331,7 +365,7 @@ class LecunNormal(VarianceScaling):
 
 
 @register("initializer", "orthogonal")
-class Orthogonal(Initializer):
+class Orthogonal(RandomInitializer):
     """A matrix with orthonormal rows or columns times `gain` (Saxe et al., 2013).
 
     Examples
@@ -342,8 +376,8 @@ class Orthogonal(Initializer):
     True
     """
 
-    def __init__(self, gain: float = 1.0, **unknown: Any):
-        super().__init__(**unknown)
+    def __init__(self, gain: float = 1.0, seed: int | None = None, **unknown: Any):
+        super().__init__(seed, **unknown)
         self.gain = check_number(gain, "gain")
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:

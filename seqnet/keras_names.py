@@ -54,6 +54,7 @@ IGNORED: dict[str, tuple[Any, ...]] = {
     "consume_less": (ANY,),
     "data_format": (None, "channels_last"),
     "decay": (0, 0.0),
+    "embeddings_freq": (0,),
     "flash_attention": (ANY,),
     "implementation": (ANY,),
     "input_length": (ANY,),
@@ -73,6 +74,9 @@ IGNORED: dict[str, tuple[Any, ...]] = {
     "use_gate": (False,),
     "use_multiprocessing": (ANY,),
     "workers": (ANY,),
+    "write_grads": (False,),
+    "write_graph": (ANY,),
+    "write_images": (False,),
     "zero_output_for_mask": (False,),
 }
 """Settings that are ignored, and the values at which they are."""
@@ -94,6 +98,17 @@ GONE_OF_LAYERS = {
     "states": "get_states(run) and set_states(values, run)",
 }
 """Methods and attributes of layers that are gone, and what to call."""
+
+
+INSTEAD = {
+    "attention_axes": "Attend along the time axis, and move others with Permute and Reshape",
+    "constants": "Join them to the inputs of each step: RepeatVector and Concatenate",
+    "data_format": "The features are the last axis; Permute moves them there",
+    "renorm": "Write a layer of your own for batch renormalization",
+    "sliding_window": "Pass attention_mask=, True where a query attends to a step",
+    "use_gate": "Multiply the output by a Dense layer with a sigmoid",
+}
+"""What to do instead of an argument of Keras that seqnet does not have."""
 
 
 def accepted(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:

@@ -28,7 +28,10 @@ from seqnet.data.adapters import Adapter
 from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Data, Dataset, RowDataset
 from seqnet.data.ragged import choose_lengths
+from seqnet.data.resident import check_resident
 from seqnet.data.spec import InputSpec, OutputSpec
+from seqnet.generation.generating import prepare
+from seqnet.generation.writing import Allowed
 from seqnet.graph import Graph, StepsSource, has_steps
 from seqnet.hyperparameters import names_of
 from seqnet.keras_names import GONE, takes_keras_names
@@ -47,6 +50,7 @@ from seqnet.saving.model_config import config_of, restore
 from seqnet.saving.model_format import pack, unpack
 from seqnet.signature import Signature
 from seqnet.summary import Call, calls_of
+from seqnet.text import VOCABULARIES, Vocabulary
 from seqnet.training import trainer as training
 from seqnet.training.arguments import (
     FitArguments,
@@ -88,12 +92,16 @@ class Model:
     name : str
     layers : list of Layer, optional
         The layers of a stack, by name.
+    trainable : bool
+        False freezes all layers.
 
     Attributes
     ----------
     layers : list of Layer
     metadata : dict
-        Values that JSON can hold and that are saved with the model, such as a vocabulary.
+        Values that JSON can hold and that are saved with the model.
+    vocabulary : vocabulary of `seqnet.text`, optional
+        From the text that `generate` takes and returns to numbers; saved with the model.
     optimizer, loss, metrics
         Set by `compile`.
     steps : ShardedSteps
@@ -132,7 +140,9 @@ class Model:
         name: str = "model",
         *,
         layers: Iterable[Layer] | None = None,
+        trainable: bool = True,
     ):
+        check_bool(trainable, "trainable")
         if not isinstance(name, str):
             raise TypeError(
                 f"A model takes its layers in one list; its name must be text, not {name!r}."
@@ -152,16 +162,21 @@ class Model:
         self.last_run: str | None = None
         self.gradient_norms = GradientNorms()
         self.weight_prefix = ""
+        self._first: InputVariable | None = None
         self._layer: ModelLayer | None = None
         self._sources: list[StepsSource | None] | None = None
         self._aligned: list[set[int]] | None = None
         self._called: tuple[Any, ...] | None = None
         self.signature = Signature()
         self.graph = Graph.of_stack([])
-        self.layers: list[Layer] = []
+        self._layers: list[Layer] = []
         self.steps = ShardedSteps(self)
-        if layers is not None:
-            inputs = layers
+        self._fill(inputs if layers is None else layers, outputs)
+        if not trainable:
+            self.trainable = False
+
+    def _fill(self, inputs: Any, outputs: Any) -> None:
+        """Add the layers of the arguments of the constructor."""
         if outputs is not None:
             self.connect(inputs, outputs)
             return
@@ -180,11 +195,23 @@ class Model:
 
     # ---- layers
 
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, in the order of the stack or of the graph."""
+        return self._layers
+
+    @layers.setter
+    def layers(self, value: object) -> None:
+        raise AttributeError(
+            "The layers of a model cannot be set. A stack changes with add and pop; another graph "
+            "is a new model."
+        )
+
     def connect(self, inputs: Any, outputs: Any) -> None:
         """Make the graph of an empty model, between symbolic inputs and outputs."""
         self.signature = Signature.between(inputs, outputs)
         self.graph = Graph.between(self.signature.input_variables, self.signature.output_variables)
-        self.layers = self.graph.layers
+        self._layers = self.graph.layers
         name_layers(self.layers)
         self._check_shared()
         self.signature = self.signature.with_names()
@@ -239,6 +266,8 @@ class Model:
             )
         there = {id(other) for other in all_layers(self.layers)}
         for part in all_layers([layer]):
+            if part is self._layer:
+                raise ValueError(f"The model {self.name!r} cannot be a layer inside itself.")
             if id(part) in there:
                 raise ValueError(f"Layer {part.display_name!r} is already in this model.")
         name_layers([*self.layers, layer])
@@ -252,7 +281,7 @@ class Model:
     def _begin_with(self, first: InputVariable) -> None:
         if self.layers or self.input_shape is not None:
             raise ValueError("An Input is the first in a stack of layers, and there is only one.")
-        self.input_shape = first.batch_shape
+        self._first, self.input_shape = first, first.batch_shape
         self.signature = Signature.of_stack(first)
 
     def pop(self) -> Layer:
@@ -339,7 +368,9 @@ class Model:
         if not self.built:
             raise ValueError("The model is not built, so it has no symbolic inputs or outputs yet.")
         if self._called is None or self._called[0] is not self.graph:
-            x: Any = Input(batch_shape=self.input_shape, name=self.input_names[0])
+            x: Any = self._first
+            if x is None:
+                x = Input(batch_shape=self.input_shape, name=self.input_names[0])
             y = x
             for layer in self.layers:
                 y = layer(y)
@@ -887,6 +918,7 @@ class Model:
         mask: Data | None = None,
         lengths: Data | None = None,
         tbptt: int | None = None,
+        resident: bool = False,
         accumulate: int = 1,
     ) -> History:
         """Train on arrays, rows outside memory, or a stream of batches.
@@ -953,6 +985,10 @@ class Model:
             an update for each. States and the masks of `dropout` and `recurrent_dropout` are passed
             from window to window; gradients are not. Windows that consist only of padding are
             skipped. The validation is computed in such windows, too.
+        resident : bool
+            Keep the data in shared variables during the training, and take batches by row numbers
+            within the compiled functions. Results are the same. The data goes to the device once,
+            and not with each batch; without a device it saves little. For arrays, without `tbptt`.
         accumulate : int
             Gradient accumulation: compute each batch in this many parts, one after another, and
             make one update with the sum of their gradients. The result is that of the whole batch,
@@ -979,7 +1015,7 @@ class Model:
             if validation_batch_size is None
             else self._batch_size(validation_batch_size, "validation_batch_size"),
             epochs, initial_epoch, shuffle, tbptt, verbose, validation_freq, steps_per_epoch,
-            validation_steps, class_weight, accumulate,
+            validation_steps, class_weight, resident, accumulate,
         )  # fmt: skip
         callbacks, verbose = check_callbacks(callbacks), arguments.verbose
         remaining = arguments.epochs - arguments.initial_epoch
@@ -1007,6 +1043,12 @@ class Model:
                 dataset = dataset.map(ClassWeight(class_weight, self))
             if tbptt is not None:
                 check_windows(self, dataset.first_batch(arguments.batch_size))
+            if arguments.resident:
+                check_resident(dataset, "X", tbptt)
+                dataset = opened.enter_context(self.steps.resident(dataset, "train"))
+                if validation is not None:
+                    check_resident(validation, "validation_data", tbptt)
+                    validation = opened.enter_context(self.steps.resident(validation, "test"))
             history = self.history = History()
             called = CallbackList(callbacks, [history, *reports(verbose, callbacks)])
             opened.callback(called.close)
@@ -1212,6 +1254,119 @@ class Model:
         """
         return OneStep.of(self)(X, states)
 
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary that travels with the model; it is a part of `metadata`."""
+        found = self.metadata.get("vocabulary")
+        if not isinstance(found, Mapping):
+            return None
+        return VOCABULARIES[found["class"]](**found["config"])
+
+    @vocabulary.setter
+    def vocabulary(self, vocabulary: Vocabulary | None) -> None:
+        if vocabulary is None:
+            self.metadata.pop("vocabulary", None)
+            return
+        name = type(vocabulary).__name__
+        if VOCABULARIES.get(name) is not type(vocabulary):
+            raise TypeError(
+                f"A vocabulary is one of seqnet.text.{', '.join(VOCABULARIES)}; got {vocabulary!r}."
+            )
+        self.metadata["vocabulary"] = {"class": name, "config": vocabulary.get_config()}
+
+    def generate(
+        self,
+        prime: Any,
+        length: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: Any = None,
+        seed: int | Sequence[int] | None = None,
+        stream: bool = False,
+        log_probabilities: bool = False,
+        allowed: Allowed | None = None,
+    ) -> Any:
+        """Generate what follows the start of a text, or of several texts side by side.
+
+        The model maps numbers to the probabilities of the next number, with a softmax at the end.
+        States are carried from step to step, so the cost of a number does not depend on how many
+        were generated before. The states of stateful layers are neither used nor changed. If all
+        operations of a step are compiled kernels, many steps are one call; otherwise each runs in
+        Python, and a message of the logger ``seqnet`` says why (level INFO).
+
+        Parameters
+        ----------
+        prime : text, numbers, or a list of these
+            The start of the sequence, at least one symbol. Text needs a `vocabulary`; for a
+            vocabulary of words it is a list of words. The sequences of a list may have different
+            lengths.
+        length : int
+            How many symbols to generate, if `stop` does not come before.
+        temperature : float
+            Divides the logarithms of the probabilities; 0 selects the most probable symbol.
+        top_k : int, optional
+            Draw only from the k most probable symbols.
+        top_p : float, optional
+            Draw only from the most probable symbols whose total probability reaches this value
+            (Holtzman et al., 2020).
+        stop : text, number or sequence of numbers, optional
+            Stop after this was generated.
+        seed : int, or one for each sequence, optional
+            For reproducible results. Each sequence has random numbers of its own. They depend on
+            its seed alone: with a list of seeds a sequence is the same as without the others. With
+            a single seed they depend on the place in the list, too.
+        stream : bool
+            Return an iterator, which gives each symbol as soon as it is there. Do not train the
+            model before it is finished.
+        log_probabilities : bool
+            Return the logarithm of the probability of each symbol, too, as the model computes it:
+            before the effect of `temperature`, `top_k`, `top_p` and `allowed`.
+        allowed : function, optional
+            ``allowed(numbers)`` takes the numbers of a sequence so far, with those of the prime,
+            and returns a bool array (classes,) of the numbers that may follow. It is called at each
+            step, which costs time.
+
+        Returns
+        -------
+        text, or int64 array (steps,)
+            What follows the prime: text (or a list of words) if the prime is text. For a list of
+            primes a list. With `log_probabilities` a tuple of this and of float64 array (steps,),
+            or a list of such arrays.
+        iterator
+            With `stream`: of symbols, or of lists with a symbol of each sequence, None after its
+            end. With `log_probabilities` of tuples of these and the logarithms.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Before anything is compiled, if an argument is invalid, a symbol of the prime is not in
+            the vocabulary, or a layer needs the whole sequence. With the first symbol, if the
+            outputs of the model are no probabilities.
+
+        Examples
+        --------
+        >>> import seqnet
+        >>> from seqnet.layers import Dense, Embedding, LSTM
+        >>> vocabulary = seqnet.text.CharacterVocabulary.of("hello world")
+        >>> model = seqnet.Model([Embedding(len(vocabulary), 3), LSTM(4, return_sequences=True),
+        ...                       Dense(len(vocabulary), activation="softmax")])
+        >>> model.build((None, None))
+        >>> model.vocabulary = vocabulary
+        >>> len(model.generate("hell", 10, seed=0))
+        10
+        >>> [len(text) for text in model.generate(["he", "wor"], 5, top_k=3, seed=[1, 2])]
+        [5, 5]
+        >>> "".join(model.generate("hell", 10, seed=0, stream=True)) == model.generate(
+        ...     "hell", 10, seed=0)
+        True
+        """
+        check_bool(stream, "stream")
+        options = temperature, top_k, top_p, stop, seed, allowed, log_probabilities
+        generation = prepare(self, prime, length, *options)
+        return generation.stream() if stream else generation.whole()
+
     # ---- files
 
     def get_config(self) -> dict[str, Any]:
@@ -1259,12 +1414,18 @@ class Model:
         """
         return json.dumps(self.get_config(), **options)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike, overwrite: bool = True) -> None:
         """Save the model to an HDF5 file: layers, weights, metadata, and the state of training.
 
         A temporary file is written and renamed, so that a failure does not change an existing file.
         The next update of a model that is loaded from the file equals the next update of this
         model.
+
+        Parameters
+        ----------
+        path : path
+        overwrite : bool
+            False makes an existing file an error.
 
         Raises
         ------
@@ -1276,12 +1437,17 @@ class Model:
             read-only.
         """
         self._built_weights("save")
+        check_new(path, overwrite)
         with self.lock:  # held while the file is written, so that no copy of the weights is needed
             hdf5.write(path, *pack(self))
 
-    def save_weights(self, path: str | os.PathLike) -> None:
-        """Save the weights to an HDF5 file atomically, each under the name ``layer/weight``."""
+    def save_weights(self, path: str | os.PathLike, overwrite: bool = True) -> None:
+        """Save the weights to an HDF5 file atomically, each under the name ``layer/weight``.
+
+        `overwrite` as for `save`.
+        """
         self._built_weights("save")
+        check_new(path, overwrite)
         with self.lock:
             arrays = {f"weights/{name}": value for name, value in self._weights_by_name().items()}
             hdf5.write(path, {"kind": "weights"}, arrays)
@@ -1468,6 +1634,14 @@ class Model:
 
 Sequential = Model
 """Another name of `Model`, for stacks of layers as in Keras."""
+
+
+def check_new(path: str | os.PathLike, overwrite: bool) -> None:
+    """Raise if a file is there and must not be replaced."""
+    if not check_bool(overwrite, "overwrite") and os.path.exists(path):
+        raise FileExistsError(
+            f"{os.fspath(path)!r} exists, and overwrite=False keeps it. Save under another name."
+        )
 
 
 def name_layers(layers: Sequence[Layer]) -> None:

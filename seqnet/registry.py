@@ -10,10 +10,12 @@ from __future__ import annotations
 import difflib
 import inspect
 from abc import ABCMeta
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Self, TypeAlias, TypeVar, cast
 
-from seqnet.keras_names import accepted
+from seqnet.keras_names import INSTEAD, accepted
 
 Identifier: TypeAlias = str | dict[str, Any] | Callable
 """A name, a saved configuration, or an object or class itself."""
@@ -50,10 +52,44 @@ def is_name(kind: str, name: str) -> bool:
     return name in _registered.get(kind, {})
 
 
+_scope: ContextVar[dict[str, Any]] = ContextVar("custom_objects", default={})  # noqa: B039
+
+
+@contextmanager
+def custom_object_scope(custom_objects: Mapping[str, Any]) -> Iterator[None]:
+    """Within this scope, own classes and functions are found by name, as with ``custom_objects=``.
+
+    Parameters
+    ----------
+    custom_objects : dict
+        Classes and functions by name.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> def doubled(x):
+    ...     return 2 * x
+    ...
+    >>> with seqnet.utils.custom_object_scope({"doubled": doubled}):
+    ...     layer = seqnet.layers.Dense(1, activation="doubled")
+    """
+    token = _scope.set({**_scope.get(), **custom_objects})
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+def in_scope(custom_objects: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return own objects by name: those passed, and those of `custom_object_scope`."""
+    return {**_scope.get(), **(custom_objects or {})}
+
+
 def lookup(kind: str, name: str, custom_objects: dict[str, Any] | None = None) -> Any:
     """Return the object registered as `name`, or raise ``ValueError`` with the nearest match."""
-    if custom_objects and name in custom_objects:
-        return custom_objects[name]
+    own = in_scope(custom_objects)
+    if name in own:
+        return own[name]
     table = _registered.get(kind, {})
     if name in table:
         return table[name]
@@ -157,14 +193,17 @@ def refuse_arguments(
     owner: type[Configurable],
     unknown: Iterable[str],
     error: type[Exception] = TypeError,
-    hint: str = "",
 ) -> None:
     """Raise if a class got arguments that it does not take."""
     known = owner.parameters()
     for name in unknown:
         near = difflib.get_close_matches(name, known, n=1)
-        likely = f" Did you mean {near[0]!r}?" if near else hint
+        likely = f" Did you mean {near[0]!r}?" if near else ""
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        if name in INSTEAD:
+            raise error(
+                f"{owner.__name__} takes no argument {name!r}, which Keras has. {INSTEAD[name]}."
+            )
         raise error(f"{owner.__name__} takes no argument {name!r}; {takes}.{likely}")
 
 
@@ -285,8 +324,9 @@ class Configurable(metaclass=ConfigurableType):
     @classmethod
     def _revive(cls, value: Any, custom_objects: dict | None) -> Any:
         """Hook for classes whose arguments hold other objects (a wrapped layer)."""
-        if custom_objects and isinstance(value, dict) and value.get("name") in custom_objects:
-            thing = custom_objects[value["name"]]
+        own = in_scope(custom_objects)
+        if isinstance(value, dict) and value.get("name") in own:
+            thing = own[value["name"]]
             config = value.get("config", {})
             return from_configuration(thing, config, custom_objects)
         return value

@@ -1,9 +1,11 @@
-"""Vocabularies of characters and words, and training examples from long texts."""
+"""Vocabularies of characters, words and pieces of text, and training examples from long texts."""
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from seqnet.checks import check_count, first_place
 from seqnet.data.validation import as_array
 
 __all__ = [
+    "BytePairVocabulary",
     "CharacterVocabulary",
     "WordVocabulary",
     "bigram_cross_entropy",
@@ -92,6 +95,10 @@ class CharacterVocabulary:
         numbers = list(numbers)
         check_numbers(numbers, len(self), "numbers")
         return "".join(self.characters[n] for n in numbers)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor, as values that JSON can hold."""
+        return {"characters": self.characters}
 
 
 class WordVocabulary:
@@ -177,6 +184,102 @@ class WordVocabulary:
         numbers = list(numbers)
         check_numbers(numbers, len(self), "numbers")
         return [self.words[n] for n in numbers]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor, as values that JSON can hold."""
+        return {"words": list(self.words), "unknown": self.unknown}
+
+
+class BytePairVocabulary:
+    """A mapping between text and the numbers of frequent pieces of it.
+
+    Pieces are made by byte-pair encoding (Sennrich et al., 2016): at first each byte is a piece;
+    then the most frequent pair of neighbours becomes a piece, again and again. All text can be
+    encoded, and is decoded without a change. It needs the package ``tokenizers``:
+    ``pip install seqnet[tokenizers]``.
+
+    Parameters
+    ----------
+    state : str
+        The pieces and their order as `of` makes them, in the format of ``tokenizers``.
+
+    Raises
+    ------
+    ImportError
+        If the package ``tokenizers`` is not installed.
+
+    Examples
+    --------
+    >>> from seqnet.text import BytePairVocabulary
+    >>> vocabulary = BytePairVocabulary.of("low lower lowest " * 9, size=270)   # doctest: +SKIP
+    >>> vocabulary.decode(vocabulary.encode("slow"))                            # doctest: +SKIP
+    'slow'
+    """
+
+    def __init__(self, state: str):
+        self._tokenizer = tokenizers_package().Tokenizer.from_str(state)
+
+    @classmethod
+    def of(cls, text: str | Iterable[str], size: int) -> BytePairVocabulary:
+        """Return the vocabulary of a text, or of several texts.
+
+        Parameters
+        ----------
+        text : str or list of str
+        size : int
+            The number of pieces: at least 256, one for each byte. A short text has fewer.
+        """
+        check_count(size, "size", 256)
+        package = tokenizers_package()
+        tokenizer = package.Tokenizer(package.models.BPE())
+        tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = package.decoders.ByteLevel()
+        trainer = package.trainers.BpeTrainer(
+            vocab_size=size,
+            initial_alphabet=package.pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator([text] if isinstance(text, str) else text, trainer)
+        return cls(tokenizer.to_str())
+
+    def __len__(self) -> int:
+        return int(self._tokenizer.get_vocab_size())
+
+    def encode(self, text: str) -> np.ndarray:
+        """Return the numbers of a text's pieces, int32 (length,)."""
+        if not isinstance(text, str):
+            raise TypeError(f"A vocabulary encodes text, got {text!r}.")
+        return np.array(self._tokenizer.encode(text).ids, "int32")
+
+    def decode(self, numbers: Iterable[int]) -> str:
+        """Return the text of some numbers.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If they are not a sequence of numbers of pieces.
+        """
+        numbers = [int(n) for n in numbers]
+        check_numbers(numbers, len(self), "numbers")
+        return str(self._tokenizer.decode(numbers))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor, as values that JSON can hold."""
+        return {"state": self._tokenizer.to_str()}
+
+
+Vocabulary: TypeAlias = CharacterVocabulary | WordVocabulary | BytePairVocabulary
+VOCABULARIES = {c.__name__: c for c in (CharacterVocabulary, WordVocabulary, BytePairVocabulary)}
+
+
+def tokenizers_package() -> Any:
+    """Return the package ``tokenizers``, or raise an error that says how to install it."""
+    try:
+        return importlib.import_module("tokenizers")
+    except ImportError as error:
+        raise ImportError(
+            "BytePairVocabulary needs the package tokenizers: pip install seqnet[tokenizers]"
+        ) from error
 
 
 def check_numbers(numbers: Sequence[int] | np.ndarray, count: int, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of models, and classes as rows of zeros and a one."""
+"""Pictures of models, classes as rows of zeros and a one, and own objects by name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from seqnet import config
 from seqnet.checks import check_bool, check_count
+from seqnet.registry import custom_object_scope
 from seqnet.summary import Call
 from seqnet.types import ArrayLike
 
 if TYPE_CHECKING:
     from seqnet.model import Model
 
-__all__ = ["model_to_dot", "plot_model", "to_categorical"]
+__all__ = ["custom_object_scope", "model_to_dot", "plot_model", "to_categorical"]
 
 DIRECTIONS = ("TB", "LR", "BT", "RL")
 

@@ -57,3 +57,19 @@ def test_the_name_of_optimizers_and_schedules_is_ignored():
     }
     with pytest.raises(TypeError, match="takes no argument 'names'"):
         Adam(names="adam")
+
+
+@pytest.mark.parametrize("name", ["RandomNormal", "RandomUniform", "HeNormal", "Orthogonal"])
+def test_a_seed_gives_the_same_values_in_each_call(name):
+    make = getattr(initializers, name)
+    seeded = make(seed=3)
+    np.testing.assert_array_equal(seeded((4, 2)), seeded((4, 2)))
+    assert not np.array_equal(seeded((4, 2)), make(seed=4)((4, 2)))
+    assert not np.array_equal(make()((4, 2)), make()((4, 2)))
+    layers = [Dense(2, kernel_initializer=make.from_config(seeded.get_config())) for _ in range(2)]
+    seqnet.Model([layers[0]]).build((None, 4))
+    layers[1].build((None, 4))
+    np.testing.assert_array_equal(layers[0].get_weights()[0], seeded((4, 2)))
+    np.testing.assert_array_equal(layers[1].get_weights()[0], seeded((4, 2)))
+    with pytest.raises(TypeError, match="seed must be an integer"):
+        make(seed="a")

@@ -79,6 +79,21 @@ def test_arrays_with_masks_and_weights_train_like_on_other_backends(loop, size):
         on_both(lambda: fitted(follower(SimpleRNN, **loop), x, y, tbptt=2))
 
 
+def test_resident_data_trains_like_arrays():
+    x, y = RNG.normal(size=(5, 3, 2)), RNG.normal(size=(5, 3, 1))
+    found = []
+    for resident in (False, True):
+        seqnet.config.set_backend("jax")
+        seqnet.set_random_seed(0)
+        model = follower()
+        options = {"batch_size": 2, "validation_data": (x, y), "resident": resident, "verbose": 0}
+        history = model.fit(x, y, epochs=2, **options).history
+        model.fit(x, y, batch_size=5, epochs=2, resident=resident, verbose=0)
+        found.append([*history.values(), *model.get_weights()])
+    for expected, result in zip(*found, strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-12)
+
+
 def test_schedules_averages_and_constraints_train_like_on_other_backends():
     def run():
         model = follower(kernel_constraint="unit_norm")

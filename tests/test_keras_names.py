@@ -262,3 +262,86 @@ def test_constraints_of_layers_hold_after_an_update(layer):
     weights = [w.get_value() for w in made.trainable_weights]
     assert len(weights) == 2
     assert all((w >= 0).all() and (w == 0).any() for w in weights)
+
+
+def test_merges_compute_masks_by_hand():
+    x, numbers = np.ones((1, 2, 1)), np.array([[0.0, 0.5]])
+    for layer in (seqnet.layers.Add(), seqnet.layers.Concatenate()):
+        assert layer.compute_mask([x, x], [numbers, None]).eval().tolist() == [[False, True]]
+        for inputs, masks in (([x, x], numbers), (x, [None, None]), ([x, x], [None])):
+            with pytest.raises(ValueError, match=r"a list of masks|a mask or None for each input"):
+                layer.compute_mask(inputs, masks)
+
+
+def test_own_objects_are_found_by_name_within_a_scope():
+    def double(x):
+        return 2 * x
+
+    model = seqnet.Sequential([seqnet.layers.Lambda(double), Scale()])
+    config = model.get_config()
+    with seqnet.utils.custom_object_scope({"double": double, "Scale": Scale}):
+        assert Dense(1, activation="double").activation is double
+        again = seqnet.Sequential.from_config(config)
+    np.testing.assert_array_equal(again.predict(X), 2 * X)
+    with pytest.raises(ValueError, match="pass custom_objects="):
+        seqnet.Sequential.from_config(config)
+
+
+def test_a_frozen_model_whose_layers_cannot_be_set():
+    x = seqnet.Input((4,))
+    model = seqnet.Model(x, Dense(2)(x), trainable=False)
+    assert (model.trainable, model.trainable_weights, len(model.weights)) == (False, [], 2)
+    with pytest.raises(AttributeError, match="changes with add and pop"):
+        model.layers = []
+    stack = seqnet.Sequential([x, Dense(2)])
+    assert stack.inputs == [x]
+
+
+def test_a_model_cannot_be_inside_itself():
+    inner = seqnet.Sequential([Dense(4, input_shape=(4,))], name="inner")
+    outer = seqnet.Sequential([inner])
+    for model in (inner, outer):
+        with pytest.raises(ValueError, match="model 'inner' cannot be a layer inside itself"):
+            inner.add(model)
+
+
+def test_files_are_kept_with_overwrite_false(tmp_path):
+    model = seqnet.Sequential([Dense(2, input_shape=(4,))])
+    for save in (model.save, model.save_weights):
+        path = tmp_path / save.__name__
+        save(path, overwrite=False)
+        with pytest.raises(FileExistsError, match="overwrite=False keeps it"):
+            save(path, overwrite=False)
+        save(path)
+
+
+def test_activations_of_arrays_are_arrays():
+    found = seqnet.activations.relu(np.array([-1.0, 2.0], "float32"))
+    assert (found.tolist(), found.dtype) == ([0, 2], "float32")
+    assert seqnet.activations.softmax([[1, 1], [0, 0]], axis=0).shape == (2, 2)
+    assert seqnet.activations.linear("anything") == "anything"
+    with pytest.raises(TypeError, match=r"relu takes a PyTensor variable or an array.*got 'x'"):
+        seqnet.activations.relu("x")
+
+
+def test_a_mask_has_the_rows_of_its_input():
+    layer = TimeDistributed(Dense(1))
+    with pytest.raises(ValueError, match=r"shape \(3, 3\), and its input \(2, 3, 4\)"):
+        layer(X, mask=np.ones((3, 3), bool))
+    with pytest.raises(ValueError, match="a mask has a row for each row"):
+        seqnet.layers.Attention()([X, X], mask=[None, np.ones((1, 3), bool)])
+
+
+@pytest.mark.parametrize("name", ["sliding_window", "use_gate"])
+def test_arguments_that_only_keras_has_say_what_to_do_instead(name):
+    with pytest.raises(TypeError, match=f"no argument '{name}', which Keras has. [PM].*"):
+        seqnet.layers.MultiHeadAttention(2, 3, **{name: True})
+
+
+def test_optimizers_list_their_variables():
+    weight = Dense(2)
+    weight.build((None, 4))
+    optimizer = seqnet.optimizers.Adam(0.1)
+    assert [v.name for v in optimizer.variables] == ["iterations", "learning_rate"]
+    optimizer.build(weight.weights)
+    assert len(optimizer.variables) == 2 + 2 * len(optimizer.used_slots())

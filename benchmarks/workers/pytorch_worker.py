@@ -121,8 +121,8 @@ class Trainer:
         return loss.item()
 
     @torch.inference_mode()
-    def generate(self, count, temperature, how):
-        """Generate from character 1; return the characters per second and the characters.
+    def generate(self, count, temperature, how, streams=1):
+        """Generate from character 1; return the characters per second and those of a stream.
 
         `how` is ``layer`` (nn.LSTM, one step a call), ``layer, no mkldnn`` or ``cell``
         (nn.LSTMCell, the weights copied).
@@ -130,24 +130,24 @@ class Trainer:
         advance = self.cells() if how == "cell" else self.whole_layers()
         torch.backends.mkldnn.set_flags(how != "layer, no mkldnn")
         torch.manual_seed(1)
-        self.write(advance, 5, temperature)
+        self.write(advance, 5, temperature, streams)
         start = time.perf_counter()
-        written = self.write(advance, count, temperature)
+        written = self.write(advance, count, temperature, streams)
         seconds = time.perf_counter() - start
         torch.backends.mkldnn.set_flags(True)
-        return {"per_second": count / seconds, "written": written}
+        return {"per_second": streams * count / seconds, "written": written[:, 0].tolist()}
 
-    def write(self, advance, count, temperature):
-        token, state, written = torch.tensor([1]), None, []
+    def write(self, advance, count, temperature, streams):
+        token, state, written = torch.ones(streams, dtype=torch.long), None, []
         for _ in range(count):
             h, state = advance(self.network.embedding(token), state)
             logits = self.network.linear(h)
             if temperature == 0:
                 token = logits.argmax(1)
             else:
-                token = torch.multinomial(torch.softmax(logits / temperature, 1), 1)[0]
-            written.append(token.item())
-        return written
+                token = torch.multinomial(torch.softmax(logits / temperature, 1), 1)[:, 0]
+            written.append(token)
+        return torch.stack(written)
 
     def whole_layers(self):
         """Return a function of one step with the trained layers."""

@@ -25,7 +25,6 @@ from seqnet.callbacks import (
     TerminateOnNaN,
 )
 from seqnet.callbacks.base import HOOKS, CallbackList
-from seqnet.generation import Stepper, generate
 from seqnet.layers import GRU, LSTM, Dense, Embedding, SimpleRNN
 from seqnet.training.results import Totals
 
@@ -185,16 +184,16 @@ class Trainer:
             for part in (0, 1)
         ]
 
-    def generate(self, count, temperature, how):
-        """Generate from character 1; return the characters per second and the characters."""
-        if how != "stepper":
-            raise protocol.UnsupportedError("only how='stepper' here")
-        stepper = Stepper(self.model)
-        list(generate(self.model, [1], 5, temperature=temperature, stepper=stepper))
-        numbers = generate(self.model, [1], count, temperature=temperature, seed=1, stepper=stepper)
+    def generate(self, count, temperature, how, streams=1):
+        """Generate from character 1; return the characters per second and those of a stream."""
+        if how != "generate":
+            raise protocol.UnsupportedError("only how='generate' here")
+        primes = [[1]] * streams
+        self.model.generate(primes, 5, temperature=temperature)
         start = time.perf_counter()
-        written = list(numbers)
-        return {"per_second": count / (time.perf_counter() - start), "written": written}
+        written = self.model.generate(primes, count, temperature=temperature, seed=1)[0]
+        seconds = time.perf_counter() - start
+        return {"per_second": streams * count / seconds, "written": written.tolist()}
 
 
 if __name__ == "__main__":

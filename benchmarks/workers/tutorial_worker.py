@@ -8,7 +8,8 @@ loss.
 The setting ``system`` is ``pytensor``, ``theano``, ``seqnet`` or ``numpy``. The setting ``form`` of
 the first two is ``unroll`` or ``scan``, both with ``Wi[x_t]`` inside the loop as in the tutorial,
 or ``scan-hoisted``, with ``Wi[x]`` computed for all steps before the loop; that of seqnet is
-``unroll``, ``scan`` or ``fused``. Runs with Theano under Python 3.7, and under later versions.
+``unroll``, ``scan`` or ``fused``; that of NumPy ``loop``, or
+``float64``. Runs with Theano under Python 3.7, and under later versions.
 """
 
 from __future__ import annotations
@@ -182,16 +183,18 @@ class Seqnet(Symbolic):
 
 
 class Numpy(Trainer):
-    """The same in NumPy, with the gradients derived by hand."""
+    """The same in NumPy, with the gradients derived by hand; in float32, or in float64."""
 
     def compile(self):
         self.function = self.run
+        if self.settings.form == "float64":
+            self.given = [v if v.dtype.kind == "i" else v.astype("float64") for v in self.given]
         self.gradients = [np.zeros_like(v) for v in self.given[3:]]
 
     def run(self, x, y, start, Wh, Wi, Wo):
         steps = np.arange(len(x))
         of_Wh, of_Wi, of_Wo = self.gradients
-        history = np.empty((len(x) + 1, len(start)), "float32")
+        history = np.empty((len(x) + 1, len(start)), start.dtype)
         history[0] = start
         for t, row in enumerate(x):
             np.tanh(Wh.dot(history[t]) + Wi[row], out=history[t + 1])
@@ -204,7 +207,7 @@ class Numpy(Trainer):
         loss = (np.log(total[:, 0]) - picked).mean()
 
         of_logits = np.divide(logits, total * len(x), out=logits)
-        of_logits[steps, y] -= np.float32(1.0 / len(x))
+        of_logits[steps, y] -= 1.0 / len(x)
         np.dot(states.T, of_logits, out=of_Wo)
         of_states = of_logits.dot(Wo.T)
         slopes = 1 - states**2

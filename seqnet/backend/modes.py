@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytensor
 from pytensor.compile.mode import OPT_FAST_RUN, Mode, get_mode
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
@@ -145,6 +146,15 @@ def mode() -> Mode:
         rewriters = dfs_rewriter(reduce_in_own_type), dfs_rewriter(without_check)
         return get_mode("JAX").register(*((rewriter, 49.4) for rewriter in rewriters))
     return get_mode(name.upper())
+
+
+def put(variable: SharedVariable, array: Array) -> None:
+    """Set a shared variable to an array that nothing changes; with JAX, on its device."""
+    if config.backend() == "jax":
+        jax = importlib.import_module("jax")
+        variable.container.storage[0] = jax.device_put(array)
+    else:
+        variable.set_value(array, borrow=True)
 
 
 def needs_seeds(variable: Variable) -> bool:

@@ -8,7 +8,7 @@ recurrences of a graph run this way. All others are built as loops.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
@@ -23,6 +23,7 @@ from pytensor.link.c.type import generic
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.math import Dot
+from pytensor.tensor.rewriting.ofg import inline_ofg_node
 from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.type import TensorType
 
@@ -37,6 +38,8 @@ from seqnet.types import Array, Tensor
 log = logging.getLogger("seqnet")
 
 _found: WeakKeyDictionary = WeakKeyDictionary()
+_kernels: dict[tuple | None, Kernel] = {}
+"""The kernels of this process by the structure of their step."""
 
 Kernel: TypeAlias = "native.RecurrenceKernel | native.ProgramKernel"
 """A recurrence that is elementwise beside one product, or one of any step."""
@@ -45,11 +48,51 @@ Kernel: TypeAlias = "native.RecurrenceKernel | native.ProgramKernel"
 def compiled_kernel(step: TracedStep) -> Kernel | str:
     """Return the kernel compiled from a step, or the reason why it cannot be compiled."""
     if step not in _found:
+        key = structure_of(step)
         try:
-            _found[step] = compile_step(step)
+            _found[step] = _kernels.get(key) or compile_step(step)
+            if key is not None:
+                _kernels[key] = _found[step]
         except native.KernelUnavailable as unavailable:
             _found[step] = str(unavailable)
     return _found[step]
+
+
+def structure_of(step: TracedStep) -> tuple | None:
+    """Return what the kernel of a step depends on: equal structures have the same kernel.
+
+    It has no variables, so that it does not keep the graph of a model. It is None for a step that
+    uses a variable that is no constant and none of its inputs.
+    """
+    placeholders = [e.placeholder for e in step.extras]
+    values = [v for product in step.products for v in product.values]
+    roots: list[Tensor] = [*step.inputs, *step.states, *placeholders, *values]
+    numbers: dict[Variable, int] = {v: k for k, v in enumerate(roots)}
+    outputs = [*step.new_states, *(product.operand for product in step.products)]
+
+    def reference(v: Variable) -> Hashable:
+        return v.signature() if isinstance(v, Constant) else numbers[v]
+
+    try:
+        nodes = []
+        for node in io_toposort(roots, outputs):
+            nodes.append((node.op, *map(reference, node.inputs)))
+            numbers |= {v: len(numbers) + k for k, v in enumerate(node.outputs)}
+        results = tuple(map(reference, outputs))
+    except KeyError:
+        return None
+    extras = [
+        (e.variable.type, tuple(known_sizes(e.variable)), e.of_each_step, e.has_gradient)
+        for e in step.extras
+    ]
+    return (
+        (step.gates, step.units, step.dtype, step.state_sizes, step.input_sizes),
+        tuple(product.gates for product in step.products),
+        tuple(v.type for v in roots),
+        tuple(nodes),
+        results,
+        tuple(extras),
+    )
 
 
 def compile_step(step: TracedStep) -> Kernel:
@@ -164,9 +207,7 @@ def inlined(outputs: Sequence[Variable]) -> list:
         values: dict = {}
         for node in io_toposort([], list(outputs)):
             if isinstance(node.op, OpFromGraph):
-                inner = node.op.fgraph
-                given = dict(zip(inner.inputs, node.inputs, strict=True))
-                values.update(zip(node.outputs, rebuild(inner.outputs, given), strict=True))
+                values.update(zip(node.outputs, inline_ofg_node(node), strict=True))
                 break
         if not values:
             return list(outputs)
@@ -398,6 +439,12 @@ class KernelRecurrence(KernelOfRecurrence):
         return Apply(self, list(inputs), [*outputs, generic()])
 
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
+        count = self.compiled.states
+        for k, value in enumerate(self.views(inputs)):
+            outputs[k][0] = value.copy() if count <= k < 2 * count else value
+
+    def views(self, inputs: Sequence[Array]) -> list:
+        """Return the outputs; the last states are views of the histories."""
         given = named(self.names, inputs, self.compiled.states)
         projected, mask = given["projected"], given["mask"]
         histories, saved = self.compiled.forward(
@@ -409,11 +456,7 @@ class KernelRecurrence(KernelOfRecurrence):
             save=self.save,
             others=self.others(inputs),
         )
-        for storage, history in zip(outputs, histories, strict=False):
-            storage[0] = history
-        for storage, history in zip(outputs[len(histories) :], histories, strict=False):
-            storage[0] = history[-1].copy()
-        outputs[-1][0] = saved
+        return [*histories, *(history[-1] for history in histories), saved]
 
     # PyTensor 3.0 calls it with (graph, node, shapes), later releases with (node, shapes).
     def infer_shape(self, *given: Any) -> list[SymbolicShape | None]:
@@ -471,6 +514,11 @@ class KernelLastStates(KernelOfRecurrence):
         return Apply(self, list(inputs), [kind() for kind in kinds])
 
     def perform(self, node: Apply, inputs: Sequence[Array], outputs: OutputStorageType) -> None:
+        for storage, state in zip(outputs, self.views(inputs), strict=True):
+            storage[0] = state.copy()  # its memory may be that of a whole part
+
+    def views(self, inputs: Sequence[Array]) -> list:
+        """Return the outputs as views of the last part of the histories."""
         source = list(inputs[: self.inputs])
         given = dict(zip(self.names[1:], inputs[self.inputs :], strict=True))
         axis = 0 if self.project is None else 1
@@ -501,9 +549,8 @@ class KernelLastStates(KernelOfRecurrence):
                 save=False,
                 others=self.others((projected, *part.values())),
             )
-            states = [history[-1].copy() for history in histories]
-        for storage, state in zip(outputs, cast(list, states), strict=True):
-            storage[0] = state
+            states = [history[-1] for history in histories]
+        return cast(list, states)
 
     def is_sequence(self, name: str) -> bool:
         """Return whether an input is an extra of the step with a value for each step."""

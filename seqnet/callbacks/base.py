@@ -330,10 +330,12 @@ class CallbackList:
         if hook not in HOOKS:
             raise AttributeError(f"Callbacks have no hook {hook!r}.")
         expected = 2 if "epoch" in hook or "batch" in hook else 1
+        methods = [getattr(callback, hook) for callback in self.with_hooks(hook)]
 
         def call_all(*given):
             arguments = given if len(given) == expected else (*given, {})
-            for callback in self.with_hooks(hook):
-                getattr(callback, hook)(*arguments)
+            for method in methods:
+                method(*arguments)
 
+        setattr(self, hook, call_all)  # looked up once, as those of batches
         return call_all

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqnet.callbacks.base import Callback
 from seqnet.checks import check_count
+from seqnet.keras_names import takes_keras_names
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -33,6 +34,10 @@ class TensorBoard(Callback):
     update_freq : "epoch", "batch" or int
         Also write the current logs after each batch, or every `update_freq` batches of an epoch.
 
+    Notes
+    -----
+    Keras's ``write_graph`` is accepted and writes nothing: `seqnet.utils.plot_model` draws a model.
+
     Raises
     ------
     ImportError
@@ -42,6 +47,7 @@ class TensorBoard(Callback):
     adds = ()
     first_rank_only = True
 
+    @takes_keras_names
     def __init__(
         self,
         log_dir: str | os.PathLike = "logs",

@@ -33,6 +33,9 @@ class ArrayDataset(RowDataset):
         for rows in self.epoch_rows(epoch):
             yield self.load_for(epoch, rows)
 
+    def order_matters(self, batch_size: int) -> bool:
+        return batch_size < self.size
+
     def split(self, share: float) -> tuple[ArrayDataset, ArrayDataset]:
         row = self.split_row(share)
         return ArrayDataset(self.load(slice(0, row))), ArrayDataset(self.load(slice(row, None)))

@@ -269,6 +269,10 @@ class Dataset(ABC):
         """Return the number of batches, None if it is unknown."""
         return None
 
+    def order_matters(self, batch_size: int) -> bool:
+        """Return whether another order of the samples gives other batches."""
+        return True
+
     def sample_count(self) -> int | None:
         """Return the number of samples, None if it is unknown."""
         return None
@@ -344,6 +348,9 @@ class MappedDataset(Dataset):
 
     def batch_count(self, batch_size: int) -> int | None:
         return self.dataset.batch_count(batch_size)
+
+    def order_matters(self, batch_size: int) -> bool:
+        return self.dataset.order_matters(batch_size)
 
     def sample_count(self) -> int | None:
         return self.dataset.sample_count()

@@ -38,6 +38,7 @@ PURPOSES = (
     "the end of a call",
     "the end of the program",
     "the file of a run",
+    "the rows with a loss that is not finite",
     "an error",
 )
 """What ranks meet for."""
@@ -243,15 +244,9 @@ class MPIWorld(World):
         self._exchange(lambda: self.comm.Allreduce(self.mpi.IN_PLACE, found, self.mpi.MAX), found)
         return bool(found[0])
 
-    def same(self, text: str, what: str) -> None:
-        self.meet("a check of the data")
-        texts = self._exchange(lambda: self.comm.allgather(text))
-        unlike = [rank for rank, other in enumerate(texts) if other != texts[0]]
-        if unlike:
-            raise ValueError(
-                f"Rank {unlike[0]} has {what} that rank 0 does not have. Each rank is given the "
-                "same data, all of it, and takes its share by itself."
-            )
+    def gathered(self, value: Any, purpose: str) -> list:
+        self.meet(purpose)
+        return self._exchange(lambda: self.comm.allgather(value))
 
     def stopping(self, signals: Any) -> int | None:
         return self.agreed or None

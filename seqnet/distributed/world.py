@@ -201,8 +201,19 @@ class World:
         """Return whether a flag is set on any rank."""
         return flag
 
+    def gathered(self, value: Any, purpose: str) -> list:
+        """Return a value of each rank, any object that can be pickled."""
+        return [value]
+
     def same(self, text: str, what: str) -> None:
         """Raise ``ValueError`` unless a text is the same on all ranks."""
+        texts = self.gathered(text, "a check of the data")
+        unlike = [rank for rank, other in enumerate(texts) if other != texts[0]]
+        if unlike:
+            raise ValueError(
+                f"Rank {unlike[0]} has {what} that rank 0 does not have. Each rank is given the "
+                "same data, all of it, and takes its share by itself."
+            )
 
     @contextmanager
     def watching(self, signals: Any) -> Iterator[None]:

@@ -2,16 +2,19 @@
 
 from seqnet.generation.ctc import ctc_beam_search_decode, ctc_greedy_decode
 from seqnet.generation.decoding import Decoder, Hypothesis
-from seqnet.generation.sampling import generate, sample
+from seqnet.generation.sampling import sample
+from seqnet.generation.scoring import bits_per_character, log_probabilities, perplexity
 from seqnet.generation.stepping import Stepper
 
 __all__ = [
     "Decoder",
     "Hypothesis",
     "Stepper",
+    "bits_per_character",
     "ctc_beam_search_decode",
     "ctc_greedy_decode",
-    "generate",
+    "log_probabilities",
+    "perplexity",
     "sample",
 ]
 

@@ -154,7 +154,7 @@ class Decoder:
         if len(model.input_names) == 1:
             raise ValueError(
                 "A Decoder needs a model with another input than the target: use "
-                "seqnet.generation.generate for a model of one input."
+                "Model.generate for a model of one input."
             )
         self.stepped = SteppedModel(model, [self.input], [self.output], self.finish)
         if self.stepped.split.kinds[0] is Kind.ONCE:

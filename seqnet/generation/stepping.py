@@ -261,7 +261,7 @@ def part_of(model: Model, split: Split, shapes: Sequence, stepped: Sequence[int]
         Structure(tuple(f"value_{k}" for k in range(len(split.once.outputs))), "list"),
         tuple(signature.input_variables[k] for k in places),
     )
-    part.graph, part.layers = split.once, model.layers
+    part.graph, part._layers = split.once, model.layers
     part.input_shape = part.signature.inputs.pack([shapes[k] for k in places])
     part.lock = model.lock
     part.steps = ShardedSteps(part)

@@ -17,7 +17,7 @@ from seqnet import activations, constraints, initializers, regularizers
 from seqnet.activations import constant
 from seqnet.checks import check_bool, check_count
 from seqnet.hyperparameters import Rate, numbers_of
-from seqnet.layers.calling import describe, items_of
+from seqnet.layers.calling import describe, items_of, with_ndim
 from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
 from seqnet.layers.layer import Layer
@@ -65,6 +65,22 @@ def attended_steps(step_masks: Sequence[Tensor | None], *masks: Tensor | None) -
     return reduce(lambda a, b: a & b, found) if found else None
 
 
+def as_batch(variable: Tensor) -> Tensor:
+    """Return (batch, ..., steps, features) with one axis before the steps."""
+    if variable.ndim == 3:
+        return variable
+    return variable.reshape((-1, *tuple(variable.shape)[-2:]), ndim=3)
+
+
+def as_batch_mask(mask: Tensor | None, variable: Tensor) -> Tensor | None:
+    """Return the mask (batch, steps) of `as_batch`, from one of the first axes of a variable."""
+    if mask is None or variable.ndim == 3:
+        return mask
+    sizes = tuple(variable.shape)[:-1]
+    every = pt.broadcast_to(with_ndim(mask, variable.ndim - 1), sizes)
+    return every.reshape((-1, sizes[-1]), ndim=2)
+
+
 def why_not_queries(layer: Layer, attended: Sequence[Any], options: Mapping[str, Any]) -> str:
     """Return why an attention cannot be computed query by query; empty if it can.
 
@@ -98,7 +114,9 @@ class Attention(Seeded):
 
     Called on ``[query, value]`` or ``[query, value, key]``, of the shapes ``(batch, queries,
     features)``, ``(batch, steps, width)`` and ``(batch, steps, features)``; without a key, the
-    value is the key. The output is ``(batch, queries, width)``::
+    value is the key. More axes may stand between the batch and the steps, such as ``(batch,
+    sentences, words, features)``: each sentence of queries then attends to the words of its own
+    sentence. The output is ``(batch, queries, width)``::
 
         scores = scale * query @ key.T                           # (batch, queries, steps)
         output = softmax(scores) @ value
@@ -155,20 +173,31 @@ class Attention(Seeded):
     def check_axes(self, input_shape: Any) -> None:
         shapes = items_of(input_shape)
         text = ", ".join(str(shape) for shape in shapes)
-        if len(shapes) not in (2, 3) or any(len(shape) != 3 for shape in shapes):
+        ranks = {len(shape) for shape in shapes}
+        if len(shapes) not in (2, 3) or len(ranks) != 1 or min(ranks) < 3:
             raise ValueError(
                 f"{describe(self)} takes [query, value] or [query, value, key], each (batch, time, "
                 f"features), got the shapes {text}."
             )
         query, value, key = [*shapes, shapes[1]][:3]
-        for (a, axis), (b, other), what in (
-            ((query, 2), (key, 2), "the features of the query and the key"),
-            ((value, 1), (key, 1), "the steps of the value and the key"),
-            ((query, 0), (value, 0), "the batches of the query and the value"),
+        outer = [
+            (
+                query,
+                other,
+                axis,
+                f"axis {axis} of the inputs" if axis else "the batches of the inputs",
+            )
+            for axis in range(len(query) - 2)
+            for other in (value, key)
+        ]
+        for a, b, axis, what in (
+            (query, key, -1, "the features of the query and the key"),
+            (value, key, -2, "the steps of the value and the key"),
+            *outer,
         ):
-            if None not in (a[axis], b[other]) and a[axis] != b[other]:
+            if None not in (a[axis], b[axis]) and a[axis] != b[axis]:
                 raise ValueError(
-                    f"{describe(self)} needs as many of {what}, got {a[axis]} and {b[other]} in "
+                    f"{describe(self)} needs as many of {what}, got {a[axis]} and {b[axis]} in "
                     f"the shapes {text}."
                 )
 
@@ -200,8 +229,11 @@ class Attention(Seeded):
         return_attention_scores: bool = False,
         use_causal_mask: bool = False,
     ) -> Tensor | list[Tensor]:
-        query, value, *keys = (pt.cast(v, self.dtype) for v in items_of(inputs))
+        whole = [pt.cast(v, self.dtype) for v in items_of(inputs)]
         masks = [None, None] if mask is None else items_of(mask)
+        outer = tuple(whole[0].shape)[:-2]
+        query, value, *keys = (as_batch(v) for v in whole)
+        masks = [as_batch_mask(m, v) for m, v in zip(masks, whole, strict=False)]
         causal = causal_mask(query, value) if use_causal_mask else None
         attended = attended_steps(masks[1:], causal)
         weights = masked_softmax(self.scores(query, keys[0] if keys else value), attended)
@@ -211,6 +243,11 @@ class Attention(Seeded):
             sizes = tuple(weights.shape)
             kept = weights * context.dropout_mask(self.generator, sizes, rate, weights.dtype)
         output = set_to_zero(batched_product(kept, value), masks[0])
+        if len(outer) > 1:
+            output, weights = (
+                v.reshape((*outer, *tuple(v.shape)[1:]), ndim=len(outer) + 2)
+                for v in (output, weights)
+            )
         return [output, weights] if return_attention_scores else output
 
     def compute_output_shape(
@@ -218,7 +255,7 @@ class Attention(Seeded):
     ) -> Shape | list[Shape]:
         query, value, *_ = items_of(input_shape)
         output = (*query[:-1], value[-1])
-        return [output, (*query[:-1], value[1])] if return_attention_scores else output
+        return [output, (*query[:-1], value[-2])] if return_attention_scores else output
 
 
 @register("layer")

@@ -7,9 +7,12 @@ the same structure.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import cache
+from inspect import Parameter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -300,7 +303,11 @@ def call_layer(
     given: dict[str, Any] = {
         name: v for name, v in offered.items() if signature.anything or name in signature.takes
     }
-    output = layer.call(inputs, **given, **options)
+    token = _running.set(Running(layer, mask, context))
+    try:
+        output = layer.call(inputs, **given, **options)
+    finally:
+        _running.reset(token)
     what = f"The call of layer {layer.display_name!r} ({type(layer).__name__})"
     done: dict[int, Tensor] = {}  # a variable that is returned twice stays one variable
 
@@ -312,6 +319,43 @@ def call_layer(
         return done[id(part)]
 
     return as_outputs(output)
+
+
+class Running(NamedTuple):
+    """The call of a layer that is being computed."""
+
+    layer: Layer
+    mask: Masks
+    context: CallContext
+
+
+_running: ContextVar[Running | None] = ContextVar("running", default=None)
+
+
+def completed(call: Callable) -> Callable:
+    """Return a `call` that can be called without the mask and the context that it takes.
+
+    They are those of the running call then, the mask only within a call of the same layer, so that
+    subclasses may write ``super().call(inputs)``.
+    """
+    names = list(inspect.signature(call).parameters)[1:]
+    parameters = inspect.signature(call).parameters
+    needs = [
+        n for n in ("mask", "context") if n in names and parameters[n].default is Parameter.empty
+    ]
+    if not needs:
+        return call
+
+    @functools.wraps(call)
+    def called(self: Layer, *arguments: Any, **options: Any) -> Any:
+        running = _running.get() or Running(self, None, CallContext())
+        mask = running.mask if running.layer is self else None
+        offered = {"mask": mask, "context": running.context}
+        passed = {*names[: len(arguments)], *options}
+        options |= {name: offered[name] for name in needs if name not in passed}
+        return call(self, *arguments, **options)
+
+    return called
 
 
 def output_masks(

@@ -76,6 +76,7 @@ def evaluate(
         arrays.append(array_of(tree, integers))
         return Placed(len(arrays) - 1)
 
+    check_rows(owner, inputs, mask)
     call = (
         placed(inputs, whole, first=True),
         [placed(item, "int32") for item in others],
@@ -91,6 +92,22 @@ def evaluate(
             functions[key] = compiled(owner, call, arrays, training)
         function, pack = functions[key]
         return pack(function(*arrays))
+
+
+def check_rows(owner: Any, inputs: Any, mask: Any) -> None:
+    """Raise ``ValueError`` if a mask does not have as many rows as its inputs."""
+    if isinstance(inputs, dict) or isinstance(mask, dict) or mask is None:
+        return
+    several = isinstance(inputs, (list, tuple)) and is_several(inputs)
+    pairs = zip(inputs, mask, strict=False) if several else [(inputs, mask)]
+    for values, of_values in pairs:
+        rows, given = np.shape(values)[:1], np.shape(of_values)[:1]
+        if of_values is not None and rows != given:
+            name = getattr(owner, "display_name", owner.name)
+            raise ValueError(
+                f"The mask of {type(owner).__name__} {name!r} has the shape {np.shape(of_values)}, "
+                f"and its input {np.shape(values)}: a mask has a row for each row of the input."
+            )
 
 
 def is_list_of_masks(mask: Any) -> bool:

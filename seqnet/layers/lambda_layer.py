@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,10 @@ from pytensor.graph.traversal import applys_between
 from pytensor.tensor.random.op import RandomVariable
 
 from seqnet.checks import check_bool, check_shape
-from seqnet.layers.calling import Tensors, items_of, map_several
+from seqnet.layers.calling import Tensors, items_of, map_several, shapes_of
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.registry import register
+from seqnet.registry import in_scope, register
 from seqnet.types import Shape, Tensor
 
 
@@ -30,14 +30,18 @@ class Lambda(Layer):
     function : callable
         ``function(inputs) -> output`` of PyTensor variables, the batch as their first axis. If it
         has an argument named ``mask``, it gets the mask (batch, time) or None. Where the layer is
-        called on a list, ``layer([a, b])``, both are lists, or the mask is None.
-    output_shape : tuple, optional
-        Shape of one example of the output, without the batch, None for unknown sizes. By default
-        it is found by applying the function to a variable of the input's shape.
+        called on a list, ``layer([a, b])``, both are lists, or the mask is None. It may return a
+        list of outputs.
+    output_shape : tuple or function, optional
+        Shape of one example of the output, without the batch, None for unknown sizes; or a function
+        of the shape of the input, or of the list of shapes, both with the batch. By default it is
+        found by applying the function to a variable of the input's shape.
     supports_masking : bool
         True if each step of the output corresponds to the same step of the input, so that the mask
         of the input, or of the first input, is that of the output. Otherwise a mask is an error,
         unless the function takes and uses it.
+    arguments : dict, optional
+        Further arguments of the function, by name.
 
     Raises
     ------
@@ -60,6 +64,9 @@ class Lambda(Layer):
     [[2.0]]
     >>> last.compute_output_shape((None, None, 4))
     (None, 4)
+    >>> powers = seqnet.layers.Lambda(lambda x, n: x**n, arguments={"n": 2})
+    >>> powers(np.array([[3.0]])).tolist()
+    [[9.0]]
     >>> difference = seqnet.layers.Lambda(lambda both: both[0] - both[1])
     >>> difference([np.array([[3.0]]), np.array([[1.0]])]).tolist()
     [[2.0]]
@@ -67,19 +74,22 @@ class Lambda(Layer):
 
     def __init__(
         self,
-        function: Callable[..., Tensor],
-        output_shape: Shape | None = None,
+        function: Callable[..., Tensor | list[Tensor]],
+        output_shape: Shape | Callable[[Any], Any] | None = None,
         *,
         supports_masking: bool = False,
+        arguments: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if not callable(function):
             raise TypeError(f"Lambda takes a function of a PyTensor variable, got {function!r}.")
         self.function = function
-        self.output_shape = (
-            None if output_shape is None else check_shape(output_shape, "output_shape")
-        )
+        given = output_shape is None or callable(output_shape)
+        self.output_shape = output_shape if given else check_shape(output_shape, "output_shape")
+        if not isinstance(arguments or {}, Mapping):
+            raise TypeError(f"The arguments of Lambda are a dictionary by name, got {arguments!r}.")
+        self.arguments = dict(arguments or {})
         self.passes_mask_on = check_bool(supports_masking, "supports_masking")
         self.takes_mask = "mask" in argument_names(function)
 
@@ -109,40 +119,48 @@ class Lambda(Layer):
                 "would depend on the batches. The first axis is the batch; the "
                 f"steps of a sequence are axis 1. Its input has the shape {input_shape}."
             )
-        found, said = output.type.shape[1:], self.output_shape
-        if said is not None and (
-            len(found) != len(said)
-            or any(
-                None not in pair and pair[0] != pair[1] for pair in zip(found, said, strict=True)
-            )
+        if self.output_shape is None:
+            return
+        found, said = shapes_of(output), self.compute_output_shape(input_shape)
+        if isinstance(found, list) != isinstance(said, list) or not all(
+            map(fits, items_of(found), items_of(said))
         ):
+            one = not isinstance(found, list) and not isinstance(said, list)
             raise ValueError(
                 f"The function of layer {self.display_name!r} (Lambda) returns examples of the "
-                f"shape {found}, not of the output_shape {said}."
+                f"shape {found[1:] if one else found}, not of the output_shape "
+                f"{said[1:] if one else said}."
             )
 
     def _variables(self, input_shape: Any) -> Tensors:
         """Return new variables of given shapes."""
         return map_several(lambda shape: pt.tensor(dtype=self.dtype, shape=shape), input_shape)
 
-    def apply(self, inputs: Tensors, mask: Any = None) -> Tensor:
+    def apply(self, inputs: Tensors, mask: Any = None) -> Tensor | list[Tensor]:
         """Apply the function to a variable or several."""
-        output = self.function(inputs, mask=mask) if self.takes_mask else self.function(inputs)
+        options = self.arguments | ({"mask": mask} if self.takes_mask else {})
+        output = self.function(inputs, **options)
+        if isinstance(output, (list, tuple)):
+            return [pt.as_tensor_variable(item) for item in output]
         return pt.as_tensor_variable(output)
 
-    def call(self, inputs: Any, mask: Any, context: CallContext) -> Tensor:
+    def call(self, inputs: Any, mask: Any, context: CallContext) -> Tensor | list[Tensor]:
         return self.apply(inputs, mask)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Tensor | None:
         return items_of(mask)[0] if self.passes_mask_on else None
 
-    def compute_output_shape(self, input_shape: Any) -> Shape:
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        if callable(self.output_shape):
+            said = self.output_shape(input_shape)
+            several = isinstance(said, list) and any(isinstance(n, (list, tuple)) for n in said)
+            return [tuple(shape) for shape in said] if several else tuple(said)
         if self.output_shape is not None:
             return (items_of(input_shape)[0][0], *self.output_shape)
         inputs = self._variables(input_shape)
         mask = map_several(lambda shape: pt.tensor(dtype="bool", shape=shape[:2]), input_shape)
         try:
-            return tuple(self.apply(inputs, mask).type.shape)
+            return shapes_of(self.apply(inputs, mask))
         except Exception as error:
             raise ValueError(
                 f"The function of layer {self.display_name!r} (Lambda) cannot be applied to a "
@@ -163,7 +181,7 @@ class Lambda(Layer):
     @classmethod
     def _revive(cls, value: Any, custom_objects: dict[str, Any] | None) -> Any:
         if isinstance(value, dict) and "name" in value:
-            name, known = value["name"], custom_objects or {}
+            name, known = value["name"], in_scope(custom_objects)
             if name not in known:
                 raise ValueError(
                     f"A Lambda layer of the file holds the function {name!r}, and files hold no "
@@ -173,12 +191,22 @@ class Lambda(Layer):
         return value
 
 
-def mixes_rows(inputs: Tensors, output: Tensor) -> bool:
+def fits(found: Shape, said: Shape) -> bool:
+    """Return whether a shape can be that which a user gave, but for the batch."""
+    pairs = zip(found[1:], said[1:], strict=False)
+    return len(found) == len(said) and all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
+def mixes_rows(inputs: Tensors, outputs: Tensor | list[Tensor]) -> bool:
     """Return whether rows of an output depend on other rows of the inputs, from one test.
 
     Graphs with loops or random numbers are not tested and give False.
     """
-    variables = items_of(inputs)
+    return any(mixes(items_of(inputs), output) for output in items_of(outputs))
+
+
+def mixes(variables: list[Tensor], output: Tensor) -> bool:
+    """Return whether rows of one output depend on other rows of variables."""
     for node in applys_between(variables, [output]):
         if isinstance(node.op, (HasInnerGraph, RandomVariable)):
             return False
@@ -190,7 +218,7 @@ def mixes_rows(inputs: Tensors, output: Tensor) -> bool:
     mode = Mode(linker="py", optimizer=None)  # type: ignore[arg-type]  # None is no rewriting
 
     def result(rows: slice) -> np.ndarray:
-        given = {v: value[rows] for v, value in zip(variables, values, strict=True)}
+        given: dict[Any, Any] = {v: x[rows] for v, x in zip(variables, values, strict=True)}
         return output.eval(given, mode=mode, on_unused_input="ignore")
 
     whole = result(slice(None))

@@ -33,6 +33,7 @@ from seqnet.layers.calling import (
     call_layer,
     check_masks,
     check_several,
+    completed,
     items_of,
     output_masks,
     shapes_of,
@@ -170,6 +171,8 @@ class Layer(Versioned, Configurable):
         super().__init_subclass__(**options)
         if "build" in vars(cls):
             cls.build = building(cls.build)  # type: ignore[method-assign]
+        if "call" in vars(cls):
+            cls.call = completed(cls.call)  # type: ignore[method-assign]
 
     @classmethod
     def parameters(cls) -> list[str]:
@@ -275,9 +278,9 @@ class Layer(Versioned, Configurable):
 
     def add_weight(
         self,
-        name: str,
-        shape: tuple[int, ...],
-        initializer: Identifier,
+        name: str | None = None,
+        shape: tuple[int, ...] = (),
+        initializer: Identifier = "glorot_uniform",
         *,
         regularizer: Identifier | None = None,
         trainable: bool = True,
@@ -287,10 +290,13 @@ class Layer(Versioned, Configurable):
 
         Parameters
         ----------
-        name : str
+        name : str, optional
+            By default ``"weight"``, ``"weight_1"`` and so on.
         shape : tuple of int
+            By default one number.
         initializer : str, Initializer or function
-            A function gets the shape, and dtype and rng if it has arguments of these names.
+            By default that of Keras 3. A function gets the shape, and dtype and rng if it has
+            arguments of these names.
         regularizer : str, Regularizer or function, optional
             A function of the weight that returns a number, which is added to the loss.
         trainable : bool
@@ -299,6 +305,14 @@ class Layer(Versioned, Configurable):
         constraint : str, Constraint or function, optional
             A function of the weight that returns its allowed value, applied after each update.
         """
+        if name is None:
+            taken = [str(weight.name) for weight in self.weights]
+            name = new_name("weight", [n.removeprefix(f"{self.display_name}/") for n in taken])
+        if not isinstance(name, str):
+            raise TypeError(
+                f"add_weight takes the name of a weight first, which is text, got {name!r}. Pass "
+                "the others by name: add_weight(shape=(8,), initializer='ones')."
+            )
         full_name, sizes = f"{self.display_name}/{name}", check_shape(shape, f"The shape of {name}")
         value, is_given = first_value(full_name, sizes, self.dtype, initializer)
         # A size of one is left unknown: PyTensor would mark the axis as broadcastable, and a single
@@ -653,6 +667,15 @@ def with_input_shape(cls: type[Layer], options: dict[str, Any]) -> dict[str, Any
     elif length is not None:
         options["input_shape"] = tuple(np.atleast_1d(length).tolist())
     return options
+
+
+def new_name(name: str, taken: Sequence[str]) -> str:
+    """Return a name that is not taken: with ``_1``, ``_2`` and so on after it if needed."""
+    number, found = 0, name
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    return found
 
 
 def as_layer(value: Any) -> Any:

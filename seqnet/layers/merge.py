@@ -78,9 +78,36 @@ class Merge(Layer):
         return None if None in sizes else 1
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Tensor | None:
+        """Return where all inputs have data, or None if no input has a mask.
+
+        Called by hand, it takes masks of numbers too: a step counts where they are not 0.
+        """
+        masks = self.masks_of(inputs, mask)
+        return reduce(masks_together, map(repeatable, items_of(inputs), masks))
+
+    def masks_of(self, inputs: Any, mask: Any) -> list[Tensor | None]:
+        """Return a bool mask or None for each input, or raise ``ValueError``."""
+        for what, value in (("inputs", inputs), ("masks", mask)):
+            if not isinstance(value, (list, tuple, dict)) and value is not None:
+                raise ValueError(
+                    f"{describe(self)} takes a list of inputs and a list of masks, None for an "
+                    f"input without one; got {what} that are no list, of type "
+                    f"{type(value).__name__}."
+                )
         if mask is None:
-            return None
-        return reduce(masks_together, map(repeatable, items_of(inputs), items_of(mask)))
+            return [None] * len(inputs)
+        if len(inputs) != len(mask):
+            raise ValueError(
+                f"{describe(self)} needs a mask or None for each input, got {len(inputs)} inputs "
+                f"and {len(mask)} masks."
+            )
+        masks = mask.values() if isinstance(mask, dict) else mask
+        return [None if m is None else pt.neq(m, 0) if is_number(m) else m for m in masks]
+
+
+def is_number(mask: Any) -> bool:
+    """Return whether a mask holds numbers instead of bools."""
+    return pt.as_tensor_variable(mask).dtype != "bool"
 
 
 def repeatable(variable: TensorLike, mask: Tensor | None) -> Tensor | None:
@@ -259,7 +286,7 @@ class Concatenate(Merge):
         return (*shape[:joined], length, *shape[joined + 1 :])
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Tensor | None:
-        variables, masks = items_of(inputs), items_of(mask)
+        variables, masks = items_of(inputs), self.masks_of(inputs, mask)
         if all(m is None for m in masks):
             return None
         axis = self.axis % pt.as_tensor_variable(variables[0]).ndim
@@ -268,6 +295,9 @@ class Concatenate(Merge):
             return reduce(masks_together, masks)
         parts = []
         for variable, m in zip(variables, masks, strict=True):
+            if m is not None and m.ndim == rank:
+                parts.append(m)
+                continue
             every = pt.ones(tuple(pt.as_tensor_variable(variable).shape)[:rank], dtype="bool")
             parts.append(every if m is None else every & with_ndim(m, rank))
         return pt.concatenate(parts, axis=axis)

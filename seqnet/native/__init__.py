@@ -12,14 +12,17 @@ nothing else of seqnet. Without it, seqnet works but is slower.
 - `elementwise`: `ElementwiseKernel`, an elementwise function of arrays.
 - `expression`, `emit`: read a PyTensor graph, and write it as C.
 - `compiler`, `cache`: compile C source, and store the libraries on disk.
+- `recording`: calls of kernels, noted so that they can be repeated; `steps` repeats them, and draws
+  numbers from probabilities.
 - `core`: the library of each precision, the number of threads, and counters of calls.
 - `memory`: memory of large arrays that is reused.
 
 The C files in ``src/``: ``core.c`` is the library of one precision and includes ``gemm.c``,
 ``recurrence.c`` (with ``elementwise_recurrence.c``), ``program.c``, ``rows.c`` (softmax,
-embeddings, elementwise functions and norms), ``chain.c`` (linear chains) and ``ctc.c``. ``tile.h``
-is the inner loop of matrix products, ``vector.h`` defines vectors and their functions, ``team.c``
-the threads, ``block.h`` and ``generated.h`` the interface of generated code.
+embeddings, elementwise functions and norms), ``chain.c`` (linear chains), ``ctc.c`` and ``steps.c``
+(repeated steps). ``tile.h`` is the inner loop of matrix products, ``row.h`` that of a single row,
+``vector.h`` defines vectors and their functions, ``team.c`` the threads, ``block.h`` and
+``generated.h`` the interface of generated code.
 """
 
 from __future__ import annotations
@@ -35,18 +38,23 @@ from .embedding import gather, scatter_add
 from .memory import empty, free_memory
 from .norms import squared_norms
 from .program import ProgramKernel, StepGraph, StepProduct
+from .recording import Recording, recording
 from .recurrence import RecurrenceGradients, RecurrenceKernel
 from .softmax import log_softmax, softmax, softmax_cross_entropy
+from .steps import Drawn, Steps
 
 __all__ = [
+    "Drawn",
     "ElementwiseKernel",
     "KernelUnavailable",
     "Other",
     "ProgramKernel",
+    "Recording",
     "RecurrenceGradients",
     "RecurrenceKernel",
     "StepGraph",
     "StepProduct",
+    "Steps",
     "available",
     "calls",
     "chain_backward",
@@ -60,6 +68,7 @@ __all__ = [
     "get_num_threads",
     "info",
     "log_softmax",
+    "recording",
     "scatter_add",
     "set_num_threads",
     "softmax",

@@ -210,7 +210,7 @@ class Columns(Expressions):
         if name == "Join":
             starts = self._starts(node)
             cuts = {*starts[1:-1]}
-            for start, v in zip(starts, node.inputs[1:], strict=False):
+            for start, v in zip(starts, self._joined(node), strict=False):
                 cuts |= {start + c for c in self._cuts[v]}
             return starts[-1], cuts
         if name == "Split":
@@ -236,19 +236,30 @@ class Columns(Expressions):
     def _named(node: Apply) -> str:
         return f"the operation {node.op}"
 
+    def _axis(self, node: Apply, place: int) -> int:
+        """Return the axis of a concatenation or split; since PyTensor 3.1 the Op has it."""
+        axis = getattr(node.op, "axis", None)
+        return self._integer(node.inputs[place]) if axis is None else axis
+
+    @staticmethod
+    def _joined(node: Apply) -> list[Variable]:
+        """Return what a concatenation joins."""
+        return node.inputs[0 if hasattr(node.op, "axis") else 1 :]
+
     def _starts(self, node: Apply) -> list[int]:
         """Return where each part of a concatenation starts, and the end."""
-        if self._integer(node.inputs[0]) % 2 != 1:
+        if self._axis(node, 0) % 2 != 1:
             raise self.unavailable("a concatenation along the batch")
-        widths = [self._widths[v] for v in node.inputs[1:]]
+        widths = [self._widths[v] for v in self._joined(node)]
         return [0, *np.cumsum([1 if w is None else w for w in widths]).tolist()]
 
     def _split(self, node: Apply, number: int) -> tuple[int, int]:
-        if self._integer(node.inputs[1]) % 2 != 1:
+        if self._axis(node, 1) % 2 != 1:
             raise self.unavailable("a split of the batch")
-        if node.inputs[2] not in self._integers and getattr(node.inputs[2], "data", None) is None:
+        sizes = node.inputs[-1]
+        if sizes not in self._integers and getattr(sizes, "data", None) is None:
             raise self.unavailable("a split into parts of unknown size")
-        ends = np.cumsum(self._known_integer(node.inputs[2]))
+        ends = np.cumsum(self._known_integer(sizes))
         return int(ends[number - 1]) if number else 0, int(ends[number])
 
     def _slice(self, node: Apply, first: int) -> tuple[int, int]:
@@ -331,7 +342,7 @@ class Columns(Expressions):
             assert columns is not None
             starts = self._starts(node)
             k = sum(start <= columns[0] for start in starts[1:])
-            part = node.inputs[1 + k]
+            part = self._joined(node)[k]
             if self._widths[part] is None:
                 return self._first, [(part, None)]
             return self._first, [(part, (columns[0] - starts[k], columns[1] - starts[k]))]

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
-from ctypes import c_double, c_long, c_void_p
+from ctypes import c_long, c_void_p
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -44,6 +44,8 @@ class CoreLibrary(Protocol):
     recurrence_scratch: Callable[..., int]
     run_program: Callable[..., None]
     elementwise_scratch: Callable[..., int]
+    copy_bytes: Callable[..., None]
+    run_steps: Callable[..., None]
     first_outside: Callable[..., int]
     vector_bytes: Callable[[], int]
     gemm_scratch_size: int  # elements of scratch memory that a product needs for each thread
@@ -60,17 +62,19 @@ _threads: int | None = None
 SIGNATURES = {
     **{
         name: [c_void_p, c_long]
-        for name in ("gemm", "softmax", "gather", "scatter_add", "squared_norms")
+        for name in ("gemm", "softmax", "gather", "scatter_add", "squared_norms", "elementwise")
     },
     **{
         name: [c_void_p, c_long]
         for name in ("chain_forward", "chain_backward", "chain_best", "ctc_loss")
     },
-    "elementwise": [c_void_p, c_void_p, c_long, c_long],
-    "recurrence_forward": [c_void_p, c_long],
-    "recurrence_backward": [c_void_p, c_long],
+    **{
+        name: [c_void_p, c_long]
+        for name in ("recurrence_forward", "recurrence_backward", "run_program")
+    },
+    "copy_bytes": [c_void_p, c_long],
+    "run_steps": [c_void_p, c_long],
     "recurrence_scratch": [c_long] * 5,
-    "run_program": [c_void_p, c_double, c_long],
     "elementwise_scratch": [c_long] * 3,
     "gemm_scratch": [c_long],
     "first_outside": [c_void_p, c_long, c_long],

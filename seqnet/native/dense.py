@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ctypes import Structure, byref, c_long, c_void_p
+from ctypes import Structure, c_long, c_void_p
 from typing import Literal, overload
 
 import numpy as np
 
 from . import memory
 from .core import address, core, count_call, threads_for
+from .recording import run
 
 SIDE: tuple[tuple[str, type[c_void_p | c_long]], ...] = (
     ("data", c_void_p),
@@ -127,7 +128,7 @@ def gemm(
         ),
         *(scratch, 0, 0),
     )
-    library.gemm(byref(arguments), threads)
+    run(library.gemm, arguments, threads, a, b, bias)
     count_call("gemm")
     return out if sums is None else (out, sums)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Sequence
-from ctypes import Structure, addressof, byref, c_long, c_void_p
+from ctypes import Structure, addressof, c_long, c_void_p
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from . import emit, memory
 from .compiler import KernelUnavailable
 from .core import address, core_and, count_call, get_num_threads
 from .expression import Expressions
+from .recording import run
 
 MAX_BLOCKS = 160  # as in src/recurrence.c
 
@@ -27,6 +28,10 @@ class _Function(Structure):  # elementwise_function in src/rows.c
         *((n, c_long) for n in ("inputs", "outputs")),
         ("single", c_void_p),
     ]
+
+
+class _Work(Structure):  # elementwise_work in src/rows.c
+    _fields_ = [("function", c_void_p), ("calls", c_void_p), ("count", c_long)]
 
 
 class ElementwiseKernel:
@@ -188,8 +193,12 @@ class ElementwiseKernel:
             at += width * pointer_array.itemsize
             step_at += width * step_array.itemsize
         packed_array = array("L", packed)
-        self._core.elementwise(
-            byref(self._description), packed_array.buffer_info()[0], len(calls), get_num_threads()
+        work = _Work(addressof(self._description), packed_array.buffer_info()[0], len(calls))
+        run(
+            self._core.elementwise,
+            work,
+            get_num_threads(),
+            *(self, kept, found, pointer_array, step_array, packed_array),
         )
         count_call("elementwise")
         return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ctypes import Structure, byref, c_long, c_void_p
+from ctypes import Structure, c_long, c_void_p
 
 import numpy as np
 
 from . import memory
 from .core import CoreLibrary, address, core, count_call, threads_for
+from .recording import run
 
 
 class _Arguments(Structure):  # embedding_arguments in src/rows.c
@@ -47,7 +48,8 @@ def gather(table: np.ndarray, ids: np.ndarray, out: np.ndarray | None = None) ->
         )
     ids = checked_ids(ids, table.shape[0], "id", library)
     if out.size:
-        library.gather(byref(_arguments(ids, table, out)), threads_for(2 * out.size))
+        arguments = _arguments(ids, table, out)
+        run(library.gather, arguments, threads_for(2 * out.size), ids, table)
     count_call("gather")
     return out
 
@@ -86,7 +88,8 @@ def scatter_add(
         )
     ids = checked_ids(ids, vocabulary, "id", library)
     if out.size:
-        library.scatter_add(byref(_arguments(ids, out, rows)), threads_for(2 * rows.size))
+        arguments = _arguments(ids, out, rows)
+        run(library.scatter_add, arguments, threads_for(2 * rows.size), ids, rows)
     count_call("scatter_add")
     return out
 

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from .recording import here, keep
+
 DType: TypeAlias = str | type | np.dtype
 
 SMALLEST = 1 << 16  # bytes; below, NumPy's own allocation is as fast
@@ -120,13 +122,16 @@ def empty(shape: tuple[int, ...], dtype: DType) -> np.ndarray:
     """Return an array like `numpy.empty`; a large one begins at a cache line."""
     dtype, size, owner = _layout(shape, dtype)
     if owner is None:
-        return np.empty(shape, dtype)
+        array = np.empty(shape, dtype)
+        keep(array)
+        return array
     block = _pool.take(size)
     if block is None:
         memory = np.empty(size, np.uint8)
         block = Block(memory, size, _aligned(memory))
     buffer = owner.from_address(block[2])
     buffer.block = block
+    keep(buffer)
     return np.ndarray(shape, dtype, buffer)
 
 
@@ -141,7 +146,14 @@ _scratch = _Scratch()
 
 
 def scratch(size: int) -> int:
-    """Return the address of a buffer, which is valid until the next call in this thread."""
+    """Return the address of a buffer, which is valid until the next call in this thread.
+
+    While calls are noted, each has a buffer of its own, which is kept with them.
+    """
+    if noted := here():
+        memory = np.empty(size + ALIGNMENT, np.uint8)
+        noted.kept.append(memory)
+        return _aligned(memory)
     if size > _scratch.size:
         memory = _scratch.memory = np.empty(size + ALIGNMENT, np.uint8)
         _scratch.address = _aligned(memory)

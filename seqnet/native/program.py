@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import Structure, addressof, byref, c_long, c_void_p
+from ctypes import Structure, addressof, c_double, c_long, c_void_p
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,9 @@ from .columns import REDUCTIONS, Columns, Leaf, Segment
 from .compiler import KernelUnavailable
 from .core import address, core_and, count_call, get_num_threads
 from .expression import TRANSCENDENTAL
+from .recording import keep, run
 from .recurrence import RecurrenceGradients
+from .steps import copy_into
 
 if TYPE_CHECKING:
     from pytensor.graph.basic import Variable
@@ -566,6 +568,7 @@ class _Program(Structure):  # program in src/program.c
         ("weights", c_long),
         ("weight", c_void_p),
         ("scratch", c_void_p),
+        ("operations", c_double),
     ]
 
 
@@ -710,7 +713,10 @@ class ProgramKernel:
         histories = []
         for k, size in enumerate(self.state_sizes):
             history = memory.empty((time + 1, batch, size), self.dtype)
-            history[0] = 0 if initial_states is None else initial_states[k]
+            if initial_states is None:
+                history[0] = 0
+            else:
+                copy_into(history[0], initial_states[k])
             histories.append(history)
         slots = time if save else 1
         kept = memory.empty((slots * batch * self._arenas.totals["kept"],), self.dtype)
@@ -719,6 +725,7 @@ class ProgramKernel:
             arenas = {"kept": (kept, slots)}
             matrices = recurrent_kernel, recurrent_bias, others
             self._run(self._forward, False, (time, batch), arenas, arrays, matrices, mask)
+            keep(alive, projected, others)
             del alive
         count_call("recurrence.forward")
         return [history[1:] for history in histories], Kept(histories, kept) if save else None
@@ -934,10 +941,9 @@ class ProgramKernel:
         program = _Program(
             *(time, batch, int(backwards), packed.count, addressof(packed.instructions)),
             *(table.ctypes.data, *masks, len(structures), addressof(matrix)),
-            *(len(jobs), addressof(weight), at),
+            *(len(jobs), addressof(weight), at, work),
         )
-        self._core.run_program(byref(program), work, threads)
-        del kept
+        run(self._core.run_program, program, threads, self, kept, table, matrix, weight, mask)
 
 
 def pad(size: int, multiple: int = 64) -> int:

@@ -18,6 +18,7 @@ from . import memory
 from .cell import CellSource, Other
 from .compiler import KernelUnavailable
 from .core import address, core_and, count_call, threads_for
+from .recording import run
 
 MAX_BLOCKS = 160  # as in src/recurrence.c
 MAX_SIZES = 256  # for which the arguments that calls share are kept
@@ -254,7 +255,7 @@ class RecurrenceKernel:
             threads,
         )
         if time and batch and units:
-            self._core.recurrence_forward(byref(a), threads)
+            run(self._core.recurrence_forward, a, threads, self, projected, keep)
         count_call("recurrence.forward")
         del keep
         return states, saved if save else None

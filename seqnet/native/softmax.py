@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ctypes import Structure, byref, c_long, c_void_p
+from ctypes import Structure, c_long, c_void_p
 
 import numpy as np
 
 from . import memory
 from .core import address, core, count_call, threads_for
 from .embedding import checked_ids
+from .recording import run
 
 SOFTMAX, LOG_SOFTMAX, CROSS_ENTROPY = range(3)  # as in src/rows.c
 
@@ -119,6 +120,7 @@ def _run(
         *(None if a is None else address(a) for a in (targets, weights, loss, out)),
     )
     if logits.size:
-        core(logits.dtype).softmax(byref(arguments), threads_for(20 * logits.size))
+        threads = threads_for(20 * logits.size)
+        run(core(logits.dtype).softmax, arguments, threads, logits, targets, weights)
     count_call(("softmax", "log_softmax", "softmax_cross_entropy")[kind])
     return out

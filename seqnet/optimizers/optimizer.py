@@ -33,7 +33,7 @@ from seqnet.ops.norms import squared_norms
 from seqnet.ops.schedule import ScheduledRate
 from seqnet.optimizers import schedules
 from seqnet.optimizers.schedules import LearningRate
-from seqnet.registry import Configurable, refuse_arguments, serialize
+from seqnet.registry import Configurable, in_scope, refuse_arguments, serialize
 from seqnet.types import Tensor, TensorLike
 
 OTHER_NAMES = {"lr": "learning_rate"}
@@ -156,9 +156,7 @@ class Optimizer(Versioned, Configurable):
         ema_overwrite_frequency: int | None = None,
         **unknown: Any,
     ):
-        accumulates = "gradient_accumulation_steps" in unknown
-        hint = " Gradients are accumulated by fit(accumulate=k)." if accumulates else ""
-        refuse_arguments(type(self), unknown, hint=hint)
+        refuse_arguments(type(self), unknown)
         reserved = sorted({AVERAGE, "weight"} & set(self.slots))
         if reserved:
             raise ValueError(f"{type(self).__name__} cannot have a slot named {reserved[0]!r}.")
@@ -193,6 +191,19 @@ class Optimizer(Versioned, Configurable):
     def schedule(self) -> Callable | None:
         """The schedule of the learning rate; None if it is a number."""
         return self._schedule
+
+    def build(self, weights: Sequence[TensorSharedVariable]) -> None:
+        """Create the slots of weights, which otherwise happens when a step is compiled."""
+        for weight in weights:
+            for slot in self.used_slots():
+                self.slot(slot, weight)
+
+    @property
+    def variables(self) -> list[SharedVariable]:
+        """The step count, the learning rate if it is a number, and the slots of all weights."""
+        rate = numbers_of(self).get("learning_rate")
+        slots = [v for table in self.state.values() for v in table.values()]
+        return [self.iterations, *([] if rate is None else [rate]), *slots]
 
     # ---- for subclasses to define
 
@@ -623,7 +634,7 @@ class Optimizer(Versioned, Configurable):
         config = dict(config)
         excluded = config.pop(EXCLUDED, None)
         rate = config.get("learning_rate")
-        if isinstance(rate, dict) and rate.get("name") not in (custom_objects or {}):
+        if isinstance(rate, dict) and rate.get("name") not in in_scope(custom_objects):
             config["learning_rate"] = schedules.get(rate)
         optimizer = super().from_config(config, custom_objects)
         optimizer.exclude_from_weight_decay(var_names=excluded)

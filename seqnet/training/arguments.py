@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.checks import check_count
+from seqnet.checks import check_bool, check_count
 from seqnet.data.dataset import Dataset
 from seqnet.data.stream import is_stream
 from seqnet.data.validation import described
@@ -30,6 +30,7 @@ class FitArguments:
     steps_per_epoch: int | None
     validation_steps: int | None
     class_weight: Mapping | None
+    resident: bool
     accumulate: int = 1
 
     @classmethod
@@ -46,9 +47,16 @@ class FitArguments:
         steps_per_epoch: int | None,
         validation_steps: int | None,
         class_weight: Mapping | None,
+        resident: bool,
         accumulate: int = 1,
     ) -> FitArguments:
         """Return the arguments, or raise ``ValueError`` or ``TypeError`` for an invalid one."""
+        if resident and current().cuts_batches(check_count(accumulate, "accumulate")):
+            raise ValueError(
+                "resident=True takes whole batches from shared variables, so they cannot be "
+                "computed in parts: with accumulate, by several processes, or with sums that are "
+                "deterministic. Leave one of them out."
+            )
         if validation_batch_size is None:
             validation_batch_size = batch_size
         epochs = check_count(epochs, "epochs", 0)
@@ -64,6 +72,7 @@ class FitArguments:
             check_optional_count(steps_per_epoch, "steps_per_epoch"),
             check_optional_count(validation_steps, "validation_steps"),
             class_weight,
+            check_bool(resident, "resident"),
             check_count(accumulate, "accumulate"),
         )
 
@@ -77,7 +86,7 @@ class FitArguments:
     def fixed(self) -> dict:
         """Return the arguments that a resumed run must repeat, as JSON can hold them."""
         values = asdict(self)
-        del values["epochs"], values["verbose"], values["accumulate"]
+        del values["epochs"], values["verbose"], values["resident"], values["accumulate"]
         if self.class_weight is not None:
             values["class_weight"] = plain_weights(self.class_weight)
         return values

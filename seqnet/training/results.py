@@ -82,6 +82,8 @@ class TrainResult:
         Whether all values of the losses had the weight 0.
     states : list of array (samples, units)
         The last states of recurrent layers, if the step was given first ones.
+    where : str
+        In which rows the loss is not finite, if that is known.
     """
 
     __slots__ = (
@@ -94,6 +96,7 @@ class TrainResult:
         "states",
         "sums",
         "trained",
+        "where",
     )
 
     def __init__(
@@ -106,7 +109,7 @@ class TrainResult:
         over: float = 1.0,
     ):
         self.trained, self.examples = trained, int(cast(float, sums[1]))
-        self.sums, self.states = sums, states
+        self.sums, self.states, self.where = sums, states, ""
         self.loss = objectives.total_loss(sums)
         self.empty = not objectives.has_weight(sums)
         self.gradient_norms = np.sqrt(squares)

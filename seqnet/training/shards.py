@@ -7,6 +7,7 @@ of the whole batch and draw its random numbers (`CallContext.share`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +17,7 @@ import numpy as np
 
 from seqnet import config
 from seqnet.data.dataset import Batch, Place
+from seqnet.data.resident import Selection
 from seqnet.distributed import World, current
 from seqnet.layers.states import carried_states
 from seqnet.training.objectives import Objectives, Sum
@@ -166,13 +168,14 @@ class ShardedSteps(CompiledSteps):
         return {**super().__getstate__(), "last_rows": {}}
 
     def train(
-        self, batch: Batch, states: Sequence | None = None, accumulate: int = 1
+        self, batch: Batch | Selection, states: Sequence | None = None, accumulate: int = 1
     ) -> TrainResult:
         """Update the weights for a batch.
 
         Parameters
         ----------
-        batch : Batch
+        batch : Batch or Selection
+            A part of a batch is no `Selection`: see `FitArguments`.
         states : list of array (samples, units), optional
             What recurrent layers start from; then the result has their last states.
         accumulate : int
@@ -184,12 +187,13 @@ class ShardedSteps(CompiledSteps):
         refuse_fixed_sizes()
         objectives, stateful = self.model.objectives, states is not None
         count = objectives.number_of_sums
-        shards = shards_of(world, batch, states, accumulate)
+        shards = shards_of(world, cast(Batch, batch), states, accumulate)
         with self.model.lock:
             step, _, structure = self.function(compile_gradient, shards[0].batch, stateful)
             overs = self.overs(world, shards) if step.needs_overs else np.ones(len(objectives))
             rows: list[list[Array]] = []
             last: list[list[Array]] = []
+            bad: list[Place] = []
 
             def values() -> Iterator[list[Array]]:
                 for shard in self.each(shards, "train"):
@@ -199,6 +203,8 @@ class ShardedSteps(CompiledSteps):
                     dense, of_tables = gradients_of(outputs, step.sparse)
                     rows.append([table[:0] if shard.empty else table for table in of_tables])
                     last.append(list(outputs))
+                    if not math.isfinite(objectives.total_loss(sums)):
+                        bad.append(shard.place)
                     yield [*as_arrays(sums), *dense]
 
             found = total_of(world, shards, values(), "a step of training")
@@ -213,10 +219,13 @@ class ShardedSteps(CompiledSteps):
                 gradients = in_order(found[count:], tables, step.sparse)
                 (squares,) = self.update(step.sparse)(np.asarray(over), *gradients)
         ends = last_states(shards, last)
-        return TrainResult(total, squares, ends, structure.trained, objectives, over)
+        result = TrainResult(total, squares, ends, structure.trained, objectives, over)
+        if not math.isfinite(result.loss):
+            result.where = where_it_is(world, bad)
+        return result
 
     def prepare(
-        self, batch: Batch, with_states: bool, accumulate: int, announce: bool = False
+        self, batch: Batch | Selection, with_states: bool, accumulate: int, announce: bool = False
     ) -> None:
         """Compile what trains with a batch."""
         world = current()
@@ -224,13 +233,13 @@ class ShardedSteps(CompiledSteps):
             self.function(compile_train, batch, with_states, announce)
             return
         refuse_fixed_sizes()
-        batch = own_part(batch)
+        batch = own_part(cast(Batch, batch))
         step, *_ = self.function(compile_gradient, batch, with_states, announce)
         if step.sparse:
             self.update(step.sparse)
 
     def test(
-        self, batch: Batch, states: Sequence | None = None, announce: bool = False
+        self, batch: Batch | Selection, states: Sequence | None = None, announce: bool = False
     ) -> TestResult:
         """Compute the loss and the metrics of a batch; for `states` see `train`."""
         world = current()
@@ -239,7 +248,7 @@ class ShardedSteps(CompiledSteps):
         of_sum = any(objective.reduction == "sum" for objective in self.model.objectives)
         compile_it = compile_test_part if of_sum else compile_test
         count = self.model.objectives.number_of_sums
-        shards = shards_of(world, batch, states)
+        shards = shards_of(world, cast(Batch, batch), states)
         last: list[list[Array]] = []
 
         def values() -> Iterator[list[Array]]:
@@ -322,6 +331,18 @@ class ShardedSteps(CompiledSteps):
             if objective.reduction == "sum":
                 total[start] *= total[start + 1] or 1.0  # as the step of a whole batch does
         return total
+
+
+def where_it_is(world: World, bad: Sequence[Place]) -> str:
+    """Say in which rows of a batch the loss is not finite, from the parts of this rank."""
+    places = world.gathered(list(bad), "the rows with a loss that is not finite")
+    texts = [
+        f"rows {place.start} to {place.stop - 1}" + (f" (rank {rank})" if world.size > 1 else "")
+        for rank, of_rank in enumerate(places)
+        for place in of_rank
+        if place.start < place.stop
+    ]
+    return f"The loss is not finite in {', '.join(texts)} of the batch." if texts else ""
 
 
 def last_states(shards: Sequence[Shard], states: Sequence[Sequence[Array]]) -> list[Array]:

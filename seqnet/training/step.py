@@ -7,7 +7,8 @@ compiled call. Sums come back, never means, so that the logs of an epoch are exa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -16,7 +17,8 @@ import pytensor
 import pytensor.tensor as pt
 
 from seqnet import backend, config
-from seqnet.data.dataset import PART_NAMES, Batch, tree_items
+from seqnet.data.dataset import PART_NAMES, Batch, Dataset, tree_items
+from seqnet.data.resident import ResidentDataset, Selection
 from seqnet.hyperparameters import version
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
@@ -98,6 +100,30 @@ def symbolic_batch(batch: Batch, types: tuple[ArrayType, ...]) -> Batch:
     """Return a batch of variables of some types, with the structure of a batch of arrays."""
     variables = iter([pt.tensor(t.name, dtype=t.dtype, shape=t.shape) for t in types])
     return batch.map(lambda array: next(variables))
+
+
+class SelectedBatch(Batch):
+    """A batch of variables that are rows of shared variables; `leaves` is what selects them."""
+
+    __slots__ = ("rows",)
+    rows: list[Tensor]
+
+    def leaves(self) -> list:
+        """Return the row numbers, if there are any."""
+        return self.rows
+
+
+def symbolic_selection(selection: Selection) -> SelectedBatch:
+    """Return the variables of a selection: those of all samples, or rows of these."""
+    rows: list[Tensor] = []
+    data = selection.data
+    if selection.rows is not None:
+        size = len(selection) if backend.needs_sizes() else None
+        rows = [pt.tensor("rows", dtype="int64", shape=(size,))]
+        data = data.map(lambda variable: variable[rows[0]])
+    batch = SelectedBatch(*data.parts())
+    batch.rows = rows
+    return batch
 
 
 def recurrent_layers(layers: Iterable) -> list[Loop]:
@@ -444,6 +470,7 @@ class CompiledSteps:
         self.functions: dict[tuple, Any] = {}
         self.updates: dict[tuple, Callable] = {}  # of weights, see `compile_update`
         self.stepping: dict[str, Any] = {}  # see `seqnet.training.stepping`
+        self.residents: dict[tuple, list] = {}  # shared variables of data, by kind
         self.leaves: tuple | None = None  # see `seqnet.data.adapters`
         self.accepted: dict[tuple, tuple] = {}  # output shapes, by the kind of arrays
         self._structure: tuple[tuple, Structure] | None = None
@@ -454,18 +481,44 @@ class CompiledSteps:
             "functions": {},
             "updates": {},
             "stepping": {},
+            "residents": {},
             "leaves": None,
             "accepted": {},
             "_structure": None,
         }
         return {"model": self.model, **empty}
 
-    def train(self, batch: Batch, states: Sequence | None = None) -> TrainResult:
+    @contextmanager
+    def resident(self, dataset: Dataset, run: str) -> Iterator[ResidentDataset]:
+        """Keep arrays in shared variables inside the block, for a run; see `Model.fit`.
+
+        A later call with arrays of the same kind uses the same variables and functions.
+        """
+        data = dataset.as_batch()
+        fixed_sizes = backend.needs_sizes()
+        arrays, types = arguments(data, self.float_dtype, self.fixed_length, fixed_sizes)
+        kind = (*types, run)
+        if kind not in self.residents:
+            self.residents[kind] = [
+                pytensor.shared(a, name=t.name, shape=t.shape, borrow=True)
+                for a, t in zip(arrays, types, strict=True)
+            ]
+        variables = self.residents[kind]
+        each = iter(variables)
+        try:
+            for variable, array in zip(variables, arrays, strict=True):
+                backend.put(variable, array)
+            yield ResidentDataset(dataset, data.map(lambda _: next(each)), kind)
+        finally:
+            for variable in variables:  # the variables and the functions remain, without the data
+                variable.container.storage[0] = None
+
+    def train(self, batch: Batch | Selection, states: Sequence | None = None) -> TrainResult:
         """Update the weights for a batch.
 
         Parameters
         ----------
-        batch : Batch
+        batch : Batch or Selection
         states : list of array (samples, units), optional
             What recurrent layers start from; then the result has their last states.
         """
@@ -474,20 +527,20 @@ class CompiledSteps:
             outputs = function(*arrays, *(states or ()))
         objectives = self.model.objectives
         values = objectives.number_of_sums - 1
-        sums = sums_of(outputs[:values], len(arrays[0]))
+        sums = sums_of(outputs[:values], len(batch))
         over = (cast(float, sums[3]) or 1.0) if len(objectives) == 1 else 1.0  # of a sum
         states, trained = list(outputs[values + 1 :]), structure.trained
         return TrainResult(sums, outputs[values], states, trained, objectives, over)
 
     def test(
-        self, batch: Batch, states: Sequence | None = None, announce: bool = False
+        self, batch: Batch | Selection, states: Sequence | None = None, announce: bool = False
     ) -> TestResult:
         """Compute the loss and the metrics of a batch; for `states` see `train`."""
         function, arrays, _ = self.function(compile_test, batch, states is not None, announce)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
         values = self.model.objectives.number_of_sums - 1
-        return TestResult(sums_of(outputs[:values], len(arrays[0])), outputs[values:])
+        return TestResult(sums_of(outputs[:values], len(batch)), outputs[values:])
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
@@ -499,7 +552,7 @@ class CompiledSteps:
     def function(
         self,
         compile_it: Callable,
-        batch: Batch,
+        batch: Batch | Selection,
         with_states: bool = False,
         announce: bool = False,
     ) -> tuple[Any, list[Array], Structure]:
@@ -509,7 +562,7 @@ class CompiledSteps:
         ----------
         compile_it : function
             `compile_train`, or another one of this module for a batch.
-        batch : Batch
+        batch : Batch or Selection
         with_states : bool
             Whether it takes first states and returns the last ones.
         announce : bool
@@ -521,7 +574,11 @@ class CompiledSteps:
             What to call, the arrays of the batch to call it with, and what it was compiled for.
         """
         name = config.backend()
-        arrays, types = arguments(batch, self.float_dtype, self.fixed_length, name == "jax")
+        if isinstance(batch, Selection):
+            arrays = [] if batch.rows is None else [batch.rows]
+            types: tuple = (*batch.kind, backend.needs_sizes() and len(batch), len(arrays))
+        else:
+            arrays, types = arguments(batch, self.float_dtype, self.fixed_length, name == "jax")
         structure = self.structure()
         trains = compile_it is compile_train or compile_it is compile_gradient
         depends = structure if trains else structure.layers
@@ -532,7 +589,10 @@ class CompiledSteps:
                 function = self.functions.get(key)  # another thread may have compiled it meanwhile
                 if function is None:
                     states = symbolic_states(self.model.layers) if with_states else {}
-                    variables = symbolic_batch(batch, types)
+                    if isinstance(batch, Selection):
+                        variables: Batch = symbolic_selection(batch)
+                    else:
+                        variables = symbolic_batch(batch, types)
                     with announced(
                         FUNCTIONS.get(compile_it, ""), announce
                     ):  # kernels are compiled, too

@@ -104,6 +104,7 @@ class Trainer:
         self.id = secrets.token_hex(8)
         self.signals = StopSignals()
         self.world = current()
+        self.shuffled_batches = dataset.order_matters(arguments.batch_size)
         self.callbacks = callbacks
         callbacks.set_up(
             model,
@@ -210,10 +211,12 @@ class Trainer:
     def epoch_plan(self) -> Epoch:
         """Return the remaining batches of the epoch."""
         arguments = self.arguments
-        steps = arguments.steps_per_epoch
+        steps, order = arguments.steps_per_epoch, self.order
+        if not self.shuffled_batches:
+            order = None
         return Epoch(
             arguments.batch_size,
-            None if self.order is None else np.random.default_rng(self.order),
+            None if order is None else np.random.default_rng(order),
             first=self.batch,
             steps=steps,
             before=(steps or 0) * (self.epoch - arguments.initial_epoch),
@@ -394,6 +397,7 @@ def numerical_error(
 ) -> NumericalError:
     """Return the error for a step whose loss or gradients are not finite."""
     norms = name_norms(model.weights, result.trained, result.gradient_norms)
+    note = " ".join(text for text in (result.where, note) if text)
     return diagnose(model, place, result.loss, norms, note)
 
 

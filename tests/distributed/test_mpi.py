@@ -122,6 +122,7 @@ def test_runs_that_are_killed_at_random_moments_end_as_if_they_were_not(tmp_path
     ("case", "told"),
     [
         ("error_in_data", "Rank 1 of 2 failed"),
+        ("error_in_file", "row 7"),
         ("error_in_callback", "Rank 1 of 2 failed"),
         ("error_outside", "Rank 1 of 2 failed"),
         ("error_everywhere", "Rank 0 of 2 failed"),

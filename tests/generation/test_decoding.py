@@ -298,13 +298,13 @@ def test_numbers_are_generated_by_a_model_of_inputs_and_outputs():
     x = seqnet.Input((None,), name="x")
     hidden = GRU(4, return_sequences=True, **F64)(Embedding(7, 3, **F64)(x))
     model = sharpened(seqnet.Model(x, Dense(7, activation="softmax", **F64)(hidden)))
-    text = [1, *seqnet.generation.generate(model, [1], 4, temperature=0)]
+    text = [1, *model.generate([1], 4, temperature=0)]
     for k in range(1, 5):
         assert text[k] == model.predict(np.array([text[:k]]))[0, -1].argmax()
     with pytest.raises(ValueError, match="prime holds 9"):
-        seqnet.generation.generate(model, [9], 4)
+        model.generate([9], 4)
     with pytest.raises(ValueError, match=r"the inputs source, target.*Decoder"):
-        seqnet.generation.generate(decoder_of("attention").model, [1], 4)
+        decoder_of("attention").model.generate([1], 4)
 
 
 # ----------------------------------------------------------------------------- invalid models
@@ -413,5 +413,5 @@ def test_outputs_that_are_no_probabilities_are_refused(decoders):
         Decoder(model, start=START, stop=STOP).greedy([SOURCES[0]], 3)
     x = seqnet.Input((None,), name="x")
     alone = seqnet.Model(x, Dense(3)(GRU(2)(Embedding(3, 2)(x))))
-    with pytest.raises(ValueError, match=r"use seqnet\.generation\.generate"):
+    with pytest.raises(ValueError, match=r"use Model\.generate"):
         Decoder(alone, start=0)

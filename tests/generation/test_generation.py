@@ -2,9 +2,18 @@ import numpy as np
 import pytest
 
 import seqnet
-from seqnet import generation
-from seqnet.generation import Stepper, generate, sample
-from seqnet.layers import GRU, LSTM, Dense, Dropout, Embedding, SimpleRNN, TimeDistributed
+from seqnet.generation import Stepper, sample, writing
+from seqnet.layers import (
+    GRU,
+    LSTM,
+    SLSTM,
+    Dense,
+    Dropout,
+    Embedding,
+    SimpleRNN,
+    TimeDistributed,
+)
+from seqnet.text import CharacterVocabulary, WordVocabulary
 
 RNG = np.random.default_rng(20260730)
 TOKENS = RNG.integers(0, 7, (3, 6))
@@ -215,104 +224,250 @@ def test_values_that_are_not_probabilities_are_refused(values):
 
 
 def test_the_greedy_text_equals_that_of_predictions_of_whole_sequences(writer):
-    model, stepper = writer
-    written = list(generate(model, [1, 2], 5, temperature=0, stepper=stepper))
+    model, _ = writer
     text = [1, 2]
     for _ in range(5):
         text.append(int(model.predict(np.array([text]))[0, -1].argmax()))
-    assert written == text[2:]
+    assert model.generate([1, 2], 5, temperature=0).tolist() == text[2:]
 
 
 def test_the_seed_determines_the_generated_numbers(writer):
-    model, stepper = writer
-    texts = [list(generate(model, [1], 30, seed=s, stepper=stepper)) for s in (1, 1, 2)]
+    model, _ = writer
+    texts = [model.generate([1], 30, seed=s).tolist() for s in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
     assert len(texts[0]) == 30
     assert all(0 <= token < 7 for token in texts[0])
+    assert len({tuple(model.generate([1], 30)) for _ in range(2)}) == 2
 
 
 def test_generation_stops_at_the_stop_token(writer):
-    model, stepper = writer
-    free = list(generate(model, [1], 30, seed=1, stepper=stepper))
+    model, _ = writer
+    free = model.generate([1], 30, seed=1).tolist()
     stop = free[4]
-    stopped = list(generate(model, [1], 30, seed=1, stop=stop, stepper=stepper))
+    stopped = model.generate([1], 30, seed=1, stop=stop).tolist()
     assert stopped == free[: free.index(stop) + 1]
 
 
 def test_generation_stops_at_a_sequence_of_numbers(writer):
-    model, stepper = writer
-    free = list(generate(model, [1], 30, seed=1, stepper=stepper))
+    model, _ = writer
+    free = model.generate([1], 30, seed=1).tolist()
     for stop in (free[4:7], tuple(free[4:6]), np.array(free[8:11])):
         pairs = [free[k : k + len(stop)] for k in range(30)]
         end = pairs.index(list(stop)) + len(stop)
-        stopped = list(generate(model, [1], 30, seed=1, stop=stop, stepper=stepper))
-        assert stopped == free[:end]
+        assert model.generate([1], 30, seed=1, stop=stop).tolist() == free[:end]
+        assert list(model.generate([1], 30, seed=1, stop=stop, stream=True)) == free[:end]
     # The prime is not part of the generated numbers.
-    prime = [1, free[0]]
-    again = list(generate(model, prime, 1, seed=1, stop=[free[0], 0], stepper=stepper))
-    assert len(again) == 1
+    assert len(model.generate([1, free[0]], 1, seed=1, stop=[free[0], 0])) == 1
 
 
-def test_nothing_is_compiled_with_an_existing_stepper(writer, no_compile):
-    model, stepper = writer
-    assert len(list(generate(model, [1], 3, stepper=stepper))) == 3
-
-
-def test_the_prime_is_checked(writer):
-    model, stepper = writer
-    with pytest.raises(ValueError, match="at least one number"):
-        list(generate(model, [], 3, stepper=stepper))
-    with pytest.raises(ValueError, match="prime holds 9"):
-        list(generate(model, [1, 9], 3, stepper=stepper))
+def test_nothing_is_compiled_for_a_second_text(writer, no_compile):
+    model, _ = writer
+    assert len(model.generate([1], 3)) == 3
+    assert len(model.generate([[1], [2, 3]], 3)) == 2
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"prime": []}, "at least one number"),
+        ({"prime": []}, "prime needs at least one number"),
+        ({"prime": [[1], []]}, r"prime\[1\] needs at least one number"),
         ({"prime": [9]}, "prime holds 9"),
+        ({"prime": [[1], [1, 9]]}, r"prime\[1\] holds 9"),
         ({"length": -1}, "length must be at least 0, got -1"),
         ({"temperature": -1}, "temperature must be"),
         ({"temperature": float("nan")}, "temperature must be"),
-        ({"prime": [[1, 2]]}, r"prime must be one sequence of numbers, got the shape \(1, 2\)"),
+        ({"prime": [[[1, 2]]]}, r"prime\[0\] must be one sequence .* the shape \(1, 2\)"),
         ({"stop": 7}, "stop holds 7, which the model never generates: .* 0 to 6"),
         ({"stop": -1}, "stop must be at least 0, got -1"),
         ({"stop": [1, 9]}, "stop holds 9, which the model never generates"),
         ({"stop": []}, "stop needs at least one number"),
         ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": [1, 2]}, "seed has 2 numbers, but there are 1 sequences"),
         ({"top_p": 2}, "top_p must be a probability"),
     ],
 )
 def test_wrong_arguments_are_refused_before_compiling(writer, no_compile, wrong, message):
     model, _ = writer
-    with pytest.raises(ValueError, match=message):
-        generate(model, **{"prime": [1], "length": 3, **wrong})
+    for stream in (False, True):
+        with pytest.raises(ValueError, match=message):
+            model.generate(**{"prime": [1], "length": 3, "stream": stream, **wrong})
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"stop": "\n\n"}, r"stop must hold numbers, got the text .*vocabulary.encode\(stop\)"),
+        ({"stop": "\n\n"}, "stop is the text .* but the model has no vocabulary"),
         ({"stop": 1.0}, "stop must be an integer"),
         ({"stop": True}, "stop must be an integer"),
         ({"stop": [1.5]}, "A number in stop must be an integer"),
-        ({"prime": "abc"}, r"prime must hold numbers, got the text 'abc'.*encode\(prime\)"),
-        ({"prime": 3}, "prime must be a sequence of numbers, got 3"),
+        ({"prime": "abc"}, "prime is the text 'abc', but the model has no vocabulary"),
+        ({"prime": ["abc"]}, r"prime\[0\] is the text 'abc'"),
+        ({"prime": 3}, "prime must be text, or a sequence of numbers, got 3"),
         ({"prime": [1.5]}, "prime must be integers"),
         ({"prime": [None]}, "prime must be an array of numbers.*holds None"),
         ({"top_p": "0.5"}, "top_p must be a number"),
-        ({"seed": "a"}, "seed must be an integer"),
+        ({"seed": "a"}, r"seed\[0\] must be an integer"),
+        ({"allowed": 3}, "allowed must be a function"),
+        ({"stream": 1}, "stream"),
     ],
 )
 def test_arguments_of_other_types_are_refused_before_compiling(writer, no_compile, wrong, message):
     model, _ = writer
     with pytest.raises(TypeError, match=message):
-        generate(model, **{"prime": [1], "length": 3, **wrong})
+        model.generate(**{"prime": [1], "length": 3, **wrong})
 
 
-def test_a_model_without_weights_is_refused(no_compile):
+def test_models_that_cannot_generate_are_refused(no_compile):
     with pytest.raises(ValueError, match="no weights yet"):
-        generate(seqnet.Model([Embedding(7, 3)]), [1], 3, stop=2)
+        seqnet.Model([Embedding(7, 3)]).generate([1], 3, stop=2)
+    with pytest.raises(ValueError, match="9 numbers, but its input does not take the number 8"):
+        built(Embedding(7, 3), Dense(9, "softmax")).generate([1], 3)
+    with pytest.raises(ValueError, match="a model of whole numbers"):
+        built(LSTM(3), shape=(None, None, 2)).generate([1], 3)
+
+
+def test_outputs_that_are_no_probabilities_are_refused():
+    model = built(Embedding(7, 3), LSTM(4), Dense(7))
+    with pytest.raises(ValueError, match="must end with a softmax"):
+        model.generate([1], 3)
+
+
+MODELS = {
+    "two layers, of sizes that fill vectors": [
+        lambda: Embedding(7, 5),
+        lambda: LSTM(32, return_sequences=True),
+        lambda: GRU(16, return_sequences=True, reset_after=False),
+        lambda: Dense(7, activation="softmax"),
+    ],
+    "last step": [lambda: Embedding(7, 5), lambda: GRU(9), lambda: Dense(7, "softmax")],
+    "float64": [
+        lambda: Embedding(7, 3, dtype="float64"),
+        lambda: SimpleRNN(5, return_sequences=True, dtype="float64"),
+        lambda: Dense(7, activation="softmax", dtype="float64"),
+    ],
+    "a program": [
+        lambda: Embedding(7, 5),
+        lambda: SLSTM(8, return_sequences=True),
+        lambda: Dense(7, activation="softmax"),
+    ],
+    "with tanh": [
+        lambda: Embedding(7, 5),
+        lambda: LSTM(6, return_sequences=True),
+        lambda: Dense(4, activation="tanh"),
+        lambda: Dense(7, activation="softmax"),
+    ],
+    "no states": [lambda: Embedding(7, 5), lambda: Dense(7, activation="softmax")],
+}
+IN_PYTHON = {"with tanh"}  # tanh of a layer is computed by NumPy
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_calls_of_many_steps_give_what_single_steps_give(name, monkeypatch):
+    seqnet.set_random_seed(3)
+    model = built(*[make() for make in MODELS[name]])
+    primes, seeds = [[1], [2, 3, 4], [5, 6]], [4, 5, 6]
+    options = {"log_probabilities": True, "temperature": 1.3, "top_k": 6, "top_p": 0.95}
+    texts, log_p = model.generate(primes, 40, seed=seeds, **options)
+    found = writing.Writer.of(model)
+    assert (found.reason is not None) == (name in IN_PYTHON), found.reason
+    for k in range(3):  # a sequence does not depend on the others
+        text, of_text = model.generate(primes[k], 40, seed=[seeds[k]], **options)
+        np.testing.assert_array_equal(text, texts[k])
+        np.testing.assert_array_equal(of_text, log_p[k])
+    p = model.predict(np.array([[*primes[1], *texts[1]]]))[0]
+    if p.ndim == 2:
+        expected = np.log(p[2:-1][np.arange(40), texts[1]])
+        np.testing.assert_allclose(log_p[1], expected, rtol=1e-4, atol=1e-5)
+
+    def not_captured(*_):
+        raise writing.NotCapturedError("in Python")
+
+    monkeypatch.setattr(writing, "CapturedEngine", not_captured)
+    again, of_again = model.generate(primes, 40, seed=seeds, **options)
+    for k in range(3):
+        np.testing.assert_array_equal(again[k], texts[k])
+        np.testing.assert_array_equal(of_again[k], log_p[k])
+
+
+def test_why_a_step_runs_in_python_is_said_once(caplog):
+    model = built(*[make() for make in MODELS["with tanh"]])
+    with caplog.at_level("INFO", "seqnet"):
+        for _ in range(2):
+            model.generate([1], 2)
+    (message,) = [m for m in caplog.messages if "each step" in m]
+    assert "tanh" in message
+
+
+def test_weights_that_change_between_two_texts_are_used(writer):
+    model, _ = writer
+    kept = model.get_weights()
+    model.set_weights([0 * w for w in kept])
+    _, log_p = model.generate([1], 9, log_probabilities=True)
+    model.set_weights(kept)
+    np.testing.assert_allclose(log_p, np.full(9, -np.log(7)), rtol=1e-12)
+
+
+def test_a_stream_gives_the_same_as_the_whole(writer):
+    model, _ = writer
+    primes = [[1, 2], [3]]
+    stop = model.generate([1, 2], 30, seed=2).tolist()[10]
+    texts, log_p = model.generate(primes, 30, seed=2, stop=stop, log_probabilities=True)
+    pairs = list(model.generate(primes, 30, seed=2, stop=stop, log_probabilities=True, stream=True))
+    assert len(pairs) == max(map(len, texts))
+    for k in range(2):
+        assert [n[k] for n, _ in pairs if n[k] is not None] == texts[k].tolist()
+        assert [p[k] for _, p in pairs if p[k] is not None] == log_p[k].tolist()
+
+
+def test_constraints_allow_some_numbers_only(writer):
+    model, _ = writer
+    seen = []
+
+    def no_repetition(numbers):
+        seen.append(numbers.tolist())
+        mask = np.ones(7, bool)
+        mask[numbers[-1]] = False
+        return mask
+
+    text = model.generate([1, 2], 30, seed=0, allowed=no_repetition).tolist()
+    assert all(a != b for a, b in zip([2, *text], text, strict=False))
+    assert seen[0] == [1, 2]
+    assert seen[-1] == [1, 2, *text[:-1]]
+    everything = model.generate([1, 2], 30, seed=0, allowed=lambda numbers: np.ones(7, bool))
+    np.testing.assert_array_equal(everything, model.generate([1, 2], 30, seed=0))
+    with pytest.raises(ValueError, match=r"allowed must return a bool array \(7,\)"):
+        model.generate([1], 3, allowed=lambda numbers: [True])
+    with pytest.raises(ValueError, match="permits no number that is possible after 0 numbers"):
+        model.generate([1], 3, allowed=lambda numbers: np.zeros(7, bool))
+
+
+def test_texts_are_generated_with_the_vocabulary_of_the_model(tmp_path):
+    vocabulary = CharacterVocabulary.of("abcdefg")
+    model = language_model()
+    numbers = model.generate([0, 1], 12, seed=1)
+    model.vocabulary = vocabulary
+    text = model.generate("ab", 12, seed=1)
+    assert text == vocabulary.decode(numbers)
+    assert "".join(model.generate("ab", 12, seed=1, stream=True)) == text
+    assert model.generate("ab", 12, seed=1, stop=text[3:5]) == text[: text.index(text[3:5]) + 2]
+    assert model.generate(["ab", "c"], 12, seed=[1, 2])[0] == model.generate("ab", 12, seed=[1])
+    assert model.generate([0, 1], 12, seed=1).tolist() == numbers.tolist()
+    model.save(tmp_path / "model.h5")
+    again = seqnet.load_model(tmp_path / "model.h5")
+    assert again.vocabulary.characters == "abcdefg"
+    assert again.generate("ab", 12, seed=1) == text
+    with pytest.raises(ValueError, match="prime: The character 'x' at position 1 is not in"):
+        model.generate("axb", 3)
+    with pytest.raises(ValueError, match=r"prime\[1\]: The character 'x' at position 0"):
+        model.generate(["a", "x"], 3)
+    model.vocabulary = WordVocabulary(["w1", "w2", "w3", "w4", "w5", "w6"])
+    words = model.generate(["w1", "w2"], 5, seed=1)
+    assert list(model.generate(["w1", "w2"], 5, seed=1, stream=True)) == words
+    assert model.generate([["w1", "w2"], ["w3"]], 5, seed=1)[0] == words
+    with pytest.raises(TypeError, match="A vocabulary is one of"):
+        model.vocabulary = "abc"
+    model.vocabulary = None
+    assert model.vocabulary is None
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
@@ -333,7 +488,7 @@ def test_generation_does_not_change_training():
         for _ in range(2):
             result.append(model.train_on_batch(TOKENS, TOKENS))
             if look:
-                list(generation.generate(model, [1], 3, seed=0))
+                model.generate([1], 3, seed=0)
         return result
 
     assert losses(False) == losses(True)

@@ -292,3 +292,22 @@ def test_multi_head_attention_may_have_several_output_axes():
     layer = MultiHeadAttention(2, 3, output_shape=(5, 2))
     assert layer(X, Y).type.shape == (None, 4, 5, 2) or layer(X, Y).ndim == 4
     assert layer.compute_output_shape((None, 4, 3)) == (None, 4, 5, 2)
+
+
+@pytest.mark.parametrize("kind", [Attention, AdditiveAttention])
+def test_attention_within_an_outer_axis_equals_that_of_each_part(kind):
+    rng = np.random.default_rng(0)
+    query, value = rng.normal(size=(2, 3, 4, 5)), rng.normal(size=(2, 3, 6, 5))
+    inner, outer = rng.random((2, 3, 6)) < 0.6, np.array([[1, 1, 0], [1, 0, 1]], bool)
+    layer = kind(use_scale=True, dtype="float64")
+    found, weights = layer(
+        [query, value], mask=[outer, inner], return_attention_scores=True, use_causal_mask=True
+    )
+    assert weights.shape == (2, 3, 4, 6)
+    for k in range(3):
+        steps = np.repeat(outer[:, k, None], 4, axis=1)
+        one = layer([query[:, k], value[:, k]], mask=[steps, inner[:, k]], use_causal_mask=True)
+        np.testing.assert_allclose(found[:, k], one, rtol=1e-12)
+    assert layer.compute_output_shape([(None, 3, 4, 5), (None, 3, 6, 5)]) == (None, 3, 4, 5)
+    with pytest.raises(ValueError, match="as many of axis 1 of the inputs, got 3 and 2"):
+        layer([query, value[:, :2]])

@@ -352,3 +352,26 @@ def test_a_kernel_keeps_no_graph():
     del step
     gc.collect()
     assert variable() is None
+
+
+@pytest.mark.parametrize("options", [{}, {"layer_normalization": True}], ids=["lstm", "products"])
+def test_a_step_of_the_same_structure_has_the_same_kernel(options):
+    """Other weights need no new kernel; another activation does."""
+
+    def kernel_of(layer):
+        layer.build((None, None, 2))
+        return compiled_kernel(layer.trace(layer.no_masks()).step)
+
+    first = kernel_of(LSTM(3, **options))
+    assert kernel_of(LSTM(3, **options)) is first
+    assert kernel_of(LSTM(3, activation="sigmoid", **options)) is not first
+
+
+def test_a_step_with_another_constant_has_another_kernel():
+    def kernel_of(leak):
+        layer = leaking("attribute", leak)
+        layer.build((None, None, 2))
+        return compiled_kernel(layer.trace(layer.no_masks()).step)
+
+    assert kernel_of(0.5) is kernel_of(0.5)
+    assert kernel_of(0.5) is not kernel_of(0.25)

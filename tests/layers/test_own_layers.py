@@ -332,3 +332,74 @@ def test_a_model_called_on_arrays_follows_its_rates():
     assert (model(x, training=True) == 1).all()
     dropout.rate = 0.5
     assert (model(x, training=True) == 0).any()
+
+
+class DoubledDense(Dense):
+    """Calls the layer it is made from as in Keras, without mask and context."""
+
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+class DoubledLSTM(LSTM):
+    def call(self, inputs, training=None):
+        return super().call(2 * inputs)
+
+
+@DTYPES
+def test_super_call_without_mask_and_context(dtype):
+    dense, plain = DoubledDense(2, dtype=dtype), Dense(2, dtype=dtype)
+    found = dense(X)
+    plain(X)
+    plain.set_weights(dense.get_weights())
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, 2 * plain(X), rtol=1e-5)
+    np.testing.assert_allclose(plain.call(pt.as_tensor_variable(X)).eval(), plain(X), rtol=1e-5)
+    layer, padded = DoubledLSTM(3, dropout=0.5, dtype=dtype), X.copy()
+    padded[:, 2:] = 9
+    mask = np.arange(4)[None] < np.full((6, 1), 2)
+    np.testing.assert_array_equal(layer(X, mask=mask), layer(padded, mask=mask))
+    assert not np.array_equal(layer(X, mask=mask), layer(X))
+    assert not np.array_equal(layer(X, training=True), layer(X, training=True))
+
+
+class TwoWeights(Layer):
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(input_shape[-1],))
+        self.shift = self.add_weight(initializer="zeros")
+
+    def call(self, x):
+        return x * self.scale + self.shift
+
+
+def test_weights_without_a_name_or_an_initializer():
+    model = seqnet.Model([TwoWeights(), Dense(1)])
+    model.build((None, 3))
+    assert [w.name for w in model.weights[:2]] == ["two_weights/weight", "two_weights/weight_1"]
+    assert len(np.unique(model.layers[0].scale.get_value())) == 3
+    assert model.layers[0].shift.get_value() == 0
+    with pytest.raises(TypeError, match="takes the name of a weight first"):
+        Dense(1).add_weight((3,), "ones")
+
+
+def test_lambda_with_arguments_a_function_of_shapes_and_several_outputs(tmp_path):
+    def powers(x, n):
+        return [x, x**n]
+
+    def shapes(shape):
+        return [shape, shape]
+
+    x = seqnet.Input((3,))
+    first, second = seqnet.layers.Lambda(powers, shapes, arguments={"n": 2})(x)
+    model = seqnet.Model(x, [first, second])
+    given = X[:, 0].astype("float32")
+    np.testing.assert_allclose(model.predict(given), [given, given**2], rtol=1e-6)
+    model.save(tmp_path / "model.h5")
+    known = {"powers": powers, "shapes": shapes}
+    again = seqnet.load_model(tmp_path / "model.h5", known)
+    np.testing.assert_array_equal(again.predict(given), model.predict(given))
+    wrong = seqnet.layers.Lambda(powers, lambda shape: [shape, (*shape, 2)], arguments={"n": 2})
+    with pytest.raises(ValueError, match="not of the output_shape"):
+        wrong(given)
+    with pytest.raises(TypeError, match="arguments of Lambda are a dictionary"):
+        seqnet.layers.Lambda(powers, arguments=[2])

@@ -90,6 +90,22 @@ def test_products_do_not_depend_on_the_number_of_threads(shape):
         np.testing.assert_array_equal(sums, results[0][1])
 
 
+def test_rounding_grows_slowly_with_the_length_of_sums_and_not_with_other_rows():
+    random = np.random.default_rng(0)
+    for k, n in [(20_000, 130), (600, 25_000)]:  # few rows of many columns are a case of their own
+        a = random.standard_normal((14, k), "float32")
+        b = random.standard_normal((k, n), "float32")
+        native.set_num_threads(1)
+        out, sums = native.gemm(a, b, column_sums=True)
+        few = native.gemm(a[:3], b)
+        native.set_num_threads(2)
+        np.testing.assert_array_equal(few, out[:3])
+        if n < k:
+            exact = a.astype("float64") @ b
+            assert np.abs(out - exact).max() < 1e-6 * np.abs(exact).max()  # 4e-6 with one sum
+            assert np.abs(sums - b.sum(0, dtype="float64")).max() < 1e-6 * np.abs(sums).max()
+
+
 def test_wrong_arguments_are_named():
     a = np.zeros((3, 4))
     with pytest.raises(ValueError, match=r"cannot multiply float64\(3, 4\) by float64\(3, 4\)"):

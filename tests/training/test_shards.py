@@ -103,6 +103,18 @@ def test_a_layer_that_needs_whole_batches_is_an_error():
 def test_accumulate_is_a_number_of_parts():
     with pytest.raises(ValueError, match="accumulate"):
         seqnet.Model([Dense(1)]).fit(np.ones((4, 2)), np.ones((4, 1)), accumulate=0)
+    with pytest.raises(ValueError, match="resident=True takes whole batches"):
+        data = np.ones((4, 2)), np.ones((4, 1))
+        seqnet.Model([Dense(1)]).fit(*data, accumulate=2, resident=True)
+
+
+def test_an_error_names_the_rows_with_a_loss_that_is_not_finite():
+    model = seqnet.Model([Dense(1)])
+    model.compile("sgd", "mse")
+    X = np.ones((8, 2), "float32")
+    X[5] = 3e38  # its square is infinite
+    with np.errstate(all="ignore"), pytest.raises(seqnet.NumericalError, match="rows 4 to 5 of"):
+        model.fit(X, X[:, :1], 8, verbose=0, shuffle=False, accumulate=4)
 
 
 class Ranks(World):

@@ -15,7 +15,7 @@ import pytest
 
 import seqnet
 from seqnet.callbacks import Callback, LambdaCallback
-from seqnet.generation import Stepper, generate
+from seqnet.generation import Stepper
 from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Dropout, Embedding, SimpleRNN
 from seqnet.locking import ForkSafeLock
 from seqnet.saving import hdf5
@@ -211,16 +211,18 @@ def test_a_stream_may_use_the_model_it_is_evaluated_with():
     assert np.isfinite(found).all()
 
 
-def test_threads_generate_with_separate_steppers():
+def test_threads_generate_and_step():
     layers = [Embedding(5, 3), LSTM(4, return_sequences=True), Dense(5, "softmax")]
     model = seqnet.Model(layers)
     model.build((None, None))
-    expected = [list(generate(model, [1, 2], 20, seed=k)) for k in range(4)]
+    expected = [model.generate([1, 2], 20, seed=k).tolist() for k in range(4)]
 
     def write(seed):
         stepper = Stepper(model)
         for _ in range(5):
-            assert list(generate(model, [1, 2], 20, seed=seed, stepper=stepper)) == expected[seed]
+            assert model.generate([1, 2], 20, seed=seed).tolist() == expected[seed]
+            assert list(model.generate([1, 2], 20, seed=seed, stream=True)) == expected[seed]
+            assert np.isfinite(stepper(np.array([1]))).all()
 
     together(*[lambda k=k: write(k) for k in range(4)], seconds=0.5)
 

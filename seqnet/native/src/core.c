@@ -2,6 +2,7 @@
 #include "vector.h"
 #include "team.h"
 #include "tile.h"
+#include "row.h"
 #include "block.h"
 
 #include <unistd.h>
@@ -25,5 +26,6 @@ void attach_team(team_run_function *run, team_barrier_function *barrier) {
 #include "rows.c"
 #include "chain.c"
 #include "ctc.c"
+#include "steps.c"
 
 long vector_bytes(void) { return VECTOR_BYTES; }

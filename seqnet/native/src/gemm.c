@@ -3,6 +3,9 @@
  * Each thread computes a rectangle of C. It iterates over blocks of K, blocks of its rows and panels of its columns. A
  * panel of B is copied ("packed") so that the tile reads it in order. A is read in place unless its K axis is strided,
  * as in a transpose. The caller provides the scratch memory of each thread.
+ *
+ * The products of DEPTH_BLOCK indices of K are added up in order, and then these sums: with one sum over all of K, the
+ * rounding errors of long sums would grow with K.
  */
 #define DEPTH_BLOCK 512L                  /* of K: a packed panel fits into the L2 cache */
 #define ROW_BLOCK (96L * TILE_ROWS)       /* of M, for packed A */
@@ -12,6 +15,7 @@
 #define MIN_OPERATIONS 2e6             /* for several threads: data written by another core is slow to read */
 #define MIN_OPERATIONS_FEW_ROWS 200e3          /* with few rows: most time goes to reading B, which is not written */
 #define GEMM_SCRATCH (DEPTH_BLOCK * (PANEL + ROW_BLOCK) + TILE_ROWS * PANEL) /* elements for each thread */
+#define SUM_COLUMNS (DEPTH_BLOCK * (ROW_BLOCK - FEW_ROWS) / FEW_ROWS) /* for which the sums of a block fit beside A */
 
 /* One operand of a product. Index k of the common axis is at (k % inner) * k_step + (k / inner) * k_outer, so that the
  * axis may be two axes of an array, such as time and batch, with any strides. */
@@ -88,16 +92,21 @@ static void add_column_sums(const real *packed, long depth, long width, long fir
         vreal sum = splat(0);
         real out[LANES];
         long lanes = width - v < LANES ? width - v : LANES;
-        for (long c = 0; c < lanes; c++) sum[c] = first ? 0 : sums[v + c];
         for (long k = 0; k < depth; k++) sum += load(packed + k * full + v);
         store(out, sum);
-        memcpy(sums + v, out, (size_t)lanes * sizeof(real));
+        for (long c = 0; c < lanes; c++) sums[v + c] = first ? out[c] : sums[v + c] + out[c];
     }
 }
 
-/* rows x width of C for one block of K, tile by tile. A panel that is not whole vectors uses a small buffer. */
+static void add_rows(const real *from, long from_row, long rows, long width, real *to, long to_row) {
+    for (long r = 0; r < rows; r++)
+        for (long i = 0; i < width; i++) to[r * to_row + i] += from[r * from_row + i];
+}
+
+/* rows x width of C for one block of K, tile by tile; `add` to C what init and the block give. A panel that is not whole
+ * vectors uses a small buffer, and so does adding. */
 static void product(long rows, long width, long depth, const real *a, long a_row, long a_k, int a_packed, const real *b,
-                    long b_k, const real *init, long init_row, real *c, long c_row, real *edge) {
+                    long b_k, const real *init, long init_row, real *c, long c_row, int add, real *edge) {
     long vectors = (width + LANES - 1) / LANES, whole = vectors * LANES == width;
     for (long i = 0; i < tile_count(rows); i++) {
         long r0 = tile_start(rows, i), height = tile_start(rows, i + 1) - r0;
@@ -106,13 +115,14 @@ static void product(long rows, long width, long depth, const real *a, long a_row
         const real *tile_a = a_packed ? a + r0 * depth : a + r0 * a_row;
         long row_step = a_packed ? 1 : a_row, k_step = a_packed ? height : a_k;
         tile_function *tile = tiles[vectors - 1][height - 1];
-        if (whole) {
+        if (whole && !add) {
             tile(depth, tile_a, row_step, k_step, b, b_k, from, init_row, to, c_row);
             continue;
         }
         for (long r = 0; from && r < height; r++) copy_short(edge + r * PANEL, from + r * init_row, width);
         tile(depth, tile_a, row_step, k_step, b, b_k, from ? edge : NULL, PANEL, edge, PANEL);
-        for (long r = 0; r < height; r++) copy_short(to + r * c_row, edge + r * PANEL, width);
+        if (add) add_rows(edge, PANEL, height, width, to, c_row);
+        for (long r = 0; !add && r < height; r++) copy_short(to + r * c_row, edge + r * PANEL, width);
     }
 }
 
@@ -127,11 +137,25 @@ static void gemm_job(void *argument, const team_member *me) {
         real *packed_b = g->scratch + me->index * GEMM_SCRATCH, *packed_a = packed_b + DEPTH_BLOCK * PANEL;
         real *edge = packed_a + DEPTH_BLOCK * ROW_BLOCK;
         int a_in_place = g->a.k_step == 1 && g->a.inner >= g->k;
-        int b_in_place = g->b.step == 1 && g->m <= FEW_ROWS && g->b.inner >= g->k && !g->column_sums;
         if (n1 > g->n) n1 = g->n;
+        int b_in_place = g->b.step == 1 && g->m <= FEW_ROWS && g->b.inner >= g->k && !g->column_sums &&
+                         (g->k <= DEPTH_BLOCK || n1 - n0 <= SUM_COLUMNS);
+        real *sums = packed_a + FEW_ROWS * DEPTH_BLOCK; /* of the smaller blocks where B is in place */
         if (g->bias && g->accumulate)
             for (long m = m0; m < m1; m++)
                 for (long n = n0; n < n1; n++) g->c[m * g->c_row + n] += g->bias[n];
+        if (b_in_place && m1 - m0 == 1 && a_in_place) { /* all whole vectors of columns; the rest is below */
+            long columns = (n1 - n0) / LANES * LANES;
+            real *c = g->c + m0 * g->c_row + n0;
+            const real *init = g->accumulate ? c : g->bias ? g->bias + n0 : NULL;
+            for (long k0 = 0; columns && (k0 == 0 || k0 < g->k); k0 += DEPTH_BLOCK) {
+                long depth = g->k - k0 < DEPTH_BLOCK ? g->k - k0 : DEPTH_BLOCK;
+                row_product(depth, g->a.data + m0 * g->a.step + k0, 1, g->b.data + n0 + k0 * g->b.k_step, g->b.k_step,
+                            columns, k0 ? NULL : init, k0 ? sums : c);
+                if (k0) add_rows(sums, columns, 1, columns, c, g->c_row);
+            }
+            n0 += columns;
+        }
         long block = b_in_place ? IN_PLACE_BLOCK : DEPTH_BLOCK;
         for (long k0 = 0; k0 == 0 || k0 < g->k; k0 += block) {
             long depth = g->k - k0 < block ? g->k - k0 : block;
@@ -153,7 +177,19 @@ static void gemm_job(void *argument, const team_member *me) {
                     if (g->column_sums && down.index == 0 && i == 0)
                         add_column_sums(packed_b, depth, width, !k0 && g->first_sums, g->column_sums + n);
                     if (k0 || g->accumulate) init = c, init_row = g->c_row;
-                    product(rows, width, depth, a, g->a.step, 1, !a_in_place, b, b_k, init, init_row, c, g->c_row, edge);
+                    if (k0 < DEPTH_BLOCK || !b_in_place) {
+                        int add = k0 > 0 && !b_in_place;
+                        if (add) init = NULL;
+                        product(rows, width, depth, a, g->a.step, 1, !a_in_place, b, b_k, init, init_row, c, g->c_row,
+                                add, edge);
+                        continue;
+                    }
+                    real *sum = sums + (n - n0);
+                    init = k0 % DEPTH_BLOCK ? sum : NULL;
+                    product(rows, width, depth, a, g->a.step, 1, !a_in_place, b, b_k, init, n1 - n0, sum, n1 - n0, 0,
+                            edge);
+                    if ((k0 + depth) % DEPTH_BLOCK == 0 || k0 + depth == g->k)
+                        add_rows(sum, n1 - n0, rows, width, c, g->c_row);
                 }
             }
         }

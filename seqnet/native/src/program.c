@@ -55,6 +55,7 @@ typedef struct {
     long weights;
     const weight_gradient *weight;
     real *scratch;
+    double operations; /* in total: how many threads pay for being started */
 } program;
 
 static real *place_at(const place *p, long t, long row) {
@@ -165,8 +166,8 @@ static gemm_side side_of(const program *p, long number) {
 }
 
 /* Run all steps, on no more threads than pay for starting them, and then the gradients of the matrices. */
-void run_program(program *p, double operations, long threads) {
-    long by_rows = p->batch < threads ? p->batch : threads, by_work = (long)(operations / 4e6) + 1;
+void run_program(program *p, long threads) {
+    long by_rows = p->batch < threads ? p->batch : threads, by_work = (long)(p->operations / 4e6) + 1;
     team_run(program_job, p, by_rows < by_work ? by_rows : by_work);
     for (const weight_gradient *w = p->weight; w < p->weight + p->weights; w++) {
         gemm_arguments g = {.m = w->rows, .n = w->columns, .k = p->time * p->batch, .c = w->to, .c_row = w->to_row};

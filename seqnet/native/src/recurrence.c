@@ -72,7 +72,10 @@ static long group_vectors(long gates) {
     return group;
 }
 
-static const real zeros[TILE_VECTORS * VECTOR_BYTES / sizeof(real)] __attribute__((aligned(64))); /* for any block that is missing */
+/* Vectors of units in a group where the batch is a single row, so that it and one more fit into the memory of a tile. */
+#define ROW_VECTORS ((TILE_ROWS + 1L) * TILE_VECTORS / 2)
+
+static const real zeros[ROW_VECTORS * VECTOR_BYTES / sizeof(real)] __attribute__((aligned(64))); /* for any block that is missing */
 
 /* The number of rows, starting at `row`, that have the same mask value. */
 static long rows_with_same_mask(const recurrence *q, long t, long row, long end, int *on) {
@@ -193,7 +196,7 @@ static void apply_cell(const recurrence *q, long t, long row, long end, long j, 
             out[q->states + s] = (block){saved_at(q, s, t, row, u), padded};
         if (!q->saved) /* not needed: they overwrite one another after the tile */
             for (long s = 0; s < q->saved_values; s++)
-                out[q->states + s] = (block){(real *)tile + TILE_ROWS * tile_row, 0};
+                out[q->states + s] = (block){(real *)tile + min_long(TILE_ROWS, q->batch) * tile_row, 0};
         if (on) q->cell(rows, columns, in, out);
         row += rows;
     }
@@ -215,8 +218,11 @@ static void compute_operands(const recurrence *q, const part *my, long t) {
 static void forward_job(void *argument, const team_member *me) {
     const recurrence *q = argument;
     /* With few rows in total, packing takes longer than it saves: read U in place. */
+    long units = q->units;
     int in_place = q->time * q->batch <= FEW_ROWS, one = one_operand(q); /* if not one, panels are of one gate each */
-    long most = in_place || !one ? TILE_VECTORS : group_vectors(q->gates), units = q->units, columns = q->gates * units;
+    int by_row = in_place && q->batch == 1 && units % LANES == 0; /* read whole rows of U */
+    long most = by_row ? ROW_VECTORS : in_place || !one ? TILE_VECTORS : group_vectors(q->gates);
+    long columns = q->gates * units;
     part my = part_of(q, me, most);
     long width = q->gates * LANES; /* columns of one vector of units */
     long tile_size = (TILE_ROWS + 1) * width * TILE_VECTORS;
@@ -243,6 +249,11 @@ static void forward_job(void *argument, const team_member *me) {
                     long depth = h && q->recurrent_kernel ? units : 0;
                     const real *b = packed + j * width * units + p * LANES * units;
                     if (direct) b = q->recurrent_kernel + p / group * units + j * LANES;
+                    if (by_row) {
+                        const real *init = q->bias ? bias + j * width + p * LANES : NULL;
+                        row_product(depth, h, 1, b, columns, vectors * LANES, init, tile + p * LANES);
+                        continue;
+                    }
                     tiles[vectors - 1][end - row - 1](depth, h + row * units * (h != NULL), units, 1, b,
                                                       direct ? columns : vectors * LANES,
                                                       q->bias ? bias + j * width + p * LANES : NULL, 0,

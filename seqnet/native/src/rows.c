@@ -156,11 +156,10 @@ static void elementwise_job(void *argument, const team_member *me) {
     }
 }
 
-void elementwise(const elementwise_function *f, const elementwise_call *calls, long count, long threads) {
-    long work = 0;
-    for (long i = 0; i < count; i++) work += calls[i].rows * calls[i].columns * (f->inputs + f->outputs);
-    elementwise_work q = {f, calls, count};
-    team_run(elementwise_job, &q, work < 30000 ? 1 : threads);
+void elementwise(elementwise_work *q, long threads) {
+    long work = 0, arrays = q->f->inputs + q->f->outputs;
+    for (long i = 0; i < q->count; i++) work += q->calls[i].rows * q->calls[i].columns * arrays;
+    team_run(elementwise_job, q, work < 30000 ? 1 : threads);
 }
 
 /* ---- norms ------------------------------------------------------------------------------ */
