@@ -166,7 +166,7 @@ def error_in_file():
     """A value in the rows of a file that one rank reads."""
     with h5py.File(FOLDER / f"bad-{os.getpid()}.h5", "w") as file:
         file["X"] = np.where(np.arange(8)[:, None] == 7, np.nan, np.ones((8, 3)))
-        seqnet.Model([Dense(1)]).fit(file["X"], np.ones((8, 1)), 8, verbose=0, shuffle=False)
+        seqnet.Model([Dense(1)]).fit(file["X"], np.ones((8, 1)), 4, verbose=0, shuffle=False)
 
 
 class Fail(Callback):
