@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from seqnet import backend, config
-from seqnet.checks import check_bool, check_count
+from seqnet.checks import check_bool, check_count, check_not_negative
 from seqnet.distributed.world import RankError, Sums, World, current, enter
 from seqnet.types import Array
 
@@ -47,7 +48,9 @@ TELL_AFTER_S = 1.0
 """How long other ranks than the first wait before they report an error that all may have."""
 
 
-def distribute(engine: str = "mpi", *, deterministic: bool | int = False) -> World:
+def distribute(
+    engine: str = "mpi", *, deterministic: bool | int = False, timeout: float = 1800.0
+) -> World:
     """Train with all processes that ``mpiexec`` has started; call it once, before making a model.
 
     The rest of the script is the same on all ranks and stays as it is. `batch_size` is the size of
@@ -63,6 +66,10 @@ def distribute(engine: str = "mpi", *, deterministic: bool | int = False) -> Wor
         Make sums bit for bit the same with any number of ranks, 1 included: each batch is cut into
         8 shards, or into that many, which are added in a fixed order. Ranks beyond the number of
         shards are idle.
+    timeout : float
+        End all ranks, with a message that names the missing ones, if some wait for the others for
+        so many seconds: a process hangs, or its machine is gone. It is longer than a rank may take
+        alone, to compile or to read data.
 
     Returns
     -------
@@ -90,6 +97,7 @@ def distribute(engine: str = "mpi", *, deterministic: bool | int = False) -> Wor
         check_count(deterministic, "deterministic")
     else:
         deterministic = check_bool(deterministic, "deterministic")
+    timeout = check_not_negative(timeout, "timeout")
     if current().size > 1:
         raise RuntimeError("distribute is called once in a program.")
     try:
@@ -104,7 +112,7 @@ def distribute(engine: str = "mpi", *, deterministic: bool | int = False) -> Wor
     if MPI.COMM_WORLD.size == 1:
         log.info("distribute: there is one process. Start several with mpiexec -n 4 python ...")
         return enter(World(deterministic))
-    return enter(MPIWorld(MPI, deterministic))
+    return enter(MPIWorld(MPI, deterministic, timeout))
 
 
 class MPIWorld(World):
@@ -116,6 +124,8 @@ class MPIWorld(World):
         ``mpi4py.MPI``
     deterministic : bool or int
         See `World`.
+    timeout : float
+        See `distribute`.
 
     Attributes
     ----------
@@ -123,7 +133,7 @@ class MPIWorld(World):
         The number of ranks on this machine.
     """
 
-    def __init__(self, mpi: Any, deterministic: bool | int = False):
+    def __init__(self, mpi: Any, deterministic: bool | int = False, timeout: float = 1800.0):
         super().__init__(deterministic)
         self.mpi, self.comm = mpi, mpi.COMM_WORLD.Dup()
         self.rank, self.size = self.comm.rank, self.comm.size
@@ -136,6 +146,12 @@ class MPIWorld(World):
         share_cores(here.allgather(sorted(cores())))
         here.Free()
         self._introduce()
+        self.waiting: tuple[float, int] | None = None  # since when, in which exchange
+        self.left = threading.Event()
+        self.watch = threading.Thread(target=self._watch, args=(self.comm.Dup(), timeout))
+        self.watch.daemon = True
+        if mpi.Query_thread() == mpi.THREAD_MULTIPLE:
+            self.watch.start()
         if self.rank > 0:
             log.addFilter(errors_only)
         state = self.comm.bcast(config.random_generator().bit_generator.state)
@@ -182,12 +198,14 @@ class MPIWorld(World):
     def _exchange(self, exchange: Callable, *arrays: Array) -> Any:
         """Make an exchange, and count it; an error in it ends all ranks."""
         began = time.perf_counter()
+        self.waiting = began, self.traffic.messages
         try:
             return exchange()
         except BaseException:
             self._abort("An exchange with the other ranks failed.")
             raise
         finally:
+            self.waiting = None
             self.traffic.messages += 1
             self.traffic.bytes += sum(array.nbytes for array in arrays)
             self.traffic.seconds += time.perf_counter() - began
@@ -291,6 +309,33 @@ class MPIWorld(World):
 
         return report
 
+    def _watch(self, comm: Any, timeout: float) -> None:
+        """End all ranks if this one waits too long, in a thread.
+
+        After half of the time a rank tells the others in which exchange it waits. So those of
+        which nothing was heard in the end are missing.
+        """
+        told, heard, sent = -1, dict.fromkeys(range(self.size), -1), []
+        while not self.left.wait(min(1.0, timeout / 10)):
+            while comm.Iprobe():
+                status = self.mpi.Status()
+                number = comm.recv(status=status)
+                heard[status.Get_source()] = number
+            waiting = self.waiting
+            if waiting is None:
+                continue
+            since, number = waiting
+            waited = time.perf_counter() - since
+            if waited > timeout / 2 and told != number:
+                told = heard[self.rank] = number
+                sent = [comm.isend(number, r) for r in range(self.size) if r != self.rank]
+            if waited > timeout and sent:
+                missing = [str(rank) for rank, last in heard.items() if last != number]
+                self._abort(
+                    f"It has waited {timeout:g} s for the others (see distribute, timeout). "
+                    f"Nothing was heard of rank {', '.join(missing) or 'any'}."
+                )
+
     def _report(self, before: Callable, *error: Any) -> None:
         print(f"Rank {self.rank} of {self.size} failed:", file=sys.stderr)
         before(*error)
@@ -312,6 +357,10 @@ class MPIWorld(World):
         except RuntimeError as error:
             if error is not self.told or self.teller == self.rank:
                 self._abort(str(error))
+        finally:
+            self.left.set()
+            if self.watch.is_alive():
+                self.watch.join()
 
 
 def row_bytes(array: Array) -> int:

@@ -196,6 +196,14 @@ def error_everywhere():
     seqnet.Model([Dense(1)]).fit(np.ones((4, 3)), np.ones((5, 1)), verbose=0)
 
 
+def hangs():
+    """A rank that does nothing any more, as if its machine was gone."""
+    X = np.random.default_rng(0).normal(size=(8, 3))
+    if seqnet.distributed.current().rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    seqnet.Model([Dense(1)]).fit(X, X[:, :1], 4, verbose=0)
+
+
 def leaves_early():
     """A rank that ends its program while the other trains."""
     X = np.random.default_rng(0).normal(size=(8, 3))
@@ -205,7 +213,7 @@ def leaves_early():
 
 
 if __name__ == "__main__":
-    world = seqnet.distribute("mpi")
+    world = seqnet.distribute("mpi", timeout=4 if CASES == ["hangs"] else 600)
     found = {}
     for case in CASES:
         seqnet.set_random_seed(3)

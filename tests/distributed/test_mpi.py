@@ -140,3 +140,9 @@ def test_a_rank_that_leaves_early_ends_the_others(tmp_path):
     done = run(tmp_path, "leaves_early", 2)
     assert done.returncode != 0
     assert "the end of the program" in done.stderr
+
+
+def test_a_rank_that_hangs_ends_the_others_in_bounded_time(tmp_path):
+    done = run(tmp_path, "hangs", 2)
+    assert done.returncode != 0
+    assert "Nothing was heard of rank 1." in done.stderr
