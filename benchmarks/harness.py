@@ -32,6 +32,7 @@ SIZES = {
     "A": (65, 64, 128, 1, 32, 50),
     "B": (65, 64, 256, 2, 32, 50),
     "C": (65, 64, 512, 1, 64, 50),
+    "D": (65, 64, 1024, 1, 32, 25),
     "word": (10000, 200, 200, 2, 20, 20),
 }
 FIELDS = ("vocabulary", "embedding", "units", "layers", "batch", "length")
@@ -57,7 +58,9 @@ SIDES = {
     "seqnet": Side("seqnet"),
     **{f"seqnet:{path}": Side("seqnet", {"path": path}) for path in ("fused", "scan", "unroll")},
     **{f"seqnet:{b}": Side("seqnet", {"backend": b}) for b in ("numpy", "numba", "c", "jax")},
+    "seqnet:bfloat16": Side("seqnet", {"policy": "mixed_bfloat16"}),
     "pytorch": Side("pytorch"),
+    "pytorch:bfloat16": Side("pytorch", {"autocast": True}),
     "pytorch:malloc": Side("pytorch", environment=MALLOC),
     "pytorch:sparse": Side("pytorch", {"sparse": True}),
     "pytorch:1thread": Side("pytorch", {"threads": 1}),

@@ -41,7 +41,7 @@ def read(paths: list[Path]) -> dict[str, list[dict]]:
                 "rate",
                 "ranks",
             )
-            key = [record.get(n) for n in (*names, "vocabulary", "settings")]
+            key = [record.get(n) for n in (*names, "vocabulary", "settings", "streams")]
             key.append(sorted(record["sides"]) if "sides" in record else None)
             table = by_question.setdefault(record["question"], {})
             table[json.dumps(key, sort_keys=True)] = record
@@ -74,7 +74,7 @@ def compare(records: list[dict]) -> str:
     rows = []
     for record in records:
         s, ours = record["settings"], record["side"]
-        extras = [x for x in ("masks", "go_backwards") if s[x]]
+        extras = [x for x in ("masks", "go_backwards", "predict") if s.get(x)]
         if s["dtype"] != "float32":
             extras.append(s["dtype"])
         usual = size_settings(record["size"])
@@ -93,6 +93,36 @@ def compare(records: list[dict]) -> str:
                 ]
             )
     return markdown(["", "system", "step, ms", "first row / system", "first step, s"], rows)
+
+
+def compare_bfloat16(records: list[dict]) -> str:
+    return compare(records)
+
+
+def roofline(records: list[dict]) -> str:
+    """Return the table of steps and ceilings, with a line for each ceiling."""
+    rows = []
+    for r in records:
+        reached = f"{r['least_ms'] / r['step_ms']['median']:.0%}"
+        step = milliseconds(r["step_ms"])
+        billions, least = f"{r['operations'] / 1e9:.3g}", number(r["least_ms"])
+        rows.append([r["size"] + star(r), r["side"], billions, least, step, reached])
+    heads = ["size", "system", "operations, 10^9", "at the ceiling, ms", "step, ms", "reached"]
+    ceilings = {r["side"]: f"{r['ceiling'] / 1e9:.0f}" for r in records}
+    told = ", ".join(f"{n} 10^9 operations a second ({side})" for side, n in ceilings.items())
+    return f"{markdown(heads, rows)}\n\nThe ceilings: {told}."
+
+
+def mixed_precision(records: list[dict]) -> str:
+    rows = []
+    for r in records:
+        for policy, losses in r["losses"].items():
+            mean = sum(losses) / len(losses)
+            own = f"{r['difference']:.4f}" if policy != "float32" else ""
+            spread = f"{min(losses):.4f} to {max(losses):.4f}"
+            rows.append([r["size"], policy, f"{mean:.4f}", spread, own])
+    heads = ["model", "policy", "mean loss", "of all seeds", "largest difference of a seed"]
+    return markdown(heads, rows)
 
 
 def compile_time(records: list[dict]) -> str:
@@ -249,7 +279,8 @@ def generation(records: list[dict]) -> str:
     for r in records:
         s = r["settings"]
         for found in r["per_second"]:
-            what = f"{s['layers']} x {s['units']} {s['cell']}, {r['streams']} streams{star(r)}"
+            streams = f"{r['streams']} stream{'s' * (r['streams'] > 1)}"
+            what = f"{s['layers']} x {s['units']} {s['cell']}, {streams}{star(r)}"
             how = f"{found['side']}, {found['how']}"
             rows.append([what, how, *[f"{found[k]:,.0f}" for k in ("median", "q1", "q3")]])
     return markdown(["model", "system", "characters a second", "quartile", "quartile"], rows)
@@ -319,6 +350,9 @@ TABLES: dict[str, Callable] = {
     f.__name__: f
     for f in (
         compare,
+        compare_bfloat16,
+        roofline,
+        mixed_precision,
         compile_time,
         fit_overhead,
         callbacks_cost,

@@ -5,6 +5,7 @@ PyTensor's configuration is never changed: these settings are passed explicitly.
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 from typing import Any
 
@@ -14,12 +15,14 @@ from seqnet.checks import check_count, check_number
 
 __all__ = [
     "backend",
+    "dtype_policy",
     "epsilon",
     "floatx",
     "prefetch",
     "random_generator",
     "random_seed",
     "set_backend",
+    "set_dtype_policy",
     "set_epsilon",
     "set_floatx",
     "set_prefetch",
@@ -27,6 +30,8 @@ __all__ = [
 ]
 
 FLOAT_DTYPES = ("float32", "float64")
+MIXED = "mixed_bfloat16"
+DTYPE_POLICIES = (*FLOAT_DTYPES, MIXED)
 BACKENDS = {
     "auto": "PyTensor's Python virtual machine over seqnet's kernels: compiles in about a second",
     "numpy": "the same virtual machine without the kernels: needs no C compiler",
@@ -38,6 +43,7 @@ BACKENDS = {
 
 _settings: dict[str, Any] = {
     "floatx": "float32",
+    "mixed": False,
     "epsilon": 1e-7,
     "backend": "auto",
     "prefetch": 3,
@@ -69,7 +75,79 @@ def set_floatx(dtype: str) -> None:
     'float64'
     >>> seqnet.config.set_floatx("float32")
     """
-    _settings["floatx"] = check_float_dtype(dtype)
+    name = check_float_dtype(dtype)
+    if _settings["mixed"] and name == "float64":
+        raise ValueError(
+            f"The dtype policy is {MIXED!r}, whose weights are float32, so the float type cannot "
+            "be float64. Call seqnet.config.set_dtype_policy('float64') instead."
+        )
+    _settings["floatx"] = name
+
+
+def dtype_policy() -> str:
+    """Return the dtype policy of new layers: `floatx`, or ``"mixed_bfloat16"`` if that was set.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.dtype_policy()
+    'float32'
+    """
+    return MIXED if _settings["mixed"] else floatx()
+
+
+def set_dtype_policy(policy: str) -> None:
+    """Set the dtype policy of layers created after the call.
+
+    Parameters
+    ----------
+    policy : str
+        ``"float32"`` or ``"float64"``, which is also the new `floatx`, or ``"mixed_bfloat16"``:
+        weights, states, sums, losses and optimizers are float32, and the operands of matrix
+        products are rounded to bfloat16. Layers have the argument ``dtype`` for a policy of their
+        own.
+
+    Raises
+    ------
+    ValueError
+        If there is no such policy, or it is ``"mixed_bfloat16"`` and `floatx` is float64.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.set_dtype_policy("mixed_bfloat16")
+    >>> layer = seqnet.layers.Dense(2)
+    >>> layer.dtype_policy, layer.dtype, layer.compute_dtype
+    ('mixed_bfloat16', 'float32', 'bfloat16')
+    >>> seqnet.config.set_dtype_policy("float32")
+    """
+    name = check_dtype_policy(policy)
+    if name == MIXED and floatx() == "float64":
+        raise ValueError(
+            f"The float type is float64, but {MIXED!r} has weights of float32. Call "
+            "seqnet.config.set_floatx('float32') first."
+        )
+    _settings["mixed"] = name == MIXED
+    if name != MIXED:
+        _settings["floatx"] = name
+
+
+def check_dtype_policy(policy: str) -> str:
+    """Return the name of a dtype policy, or raise ``ValueError``."""
+    if isinstance(policy, str) and policy == MIXED:
+        return MIXED
+    try:
+        return check_float_dtype(policy)
+    except ValueError as error:
+        if not isinstance(policy, str):
+            raise
+        near = [name for name in DTYPE_POLICIES if policy and policy.lower() in name]
+        near = near or difflib.get_close_matches(policy, DTYPE_POLICIES, n=1, cutoff=0.5)
+        likely = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"There is no dtype policy {policy!r}; choose one of {', '.join(DTYPE_POLICIES)}."
+            f"{likely}"
+        ) from error
 
 
 def check_float_dtype(dtype: str) -> str:

@@ -42,6 +42,14 @@ class Hyperparameter:
     ----------
     below : float
     optional, decays, positive : bool
+
+    Examples
+    --------
+    >>> from seqnet.optimizers import SGD
+    >>> optimizer = SGD(momentum=0.9)  # SGD.momentum is a Hyperparameter
+    >>> optimizer.momentum = 0.5
+    >>> optimizer.momentum
+    0.5
     """
 
     def __init__(

@@ -256,7 +256,17 @@ def truncated(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 
 
 class VarianceScaling(RandomInitializer):
-    """Zero-mean values with variance ``scale / n``, `n` being a fan of the weight's shape."""
+    """Zero-mean values with variance ``scale / n``, `n` being a fan of the weight's shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.initializers import VarianceScaling
+    >>> class Wide(VarianceScaling):
+    ...     scale, mode, distribution = 3.0, "fan_in", "normal"
+    >>> Wide().draw((50, 3), np.random.default_rng(0)).shape
+    (50, 3)
+    """
 
     scale: float
     mode: str

@@ -309,7 +309,11 @@ class Configurable(metaclass=ConfigurableType):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments to create the object again, as types that JSON supports."""
-        return {name: serialize(getattr(self, name)) for name in self.parameters()}
+        return {name: serialize(value) for name, value in self.current_arguments().items()}
+
+    def current_arguments(self) -> dict[str, Any]:
+        """Return the arguments to create the object again, as objects."""
+        return {name: getattr(self, name) for name in self.parameters()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:

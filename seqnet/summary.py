@@ -107,6 +107,15 @@ def weights_of(layer: Layer) -> str:
     return f"{layer.count_params():,}" if layer.built else "not built"
 
 
+def how_it_runs(layer: Layer) -> str:
+    """Return how a recurrent layer runs, and the dtype policy of a layer with weights if mixed."""
+    parts = [layer.runs_as(backend.execution_mode)]
+    if layer.compute_dtype != layer.dtype and layer.weights:
+        computed = "" if backend.rounds_to_bfloat16() else " (in float32)"
+        parts.append(f"{layer.dtype_policy}{computed}")
+    return ", ".join(filter(None, parts))
+
+
 def table(calls: Sequence[Call]) -> list[tuple[str, ...]]:
     """Return the rows of a summary; the first one has the titles.
 
@@ -121,7 +130,7 @@ def table(calls: Sequence[Call]) -> list[tuple[str, ...]]:
         weights = runs_as = ""
         if layer is not None:
             weights = weights_of(layer)
-            runs_as = layer.runs_as(backend.execution_mode) if layer.built else ""
+            runs_as = how_it_runs(layer) if layer.built else ""
         name = f"{call.name} ({call.kind})"
         rows.append((name, shape, weights, runs_as, ", ".join(call.inputs)))
     return [row[:-1] for row in rows] if stack else rows

@@ -22,7 +22,7 @@ def fresh_settings():
     """Set seed 0 before each test and restore the default settings after it."""
     seqnet.set_random_seed(0)
     yield
-    seqnet.config.set_floatx("float32")
+    seqnet.config.set_dtype_policy("float32")
     seqnet.config.set_epsilon(1e-7)
     seqnet.config.set_backend("auto")
 

@@ -22,6 +22,8 @@ SMALL = {
     "unroll_vs_scan": "--vocabularies 20 --lengths 3 --rounds 1 --sides "
     "seqnet:tutorial-fused,seqnet:tutorial-scan,numpy:tutorial",
     "mlp": "--sides seqnet:mlp,numpy:mlp --rounds 2 --steps 2",
+    "roofline": "--sizes small --rounds 2 --steps 2",
+    "mixed_precision": "--kinds characters --seeds 2 --steps 2",
     "ragged": "--sequences 40 --longest 12 --units 4 --rounds 2",
 }
 

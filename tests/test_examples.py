@@ -56,7 +56,9 @@ def test_the_text_example_accepts_any_text_and_unroll(tmp_path, capsys):
     load("text_generation").main(["--load", str(checkpoint), "--sample", "5"])
     assert capsys.readouterr().out.startswith("grün, ")
     model = seqnet.load_model(checkpoint)
-    assert set(model.metadata["vocabulary"]) == set(corpus.read_text(encoding="utf-8"))
+    assert set(model.vocabulary.characters) == set(corpus.read_text(encoding="utf-8"))
+    load("text_generation").main(["--load", str(checkpoint), "--sample", "5", "--samples", "3"])
+    assert capsys.readouterr().out.count("grün, ") == 3
 
 
 def test_the_recipe_of_char_rnn(tmp_path, capsys):

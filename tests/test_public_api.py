@@ -81,5 +81,23 @@ def test_the_public_api_equals_the_snapshot():
     assert public_api().splitlines() == SNAPSHOT.read_text().splitlines(), message
 
 
+def test_every_public_name_has_an_example():
+    """In its docstring, or in that of the class whose values a function returns."""
+    without = []
+    for module in public_modules():
+        for name in public_names(module):
+            value = getattr(module, name)
+            if not callable(value) or not (value.__module__ or "").startswith("seqnet"):
+                continue
+            text = vars(value).get("__doc__") or ""
+            if not isinstance(value, type):
+                text = value.__doc__ or ""
+                if found := re.match(r"Return the values of `(\w+)`", text):
+                    text = getattr(module, found[1]).__doc__
+            if ">>>" not in text:
+                without.append(f"{module.__name__}.{name}")
+    assert not without, f"Add an example to the docstring of {', '.join(without)}."
+
+
 if __name__ == "__main__":
     SNAPSHOT.write_text(public_api())

@@ -3,7 +3,7 @@
 It uses all threads, sets gradients to None, and converts batches to tensors in advance. One
 difference remains: PyTorch's cells train two biases, seqnet's and Keras's only one (except for the
 GRU's recurrent bias); the initial sums are equal. Additional settings: ``sparse`` (gradients of the
-embedding) and ``threads``.
+embedding), ``threads`` and ``autocast`` (the forward pass in `torch.autocast` with bfloat16).
 """
 
 from __future__ import annotations
@@ -94,6 +94,11 @@ class Trainer:
                 y = np.where(x == 0, IGNORED, y)
             self.batches.append((torch.from_numpy(x).long(), torch.from_numpy(y).long().flatten()))
 
+    def autocast(self):
+        return torch.autocast(
+            "cpu", torch.bfloat16, enabled=getattr(self.settings, "autocast", False)
+        )
+
     def versions(self):
         return {
             "torch": torch.__version__,
@@ -114,11 +119,20 @@ class Trainer:
 
     def step(self, number):
         x, y = self.batches[number % len(self.batches)]
+        if getattr(self.settings, "predict", False):
+            return self.predict(x)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = cross_entropy(self.network(x).flatten(0, 1), y, ignore_index=IGNORED)
+        with self.autocast():
+            loss = cross_entropy(self.network(x).flatten(0, 1), y, ignore_index=IGNORED)
         loss.backward()
         self.optimizer.step()
         return loss.item()
+
+    @torch.inference_mode()
+    def predict(self, x):
+        with self.autocast():
+            probabilities = torch.softmax(self.network(x), -1)
+        return probabilities.float().numpy()[0, 0, 0].item()
 
     @torch.inference_mode()
     def generate(self, count, temperature, how, streams=1):

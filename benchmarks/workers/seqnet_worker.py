@@ -1,7 +1,7 @@
 """Trains with seqnet, through `Model.train_on_batch`.
 
-Additional settings: ``path`` (fused, scan, unroll; none: seqnet's choice) and
-``backend`` (see `seqnet.config.BACKENDS`).
+Additional settings: ``path`` (fused, scan, unroll; none: seqnet's choice), ``backend`` (see
+`seqnet.config.BACKENDS`) and ``policy`` (see `seqnet.config.set_dtype_policy`).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Trainer:
 
     def __init__(self, settings):
         self.settings = settings
-        seqnet.config.set_floatx(settings.dtype)
+        seqnet.config.set_dtype_policy(getattr(settings, "policy", settings.dtype))
         seqnet.config.set_backend(getattr(settings, "backend", "auto"))
         cell = CELLS[settings.cell]
         how = dict(PATHS[getattr(settings, "path", None)], go_backwards=settings.go_backwards)
@@ -107,6 +107,8 @@ class Trainer:
 
     def step(self, number):
         x, y = self.batches[number % len(self.batches)]
+        if getattr(self.settings, "predict", False):
+            return float(self.model.predict_on_batch(x)[0, 0, 0])
         return float(self.model.train_on_batch(x, y))
 
     def predict_last(self, rows, steps, units, features):

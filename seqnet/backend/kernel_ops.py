@@ -7,8 +7,10 @@ batch-major needs no copy for a product.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,26 @@ try:
     from seqnet import native
 except ImportError:  # the package is optional: everything works without it, slower
     native = None  # type: ignore[assignment]
+
+log = logging.getLogger("seqnet")
+
+
+def uses_bfloat16() -> bool:
+    """Return whether compiled kernels round to bfloat16 here; log once if they do not."""
+    if native.bfloat16_products():
+        return True
+    log_float32()
+    return False
+
+
+@cache
+def log_float32() -> None:
+    """Log once that layers with a mixed policy compute in float32."""
+    log.warning(
+        "This processor has no instruction for products in bfloat16 (AVX-512 BF16), so layers with "
+        "the policy 'mixed_bfloat16' compute in float32."
+    )
+
 
 # ---- arrays as matrices
 
@@ -67,16 +89,23 @@ def shape_back(rows: np.ndarray, shape: tuple[int, ...], order: tuple[int, ...])
 # ---- the function of each Op: it takes arrays and returns a tuple of arrays
 
 
-def compute_affine(x: Array, kernel: Array, bias: Array | None = None) -> tuple[Array]:
+def compute_affine(
+    x: Array, kernel: Array, bias: Array | None = None, *, bfloat16: bool = False
+) -> tuple[Array]:
     """Return ``x @ kernel + bias`` over the last axis."""
     order = memory_order(x)
-    return (shape_back(native.gemm(rows_of(x, order), kernel, bias=bias), x.shape, order),)
+    rows = native.gemm(rows_of(x, order), kernel, bias=bias, bfloat16=bfloat16)
+    return (shape_back(rows, x.shape, order),)
 
 
-def compute_affine_gradient(x: Array, gradient: Array) -> tuple[Array, ...]:
+def compute_affine_gradient(
+    x: Array, gradient: Array, *, bfloat16: bool = False
+) -> tuple[Array, ...]:
     """Return the gradients of an affine map's kernel and bias."""
     order = memory_order(x)
-    return native.gemm(rows_of(x, order).T, rows_of(gradient, order), column_sums=True)
+    return native.gemm(
+        rows_of(x, order).T, rows_of(gradient, order), column_sums=True, bfloat16=bfloat16
+    )
 
 
 def compute_gather(table: Array, ids: Array) -> tuple[Array]:
@@ -105,25 +134,33 @@ def compute_sum_rows(rows: Array, ids: Array) -> tuple[Array, ...]:
     return unique.astype("int64"), summed
 
 
-def compute_lookup_affine(table: Array, ids: Array, *weights: Array) -> tuple[Array, ...]:
+def compute_lookup_affine(
+    table: Array, ids: Array, *weights: Array, bfloat16: bool = False
+) -> tuple[Array, ...]:
     """Return ``table[ids] @ kernel + bias``.
 
-    A table with at most as many rows as there are ids is multiplied before the lookup, which is
-    less work. A larger table is multiplied after it.
+    Either the whole table is multiplied and the products are looked up, or the rows of the table
+    are looked up and multiplied, whichever is less work.
     """
     if len(table) <= ids.size:
-        return compute_gather(*compute_affine(table, *weights), ids)
-    return compute_affine(*compute_gather(table, ids), *weights)
+        return compute_gather(*compute_affine(table, *weights, bfloat16=bfloat16), ids)
+    return compute_affine(*compute_gather(table, ids), *weights, bfloat16=bfloat16)
 
 
 def compute_lookup_affine_gradient(
-    table: Array, ids: Array, kernel: Array, gradient: Array
+    table: Array, ids: Array, kernel: Array, gradient: Array, *, bfloat16: bool = False
 ) -> tuple[Array, ...]:
-    """Return the gradients of a table, a kernel and a bias, in the order with less work."""
+    """Return the gradients of a table, a kernel and a bias, in the order with less work.
+
+    With `bfloat16` the rows are summed first, because the sums are what is rounded.
+    """
     rows = len(table)
-    if rows <= ids.size:
+    if rows <= ids.size or bfloat16:
         (summed,) = compute_scatter_add(gradient, ids, rows)
-        return (*compute_affine(summed, kernel.T), *compute_affine_gradient(table, summed))
+        return (
+            *compute_affine(summed, kernel.T, bfloat16=bfloat16),
+            *compute_affine_gradient(table, summed, bfloat16=bfloat16),
+        )
     (x,) = compute_gather(table, ids)
     of_table = compute_scatter_add(*compute_affine(gradient, kernel.T), ids, rows)
     return (*of_table, *compute_affine_gradient(x, gradient))
@@ -145,6 +182,16 @@ def compute_cross_entropy(logits: Array, targets: Array, slope: bool = True) -> 
 def compute_cross_entropy_alone(logits: Array, targets: Array) -> tuple[Array, ...]:
     """Return the cross-entropy of a softmax without its derivative."""
     return compute_cross_entropy(logits, targets, slope=False)
+
+
+@dataclass(frozen=True)
+class InBfloat16:
+    """A function of arrays whose products have rounded operands."""
+
+    run: Callable
+
+    def __call__(self, *arrays: Array) -> tuple[Array, ...]:
+        return self.run(*arrays, bfloat16=True)
 
 
 @dataclass(frozen=True)
@@ -250,12 +297,18 @@ class KernelOp(Op):
         return self.op.infer_shape(*given)
 
 
+def function_of(op: GraphOp) -> Callable | None:
+    """Return the function of arrays that computes an Op, or None."""
+    if isinstance(op, CTCLoss):
+        return ComputeCTC(op.blank)
+    run: Callable | None = KERNELS.get(type(op))
+    return InBfloat16(run) if run and getattr(op, "bfloat16", False) and uses_bfloat16() else run
+
+
 def kernel_op(node: Apply) -> KernelOp | None:
     """Return an Op that computes a node by a compiled kernel, or None if there is none."""
     op: GraphOp = node.op
-    run: Callable | None = KERNELS.get(type(op))
-    if isinstance(op, CTCLoss):
-        run = ComputeCTC(op.blank)
+    run = function_of(op)
     floats = {v.type.dtype for v in node.outputs if v.type.dtype.startswith("float")}
     if run is None or not floats <= {"float32", "float64"}:
         return None

@@ -28,11 +28,13 @@ from seqnet.backend.kernel_ops import (
     KernelOp,
     kernel_op,
     native,
+    uses_bfloat16,
     without_slope,
 )
 from seqnet.backend.recurrence import lower_recurrences
 from seqnet.backend.updates import SharedUpdates, merge_updates
 from seqnet.ops.affine import Affine
+from seqnet.ops.bfloat16 import RoundToBfloat16
 from seqnet.ops.graph_op import apply_op
 from seqnet.ops.lookup import SetRows
 from seqnet.ops.unrolled import StackSteps, UnrolledStep, UnstackSteps
@@ -157,6 +159,10 @@ class LowerForVM(GraphRewriter):
             elif isinstance(node.op, KernelOp) and (alone := without_slope(node.op.run)):
                 if not fgraph.clients[node.outputs[1]]:
                     node.op = KernelOp(node.op.op, alone)
+            elif isinstance(node.op, RoundToBfloat16) and self.with_kernels:
+                if not uses_bfloat16():
+                    pair = (node.outputs[0], node.inputs[0])
+                    fgraph.replace_validate(*pair, reason="LowerForVM")
             elif isinstance(node.op, Dot) and self.with_kernels:
                 self.lower_product(fgraph, node)
             elif isinstance(node.op, StackSteps) and self.with_kernels:

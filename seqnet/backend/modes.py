@@ -24,10 +24,11 @@ from pytensor.tensor.random.type import RandomType
 
 from seqnet import config
 from seqnet.backend.kernel_ops import native as native_code
-from seqnet.backend.kernel_ops import use_softmax_kernels
+from seqnet.backend.kernel_ops import use_softmax_kernels, uses_bfloat16
 from seqnet.backend.lowering import ChooseKernels, LowerForVM, inline_inner_graphs, work_in_place
 from seqnet.backend.recurrence import why_not_fused
 from seqnet.locking import compiling
+from seqnet.ops.bfloat16 import RoundToBfloat16
 from seqnet.ops.recurrence import Recurrence
 from seqnet.ops.schedule import ScheduledRate, rate_at
 from seqnet.ops.unrolled import UnrolledStep
@@ -41,6 +42,12 @@ def vm_mode(with_kernels: bool, looped: bool = False) -> Mode:
     """Return seqnet's own mode: PyTensor's Python virtual machine, with seqnet's compiled kernels.
 
     `looped` selects the mode of functions that run at every step of a loop.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.backend.vm_mode(with_kernels=False).linker.__class__.__name__
+    'VMLinker'
     """
     linker = VMLinker(use_cloop=False, c_thunks=False, allow_gc=True)
 
@@ -73,7 +80,16 @@ def vm_mode(with_kernels: bool, looped: bool = False) -> Mode:
 
 
 def native() -> ModuleType | None:
-    """Return `seqnet.native` if the backend uses compiled kernels and they work here, else None."""
+    """Return `seqnet.native` if the backend uses compiled kernels and they work here, else None.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.config.set_backend("numpy")
+    >>> seqnet.backend.native() is None
+    True
+    >>> seqnet.config.set_backend("auto")
+    """
     if config.backend() != "auto" or native_code is None:
         return None
     usable, reason = native_code.available()
@@ -83,14 +99,37 @@ def native() -> ModuleType | None:
     return native_code
 
 
+def rounds_to_bfloat16() -> bool:
+    """Return whether the configured backend rounds the operands of products in bfloat16.
+
+    Compiled kernels do so where the processor has an instruction for it. All other backends do.
+    """
+    kernels = native()
+    return kernels is None or uses_bfloat16()
+
+
 def needs_sizes() -> bool:
-    """Return whether the configured backend compiles only for fixed sizes of all arrays."""
+    """Return whether the configured backend compiles only for fixed sizes of all arrays.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> seqnet.backend.needs_sizes()
+    False
+    """
     return config.backend() == "jax"
 
 
 @cache
 def log_once(message: str) -> None:
-    """Log a warning once in this process."""
+    """Log a warning once in this process.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> for _ in range(2):
+    ...     seqnet.backend.log_once("This computer has no GPU.")
+    """
     log.warning(message)
 
 
@@ -124,6 +163,41 @@ def register_for_jax() -> None:
 
         return lambda step: jax.pure_callback(rate, result, step)
 
+    @dispatch.jax_funcify.register(RoundToBfloat16)
+    def rounded(op: RoundToBfloat16, **_: Any) -> Callable:
+        least = np.finfo("float32").smallest_normal
+
+        def function(x: Any) -> Any:
+            nearest = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+            return jax.numpy.where(abs(x) < least, x * 0, nearest)
+
+        return function
+
+
+@cache
+def register_for_numba() -> None:
+    """Tell PyTensor's Numba linker how to round to bfloat16."""
+    dispatch = importlib.import_module("pytensor.link.numba.dispatch.basic")
+
+    @dispatch.register_funcify_default_op_cache_key(RoundToBfloat16)
+    def rounded(op: RoundToBfloat16, **_: Any) -> Callable:
+        @dispatch.numba_njit
+        def function(x: Array) -> Array:
+            values = np.ascontiguousarray(x).ravel()
+            bits, out = values.view(np.uint32), np.empty_like(values)
+            to = out.view(np.uint32)
+            for i in range(values.size):
+                word = bits[i]
+                if np.isnan(values[i]):
+                    to[i] = word
+                elif word & 0x7F800000:
+                    to[i] = (word + (0x7FFF + ((word >> 16) & 1))) & 0xFFFF0000
+                else:
+                    to[i] = word & 0x80000000
+            return out.reshape(x.shape)
+
+        return function
+
 
 def mode() -> Mode:
     """Return the PyTensor mode of the configured backend.
@@ -145,11 +219,22 @@ def mode() -> Mode:
         register_for_jax()
         rewriters = dfs_rewriter(reduce_in_own_type), dfs_rewriter(without_check)
         return get_mode("JAX").register(*((rewriter, 49.4) for rewriter in rewriters))
+    if name == "numba":
+        register_for_numba()
     return get_mode(name.upper())
 
 
 def put(variable: SharedVariable, array: Array) -> None:
-    """Set a shared variable to an array that nothing changes; with JAX, on its device."""
+    """Set a shared variable to an array that nothing changes; with JAX, on its device.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, seqnet
+    >>> data = pytensor.shared(np.zeros((2, 3)), shape=(None, 3))
+    >>> seqnet.backend.put(data, np.ones((5, 3)))
+    >>> data.get_value().shape
+    (5, 3)
+    """
     if config.backend() == "jax":
         jax = importlib.import_module("jax")
         variable.container.storage[0] = jax.device_put(array)
@@ -158,7 +243,14 @@ def put(variable: SharedVariable, array: Array) -> None:
 
 
 def needs_seeds(variable: Variable) -> bool:
-    """Return whether a variable is a random generator that compiled functions cannot update."""
+    """Return whether a variable is a random generator that compiled functions cannot update.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, seqnet
+    >>> seqnet.backend.needs_seeds(pytensor.shared(np.random.default_rng(0)))
+    False
+    """
     return config.backend() == "jax" and isinstance(variable.type, RandomType)
 
 
@@ -166,6 +258,14 @@ def seeding(function: Callable, generators: Sequence) -> Callable:
     """Return a JAX function whose random numbers are drawn from keys of the shared generators.
 
     PyTensor's JAX linker copies generators into each function, where they cannot be saved or reset.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, seqnet
+    >>> generator = pytensor.shared(np.random.default_rng(0))
+    >>> function = seqnet.backend.seeding(lambda x, key: key["jax_state"].shape, [generator])
+    >>> function(1.0)
+    (2,)
     """
 
     def call(*arguments: Array) -> list[Array]:
@@ -180,7 +280,19 @@ def seeding(function: Callable, generators: Sequence) -> Callable:
 
 
 def execution_mode(op: Recurrence) -> str:
-    """Return how the configured backend runs a recurrence: fused, unrolled or as a scan."""
+    """Return how the configured backend runs a recurrence: fused, unrolled or as a scan.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt, seqnet
+    >>> layer = seqnet.layers.SimpleRNN(2, unroll=True)
+    >>> y = layer(pt.zeros((1, 3, 2)))
+    >>> nodes = seqnet.backend.modes.ancestors([y])
+    >>> ops = [v.owner.op for v in nodes if v.owner]
+    >>> kind = seqnet.ops.recurrence.Recurrence
+    >>> [seqnet.backend.execution_mode(op) for op in ops if isinstance(op, kind)]
+    ['unroll']
+    """
     if op.unroll:
         return "unroll"
     reason = why_not(op)

@@ -27,8 +27,9 @@ from pytensor.tensor.rewriting.ofg import inline_ofg_node
 from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.type import TensorType
 
-from seqnet.backend.kernel_ops import KERNELS, native
+from seqnet.backend.kernel_ops import function_of, native, uses_bfloat16
 from seqnet.ops.affine import Affine
+from seqnet.ops.bfloat16 import RoundGradient, RoundToBfloat16
 from seqnet.ops.graph_op import SymbolicShape, apply_op, like
 from seqnet.ops.lookup_affine import LookupAffine
 from seqnet.ops.recurrence import Recurrence, RecurrenceGradient
@@ -142,7 +143,13 @@ def elementwise_kernel(step: TracedStep) -> native.RecurrenceKernel | None:
     try:
         others = [other_of(extra, step.dtype) for extra in step.extras]
         return native.RecurrenceKernel.of(
-            elementwise_step, len(step.gates), len(step.states), step.dtype, others, operands_of
+            elementwise_step,
+            len(step.gates),
+            len(step.states),
+            step.dtype,
+            others,
+            operands_of,
+            bfloat16=step.bfloat16 and uses_bfloat16(),
         )
     except native.KernelUnavailable:
         return None
@@ -151,6 +158,8 @@ def elementwise_kernel(step: TracedStep) -> native.RecurrenceKernel | None:
 def graph_of(step: TracedStep) -> native.StepGraph:
     """Return a step as a kernel of any products takes it, or raise `KernelUnavailable`."""
     outputs = inlined([*step.new_states, *(product.operand for product in step.products)])
+    rounds = step.bfloat16 and uses_bfloat16()
+    outputs = rebuild(outputs, {v.outputs[0]: v.inputs[0] for v in rounded_extras(step, outputs)})
     nodes = io_toposort([], outputs)
     places: dict[Variable, int] = {e.placeholder: k for k, e in enumerate(step.extras)}
     dots = [node for node in nodes if is_product(node)]
@@ -176,9 +185,14 @@ def graph_of(step: TracedStep) -> native.StepGraph:
             values |= {v: new} if v.type.ndim == 2 else dict.fromkeys(widened(v, nodes), new)
     results = [pt.matrix(dtype=step.dtype) for _ in dots]
     values |= dict(zip((node.outputs[0] for node in dots), results, strict=True))
+    if rounds:  # as `seqnet.ops.bfloat16.dot` does; the recurrent kernel is rounded before the loop
+        of_kernel = [v for product in step.products for v in product.values]
+        values |= {v: RoundGradient()(v) for v in of_kernel}
     found = rebuild([*outputs, *(node.inputs[0] for node in dots)], values)
     count, own = len(step.new_states), len(step.products)
     new_states, operands = found[:count], found[count:]
+    if rounds:
+        operands[:own] = [RoundToBfloat16()(operand) for operand in operands[:own]]
     products = []
     for product, operand in zip(step.products, operands, strict=False):
         for start, gates in adjacent(product.gates, step.gates):
@@ -201,11 +215,45 @@ def graph_of(step: TracedStep) -> native.StepGraph:
     )
 
 
+def rounded_extras(step: TracedStep, outputs: Sequence[Variable]) -> list[Apply]:
+    """Return the nodes of a step that round extras which it uses in no other way.
+
+    These are weights. They are rounded before the loop.
+    """
+    nodes = io_toposort([], list(outputs))
+    found = []
+    for extra in step.extras:
+        clients = [node for node in nodes if extra.placeholder in node.inputs]
+        if len(clients) == 1 and isinstance(clients[0].op, RoundToBfloat16):
+            found += clients
+    return found
+
+
+def rounded_inputs(op: Recurrence, inputs: Sequence[Variable]) -> list[Variable]:
+    """Return the inputs of a recurrence of any step, with weights that are rounded to bfloat16."""
+    step, names = op.step, set()
+    if step.bfloat16 and step.products and uses_bfloat16():
+        names.add("recurrent_kernel")
+    places: dict[Variable, int] = {e.placeholder: k for k, e in enumerate(step.extras)}
+    outputs = inlined([*step.new_states, *(product.operand for product in step.products)])
+    names |= {f"extra{places[node.inputs[0]]}" for node in rounded_extras(step, outputs)}
+    return [
+        cast("Variable", RoundToBfloat16()(v)) if name in names else v
+        for name, v in zip(op.names, inputs, strict=True)
+    ]
+
+
 def inlined(outputs: Sequence[Variable]) -> list:
-    """Return a graph with the Ops that are defined by graphs replaced by these, as softmax is."""
+    """Return a graph with the Ops that are defined by graphs replaced by these, as softmax is.
+
+    Where kernels do not round to bfloat16, rounding is removed.
+    """
     while True:
         values: dict = {}
         for node in io_toposort([], list(outputs)):
+            if isinstance(node.op, RoundToBfloat16) and not uses_bfloat16():
+                values[node.outputs[0]] = node.inputs[0]
+                break
             if isinstance(node.op, OpFromGraph):
                 values.update(zip(node.outputs, inline_ofg_node(node), strict=True))
                 break
@@ -336,13 +384,16 @@ def lower_recurrences(fgraph: FunctionGraph) -> None:
                 log.info("Layer %r runs as a scan: %s.", op.layer, reason)
             continue
         compiled = cast("Kernel", compiled_kernel(op.step))
+        inputs = list(node.inputs)
+        if isinstance(compiled, native.ProgramKernel):
+            inputs = rounded_inputs(op, inputs)
         if not gradients and not any(fgraph.clients[v] for v in node.outputs[:count]):
-            lasts = last_states(node, compiled)
+            lasts = last_states(op, inputs, compiled)
             pairs = zip(node.outputs[count : 2 * count], lasts, strict=True)
             fgraph.replace_all_validate(list(pairs), reason="lower_recurrences")
             continue
         forward = KernelRecurrence(compiled, op.names, op.backwards, save=bool(gradients))
-        *states, saved = apply_op(forward, *node.inputs)
+        *states, saved = apply_op(forward, *inputs)
         replaced = list(zip(node.outputs[: 2 * count], states, strict=True))
         for gradient in gradients or ():
             backward = KernelRecurrenceGradient(
@@ -350,7 +401,7 @@ def lower_recurrences(fgraph: FunctionGraph) -> None:
             )
             _, _, _, _, of_histories, of_lasts = gradient.op.parts(gradient.inputs)
             used = [d for d in (*of_histories, *of_lasts) if d is not None]
-            found = apply_op(backward, *node.inputs, *states[:count], saved, *used)
+            found = apply_op(backward, *inputs, *states[:count], saved, *used)
             replaced += zip(gradient.outputs, found, strict=True)
         # Last first: what depends on the recurrence is replaced before the recurrence itself.
         fgraph.replace_all_validate(replaced[::-1], reason="lower_recurrences")
@@ -564,9 +615,9 @@ class KernelLastStates(KernelOfRecurrence):
         return [(batch, n + 0 * batch) for n in sizes]
 
 
-def last_states(node: Apply, compiled: Kernel) -> list[Variable]:
+def last_states(op: Recurrence, inputs: Sequence[Variable], compiled: Kernel) -> list[Variable]:
     """Return the last states of a recurrence whose other outputs are not used."""
-    op, (projected, *others) = node.op, node.inputs
+    projected, *others = inputs
     source, project, place = [projected], None, 0
     shuffled = projected.owner
     if shuffled is not None and isinstance(shuffled.op, DimShuffle):
@@ -574,7 +625,7 @@ def last_states(node: Apply, compiled: Kernel) -> list[Variable]:
         if shuffled.op.new_order == (1, 0, 2) and affine is not None:
             place = SEQUENCES.get(type(affine.op), -1)
             if place >= 0:
-                source, project = affine.inputs, KERNELS[type(affine.op)]
+                source, project = affine.inputs, function_of(affine.op)
     options = (project, len(source), max(place, 0))
     forward = KernelLastStates(compiled, op.names, op.backwards, *options, units=op.step.units)
     return apply_op(forward, *source, *others)

@@ -244,6 +244,13 @@ class CallbackList:
     ----------
     resumed : list of Callback
         The user's callbacks, whose states are restored when a run is resumed.
+
+    Examples
+    --------
+    >>> from seqnet.callbacks import CallbackList, LambdaCallback
+    >>> hooks = [LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs))]
+    >>> CallbackList(hooks).on_epoch_end(0, {"loss": 0.5})
+    0 {'loss': 0.5}
     """
 
     def __init__(self, callbacks: Sequence[Callback], reports: Sequence[Callback] = ()):

@@ -42,6 +42,12 @@ class TensorBoard(Callback):
     ------
     ImportError
         If tensorboardX is not installed.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> callback = seqnet.callbacks.TensorBoard("logs", histogram_freq=5)  # doctest: +SKIP
+    >>> history = model.fit(X, y, callbacks=[callback])  # doctest: +SKIP
     """
 
     adds = ()

@@ -184,6 +184,12 @@ class Epoch:
     part : function of an int, optional
         Returns the first row, and the row after the last, that are wanted of a batch of so many
         rows. A data set that can load these alone does so, and sets `Batch.place`.
+
+    Examples
+    --------
+    >>> from seqnet.data import Epoch
+    >>> list(Epoch(batch_size=2, first=1).select(["a", "b", "c"]))
+    ['b', 'c']
     """
 
     batch_size: int = 32

@@ -25,6 +25,14 @@ class Packed(RowDataset):
         length)`` bool. `targets`: such arrays or None. `mask`: a dictionary of ``(rows, length)``.
     rows, starts, lengths : int arrays (sequences,)
         Where each sequence lies: its row, its first step and its number of steps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.data import pack
+    >>> packed = pack([np.ones(3), np.ones(2), np.ones(1)], length=4)
+    >>> packed.rows.tolist(), packed.starts.tolist(), packed.lengths.tolist()
+    ([0, 1, 0], [0, 0, 3], [3, 2, 1])
     """
 
     data: Batch

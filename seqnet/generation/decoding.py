@@ -36,6 +36,14 @@ class Hypothesis:
         Whether it ended with the stop token, and not at the maximum length.
     score : float
         What beam search ranks by: `log_probability` divided by the length penalty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from seqnet.generation import Hypothesis
+    >>> found = Hypothesis(np.array([4, 2]), np.log([0.5, 0.5]), False, np.log(0.25))
+    >>> round(float(np.exp(found.log_probability)), 6)
+    0.25
     """
 
     tokens: np.ndarray

@@ -91,6 +91,16 @@ def perplexity(model: Model, text: Any) -> float:
     """Return the exponential of the mean of ``-log_probabilities``; for `text` see there.
 
     It is the number of equally probable symbols that would be as hard to predict.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> from seqnet.layers import Dense, Embedding
+    >>> from seqnet.generation import perplexity
+    >>> model = seqnet.Model([Embedding(8, 8), Dense(8, "softmax", kernel_initializer="zeros")])
+    >>> model.build((None, None))
+    >>> round(perplexity(model, [1, 5, 2, 7]), 4)
+    8.0
     """
     return math.exp(-log_probabilities(model, text).mean())
 
@@ -101,6 +111,16 @@ def bits_per_character(model: Model, text: Any) -> float:
     With a vocabulary of pieces or words the bits of all symbols are divided by the number of
     characters, so that models with different vocabularies can be compared; for `text` see
     `log_probabilities`.
+
+    Examples
+    --------
+    >>> import seqnet
+    >>> from seqnet.layers import Dense, Embedding
+    >>> from seqnet.generation import bits_per_character
+    >>> model = seqnet.Model([Embedding(8, 8), Dense(8, "softmax", kernel_initializer="zeros")])
+    >>> model.build((None, None))
+    >>> round(bits_per_character(model, [1, 5, 2, 7]), 4)
+    3.0
     """
     bits = -log_probabilities(model, text).sum() / math.log(2)
     if not isinstance(text, str) or model.vocabulary is None:

@@ -478,7 +478,8 @@ class MultiHeadAttention(Seeded):
         kernel, bias = self.projections[name]
         columns = int(np.prod(sizes))
         matrix = kernel.reshape((-1, columns))
-        flat = affine(inputs, matrix, None if bias is None else bias.reshape((columns,)))
+        vector = None if bias is None else bias.reshape((columns,))
+        flat = affine(inputs, matrix, vector, self.compute_dtype)
         return flat.reshape((*tuple(flat.shape)[:2], *sizes))
 
     def call(

@@ -98,7 +98,7 @@ class Bidirectional(Wrapper, Stateful):
                 "The two halves of a Bidirectional read in opposite directions: give "
                 f"backward_layer go_backwards={not forth.go_backwards}."
             )
-        same = ["return_sequences", "return_state", "stateful", "dtype"]
+        same = ["return_sequences", "return_state", "stateful", "dtype_policy"]
         same += ["units"] if self.merge_mode in ("sum", "mul", "ave") else []
         for name in same:
             if getattr(forth, name) != getattr(back, name):
@@ -207,5 +207,5 @@ def same_arguments(value: Any, **changes: Any) -> Any:
         return [same_arguments(item) for item in value]
     if not isinstance(value, Layer):
         return value
-    arguments = {name: same_arguments(getattr(value, name)) for name in value.parameters()}
+    arguments = {name: same_arguments(v) for name, v in value.current_arguments().items()}
     return type(value)(**(arguments | changes))

@@ -23,7 +23,7 @@ from pytensor.gradient import grad_clip
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import graph_inputs
 
-from seqnet import activations, backend, constraints, initializers, regularizers
+from seqnet import activations, backend, config, constraints, initializers, regularizers
 from seqnet.checks import check_bool, check_count, check_fits, check_number
 from seqnet.hyperparameters import Rate, numbers_of
 from seqnet.layers.calling import describe
@@ -64,6 +64,7 @@ class CellInLoop(ABC):
     """What a recurrent layer needs of a cell."""
 
     dtype: str
+    dtype_policy: str
     units: int
     gates: tuple[str, ...]
     state_names: tuple[str, ...]
@@ -521,8 +522,9 @@ class Cell(CellLayer, Seeded):
             inputs = pt.cast(inputs, self.dtype)
             inputs = inputs * (mask if inputs.ndim == 2 else mask[:, None, :])
         if not self.layer_normalization:
-            return affine(inputs, self.kernel, self.input_bias())
-        product, size, bias = affine(inputs, self.kernel), self.units, self.input_bias()
+            return affine(inputs, self.kernel, self.input_bias(), self.compute_dtype)
+        product = affine(inputs, self.kernel, None, self.compute_dtype)
+        size, bias = self.units, self.input_bias()
         columns = [product[..., k * size : (k + 1) * size] for k in range(len(self.gates))]
         normed = cast(Tensor, pt.concatenate(self.normed(columns, self.input_gain), axis=-1))
         return normed if bias is None else cast(Tensor, normed + bias)
@@ -606,6 +608,7 @@ class Cell(CellLayer, Seeded):
             describe(self),
             self.state_sizes,
             drawn[1],
+            bfloat16=self.dtype_policy == config.MIXED,
         )
         if step.products and not self.uses_recur:
             raise ValueError(
@@ -621,8 +624,7 @@ class Cell(CellLayer, Seeded):
         step, kernel, bias = self.trace(drawn).step, *self.recurrent_weights()
 
         def product(operand: Tensor, gates: Sequence[str]) -> Tensor:
-            result = pt.dot(operand, step.columns(cast(Tensor, kernel), gates))
-            return result if bias is None else result + step.columns(bias, gates)
+            return step.product(operand, gates, cast(Tensor, kernel), bias)
 
         new, _, _ = run_step(
             step,
@@ -662,6 +664,7 @@ def trace_with_output(
             what,
             (*sizes, *last.values()),
             input_size=cell.input_size,
+            bfloat16=cell.dtype_policy == config.MIXED,
         )
 
     whole = traced(own_output=True)

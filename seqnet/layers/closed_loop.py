@@ -48,7 +48,7 @@ class Feedback(CellInLoop):
 
     def __init__(self, cell: CellInLoop, owner: FedBack, returns_inputs: bool):
         self.cell, self.owner, self.returns_inputs = cell, owner, returns_inputs
-        self.dtype = cell.dtype
+        self.dtype, self.dtype_policy = cell.dtype, cell.dtype_policy
         self.features = 0
 
     @property

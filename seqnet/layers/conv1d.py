@@ -155,6 +155,6 @@ class Conv1D(Windowed):
                 bias = None if bias is None else bias[columns]
             joined = own[0] if len(own) == 1 else pt.concatenate(own, axis=-1)
             matrix = kernel.reshape((self.kernel_size * features, filters))
-            outputs.append(affine(joined, matrix, bias))
+            outputs.append(affine(joined, matrix, bias, self.compute_dtype))
         output = outputs[0] if self.groups == 1 else pt.concatenate(outputs, axis=-1)
         return activations.apply(self.activation, output)

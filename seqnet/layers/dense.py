@@ -97,22 +97,33 @@ class Dense(Layer):
             )
 
     def call(self, inputs: Tensor, mask: Tensor | None, context: CallContext) -> Tensor:
-        return activations.apply(self.activation, affine(inputs, self.kernel, self.bias))
+        product = affine(inputs, self.kernel, self.bias, self.compute_dtype)
+        return activations.apply(self.activation, product)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)
 
 
-def affine(inputs: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+def affine(
+    inputs: Tensor, kernel: Tensor, bias: Tensor | None = None, compute_dtype: str = ""
+) -> Tensor:
     """Return ``inputs @ kernel + bias`` over the last axis as one matrix product.
 
     ``(batch, ..., features)`` times ``(features, units)`` is ``(batch, ..., units)``; integer
-    inputs are cast to the kernel's float type.
+    inputs are cast to the kernel's float type. With the `compute_dtype` ``"bfloat16"`` the operands
+    are rounded, see `Layer.compute_dtype`.
     """
+    bfloat16 = compute_dtype == "bfloat16"
+    if bfloat16 and inputs.dtype == "float64":
+        raise ValueError(
+            "A layer with the policy 'mixed_bfloat16' has an input of float64, which would lose "
+            "most of its digits: give the layers before it, or the input, the dtype float32, or "
+            "this layer dtype='float64'."
+        )
     if inputs.dtype != kernel.dtype:
         inputs = pt.cast(inputs, kernel.dtype)
     weights = [kernel] if bias is None else [kernel, bias]
     found = match_small_lookup(inputs)
     if found is not None:
-        return LookupAffine()(*found, *weights)
-    return Affine()(inputs, *weights)
+        return LookupAffine(bfloat16)(*found, *weights)
+    return Affine(bfloat16)(inputs, *weights)

@@ -65,7 +65,9 @@ class Layer(Versioned, Configurable):
         Shape of one example, without the batch; only for the first layer of a model, and only
         if the model needs weights before it has seen data.
     dtype : str, optional
-        ``"float32"`` or ``"float64"``; by default `seqnet.config.floatx()`.
+        ``"float32"``, ``"float64"`` or ``"mixed_bfloat16"``, whose weights are float32 and whose
+        matrix products have operands that are rounded to bfloat16; by default
+        `seqnet.config.dtype_policy()`.
     trainable : bool
         Whether training changes the weights.
     activity_regularizer : str, Regularizer or function, optional
@@ -153,7 +155,11 @@ class Layer(Versioned, Configurable):
         self.name = name
         self.input_shape = None if input_shape is None else check_shape(input_shape, "input_shape")
         self.batch_size = None if batch_size is None else check_count(batch_size, "batch_size")
-        self.dtype = config.check_float_dtype(config.floatx() if dtype is None else dtype)
+        self.dtype_policy = (
+            config.dtype_policy() if dtype is None else config.check_dtype_policy(dtype)
+        )
+        is_mixed = self.dtype_policy == config.MIXED
+        self.dtype = "float32" if is_mixed else self.dtype_policy
         self._trainable = check_bool(trainable, "trainable")
         self.activity_regularizer = regularizers.get(activity_regularizer)
         self.built = False
@@ -586,6 +592,18 @@ class Layer(Versioned, Configurable):
         if isinstance(output, list):
             return output, cast(list, found)
         return [output], [cast(Tensor | None, found)]
+
+    @property
+    def compute_dtype(self) -> str:
+        """The type of the operands of products: ``"bfloat16"`` if the policy is mixed.
+
+        They are rounded to it where they are multiplied; all else has the type `dtype`.
+        """
+        return "bfloat16" if self.dtype_policy == config.MIXED else self.dtype
+
+    def current_arguments(self) -> dict[str, Any]:
+        found = super().current_arguments()
+        return found | {"dtype": self.dtype_policy} if "dtype" in found else found
 
     def rename(self, name: str) -> None:
         """Change the name, also where it begins the names of weights and inner layers."""

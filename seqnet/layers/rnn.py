@@ -95,12 +95,13 @@ class RNN(Loop):
     def __init__(self, cell: Layer | Sequence[Layer], **kwargs: Any):
         single: Any = StackedRNNCells(cell) if isinstance(cell, (list, tuple)) else cell
         loop = self.loop_of(single)
-        super().__init__(**({"dtype": loop.dtype} | kwargs))
+        super().__init__(**({"dtype": loop.dtype_policy} | kwargs))
         self.cell: Layer = single
         self._loop = loop
-        if self.dtype != loop.dtype:
+        if self.dtype_policy != loop.dtype_policy:
             raise ValueError(
-                f"RNN has the dtype {self.dtype} and its cell {loop.dtype}: give both the same."
+                f"RNN has the dtype {self.dtype_policy} and its cell {loop.dtype_policy}: give "
+                "both the same."
             )
         if "trainable" in kwargs and not self.trainable:
             self.trainable = False

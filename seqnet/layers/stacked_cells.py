@@ -59,7 +59,7 @@ class StackedRNNCells(CellLayer):
     def __init__(self, cells: Sequence[Layer], *, residual: bool = False, **kwargs: Any):
         if not isinstance(cells, (list, tuple)) or not cells:
             raise TypeError(f"StackedRNNCells takes a list of cells, got {cells!r}.")
-        kwargs.setdefault("dtype", getattr(cells[0], "dtype", None))
+        kwargs.setdefault("dtype", getattr(cells[0], "dtype_policy", None))
         super().__init__(**kwargs)
         self.cells = list(cells)
         if len({id(cell) for cell in cells}) < len(cells):
@@ -70,9 +70,10 @@ class StackedRNNCells(CellLayer):
         self._loops = [cell_in_loop(cell, "StackedRNNCells", stateless=True) for cell in cells]
         self.residual = check_bool(residual, "residual")
         for cell in cells[1:]:
-            if cell.dtype != self.dtype:
+            if cell.dtype_policy != self.dtype_policy:
                 raise ValueError(
-                    f"The cells of a stack must have one dtype, got {self.dtype} and {cell.dtype}."
+                    f"The cells of a stack must have one dtype, got {self.dtype_policy} and "
+                    f"{cell.dtype_policy}."
                 )
 
     @classmethod

@@ -38,7 +38,7 @@ class UserCell(CellInLoop):
 
     def __init__(self, layer: Layer):
         self.layer = layer
-        self.dtype = layer.dtype
+        self.dtype, self.dtype_policy = layer.dtype, layer.dtype_policy
         sizes = getattr(layer, "state_size", None)
         sizes = getattr(layer, "units", None) if sizes is None else sizes
         if sizes is None:
@@ -105,7 +105,7 @@ class LayerOfStep(CellInLoop):
 
     def __init__(self, layer: Layer):
         self.layer = layer
-        self.dtype = layer.dtype
+        self.dtype, self.dtype_policy = layer.dtype, layer.dtype_policy
         self._features: int | None = None
 
     @property

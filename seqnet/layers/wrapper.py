@@ -24,7 +24,7 @@ class Wrapper(Layer):
         layer = as_layer(layer)
         if not isinstance(layer, Layer):
             raise TypeError(f"{type(self).__name__} wraps a layer, got {layer!r}.")
-        super().__init__(**({"dtype": layer.dtype} | kwargs))
+        super().__init__(**({"dtype": layer.dtype_policy} | kwargs))
         self.layer = layer
         if "trainable" in kwargs:
             layer.trainable = self._trainable

@@ -148,6 +148,13 @@ def guess(y_pred: Tensor, y: np.ndarray) -> Loss:
     For a `CRF` layer it is minus the log probability of the targets, for a softmax a categorical
     cross-entropy (sparse if the targets are class numbers), for a sigmoid the binary cross-entropy,
     otherwise the mean squared error.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor.tensor as pt
+    >>> from seqnet.losses import guess
+    >>> guess(pt.sigmoid(pt.matrix()), np.zeros((2, 1))).name
+    'binary_crossentropy'
     """
     if chain_inputs(y_pred) is not None:
         return CRFLoss()

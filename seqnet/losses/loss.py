@@ -231,6 +231,18 @@ class SequenceLoss(Loss):
     A subclass defines ``call(y_true, y_pred, mask=None)``, which returns values ``(batch,)`` for
     predictions ``(batch, time, features)``. The mask ``(batch, time)`` is True where there is data;
     sequences without any do not count. In a model sample weights are ``(batch,)``.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt
+    >>> from seqnet.losses import SequenceLoss
+    >>> class EndDistance(SequenceLoss):
+    ...     targets_have_steps = False
+    ...
+    ...     def call(self, y_true, y_pred, mask=None):
+    ...         return pt.sum((y_true - y_pred[:, -1]) ** 2, axis=-1)
+    >>> float(EndDistance()([[1.0]], [[[5.0], [3.0]]]))
+    4.0
     """
 
     targets_have_steps = True
@@ -263,7 +275,14 @@ class SequenceLoss(Loss):
 
 
 def values_function(loss: Callable) -> Callable:
-    """Return the function of a loss that gives a value for each step: for training and metrics."""
+    """Return the function of a loss that gives a value for each step: for training and metrics.
+
+    Examples
+    --------
+    >>> from seqnet.losses import Huber, values_function
+    >>> values_function(Huber()).__name__, values_function(len).__name__
+    ('values', 'len')
+    """
     return loss.values if isinstance(loss, Loss) else loss
 
 

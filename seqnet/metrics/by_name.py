@@ -68,7 +68,13 @@ def get(identifier: Identifier, loss: object = None) -> Metric:
 
 
 def check_scalar(metric: Metric) -> None:
-    """Raise ``ValueError`` if a metric's result is an array: a log is one number."""
+    """Raise ``ValueError`` if a metric's result is an array: a log is one number.
+
+    Examples
+    --------
+    >>> from seqnet.metrics import F1Score, check_scalar
+    >>> check_scalar(F1Score(average="macro"))
+    """
     if not metric.scalar:
         raise ValueError(
             f"The metric {metric.name!r} gives an array, and a log is one number: pass "
@@ -130,7 +136,14 @@ def chosen(
 
 
 def metric_or_loss(identifier: Identifier, custom_objects: dict | None = None) -> Callable:
-    """Return the metric, or else the loss, of a name, a saved configuration or an object."""
+    """Return the metric, or else the loss, of a name, a saved configuration or an object.
+
+    Examples
+    --------
+    >>> from seqnet.metrics import metric_or_loss
+    >>> [type(metric_or_loss(name)).__name__ for name in ("auc", "kl_divergence")]
+    ['AUC', 'KLDivergence']
+    """
     known = FUNCTIONS.get(identifier) if callable(identifier) else None
     try:
         return registry.get("metric", known or identifier, custom_objects)

@@ -248,7 +248,14 @@ class Metric(Configurable):
 
 
 def divide_no_nan(numerator: Any, denominator: Any) -> Any:
-    """Return a quotient of arrays or numbers, 0 where the denominator is 0."""
+    """Return a quotient of arrays or numbers, 0 where the denominator is 0.
+
+    Examples
+    --------
+    >>> from seqnet.metrics import divide_no_nan
+    >>> divide_no_nan([1.0, 2.0], [2.0, 0.0]).tolist()
+    [0.5, 0.0]
+    """
     numerator, denominator = np.asarray(numerator), np.asarray(denominator)
     zero = denominator == 0
     return np.where(zero, 0.0, numerator / np.where(zero, 1.0, denominator))

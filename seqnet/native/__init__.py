@@ -21,8 +21,8 @@ The C files in ``src/``: ``core.c`` is the library of one precision and includes
 ``recurrence.c`` (with ``elementwise_recurrence.c``), ``program.c``, ``rows.c`` (softmax,
 embeddings, elementwise functions and norms), ``chain.c`` (linear chains), ``ctc.c`` and ``steps.c``
 (repeated steps). ``tile.h`` is the inner loop of matrix products, ``row.h`` that of a single row,
-``vector.h`` defines vectors and their functions, ``team.c`` the threads, ``block.h`` and
-``generated.h`` the interface of generated code.
+``pairs.h`` rounds operands to bfloat16, ``vector.h`` defines vectors and their functions,
+``team.c`` the threads, ``block.h`` and ``generated.h`` the interface of generated code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,15 @@ from __future__ import annotations
 from .cell import Other
 from .chain import chain_backward, chain_best, chain_forward
 from .compiler import KernelUnavailable
-from .core import available, calls, get_num_threads, info, set_num_threads, vector_bytes
+from .core import (
+    available,
+    bfloat16_products,
+    calls,
+    get_num_threads,
+    info,
+    set_num_threads,
+    vector_bytes,
+)
 from .ctc import ctc_loss
 from .dense import gemm
 from .elementwise import ElementwiseKernel
@@ -56,6 +64,7 @@ __all__ = [
     "StepProduct",
     "Steps",
     "available",
+    "bfloat16_products",
     "calls",
     "chain_backward",
     "chain_best",

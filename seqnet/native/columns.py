@@ -330,6 +330,9 @@ class Columns(Expressions):
             parts = [(u, None if self._widths[u] is None else columns) for u in node.inputs]
             number = node.outputs.index(v)
             return lambda values: self._scalar(node.op.scalar_op, node, values)[number], parts
+        if name == "RoundToBfloat16":
+            parts = [(node.inputs[0], None if self._widths[node.inputs[0]] is None else columns)]
+            return lambda values: self.add("bfloat16", self.number(values[0])), parts
         if name in ("Sum", "Max"):
             return self._reduction(node, "sum" if name == "Sum" else "largest")
         if name in ("DimShuffle", "ExpandDims", "Squeeze"):

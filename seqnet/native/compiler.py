@@ -218,13 +218,21 @@ def _run(command: list[str], work: Path) -> tuple[int, bytes]:
 
 
 def _defines() -> list[str]:
-    """``SEQNET_VECTOR_BYTES`` (16, 32 or 64) overrides the width that the compiler chooses."""
-    requested = os.environ.get("SEQNET_VECTOR_BYTES")
-    if not requested:
-        return []
-    if requested not in ("16", "32", "64"):
-        raise ValueError(f"SEQNET_VECTOR_BYTES must be 16, 32 or 64, got {requested!r}")
-    return [f"-DVECTOR_BYTES={requested}"]
+    """Return the definitions that environment variables ask for.
+
+    ``SEQNET_VECTOR_BYTES`` (16, 32 or 64) overrides the width that the compiler chooses.
+    ``SEQNET_BFLOAT16=emulate`` computes products of bfloat16 operands without the instruction.
+    """
+    found = []
+    if requested := os.environ.get("SEQNET_VECTOR_BYTES"):
+        if requested not in ("16", "32", "64"):
+            raise ValueError(f"SEQNET_VECTOR_BYTES must be 16, 32 or 64, got {requested!r}")
+        found.append(f"-DVECTOR_BYTES={requested}")
+    if requested := os.environ.get("SEQNET_BFLOAT16"):
+        if requested != "emulate":
+            raise ValueError(f"SEQNET_BFLOAT16 must be 'emulate' or not set, got {requested!r}")
+        found.append("-DEMULATE_BFLOAT16")
+    return found
 
 
 def _key(source: str, compiler: list[str]) -> str:

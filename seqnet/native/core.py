@@ -48,6 +48,7 @@ class CoreLibrary(Protocol):
     run_steps: Callable[..., None]
     first_outside: Callable[..., int]
     vector_bytes: Callable[[], int]
+    bfloat16_products: Callable[[], int]
     gemm_scratch_size: int  # elements of scratch memory that a product needs for each thread
 
 
@@ -74,15 +75,19 @@ SIGNATURES = {
     },
     "copy_bytes": [c_void_p, c_long],
     "run_steps": [c_void_p, c_long],
-    "recurrence_scratch": [c_long] * 5,
+    "recurrence_scratch": [c_long] * 6,
     "elementwise_scratch": [c_long] * 3,
     "gemm_scratch": [c_long],
     "first_outside": [c_void_p, c_long, c_long],
     "vector_bytes": [],
+    "bfloat16_products": [],
     "attach_team": [c_void_p, c_void_p],
 }
 RETURNS = dict.fromkeys(
-    ("recurrence_scratch", "elementwise_scratch", "gemm_scratch", "first_outside", "vector_bytes"),
+    (
+        *("recurrence_scratch", "elementwise_scratch", "gemm_scratch"),
+        *("first_outside", "vector_bytes", "bfloat16_products"),
+    ),
     c_long,
 )
 
@@ -185,6 +190,19 @@ def info(dtype: DTypeLike = "float32") -> dict[str, object]:
         "threads": get_num_threads(),
         "cache": str(cache.cache_directory()),
     }
+
+
+def bfloat16_products() -> str:
+    """Return how products of bfloat16 operands are computed here.
+
+    Returns
+    -------
+    str
+        ``"instruction"`` if the processor has AVX-512 BF16, ``"emulated"`` if the environment
+        variable ``SEQNET_BFLOAT16`` is ``"emulate"``: the same bits, slowly. Empty if there is no
+        instruction and no emulation was asked for: such products take longer than those in float32.
+    """
+    return ("", "instruction", "emulated")[core("float32").bfloat16_products()]
 
 
 def available_cores() -> int:

@@ -23,7 +23,7 @@ class _Arguments(Structure):  # gemm_arguments in src/gemm.c
         *((f"{side}_{n}", kind) for side in "ab" for n, kind in SIDE),
         *(("c", c_void_p), ("c_row", c_long), ("bias", c_void_p), ("accumulate", c_long)),
         *(("column_sums", c_void_p), ("first_sums", c_long), ("scratch", c_void_p)),
-        *((n, c_long) for n in ("row_parts", "column_parts")),
+        *((n, c_long) for n in ("row_parts", "column_parts", "bfloat16")),
     ]
 
 
@@ -36,6 +36,7 @@ def gemm(
     out: np.ndarray | None = None,
     accumulate: bool = False,
     column_sums: Literal[False] = False,
+    bfloat16: bool = False,
 ) -> np.ndarray: ...
 
 
@@ -48,6 +49,7 @@ def gemm(
     out: np.ndarray | None = None,
     accumulate: bool = False,
     column_sums: np.ndarray | Literal[True],
+    bfloat16: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
@@ -59,6 +61,7 @@ def gemm(
     out: np.ndarray | None = None,
     accumulate: bool = False,
     column_sums: np.ndarray | bool = False,
+    bfloat16: bool = False,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Return the product of two matrices, ``a @ b + bias (+ out)``.
 
@@ -78,16 +81,27 @@ def gemm(
         Whether to return the sums of `b` over its first axis as well, ``(n,)``. If ``a = x.T`` and
         `b` is the gradient of an affine map, this is the gradient of its bias, which is nearly free
         here. An array is written to.
+    bfloat16
+        Whether to round `a` and `b` to bfloat16 where they are multiplied. Everything else is
+        float32, also the sums of `b`. Without an instruction for it (`bfloat16_products`) it is
+        computed more slowly.
 
     Returns
     -------
     numpy.ndarray or tuple of numpy.ndarray
         `out`, or ``(out, column_sums)``.
+
+    Raises
+    ------
+    ValueError
+        If shapes, dtypes or strides do not fit, or `bfloat16` is asked for with float64.
     """
     library = core(a.dtype)
     size = a.itemsize
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0] or a.dtype != b.dtype:
         raise ValueError(f"gemm: cannot multiply {a.dtype}{a.shape} by {b.dtype}{b.shape}")
+    if bfloat16 and a.dtype != np.float32:
+        raise ValueError(f"gemm: bfloat16=True takes float32 arrays, got {a.dtype}")
     m, k = a.shape
     n = b.shape[1]
     if out is None:
@@ -126,7 +140,7 @@ def gemm(
             None if sums is None else address(sums),
             1,
         ),
-        *(scratch, 0, 0),
+        *(scratch, 0, 0, bfloat16),
     )
     run(library.gemm, arguments, threads, a, b, bias)
     count_call("gemm")

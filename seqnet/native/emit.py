@@ -23,6 +23,7 @@ TEMPLATES = {
     **{name: f"{{0}} {sign} {{1}}" for name, sign in BINARY.items()},
     **{name: f"(vmask)({{0}} {sign} {{1}})" for name, sign in COMPARISONS.items()},
     "log": "v_log_of_any({0})",
+    "bfloat16": "v_bfloat16({0})",
     "neg": "-{0}",
     "not": "~{0}",
     "number": "v_from_mask({0})",

@@ -98,7 +98,7 @@ SHAPES = (
 )
 
 
-PASSED = ("GradClip", "ZeroGrad", "DisconnectedGrad", "ConsiderConstant")
+PASSED = ("GradClip", "RoundGradient", "ZeroGrad", "DisconnectedGrad", "ConsiderConstant")
 """Operations that return their input, and change its gradient."""
 
 FOLDED = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
@@ -240,6 +240,8 @@ class Expressions:
             return self._scalar(op.scalar_op, node, arguments)
         if name in PASSED:
             return [arguments[0]]
+        if name == "RoundToBfloat16":
+            return [self.add("bfloat16", self.number(arguments[0]))]
         if name in SHAPES and (
             name == "SpecifyShape" or all(getattr(node.inputs[0].type, "broadcastable", ()))
         ):

@@ -18,7 +18,7 @@ from . import memory
 from .cell import CellSource, Other
 from .compiler import KernelUnavailable
 from .core import address, core_and, count_call, threads_for
-from .recording import run
+from .recording import here, run
 
 MAX_BLOCKS = 160  # as in src/recurrence.c
 MAX_SIZES = 256  # for which the arguments that calls share are kept
@@ -52,8 +52,9 @@ class _Arguments(Structure):  # recurrence in src/recurrence.c
         *_fields(c_void_p, "dr", "d_kernel", "d_bias"),
         *_fields(c_long, "other_sequences", "other_sums"),
         *_fields(c_void_p, "d_other", "sums"),
-        *_fields(c_long, "want_initial"),
+        *_fields(c_long, "want_initial", "bfloat16"),
         *_fields(c_void_p, "scratch"),
+        *_fields(c_long, "keeps_packed", "packed_for"),
     ]
 
 
@@ -96,9 +97,14 @@ class RecurrenceKernel:
         ``operands(states, others)`` returns for each gate the left operand of its product with the
         recurrent kernel, ``(batch, units)``, an elementwise function of the states before the step
         and of `others`; None for a gate whose ``r`` is not used. By default it is the first state.
+    bfloat16
+        Whether to round the operands of all products to bfloat16, also in the gradients. States,
+        sums and all else are float32.
 
     Raises
     ------
+    ValueError
+        If `bfloat16` is asked for with float64.
     KernelUnavailable
         If the step uses an operation that is not supported, or there is no compiler.
     """
@@ -115,6 +121,7 @@ class RecurrenceKernel:
         dtype: str = "float32",
         others: Sequence[Other] = (),
         operands: Callable | None = None,
+        bfloat16: bool = False,
     ) -> RecurrenceKernel:
         """Return the compiled kernel of a step; equal ones are made once.
 
@@ -123,9 +130,9 @@ class RecurrenceKernel:
         others = tuple(others)
         cell = CellSource(step, gates, states, np.dtype(dtype).name, others, operands)
         sizes = (tuple(cell.distinct), tuple(cell.operand_of), gates, states)
-        key = (cell.source, *sizes, others, np.dtype(dtype).name)
+        key = (cell.source, *sizes, others, np.dtype(dtype).name, bfloat16)
         if key not in cls._known:
-            cls._known[key] = cls(cell, gates, states, dtype, others)
+            cls._known[key] = cls(cell, gates, states, dtype, others, bfloat16=bfloat16)
         return cls._known[key]
 
     def __init__(
@@ -136,8 +143,12 @@ class RecurrenceKernel:
         dtype: str = "float32",
         others: Sequence[Other] = (),
         operands: Callable | None = None,
+        bfloat16: bool = False,
     ) -> None:
         self.gates, self.states, self.dtype = gates, states, np.dtype(dtype)
+        if bfloat16 and self.dtype != np.float32:
+            raise ValueError(f"bfloat16=True takes a float32 recurrence, got {self.dtype}")
+        self.bfloat16 = bfloat16
         self.others = tuple(others)
         cell = (
             step
@@ -492,6 +503,7 @@ class RecurrenceKernel:
         size, template = same
         a = _Arguments.from_buffer_copy(template)
         a.scratch = memory.scratch(size)
+        a.keeps_packed = here() is not None  # a call that is noted is repeated with these weights
         initial_pointers, state_pointers = self._pointers(initial), self._pointers(states)
         if recurrent_kernel is not None:
             a.recurrent_kernel = address(recurrent_kernel)
@@ -541,7 +553,8 @@ class RecurrenceKernel:
         if self._elementwise:
             size = self._core.elementwise_scratch(units, self.states, threads)
         else:
-            size = self._core.recurrence_scratch(batch, units, self.gates, operands, threads)
+            sizes = (batch, units, self.gates, operands, self.bfloat16)
+            size = self._core.recurrence_scratch(*sizes, threads)
         step, step_gradient = self._functions
         compute_operands, operands_gradient = self._operand_functions
         return size * self.dtype.itemsize, _Arguments(
@@ -562,6 +575,7 @@ class RecurrenceKernel:
             operands_gradient=operands_gradient,
             operand_slots=1,
             saved_slots=1,
+            bfloat16=self.bfloat16,
         )
 
     def _other(

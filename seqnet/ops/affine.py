@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import pytensor.tensor as pt
 from pytensor.graph.basic import Apply, Variable
 
+from seqnet.ops.bfloat16 import dot
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
 from seqnet.types import Tensor
 
@@ -16,13 +16,21 @@ class Affine(GraphOp):
     """``x @ kernel + bias``: ``(..., features)`` to ``(..., units)``.
 
     The kernel is ``(features, units)`` and the bias, if present, ``(units,)``.
+
+    Parameters
+    ----------
+    bfloat16 : bool
+        Round the operands of the product to bfloat16, and those of its gradients.
     """
 
-    __props__ = ()
+    __props__ = ("bfloat16",)
+
+    def __init__(self, bfloat16: bool = False) -> None:
+        self.bfloat16 = bfloat16
 
     def define(self, x: Tensor, kernel: Tensor, *bias: Tensor) -> list[Tensor]:
         rows = x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
-        product = pt.dot(rows, kernel)
+        product = dot(rows, kernel, self.bfloat16)
         if bias:
             product = product + bias[0]
         if x.ndim == 2:
@@ -48,19 +56,22 @@ class Affine(GraphOp):
     ) -> list[Variable]:
         x, kernel, *bias = cast("Sequence[Tensor]", inputs)
         (gradient,) = output_grads
-        d_weights = AffineGradient()(x, gradient)
-        return [Affine()(gradient, kernel.T), *d_weights[: 1 + len(bias)]]
+        d_weights = AffineGradient(self.bfloat16)(x, gradient)
+        return [Affine(self.bfloat16)(gradient, kernel.T), *d_weights[: 1 + len(bias)]]
 
 
 class AffineGradient(GraphOp):
     """The gradients of the kernel and bias of an affine map, from its input and output gradient."""
 
-    __props__ = ()
+    __props__ = ("bfloat16",)
+
+    def __init__(self, bfloat16: bool = False) -> None:
+        self.bfloat16 = bfloat16
 
     def define(self, x: Tensor, gradient: Tensor) -> list[Tensor]:
         rows = x.reshape((-1, x.shape[-1]))
         gradient_rows = gradient.reshape((-1, gradient.shape[-1]))
-        return [pt.dot(rows.T, gradient_rows), gradient_rows.sum(axis=0)]
+        return [dot(rows.T, gradient_rows, self.bfloat16), gradient_rows.sum(axis=0)]
 
     def outputs_for(self, x: Tensor, gradient: Tensor) -> list[Tensor]:
         features, units = x.type.shape[-1], gradient.type.shape[-1]

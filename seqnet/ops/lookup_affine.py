@@ -28,12 +28,21 @@ def match_small_lookup(x: Tensor) -> tuple | None:
 
 
 class LookupAffine(GraphOp):
-    """``table[ids] @ kernel + bias``: a table (rows, features) and ids (...) to (..., units)."""
+    """``table[ids] @ kernel + bias``: a table (rows, features) and ids (...) to (..., units).
 
-    __props__ = ()
+    Parameters
+    ----------
+    bfloat16 : bool
+        See `Affine`. In the gradient, what is rounded are the sums of the rows of each id.
+    """
+
+    __props__ = ("bfloat16",)
+
+    def __init__(self, bfloat16: bool = False) -> None:
+        self.bfloat16 = bfloat16
 
     def define(self, table: Tensor, ids: Tensor, kernel: Tensor, *bias: Tensor) -> list[Tensor]:
-        return [Affine()(Gather()(table, ids), kernel, *bias)]
+        return [Affine(self.bfloat16)(Gather()(table, ids), kernel, *bias)]
 
     def outputs_for(
         self, table: Tensor, ids: Tensor, kernel: Tensor, *bias: Tensor
@@ -55,16 +64,23 @@ class LookupAffine(GraphOp):
         output_grads: Sequence[Variable],
     ) -> list[Variable]:
         table, ids, kernel, *bias = inputs
-        d_table, *d_weights = LookupAffineGradient()(table, ids, kernel, *output_grads)
+        gradient = LookupAffineGradient(self.bfloat16)
+        d_table, *d_weights = gradient(table, ids, kernel, *output_grads)
         return [d_table, disconnected_type(), *d_weights[: 1 + len(bias)]]
 
 
 class LookupAffineGradient(GraphOp):
     """The gradients of the table, kernel and bias of a `LookupAffine`."""
 
-    __props__ = ()
+    __props__ = ("bfloat16",)
+
+    def __init__(self, bfloat16: bool = False) -> None:
+        self.bfloat16 = bfloat16
 
     def define(self, table: Tensor, ids: Tensor, kernel: Tensor, gradient: Tensor) -> list[Tensor]:
+        if self.bfloat16:
+            summed = ScatterAdd()(gradient, ids, table.shape[0])
+            return [Affine(True)(summed, kernel.T), *AffineGradient(True)(table, summed)]
         d_kernel, d_bias = AffineGradient()(Gather()(table, ids), gradient)
         d_rows = Affine()(gradient, kernel.T)
         return [ScatterAdd()(d_rows, ids, table.shape[0]), d_kernel, d_bias]

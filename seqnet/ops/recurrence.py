@@ -27,6 +27,7 @@ from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.replace import graph_replace
 
+from seqnet.ops.bfloat16 import dot
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, connected, like
 from seqnet.ops.step import Extra, TracedStep, run_step, step_gradient
 from seqnet.ops.unrolled import UnrolledStep, stack_steps, unstack_steps
@@ -223,8 +224,7 @@ class Recurrence(RecurrenceOp):
             kernel, bias = values.get("recurrent_kernel"), values.get("bias")
 
             def product(operand: Tensor, gates: Sequence[str]) -> Tensor:
-                result = pt.dot(operand, step.columns(cast("Tensor", kernel), gates))
-                return result if bias is None else result + step.columns(bias, gates)
+                return step.product(operand, gates, cast("Tensor", kernel), bias)
 
             x, mask = values["projected"], values.get("mask")
             new, products, operands = run_step(step, x, old, product, self.extras(values), mask)
@@ -357,7 +357,10 @@ class RecurrenceGradient(RecurrenceOp):
         gradients = {"projected": self.in_order(d_projected)}
         if "recurrent_kernel" in given:
             gradients["recurrent_kernel"] = self.assemble(
-                [pt.dot(flat(u).T, flat(d)) for u, d in zip(operands, d_products, strict=True)],
+                [
+                    dot(flat(u).T, flat(d), step.bfloat16)
+                    for u, d in zip(operands, d_products, strict=True)
+                ],
                 given["recurrent_kernel"],
             )
         if "bias" in given:

@@ -27,6 +27,7 @@ from pytensor.tensor.math import Prod, Sum
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.type import TensorType
 
+from seqnet.ops.bfloat16 import dot
 from seqnet.types import Tensor
 
 
@@ -149,6 +150,9 @@ class TracedStep:
     extras : list of Extra
         Other variables that the step uses, such as its own weights. What the step computes from
         them alone is computed before the loop.
+    bfloat16 : bool
+        Whether the operands of the products with the recurrent kernel are rounded to bfloat16, and
+        those of their gradients.
     """
 
     gates: tuple[str, ...]
@@ -161,6 +165,7 @@ class TracedStep:
     new_states: list[Tensor]
     extras: list[Extra]
     input_sizes: tuple[int, ...]
+    bfloat16: bool = False
 
     def split(self, joined: Tensor, gates: Sequence[str] | None = None) -> list:
         """Split (batch, gates * units) into a (batch, units) array for each gate."""
@@ -168,6 +173,16 @@ class TracedStep:
         if count == 1:
             return [joined]
         return [joined[:, k * size : (k + 1) * size] for k in range(count)]
+
+    def product(
+        self, operand: Tensor, gates: Sequence[str], kernel: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """Return the product of an operand (batch, units) with the recurrent kernel, and its bias.
+
+        The result is (batch, gates * units) of some gates.
+        """
+        result = dot(operand, self.columns(kernel, gates), self.bfloat16)
+        return result if bias is None else cast("Tensor", result + self.columns(bias, gates))
 
     def columns(self, weight: Tensor, gates: Sequence[str]) -> Tensor:
         """Return the columns of a weight (..., gates * units) that belong to some gates."""
@@ -190,6 +205,7 @@ def trace_step(
     state_sizes: Sequence[int] | None = None,
     dropout: Sequence[Tensor] = (),
     input_size: int | None = None,
+    bfloat16: bool = False,
 ) -> TracedStep:
     """Call a step once on placeholders and return its graph.
 
@@ -212,6 +228,8 @@ def trace_step(
         loop: one for all gates, or one for each gate.
     input_size : int, optional
         The last axis of the input of each gate; `units` by default.
+    bfloat16 : bool
+        See `TracedStep`.
 
     Raises
     ------
@@ -261,7 +279,9 @@ def trace_step(
     # Copies, so that a state that is returned unchanged is a new variable as well.
     new = [copied(v) for v in new]
     extras += others
-    return TracedStep(gates, units, dtype, sizes, inputs, states, products, new, extras, widths)
+    return TracedStep(
+        gates, units, dtype, sizes, inputs, states, products, new, extras, widths, bfloat16
+    )
 
 
 def without_markers(outputs: Sequence) -> tuple[list, list[Extra]]:
@@ -493,7 +513,7 @@ def step_gradient(
         product = step.products[k]
         d_products[k] = join(gradients(product.values))
         kernel = step.columns(cast("Tensor", recurrent_kernel), product.gates)
-        known[product.operand] = pt.dot(d_products[k], kernel.T)
+        known[product.operand] = dot(d_products[k], kernel.T, step.bfloat16)
     trained = [e.placeholder for e in step.extras if e.has_gradient]
     found = gradients([*step.states, *step.inputs, *trained])
     d_old, found = found[: len(old)], found[len(old) :]

@@ -44,6 +44,17 @@ class NumericalError(FloatingPointError):
         The L2 norm of the gradient of each trained weight, before clipping.
     weight_norms : dict of str to float
         The L2 norm of each weight, after the update.
+
+    Examples
+    --------
+    >>> import numpy as np, seqnet
+    >>> model = seqnet.Model([seqnet.layers.Dense(1)])
+    >>> model.compile(seqnet.optimizers.SGD(1e30), "mse")
+    >>> try:
+    ...     model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=9, verbose=0)
+    ... except seqnet.NumericalError as error:
+    ...     print(error.headline)
+    Batch 1 of epoch 2: the loss is inf.
     """
 
     def __init__(

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -370,10 +372,12 @@ def test_calls_of_many_steps_give_what_single_steps_give(name, monkeypatch):
     texts, log_p = model.generate(primes, 40, seed=seeds, **options)
     found = writing.Writer.of(model)
     assert (found.reason is not None) == (name in IN_PYTHON), found.reason
+    # Where the vectors are not those of the processor, the compiler rounds rows differently.
+    rounding = 1e-5 if "SEQNET_VECTOR_BYTES" in os.environ else 0
     for k in range(3):  # a sequence does not depend on the others
         text, of_text = model.generate(primes[k], 40, seed=[seeds[k]], **options)
         np.testing.assert_array_equal(text, texts[k])
-        np.testing.assert_array_equal(of_text, log_p[k])
+        np.testing.assert_allclose(of_text, log_p[k], rtol=rounding)
     p = model.predict(np.array([[*primes[1], *texts[1]]]))[0]
     if p.ndim == 2:
         expected = np.log(p[2:-1][np.arange(40), texts[1]])

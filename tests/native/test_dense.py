@@ -97,9 +97,10 @@ def test_rounding_grows_slowly_with_the_length_of_sums_and_not_with_other_rows()
         b = random.standard_normal((k, n), "float32")
         native.set_num_threads(1)
         out, sums = native.gemm(a, b, column_sums=True)
-        few = native.gemm(a[:3], b)
+        few = [native.gemm(a[:rows], b) for rows in (1, 3)]
         native.set_num_threads(2)
-        np.testing.assert_array_equal(few, out[:3])
+        for part in few:
+            np.testing.assert_array_equal(part, out[: len(part)])
         if n < k:
             exact = a.astype("float64") @ b
             assert np.abs(out - exact).max() < 1e-6 * np.abs(exact).max()  # 4e-6 with one sum

@@ -29,3 +29,12 @@ void attach_team(team_run_function *run, team_barrier_function *barrier) {
 #include "steps.c"
 
 long vector_bytes(void) { return VECTOR_BYTES; }
+
+/* How products in bfloat16 are computed: 0 as on a processor without an instruction for them, 1 by it, 2 emulated. */
+long bfloat16_products(void) {
+#if REAL_BITS == 32 && defined(EMULATE_BFLOAT16)
+    return 2;
+#else
+    return HAS_PAIR_INSTRUCTION;
+#endif
+}

@@ -17,6 +17,8 @@
  *   - The gradient of another array that is the same at all steps is summed over the steps for each row of the batch.
  *   - A cell without a product, whose U is NULL, is in elementwise_recurrence.c unless it has sums over the units.
  *   - Where the mask is False the states keep their values, dx is 0 and gradients pass to the previous step.
+ *   - With `bfloat16` the operands of products are rounded: U where it is packed, those of a step where they are known. A
+ *     step has its own half of two buffers, so that threads need no further synchronization.
  *
  * Arrays are (time, batch, gates * units) or (time, batch, units), with the last axis contiguous. `saved` has the values
  * that the gradient of the cell needs: (time, saved, batch, units rounded up to vectors).
@@ -59,7 +61,10 @@ typedef struct {
     const sequence *d_other;
     real *sums; /* (other_sums, batch, padded): zeros at first */
     long want_initial;
+    long bfloat16; /* round the operands of all products */
     real *scratch;
+    /* A call that is repeated with the same weights packs U once: for this number of members (0: not yet). */
+    long keeps_packed, packed_for;
 } recurrence;
 
 static long vector_count(long units) { return (units + LANES - 1) / LANES; }
@@ -117,12 +122,21 @@ static void copy_rows(long rows, long columns, const real *from, long from_row, 
         for (long c = 0; c < columns; c++) to[r * to_row + c] = from ? from[r * from_row + c] : 0;
 }
 
+/* ---- operands that are rounded: words of two numbers, see pairs.h ------------------------------- */
+
+static long words_of_units(const recurrence *q) { return (q->units + 1) / 2; }
+
+/* The words of an operand at step t: (batch, words_of_units) */
+static word *operand_words(const recurrence *q, word *words, long source, long t) {
+    return words + ((t % 2) * (q->states + q->computed) + source) * q->batch * words_of_units(q);
+}
+
 /* ---- division of the work ----------------------------------------------------------------------- */
 
 #define MIN_ROWS 4L /* for each thread */
 
 static int splits_rows(const recurrence *q, long members) {
-    long size = q->gates * q->units * q->units * (long)sizeof(real);
+    long size = q->gates * q->units * q->units * (long)sizeof(real) / (q->bfloat16 ? 2 : 1);
     return members > 1 && q->batch >= members * MIN_ROWS && size <= l2_cache_size / 2;
 }
 
@@ -156,6 +170,21 @@ static void pack_group(const recurrence *q, const real *from, long depth, long j
                     store(packed, load(source));
                 else
                     for (long c = 0; c < LANES; c++) packed[c] = c < width ? source[c] : 0;
+            }
+    }
+}
+
+/* pack_group with rounding: panels of words */
+static void pack_group_pairs(const recurrence *q, const real *from, long depth, long j, long group, long step, word *packed) {
+    long total = q->gates * group, row = q->gates * q->units;
+    for (long p = 0; p < total; p += step) {
+        long vectors = min_long(step, total - p);
+        for (long k = 0; k < depth; k += 2)
+            for (long v = p; v < p + vectors; v++, packed += LANES) {
+                long unit = (j + v % group) * LANES, width = min_long(LANES, q->units - unit);
+                const real *source = from + k * row + v / group * q->units + unit;
+                pairs_of_rows(source, k + 1 < depth ? source + row : NULL, width, packed);
+                for (long c = width; c < LANES; c++) packed[c] = 0;
             }
     }
 }
@@ -215,27 +244,48 @@ static void compute_operands(const recurrence *q, const part *my, long t) {
     }
 }
 
+/* Round the operands of step t for a thread's rows and units. */
+static void round_operands(const recurrence *q, const part *my, long t, word *words) {
+    long u = my->j0 * LANES, width = min_long(my->j1 * LANES, q->units) - u;
+    for (long g = 0; g < q->gates; g++) {
+        long source = q->operand_of[g], before = 0;
+        while (before < g && q->operand_of[before] != source) before++;
+        const real *h = operand_at(q, source, t);
+        if (before < g || !h || width <= 0) continue;
+        word *to = operand_words(q, words, source, t) + u / 2;
+        for (long r = my->row; r < my->end; r++) pairs_along(h + r * q->units + u, width, to + r * words_of_units(q));
+    }
+}
+
 static void forward_job(void *argument, const team_member *me) {
-    const recurrence *q = argument;
+    recurrence *q = argument;
     /* With few rows in total, packing takes longer than it saves: read U in place. */
-    long units = q->units;
-    int in_place = q->time * q->batch <= FEW_ROWS, one = one_operand(q); /* if not one, panels are of one gate each */
+    long units = q->units, packed_before = q->packed_for == me->count;
+    int in_place = q->time * q->batch <= FEW_ROWS && !q->bfloat16 && !q->keeps_packed;
+    int one = one_operand(q); /* if not one, panels are of one gate each */
     int by_row = in_place && q->batch == 1 && units % LANES == 0; /* read whole rows of U */
     long most = by_row ? ROW_VECTORS : in_place || !one ? TILE_VECTORS : group_vectors(q->gates);
     long columns = q->gates * units;
     part my = part_of(q, me, most);
     long width = q->gates * LANES; /* columns of one vector of units */
     long tile_size = (TILE_ROWS + 1) * width * TILE_VECTORS;
-    real *tile = q->scratch + me->index * tile_size, *bias = q->scratch + me->count * tile_size;
-    real *packed = bias + vector_count(units) * width;
-    for (long j = my.p0; j < my.p1 && q->recurrent_kernel; j += most) {
+    long all = q->bfloat16 ? words_of_units(q) : units; /* the depth of a product */
+    real *bias = q->scratch, *packed = bias + vector_count(units) * width;
+    real *tile = packed + vector_count(units) * width * all + me->index * tile_size;
+    word *words = (word *)(packed + vector_count(units) * width * all + me->count * tile_size);
+    for (long j = my.p0; j < my.p1 && q->recurrent_kernel && !packed_before; j += most) {
         long group = min_long(most, my.p1 - j);
         if (q->bias) pack_group(q, q->bias, 1, j, group, TILE_VECTORS, bias + j * width);
-        if (!in_place || (j + group) * LANES > units)
+        if (q->bfloat16)
+            pack_group_pairs(q, q->recurrent_kernel, units, j, group, one ? TILE_VECTORS : group,
+                             (word *)(packed + j * width * all));
+        else if (!in_place || (j + group) * LANES > units)
             pack_group(q, q->recurrent_kernel, units, j, group, one ? TILE_VECTORS : group, packed + j * width * units);
     }
     compute_operands(q, &my, 0);
-    if (my.rows || q->computed) team_barrier(me);
+    if (q->bfloat16) round_operands(q, &my, 0, words);
+    if (my.rows || q->computed || q->bfloat16) team_barrier(me);
+    tile_table *table = q->bfloat16 ? pair_tiles : tiles;
     for (long t = 0; t < q->time; t++) {
         for (long j = my.j0; j < my.j1; j += most) {
             long group = min_long(most, my.j1 - j), total = q->gates * group;
@@ -245,16 +295,18 @@ static void forward_job(void *argument, const team_member *me) {
                 long step = direct || !one ? group : TILE_VECTORS;
                 for (long p = 0; p < total; p += step) {
                     long vectors = min_long(step, total - p);
-                    const real *h = operand_at(q, q->operand_of[one ? 0 : p / group], t);
-                    long depth = h && q->recurrent_kernel ? units : 0;
-                    const real *b = packed + j * width * units + p * LANES * units;
+                    long source = q->operand_of[one ? 0 : p / group];
+                    const real *h = operand_at(q, source, t);
+                    long depth = h && q->recurrent_kernel ? all : 0;
+                    const real *b = packed + j * width * all + p * LANES * all;
                     if (direct) b = q->recurrent_kernel + p / group * units + j * LANES;
                     if (by_row) {
                         const real *init = q->bias ? bias + j * width + p * LANES : NULL;
                         row_product(depth, h, 1, b, columns, vectors * LANES, init, tile + p * LANES);
                         continue;
                     }
-                    tiles[vectors - 1][end - row - 1](depth, h + row * units * (h != NULL), units, 1, b,
+                    if (q->bfloat16 && h) h = (const real *)operand_words(q, words, source, t);
+                    table[vectors - 1][end - row - 1](depth, h + row * all * (h != NULL), all, 1, b,
                                                       direct ? columns : vectors * LANES,
                                                       q->bias ? bias + j * width + p * LANES : NULL, 0,
                                                       tile + p * LANES, total * LANES);
@@ -263,8 +315,10 @@ static void forward_job(void *argument, const team_member *me) {
             }
         }
         if (t + 1 < q->time) compute_operands(q, &my, t + 1);
+        if (t + 1 < q->time && q->bfloat16) round_operands(q, &my, t + 1, words);
         if (!my.rows) team_barrier(me);
     }
+    if (me->index == 0 && q->keeps_packed) q->packed_for = me->count; /* all members have passed a barrier */
 }
 
 /* ---- backwards ------------------------------------------------------------------------ */
@@ -303,22 +357,52 @@ static void pack_transposed(const recurrence *q, long j, long group, real *packe
         }
 }
 
+/* pack_transposed with rounding. The numbers of a gate are an axis of their own, so that its first one begins a word. */
+static void pack_transposed_pairs(const recurrence *q, long j, long group, word *packed) {
+    long columns = q->gates * q->units, full = group * LANES, width = min_long(full, q->units - j * LANES);
+    for (long g = 0; g < q->gates; g++)
+        pack_pairs_transposed(q->recurrent_kernel + j * LANES * columns + g * q->units, columns, q->units, width, full,
+                              packed + g * words_of_units(q) * full);
+}
+
+/* The words of dr at step t, (batch, gates, words_of_units), and the same rounded for a thread's rows and some units. */
+static word *gradient_words(const recurrence *q, word *words, long t) {
+    return words + (t % 2) * q->batch * q->gates * words_of_units(q);
+}
+
+static void round_gradients(const recurrence *q, const part *my, long t, long j, long width, word *words) {
+    for (long g = 0; g < q->gates; g++) {
+        long d = q->distinct_slot[g], rest = q->distinct * q->units;
+        sequence dr = d < 0 ? q->d_projected : (sequence){q->dr, q->batch * rest, rest};
+        word *to = gradient_words(q, words, t) + g * words_of_units(q) + j * LANES / 2;
+        block from = block_at(&dr, t, 0, (d < 0 ? g : d) * q->units + j * LANES);
+        for (long r = my->row; r < my->end; r++)
+            pairs_along(from.data + r * from.row, width, to + r * q->gates * words_of_units(q));
+    }
+}
+
 /* dh += dr[t] @ U transposed, for some rows of one group. `to` has the gradients of the states, which are added to, and
  * then of the operands that are computed, (batch, padded) each. */
 static void add_product(const recurrence *q, const part *my, const gate_range *parts, long n, long t, long group,
-                        const real *packed, real *to, long dh_row) {
+                        const real *packed, word *words, real *to, long dh_row) {
+    tile_table *table = q->bfloat16 ? pair_tiles : tiles;
     for (long k = q->states; k < q->states + q->computed; k++)
         copy_rows(my->end - my->row, group * LANES, NULL, 0, to + (k * q->batch + my->row) * dh_row, dh_row);
     for (long s = 0; s < n; s++) {
         real *dh = to + parts[s].source * q->batch * dh_row;
-        for (long k = 0; k < parts[s].depth; k += DEPTH_BLOCK) {
-            long depth = min_long(DEPTH_BLOCK, parts[s].depth - k), width = group * LANES;
-            const real *a = parts[s].dr.data + t * parts[s].dr.time_step + k;
+        long start = parts[s].column, all = parts[s].depth, a_row = parts[s].dr.batch_step;
+        const real *left = parts[s].dr.data + t * parts[s].dr.time_step;
+        if (q->bfloat16) {
+            start = start / q->units * words_of_units(q), all = all / q->units * words_of_units(q);
+            a_row = q->gates * words_of_units(q), left = (const real *)gradient_words(q, words, t) + start;
+        }
+        for (long k = 0; k < all; k += DEPTH_BLOCK) {
+            long depth = min_long(DEPTH_BLOCK, all - k), width = group * LANES;
+            const real *a = left + k;
             for (long i = 0, rows = my->end - my->row; i < tile_count(rows); i++) {
                 long row = my->row + tile_start(rows, i), height = my->row + tile_start(rows, i + 1) - row;
-                tiles[group - 1][height - 1](depth, a + row * parts[s].dr.batch_step, parts[s].dr.batch_step, 1,
-                                             packed + (parts[s].column + k) * width, width, dh + row * dh_row, dh_row,
-                                             dh + row * dh_row, dh_row);
+                table[group - 1][height - 1](depth, a + row * a_row, a_row, 1, packed + (start + k) * width, width,
+                                             dh + row * dh_row, dh_row, dh + row * dh_row, dh_row);
             }
         }
     }
@@ -399,9 +483,15 @@ static void backward_job(void *argument, const team_member *me) {
     long u = my.j0 * LANES, mine = min_long(my.j1 * LANES, units) - u, rows = my.end - my.row;
     real *carried = q->scratch, *packed = carried + (q->states + q->computed) * q->batch * padded;
     gate_range parts[MAX_BLOCKS];
-    long n = gate_ranges(q, parts);
-    for (long j = my.p0; j < my.p1 && q->recurrent_kernel; j += TILE_VECTORS)
-        pack_transposed(q, j, min_long(TILE_VECTORS, my.p1 - j), packed + j * LANES * columns);
+    long n = gate_ranges(q, parts), all = q->bfloat16 ? q->gates * words_of_units(q) : columns;
+    word *words = (word *)(packed + padded * all);
+    for (long j = my.p0; j < my.p1 && q->recurrent_kernel; j += TILE_VECTORS) {
+        long group = min_long(TILE_VECTORS, my.p1 - j);
+        if (q->bfloat16)
+            pack_transposed_pairs(q, j, group, (word *)(packed + j * LANES * all));
+        else
+            pack_transposed(q, j, group, packed + j * LANES * columns);
+    }
     for (long s = 0; s < q->states; s++) {
         real *dh = carried + (s * q->batch + my.row) * padded + u;
         copy_rows(rows, (my.j1 - my.j0) * LANES, NULL, 0, dh, padded); /* also zeros the padding */
@@ -413,10 +503,12 @@ static void backward_job(void *argument, const team_member *me) {
             long group = min_long(TILE_VECTORS, my.j1 - j);
             long width = min_long(group * LANES, units - j * LANES);
             if (t < q->time - 1) {
-                add_product(q, &my, parts, n, t + 1, group, packed + j * LANES * columns, carried + j * LANES, padded);
+                add_product(q, &my, parts, n, t + 1, group, packed + j * LANES * all, words, carried + j * LANES, padded);
                 pass_operands(q, &my, t, j, width, carried);
             }
-            if (t >= 0) apply_gradient(q, &my, t, j, width, carried);
+            if (t < 0) continue;
+            apply_gradient(q, &my, t, j, width, carried);
+            if (q->bfloat16 && q->recurrent_kernel) round_gradients(q, &my, t, j, width, words);
         }
         if (t >= 0 && !my.rows) team_barrier(me);
     }
@@ -435,6 +527,7 @@ static void weight_gradients(const recurrence *q, long threads) {
         int computed = parts[s].source >= q->states;
         const real *h0 = operand_at(q, parts[s].source, 0);
         gemm_arguments g = {.m = q->units, .n = parts[s].depth, .c_row = columns, .scratch = q->scratch};
+        g.bfloat16 = q->bfloat16;
         g.c = q->d_kernel + parts[s].column;
         g.k = computed ? q->time * q->batch : q->batch; /* the first step; without initial states a column of zeros, so that sums are set */
         g.a = (gemm_side){h0 ? h0 : &zero, h0 != NULL, h0 ? q->units : 0, h0 ? q->batch * q->units : 0, q->batch};
@@ -454,10 +547,11 @@ static void weight_gradients(const recurrence *q, long threads) {
 }
 
 /* Scratch memory, in elements, that is enough for both directions; `operands` counts the states, too. */
-long recurrence_scratch(long batch, long units, long gates, long operands, long threads) {
-    long padded = vector_count(units) * LANES;
-    long forward = threads * (TILE_ROWS + 1) * gates * PANEL + padded * gates * (units + 1);
-    long backward = padded * (operands * batch + gates * units), weights = threads * GEMM_SCRATCH;
+long recurrence_scratch(long batch, long units, long gates, long operands, long bfloat16, long threads) {
+    long padded = vector_count(units) * LANES, depth = bfloat16 ? (units + 1) / 2 : units;
+    long forward = threads * (TILE_ROWS + 1) * gates * PANEL + padded * gates * (depth + 1);
+    long backward = padded * (operands * batch + gates * depth), weights = threads * GEMM_SCRATCH;
+    if (bfloat16) forward += 2 * batch * operands * depth, backward += 2 * batch * gates * depth;
     long most = forward > backward ? forward : backward;
     return (most > weights ? most : weights) + 64;
 }

@@ -127,6 +127,15 @@ INLINE vreal v_abs(vreal x) { return (vreal)((vmask)x & ~SIGN_BIT); }
 INLINE vreal v_copysign(vreal size, vreal sign) {
     return (vreal)(((vmask)size & ~SIGN_BIT) | ((vmask)sign & SIGN_BIT));
 }
+INLINE vreal v_normal(vreal x) { /* numbers smaller than LEAST_NORMAL become zero, with their sign */
+    return (vreal)((vmask)x & ((vmask)(v_abs(x) >= splat(LEAST_NORMAL)) | v_isnan(x) | SIGN_BIT));
+}
+#if REAL_BITS == 32
+INLINE vreal v_bfloat16(vreal x) { /* the nearest bfloat16 number; numbers smaller than LEAST_NORMAL become zero */
+    vmask bits = (vmask)v_normal(x), rounded = (bits + (0x7fff + (bits >> 16 & 1))) & (whole)0xffff0000u;
+    return v_select(v_isnan(x), x, (vreal)rounded);
+}
+#endif
 INLINE vreal v_sign(vreal x) { /* -1, 0 or 1; NaN stays NaN */
     return v_select((vmask)(x == splat(0)) | v_isnan(x), x, v_copysign(splat(REAL(1.0)), x));
 }
