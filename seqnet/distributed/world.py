@@ -24,7 +24,14 @@ Sums = dict[tuple[int, int], list[Array]]
 
 
 class RankError(RuntimeError):
-    """Another rank failed; the message says which and why."""
+    """Another rank failed; the message says which and why.
+
+    Examples
+    --------
+    >>> from seqnet.distributed import RankError
+    >>> str(RankError("Rank 1 of 2 failed: OSError: the disk is full"))
+    'Rank 1 of 2 failed: OSError: the disk is full'
+    """
 
     def __init__(self, message: str):
         super().__init__(message)
@@ -42,6 +49,12 @@ class Traffic:
         The size of what this rank contributed to them.
     seconds : float
         The time in them, including the time to wait for slower ranks.
+
+    Examples
+    --------
+    >>> from seqnet.distributed import current
+    >>> current().traffic
+    Traffic(messages=0, bytes=0, seconds=0.0)
     """
 
     messages: int = 0
