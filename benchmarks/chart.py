@@ -2,9 +2,11 @@
 
     python benchmarks/chart.py results.jsonl docs/performance.png
     python benchmarks/chart.py results.jsonl docs/unrolling.png --of unroll_vs_scan
+    python benchmarks/chart.py results.jsonl docs/scale-out.png --of scale_out
 
 The first shows the LSTM step times of compare.py, the second the two charts of reference 000: run
-times, and compile times on a logarithmic scale.
+times, and compile times on a logarithmic scale. The third shows what a model of the time says of
+many machines.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 import report
 from harness import SIZES
+from scale_out import exchange_s
 
 
 def plain(record: dict) -> bool:
@@ -128,7 +131,33 @@ def unroll_vs_scan(records: list[dict], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-CHARTS = {"compare": compare, "unroll_vs_scan": unroll_vs_scan}
+NETWORKS = {"10 Gbit/s, 30 µs": (10e9, 30e-6), "100 Gbit/s, 2 µs": (100e9, 2e-6)}
+"""Bits per second and latency of a message in seconds."""
+
+
+def scale_out(records: list[dict], path: Path) -> None:
+    """Draw the speed of each machine among many, as a share of that of one machine."""
+    figure, axes = pyplot().subplots(1, len(NETWORKS), figsize=(10, 3.8), sharey=True)
+    machines = [2**k for k in range(11)]
+    found = {r["model"]: r for r in records if "sent" in r}
+    for axis, (title, (bits, latency)) in zip(axes, NETWORKS.items(), strict=True):
+        for name, r in found.items():
+            alone = r["ms"]["seqnet, 1 x 2"]["median"] / 1e3
+            rows = 2 * r["row_bytes"]  # measured with half of a batch
+            sizes = r["dense_bytes"], rows, r["table_bytes"]
+            times = [alone + exchange_s(n, *sizes, latency, bits) for n in machines]
+            axis.plot(machines, [100 * alone / t for t in times], marker="o", label=name)
+        axis.set(title=title, xscale="log", xlabel="machines", ylim=(0, 105))
+        axis.set_xticks(machines[::2], [f"{n:,}" for n in machines[::2]])
+        axis.minorticks_off()
+        axis.grid(alpha=0.4)
+    axes[0].set_ylabel("speed of each machine, %")
+    axes[0].legend(title="model")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+CHARTS = {"compare": compare, "unroll_vs_scan": unroll_vs_scan, "scale_out": scale_out}
 
 
 def main(arguments=None) -> None:

@@ -37,6 +37,9 @@ def read(paths: list[Path]) -> dict[str, list[dict]]:
                 "length",
                 "way",
                 "form",
+                "model",
+                "rate",
+                "ranks",
             )
             key = [record.get(n) for n in (*names, "vocabulary", "settings", "streams")]
             key.append(sorted(record["sides"]) if "sides" in record else None)

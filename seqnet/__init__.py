@@ -8,6 +8,7 @@ from seqnet import (
     config,
     constraints,
     data,
+    distributed,
     generation,
     initializers,
     layers,
@@ -20,6 +21,8 @@ from seqnet import (
     utils,
 )
 from seqnet.config import set_random_seed
+from seqnet.distributed import distribute
+from seqnet.environment import info
 from seqnet.layers.symbolic import Input
 from seqnet.model import Model, Sequential, clone_model, load_model, model_from_json
 from seqnet.training.diagnostics import NumericalError
@@ -37,7 +40,10 @@ __all__ = [
     "config",
     "constraints",
     "data",
+    "distribute",
+    "distributed",
     "generation",
+    "info",
     "initializers",
     "layers",
     "load_model",

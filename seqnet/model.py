@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from seqnet import backend, config, losses, optimizers, summary
+from seqnet import backend, config, distributed, losses, optimizers, summary
 from seqnet import metrics as metrics_module
 from seqnet.callbacks import Callback, CallbackList, History
 from seqnet.callbacks.base import check_callbacks, say
@@ -69,7 +69,8 @@ from seqnet.training.objectives import (
     weights_by_output,
 )
 from seqnet.training.results import Totals
-from seqnet.training.step import RUN_FUNCTIONS, CompiledSteps
+from seqnet.training.shards import ShardedSteps
+from seqnet.training.step import RUN_FUNCTIONS
 from seqnet.training.stepping import OneStep
 from seqnet.training.tbptt import check_windows
 from seqnet.types import ArrayLike, Shape
@@ -103,7 +104,7 @@ class Model:
         From the text that `generate` takes and returns to numbers; saved with the model.
     optimizer, loss, metrics
         Set by `compile`.
-    steps : CompiledSteps
+    steps : ShardedSteps
         The compiled train, test and predict steps.
     history : History
         The logs of the last `fit`; empty before the first one.
@@ -169,7 +170,7 @@ class Model:
         self.signature = Signature()
         self.graph = Graph.of_stack([])
         self._layers: list[Layer] = []
-        self.steps = CompiledSteps(self)
+        self.steps = ShardedSteps(self)
         self._fill(inputs if layers is None else layers, outputs)
         if not trainable:
             self.trainable = False
@@ -299,7 +300,7 @@ class Model:
         """Make the graph of the list of layers."""
         vars(self).pop("_functions", None)
         self.graph = Graph.of_stack(self.layers)
-        self.steps = CompiledSteps(self)
+        self.steps = ShardedSteps(self)
 
     def as_layer(self) -> ModelLayer:
         """Return the layer that this model is inside other models; always the same one."""
@@ -794,7 +795,7 @@ class Model:
             self.optimizer, self.loss_weights = optimizer, loss_weights
             self.objectives = Objectives()
             self.metrics_asked = asked if len(names) > 1 else asked[names[0]]
-            self.steps = CompiledSteps(self)
+            self.steps = ShardedSteps(self)
             self.loss = found if found is None or len(names) > 1 else found[names[0]]
         if found is not None:
             self.set_objectives(found)
@@ -918,6 +919,7 @@ class Model:
         lengths: Data | None = None,
         tbptt: int | None = None,
         resident: bool = False,
+        accumulate: int = 1,
     ) -> History:
         """Train on arrays, rows outside memory, or a stream of batches.
 
@@ -987,6 +989,12 @@ class Model:
             Keep the data in shared variables during the training, and take batches by row numbers
             within the compiled functions. Results are the same. The data goes to the device once,
             and not with each batch; without a device it saves little. For arrays, without `tbptt`.
+        accumulate : int
+            Gradient accumulation: compute each batch in this many parts, one after another, and
+            make one update with the sum of their gradients. The result is that of the whole batch,
+            and only the values of one part are in memory. Keras's
+            ``gradient_accumulation_steps=k`` with batches of n samples is ``batch_size=k * n,
+            accumulate=k``.
 
         Returns
         -------
@@ -1007,13 +1015,14 @@ class Model:
             if validation_batch_size is None
             else self._batch_size(validation_batch_size, "validation_batch_size"),
             epochs, initial_epoch, shuffle, tbptt, verbose, validation_freq, steps_per_epoch,
-            validation_steps, class_weight, resident,
+            validation_steps, class_weight, resident, accumulate,
         )  # fmt: skip
         callbacks, verbose = check_callbacks(callbacks), arguments.verbose
         remaining = arguments.epochs - arguments.initial_epoch
         if arguments.shuffle and self.stateful:
             log.warning("shuffle=True mixes the sequences of stateful layers: use shuffle=False.")
         with ExitStack() as opened:
+            opened.enter_context(distributed.current().together())
             opened.enter_context(alone(self))
             adapter = Adapter(self, announce=verbose > 0, continues=steps_per_epoch is not None)
             dataset = adapter.dataset(X, y, sample_weight, mask, lengths)
@@ -1110,8 +1119,12 @@ class Model:
         steps, tbptt = check_optional_count(steps, "steps"), check_optional_count(tbptt, "tbptt")
         verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
         announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
-        dataset = Adapter(self, announce=announce).dataset(X, y, sample_weight, mask, lengths)
-        with closing(dataset), closing(called):
+        with ExitStack() as opened:
+            opened.enter_context(distributed.current().together())
+            adapter = Adapter(self, announce=announce)
+            dataset = adapter.dataset(X, y, sample_weight, mask, lengths)
+            opened.callback(dataset.close)
+            opened.callback(called.close)
             self._check_samples(dataset)
             called.set_up(self, training.data_params(dataset, batch_size, steps))
             if tbptt is not None:
@@ -1143,9 +1156,12 @@ class Model:
         steps = check_optional_count(steps, "steps")
         verbose, callbacks = check_verbose(verbose), check_callbacks(callbacks)
         announce, called = verbose > 0, CallbackList(callbacks, reports(verbose, callbacks))
-        adapter = Adapter(self, announce=announce, targets=False)
-        dataset = adapter.dataset(X, mask=mask, lengths=lengths)
-        with closing(dataset), closing(called):
+        with ExitStack() as opened:
+            opened.enter_context(distributed.current().together())
+            adapter = Adapter(self, announce=announce, targets=False)
+            dataset = adapter.dataset(X, mask=mask, lengths=lengths)
+            opened.callback(dataset.close)
+            opened.callback(called.close)
             self._check_samples(dataset)
             called.set_up(self, training.data_params(dataset, batch_size, steps))
             found = training.predict(self, dataset, batch_size, called, steps, announce)
@@ -1162,12 +1178,13 @@ class Model:
         lengths: Data | None = None,
     ) -> float | list[float] | dict[str, float]:
         """Make one update; return the loss and metrics before the update, as `evaluate` does."""
-        batch = self._one_batch(Adapter(self).dataset(X, y, sample_weight, mask, lengths))
-        result, norms = self.steps.train(batch), GradientNorms()
-        norms.add(result.joint_norm, result.gradient_norms, result.trained)
-        self.gradient_norms = norms
-        if not result.finite:
-            raise training.numerical_error(self, result, "train_on_batch")
+        with distributed.current().together():
+            batch = self._one_batch(Adapter(self).dataset(X, y, sample_weight, mask, lengths))
+            result, norms = self.steps.train(batch), GradientNorms()
+            norms.add(result.joint_norm, result.gradient_norms, result.trained)
+            self.gradient_norms = norms
+            if not result.finite:
+                raise training.numerical_error(self, result, "train_on_batch")
         return report(Totals(self.objectives, result.sums), return_dict)
 
     @takes_keras_names
@@ -1181,16 +1198,19 @@ class Model:
         lengths: Data | None = None,
     ) -> float | list[float] | dict[str, float]:
         """Return the loss and metrics of one batch, as `evaluate` does."""
-        batch = self._one_batch(Adapter(self).dataset(X, y, sample_weight, mask, lengths))
-        return report(Totals(self.objectives, self.steps.test(batch).sums), return_dict)
+        with distributed.current().together():
+            batch = self._one_batch(Adapter(self).dataset(X, y, sample_weight, mask, lengths))
+            result = self.steps.test(batch)
+        return report(Totals(self.objectives, result.sums), return_dict)
 
     @takes_keras_names
     def predict_on_batch(
         self, X: Data, mask: Data | None = None, lengths: Data | None = None
     ) -> np.ndarray | list | dict[str, Any]:
         """Return the outputs for one batch, as `predict` does."""
-        dataset = Adapter(self, targets=False).dataset(X, mask=mask, lengths=lengths)
-        found = dataset.join([self.steps.predict(self._one_batch(dataset)).output])
+        with distributed.current().together():
+            dataset = Adapter(self, targets=False).dataset(X, mask=mask, lengths=lengths)
+            found = dataset.join([self.steps.predict(self._one_batch(dataset)).output])
         return self.signature.outputs.as_declared(found)
 
     def step(self, X: Data, states: Sequence[ArrayLike] | None = None) -> tuple[Any, list]:

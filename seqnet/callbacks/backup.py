@@ -102,9 +102,12 @@ class BackupAndRestore(Callback):
         same = [c for c in self.trainer.callbacks.resumed if isinstance(c, BackupAndRestore)]
         if len(same) > 1:
             raise ValueError(f"fit takes one BackupAndRestore, got {len(same)}.")
-        self.lock.enter_context(resume.in_use(self.path))
+        world = self.trainer.world
         self.description = resume.describe(self.trainer)
-        self.saved = resume.load(self.trainer, self.description, self.path)
+        if world.rank == 0:
+            self.lock.enter_context(resume.in_use(self.path))
+            self.saved = resume.load(self.trainer, self.description, self.path)
+        self.saved = world.broadcast(self.saved)
 
     def close(self) -> None:
         self.lock.close()
@@ -175,7 +178,9 @@ class BackupAndRestore(Callback):
                 "load it with seqnet.load_model; to start again, delete it.",
                 self.path,
             )
-        if self.delete_checkpoint and self.trainer.finished and not nonfinite_weights(self.model):
+        first = self.trainer.world.rank == 0
+        done = first and self.delete_checkpoint and self.trainer.finished
+        if done and not nonfinite_weights(self.model):
             self.path.unlink(missing_ok=True)
 
     def save(self) -> bool:

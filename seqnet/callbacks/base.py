@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.std import tqdm
 
 from seqnet.checks import check_count
+from seqnet.distributed import current
 from seqnet.registry import constructor_arguments
 from seqnet.saving.hdf5 import extract_arrays
 from seqnet.training.diagnostics import NumericalError
@@ -42,6 +43,8 @@ class Callback:
         another callback is an error before training instead of after the first epoch.
     runs_last : bool
         Whether the callback is called after all others.
+    first_rank_only : bool
+        Whether it only reports or writes files, so that one of several processes calls it.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class Callback:
     trainer: Any = None
     adds: tuple[str, ...] | None = None
     runs_last = False
+    first_rank_only = False
 
     def set_model(self, model: Model) -> None:
         """Set the model."""
@@ -251,13 +255,16 @@ class CallbackList:
 
     def __init__(self, callbacks: Sequence[Callback], reports: Sequence[Callback] = ()):
         self.resumed = list(callbacks)
-        self.callbacks = sorted([*callbacks, *reports], key=lambda callback: callback.runs_last)
+        called = [c for c in (*callbacks, *reports) if current().rank == 0 or not c.first_rank_only]
+        self.callbacks = sorted(called, key=lambda callback: callback.runs_last)
         self.params: Mapping = {}
         # Most callbacks do not override the batch hooks; those are not called at all.
         begin = self.with_hooks("on_train_batch_begin", "on_batch_begin")
         end = self.with_hooks("on_train_batch_end", "on_batch_end")
         self.at_batch_begin = [callback.on_train_batch_begin for callback in begin]
         self.at_batch_end = [callback.on_train_batch_end for callback in end]
+        # Whether one of those that all ranks call may stop the training after a batch.
+        self.decide_by_batch = any(not callback.first_rank_only for callback in begin + end)
 
     def set_up(self, model: Model, params: Mapping, trainer: Trainer | None = None) -> None:
         """Set the model, the parameters and the current run of all callbacks, and check them."""
@@ -307,7 +314,7 @@ class CallbackList:
         """Restore the states of the user's callbacks; an error names the callback."""
         for callback, state in zip(self.resumed, states, strict=True):
             try:
-                if state:
+                if state and callback in self.callbacks:
                     callback.load_state_dict(state)
             except Exception as error:
                 name = type(callback).__name__

@@ -61,6 +61,8 @@ class ModelCheckpoint(Monitor):
     ['model-01.h5', 'model-02.h5']
     """
 
+    first_rank_only = True
+
     def __init__(
         self,
         filepath: str | os.PathLike,

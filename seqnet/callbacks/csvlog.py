@@ -47,6 +47,7 @@ class CSVLogger(Callback):
     """
 
     adds = ()
+    first_rank_only = True
 
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
         if not isinstance(separator, str) or len(separator) != 1:

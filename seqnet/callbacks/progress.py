@@ -205,6 +205,7 @@ class ProgressBar(Callback):
     """
 
     adds = ()
+    first_rank_only = True
 
     def __init__(self, unit: str = "batch", per_batch: float = 1, file: TextIO | None = None):
         self.unit, self.per_batch, self.file = unit, per_batch, file
@@ -317,6 +318,7 @@ class EpochLine(Callback):
     """
 
     adds = ()
+    first_rank_only = True
 
     def __init__(self) -> None:
         self.began, self.steps = 0.0, 0

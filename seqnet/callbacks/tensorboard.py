@@ -51,6 +51,7 @@ class TensorBoard(Callback):
     """
 
     adds = ()
+    first_rank_only = True
 
     @takes_keras_names
     def __init__(

@@ -31,7 +31,7 @@ class ArrayDataset(RowDataset):
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches; each costs only the indexing of the arrays."""
         for rows in self.epoch_rows(epoch):
-            yield self.data.take(rows)
+            yield self.load_for(epoch, rows)
 
     def order_matters(self, batch_size: int) -> bool:
         return batch_size < self.size

@@ -21,6 +21,8 @@ class Layout:
     Parameters
     ----------
     starts, lengths : int array (samples,)
+    shortest : int
+        The smallest number of steps to pad to.
 
     Examples
     --------
@@ -31,8 +33,8 @@ class Layout:
     ([[0, 1, 0], [2, 0, 0]], [[1, 1, 0], [1, 0, 0]])
     """
 
-    def __init__(self, starts: np.ndarray, lengths: np.ndarray):
-        self.starts, self.lengths = starts, lengths
+    def __init__(self, starts: np.ndarray, lengths: np.ndarray, shortest: int = 0):
+        self.starts, self.lengths, self.shortest = starts, lengths, shortest
         self._padded: tuple | None = None
 
     @classmethod
@@ -46,6 +48,11 @@ class Layout:
 
     def __getitem__(self, rows: RowSelection) -> Layout:
         return Layout(self.starts[rows], self.lengths[rows])
+
+    def part(self, rows: RowSelection, wanted: RowSelection) -> Layout:
+        """Return the layout of wanted rows, which are padded like all `rows`."""
+        longest = int(self.lengths[rows].max())
+        return Layout(self.starts[wanted], self.lengths[wanted], longest)
 
     def steps(self, row: int) -> slice:
         """Return where the steps of one sequence are."""
@@ -63,7 +70,7 @@ class Layout:
         They are computed once for all columns of a batch with these lengths.
         """
         if self._padded is None or self._padded[0] != allowed:
-            time = int(self.lengths.max())
+            time = max(int(self.lengths.max()), self.shortest)
             time = min((n for n in allowed if n >= time), default=time)
             self._padded = allowed, self.places(time)
         return self._padded[1]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from itertools import cycle, islice
 from operator import itemgetter
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -75,6 +75,23 @@ def tree_items(tree: Tree, name: str) -> list[tuple[str, Any]]:
     return [(name, tree)]
 
 
+class Place(NamedTuple):
+    """Which rows of a batch some samples are.
+
+    Attributes
+    ----------
+    start, stop : int
+        The first row, and the row after the last. If they are equal, the samples are one row that
+        only stands for the shapes.
+    total : int
+        The rows of the whole batch.
+    """
+
+    start: int
+    stop: int
+    total: int
+
+
 @dataclass(slots=True)
 class Batch:
     """A batch of samples: inputs, and targets, sample weights and mask if present.
@@ -89,6 +106,8 @@ class Batch:
         With several outputs, those that are missing have no weights.
     mask : bool array (samples, time), optional
         True where there is data. With several inputs, those that are missing have no mask.
+    place : Place, optional
+        Which rows of a batch the samples are; None if they are all of it.
 
     Examples
     --------
@@ -103,6 +122,7 @@ class Batch:
     targets: Tree = None
     sample_weight: Tree = None
     mask: Tree = None
+    place: Place | None = None
 
     def __len__(self) -> int:
         inputs = self.inputs
@@ -118,7 +138,9 @@ class Batch:
 
     def map(self, function: Callable) -> Batch:
         """Return a batch with a function applied to each array."""
-        return Batch(*[map_tree(function, part) for part in self.parts()])
+        found = Batch(*[map_tree(function, part) for part in self.parts()])
+        found.place = self.place
+        return found
 
     def take(self, rows: RowSelection) -> Batch:
         """Return the samples of some rows (a slice or an array of numbers)."""
@@ -129,6 +151,15 @@ class Batch:
                 part = map_tree(select, part) if isinstance(part, dict) else part[rows]
             parts.append(part)
         return Batch(*parts)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return some rows of a batch, with their place; one row if there are none."""
+        rows, before = self.place or Place(0, len(self), len(self)), 0
+        if self.place is not None:
+            before = rows.start
+        found = self.take(slice(start - before, stop - before) if stop > start else slice(0, 1))
+        found.place = Place(start, stop, rows.total)
+        return found
 
 
 @dataclass(frozen=True)
@@ -150,6 +181,9 @@ class Epoch:
         continues after them.
     contiguous : bool
         Each batch consists of neighbouring rows, and only the order of the batches is shuffled.
+    part : function of an int, optional
+        Returns the first row, and the row after the last, that are wanted of a batch of so many
+        rows. A data set that can load these alone does so, and sets `Batch.place`.
 
     Examples
     --------
@@ -164,6 +198,7 @@ class Epoch:
     steps: int | None = None
     before: int | None = None
     contiguous: bool = False
+    part: Callable[[int], tuple[int, int]] | None = None
 
     def select(self, batches: Iterable) -> Iterator:
         """Return the batches that belong to the epoch, given all batches in order.
@@ -304,8 +339,10 @@ class MappedDataset(Dataset):
         batches = self.dataset.batches(epoch)
         try:
             for batch in batches:
-                yield self.function(batch)
-                del batch  # not kept alive while the next one is read
+                mapped = self.function(batch)
+                mapped.place = batch.place
+                yield mapped
+                del batch, mapped  # not kept alive while the next one is read
         finally:
             batches.close()
 
@@ -395,7 +432,19 @@ class RowDataset(Dataset):
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches, prefetched by a thread if they are slow; the order is drawn first."""
         rows = self.epoch_rows(epoch)
-        return prefetch_if_slow((self.load(r) for r in rows), config.prefetch())
+        return prefetch_if_slow((self.load_for(epoch, r) for r in rows), config.prefetch())
+
+    def load_for(self, epoch: Epoch, rows: RowSelection) -> Batch:
+        """Return the samples of a batch that an epoch asks for."""
+        return self.load(rows) if epoch.part is None else self.load_part(rows, epoch.part)
+
+    def load_part(self, rows: RowSelection, part: Callable[[int], tuple[int, int]]) -> Batch:
+        """Return a part of a batch of some rows; see `Epoch`."""
+        total = count_rows(rows)
+        start, stop = part(total)
+        batch = self.load(some_rows(rows, start, stop))
+        batch.place = Place(start, stop, total)
+        return batch
 
     def first_batch(self, batch_size: int) -> Batch:
         return self.load(slice(0, min(batch_size, len(self))))
@@ -430,6 +479,26 @@ class RowDataset(Dataset):
         rows = np.unique(np.linspace(0, len(self) - 1, FINGERPRINT_ROWS, dtype=int))
         found = batch_fingerprint(self.load(rows))
         return {name: part | {"samples": len(self)} for name, part in found.items()}
+
+
+def count_rows(rows: RowSelection) -> int:
+    """Return the number of rows of a batch."""
+    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+
+
+def some_rows(rows: RowSelection, start: int, stop: int) -> RowSelection:
+    """Return a part of the rows of a batch; the first row if it is empty.
+
+    Examples
+    --------
+    >>> from seqnet.data.dataset import some_rows
+    >>> some_rows(slice(10, 20), 2, 4)
+    slice(12, 14, None)
+    """
+    start, stop = (start, stop) if stop > start else (0, 1)
+    if isinstance(rows, slice):
+        return slice(rows.start + start, rows.start + stop)
+    return rows[start:stop]
 
 
 class RowRange(RowDataset):

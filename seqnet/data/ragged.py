@@ -12,11 +12,14 @@ from seqnet.data.columns import Layout, StepColumn
 from seqnet.data.dataset import (
     Batch,
     Epoch,
+    Place,
     RowDataset,
     RowSelection,
     Tree,
     batch_fingerprint,
+    count_rows,
     map_tree,
+    some_rows,
     tree_items,
     zip_trees,
 )
@@ -110,7 +113,20 @@ class RaggedDataset(RowDataset):
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches, each padded to its longest sequences."""
         for rows in self.epoch_rows(epoch):
-            yield self.load(rows)
+            yield self.load_for(epoch, rows)
+
+    def load_part(self, rows: RowSelection, part: Callable[[int], tuple[int, int]]) -> Batch:
+        """Return a part of a batch, padded to the longest sequences of the whole batch."""
+        total = count_rows(rows)
+        start, stop = part(total)
+        wanted, layouts = some_rows(rows, start, stop), {}
+        for column in self.data.leaves():
+            if column.layout is not None and id(column.layout) not in layouts:
+                layouts[id(column.layout)] = column.layout.part(rows, wanted)
+        taken = self.data.map(lambda column: column.take(wanted, layouts))
+        batch = padded_batch(taken, self.padded_lengths)
+        batch.place = Place(start, stop, total)
+        return batch
 
     def split(self, share: float) -> tuple[RaggedDataset, RaggedDataset]:
         row = self.split_row(share)

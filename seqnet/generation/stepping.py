@@ -22,7 +22,8 @@ from seqnet.layers.states import all_layers
 from seqnet.layers.symbolic import put_values
 from seqnet.locking import compiling
 from seqnet.signature import Signature, Structure
-from seqnet.training.step import CompiledSteps, last_states, recurrent_layers, symbolic_states
+from seqnet.training.shards import ShardedSteps
+from seqnet.training.step import last_states, recurrent_layers, symbolic_states
 from seqnet.types import Array, Tensor
 
 if TYPE_CHECKING:
@@ -146,8 +147,8 @@ class SteppedModel:
             self.compile_encoding, Batch(batch.inputs, mask=batch.mask)
         )
         with self.model.lock:
-            found = encoding.function(*arrays)  # type: ignore[attr-defined]
-            types = encoding.types  # type: ignore[attr-defined]
+            found = encoding.function(*arrays)
+            types = encoding.types
             count = len(types) + sum(t.mask_rank > 0 for t in types)
             return Source(types, found[:count], self.first_states(len(batch), found[count:]))
 
@@ -263,7 +264,7 @@ def part_of(model: Model, split: Split, shapes: Sequence, stepped: Sequence[int]
     part.graph, part._layers = split.once, model.layers
     part.input_shape = part.signature.inputs.pack([shapes[k] for k in places])
     part.lock = model.lock
-    part.steps = CompiledSteps(part)
+    part.steps = ShardedSteps(part)
     return part
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytensor.tensor as pt
@@ -42,6 +43,10 @@ class CallContext:
         `TimeDistributed` does; None is all.
     examples : integer variable, optional
         The number of examples in the batch, where it is not the number of rows.
+    share : (integer variable, integer variable, integer variable), optional
+        The number of the first row within the whole batch, the rows of the inputs, and those of the
+        whole batch, where the inputs are some rows of a batch. Random numbers that are drawn for
+        each row are then those of these rows within the whole batch.
     run : "train", "test" or "predict"
         Whose carried states stateful layers use; by default according to `training`.
 
@@ -62,6 +67,7 @@ class CallContext:
     losses: list[Tensor] = field(default_factory=list)
     rows: Tensor | None = None
     examples: Tensor | None = None
+    share: tuple[Tensor, Tensor, Tensor] | None = None
     run: str = ""
 
     def __post_init__(self) -> None:
@@ -138,26 +144,49 @@ class CallContext:
 
         The mask is 0 with probability `rate` and ``1 / (1 - rate)`` elsewhere.
         """
-        current = self.updates.get(generator, generator)
-        self.updates[generator], mask = dropout_mask(current, shape, rate, dtype)
-        return mask
+        return self.draw(generator, shape, partial(dropout_mask, rate=rate, dtype=dtype))
 
     def uniform(
         self, generator: SharedVariable, shape: Sequence[Tensor | int], dtype: str
     ) -> Tensor:
         """Draw values from 0 to 1 from a layer's generator, and store its next value."""
-        current = self.updates.get(generator, generator)
-        self.updates[generator], values = pt.random.uniform(
-            0.0, 1.0, size=tuple(shape), rng=current, return_next_rng=True
-        )
-        return pt.cast(values, dtype)
+
+        def values(rng: Variable, size: Sequence[Tensor | int]) -> tuple[Variable, Tensor]:
+            return pt.random.uniform(0.0, 1.0, size=tuple(size), rng=rng, return_next_rng=True)
+
+        return pt.cast(self.draw(generator, shape, values), dtype)
 
     def normal(
         self, generator: SharedVariable, shape: Sequence[Tensor | int], dtype: str
     ) -> Tensor:
         """Draw standard normal values from a layer's generator, and store its next value."""
+
+        def values(rng: Variable, size: Sequence[Tensor | int]) -> tuple[Variable, Tensor]:
+            return pt.random.normal(0.0, 1.0, size=tuple(size), rng=rng, return_next_rng=True)
+
+        return pt.cast(self.draw(generator, shape, values), dtype)
+
+    def draw(
+        self, generator: SharedVariable, shape: Sequence[Tensor | int], values: Callable
+    ) -> Tensor:
+        """Draw values from a layer's generator, and store its next value.
+
+        A first axis of symbolic size has the rows of the batch, perhaps several for each: of a part
+        of a batch, the values of the whole batch are drawn, and those of the part are taken. So
+        they belong to the row, and not to the part. A first axis of fixed size is for all rows.
+
+        Parameters
+        ----------
+        generator : shared random generator
+        shape : sequence of symbolic or plain sizes
+        values : function of (rng, shape)
+            Returns the next generator and the values.
+        """
         current = self.updates.get(generator, generator)
-        self.updates[generator], values = pt.random.normal(
-            0.0, 1.0, size=tuple(shape), rng=current, return_next_rng=True
-        )
-        return pt.cast(values, dtype)
+        if self.share is None or not (shape and isinstance(shape[0], Variable)):
+            self.updates[generator], found = values(current, shape)
+            return found
+        start, rows, total = self.share
+        each = shape[0] // rows
+        self.updates[generator], found = values(current, (total * each, *shape[1:]))
+        return found[start * each : start * each + shape[0]]

@@ -35,6 +35,7 @@ from .core import (
     bfloat16_products,
     calls,
     get_num_threads,
+    info,
     set_num_threads,
     vector_bytes,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "gather",
     "gemm",
     "get_num_threads",
+    "info",
     "log_softmax",
     "recording",
     "scatter_add",

@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import compiler, emit
+from . import cache, compiler, emit
 from .compiler import KernelUnavailable
 
 PRECISIONS = ("float32", "float64")
@@ -180,6 +180,16 @@ def available() -> tuple[bool, str]:
 def vector_bytes(dtype: DTypeLike = "float32") -> int:
     """Return the width of the vectors that the library was compiled for: 16, 32 or 64 bytes."""
     return core(dtype).vector_bytes()
+
+
+def info(dtype: DTypeLike = "float32") -> dict[str, object]:
+    """Return the compiler, the width of vectors, the threads and the folder of the libraries."""
+    return {
+        "compiler": " ".join(compiler.find_compiler()),
+        "vector_bytes": vector_bytes(dtype),
+        "threads": get_num_threads(),
+        "cache": str(cache.cache_directory()),
+    }
 
 
 def bfloat16_products() -> str:

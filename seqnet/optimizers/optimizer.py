@@ -281,23 +281,48 @@ class Optimizer(Versioned, Configurable):
         sparse_rows : bool
             Whether tables may be updated row by row if only some rows are looked up.
         """
+        by_row = [sparse_rows and self.updates_rows(weight) for weight in weights]
+        values, ids = self.sums(loss, weights, by_row)
+        return self.means(weights, values, ids, over)
+
+    def sums(
+        self, loss: Tensor, weights: Sequence, by_row: Sequence[bool]
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Return the gradients of `loss`, and the rows that they belong to; see `Gradients`.
+
+        Parameters
+        ----------
+        loss : symbolic scalar
+        weights : list of shared variables
+        by_row : list of bool
+            For each weight, whether to return only those rows of a table that have a gradient.
+        """
         found = cast(
             "list[Tensor]", pytensor.grad(loss, list(weights), disconnected_inputs="ignore")
         )
         # A list of numbers in a graph makes float64 gradients of float32 weights.
         found = [pt.cast(g, w.dtype) for g, w in zip(found, weights, strict=True)]
         touched = [
-            touched_rows(w, g) if sparse_rows and self.updates_rows(w) else None
-            for w, g in zip(weights, found, strict=True)
+            touched_rows(w, g) if rows else None
+            for w, g, rows in zip(weights, found, by_row, strict=True)
         ]
         values = [g if t is None else t.gradients for g, t in zip(found, touched, strict=True)]
-        squares = squared_norms(values)
+        return values, [None if t is None else t.ids for t in touched]
+
+    def means(
+        self,
+        weights: Sequence,
+        values: Sequence[Tensor],
+        ids: Sequence[Tensor | None],
+        over: Tensor | None = None,
+    ) -> Gradients:
+        """Return gradients that are divided by `over`, with their norms."""
+        squares = squared_norms(list(values))
         norms = pt.sqrt(squares)
         if over is not None:
             values = [v / pt.cast(over, v.dtype) for v in values]
             norms = norms / pt.cast(over, "float64")
-        ids = [None if t is None else t.ids for t in touched]
-        return Gradients(list(weights), values, ids, norms, squares)
+        return Gradients(list(weights), list(values), list(ids), norms, squares)
 
     def apply_gradients(
         self, grads_and_vars: Iterable[tuple[TensorLike, TensorSharedVariable]]

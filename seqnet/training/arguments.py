@@ -12,6 +12,7 @@ from seqnet.checks import check_bool, check_count
 from seqnet.data.dataset import Dataset
 from seqnet.data.stream import is_stream
 from seqnet.data.validation import described
+from seqnet.distributed import current
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class FitArguments:
     validation_steps: int | None
     class_weight: Mapping | None
     resident: bool
+    accumulate: int = 1
 
     @classmethod
     def check(
@@ -46,8 +48,15 @@ class FitArguments:
         validation_steps: int | None,
         class_weight: Mapping | None,
         resident: bool,
+        accumulate: int = 1,
     ) -> FitArguments:
         """Return the arguments, or raise ``ValueError`` or ``TypeError`` for an invalid one."""
+        if resident and current().cuts_batches(check_count(accumulate, "accumulate")):
+            raise ValueError(
+                "resident=True takes whole batches from shared variables, so they cannot be "
+                "computed in parts: with accumulate, by several processes, or with sums that are "
+                "deterministic. Leave one of them out."
+            )
         if validation_batch_size is None:
             validation_batch_size = batch_size
         epochs = check_count(epochs, "epochs", 0)
@@ -64,6 +73,7 @@ class FitArguments:
             check_optional_count(validation_steps, "validation_steps"),
             class_weight,
             check_bool(resident, "resident"),
+            check_count(accumulate, "accumulate"),
         )
 
     def validates_after(self, epoch: int) -> bool:
@@ -76,7 +86,7 @@ class FitArguments:
     def fixed(self) -> dict:
         """Return the arguments that a resumed run must repeat, as JSON can hold them."""
         values = asdict(self)
-        del values["epochs"], values["verbose"], values["resident"]
+        del values["epochs"], values["verbose"], values["resident"], values["accumulate"]
         if self.class_weight is not None:
             values["class_weight"] = plain_weights(self.class_weight)
         return values
@@ -114,7 +124,7 @@ def validation_arguments(given: Any) -> tuple:
 
 
 def check_verbose(value: int | str) -> int:
-    """Return 0, 1 or 2 for `verbose`; Keras's ``"auto"`` is 1."""
+    """Return 0, 1 or 2 for `verbose`: Keras's ``"auto"`` is 1, and only rank 0 reports."""
     if isinstance(value, str) and value == "auto":
         return 1
     if not isinstance(value, (int, float, np.number)) or value not in (0, 1, 2):
@@ -122,7 +132,7 @@ def check_verbose(value: int | str) -> int:
             "verbose is 0 (silent), 1 (a progress bar) or 2 (a line for each epoch), got "
             f"{value!r}."
         )
-    return int(value)
+    return int(value) if current().rank == 0 else 0
 
 
 def check_shuffle(value: bool | str) -> bool | str:

@@ -64,8 +64,18 @@ class Objective:
         """The number of sums that a step returns."""
         return 2 + sum(len(metric.sums) for metric in self.metrics)
 
+    @property
+    def reduction(self) -> str | None:
+        """How the loss makes one number of its values."""
+        return self.loss.reduction if isinstance(self.loss, Loss) else "mean"
+
     def graph(
-        self, y: Tensor | None, output: Tensor, weight: Tensor | None, mask: Tensor | None
+        self,
+        y: Tensor | None,
+        output: Tensor,
+        weight: Tensor | None,
+        mask: Tensor | None,
+        whole: bool = True,
     ) -> tuple[list[Tensor], Tensor]:
         """Return the sums of a batch, and the weight to divide the sum of losses by.
 
@@ -75,10 +85,13 @@ class Objective:
             Targets, None if the loss needs none, and predictions.
         weight : variable (batch,) or (batch, time), optional
         mask : bool variable, optional
+        whole : bool
+            Whether it is a whole batch. With ``reduction="sum"``, the loss of a whole batch is
+            multiplied by the weight that it is divided by.
         """
         what = f"The loss {name_of(self.loss)!r}"
         what += f" of the output {self.output!r}" if self.output else ""
-        reduction = self.loss.reduction if isinstance(self.loss, Loss) else "mean"
+        reduction = self.reduction
         if reduction in ("none", None):
             raise ValueError(
                 f"{what} has reduction={reduction!r}, which leaves no single number to minimise: "
@@ -108,7 +121,7 @@ class Objective:
         if weights is not None:  # which may all be 0
             one = np.asarray(1, dtype=values.dtype)
             over = pt.switch(pt.gt(weight_sum, 0), weight_sum, one)
-        if reduction == "sum":
+        if reduction == "sum" and whole:
             loss_sum = loss_sum * over  # which is divided by `over` in the end
         statistics = [s for metric in self.metrics for s in metric.graph(y, output, weight, mask)]
         return [loss_sum, weight_sum, *statistics], over

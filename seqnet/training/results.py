@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from seqnet.training.objectives import Objectives, Sum
+from seqnet.types import Array
 
 
 def sums_of(outputs: Sequence, examples: int) -> list[Sum]:
@@ -34,10 +35,8 @@ class TestResult:
     __slots__ = ("states", "sums")
     __test__ = False  # not a test, despite its name
 
-    def __init__(self, outputs: Sequence, objectives: Objectives, examples: int):
-        values = objectives.number_of_sums - 1
-        self.sums = sums_of(outputs[:values], examples)
-        self.states = outputs[values:]
+    def __init__(self, sums: list[Sum], states: Sequence[Array] = ()):
+        self.sums, self.states = sums, list(states)
 
 
 class PredictResult:
@@ -83,6 +82,8 @@ class TrainResult:
         Whether all values of the losses had the weight 0.
     states : list of array (samples, units)
         The last states of recurrent layers, if the step was given first ones.
+    where : str
+        In which rows the loss is not finite, if that is known.
     """
 
     __slots__ = (
@@ -95,24 +96,25 @@ class TrainResult:
         "states",
         "sums",
         "trained",
+        "where",
     )
 
     def __init__(
         self,
-        outputs: Sequence,
+        sums: list[Sum],
+        squares: Array,
+        states: list[Array],
         trained: tuple[bool, ...],
         objectives: Objectives,
-        examples: int,
+        over: float = 1.0,
     ):
-        values = objectives.number_of_sums - 1
-        self.trained, self.examples = trained, examples
-        self.sums = sums_of(outputs[:values], examples)
-        self.states = outputs[values + 1 :]
-        self.loss = objectives.total_loss(self.sums)
-        self.empty = not objectives.has_weight(self.sums)
-        self.gradient_norms = np.sqrt(outputs[values])
-        if len(objectives) == 1:  # the gradient was computed of a sum
-            self.gradient_norms /= cast(float, self.sums[3]) or 1.0
+        self.trained, self.examples = trained, int(cast(float, sums[1]))
+        self.sums, self.states, self.where = sums, states, ""
+        self.loss = objectives.total_loss(sums)
+        self.empty = not objectives.has_weight(sums)
+        self.gradient_norms = np.sqrt(squares)
+        if over != 1.0:
+            self.gradient_norms /= over
         self.joint_norm = math.sqrt(self.gradient_norms.dot(self.gradient_norms))
         self.finite = math.isfinite(self.loss + self.joint_norm) or (
             math.isfinite(self.loss) and bool(np.isfinite(self.gradient_norms).all())

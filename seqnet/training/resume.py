@@ -178,6 +178,8 @@ def save(trainer: Trainer, description: dict, path: Path) -> None:
     """Save a run to a file, between two batches."""
     with trainer.model.lock:
         state = trainer.state_dict()
+        if trainer.world.rank > 0:
+            return  # the state is that of all ranks
         model_state = state.pop("model")
         header, arrays = pack(trainer.model, model_state, complete=False)
         header[RUN] = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pytensor
@@ -25,9 +25,12 @@ from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Loop
 from seqnet.layers.states import layers_in_time
 from seqnet.locking import COMPILING, compiling
+from seqnet.ops.count import Count
+from seqnet.ops.lookup import SumRows
+from seqnet.optimizers.optimizer import set_rows
 from seqnet.regularizers import penalty as penalty_of
 from seqnet.training.announcing import announced
-from seqnet.training.results import PredictResult, TestResult, TrainResult
+from seqnet.training.results import PredictResult, TestResult, TrainResult, sums_of
 from seqnet.types import Array, Tensor
 
 if TYPE_CHECKING:
@@ -150,10 +153,15 @@ def new_phase(run: str, states: States) -> CallContext:
 
 
 def compile_step(
-    batch: Batch, states: States, outputs: list, context: CallContext, name: str
+    batch: Batch,
+    states: States,
+    outputs: list,
+    context: CallContext,
+    name: str,
+    further: Sequence = (),
 ) -> Callable:
-    """Compile a function of a batch and states."""
-    given = [state for values in states.values() for state in values]
+    """Compile a function of a batch, states and further variables."""
+    given = [*further, *[state for values in states.values() for state in values]]
     last = last_states(states, context)
     return backend.compile([*batch.leaves(), *given], [*outputs, *last], context.updates, name=name)
 
@@ -186,11 +194,16 @@ def compile_test(model: Model, batch: Batch, states: States) -> Callable:
     return compile_step(batch, states, sums, context, "evaluation")
 
 
+def trained_weights(model: Model) -> list:
+    """Return the weights that are trained."""
+    return [w for w, on in zip(model.weights, model.trained, strict=True) if on]
+
+
 def compile_train(model: Model, batch: Batch, states: States) -> Callable:
     """Compile ``batch, states... -> sums..., squared norms, last states...`` and the update."""
     context = new_phase("train", states)
     sums, total, over = loss_sums(model, batch, context)
-    weights = [w for w, on in zip(model.weights, model.trained, strict=True) if on]
+    weights = trained_weights(model)
     squares = pt.zeros(0, "float64")
     if weights:
         rows = backend.native() is not None
@@ -200,47 +213,226 @@ def compile_train(model: Model, batch: Batch, states: States) -> Callable:
     return compile_step(batch, states, [*sums, squares], context, "training")
 
 
-FUNCTIONS = {compile_train: "training", compile_test: "evaluation", compile_predict: "prediction"}
-"""What the functions compile, for messages."""
+class Whole(NamedTuple):
+    """Variables for what a part of a batch needs to know of the whole batch.
+
+    Attributes
+    ----------
+    start : int64 scalar
+        The number of the first row of the part.
+    rows, total : int64 scalars
+        The rows of the part and of the batch.
+    overs : float64 vector (objectives,)
+        What the sum of each objective is divided by.
+    """
+
+    start: Tensor
+    rows: Tensor
+    total: Tensor
+    overs: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch) -> Whole:
+        """Return variables for a symbolic part."""
+        start, total = pt.lscalar("start"), pt.lscalar("total")
+        return cls(start, batch.leaves()[0].shape[0], total, pt.dvector("overs"))
+
+    @property
+    def share(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The rows of the part, for `CallContext.share`."""
+        return self.start, self.rows, self.total
+
+    @property
+    def given(self) -> list[Tensor]:
+        """What a function of a part takes in addition."""
+        return [self.start, self.total, self.overs]
+
+
+def weight_penalties(model: Model) -> dict[tuple, Tensor]:
+    """Return the penalties of weights, by (regularizer, weight): of shared ones, each once."""
+    pairs = dict.fromkeys(pair for layer in model.layers for pair in layer.penalties)
+    return {pair: penalty_of(*pair) for pair in pairs}
+
 
 RUN_FUNCTIONS = {"train": compile_train, "test": compile_test, "predict": compile_predict}
 """The functions by run."""
 
 
 def loss_sums(
-    model: Model, batch: Batch, context: CallContext
+    model: Model, batch: Batch, context: CallContext, whole: Whole | None = None
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     """Return the sums of a batch (see `seqnet.training.objectives`), and what to minimise.
 
     With one objective that is a sum, and the weight to divide it by.
+
+    Parameters
+    ----------
+    model : Model
+    batch : Batch
+        Of variables.
+    context : CallContext
+    whole : Whole, optional
+        The batch that this one is a part of. What to minimise is then the part's share of it,
+        without the penalties of weights, which do not depend on the part.
     """
     outputs, masks = model.forward(batch.inputs, batch.mask, context)
     objectives = model.objectives
     single = len(objectives) == 1
     sums: list[Tensor] = []
     means: list[Tensor] = []
-    for objective in objectives:
+    for number, objective in enumerate(objectives):
         output = outputs[objective.output] if objective.output else outputs
         mask = masks[objective.output] if objective.output else masks
         y, weight = [
             part.get(objective.output) if isinstance(part, dict) else part
             for part in (batch.targets, batch.sample_weight)
         ]
-        found, over = objective.graph(y, output, weight, mask)
+        found, over = objective.graph(y, output, weight, mask, whole is None)
         sums += found
+        if whole is not None:
+            over = pt.cast(whole.overs[number], found[0].dtype)
         means.append(objective.weighted(found[0] if single else found[0] / over))
     dtype = means[0].dtype
-    regularized = dict.fromkeys(pair for layer in model.layers for pair in layer.penalties)
-    penalties = [penalty_of(regularizer, weight) for regularizer, weight in regularized]
-    penalties += context.losses
-    penalty = sum([pt.cast(p, dtype) for p in penalties], pt.zeros((), dtype=dtype))
+    penalties = [*weight_penalties(model).values(), *context.losses]
+    zero = pt.zeros((), dtype=dtype)
+    penalty = added = sum([pt.cast(p, dtype) for p in penalties], zero)
+    if whole is not None:  # a loss that a layer adds is a mean over examples
+        share = pt.cast(whole.rows, dtype) / pt.cast(whole.total, dtype)
+        penalties = context.losses
+        added = sum([pt.cast(p, dtype) * share for p in penalties], zero)
     total = sum(means[1:], means[0])
     if penalties:
-        total = total + penalty * over if single else total + penalty
+        total = total + added * over if single else total + added
     return [penalty, *sums], total, over if single else None
 
 
+# ---- a batch in parts: gradients of each part, and an update for their sum
+
+
+class GradientStep(NamedTuple):
+    """The compiled step of a part of a batch, which changes no weight.
+
+    Attributes
+    ----------
+    function : function
+        ``batch, start, total, overs, states... -> sums..., gradients..., last states...``. The
+        gradient of a table of which some rows were looked up is the numbers of these rows, and
+        their gradients.
+    sparse : tuple of bool
+        Which gradients are such rows, one for each trained weight.
+    heights : tuple of int
+        The rows of each of these tables.
+    needs_overs : bool
+        Whether the gradient depends on `Whole.overs`. If not, it is divided in the end.
+    """
+
+    function: Callable
+    sparse: tuple[bool, ...]
+    heights: tuple[int, ...]
+    needs_overs: bool
+
+
+def compile_gradient(model: Model, batch: Batch, states: States) -> GradientStep:
+    """Compile the step of a part of a batch."""
+    context, whole = new_phase("train", states), Whole.of(batch)
+    context.share = whole.share
+    sums, total, _ = loss_sums(model, batch, context, whole)
+    check_separable(model, context)
+    weights = trained_weights(model)
+    values: list[Tensor] = []
+    ids: list[Tensor | None] = []
+    if weights:
+        tables = [backend.native() is not None] * len(weights)
+        values, ids = model.optimizer.sums(total, weights, tables)
+    found = [v for pair in zip(ids, values, strict=True) for v in pair if v is not None]
+    means = [objective for objective in model.objectives if objective.reduction != "sum"]
+    function = compile_step(batch, states, [*sums, *found], context, "training", whole.given)
+    needs_overs = bool(means) and (len(model.objectives) > 1 or bool(context.losses))
+    sparse = tuple(i is not None for i in ids)
+    looked_up = [w for w, by_row in zip(weights, sparse, strict=True) if by_row]
+    heights = tuple(len(table.get_value(borrow=True)) for table in looked_up)
+    return GradientStep(function, sparse, heights, needs_overs)
+
+
+def check_separable(model: Model, context: CallContext) -> None:
+    """Raise ``ValueError`` if a layer computes something of a whole batch."""
+    for layer in model.layers:
+        assigned = [weight.name for weight in layer.weights if weight in context.updates]
+        if assigned:
+            raise ValueError(
+                f"Layer {layer.display_name!r} computes {assigned[0]} from a whole batch, so a "
+                "batch cannot be computed in parts: with accumulate, or by several processes. "
+                "LayerNormalization and GroupNormalization treat each row alone."
+            )
+
+
+def compile_weights(model: Model, batch: Batch, states: States) -> Callable:
+    """Compile ``batch -> the weight of each objective``, as far as possible without outputs."""
+    context = new_phase("train", states)
+    sums, *_ = loss_sums(model, batch, context)
+    found = [sums[start] for start in model.objectives.starts]  # sums has no number of examples
+    counted = [
+        pt.cast(w.owner.inputs[0].size, w.dtype)  # of the shape alone
+        if w.owner is not None and isinstance(w.owner.op, Count)
+        else w
+        for w in found
+    ]
+    return backend.compile(batch.leaves(), counted, name="weights of the loss")
+
+
+def compile_test_part(model: Model, batch: Batch, states: States) -> Callable:
+    """Compile the function of `compile_test` for a part of a batch."""
+    context, whole = new_phase("test", states), Whole.of(batch)
+    sums, *_ = loss_sums(model, batch, context, whole)
+    return compile_step(batch, states, sums, context, "evaluation")
+
+
+def compile_update(model: Model, sparse: Sequence[bool]) -> Callable:
+    """Compile ``over, gradients... -> squared norms`` and the update.
+
+    The gradients are those of `GradientStep`, added up; they are divided by `over`. Those of a
+    table are the rows of all parts, one after another.
+    """
+    weights, over = trained_weights(model), pt.dscalar("over")
+    values: list[Tensor] = []
+    ids: list[Tensor | None] = []
+    for weight, by_row in zip(weights, sparse, strict=True):
+        shape = (None, *weight.type.shape[1:]) if by_row else weight.type.shape
+        values.append(pt.tensor(f"{weight.name}/gradient", dtype=weight.dtype, shape=shape))
+        ids.append(pt.lvector(f"{weight.name}/rows") if by_row else None)
+    given = [v for pair in zip(ids, values, strict=True) for v in pair if v is not None]
+    penalties = weight_penalties(model)
+    regularized = [w for w in weights if any(w is weight for _, weight in penalties)]
+    for place, (weight, rows) in enumerate(zip(weights, ids, strict=True)):
+        if rows is None:
+            continue
+        ids[place], values[place] = unique, summed = cast(list, SumRows()(values[place], rows))
+        if weight in regularized or not model.optimizer.updates_rows(weight):
+            ids[place], values[place] = None, set_rows(pt.zeros_like(weight), unique, summed)
+    if regularized:
+        of_weights = [p for (_, w), p in penalties.items() if w in regularized]
+        total = sum([pt.cast(p, model.dtype) for p in of_weights], pt.zeros((), model.dtype))
+        found = dict(zip(regularized, cast(list, pytensor.grad(total, regularized)), strict=True))
+        values = [
+            v + pt.cast(over, v.dtype) * pt.cast(found[w], v.dtype) if w in found else v
+            for w, v in zip(weights, values, strict=True)
+        ]
+    gradients = model.optimizer.means(weights, values, ids, over)
+    updates = model.optimizer.descend(gradients)
+    return backend.compile([over, *given], [gradients.squares], updates, name="update")
+
+
 # ---- compiled functions, one for each kind of batch
+
+
+FUNCTIONS = {
+    compile_train: "training",
+    compile_gradient: "training",
+    compile_test: "evaluation",
+    compile_test_part: "evaluation",
+    compile_predict: "prediction",
+}
+"""What the functions compile, for messages."""
 
 
 class Structure(NamedTuple):
@@ -275,7 +467,8 @@ class CompiledSteps:
 
     def __init__(self, model: Model):
         self.model = model
-        self.functions: dict[tuple, Callable] = {}
+        self.functions: dict[tuple, Any] = {}
+        self.updates: dict[tuple, Callable] = {}  # of weights, see `compile_update`
         self.stepping: dict[str, Any] = {}  # see `seqnet.training.stepping`
         self.residents: dict[tuple, list] = {}  # shared variables of data, by kind
         self.leaves: tuple | None = None  # see `seqnet.data.adapters`
@@ -286,6 +479,7 @@ class CompiledSteps:
         """Return the state to copy and pickle, without compiled functions."""
         empty: dict[str, Any] = {
             "functions": {},
+            "updates": {},
             "stepping": {},
             "residents": {},
             "leaves": None,
@@ -331,7 +525,12 @@ class CompiledSteps:
         function, arrays, structure = self.function(compile_train, batch, states is not None)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TrainResult(outputs, structure.trained, self.model.objectives, len(batch))
+        objectives = self.model.objectives
+        values = objectives.number_of_sums - 1
+        sums = sums_of(outputs[:values], len(batch))
+        over = (cast(float, sums[3]) or 1.0) if len(objectives) == 1 else 1.0  # of a sum
+        states, trained = list(outputs[values + 1 :]), structure.trained
+        return TrainResult(sums, outputs[values], states, trained, objectives, over)
 
     def test(
         self, batch: Batch | Selection, states: Sequence | None = None, announce: bool = False
@@ -340,7 +539,8 @@ class CompiledSteps:
         function, arrays, _ = self.function(compile_test, batch, states is not None, announce)
         with self.model.lock:
             outputs = function(*arrays, *(states or ()))
-        return TestResult(outputs, self.model.objectives, len(batch))
+        values = self.model.objectives.number_of_sums - 1
+        return TestResult(sums_of(outputs[:values], len(batch)), outputs[values:])
 
     def predict(self, batch: Batch, announce: bool = False) -> PredictResult:
         """Compute the output for a batch."""
@@ -355,13 +555,13 @@ class CompiledSteps:
         batch: Batch | Selection,
         with_states: bool = False,
         announce: bool = False,
-    ) -> tuple[Callable, list[Array], Structure]:
+    ) -> tuple[Any, list[Array], Structure]:
         """Return the function for a batch, compiled if it is the first of its kind.
 
         Parameters
         ----------
         compile_it : function
-            `compile_train`, `compile_test` or `compile_predict`.
+            `compile_train`, or another one of this module for a batch.
         batch : Batch or Selection
         with_states : bool
             Whether it takes first states and returns the last ones.
@@ -380,7 +580,8 @@ class CompiledSteps:
         else:
             arrays, types = arguments(batch, self.float_dtype, self.fixed_length, name == "jax")
         structure = self.structure()
-        depends = structure if compile_it is compile_train else structure.layers
+        trains = compile_it is compile_train or compile_it is compile_gradient
+        depends = structure if trains else structure.layers
         key = (compile_it, types, depends, with_states, name)
         function = self.functions.get(key)
         if function is None:
@@ -398,6 +599,14 @@ class CompiledSteps:
                         function = compile_it(self.model, variables, states)
                     self.functions[key] = function
         return function, arrays, structure
+
+    def update(self, sparse: tuple[bool, ...]) -> Callable:
+        """Return the function of `compile_update`, compiled if it is the first of its kind."""
+        key = (sparse, self.structure(), config.backend())
+        if key not in self.updates:
+            with compiling():
+                self.updates[key] = compile_update(self.model, sparse)
+        return self.updates[key]
 
     def compiled(self, run: str) -> Callable | None:
         """Return the function of a run that was compiled last, or None."""

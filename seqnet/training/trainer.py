@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from signal import SIGTERM
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ import numpy as np
 from seqnet import config
 from seqnet.data.dataset import Batch, Dataset, Epoch, Tree
 from seqnet.data.masking import is_padding
+from seqnet.distributed import World, current
 from seqnet.layers.states import carried_states
 from seqnet.training.arguments import FitArguments
 from seqnet.training.diagnostics import (
@@ -30,8 +32,9 @@ from seqnet.training.diagnostics import (
 )
 from seqnet.training.objectives import Sum
 from seqnet.training.results import Totals, TrainResult
+from seqnet.training.shards import own_part
 from seqnet.training.signals import Interrupted, StopSignals
-from seqnet.training.step import compile_test, compile_train, first_states
+from seqnet.training.step import compile_test, first_states
 from seqnet.training.tbptt import windows
 
 if TYPE_CHECKING:
@@ -100,6 +103,7 @@ class Trainer:
         self.finished = self.diverged = False
         self.id = secrets.token_hex(8)
         self.signals = StopSignals()
+        self.world = current()
         self.shuffled_batches = dataset.order_matters(arguments.batch_size)
         self.callbacks = callbacks
         callbacks.set_up(
@@ -119,9 +123,10 @@ class Trainer:
         model, callbacks, signals = self.model, self.callbacks, self.signals
         model.last_run = self.id
         model.stop_training = False  # before compiling: another thread may set it meanwhile
+        self.begin_together()
         self.compile_steps()
         self.nonfinite_at_start = nonfinite_weights(model)
-        with signals:
+        with signals, self.world.watching(signals):
             callbacks.on_train_begin()
             try:
                 while not self.done:
@@ -140,7 +145,9 @@ class Trainer:
                                 logs = self.totals.logs()
                                 for hook in callbacks.at_batch_end:
                                     hook(number, logs)
-                            if signals.received is not None:
+                            if callbacks.decide_by_batch:
+                                model.stop_training = self.world.any(model.stop_training)
+                            if self.world.stopping(self.signals) is not None:
                                 raise Interrupted
                         else:
                             if self.batch < (self.arguments.steps_per_epoch or 0):
@@ -161,6 +168,20 @@ class Trainer:
         ended = self.epoch >= self.arguments.epochs or self.model.stop_training
         return self.batch == 0 and ended
 
+    def begin_together(self) -> None:
+        """Start all ranks from the state of rank 0, with the same data."""
+        model, world = self.model, self.world
+        if world.size == 1:
+            return
+        datasets = [d for d in (self.dataset, self.validation) if d is not None]
+        world.same(json.dumps([d.fingerprint() for d in datasets]), "data")
+        state = model.state_dict()
+        del state["states"]  # of rows, which belong to ranks
+        state["random"] = config.random_generator().bit_generator.state
+        state = world.broadcast(state if world.rank == 0 else None)
+        config.random_generator().bit_generator.state = state["random"]
+        model.load_state_dict(state)
+
     def compile_steps(self) -> None:
         """Compile the functions for the first batches before the training starts."""
         model, arguments, steps = self.model, self.arguments, self.model.steps
@@ -168,7 +189,7 @@ class Trainer:
         first = self.dataset.first_batch(arguments.batch_size)
         if arguments.tbptt is not None:
             first = next(windows(model, first, arguments.tbptt))
-        steps.function(compile_train, first, arguments.tbptt is not None, announce)
+        steps.prepare(first, arguments.tbptt is not None, arguments.accumulate, announce)
         if self.validation is not None:
             first = self.validation.first_batch(arguments.validation_batch_size)
             if arguments.tbptt is not None:
@@ -200,6 +221,7 @@ class Trainer:
             steps=steps,
             before=(steps or 0) * (self.epoch - arguments.initial_epoch),
             contiguous=arguments.shuffle == "batch",
+            part=part_of(self.world),
         )
 
     def out_of_batches(self) -> None:
@@ -215,15 +237,17 @@ class Trainer:
     def train_batch(self, batch: Batch) -> None:
         """Make an update for a batch, or for each of its windows."""
         model, steps, tbptt = self.model, self.model.steps, self.arguments.tbptt
+        accumulate = self.arguments.accumulate
         if tbptt is None:
-            self.record(steps.train(batch))
+            self.record(steps.train(batch, accumulate=accumulate))
             return
+        batch = own_part(batch) if self.world.size > 1 else batch
         states: Sequence[np.ndarray] = first_states(model.layers, len(batch))
         for number, window in enumerate(windows(model, batch, tbptt, model.layers)):
-            if is_padding(model, window):
+            if not self.world.any(not is_padding(model, window)):
                 continue  # an update without data would still move the optimizer
             self.window = number
-            result = steps.train(window, states)
+            result = steps.train(window, states, accumulate)
             self.record(result)
             if not result.finite and model.stop_training:
                 return
@@ -258,14 +282,20 @@ class Trainer:
                 self.callbacks,
                 arguments.validation_steps,
                 arguments.tbptt,
-                signals=self.signals,
+                check=self.check_signals,
             )
             self.logs |= totals.logs("val_")
         self.epoch, self.batch = epoch + 1, 0
         self.callbacks.on_epoch_end(epoch, self.logs)
-        self.signals.check()
+        self.model.stop_training = self.world.any(self.model.stop_training)
+        self.check_signals()
 
     # ---- errors and interruptions
+
+    def check_signals(self) -> None:
+        """Raise `Interrupted` if a signal asked to stop."""
+        if self.world.stopping(self.signals) is not None:
+            raise Interrupted
 
     @property
     def place(self) -> str:
@@ -295,6 +325,7 @@ class Trainer:
         message = f"Training was interrupted {where} of {self.arguments.epochs}."
         texts = [text for text in self.callbacks.collect("on_interruption") if text]
         message = " ".join([message, *texts])
+        self.signals.received = self.world.stopping(self.signals)
         if self.signals.received == SIGTERM:
             log.warning(message)
         return message
@@ -305,7 +336,7 @@ class Trainer:
         """Return everything that determines how the run continues."""
         return {
             "id": self.id,
-            "model": self.model.state_dict(),
+            "model": self.all_rows(self.model.state_dict()),
             "epoch": self.epoch,
             "batch": self.batch,
             "order": self.order,
@@ -328,7 +359,7 @@ class Trainer:
         self.epoch, self.batch, self.order = state["epoch"], state["batch"], state["order"]
         if self.batch:
             self.callbacks.on_epoch_begin(self.epoch)
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(self.own_rows(state["model"]))
         self.totals.load_state_dict(state["totals"])
         self.gradient_norms.load_state_dict(state["gradient_norms"])
         self.model.gradient_norms = self.gradient_norms
@@ -338,12 +369,35 @@ class Trainer:
         config.random_generator().bit_generator.state = state["random"]
         self.model.stop_training = state["stop_training"]
 
+    def all_rows(self, state: dict) -> dict:
+        """Return the state of a model with the carried states of the rows of all ranks."""
+        if self.world.size == 1 or not state["states"]:
+            return state
+        self.world.meet("the file of a run")
+        joined = {}
+        for name, rows in state["states"].items():
+            total = self.model.steps.last_rows.get(name.partition("/")[0], 0)
+            start, stop = self.world.part(total)
+            joined[name] = self.world.joined(rows[: stop - start])
+        return state | {"states": joined}
+
+    def own_rows(self, state: dict) -> dict:
+        """Return the state of a model with the carried states of this rank's rows."""
+        if self.world.size == 1:
+            return state
+        states = state.get("states", {})
+        for name, rows in states.items():
+            self.model.steps.last_rows[name.partition("/")[0]] = len(rows)
+        own = {name: rows[slice(*self.world.part(len(rows)))] for name, rows in states.items()}
+        return state | {"states": own}
+
 
 def numerical_error(
     model: Model, result: TrainResult, place: str, note: str = ""
 ) -> NumericalError:
     """Return the error for a step whose loss or gradients are not finite."""
     norms = name_norms(model.weights, result.trained, result.gradient_norms)
+    note = " ".join(text for text in (result.where, note) if text)
     return diagnose(model, place, result.loss, norms, note)
 
 
@@ -354,6 +408,11 @@ def data_params(dataset: Dataset, batch_size: int, steps: int | None = None) -> 
     """
     steps = steps or dataset.batch_count(batch_size)
     return {"batch_size": batch_size, "samples": dataset.sample_count(), "steps": steps}
+
+
+def part_of(world: World) -> Callable[[int], tuple[int, int]] | None:
+    """Return what gives the rows of a batch that this rank computes; None for all."""
+    return world.part if world.size > 1 else None
 
 
 class PassStates:
@@ -397,15 +456,19 @@ def evaluate(
     steps: int | None = None,
     tbptt: int | None = None,
     announce: bool = False,
-    signals: StopSignals | None = None,
+    check: Callable | None = None,
 ) -> Totals:
-    """Return the totals of a model over data; states are carried from batch to batch."""
+    """Return the totals of a model over data; states are carried from batch to batch.
+
+    `check` is called after each batch.
+    """
     at_batch_end = [c.on_test_batch_end for c in callbacks.with_hooks("on_test_batch_end")]
     totals = Totals(model.objectives)
     dataset = in_fastest_order(model, dataset, steps)
     callbacks.on_test_begin()
     states = PassStates(model, "test")
-    with closing(dataset.batches(Epoch(batch_size, steps=steps))) as batches:
+    epoch = Epoch(batch_size, steps=steps, part=part_of(current()))
+    with closing(dataset.batches(epoch)) as batches:
         for number, batch in enumerate(batches):
             callbacks.on_test_batch_begin(number)
             with states.in_model():
@@ -413,8 +476,8 @@ def evaluate(
                     totals.add(sums)
             for hook in at_batch_end:
                 hook(number, totals.logs())
-            if signals is not None:
-                signals.check()
+            if check is not None:
+                check()
     if totals.batches < (steps or 1):
         message = f"There are no {steps or 'more'} batches to evaluate, only {totals.batches}."
         if totals.batches == 0:
@@ -431,6 +494,7 @@ def sums_of_batch(
     if tbptt is None:
         yield model.steps.test(batch, announce=announce).sums
         return
+    batch = own_part(batch) if current().size > 1 else batch
     states: Sequence[np.ndarray] = first_states(model.layers, len(batch))
     for window in windows(model, batch, tbptt):
         result = model.steps.test(window, states, announce)
@@ -451,7 +515,8 @@ def predict(
     outputs = []
     callbacks.on_predict_begin()
     states = PassStates(model, "predict")
-    with closing(dataset.batches(Epoch(batch_size, steps=steps))) as batches:
+    epoch = Epoch(batch_size, steps=steps, part=part_of(current()))
+    with closing(dataset.batches(epoch)) as batches:
         for number, batch in enumerate(batches):
             callbacks.on_predict_batch_begin(number)
             with states.in_model():
