@@ -30,8 +30,9 @@ class ArrayDataset(RowDataset):
 
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches; each costs only the indexing of the arrays."""
+        load = self.loader(epoch)
         for rows in self.epoch_rows(epoch):
-            yield self.load_for(epoch, rows)
+            yield load(rows)
 
     def order_matters(self, batch_size: int) -> bool:
         return batch_size < self.size

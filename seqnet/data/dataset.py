@@ -11,6 +11,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -432,11 +433,12 @@ class RowDataset(Dataset):
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches, prefetched by a thread if they are slow; the order is drawn first."""
         rows = self.epoch_rows(epoch)
-        return prefetch_if_slow((self.load_for(epoch, r) for r in rows), config.prefetch())
+        load = self.loader(epoch)
+        return prefetch_if_slow((load(r) for r in rows), config.prefetch())
 
-    def load_for(self, epoch: Epoch, rows: RowSelection) -> Batch:
-        """Return the samples of a batch that an epoch asks for."""
-        return self.load(rows) if epoch.part is None else self.load_part(rows, epoch.part)
+    def loader(self, epoch: Epoch) -> Callable[[RowSelection], Batch]:
+        """Return what loads the samples of a batch that an epoch asks for."""
+        return self.load if epoch.part is None else partial(self.load_part, part=epoch.part)
 
     def load_part(self, rows: RowSelection, part: Callable[[int], tuple[int, int]]) -> Batch:
         """Return a part of a batch of some rows; see `Epoch`."""

@@ -112,8 +112,9 @@ class RaggedDataset(RowDataset):
 
     def batches(self, epoch: Epoch) -> Generator[Batch, None, None]:
         """Yield batches, each padded to its longest sequences."""
+        load = self.loader(epoch)
         for rows in self.epoch_rows(epoch):
-            yield self.load_for(epoch, rows)
+            yield load(rows)
 
     def load_part(self, rows: RowSelection, part: Callable[[int], tuple[int, int]]) -> Batch:
         """Return a part of a batch, padded to the longest sequences of the whole batch."""

@@ -54,7 +54,7 @@ class Objective:
         """The beginning of names in logs."""
         return f"{self.output}_" if self.output else ""
 
-    @property
+    @cached_property
     def metric_names(self) -> list[str]:
         """The names of the metrics in logs."""
         return [self.prefix + metric.name for metric in self.metrics]
@@ -175,13 +175,15 @@ class Objectives(tuple[Objective, ...]):
             loss += objective.weight * objective.mean_loss(sums[at : at + 2])
         return loss
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names in the logs of the training data."""
+        losses = [f"{objective.prefix}loss" for objective in self] if len(self) > 1 else []
+        return "loss", *losses, *(name for o in self for name in o.metric_names)
+
     def log_names(self, validation: bool = False) -> list[str]:
         """Return the names in the logs of an epoch, those of its validation too if it has one."""
-        names = ["loss"]
-        if len(self) > 1:
-            names += [f"{objective.prefix}loss" for objective in self]
-        names += [name for objective in self for name in objective.metric_names]
-        return names + ([f"val_{name}" for name in names] if validation else [])
+        return [*self.names, *(f"val_{name}" for name in self.names if validation)]
 
 
 def check_values(

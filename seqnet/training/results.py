@@ -152,8 +152,7 @@ class Totals:
             values += [o.mean_loss(part) for o, part in zip(objectives, parts, strict=True)]
         for objective, part in zip(objectives, parts, strict=True):
             values += objective.results(part, self.batches).values()
-        names = objectives.log_names()
-        return {prefix + name: value for name, value in zip(names, values, strict=True)}
+        return {prefix + n: value for n, value in zip(objectives.names, values, strict=True)}
 
     def state_dict(self) -> dict:
         """Return the sums so far as numbers and lists."""
