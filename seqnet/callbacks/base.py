@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tqdm.std import tqdm
@@ -230,6 +231,13 @@ def checked_state(callback: Callback) -> dict:
     return dict(state)
 
 
+def call_all(methods: Sequence[Callable], expected: int, *given: Any) -> None:
+    """Call a hook of several callbacks, with empty logs if they are missing."""
+    arguments = given if len(given) == expected else (*given, {})
+    for method in methods:
+        method(*arguments)
+
+
 class CallbackList:
     """A list of callbacks with all hooks of `Callback`; each hook calls all callbacks in order.
 
@@ -338,11 +346,6 @@ class CallbackList:
             raise AttributeError(f"Callbacks have no hook {hook!r}.")
         expected = 2 if "epoch" in hook or "batch" in hook else 1
         methods = [getattr(callback, hook) for callback in self.with_hooks(hook)]
-
-        def call_all(*given):
-            arguments = given if len(given) == expected else (*given, {})
-            for method in methods:
-                method(*arguments)
-
-        setattr(self, hook, call_all)  # looked up once, as those of batches
-        return call_all
+        found = partial(call_all, methods, expected)
+        setattr(self, hook, found)  # looked up once, as those of batches
+        return found
