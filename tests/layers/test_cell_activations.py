@@ -26,7 +26,10 @@ def cell_of(names):
 
 
 @NATIVE
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("float32", 1e-4)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [("float64", 1e-11), pytest.param("float32", 1e-4, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("part", range(3))
 def test_every_activation_within_the_kernel_is_that_of_the_scan(part, dtype, tolerance):
     ALL["several"] = (cell_of(NAMES[part::3]), {})
@@ -42,10 +45,9 @@ def test_every_activation_within_the_kernel_is_that_of_the_scan(part, dtype, tol
 
 @NATIVE
 @pytest.mark.parametrize("name", [n for n in activations.__all__ if n != "get"])
-def test_built_in_cells_with_any_activation_run_as_a_kernel(name):
-    for layer in (
-        LSTM(3, activation=name, recurrent_activation=name, output_activation="relu"),
-        GRU(3, activation=name, recurrent_activation=name),
-    ):
-        layer.ensure_built((None, None, 2))
-        assert layer.runs_as(backend.execution_mode) == "fused"
+@pytest.mark.parametrize("cls", [LSTM, pytest.param(GRU, marks=pytest.mark.slow)])
+def test_built_in_cells_with_any_activation_run_as_a_kernel(cls, name):
+    own = {"output_activation": "relu"} if cls is LSTM else {}
+    layer = cls(3, activation=name, recurrent_activation=name, **own)
+    layer.ensure_built((None, None, 2))
+    assert layer.runs_as(backend.execution_mode) == "fused"
