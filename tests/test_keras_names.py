@@ -44,7 +44,7 @@ def test_methods_that_are_gone_name_what_to_call():
         seqnet.Model([Dense(1)]).colour  # noqa: B018
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_layers_called_on_arrays_return_arrays(dtype):
     layer = GRU(3, return_state=True, dtype=dtype)
     output, state = layer(X.astype("float64"))

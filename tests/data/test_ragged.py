@@ -121,7 +121,7 @@ def fill_in(rows, mask, fill):
 # -------------------------------------------------- a batch and its samples, one at a time
 
 
-@paths
+@pytest.mark.parametrize("path", ["fused", pytest.param("scan", marks=pytest.mark.slow), "unroll"])
 @few
 @given(lengths=some_lengths, seed=seeds)
 def test_a_ragged_batch_equals_its_sequences_one_at_a_time(path, lengths, seed):

@@ -533,7 +533,7 @@ class Memmap:
         return self.x, CLASSES
 
 
-@pytest.mark.parametrize("at", [1, 4])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize(
     ("data", "options"),
     [

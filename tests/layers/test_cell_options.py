@@ -17,6 +17,9 @@ from seqnet.layers import GRU, LSTM, RNN, CallContext, Dense, GRUCell, LSTMCell,
 MASK = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 0]], dtype=bool)
 PATHS = {"scan": {"fused": False}, "unroll": {"unroll": True}, "fused": {"fused": True}}
 EVERY_PATH = pytest.mark.parametrize("path", PATHS)
+LOOP_AND_KERNEL = pytest.mark.parametrize(
+    "path", [pytest.param(p, marks=pytest.mark.slow) if p == "unroll" else p for p in PATHS]
+)
 X = np.random.default_rng(0).normal(size=(3, 4, 3))
 COTANGENT = np.random.default_rng(1).normal(size=(3, 4, 2))
 
@@ -54,7 +57,7 @@ def lstm_with(layer, kept_h, kept_c):
     return np.stack(outputs, axis=1)
 
 
-@EVERY_PATH
+@LOOP_AND_KERNEL
 def test_training_keeps_units_at_random_and_evaluation_their_expectation(path):
     layer = made(LSTM, path, zoneout=0.3, cell_zoneout=0.6)
     generator = copy.deepcopy(layer.generators[1].get_value())
@@ -105,7 +108,7 @@ def normalise(x):
     return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 0.001)
 
 
-@EVERY_PATH
+@LOOP_AND_KERNEL
 def test_layer_normalization_of_an_lstm_is_that_of_ba_et_al(path):
     layer = made(LSTM, path, layer_normalization=True)
     rng = np.random.default_rng(2)
@@ -123,7 +126,7 @@ def test_layer_normalization_of_an_lstm_is_that_of_ba_et_al(path):
     np.testing.assert_allclose(run(layer, True)[0], np.stack(outputs, axis=1), rtol=1e-10)
 
 
-@EVERY_PATH
+@LOOP_AND_KERNEL
 def test_layer_normalization_of_a_gru_normalises_the_candidate_apart(path):
     layer = made(GRU, path, layer_normalization=True)
     rng = np.random.default_rng(2)

@@ -72,7 +72,7 @@ def assert_close(found, expected, tolerance=1e-9):
 
 @EVERY_PATH
 @pytest.mark.parametrize("masked", [True, pytest.param(False, marks=pytest.mark.slow)])
-@over_cells(ALL, ("lstm", "minimal_gated_unit", "two_sizes"))
+@over_cells(ALL, ("lstm", "two_sizes"))
 def test_packed_rows_are_separate_sequences(cell, masked, path):
     cls, own = ALL[cell]
     if path == "fused":

@@ -151,7 +151,7 @@ def test_final_states_of_one_layer_can_be_initial_states_of_another():
 
 
 @EVERY_PATH
-@pytest.mark.parametrize("units", [1, 2])
+@pytest.mark.parametrize("units", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("cls", [LSTM, GRU, ZhouUnit])
 def test_gradients_of_learned_initial_states_are_the_numerical_ones(cls, units, path):
     layer = cls(units, learn_initial_state=True, return_sequences=True, **options_of(path, cls))

@@ -206,9 +206,10 @@ def test_more_than_one_block_of_depth_agrees_with_numpy():
 def test_every_vector_width_agrees_with_numpy(width):
     script = (
         "from test_recurrence import *\n"
-        f"assert native.vector_bytes() == {width}\n"
-        "for name in numpy_cells.CELLS:\n"
-        "    for dtype in TOLERANCE:\n"
+        f"width = {width}\n"
+        "assert native.vector_bytes() == width\n"
+        "for number, name in enumerate(numpy_cells.CELLS):\n"
+        "    for dtype in list(TOLERANCE)[number % 2 :: 2] if width == 32 else TOLERANCE:\n"
         "        check_grid(name, dtype, (1, 2, 3, 7, 8, 9, 15, 16, 17, 33, 70))\n"
     )
     run_python(script, SEQNET_VECTOR_BYTES=str(width))
