@@ -27,9 +27,9 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from seqnet import backend, config
+from seqnet.common.types import Array, Tensor
 from seqnet.registry import Identifier, register
 from seqnet.registry import get as _get
-from seqnet.types import Array, Tensor
 
 __all__ = [
     "celu",

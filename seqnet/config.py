@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.checks import check_count, check_number
+from seqnet.common.checks import check_count, check_number
 
 __all__ = [
     "backend",

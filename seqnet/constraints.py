@@ -14,10 +14,10 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import config
-from seqnet.checks import check_not_negative
+from seqnet.common.checks import check_not_negative
+from seqnet.common.types import Tensor
 from seqnet.registry import Configurable, Identifier, register
 from seqnet.registry import get as _get
-from seqnet.types import Tensor
 
 __all__ = ["MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm", "get"]
 

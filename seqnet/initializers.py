@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from seqnet import config
-from seqnet.checks import check_count, check_number
+from seqnet.common.checks import check_count, check_number
+from seqnet.common.types import Array, ArrayLike
 from seqnet.registry import Configurable, Identifier, refuse_arguments, register
 from seqnet.registry import get as _get
-from seqnet.types import Array, ArrayLike
 
 __all__ = [
     "Constant",

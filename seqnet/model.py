@@ -23,7 +23,11 @@ from seqnet import metrics as metrics_module
 from seqnet.callbacks import Callback, CallbackList, History
 from seqnet.callbacks.base import check_callbacks, say
 from seqnet.callbacks.progress import reports
-from seqnet.checks import check_bool, check_count, check_shape
+from seqnet.common.checks import check_bool, check_count, check_shape
+from seqnet.common.hyperparameters import names_of
+from seqnet.common.keras_names import GONE, takes_keras_names
+from seqnet.common.locking import COMPILING, ForkSafeLock, alone
+from seqnet.common.types import ArrayLike, Shape
 from seqnet.data.adapters import Adapter
 from seqnet.data.class_weight import ClassWeight
 from seqnet.data.dataset import Batch, Data, Dataset, RowDataset
@@ -32,23 +36,20 @@ from seqnet.data.resident import check_resident
 from seqnet.data.spec import InputSpec, OutputSpec
 from seqnet.generation.generating import prepare
 from seqnet.generation.writing import Allowed
-from seqnet.graph import Graph, StepsSource, has_steps
-from seqnet.hyperparameters import names_of
-from seqnet.keras_names import GONE, takes_keras_names
+from seqnet.graph.graph import Graph, StepsSource, has_steps
+from seqnet.graph.nested import ModelLayer
+from seqnet.graph.signature import Signature
 from seqnet.layers.context import CallContext
 from seqnet.layers.evaluation import evaluate, holds_variables
 from seqnet.layers.layer import Layer
 from seqnet.layers.states import RUNS, all_layers, carried_states, named_states
 from seqnet.layers.symbolic import Input, InputVariable, depends_on_input
 from seqnet.layers.weights import set_values
-from seqnet.locking import COMPILING, ForkSafeLock, alone
-from seqnet.nested import ModelLayer
 from seqnet.optimizers import Optimizer
 from seqnet.registry import register
 from seqnet.saving import hdf5
 from seqnet.saving.model_config import config_of, restore
 from seqnet.saving.model_format import pack, unpack
-from seqnet.signature import Signature
 from seqnet.summary import Call, calls_of
 from seqnet.text import VOCABULARIES, Vocabulary
 from seqnet.training import trainer as training
@@ -73,7 +74,6 @@ from seqnet.training.shards import ShardedSteps
 from seqnet.training.step import RUN_FUNCTIONS
 from seqnet.training.stepping import OneStep
 from seqnet.training.tbptt import check_windows
-from seqnet.types import ArrayLike, Shape
 
 log = logging.getLogger("seqnet")
 

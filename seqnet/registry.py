@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self, TypeAlias, TypeVar, cast
 
-from seqnet.keras_names import INSTEAD, accepted
+from seqnet.common.keras_names import INSTEAD, accepted
 
 Identifier: TypeAlias = str | dict[str, Any] | Callable
 """A name, a saved configuration, or an object or class itself."""

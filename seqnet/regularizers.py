@@ -12,10 +12,10 @@ from collections.abc import Callable
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.checks import check_number
+from seqnet.common.checks import check_number
+from seqnet.common.types import Tensor
 from seqnet.registry import Configurable, Identifier, register
 from seqnet.registry import get as _get
-from seqnet.types import Tensor
 
 __all__ = [
     "L1",

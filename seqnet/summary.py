@@ -14,11 +14,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from seqnet import backend
-from seqnet.checks import check_count
-from seqnet.graph import Graph
+from seqnet.common.checks import check_count
+from seqnet.common.types import Shape
+from seqnet.graph.graph import Graph
 from seqnet.layers.layer import Layer
 from seqnet.layers.symbolic import LayerCall
-from seqnet.types import Shape
 
 if TYPE_CHECKING:
     from seqnet.model import Model
@@ -57,7 +57,7 @@ def calls_of(
 
     Examples
     --------
-    >>> from seqnet.graph import Graph
+    >>> from seqnet.graph.graph import Graph
     >>> from seqnet.layers import Dense
     >>> from seqnet.summary import calls_of
     >>> graph = Graph.of_stack([Dense(2, name="a"), Dense(1, name="b")])

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from seqnet.checks import check_count, first_place
+from seqnet.common.checks import check_count, first_place
 from seqnet.data.validation import as_array
 
 __all__ = [

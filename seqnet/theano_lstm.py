@@ -19,8 +19,9 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.gradient import grad_clip
 
 from seqnet import config
-from seqnet.checks import check_count
-from seqnet.hyperparameters import numbers_of
+from seqnet.common.checks import check_count
+from seqnet.common.hyperparameters import numbers_of
+from seqnet.common.types import Array, Tensor
 from seqnet.layers.cell import Cell
 from seqnet.layers.dense import Dense
 from seqnet.layers.lstm import LSTMCell
@@ -28,7 +29,6 @@ from seqnet.layers.simple_rnn import SimpleRNNCell
 from seqnet.losses import masked_loss
 from seqnet.optimizers import SGD, AdaDelta, AdaGrad, Optimizer
 from seqnet.registry import Identifier
-from seqnet.types import Array, Tensor
 
 __all__ = [
     "GatedInput",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqnet import config
-from seqnet.checks import check_bool, check_count
+from seqnet.common.checks import check_bool, check_count
+from seqnet.common.types import ArrayLike
 from seqnet.registry import custom_object_scope
 from seqnet.summary import Call
-from seqnet.types import ArrayLike
 
 if TYPE_CHECKING:
     from seqnet.model import Model

@@ -25,7 +25,7 @@ from seqnet.backend.kernel_ops import (
     native,
 )
 from seqnet.backend.recurrence import KernelLastStates, KernelRecurrence
-from seqnet.types import Array
+from seqnet.common.types import Array
 
 KERNELS_ALONE = (compute_affine, compute_gather, compute_lookup_affine)
 """Functions of `KernelOp` that only call kernels and make views."""

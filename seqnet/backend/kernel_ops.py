@@ -20,6 +20,7 @@ from pytensor.graph.op import Op, OutputStorageType
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.tensor.special import LogSoftmax, Softmax
 
+from seqnet.common.types import Array
 from seqnet.ops.additive import AdditiveScores, AdditiveScoresGradient
 from seqnet.ops.affine import Affine, AffineGradient
 from seqnet.ops.chain import ChainBestPath, ChainGradient, ChainLogSum
@@ -30,7 +31,6 @@ from seqnet.ops.graph_op import GraphOp, SymbolicShape, apply_op
 from seqnet.ops.lookup import Gather, ScatterAdd, SumRows
 from seqnet.ops.lookup_affine import LookupAffine, LookupAffineGradient
 from seqnet.ops.norms import SquaredNorms
-from seqnet.types import Array
 
 try:
     from seqnet import native

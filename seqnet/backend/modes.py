@@ -27,12 +27,12 @@ from seqnet.backend.kernel_ops import native as native_code
 from seqnet.backend.kernel_ops import use_softmax_kernels, uses_bfloat16
 from seqnet.backend.lowering import ChooseKernels, LowerForVM, inline_inner_graphs, work_in_place
 from seqnet.backend.recurrence import why_not_fused
-from seqnet.locking import compiling
+from seqnet.common.locking import compiling
+from seqnet.common.types import Array
 from seqnet.ops.bfloat16 import RoundToBfloat16
 from seqnet.ops.recurrence import Recurrence
 from seqnet.ops.schedule import ScheduledRate, rate_at
 from seqnet.ops.unrolled import UnrolledStep
-from seqnet.types import Array
 
 log = logging.getLogger("seqnet")
 

@@ -28,13 +28,13 @@ from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.type import TensorType
 
 from seqnet.backend.kernel_ops import function_of, native, uses_bfloat16
+from seqnet.common.types import Array, Tensor
 from seqnet.ops.affine import Affine
 from seqnet.ops.bfloat16 import RoundGradient, RoundToBfloat16
 from seqnet.ops.graph_op import SymbolicShape, apply_op, like
 from seqnet.ops.lookup_affine import LookupAffine
 from seqnet.ops.recurrence import Recurrence, RecurrenceGradient
 from seqnet.ops.step import Extra, TracedStep, rebuild
-from seqnet.types import Array, Tensor
 
 log = logging.getLogger("seqnet")
 

@@ -20,8 +20,8 @@ from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.type import TensorType
 
 from seqnet.backend.kernel_ops import native
+from seqnet.common.types import Array
 from seqnet.ops.graph_op import SymbolicShape, apply_op
-from seqnet.types import Array
 
 Value = TypeVar("Value")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.std import tqdm
 
-from seqnet.checks import check_count
+from seqnet.common.checks import check_count
 from seqnet.distributed import current
 from seqnet.registry import constructor_arguments
 from seqnet.saving.hdf5 import extract_arrays

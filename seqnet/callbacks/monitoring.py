@@ -11,7 +11,7 @@ import numpy as np
 
 from seqnet import registry
 from seqnet.callbacks.base import Callback
-from seqnet.checks import check_number
+from seqnet.common.checks import check_number
 
 DIRECTIONS = {"loss": "min", "accuracy": "max", "acc": "max", "crossentropy": "min", "ce": "min"}
 

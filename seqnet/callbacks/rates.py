@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqnet.callbacks.base import Callback, say
 from seqnet.callbacks.monitoring import Monitor
-from seqnet.checks import check_count, check_number
+from seqnet.common.checks import check_count, check_number
 
 if TYPE_CHECKING:
     from seqnet.optimizers import Optimizer

@@ -9,7 +9,7 @@ import numpy as np
 
 from seqnet.callbacks.base import Callback, say
 from seqnet.callbacks.monitoring import Monitor, weight_state, weights_in
-from seqnet.checks import check_count
+from seqnet.common.checks import check_count
 from seqnet.training.diagnostics import NumericalError
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqnet.callbacks.base import Callback
-from seqnet.checks import check_count
-from seqnet.keras_names import takes_keras_names
+from seqnet.common.checks import check_count
+from seqnet.common.keras_names import takes_keras_names
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter

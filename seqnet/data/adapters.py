@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from seqnet.checks import WrongValueError, preceded
+from seqnet.common.checks import WrongValueError, preceded
+from seqnet.common.types import Shape
 from seqnet.data.arrays import ArrayDataset
 from seqnet.data.columns import Column, RowColumn, StepColumn
 from seqnet.data.dataset import Batch, Dataset, RowDataset
@@ -48,7 +49,6 @@ from seqnet.data.validation import (
     size_of,
 )
 from seqnet.losses import MaskedLoss, SequenceLoss
-from seqnet.types import Shape
 
 if TYPE_CHECKING:
     from seqnet.model import Model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnet.checks import check_count, check_fits, check_number
+from seqnet.common.checks import check_count, check_fits, check_number
 from seqnet.data.dataset import Batch
 from seqnet.data.named import by_name, with_names, without_names
 from seqnet.data.validation import with_axes

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from seqnet import config
-from seqnet.checks import check_number
+from seqnet.common.checks import check_number
+from seqnet.common.types import ArrayLike
 from seqnet.data.prefetch import prefetch_if_slow
-from seqnet.types import ArrayLike
 
 Tree = Any
 """An array, a dictionary of trees by name, or None."""

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqnet import registry
-from seqnet.checks import check_finite, check_fits
+from seqnet.common.checks import check_finite, check_fits
+from seqnet.common.types import Shape
 from seqnet.data.columns import Column, Layout, RowColumn, StepColumn
 from seqnet.data.out_of_core import Rows, is_out_of_core
 from seqnet.data.padding import pad_sequences, range_weights
@@ -32,7 +33,6 @@ from seqnet.layers import CRF, Activation, Dense, SampledSoftmax, Softmax, TimeD
 from seqnet.losses import CRFLoss, Loss, SequenceLoss
 from seqnet.losses.targets import aligned
 from seqnet.metrics import MeanMetricWrapper
-from seqnet.types import Shape
 
 
 class InputNames(NamedTuple):

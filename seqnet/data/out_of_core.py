@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from seqnet.checks import WrongValueError, preceded
+from seqnet.common.checks import WrongValueError, preceded
 from seqnet.data.dataset import Batch, RowDataset, RowSelection
 from seqnet.data.validation import as_array, described, refuse_masked
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.checks import check_count
+from seqnet.common.checks import check_count
 from seqnet.data.dataset import Batch, RowDataset, RowSelection, Tree, map_tree, tree_items
 from seqnet.data.validation import as_array
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from seqnet.checks import check_count, check_number
+from seqnet.common.checks import check_count, check_number
+from seqnet.common.types import ArrayLike
 from seqnet.data.validation import as_array
-from seqnet.types import ArrayLike
 
 
 def pad_sequences(

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.checks import WrongValueError, check_finite, first_place
+from seqnet.common.checks import WrongValueError, check_finite, first_place
+from seqnet.common.types import Shape
 from seqnet.layers.layer import Layer
-from seqnet.types import Shape
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqnet import config
-from seqnet.checks import preceded
+from seqnet.common.checks import preceded
 from seqnet.data.dataset import Batch, Dataset, Epoch, Tree, zip_trees
 from seqnet.data.out_of_core import is_out_of_core
 from seqnet.data.prefetch import prefetch

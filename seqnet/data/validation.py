@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.checks import WrongValueError, first_place
+from seqnet.common.checks import WrongValueError, first_place
 
 WIDE = frozenset(np.typecodes["AllInteger"]) - frozenset("bBhHi")
 """Codes of the integer types whose values may not fit the 32-bit integers of compiled functions."""

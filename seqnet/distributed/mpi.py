@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from seqnet import backend, config
-from seqnet.checks import check_bool, check_count, check_not_negative
+from seqnet.common.checks import check_bool, check_count, check_not_negative
+from seqnet.common.types import Array
 from seqnet.distributed.world import RankError, Sums, World, current, enter
-from seqnet.types import Array
 
 log = logging.getLogger("seqnet")
 

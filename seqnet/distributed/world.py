@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from seqnet.types import Array
+from seqnet.common.types import Array
 
 SHARDS = 8
 """The number of shards of a batch where sums must not depend on the number of ranks."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seqnet.checks import check_bool, check_count
-from seqnet.types import Array, ArrayLike
+from seqnet.common.checks import check_bool, check_count
+from seqnet.common.types import Array, ArrayLike
 
 
 def ctc_greedy_decode(

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnet.checks import check_count, check_number
+from seqnet.common.checks import check_count, check_number
+from seqnet.common.types import Array, Tensor
 from seqnet.data.dataset import Data
 from seqnet.generation.sampling import check_sampling, sample
 from seqnet.generation.splitting import Kind
 from seqnet.generation.stepping import Source, SteppedModel, inputs_with_steps, not_built
 from seqnet.losses.logits import log_probabilities, softmax_logits
-from seqnet.types import Array, Tensor
 
 if TYPE_CHECKING:
     from seqnet.model import Model

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqnet.checks import check_bool, check_count
+from seqnet.common.checks import check_bool, check_count
+from seqnet.common.types import Array
 from seqnet.data.validation import as_array
 from seqnet.generation.sampling import Sampling, check_sampling
 from seqnet.generation.stepping import inputs_with_steps, not_built
 from seqnet.generation.writing import Allowed, Writer, check_seeds, ends
 from seqnet.text import BytePairVocabulary, Vocabulary, WordVocabulary
-from seqnet.types import Array
 
 if TYPE_CHECKING:
     from seqnet.model import Model

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from seqnet import backend
-from seqnet.checks import check_count, check_number
-from seqnet.types import Array
+from seqnet.common.checks import check_count, check_number
+from seqnet.common.types import Array
 
 
 class Sampling(NamedTuple):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqnet.common.types import Array
 from seqnet.data.dataset import Batch
 from seqnet.generation.generating import numbers_of
 from seqnet.generation.sampling import check_probabilities, log_of
 from seqnet.generation.stepping import not_built
 from seqnet.training.step import compile_predict, recurrent_layers
-from seqnet.types import Array
 
 if TYPE_CHECKING:
     from seqnet.model import Model

@@ -14,7 +14,9 @@ from pytensor.tensor.shape import Shape as ShapeOp
 from pytensor.tensor.shape import Shape_i
 from pytensor.tensor.subtensor import Subtensor
 
-from seqnet.graph import Graph, Node, keeps_steps
+from seqnet.common.types import Shape
+from seqnet.graph.graph import Graph, Node, keeps_steps
+from seqnet.graph.nested import ModelLayer
 from seqnet.layers import Dot
 from seqnet.layers.calling import items_of, map_several
 from seqnet.layers.layer import Layer
@@ -22,8 +24,6 @@ from seqnet.layers.merge import Merge
 from seqnet.layers.recurrent import Loop
 from seqnet.layers.states import layers_in_time
 from seqnet.layers.symbolic import LayerCall, Slot, put_values, slots_of
-from seqnet.nested import ModelLayer
-from seqnet.types import Shape
 
 PROBE = 1009
 """A number of steps by which the time axis is found in shapes."""

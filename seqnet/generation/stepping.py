@@ -11,20 +11,20 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import backend, config
-from seqnet.checks import check_fits
+from seqnet.common.checks import check_fits
+from seqnet.common.locking import compiling
+from seqnet.common.types import Array, Tensor
 from seqnet.data.adapters import Adapter
 from seqnet.data.dataset import Batch, Data, Epoch
 from seqnet.data.spec import InputSpec
 from seqnet.data.validation import as_array
 from seqnet.generation.splitting import Kind, Split
+from seqnet.graph.signature import Signature, Structure
 from seqnet.layers import CallContext
 from seqnet.layers.states import all_layers
 from seqnet.layers.symbolic import put_values
-from seqnet.locking import compiling
-from seqnet.signature import Signature, Structure
 from seqnet.training.shards import ShardedSteps
 from seqnet.training.step import last_states, recurrent_layers, symbolic_states
-from seqnet.types import Array, Tensor
 
 if TYPE_CHECKING:
     from seqnet.model import Model

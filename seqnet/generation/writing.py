@@ -16,7 +16,8 @@ import numpy as np
 
 from seqnet import backend, config
 from seqnet.backend.capture import NotCapturedError, capture
-from seqnet.checks import check_count
+from seqnet.common.checks import check_count
+from seqnet.common.types import Array
 from seqnet.generation.sampling import (
     Sampling,
     check_probabilities,
@@ -25,7 +26,6 @@ from seqnet.generation.sampling import (
     no_probabilities,
 )
 from seqnet.generation.stepping import SteppedModel
-from seqnet.types import Array
 
 if TYPE_CHECKING:
     from seqnet.model import Model

@@ -8,12 +8,12 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations
-from seqnet.checks import check_axis
+from seqnet.common.checks import check_axis
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.calling import own_axis, with_ndim
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import Identifier, register
-from seqnet.types import Shape, Tensor
 
 
 @register("layer")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
 from seqnet.regularizers import L1L2
-from seqnet.types import Shape, Tensor
 
 
 @register("layer")

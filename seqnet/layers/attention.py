@@ -15,8 +15,9 @@ import pytensor.tensor as pt
 
 from seqnet import activations, constraints, initializers, regularizers
 from seqnet.activations import constant
-from seqnet.checks import check_bool, check_count
-from seqnet.hyperparameters import Rate, numbers_of
+from seqnet.common.checks import check_bool, check_count
+from seqnet.common.hyperparameters import Rate, numbers_of
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.calling import describe, items_of, with_ndim
 from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
@@ -24,7 +25,6 @@ from seqnet.layers.layer import Layer
 from seqnet.layers.seeded import Seeded
 from seqnet.ops.additive import AdditiveScores
 from seqnet.registry import Identifier, register
-from seqnet.types import Shape, Tensor
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:

@@ -9,12 +9,12 @@ import pytensor.tensor as pt
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import initializers
-from seqnet.checks import check_axis, check_number
+from seqnet.common.checks import check_axis, check_number
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.moments import moments
 from seqnet.layers.normalization import Normalization
 from seqnet.registry import Identifier, register
-from seqnet.types import Shape, Tensor
 
 
 @register("layer")

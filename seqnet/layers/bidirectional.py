@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytensor.tensor as pt
 
+from seqnet.common.types import Shape, Tensor, TensorLike
 from seqnet.layers.calling import items_of
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
@@ -15,7 +16,6 @@ from seqnet.layers.states import InitialState, Stateful
 from seqnet.layers.wrapper import Wrapper
 from seqnet.ops.recurrence import Recurrence
 from seqnet.registry import register
-from seqnet.types import Shape, Tensor, TensorLike
 
 MERGES = {
     "concat": lambda forth, back: pt.concatenate([forth, back], axis=-1),

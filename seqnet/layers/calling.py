@@ -20,11 +20,11 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from seqnet.keras_names import GONE_OF_LAYERS
+from seqnet.common.keras_names import GONE_OF_LAYERS
+from seqnet.common.types import Shape, Tensor, TensorLike
 from seqnet.layers.context import CallContext
 from seqnet.losses.logits import cast_output
 from seqnet.regularizers import penalty
-from seqnet.types import Shape, Tensor, TensorLike
 
 if TYPE_CHECKING:
     from seqnet.layers.layer import Layer

@@ -24,8 +24,10 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import graph_inputs
 
 from seqnet import activations, backend, config, constraints, initializers, regularizers
-from seqnet.checks import check_bool, check_count, check_fits, check_number
-from seqnet.hyperparameters import Rate, numbers_of
+from seqnet.common.checks import check_bool, check_count, check_fits, check_number
+from seqnet.common.hyperparameters import Rate, numbers_of
+from seqnet.common.locking import COMPILING, ForkSafeLock
+from seqnet.common.types import Array, ArrayLike, Shape, Tensor
 from seqnet.layers.calling import describe
 from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
@@ -33,11 +35,9 @@ from seqnet.layers.evaluation import functions_of
 from seqnet.layers.layer import Layer
 from seqnet.layers.seeded import Seeded
 from seqnet.layers.states import InitialState, given_states
-from seqnet.locking import COMPILING, ForkSafeLock
 from seqnet.ops.step import TracedStep, check_states, each_step, run_step, trace_step
 from seqnet.ops.step import drawn as before
 from seqnet.registry import Identifier
-from seqnet.types import Array, ArrayLike, Shape, Tensor
 
 Drawn: TypeAlias = tuple
 """Dropout masks that are drawn before the loop, of a stack in one tuple for each cell.

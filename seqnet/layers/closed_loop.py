@@ -9,8 +9,9 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from seqnet.checks import check_bool, check_count, check_number
-from seqnet.hyperparameters import Hyperparameter, numbers_of
+from seqnet.common.checks import check_bool, check_count, check_number
+from seqnet.common.hyperparameters import Hyperparameter, numbers_of
+from seqnet.common.types import Shape, Tensor, TensorLike
 from seqnet.layers.calling import describe
 from seqnet.layers.cell import (
     CellInLoop,
@@ -29,7 +30,6 @@ from seqnet.layers.states import InitialState
 from seqnet.layers.user_cell import cell_in_loop
 from seqnet.ops.step import each_step
 from seqnet.registry import register
-from seqnet.types import Shape, Tensor, TensorLike
 
 
 class Feedback(CellInLoop):

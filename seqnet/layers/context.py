@@ -12,8 +12,8 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
+from seqnet.common.types import Tensor, TensorLike
 from seqnet.ops.dropout import dropout_mask
-from seqnet.types import Tensor, TensorLike
 
 if TYPE_CHECKING:
     from seqnet.layers.layer import Layer

@@ -7,12 +7,12 @@ from typing import Any
 import pytensor.tensor as pt
 
 from seqnet import activations, constraints, initializers, regularizers
-from seqnet.checks import check_bool, check_count
+from seqnet.common.checks import check_bool, check_count
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.dense import affine
 from seqnet.layers.windows import PADDINGS, Windowed, check_one, cut
 from seqnet.registry import Identifier, register
-from seqnet.types import Shape, Tensor
 
 
 @register("layer")

@@ -9,12 +9,12 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import constraints, initializers, regularizers
-from seqnet.checks import check_bool
+from seqnet.common.checks import check_bool
+from seqnet.common.types import Array, Shape, Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.ops.chain import FORBIDDEN, ChainBestPath, ChainMarginals
 from seqnet.registry import Identifier, register
-from seqnet.types import Array, Shape, Tensor
 
 OUTPUTS = {"viterbi": ChainBestPath, "marginals": ChainMarginals}
 BOUNDARIES = ("start", "end")

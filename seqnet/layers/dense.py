@@ -7,13 +7,13 @@ from typing import Any
 import pytensor.tensor as pt
 
 from seqnet import activations, constraints, initializers, regularizers
-from seqnet.checks import check_bool, check_count
+from seqnet.common.checks import check_bool, check_count
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.ops.affine import Affine
 from seqnet.ops.lookup_affine import LookupAffine, match_small_lookup
 from seqnet.registry import Identifier, register
-from seqnet.types import Shape, Tensor
 
 
 @register("layer")

@@ -7,12 +7,12 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 
-from seqnet.checks import check_shape
-from seqnet.hyperparameters import Rate, numbers_of
+from seqnet.common.checks import check_shape
+from seqnet.common.hyperparameters import Rate, numbers_of
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.seeded import Seeded
 from seqnet.registry import register
-from seqnet.types import Shape, Tensor
 
 
 @register("layer")

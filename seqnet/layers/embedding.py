@@ -8,13 +8,13 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import constraints, initializers, regularizers
-from seqnet.checks import WrongValueError, check_bool, check_count, first_place
+from seqnet.common.checks import WrongValueError, check_bool, check_count, first_place
+from seqnet.common.types import Array, Shape, Tensor
 from seqnet.layers.calling import masks_together
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.ops.lookup import Gather
 from seqnet.registry import Identifier, register
-from seqnet.types import Array, Shape, Tensor
 
 
 @register("layer")

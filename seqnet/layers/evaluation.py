@@ -10,9 +10,9 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from seqnet import backend
+from seqnet.common.locking import ForkSafeLock
 from seqnet.layers.calling import is_several, not_an_input
 from seqnet.layers.context import CallContext
-from seqnet.locking import ForkSafeLock
 
 _lock = ForkSafeLock()
 

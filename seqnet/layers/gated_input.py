@@ -6,10 +6,10 @@ from typing import Any
 
 import pytensor.tensor as pt
 
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.dense import Dense
 from seqnet.registry import Identifier, register
-from seqnet.types import Shape, Tensor
 
 
 @register("layer")

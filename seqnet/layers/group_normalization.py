@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from seqnet.checks import check_count
+from seqnet.common.checks import check_count
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.moments import moments
 from seqnet.layers.normalization import Normalization
 from seqnet.registry import register
-from seqnet.types import Shape, Tensor
 
 
 @register("layer")

@@ -13,12 +13,12 @@ from pytensor.graph.op import HasInnerGraph
 from pytensor.graph.traversal import applys_between
 from pytensor.tensor.random.op import RandomVariable
 
-from seqnet.checks import check_bool, check_shape
+from seqnet.common.checks import check_bool, check_shape
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.calling import Tensors, items_of, map_several, shapes_of
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import in_scope, register
-from seqnet.types import Shape, Tensor
 
 
 @register("layer")

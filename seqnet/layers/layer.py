@@ -19,8 +19,9 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import config, constraints, regularizers
-from seqnet.checks import check_bool, check_count, check_finite, check_shape
-from seqnet.hyperparameters import Versioned, numbers_of
+from seqnet.common.checks import check_bool, check_count, check_finite, check_shape
+from seqnet.common.hyperparameters import Versioned, numbers_of
+from seqnet.common.types import ArrayLike, Shape, Tensor
 from seqnet.layers.calling import (
     Masks,
     Shapes,
@@ -47,7 +48,6 @@ from seqnet.layers.symbolic import depends_on_input, record, slots_of
 from seqnet.layers.weights import check_values, first_value, set_values
 from seqnet.registry import Configurable, Identifier, refuse_arguments
 from seqnet.regularizers import penalty
-from seqnet.types import ArrayLike, Shape, Tensor
 
 
 class Layer(Versioned, Configurable):

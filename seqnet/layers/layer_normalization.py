@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from seqnet.checks import check_axis
+from seqnet.common.checks import check_axis
+from seqnet.common.types import Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.moments import moments
 from seqnet.layers.normalization import Normalization
 from seqnet.registry import register
-from seqnet.types import Tensor
 
 
 @register("layer")

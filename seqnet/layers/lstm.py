@@ -9,13 +9,13 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations
-from seqnet.checks import check_bool, check_count
-from seqnet.hyperparameters import Rate
+from seqnet.common.checks import check_bool, check_count
+from seqnet.common.hyperparameters import Rate
+from seqnet.common.types import Array, Shape, Tensor
 from seqnet.layers.cell import Cell
 from seqnet.layers.moments import moments
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import Identifier, register
-from seqnet.types import Array, Shape, Tensor
 
 
 @register("layer")

@@ -7,12 +7,12 @@ from typing import Any, cast
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.checks import check_number
+from seqnet.common.checks import check_number
+from seqnet.common.types import Array, Shape, Tensor
 from seqnet.layers.calling import masks_together
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
-from seqnet.types import Array, Shape, Tensor
 
 
 @register("layer")

@@ -15,11 +15,11 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet.activations import constant
-from seqnet.checks import check_bool
+from seqnet.common.checks import check_bool
+from seqnet.common.types import Shape, Tensor, TensorLike
 from seqnet.layers.calling import describe, items_of, masks_together, with_ndim
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
-from seqnet.types import Shape, Tensor, TensorLike
 
 
 class Merge(Layer):

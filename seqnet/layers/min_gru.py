@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from seqnet import activations
+from seqnet.common.types import Tensor
 from seqnet.layers.cell import Cell
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import Identifier, register
-from seqnet.types import Tensor
 
 
 @register("layer")

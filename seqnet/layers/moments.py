@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytensor.tensor as pt
 
+from seqnet.common.types import Tensor
 from seqnet.layers.calling import with_ndim
-from seqnet.types import Tensor
 
 
 def moments(

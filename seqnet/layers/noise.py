@@ -6,11 +6,11 @@ from typing import Any
 
 import pytensor.tensor as pt
 
-from seqnet.hyperparameters import Hyperparameter, Rate, numbers_of
+from seqnet.common.hyperparameters import Hyperparameter, Rate, numbers_of
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.seeded import Seeded
 from seqnet.registry import register
-from seqnet.types import Shape, Tensor
 
 
 class Noise(Seeded):

@@ -10,11 +10,11 @@ import pytensor.tensor as pt
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import constraints, initializers, regularizers
-from seqnet.checks import check_bool, check_number
+from seqnet.common.checks import check_bool, check_number
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.calling import own_axis
 from seqnet.layers.layer import Layer
 from seqnet.registry import Identifier
-from seqnet.types import Shape, Tensor
 
 
 class Normalization(Layer):

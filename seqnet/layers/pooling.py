@@ -9,12 +9,12 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_grad
 
-from seqnet.checks import check_bool
+from seqnet.common.checks import check_bool
+from seqnet.common.types import Array, Shape, Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.windows import Windowed, check_one, cut
 from seqnet.registry import register
-from seqnet.types import Array, Shape, Tensor
 
 
 class Pooling1D(Windowed):

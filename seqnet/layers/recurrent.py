@@ -27,7 +27,8 @@ from typing import Any, cast
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.checks import check_bool, check_count, check_number
+from seqnet.common.checks import check_bool, check_count, check_number
+from seqnet.common.types import Shape, Tensor, TensorLike
 from seqnet.initializers import Constant
 from seqnet.layers.calling import describe
 from seqnet.layers.cell import Cell, CellInLoop, Drawn, open_size
@@ -36,7 +37,6 @@ from seqnet.layers.layer import Layer
 from seqnet.layers.states import RUNS, CarriedStates, InitialState, Stateful, given_states
 from seqnet.ops.flags import last_steps, resets_in_effect, with_gradient_steps, with_resets
 from seqnet.ops.recurrence import Recurrence, recurrence
-from seqnet.types import Shape, Tensor, TensorLike
 
 
 class Loop(Stateful):

@@ -9,12 +9,12 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import activations, initializers, regularizers
-from seqnet.checks import check_axis, check_number
+from seqnet.common.checks import check_axis, check_number
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.calling import own_axis
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import Identifier, register
-from seqnet.types import Shape, Tensor
 
 
 class Elementwise(Layer):

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytensor.tensor as pt
 
-from seqnet.checks import check_count
+from seqnet.common.checks import check_count
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.registry import register
-from seqnet.types import Shape, Tensor
 
 
 @register("layer")

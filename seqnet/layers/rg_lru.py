@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.checks import check_number
+from seqnet.common.checks import check_number
+from seqnet.common.types import Array, Shape, Tensor
 from seqnet.layers.cell import Cell
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import Identifier, register
-from seqnet.types import Array, Shape, Tensor
 
 
 @register("layer")

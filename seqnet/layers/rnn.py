@@ -7,13 +7,13 @@ from typing import Any
 
 from pytensor.compile.sharedvalue import SharedVariable
 
+from seqnet.common.types import Shape
 from seqnet.layers.cell import CellInLoop
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Loop
 from seqnet.layers.stacked_cells import StackedRNNCells
 from seqnet.layers.user_cell import cell_in_loop, revived_cell
 from seqnet.registry import register
-from seqnet.types import Shape
 
 
 @register("layer")

@@ -8,12 +8,12 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import constraints, initializers, regularizers
-from seqnet.checks import check_bool, check_count
+from seqnet.common.checks import check_bool, check_count
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.ops.sampled_softmax import SampledOutput, class_scores
 from seqnet.registry import Identifier, register
-from seqnet.types import Shape, Tensor
 
 SAMPLERS = ("log_uniform", "uniform")
 

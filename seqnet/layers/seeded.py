@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from seqnet.checks import check_count
+from seqnet.common.checks import check_count
 from seqnet.layers.layer import Layer
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from seqnet.common.types import Tensor
 from seqnet.layers.cell import Cell
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import register
-from seqnet.types import Tensor
 
 
 @register("layer")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytensor.tensor as pt
 
+from seqnet.common.types import Tensor
 from seqnet.layers.cell import Cell
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import register
-from seqnet.types import Tensor
 
 
 @register("layer")

@@ -9,11 +9,11 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import constraints, initializers, regularizers
-from seqnet.checks import check_bool, check_number
+from seqnet.common.checks import check_bool, check_number
+from seqnet.common.types import Array, Shape, Tensor
 from seqnet.layers.cell import Cell, Drawn
 from seqnet.layers.recurrent import Recurrent
 from seqnet.registry import Identifier, register
-from seqnet.types import Array, Shape, Tensor
 
 
 @register("layer")

@@ -7,14 +7,14 @@ from typing import Any, cast
 
 from pytensor.compile.sharedvalue import SharedVariable
 
-from seqnet.checks import check_bool
+from seqnet.common.checks import check_bool
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.calling import describe
 from seqnet.layers.cell import CellInLoop, CellLayer, Drawn, LoopStep, marked, trace_with_output
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.user_cell import cell_in_loop, revived_cell
 from seqnet.registry import register
-from seqnet.types import Shape, Tensor
 
 
 @register("layer")

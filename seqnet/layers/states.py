@@ -18,10 +18,10 @@ from pytensor.gradient import disconnected_grad
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import config
+from seqnet.common.types import ArrayLike, Tensor, TensorLike
 from seqnet.layers.calling import is_several
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
-from seqnet.types import ArrayLike, Tensor, TensorLike
 
 InitialState: TypeAlias = TensorLike | Sequence[TensorLike]
 """One value for each state of a layer; a layer of one state takes it without a list."""

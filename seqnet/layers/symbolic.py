@@ -21,11 +21,11 @@ from pytensor.tensor.type import TensorType
 from pytensor.tensor.variable import TensorVariable
 
 from seqnet import config
-from seqnet.checks import check_bool, check_count, check_shape
-from seqnet.keras_names import takes_keras_names
+from seqnet.common.checks import check_bool, check_count, check_shape
+from seqnet.common.keras_names import takes_keras_names
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.calling import output_masks, taken_shapes
 from seqnet.layers.context import CallContext
-from seqnet.types import Shape, Tensor
 
 if TYPE_CHECKING:
     from seqnet.layers.layer import Layer

@@ -8,13 +8,13 @@ from typing import Any, cast
 import pytensor.tensor as pt
 
 from seqnet import activations
+from seqnet.common.types import Array, Shape, Tensor
 from seqnet.layers.calling import masks_together, with_ndim
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.wrapper import Wrapper
 from seqnet.losses.logits import softmax_logits
 from seqnet.registry import register
-from seqnet.types import Array, Shape, Tensor
 
 
 @register("layer")

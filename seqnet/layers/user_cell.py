@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytensor.tensor as pt
 
 from seqnet import registry
-from seqnet.checks import check_count
+from seqnet.common.checks import check_count
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.calling import call_layer, describe, signature_of_call
 from seqnet.layers.cell import (
     CellInLoop,
@@ -21,7 +22,6 @@ from seqnet.layers.cell import (
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.ops.step import check_states
-from seqnet.types import Shape, Tensor
 
 
 class UserCell(CellInLoop):

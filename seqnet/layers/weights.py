@@ -11,8 +11,8 @@ import numpy as np
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import initializers
+from seqnet.common.types import ArrayLike, Shape
 from seqnet.registry import Identifier
-from seqnet.types import ArrayLike, Shape
 
 if TYPE_CHECKING:
     from seqnet.layers.layer import Layer

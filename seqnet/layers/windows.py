@@ -9,9 +9,9 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.raise_op import CheckAndRaise
 
-from seqnet.checks import check_count
+from seqnet.common.checks import check_count
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.layer import Layer
-from seqnet.types import Shape, Tensor
 
 PADDINGS = ("valid", "same", "causal")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from seqnet import registry
+from seqnet.common.types import Shape
 from seqnet.layers.layer import Layer, as_layer
-from seqnet.types import Shape
 
 
 class Wrapper(Layer):

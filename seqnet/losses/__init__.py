@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from seqnet.common.types import Tensor
 from seqnet.losses.crf import CRFLoss
 from seqnet.losses.crossentropy import (
     BinaryCrossentropy,
@@ -68,7 +69,6 @@ from seqnet.losses.targets import aligned
 from seqnet.ops.chain import chain_inputs
 from seqnet.registry import Identifier
 from seqnet.registry import get as _get
-from seqnet.types import Tensor
 
 __all__ = [
     "CTC",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytensor.tensor as pt
 
+from seqnet.common.types import Array, Shape, Tensor, TensorLike
 from seqnet.losses.loss import SequenceLoss
 from seqnet.losses.targets import check_class_numbers, paired
 from seqnet.ops.chain import ChainLogSum, chain_inputs
 from seqnet.registry import register
-from seqnet.types import Array, Shape, Tensor, TensorLike
 
 
 @register("loss", "crf_loss")

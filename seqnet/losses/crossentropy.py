@@ -8,7 +8,8 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import config
-from seqnet.checks import check_bool
+from seqnet.common.checks import check_bool
+from seqnet.common.types import Array, Shape, Tensor
 from seqnet.losses.logits import (
     log_probabilities,
     pick_class,
@@ -26,7 +27,6 @@ from seqnet.losses.targets import (
 from seqnet.ops.crossentropy import SoftmaxCrossEntropy
 from seqnet.ops.sampled_softmax import sampled_crossentropy
 from seqnet.registry import register
-from seqnet.types import Array, Shape, Tensor
 
 
 @register("loss", "sparse_categorical_crossentropy")

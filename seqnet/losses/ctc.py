@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.checks import WrongValueError, check_bool, check_count, first_place
+from seqnet.common.checks import WrongValueError, check_bool, check_count, first_place
+from seqnet.common.types import Array, Shape, Tensor, TensorLike
 from seqnet.losses.logits import softmax_logits
 from seqnet.losses.loss import SequenceLoss, function_of
 from seqnet.losses.targets import spell
 from seqnet.ops.ctc import CTCLoss
 from seqnet.registry import register
-from seqnet.types import Array, Shape, Tensor, TensorLike
 
 
 @register("loss", "ctc")

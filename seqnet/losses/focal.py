@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.checks import check_bool, check_number
+from seqnet.common.checks import check_bool, check_number
+from seqnet.common.types import Tensor
 from seqnet.losses.crossentropy import DistributionLoss, ProbabilityLoss
 from seqnet.losses.logits import log_probabilities, sigmoid_logits
 from seqnet.losses.loss import check_share, function_of, number
 from seqnet.registry import register
-from seqnet.types import Tensor
 
 
 @register("loss", "binary_focal_crossentropy")

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.checks import check_number
+from seqnet.common.checks import check_number
+from seqnet.common.types import Tensor
 from seqnet.losses.crossentropy import SparseCategoricalCrossentropy
 from seqnet.losses.logits import pick_class, softmax_logits
 from seqnet.losses.loss import function_of, number
 from seqnet.ops.sampled_softmax import sampled_crossentropy
 from seqnet.registry import register
-from seqnet.types import Tensor
 
 
 @register("loss", "categorical_generalized_cross_entropy")

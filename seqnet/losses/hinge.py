@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytensor.tensor as pt
 
+from seqnet.common.types import Array, Shape, Tensor
 from seqnet.losses.loss import Loss, function_of, number
 from seqnet.losses.targets import check_signs
 from seqnet.registry import register
-from seqnet.types import Array, Shape, Tensor
 
 
 @register("loss", "hinge")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytensor.tensor as pt
 
+from seqnet.common.types import Array, Shape, Tensor, TensorLike
 from seqnet.losses.loss import Loss
 from seqnet.registry import register
-from seqnet.types import Array, Shape, Tensor, TensorLike
 
 
 @register("loss", "identity")

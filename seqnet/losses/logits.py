@@ -9,8 +9,8 @@ from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.special import Softmax
 
 from seqnet import config
+from seqnet.common.types import Tensor
 from seqnet.ops.lookup import assert_in_range
-from seqnet.types import Tensor
 
 
 def softmax_logits(y_pred: Tensor) -> Tensor | None:

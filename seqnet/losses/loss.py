@@ -12,13 +12,13 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from seqnet import backend, config
-from seqnet.checks import check_number
+from seqnet.common.checks import check_number
+from seqnet.common.types import Array, Shape, Tensor, TensorLike
 from seqnet.losses.logits import cast_output, to_last_axis
 from seqnet.losses.reduction import step_weights, weighted_sum
 from seqnet.losses.targets import axis_hint, fits, paired, spell
 from seqnet.ops.count import count
 from seqnet.registry import Configurable, refuse_arguments
-from seqnet.types import Array, Shape, Tensor, TensorLike
 
 REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.raise_op import CheckAndRaise
 
+from seqnet.common.types import Tensor, TensorLike
 from seqnet.losses.crossentropy import SparseCategoricalCrossentropy
 from seqnet.losses.logits import pick_class
 from seqnet.losses.loss import FUNCTIONS
 from seqnet.registry import register
-from seqnet.types import Tensor, TensorLike
 
 
 @register("loss", "masked_loss")

@@ -9,11 +9,11 @@ from typing import Any
 import pytensor.tensor as pt
 
 from seqnet import config
-from seqnet.checks import check_number
+from seqnet.common.checks import check_number
+from seqnet.common.types import Tensor, TensorLike
 from seqnet.losses.loss import SequenceLoss, check_axis, function_of, number
 from seqnet.losses.targets import paired
 from seqnet.registry import register
-from seqnet.types import Tensor, TensorLike
 
 
 class OverlapLoss(SequenceLoss):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytensor.tensor as pt
 
+from seqnet.common.types import Array, Shape, Tensor
 from seqnet.losses.logits import clipped_log, log_probabilities, softmax_logits
 from seqnet.losses.loss import Loss, function_of
 from seqnet.losses.regression import small
 from seqnet.losses.targets import check_counts
 from seqnet.registry import register
-from seqnet.types import Array, Shape, Tensor
 
 
 @register("loss", "kl_divergence", "kld", "kullback_leibler_divergence")

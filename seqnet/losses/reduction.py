@@ -8,7 +8,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from seqnet.types import Tensor, TensorLike
+from seqnet.common.types import Tensor, TensorLike
 
 
 def step_weights(values: Tensor, weight: Tensor | None, mask: Tensor | None) -> Tensor | None:

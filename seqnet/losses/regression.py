@@ -9,10 +9,10 @@ import pytensor.tensor as pt
 from pytensor.gradient import zero_grad
 
 from seqnet import config
-from seqnet.checks import check_number
+from seqnet.common.checks import check_number
+from seqnet.common.types import Tensor
 from seqnet.losses.loss import Loss, check_axis, function_of, number
 from seqnet.registry import register
-from seqnet.types import Tensor
 
 
 @register("loss", "mean_squared_error", "mse")

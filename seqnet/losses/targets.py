@@ -8,8 +8,8 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import config
-from seqnet.checks import WrongValueError, first_place
-from seqnet.types import Shape, Tensor, TensorLike
+from seqnet.common.checks import WrongValueError, first_place
+from seqnet.common.types import Shape, Tensor, TensorLike
 
 
 def paired(

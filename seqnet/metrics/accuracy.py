@@ -10,13 +10,13 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from seqnet import backend, config
-from seqnet.checks import check_bool, check_count, check_number
+from seqnet.common.checks import check_bool, check_count, check_number
+from seqnet.common.types import Array, Tensor, TensorLike
 from seqnet.losses.loss import as_numbers
 from seqnet.losses.targets import paired
 from seqnet.metrics.mean import MeanMetric
 from seqnet.metrics.metric import Metric
 from seqnet.registry import register
-from seqnet.types import Array, Tensor, TensorLike
 
 FUNCTIONS: dict[Callable, type[Metric]] = {}
 """The accuracies as functions, and the classes that stand for them in a model."""

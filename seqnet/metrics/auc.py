@@ -9,12 +9,12 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import config
-from seqnet.checks import check_bool, check_count
+from seqnet.common.checks import check_bool, check_count
+from seqnet.common.types import Array, Tensor
 from seqnet.losses.targets import paired
 from seqnet.metrics.confusion import checked_thresholds, confusion_counts
 from seqnet.metrics.metric import Metric, divide_no_nan
 from seqnet.registry import register
-from seqnet.types import Array, Tensor
 
 CURVES, SUMMATIONS = ("ROC", "PR"), ("interpolation", "minoring", "majoring")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytensor.tensor as pt
 
 from seqnet import losses, registry
+from seqnet.common.types import Tensor
 from seqnet.losses.crossentropy import DistributionLoss, ProbabilityLoss
 from seqnet.metrics.accuracy import (
     FUNCTIONS,
@@ -18,7 +19,6 @@ from seqnet.metrics.accuracy import (
 from seqnet.metrics.mean import MeanMetric, MeanMetricWrapper, ValuesMetric
 from seqnet.metrics.metric import Metric
 from seqnet.registry import Identifier
-from seqnet.types import Tensor
 
 ACCURACY, CROSSENTROPY = ("accuracy", "acc"), ("crossentropy", "ce")
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.checks import check_count, check_number
+from seqnet.common.checks import check_count, check_number
+from seqnet.common.types import Array, ArrayLike, Tensor
 from seqnet.losses.targets import paired
 from seqnet.metrics.metric import Metric, divide_no_nan
 from seqnet.ops.lookup import ScatterAdd
 from seqnet.registry import register
-from seqnet.types import Array, ArrayLike, Tensor
 
 LOWEST = -1e10
 """The threshold for the outputs that are not among the top k."""

@@ -9,10 +9,10 @@ from typing import Any
 import pytensor.tensor as pt
 
 from seqnet import losses
+from seqnet.common.types import ArrayLike, Tensor
 from seqnet.losses.reduction import name_of, step_weights, values_of, weighted_sum
 from seqnet.metrics.metric import Metric, divide_no_nan
 from seqnet.ops.count import count
-from seqnet.types import ArrayLike, Tensor
 
 
 class ValuesMetric(Metric):

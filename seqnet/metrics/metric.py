@@ -12,11 +12,11 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
 from seqnet import backend, config
-from seqnet.locking import COMPILING
+from seqnet.common.locking import COMPILING
+from seqnet.common.types import Array, ArrayLike, Tensor
 from seqnet.losses.logits import cast_output
 from seqnet.losses.reduction import step_weights, symbolic
 from seqnet.registry import Configurable
-from seqnet.types import Array, ArrayLike, Tensor
 
 
 class Metric(Configurable):

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from seqnet import losses
-from seqnet.checks import check_bool
+from seqnet.common.checks import check_bool
+from seqnet.common.types import Tensor
 from seqnet.metrics.mean import MeanMetric
 from seqnet.metrics.metric import Metric
 from seqnet.registry import register
-from seqnet.types import Tensor
 
 
 @register("metric", "perplexity")

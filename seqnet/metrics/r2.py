@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.checks import check_count
+from seqnet.common.checks import check_count
+from seqnet.common.types import Array, Tensor
 from seqnet.losses.reduction import weighted_sum
 from seqnet.losses.targets import paired
 from seqnet.metrics.metric import Metric, divide_no_nan
 from seqnet.registry import register
-from seqnet.types import Array, Tensor
 
 AGGREGATIONS = (None, "uniform_average", "variance_weighted_average")
 

@@ -8,8 +8,8 @@ from typing import cast
 import pytensor.tensor as pt
 from pytensor.graph.basic import Apply, Variable
 
+from seqnet.common.types import Tensor
 from seqnet.ops.graph_op import GraphOp, SymbolicShape
-from seqnet.types import Tensor
 
 
 def activations_of(query: Tensor, key: Tensor) -> Tensor:

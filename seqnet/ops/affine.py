@@ -7,9 +7,9 @@ from typing import cast
 
 from pytensor.graph.basic import Apply, Variable
 
+from seqnet.common.types import Tensor
 from seqnet.ops.bfloat16 import dot
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
-from seqnet.types import Tensor
 
 
 class Affine(GraphOp):

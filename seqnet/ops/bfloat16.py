@@ -15,8 +15,8 @@ from pytensor.compile.ops import ViewOp
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.op import Op, OutputStorageType
 
+from seqnet.common.types import Array, Tensor
 from seqnet.ops.graph_op import SymbolicShape
-from seqnet.types import Array, Tensor
 
 
 class RoundToBfloat16(Op):

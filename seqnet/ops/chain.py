@@ -21,10 +21,10 @@ from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.replace import graph_replace
 
+from seqnet.common.types import Tensor
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, connected, like
 from seqnet.ops.lookup import assert_in_range
 from seqnet.ops.recurrence import run_loop
-from seqnet.types import Tensor
 
 
 def first_steps(mask: Tensor) -> Tensor:

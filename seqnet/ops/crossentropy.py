@@ -9,9 +9,9 @@ import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply, Variable
 
+from seqnet.common.types import Tensor
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
 from seqnet.ops.lookup import assert_in_range
-from seqnet.types import Tensor
 
 
 class SoftmaxCrossEntropy(GraphOp):

@@ -16,11 +16,11 @@ import pytensor.tensor as pt
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply, Variable
 
+from seqnet.common.types import Tensor
 from seqnet.ops.chain import along_time, first_steps, one_hot, state
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, connected, like
 from seqnet.ops.lookup import assert_in_range
 from seqnet.ops.recurrence import run_loop
-from seqnet.types import Tensor
 
 LOWEST = -1e30
 """Instead of minus infinity: differences of it are numbers."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 
-from seqnet.types import Tensor
+from seqnet.common.types import Tensor
 
 
 def dropout_mask(

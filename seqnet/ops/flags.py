@@ -18,8 +18,8 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import clone_replace
 from pytensor.tensor.type import TensorType
 
+from seqnet.common.types import Tensor, TensorLike
 from seqnet.ops.step import Extra, Product, TracedStep
-from seqnet.types import Tensor, TensorLike
 
 
 def with_resets(step: TracedStep, resets: Tensor, starts: Sequence[TensorLike]) -> TracedStep:

@@ -16,7 +16,7 @@ from pytensor.graph.op import Op
 from pytensor.graph.type import Type
 from pytensor.tensor.type import TensorType
 
-from seqnet.types import Tensor
+from seqnet.common.types import Tensor
 
 SymbolicShape: TypeAlias = tuple[Tensor | int, ...]
 """The shape of a symbolic array: variables, and numbers where sizes are known."""

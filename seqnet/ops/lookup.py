@@ -18,8 +18,8 @@ from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.exceptions import ShapeError
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
+from seqnet.common.types import Array, Tensor
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
-from seqnet.types import Array, Tensor
 
 
 def assert_in_range(ids: Tensor, count: Tensor | int, what: str) -> Tensor:

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply, Variable
 
+from seqnet.common.types import Tensor
 from seqnet.ops.affine import Affine, AffineGradient
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
 from seqnet.ops.lookup import FEW_ROWS, Gather, ScatterAdd
-from seqnet.types import Tensor
 
 
 def match_small_lookup(x: Tensor) -> tuple | None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytensor.tensor as pt
 from pytensor.graph.basic import Apply
 
+from seqnet.common.types import Tensor
 from seqnet.ops.graph_op import GraphOp, SymbolicShape
-from seqnet.types import Tensor
 
 
 class SquaredNorms(GraphOp):

@@ -27,11 +27,11 @@ from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.replace import graph_replace
 
+from seqnet.common.types import Tensor
 from seqnet.ops.bfloat16 import dot
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, connected, like
 from seqnet.ops.step import Extra, TracedStep, run_step, step_gradient
 from seqnet.ops.unrolled import UnrolledStep, stack_steps, unstack_steps
-from seqnet.types import Tensor
 
 
 def run_loop(

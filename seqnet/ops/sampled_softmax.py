@@ -6,11 +6,11 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.basic import Apply
 
+from seqnet.common.types import Tensor
 from seqnet.ops.affine import Affine
 from seqnet.ops.ctc import LOWEST
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
 from seqnet.ops.lookup import Gather
-from seqnet.types import Tensor
 
 
 def class_scores(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.op import Op, OutputStorageType
 
-from seqnet.checks import check_not_negative
+from seqnet.common.checks import check_not_negative
 
 
 def rate_at(schedule: Callable, step: int) -> float:

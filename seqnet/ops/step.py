@@ -27,8 +27,8 @@ from pytensor.tensor.math import Prod, Sum
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.type import TensorType
 
+from seqnet.common.types import Tensor
 from seqnet.ops.bfloat16 import dot
-from seqnet.types import Tensor
 
 
 class StepInput(Op):

@@ -19,8 +19,8 @@ from pytensor.graph.op import OutputStorageType
 from pytensor.tensor.exceptions import ShapeError
 from pytensor.tensor.type import TensorType
 
+from seqnet.common.types import Array, Tensor
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, apply_op
-from seqnet.types import Array, Tensor
 
 
 class UnrolledStep(OpFromGraph):

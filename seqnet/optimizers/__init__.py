@@ -1,6 +1,6 @@
 """Optimizers: updates of weights by gradients; `get` returns one by name or configuration."""
 
-from seqnet.hyperparameters import Hyperparameter
+from seqnet.common.hyperparameters import Hyperparameter
 from seqnet.optimizers import schedules
 from seqnet.optimizers.adadelta import Adadelta
 from seqnet.optimizers.adagrad import Adagrad

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.checks import check_number
-from seqnet.hyperparameters import Hyperparameter
+from seqnet.common.checks import check_number
+from seqnet.common.hyperparameters import Hyperparameter
+from seqnet.common.types import Array, Tensor
 from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
-from seqnet.types import Array, Tensor
 
 
 @register("optimizer", "adagrad")

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytensor.tensor as pt
 
-from seqnet.hyperparameters import Hyperparameter
+from seqnet.common.hyperparameters import Hyperparameter
+from seqnet.common.types import Tensor
 from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
-from seqnet.types import Tensor
 
 
 @register("optimizer", "lion")

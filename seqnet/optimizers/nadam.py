@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from seqnet.hyperparameters import Hyperparameter
+from seqnet.common.hyperparameters import Hyperparameter
+from seqnet.common.types import Tensor
 from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
-from seqnet.types import Tensor
 
 DECAY = 0.96
 FACTORS = np.cumprod(1 - 0.5 * DECAY ** np.arange(1.0, 1001.0))

@@ -24,17 +24,17 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.sharedvar import TensorSharedVariable
 
 from seqnet import backend
-from seqnet.checks import check_bool, check_count
+from seqnet.common.checks import check_bool, check_count
+from seqnet.common.hyperparameters import Hyperparameter, Versioned, names_of, numbers_of
+from seqnet.common.keras_names import without_name
+from seqnet.common.types import Tensor, TensorLike
 from seqnet.constraints import constrain, constraint_of
-from seqnet.hyperparameters import Hyperparameter, Versioned, names_of, numbers_of
-from seqnet.keras_names import without_name
 from seqnet.ops.lookup import SetRows, touched_rows
 from seqnet.ops.norms import squared_norms
 from seqnet.ops.schedule import ScheduledRate
 from seqnet.optimizers import schedules
 from seqnet.optimizers.schedules import LearningRate
 from seqnet.registry import Configurable, in_scope, refuse_arguments, serialize
-from seqnet.types import Tensor, TensorLike
 
 OTHER_NAMES = {"lr": "learning_rate"}
 """Names of hyperparameters in other libraries."""

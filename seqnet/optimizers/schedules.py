@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.checks import check_bool, check_count, check_not_negative, check_number
-from seqnet.hyperparameters import Hyperparameter
-from seqnet.keras_names import without_name
+from seqnet.common.checks import check_bool, check_count, check_not_negative, check_number
+from seqnet.common.hyperparameters import Hyperparameter
+from seqnet.common.keras_names import without_name
+from seqnet.common.types import Array
 from seqnet.ops.schedule import rate_at
 from seqnet.registry import Configurable, Identifier, register
 from seqnet.registry import get as _get
-from seqnet.types import Array
 
 __all__ = [
     "CosineDecay",

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from seqnet.checks import check_bool
-from seqnet.hyperparameters import Hyperparameter
+from seqnet.common.checks import check_bool
+from seqnet.common.hyperparameters import Hyperparameter
+from seqnet.common.types import Tensor
 from seqnet.optimizers.optimizer import Optimizer
 from seqnet.registry import register
-from seqnet.types import Tensor
 
 
 @register("optimizer", "sgd")

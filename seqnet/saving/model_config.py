@@ -12,8 +12,8 @@ from pytensor.scalar import ScalarConstant
 from pytensor.scalar import constant as scalar_constant
 
 from seqnet import registry
-from seqnet.checks import check_shape
-from seqnet.graph import Graph, Node
+from seqnet.common.checks import check_shape
+from seqnet.graph.graph import Graph, Node
 from seqnet.layers.states import all_layers
 from seqnet.layers.symbolic import Input, LayerCall, Slot, put_values
 from seqnet.saving import operations

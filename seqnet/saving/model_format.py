@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seqnet import registry
-from seqnet.checks import check_count, check_shape
+from seqnet.common.checks import check_count, check_shape
 from seqnet.layers.weights import given_weights
 from seqnet.metrics import metric_or_loss
 from seqnet.saving.hdf5 import below

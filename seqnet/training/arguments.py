@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seqnet.checks import check_bool, check_count
+from seqnet.common.checks import check_bool, check_count
 from seqnet.data.dataset import Dataset
 from seqnet.data.stream import is_stream
 from seqnet.data.validation import described

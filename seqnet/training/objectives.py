@@ -18,13 +18,13 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 
 from seqnet import losses
-from seqnet.checks import check_number
+from seqnet.common.checks import check_number
+from seqnet.common.types import Array, Tensor
 from seqnet.layers.calling import masks_together
 from seqnet.losses import Loss, SequenceLoss, values_function
 from seqnet.losses.reduction import name_of, step_weights, values_of, weighted_sum
 from seqnet.metrics.metric import Metric
 from seqnet.ops.count import count
-from seqnet.types import Array, Tensor
 
 Sum: TypeAlias = float | Array
 """A sum over batches: a number, or a float64 array."""

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from seqnet.common.types import Array
 from seqnet.training.objectives import Objectives, Sum
-from seqnet.types import Array
 
 
 def sums_of(outputs: Sequence, examples: int) -> list[Sum]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from seqnet import config
+from seqnet.common.types import Array
 from seqnet.data.dataset import Batch, Place
 from seqnet.data.resident import Selection
 from seqnet.distributed import World, current
@@ -31,7 +32,6 @@ from seqnet.training.step import (
     compile_train,
     compile_weights,
 )
-from seqnet.types import Array
 
 if TYPE_CHECKING:
     from seqnet.model import Model

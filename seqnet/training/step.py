@@ -17,21 +17,21 @@ import pytensor
 import pytensor.tensor as pt
 
 from seqnet import backend, config
+from seqnet.common.hyperparameters import version
+from seqnet.common.locking import COMPILING, compiling
+from seqnet.common.types import Array, Tensor
 from seqnet.data.dataset import PART_NAMES, Batch, Dataset, tree_items
 from seqnet.data.resident import ResidentDataset, Selection
-from seqnet.hyperparameters import version
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.recurrent import Loop
 from seqnet.layers.states import layers_in_time
-from seqnet.locking import COMPILING, compiling
 from seqnet.ops.count import Count
 from seqnet.ops.lookup import SumRows
 from seqnet.optimizers.optimizer import set_rows
 from seqnet.regularizers import penalty as penalty_of
 from seqnet.training.announcing import announced
 from seqnet.training.results import PredictResult, TestResult, TrainResult, sums_of
-from seqnet.types import Array, Tensor
 
 if TYPE_CHECKING:
     from seqnet.model import Model

@@ -9,13 +9,13 @@ import numpy as np
 import pytensor.tensor as pt
 
 from seqnet import config
-from seqnet.checks import check_fits
+from seqnet.common.checks import check_fits
+from seqnet.common.locking import compiling
+from seqnet.common.types import Array, ArrayLike, Shape
 from seqnet.data.dataset import Batch
 from seqnet.data.spec import InputSpec
 from seqnet.data.validation import as_array
-from seqnet.locking import compiling
 from seqnet.training.step import compile_predict, first_states, recurrent_layers, symbolic_states
-from seqnet.types import Array, ArrayLike, Shape
 
 if TYPE_CHECKING:
     from seqnet.model import Model

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import seqnet
+from seqnet.common.locking import compiling
 from seqnet.layers import GRU, Dense
-from seqnet.locking import compiling
 
 
 def test_garbage_is_collected_less_often_only_while_compiling():

@@ -15,9 +15,9 @@ import pytest
 
 import seqnet
 from seqnet.callbacks import Callback, LambdaCallback
+from seqnet.common.locking import ForkSafeLock
 from seqnet.generation import Stepper
 from seqnet.layers import GRU, LSTM, Bidirectional, Dense, Dropout, Embedding, SimpleRNN
-from seqnet.locking import ForkSafeLock
 from seqnet.saving import hdf5
 from seqnet.saving.hdf5 import below
 

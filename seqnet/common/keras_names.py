@@ -128,7 +128,7 @@ def accepted(options: Mapping[str, Any], known: Collection[str]) -> dict[str, An
 
     Examples
     --------
-    >>> from seqnet.keras_names import accepted
+    >>> from seqnet.common.keras_names import accepted
     >>> accepted({"lr": 0.1, "implementation": 2}, ["learning_rate"])
     {'learning_rate': 0.1}
     """

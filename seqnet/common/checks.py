@@ -17,7 +17,7 @@ class WrongValueError(ValueError):
 
     Examples
     --------
-    >>> from seqnet.checks import WrongValueError
+    >>> from seqnet.common.checks import WrongValueError
     >>> print(WrongValueError("X holds nan at {where}.", (3, 0)).in_row(1003))
     X holds nan at (1003, 0).
     """
@@ -49,12 +49,12 @@ def check_fits(array: np.ndarray, name: str, dtype: str) -> None:
     Examples
     --------
     >>> import numpy as np
-    >>> from seqnet.checks import check_fits
+    >>> from seqnet.common.checks import check_fits
     >>> check_fits(np.array([1.0, 1e300]), "X", "float32")
     Traceback (most recent call last):
         ...
-    seqnet.checks.WrongValueError: X holds 1e+300 at (1,), which float32, the model's float type, \
-cannot hold: it ends at 3.4e+38. Scale the data, or set seqnet.config.set_floatx('float64').
+    seqnet.common.checks.WrongValueError: X holds 1e+300 at (1,), which float32, the model's float \
+type, cannot hold: it ends at 3.4e+38. Scale the data, or set seqnet.config.set_floatx('float64').
     """
     largest = np.finfo(dtype).max
     if array.dtype.kind != "f" or np.finfo(array.dtype).max <= largest or not array.size:
@@ -83,7 +83,7 @@ def check_count(value: object, name: str, minimum: int = 1) -> int:
 
     Examples
     --------
-    >>> from seqnet.checks import check_count
+    >>> from seqnet.common.checks import check_count
     >>> check_count(2.0, "batch_size")
     Traceback (most recent call last):
         ...
@@ -127,7 +127,7 @@ def check_bool(value: object, name: str) -> bool:
 
     Examples
     --------
-    >>> from seqnet.checks import check_bool
+    >>> from seqnet.common.checks import check_bool
     >>> check_bool("no", "use_bias of Dense")
     Traceback (most recent call last):
         ...

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytensor
 
-from seqnet.checks import check_number, check_rate
+from seqnet.common.checks import check_number, check_rate
 
 _version = object()
 

@@ -30,11 +30,11 @@ from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.type import TensorType
 
 from seqnet import config
+from seqnet.common.types import Shape, Tensor
 from seqnet.layers.calling import masks_together
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.symbolic import InputVariable, LayerCall, recorded_nodes
-from seqnet.types import Shape, Tensor
 
 Mask = Tensor | None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from seqnet import registry
+from seqnet.common.types import Tensor
 from seqnet.layers.context import CallContext
 from seqnet.layers.layer import Layer
 from seqnet.layers.weights import given_below
-from seqnet.types import Tensor
 
 if TYPE_CHECKING:
     from seqnet.model import Model

@@ -24,7 +24,7 @@ class Structure:
 
     Examples
     --------
-    >>> from seqnet.signature import Structure
+    >>> from seqnet.graph.signature import Structure
     >>> structure = Structure(("words", "tags"), "dict")
     >>> structure.leaves({"tags": 2, "words": 1}), structure.pack([1, 2])
     ([1, 2], {'words': 1, 'tags': 2})

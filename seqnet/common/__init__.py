@@ -1,0 +1,1 @@
+"""What all parts of seqnet use: checks, locks, names of types, and older names of arguments."""
