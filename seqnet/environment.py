@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import platform
 from typing import Any
@@ -40,13 +41,20 @@ def info() -> dict[str, Any]:
         "versions": {"seqnet": __version__, "python": platform.python_version()} | versions(),
         "platform": platform.platform(),
         "backend": config.backend(),
-        "device": "cpu",
+        "device": device(),
         "floatx": config.floatx(),
         "blas": blas(),
         "kernels": None if kernels is None else kernels.info(config.floatx()),
         "pytensor_cache": str(pytensor.config.compiledir),
         "mpi": {"library": world.library, "rank": world.rank, "size": world.size},
     }
+
+
+def device() -> str:
+    """Return the kind of device that the backend computes on, such as ``"cpu"``."""
+    if config.backend() != "jax":
+        return "cpu"
+    return importlib.import_module("jax").default_backend()
 
 
 def versions() -> dict[str, str]:

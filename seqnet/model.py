@@ -1294,7 +1294,7 @@ class Model:
         States are carried from step to step, so the cost of a number does not depend on how many
         were generated before. The states of stateful layers are neither used nor changed. If all
         operations of a step are compiled kernels, many steps are one call; otherwise each runs in
-        Python, and a message of the logger ``seqnet`` says why (level INFO).
+        Python, and a message of the logger ``seqnet`` says why once.
 
         Parameters
         ----------

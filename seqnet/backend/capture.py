@@ -14,7 +14,6 @@ import numpy as np
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.tensor.shape import Shape, Shape_i
 
-from seqnet import config
 from seqnet.backend.elementwise import KernelElemwise
 from seqnet.backend.kernel_ops import (
     KernelOp,
@@ -22,8 +21,8 @@ from seqnet.backend.kernel_ops import (
     compute_affine,
     compute_gather,
     compute_lookup_affine,
-    native,
 )
+from seqnet.backend.modes import native
 from seqnet.backend.recurrence import KernelLastStates, KernelRecurrence
 from seqnet.common.types import Array
 
@@ -38,7 +37,10 @@ class NotCapturedError(Exception):
 class Captured(NamedTuple):
     """A function that was run once, and the calls of kernels that it consists of."""
 
+    kernels: Any
+    """The module of the compiled kernels."""
     noted: Any
+    """The calls."""
     outputs: list[Array]
 
 
@@ -59,7 +61,8 @@ def capture(function: Any, arguments: Sequence[Array], repeats: int = 1) -> Capt
     NotCapturedError
         If another operation than a compiled kernel depends on the arguments.
     """
-    if config.backend() != "auto" or native is None or not native.available()[0]:
+    kernels = native()
+    if kernels is None:
         raise NotCapturedError("the compiled kernels are not used")
     graph = function.maker.fgraph
     values: dict[Variable, Array] = {}
@@ -72,7 +75,7 @@ def capture(function: Any, arguments: Sequence[Array], repeats: int = 1) -> Capt
         if given:
             varying.add(variable)
     nodes = graph.toposort()
-    with native.recording() as noted:
+    with kernels.recording() as noted:
         for node in nodes:
             inputs = [v.data if isinstance(v, Constant) else values[v] for v in node.inputs]
             if varying.isdisjoint(node.inputs) or is_of_shapes(node):
@@ -84,7 +87,7 @@ def capture(function: Any, arguments: Sequence[Array], repeats: int = 1) -> Capt
             values.update(zip(node.outputs, found, strict=True))
     outputs = [v.data if isinstance(v, Constant) else values[v] for v in graph.outputs]
     noted.kept.append([values, outputs, function])
-    return Captured(noted, outputs)
+    return Captured(kernels, noted, outputs)
 
 
 def is_of_shapes(node: Apply) -> bool:

@@ -1,7 +1,7 @@
 """The ranks of a run under ``mpiexec``, through mpi4py.
 
-Every exchange begins with `MPIWorld.meet`, one small message. A rank that fails enters it with that
-news, whatever the other ranks are about to do, so that all of them end.
+Every exchange begins with `MPIWorld.synchronize`, one small message. A rank that fails reports it
+there, whatever the other ranks are about to do, so that all of them end.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ PURPOSES = (
     "the rows with a loss that is not finite",
     "an error",
 )
-"""What ranks meet for."""
+"""Why ranks wait for each other."""
 
-TELL_AFTER_S = 1.0
+REPORT_DELAY_S = 1.0
 """How long other ranks than the first wait before they report an error that all may have."""
 
 
@@ -139,8 +139,8 @@ class MPIWorld(World):
         self.rank, self.size = self.comm.rank, self.comm.size
         self.library = mpi.Get_library_version().splitlines()[0].strip(" :\0")
         self.depth, self.agreed = 0, 0
-        self.told: BaseException | None = None
-        self.teller = 0
+        self.known_error: BaseException | None = None
+        self.failed_rank = 0
         here = self.comm.Split_type(mpi.COMM_TYPE_SHARED)
         self.ranks_here = here.size
         share_cores(here.allgather(sorted(cores())))
@@ -170,19 +170,21 @@ class MPIWorld(World):
 
     # ---- exchanges
 
-    def meet(self, purpose: str, rows: int = 0, failed: bool = False) -> None:
+    def synchronize(self, purpose: str, rows: int = 0, failed: bool = False) -> None:
         number = PURPOSES.index(purpose)
         signal = (self.signals and self.signals.received) or 0
-        news = [self.size - self.rank if failed else 0, signal, number, -number, rows, -rows]
-        header = np.array(news, dtype="int64")
+        values = [self.size - self.rank if failed else 0, signal, number, -number, rows, -rows]
+        header = np.array(values, dtype="int64")
         self._exchange(lambda: self.comm.Allreduce(self.mpi.IN_PLACE, header, self.mpi.MAX), header)
         self.agreed = int(header[1])
         if header[0]:
-            self.teller = self.size - int(header[0])
+            self.failed_rank = self.size - int(header[0])
             if not failed:
-                text = self.comm.bcast(None, self.teller)
-                self.told = RankError(f"Rank {self.teller} of {self.size} failed: {text}")
-                raise self.told
+                text = self.comm.bcast(None, self.failed_rank)
+                self.known_error = RankError(
+                    f"Rank {self.failed_rank} of {self.size} failed: {text}"
+                )
+                raise self.known_error
         elif header[2] != -header[3]:
             others = {PURPOSES[int(n)] for n in (header[2], -header[3])}
             raise RuntimeError(
@@ -253,17 +255,17 @@ class MPIWorld(World):
         return result
 
     def broadcast(self, value: Any) -> Any:
-        self.meet("the state at the start")
+        self.synchronize("the state at the start")
         return self._exchange(lambda: self.comm.bcast(value))
 
     def any(self, flag: bool) -> bool:
-        self.meet("a decision to stop")
+        self.synchronize("a decision to stop")
         found = np.array([bool(flag)], dtype="int64")
         self._exchange(lambda: self.comm.Allreduce(self.mpi.IN_PLACE, found, self.mpi.MAX), found)
         return bool(found[0])
 
     def gathered(self, value: Any, purpose: str) -> list:
-        self.meet(purpose)
+        self.synchronize(purpose)
         return self._exchange(lambda: self.comm.allgather(value))
 
     def stopping(self, signals: Any) -> int | None:
@@ -279,9 +281,9 @@ class MPIWorld(World):
         try:
             yield
             if self.depth == 1:
-                self.meet("the end of a call")
+                self.synchronize("the end of a call")
         except BaseException as error:
-            if self.depth == 1 and error is not self.told:
+            if self.depth == 1 and error is not self.known_error:
                 self._fail(error)
             raise
         finally:
@@ -289,21 +291,21 @@ class MPIWorld(World):
 
     def _fail(self, error: BaseException) -> None:
         """Tell the other ranks of an error, of which the first rank that has one reports."""
-        self.meet("an error", failed=True)
-        self.told = error
+        self.synchronize("an error", failed=True)
+        self.known_error = error
         text = f"{type(error).__name__}: {error}"
-        self._exchange(lambda: self.comm.bcast(text, self.teller))
+        self._exchange(lambda: self.comm.bcast(text, self.failed_rank))
 
     def _hook(self, before: Callable) -> Callable:
         def report(
             kind: type[BaseException], error: BaseException, where: TracebackType | None
         ) -> None:
-            if error is self.told:  # all ranks know of it and end
-                if self.rank == self.teller:
+            if error is self.known_error:  # all ranks know of it and end
+                if self.rank == self.failed_rank:
                     self._report(before, kind, error, where)
                 return
             if self.rank:
-                time.sleep(TELL_AFTER_S)  # rank 0 may have the same error, and ends all ranks
+                time.sleep(REPORT_DELAY_S)  # rank 0 may have the same error, and ends all ranks
             self._report(before, kind, error, where)
             self._abort("An error outside of fit, evaluate and predict.")
 
@@ -315,7 +317,7 @@ class MPIWorld(World):
         After half of the time a rank tells the others in which exchange it waits. So those of
         which nothing was heard in the end are missing.
         """
-        told, heard, sent = -1, dict.fromkeys(range(self.size), -1), []
+        reported, heard, sent = -1, dict.fromkeys(range(self.size), -1), []
         while not self.left.wait(min(1.0, timeout / 10)):
             while comm.Iprobe():
                 status = self.mpi.Status()
@@ -326,8 +328,8 @@ class MPIWorld(World):
                 continue
             since, number = waiting
             waited = time.perf_counter() - since
-            if waited > timeout / 2 and told != number:
-                told = heard[self.rank] = number
+            if waited > timeout / 2 and reported != number:
+                reported = heard[self.rank] = number
                 sent = [comm.isend(number, r) for r in range(self.size) if r != self.rank]
             if waited > timeout and sent:
                 missing = [str(rank) for rank, last in heard.items() if last != number]
@@ -351,11 +353,11 @@ class MPIWorld(World):
         self.comm.Abort(1)
 
     def _leave(self) -> None:
-        """Wait at the end of the program for all ranks; one that still trains is told."""
+        """Wait at the end of the program for all ranks; one that still trains gets an error."""
         try:
-            self.meet("the end of the program")
+            self.synchronize("the end of the program")
         except RuntimeError as error:
-            if error is not self.told or self.teller == self.rank:
+            if error is not self.known_error or self.failed_rank == self.rank:
                 self._abort(str(error))
         finally:
             self.left.set()

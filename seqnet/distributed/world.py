@@ -129,7 +129,7 @@ class World:
 
     # ---- what ranks do together
 
-    def meet(self, purpose: str, rows: int = 0) -> None:
+    def synchronize(self, purpose: str, rows: int = 0) -> None:
         """Wait for all ranks, and raise if one of them failed or does something else.
 
         Every exchange begins with it, so a rank that fails need not know what the others do.
@@ -137,7 +137,7 @@ class World:
         Parameters
         ----------
         purpose : str
-            What the ranks meet for, a key of `PURPOSES`.
+            Why the ranks wait for each other, an item of `PURPOSES`.
         rows : int
             The rows of the batch, which must be the same on all ranks.
         """

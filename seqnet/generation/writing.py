@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from seqnet import backend, config
+from seqnet import config
 from seqnet.backend.capture import NotCapturedError, capture
 from seqnet.common.checks import check_count
 from seqnet.common.types import Array
@@ -92,10 +92,7 @@ class CapturedEngine:
         if self.probabilities.ndim != 2 or not all(a.flags.c_contiguous for a in contiguous):
             raise NotCapturedError("an output of a step is not contiguous")
         pairs = list(zip(after, self.states, strict=True))
-        kernels = backend.native()
-        if kernels is None:
-            raise NotCapturedError("the compiled kernels are not used")
-        self.steps = kernels.Steps(found.noted, self.ids, self.probabilities, pairs)
+        self.steps = found.kernels.Steps(found.noted, self.ids, self.probabilities, pairs)
         self.check(writer)
         for mine, first in zip(self.states, states, strict=True):
             mine[...] = first
@@ -184,7 +181,7 @@ class Writer:
         except NotCapturedError as reason:
             if self.reason is None:
                 self.reason = str(reason)
-                log.info("generate runs each step of %r in Python: %s.", self.model.name, reason)
+                log.warning("generate runs each step of %r in Python: %s.", self.model.name, reason)
             return FunctionEngine(self, states)
 
     def write(

@@ -12,10 +12,8 @@ from seqnet.ops.bfloat16 import dot
 from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
 
 
-class Affine(GraphOp):
-    """``x @ kernel + bias``: ``(..., features)`` to ``(..., units)``.
-
-    The kernel is ``(features, units)`` and the bias, if present, ``(units,)``.
+class ProductOp(GraphOp):
+    """The base class of Ops that multiply matrices.
 
     Parameters
     ----------
@@ -27,6 +25,13 @@ class Affine(GraphOp):
 
     def __init__(self, bfloat16: bool = False) -> None:
         self.bfloat16 = bfloat16
+
+
+class Affine(ProductOp):
+    """``x @ kernel + bias``: ``(..., features)`` to ``(..., units)``.
+
+    The kernel is ``(features, units)`` and the bias, if present, ``(units,)``.
+    """
 
     def define(self, x: Tensor, kernel: Tensor, *bias: Tensor) -> list[Tensor]:
         rows = x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
@@ -60,13 +65,8 @@ class Affine(GraphOp):
         return [Affine(self.bfloat16)(gradient, kernel.T), *d_weights[: 1 + len(bias)]]
 
 
-class AffineGradient(GraphOp):
+class AffineGradient(ProductOp):
     """The gradients of the kernel and bias of an affine map, from its input and output gradient."""
-
-    __props__ = ("bfloat16",)
-
-    def __init__(self, bfloat16: bool = False) -> None:
-        self.bfloat16 = bfloat16
 
     def define(self, x: Tensor, gradient: Tensor) -> list[Tensor]:
         rows = x.reshape((-1, x.shape[-1]))

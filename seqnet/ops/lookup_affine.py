@@ -13,8 +13,8 @@ from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply, Variable
 
 from seqnet.common.types import Tensor
-from seqnet.ops.affine import Affine, AffineGradient
-from seqnet.ops.graph_op import GraphOp, SymbolicShape, like
+from seqnet.ops.affine import Affine, AffineGradient, ProductOp
+from seqnet.ops.graph_op import SymbolicShape, like
 from seqnet.ops.lookup import FEW_ROWS, Gather, ScatterAdd
 
 
@@ -27,19 +27,11 @@ def match_small_lookup(x: Tensor) -> tuple | None:
     return None if rows is None or rows >= FEW_ROWS else (table, ids)
 
 
-class LookupAffine(GraphOp):
+class LookupAffine(ProductOp):
     """``table[ids] @ kernel + bias``: a table (rows, features) and ids (...) to (..., units).
 
-    Parameters
-    ----------
-    bfloat16 : bool
-        See `Affine`. In the gradient, what is rounded are the sums of the rows of each id.
+    With `bfloat16`, the gradient rounds the sums of the rows of each id.
     """
-
-    __props__ = ("bfloat16",)
-
-    def __init__(self, bfloat16: bool = False) -> None:
-        self.bfloat16 = bfloat16
 
     def define(self, table: Tensor, ids: Tensor, kernel: Tensor, *bias: Tensor) -> list[Tensor]:
         return [Affine(self.bfloat16)(Gather()(table, ids), kernel, *bias)]
@@ -69,13 +61,8 @@ class LookupAffine(GraphOp):
         return [d_table, disconnected_type(), *d_weights[: 1 + len(bias)]]
 
 
-class LookupAffineGradient(GraphOp):
+class LookupAffineGradient(ProductOp):
     """The gradients of the table, kernel and bias of a `LookupAffine`."""
-
-    __props__ = ("bfloat16",)
-
-    def __init__(self, bfloat16: bool = False) -> None:
-        self.bfloat16 = bfloat16
 
     def define(self, table: Tensor, ids: Tensor, kernel: Tensor, gradient: Tensor) -> list[Tensor]:
         if self.bfloat16:

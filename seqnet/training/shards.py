@@ -129,7 +129,7 @@ def total_of(
     values : iterator of lists of array
         The arrays of each shard, which are added up as they come.
     purpose : str
-        See `World.meet`.
+        See `World.synchronize`.
     """
     flat = None
 
@@ -141,7 +141,7 @@ def total_of(
             yield [np.zeros_like(array) for array in found] if shard.empty else found
 
     sums = world.own_sums(packed())
-    world.meet(purpose, shards[0].place.total)
+    world.synchronize(purpose, shards[0].place.total)
     return cast(Flat, flat).unpack(world.total(sums))
 
 
@@ -175,7 +175,7 @@ class ShardedSteps(CompiledSteps):
         Parameters
         ----------
         batch : Batch or Selection
-            A part of a batch is no `Selection`: see `FitArguments`.
+            A `Selection` is never cut: `FitArguments` refuses `resident` with parts of batches.
         states : list of array (samples, units), optional
             What recurrent layers start from; then the result has their last states.
         accumulate : int
@@ -277,7 +277,7 @@ class ShardedSteps(CompiledSteps):
                 function, arrays, _ = self.function(compile_predict, inputs, announce=announce)
                 outputs = function(*arrays)
                 found.append([o[:0] for o in outputs] if shard.empty else outputs)
-            world.meet("a step of prediction", shards[0].place.total)
+            world.synchronize("a step of prediction", shards[0].place.total)
             whole = [world.joined(np.concatenate(parts)) for parts in zip(*found, strict=True)]
         return PredictResult(whole, self.model.output_names)
 

@@ -373,7 +373,7 @@ class Trainer:
         """Return the state of a model with the carried states of the rows of all ranks."""
         if self.world.size == 1 or not state["states"]:
             return state
-        self.world.meet("the file of a run")
+        self.world.synchronize("the file of a run")
         joined = {}
         for name, rows in state["states"].items():
             total = self.model.steps.last_rows.get(name.partition("/")[0], 0)
